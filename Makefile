@@ -1,0 +1,44 @@
+# Every target does its own set-up (hack/setup.py), which costs nothing the second time.
+# The set-up's own Python: `make setup PYTHON=python3.12`.
+PYTHON ?= python3
+# Resolved before PATH changes, so that it is never the .venv's own.
+override PYTHON := $(shell command -v $(PYTHON) || echo $(PYTHON))
+SETUP := $(PYTHON) hack/setup.py
+
+export PATH := $(CURDIR)/.tools/bin:$(CURDIR)/.venv/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test bench check format clean
+
+help: ## these lines
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+setup: ## .venv with kfdeploy, and the outside programs in .tools/bin
+	@$(SETUP)
+
+demo: ## the main job on a small bundled upstream, with two registries on loopback
+	@$(SETUP) python git kustomize skopeo registry
+	@.venv/bin/python demo/run.py $(DEMO_ARGS)
+
+test: ## all tests; PYTEST_ARGS='-k scan -x'
+	@$(SETUP)
+	.venv/bin/python -m pytest -q $(PYTEST_ARGS)
+
+bench: ## the benchmarks, side by side with other tools
+	@$(SETUP)
+	.venv/bin/python -m bench $(BENCH_ARGS)
+
+check: ## formatting, lint, types
+	@$(SETUP) python
+	.venv/bin/ruff format --check
+	.venv/bin/ruff check
+	.venv/bin/mypy
+
+format: ## mend formatting and what lint can mend
+	@$(SETUP) python
+	.venv/bin/ruff format
+	.venv/bin/ruff check --fix
+
+clean: ## what set-up and the tools made here; the tools' shared cache stays
+	rm -rf .venv .tools .kfdeploy .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

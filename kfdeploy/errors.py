@@ -1,0 +1,54 @@
+"""Errors an operator can mend; anything else is a bug and keeps its traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+DONE: Final = 0
+FAILED: Final = 1
+WRONG_USE: Final = 2
+DIFFERENCE: Final = 3
+INTERRUPTED: Final = 130
+
+
+class UserError(Exception):
+    """Something an operator can mend: what, where (file, line, key), and what next.
+
+    ``exit_code`` is one of the contract's: 1 failed, 2 wrong use, 3 a check found a difference.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, exit_code: int = FAILED) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.exit_code = exit_code
+
+    def each(self) -> Sequence[UserError]:
+        """The single errors to print, in order."""
+        return (self,)
+
+
+class UserErrors(UserError):
+    """Several mistakes reported at once, each message once; never empty."""
+
+    def __init__(self, errors: Iterable[UserError]) -> None:
+        unique = {e.message: e for error in errors for e in error.each()}
+        self.errors = tuple(unique.values())
+        if not self.errors:
+            raise ValueError("no errors to report")
+        super().__init__(
+            "\n".join(e.message for e in self.errors),
+            exit_code=max(e.exit_code for e in self.errors),
+        )
+
+    def each(self) -> Sequence[UserError]:
+        return self.errors
+
+
+def raise_all(errors: Sequence[UserError]) -> None:
+    """Raise what was collected: nothing, the one error, or all of them together."""
+    if not errors:
+        return
+    together = UserErrors(errors)
+    raise together.errors[0] if len(together.errors) == 1 else together

@@ -1,0 +1,1 @@
+"""What it happens to: values, with no files and no programs."""

@@ -1,0 +1,346 @@
+"""The part of Go's text/template, with Helmfile's functions, that patches use.
+
+Patches are ``.gotmpl`` files, so that plain Helmfile can apply them. `render` fills the same files
+without Helmfile; `Unsupported` says that a file needs Helmfile itself.
+
+Sources of facts: text/template's documentation (Go 1.26), helmfile v1.7.4 ``pkg/tmpl``, sprig v3.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_ACTION = re.compile(r"\{\{(?P<left>-\s)?(?P<code>.*?)(?P<right>\s-)?\}\}", re.DOTALL)
+_TOKEN = re.compile(
+    r'\s*(?:(?P<string>"(?:[^"\\]|\\.)*"|`[^`]*`)|(?P<number>-?\d+(?:\.\d+)?)'
+    r"|(?P<field>\$?(?:\.[A-Za-z_]\w*)+|\.|\$)|(?P<word>[A-Za-z_]\w*)|(?P<punct>[()|]))"
+)
+Functions = Mapping[str, Callable[..., Any]]
+
+
+class Unsupported(Exception):
+    """The template uses more of the language than is understood here."""
+
+
+class TemplateError(Exception):
+    """The template itself fails: a missing value, or its own ``fail``."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Action:
+    code: str
+
+
+def render(source: str, values: Mapping[str, Any], functions: Functions | None = None) -> str:
+    """The text of a template.
+
+    Args:
+        values: the dot; Helmfile's ``.Values`` is its key ``Values``.
+        functions: further functions by name, such as ``tpl`` and ``readFile``.
+
+    Raises:
+        Unsupported: a construct or function that isn't known here.
+        TemplateError: a value that isn't there, or a call of ``fail``.
+    """
+    nodes = list(_parse(source))
+    out: list[str] = []
+    _Renderer(values, {**_FUNCTIONS, **(functions or {})}).block(nodes, 0, values, out, None)
+    return "".join(out)
+
+
+def _parse(source: str) -> Iterator[_Text | _Action]:
+    end = 0
+    trim = False
+    for match in _ACTION.finditer(source):
+        text = source[end : match.start()]
+        if trim:
+            text = text.lstrip()
+        if match["left"]:
+            text = text.rstrip()
+        if text:
+            yield _Text(text)
+        code = match["code"].strip()
+        if not code.startswith("/*"):
+            yield _Action(code)
+        trim = bool(match["right"])
+        end = match.end()
+    rest = source[end:]
+    yield _Text(rest.lstrip() if trim else rest)
+
+
+class _Renderer:
+    def __init__(self, root: Any, functions: Functions) -> None:
+        self.root = root
+        self.functions = functions
+
+    def block(
+        self,
+        nodes: list[_Text | _Action],
+        at: int,
+        dot: Any,
+        out: list[str] | None,
+        inside: str | None,
+    ) -> int:
+        """Render to the block's end, and return its index; without ``out`` only look for it."""
+        while at < len(nodes):
+            node = nodes[at]
+            if isinstance(node, _Text):
+                if out is not None:
+                    out.append(node.text)
+                at += 1
+                continue
+            word, _, rest = node.code.partition(" ")
+            if word in ("end", "else"):
+                if inside is None:
+                    raise Unsupported(f"{word} without a block")
+                return at
+            if word in ("if", "with", "range"):
+                at = self._control(nodes, at, word, rest, dot, out)
+                continue
+            if word in ("define", "template", "block", "break", "continue") or ":=" in node.code:
+                raise Unsupported(node.code)
+            if out is not None:
+                out.append(_show(self.pipeline(node.code, dot)))
+            at += 1
+        if inside is not None:
+            raise Unsupported(f"{inside} without end")
+        return at
+
+    def _control(
+        self,
+        nodes: list[_Text | _Action],
+        at: int,
+        word: str,
+        rest: str,
+        dot: Any,
+        out: list[str] | None,
+    ) -> int:
+        if ":=" in rest:
+            raise Unsupported(rest)
+        value = self.pipeline(rest, dot) if out is not None else None
+        body = at + 1
+        if word == "range" and out is not None and value:
+            end = body
+            items = value.values() if isinstance(value, Mapping) else value
+            for item in items:
+                end = self.block(nodes, body, item, out, word)
+        else:
+            taken = out if _truth(value) else None
+            end = self.block(nodes, body, value if word == "with" else dot, taken, word)
+        closing = nodes[end]
+        assert isinstance(closing, _Action)
+        if closing.code == "else":
+            end = self.block(nodes, end + 1, dot, None if _truth(value) else out, word)
+        elif closing.code != "end":
+            raise Unsupported(closing.code)
+        return end + 1
+
+    def pipeline(self, code: str, dot: Any) -> Any:
+        tokens = _tokens(code)
+        try:
+            value, rest = self._pipeline(tokens, dot)
+        except TemplateError as error:
+            shown = code if len(code) < 100 else f"{code[:90]}..."
+            note = str(error)
+            raise TemplateError(note if shown in note else f"{{{{ {shown} }}}}: {note}") from error
+        if rest:
+            raise Unsupported(code)
+        return value
+
+    def _pipeline(
+        self, tokens: list[tuple[str, str]], dot: Any
+    ) -> tuple[Any, list[tuple[str, str]]]:
+        value, tokens = self._command(tokens, dot, ())
+        while tokens and tokens[0] == ("punct", "|"):
+            value, tokens = self._command(tokens[1:], dot, (value,))
+        return value, tokens
+
+    def _command(
+        self, tokens: list[tuple[str, str]], dot: Any, piped: tuple[Any, ...]
+    ) -> tuple[Any, list[tuple[str, str]]]:
+        if not tokens:
+            raise Unsupported("an empty action")
+        name = tokens[0][1] if tokens[0][0] == "word" else None
+        arguments: list[Any] = []
+        if name and name not in ("true", "false", "nil"):
+            tokens = tokens[1:]
+            if name not in self.functions:
+                raise Unsupported(f"the function {name}")
+        else:
+            name = None
+        while tokens and tokens[0] not in (("punct", ")"), ("punct", "|")):
+            value, tokens = self._operand(tokens, dot)
+            arguments.append(value)
+        if name is None:
+            if len(arguments) != 1 or piped:
+                raise Unsupported("a value that is called")
+            return arguments[0], tokens
+        try:
+            return self.functions[name](*arguments, *piped), tokens
+        except TypeError as error:
+            raise TemplateError(f"{name}: {error}") from error
+
+    def _operand(
+        self, tokens: list[tuple[str, str]], dot: Any
+    ) -> tuple[Any, list[tuple[str, str]]]:
+        kind, text = tokens[0]
+        rest = tokens[1:]
+        value: Any
+        if kind == "string":
+            value = text[1:-1] if text[0] == "`" else json.loads(text)
+        elif kind == "number":
+            value = float(text) if "." in text else int(text)
+        elif kind == "field":
+            value = self._walk(self.root if text[0] == "$" else dot, text.lstrip("$"))
+        elif text == "(":
+            value, rest = self._pipeline(rest, dot)
+            if not rest or rest[0] != ("punct", ")"):
+                raise Unsupported("a parenthesis that is not closed")
+            rest = rest[1:]
+            if rest and rest[0][0] == "glued":
+                value = self._walk(value, rest[0][1])
+                rest = rest[1:]
+        elif text in ("true", "false", "nil"):
+            value = {"true": True, "false": False, "nil": None}[text]
+        elif text in self.functions:
+            value = self.functions[text]()
+        else:
+            raise Unsupported(f"the function {text}")
+        return value, rest
+
+    def _walk(self, value: Any, path: str) -> Any:
+        for step in path.split(".")[1:]:
+            if not step:
+                continue
+            if value is None:
+                raise TemplateError(f"nil pointer evaluating interface {{}}.{step}")
+            if not isinstance(value, Mapping):
+                raise TemplateError(f"can't evaluate field {step}")
+            value = value.get(step)
+        return value
+
+
+def _tokens(code: str) -> list[tuple[str, str]]:
+    out: list[tuple[str, str]] = []
+    at = 0
+    code = code.rstrip()
+    while at < len(code):
+        match = _TOKEN.match(code, at)
+        if match is None or match.lastgroup is None:
+            raise Unsupported(code)
+        kind = match.lastgroup
+        if kind == "field" and out and not code[at : at + 1].isspace() and out[-1][1] != "(":
+            if out[-1][1] != ")":
+                raise Unsupported(code)
+            kind = "glued"  # `(index .A "b").c`: a field of what the parenthesis gave
+        out.append((kind, match[match.lastgroup]))
+        at = match.end()
+    return out
+
+
+def _truth(value: Any) -> bool:
+    return bool(value)
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "<no value>"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Mapping | list):
+        raise Unsupported("a map or list that is printed")
+    return str(value)
+
+
+def to_json(value: Any) -> str:
+    """JSON as Go's encoding/json writes it: sorted keys, and ``<``, ``>``, ``&`` escaped."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    for plain, escaped in _GO_ESCAPES:
+        text = text.replace(plain, escaped)
+    return text
+
+
+_GO_ESCAPES = (
+    ("<", "\\u003c"),
+    (">", "\\u003e"),
+    ("&", "\\u0026"),
+    ("\u2028", "\\u2028"),
+    ("\u2029", "\\u2029"),
+    ("\x7f", "\x7f"),
+)
+
+
+def _index(value: Any, *keys: Any) -> Any:
+    for key in keys:
+        if value is None:
+            raise TemplateError("index of untyped nil")
+        if isinstance(value, list):
+            try:
+                value = value[key]
+            except (IndexError, TypeError) as error:
+                raise TemplateError(f"index out of range: {key}") from error
+        else:
+            value = value.get(key)
+    return value
+
+
+def _dict(*pairs: Any) -> dict[str, Any]:
+    return {str(pairs[i]): pairs[i + 1] for i in range(0, len(pairs) - 1, 2)}
+
+
+def _fail(message: str) -> None:
+    raise TemplateError(message)
+
+
+def _required(message: str, value: Any) -> Any:
+    if value is None or value == "":
+        raise TemplateError(message)
+    return value
+
+
+def _printf(form: str, *values: Any) -> str:
+    if re.search(r"%[^sdqv%]", form):
+        raise Unsupported(f"printf {form}")
+    parts = iter(values)
+
+    def fill(match: re.Match[str]) -> str:
+        if match[1] == "%":
+            return "%"
+        value = next(parts)
+        return json.dumps(value, ensure_ascii=False) if match[1] == "q" else str(value)
+
+    return re.sub(r"%([sdqv%])", fill, form)
+
+
+_FUNCTIONS: Functions = {
+    "index": _index,
+    "dict": _dict,
+    "list": lambda *items: list(items),
+    "toJson": to_json,
+    "sha256sum": lambda text: hashlib.sha256(text.encode()).hexdigest(),
+    "fail": _fail,
+    "required": _required,
+    "default": lambda standard, value=None: value if value else standard,
+    "quote": lambda text: json.dumps(str(text), ensure_ascii=False),
+    "printf": _printf,
+    "eq": lambda first, *others: any(first == other for other in others),
+    "ne": lambda first, second: first != second,
+    "not": lambda value: not _truth(value),
+    "and": lambda *values: next((v for v in values if not _truth(v)), values[-1]),
+    "or": lambda *values: next((v for v in values if _truth(v)), values[-1]),
+    "upper": str.upper,
+    "lower": str.lower,
+    "trim": str.strip,
+    "hasKey": lambda mapping, key: key in mapping,
+    "ternary": lambda yes, no, test: yes if test else no,
+}

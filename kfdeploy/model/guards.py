@@ -1,0 +1,158 @@
+"""Whether a patch still fits the objects it was written for.
+
+Kustomize says nothing where a JSON patch has no target, where a strategic merge adds a container
+that was renamed, and where it replaces a whole list in a custom resource; so each patch is tried
+on the objects first.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from kfdeploy.errors import UserError
+from kfdeploy.model.objects import Object, ObjectKey, parse_pointer
+from kfdeploy.model.patchfile import Patch
+from kfdeploy.model.workload import CONTAINERS, WORKLOADS
+
+_MOVED = "`kfdeploy patch` writes generated patches anew; a patch of your own has to be adapted"
+
+
+class _Misfit(Exception):
+    pass
+
+
+def check(patches: Sequence[Patch], objects: Sequence[Object]) -> Iterator[UserError]:
+    """Every patch that does not fit, with file, object and field.
+
+    Patches of one object are tried in their order, each on what the ones before it left.
+    """
+    bodies: dict[ObjectKey, Any] = {}
+    for patch in patches:
+        if patch.form == "transformer":
+            continue
+        targets = [item for item in objects if patch.selects(item.key)]
+        if not targets and not _is_by_selector(patch):
+            target = patch.target
+            where = f"{target.get('namespace', '')}/" if target.get("namespace") else ""
+            name = f"{target.get('kind', 'object')} {where}{target.get('name', '')}"
+            yield UserError(f"{patch.file}: there is no {name} for it to change", hint=_MOVED)
+        for item in targets:
+            body = bodies.setdefault(item.key, copy.deepcopy(item.body))
+            try:
+                if patch.form == "json":
+                    bodies[item.key] = _apply(body, patch.operations)
+                else:
+                    _check_merge(body, patch.data, item.key, ())
+            except _Misfit as error:
+                yield UserError(f"{patch.file}: {item.key}: {error}", hint=_MOVED)
+
+
+def _is_by_selector(patch: Patch) -> bool:
+    return "labelSelector" in patch.target or "annotationSelector" in patch.target
+
+
+def _apply(body: Any, operations: Sequence[Mapping[str, Any]]) -> Any:
+    """RFC 6902, as far as is needed to see that each operation finds what it names."""
+    for number, operation in enumerate(operations):
+        op, pointer = operation.get("op"), str(operation.get("path", ""))
+        if op not in ("test", "replace", "remove", "add", "copy", "move"):
+            raise _Misfit(f"patch[{number}].op: {op!r} is no JSON patch operation")
+        steps = parse_pointer(pointer)
+        if op in ("copy", "move"):
+            operation = {**operation, "value": _at(body, parse_pointer(str(operation.get("from"))))}
+        value = operation.get("value")
+        if not steps:
+            raise _Misfit(f"patch[{number}].path: the whole object can't be the target")
+        parent, last = _at(body, steps[:-1], pointer), steps[-1]
+        if op == "add":
+            _add(parent, last, value, pointer)
+            continue
+        there = _child(parent, last, pointer)
+        if op == "test" and there != value:
+            raise _Misfit(f"{pointer} is {_short(there)}, not {_short(value)}")
+        if op == "replace" or op in ("copy", "move"):
+            _add(parent, last, value, pointer, replace=True)
+        elif op == "remove":
+            del parent[int(last) if isinstance(parent, list) else last]
+    return body
+
+
+def _at(body: Any, steps: Sequence[str], pointer: str = "") -> Any:
+    node = body
+    for step in steps:
+        node = _child(node, step, pointer)
+    return node
+
+
+def _child(node: Any, step: str, pointer: str) -> Any:
+    try:
+        return node[int(step)] if isinstance(node, list) else node[step]
+    except (LookupError, TypeError, ValueError) as error:
+        raise _Misfit(f"there is nothing at {pointer} (no {step})") from error
+
+
+def _add(parent: Any, last: str, value: Any, pointer: str, *, replace: bool = False) -> None:
+    if isinstance(parent, list):
+        if last == "-":
+            parent.append(value)
+            return
+        try:
+            index = int(last)
+        except ValueError as error:
+            raise _Misfit(f"{pointer}: {last} is no index") from error
+        if index > len(parent):
+            raise _Misfit(f"there is nothing at {pointer} (the list has {len(parent)} items)")
+        if replace:
+            parent[index] = value
+        else:
+            parent.insert(index, value)
+    elif isinstance(parent, dict):
+        if not replace and isinstance(parent.get(last), dict | list) and parent[last]:
+            raise _Misfit(f"{pointer} is there already, and would be replaced as a whole")
+        parent[last] = value
+    else:
+        raise _Misfit(f"there is nothing at {pointer}")
+
+
+def _check_merge(body: Any, change: Any, key: ObjectKey, path: tuple[str, ...]) -> None:
+    if not isinstance(change, dict):
+        return
+    for name, value in change.items():
+        there = body.get(name) if isinstance(body, dict) else None
+        here = (*path, str(name))
+        if isinstance(value, dict):
+            _check_merge(there or {}, value, key, here)
+        elif isinstance(value, list) and isinstance(there, list) and there:
+            if key.kind in WORKLOADS and name in CONTAINERS:
+                _check_containers(there, value, here, key)
+            elif "." in key.group and not key.group.endswith(".k8s.io") and _has_maps(there):
+                raise _Misfit(
+                    f"{'.'.join(here)}: a strategic merge replaces the whole list in a custom"
+                    " resource; write a JSON patch"
+                )
+
+
+def _check_containers(
+    there: list[Any], value: list[Any], path: tuple[str, ...], key: ObjectKey
+) -> None:
+    names = {container.get("name") for container in there}
+    for container in value:
+        name = container.get("name") if isinstance(container, dict) else None
+        known = name in names
+        if isinstance(container, dict) and container.get("$patch") != "delete":
+            if not known and "image" not in container:
+                raise _Misfit(f"{'.'.join(path)}: there is no container {name}; it would be added")
+            if known:
+                base = next(c for c in there if c.get("name") == name)
+                _check_merge(base, container, key, (*path, str(name)))
+
+
+def _has_maps(items: list[Any]) -> bool:
+    return any(isinstance(item, dict) for item in items)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 120 else f"{text[:110]}..."

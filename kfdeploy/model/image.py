@@ -1,0 +1,117 @@
+"""References to images, by Docker's reference grammar.
+
+Grammar and limits: ``reference.go``, ``regexp.go`` and ``normalize.go`` of the distribution
+project's reference library (github.com/distribution/reference@v0.6.0).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_HOST = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
+_TAG = r"[\w][\w.-]{0,127}"
+_DIGEST = r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}"
+_REFERENCE = re.compile(
+    rf"(?P<name>(?:(?P<host>{_HOST})/)?(?P<path>{_COMPONENT}(?:/{_COMPONENT})*))"
+    rf"(?::(?P<tag>{_TAG}))?(?:@(?P<digest>{_DIGEST}))?",
+    re.ASCII,
+)
+_ALGORITHMS = {"sha256": 64, "sha384": 96, "sha512": 128}
+_NAME_MAX = 255
+DEFAULT_HOST = "docker.io"
+_OFFICIAL = "library/"
+
+
+class InvalidImageRef(ValueError):
+    """The text is no reference; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ImageRef:
+    """An image reference, normalised: ``host/path[:tag][@digest]``.
+
+    ``host`` is ``docker.io`` where none was written, and ``path`` then has its ``library/``.
+    ``tag`` and ``digest`` are empty where the reference names none. ``host`` is empty only where
+    the first element has a dot and still can't be a host (``a_b.example/x``): Docker takes the
+    whole for a path, without adding its own host, and so does this.
+    """
+
+    host: str
+    path: str
+    tag: str = ""
+    digest: str = ""
+
+    @classmethod
+    @lru_cache(maxsize=8192)
+    def parse(cls, text: str) -> ImageRef:
+        """Read a reference as Docker's ``ParseNormalizedNamed`` does.
+
+        Raises:
+            InvalidImageRef: when Docker would refuse ``text``.
+        """
+        if re.fullmatch(r"[a-f0-9]{64}", text):
+            raise InvalidImageRef(f"{text!r}: 64 hex digits are an image ID, not a repository")
+        host, rest = _split_host(text)
+        match = _REFERENCE.fullmatch(f"{host}/{rest}")
+        if match is None:
+            remote = rest.split("@")[0].split(":")[0]
+            reason = (
+                "a repository name is lower case"
+                if remote.lower() != remote
+                else "not host/path:tag@digest"
+            )
+            raise InvalidImageRef(f"{text!r} is no image reference: {reason}")
+        if len(match["path"]) > _NAME_MAX:
+            raise InvalidImageRef(f"{text!r}: repository name longer than {_NAME_MAX} characters")
+        digest = match["digest"] or ""
+        if digest:
+            algorithm, _, value = digest.partition(":")
+            if _ALGORITHMS.get(algorithm) != len(value) or value != value.lower():
+                raise InvalidImageRef(f"{text!r}: unsupported or malformed digest {digest!r}")
+        return cls(match["host"] or "", match["path"], match["tag"] or "", digest)
+
+    @property
+    def repository(self) -> str:
+        """``host/path``."""
+        return f"{self.host}/{self.path}" if self.host else self.path
+
+    @property
+    def is_pinned(self) -> bool:
+        return bool(self.digest)
+
+    def with_default_tag(self) -> ImageRef:
+        """``:latest`` where neither tag nor digest is named, as a container runtime adds it."""
+        if self.tag or self.digest:
+            return self
+        return ImageRef(self.host, self.path, "latest")
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{self.repository}{tag}{digest}"
+
+
+def _split_host(text: str) -> tuple[str, str]:
+    """The registry host and the rest; a first element is a host only if it looks like one."""
+    first, slash, rest = text.partition("/")
+    looks_like_one = "." in first or ":" in first or first == "localhost" or first.lower() != first
+    if not (slash and looks_like_one):
+        host, rest = DEFAULT_HOST, text
+    else:
+        host = DEFAULT_HOST if first == "index.docker.io" else first
+    if host == DEFAULT_HOST and "/" not in rest:
+        rest = _OFFICIAL + rest
+    return host, rest
+
+
+def is_reference(text: str) -> bool:
+    """Whether Docker would take ``text`` as a reference."""
+    try:
+        ImageRef.parse(text)
+    except InvalidImageRef:
+        return False
+    return True

@@ -1,0 +1,143 @@
+"""A kustomization's YAML as nodes with their places in the text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+
+class InvalidKustomization(ValueError):
+    """The text is no kustomization; ``line`` counts from 1."""
+
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(f"line {line}: {message}")
+        self.line = line
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A scalar and the line it starts at; a block scalar's first line of content."""
+
+    value: str
+    line: int
+
+
+def documents(text: str) -> list[Any]:
+    """The text's YAML documents as nodes with marks.
+
+    libyaml reads YAML 1.1, as kustomize does, but refuses a URL or an image in a flow mapping
+    (``{repo: https://x}``), which Go's YAML takes; so what it refuses is read again by ruamel's
+    own parser, which is twenty times slower.
+
+    Raises:
+        InvalidKustomization: neither can read it; with the line.
+    """
+    try:
+        return list(YAML(typ="safe").compose_all(text))
+    except YAMLError as error:
+        refused = error
+    try:
+        return list(YAML(typ="safe", pure=True).compose_all(text))
+    except YAMLError:
+        raise _explained(refused, text) from refused
+
+
+def _explained(error: YAMLError, text: str) -> InvalidKustomization:
+    last = len(text.splitlines()) or 1
+    if isinstance(error, MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        # What is never closed is only missed behind the last line.
+        return InvalidKustomization(min(line, last), f"broken YAML: {error.problem}")
+    at = getattr(error, "position", 0)
+    line = text.count("\n", 0, at if isinstance(at, int) else 0) + 1
+    return InvalidKustomization(line, f"broken YAML: {str(error).splitlines()[0]}")
+
+
+def compose(text: str) -> Any:
+    """The first document of several, as kustomize takes it; InvalidKustomization if no mapping."""
+    node = next(iter(documents(text)), None)
+    if node is None:
+        raise InvalidKustomization(1, "the file is empty")
+    if not is_map(node):
+        raise InvalidKustomization(node.start_mark.line + 1, "not a mapping of fields")
+    return node
+
+
+class Map:
+    """A mapping node; field names without regard to case, merge keys followed."""
+
+    def __init__(self, pairs: list[tuple[Any, Any]], text: str) -> None:
+        self.pairs = pairs
+        self.source = text
+
+    @classmethod
+    def of(cls, node: Any, text: str) -> Map:
+        return cls(list(_pairs(node)), text)
+
+    def get(self, name: str) -> Any:
+        wanted = name.lower()
+        found = None
+        for key, value in self.pairs:
+            if key.value.lower() == wanted:
+                found = value
+        return found
+
+    def text(self, name: str) -> str:
+        node = self.get(name)
+        return node.value if node is not None and is_text(node) else ""
+
+    def items(self, name: str) -> Iterator[tuple[int, Any]]:
+        node = self.get(name)
+        if node is not None and is_list(node):
+            yield from enumerate(node.value)
+
+    def maps(self, name: str) -> Iterator[tuple[int, Map, Any]]:
+        for index, node in self.items(name):
+            if is_map(node):
+                yield index, Map.of(node, self.source), node
+
+    def at(self, name: str) -> Text | None:
+        node = self.get(name)
+        return text_of(node) if node is not None and is_text(node) else None
+
+    def filled(self) -> dict[str, int]:
+        return {
+            key.value: key.start_mark.line + 1
+            for key, value in self.pairs
+            if is_text(key) and value.value and not is_null(value)
+        }
+
+
+def _pairs(node: Any) -> Iterator[tuple[Any, Any]]:
+    for key, value in node.value:
+        if key.value == "<<":
+            for merged in value.value if is_list(value) else [value]:
+                if is_map(merged):
+                    yield from _pairs(merged)
+    yield from ((key, value) for key, value in node.value if is_text(key))
+
+
+def is_text(node: Any) -> bool:
+    return isinstance(node.value, str)
+
+
+def is_null(node: Any) -> bool:
+    return is_text(node) and not node.style and node.value in ("", "~", "null", "Null", "NULL")
+
+
+def is_map(node: Any) -> bool:
+    return str(node.id) == "mapping"
+
+
+def is_list(node: Any) -> bool:
+    return str(node.id) == "sequence"
+
+
+def text_of(node: Any) -> Text:
+    return Text(node.value, node.start_mark.line + (2 if node.style in ("|", ">") else 1))

@@ -1,0 +1,120 @@
+"""A release set: the folder that `apply` takes, as relative paths and bytes."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kfdeploy.files import sha256
+from kfdeploy.model.patchfile import scalar
+
+SUMS = "SHA256SUMS"
+SUMMARY = "summary.json"
+STORED_MAX = 1024 * 1024
+"""Bytes of a Secret's data, the API server's limit; Helm stores a release in one."""
+STORED_GOOD = 900 * 1024
+"""Bytes that a release may take and still grow at a site."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One Helm release: a component's final manifests.
+
+    ``stored`` is what Helm's record of it takes, in bytes, estimated as Helm encodes it.
+    """
+
+    name: str
+    manifests: str
+    crds: str
+    objects: int
+    crd_count: int
+    stored: int
+    needs: tuple[str, ...] = ()
+
+
+def stored_size(manifests: str) -> int:
+    """Bytes of Helm's record: JSON, gzip -9, base64 (helm v4 pkg/storage/driver/util.go).
+
+    The manifests lie in a subchart, whose files Helm does not store, so they count once.
+    """
+    record = json.dumps({"manifest": manifests}).encode()
+    return len(base64.b64encode(gzip.compress(record, 9, mtime=0)))
+
+
+def chart_version(upstream: str) -> str:
+    """The upstream's version as the semantic version that Helm asks for: 26.03 is 26.3.0."""
+    match = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?(?:-([0-9A-Za-z.-]+))?", upstream)
+    if match is None:
+        return "0.0.0"
+    numbers = ".".join(str(int(part or 0)) for part in match.groups()[:3])
+    return f"{numbers}-{match[4]}" if match[4] else numbers
+
+
+def charts(release: Release, version: str) -> dict[str, str]:
+    """The files of a release's chart.
+
+    Helm takes the manifests as they are (`.Files.Get`), so that upstream's own ``{{ }}`` survive.
+    """
+    folder = f"charts/{release.name}"
+    inner = f"{folder}/charts/objects"
+    head = f"apiVersion: v2\nversion: {chart_version(version)}\nappVersion: {json.dumps(version)}\n"
+    return {
+        f"{folder}/Chart.yaml": f"{head}name: {release.name}\n",
+        f"{inner}/Chart.yaml": f"{head}name: objects\n",
+        f"{inner}/objects.yaml": release.manifests,
+        f"{inner}/templates/objects.yaml": '{{ .Files.Get "objects.yaml" }}\n',
+    }
+
+
+def helmfile(
+    releases: Sequence[Release], namespace: str, context: str | None, kube_version: str
+) -> str:
+    """The set's ``helmfile.yaml``, which needs nothing outside its folder."""
+    lines = [
+        "# Rendered by kfdeploy: final manifests; `helmfile apply` installs them.",
+        "helmDefaults:",
+        "  createNamespace: true",
+        f"kubeVersion: {scalar(kube_version)}",
+    ]
+    if context:
+        lines.insert(2, f"  kubeContext: {scalar(context)}")
+    lines.append("releases:")
+    for release in releases:
+        lines += [
+            f"- name: {release.name}",
+            f"  namespace: {namespace}",
+            f"  chart: ./charts/{release.name}",
+            "  skipDeps: true",
+            "  disableValidationOnInstall: true",
+        ]
+        if release.needs:
+            lines += ["  needs:", *(f"  - {namespace}/{name}" for name in release.needs)]
+        if release.crds:
+            arguments = ["apply", "--server-side", "--force-conflicts"]
+            if context:
+                arguments += ["--context", context]
+            arguments += ["-f", f"crds/{release.name}.yaml"]
+            lines += [
+                "  hooks:",
+                "  - events: [presync]",
+                "    showlogs: true",
+                "    command: kubectl",
+                "    args:",
+                *(f"    - {scalar(word)}" for word in arguments),
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def sums(files: Mapping[str, bytes]) -> bytes:
+    """``SHA256SUMS`` of a folder's files, as sha256sum reads it."""
+    lines = [f"{sha256(files[name])}  {name}\n" for name in sorted(files) if name != SUMS]
+    return "".join(lines).encode()
+
+
+def summary(data: Mapping[str, Any]) -> bytes:
+    return (json.dumps(data, indent=2, sort_keys=True) + "\n").encode()

@@ -1,0 +1,154 @@
+"""`images.sources.yaml`: where each image was found, what redirects it, whether it is covered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from kfdeploy.errors import UserError
+from kfdeploy.model.environment import neutral_path
+from kfdeploy.model.image import ImageRef
+from kfdeploy.model.inventory import Image, Inventory
+from kfdeploy.model.lockfile import tag_of
+from kfdeploy.model.workspace import Images
+
+NAME = "images.sources.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceImage:
+    """One image of the file.
+
+    Attributes:
+        path: HOST/PATH, a legal repository path.
+        tag: empty where the reference names only a digest.
+        digest: the reference's own; empty where it names none.
+        covered: whether lock, mirror and verify answer for it (`images` in kfdeploy.yaml).
+        why_not: the reason where it is not.
+        redirects: what leads each of its places to the private registry.
+    """
+
+    ref: str
+    need: str
+    path: str
+    tag: str
+    digest: str
+    covered: bool
+    why_not: str = ""
+    redirects: tuple[str, ...] = ()
+
+    @property
+    def is_redirected(self) -> bool:
+        """Whether a patch leads every place to the private registry."""
+        return "none" not in self.redirects
+
+
+def listed(inventory: Inventory, settings: Images) -> tuple[SourceImage, ...]:
+    """The images of an inventory and those that kfdeploy.yaml adds, by reference."""
+    needs = {image.ref: image.need for image in inventory.images}
+    redirects = {i.ref: tuple(sorted({f.redirect for f in i.found})) for i in inventory.images}
+    for ref in settings.extra:
+        needs[ref] = "required"
+    out = []
+    for ref in sorted(needs):
+        parsed = ImageRef.parse(ref)
+        why_not = _why_not(ref, needs[ref], settings)
+        out.append(
+            SourceImage(
+                ref,
+                needs[ref],
+                neutral_path(parsed),
+                tag_of(parsed),
+                parsed.digest,
+                not why_not,
+                why_not,
+                redirects.get(ref, ()),
+            )
+        )
+    return tuple(out)
+
+
+def _why_not(ref: str, need: str, settings: Images) -> str:
+    for exclusion in settings.exclude:
+        if fnmatchcase(ref, exclusion.ref):
+            return f"excluded: {exclusion.reason}"
+    if need not in settings.needs and ref not in settings.extra:
+        return f"{need}: not among images.needs"
+    return ""
+
+
+def dump(inventory: Inventory, images: Sequence[SourceImage]) -> str:
+    """The file's text: sorted, a list a reference."""
+    found = {image.ref: image for image in inventory.images}
+    lines = [
+        "# Written by `kfdeploy lock`: where each image was found and what redirects it.",
+        "images:",
+    ]
+    for image in images:
+        lines += [
+            f"- ref: {json.dumps(image.ref)}",
+            f"  need: {image.need}",
+            f"  path: {json.dumps(image.path)}",
+        ]
+        if image.tag:
+            lines.append(f"  tag: {json.dumps(image.tag)}")
+        if image.digest:
+            lines.append(f"  digest: {json.dumps(image.digest)}")
+        lines.append(f"  covered: {json.dumps(image.covered)}")
+        if image.why_not:
+            lines.append(f"  reason: {json.dumps(image.why_not)}")
+        lines += _places(found.get(image.ref))
+    return "\n".join(lines) + "\n"
+
+
+def _places(image: Image | None) -> Iterable[str]:
+    if image is None:
+        yield "  found: []"
+        return
+    yield "  found:"
+    for place in image.found:
+        yield f"  - component: {place.component}"
+        yield f"    object: {json.dumps(str(place.object))}"
+        yield f"    field: {json.dumps(place.field)}"
+        if place.place:
+            yield f"    at: {json.dumps(str(place.place))}"
+        if place.overridden_by:
+            yield f"    overriddenBy: {json.dumps([str(p) for p in place.overridden_by])}"
+        yield f"    how: {place.how}"
+        yield f"    redirect: {json.dumps(place.redirect)}"
+        if place.note:
+            yield f"    note: {json.dumps(place.note)}"
+
+
+def parse(text: str) -> tuple[SourceImage, ...]:
+    """The images of the file; places are for people and are not read back.
+
+    Raises:
+        UserError: not what `lock` writes.
+    """
+    hint = "`kfdeploy lock` writes the file anew"
+    try:
+        data: Any = YAML(typ="safe").load(text)
+        return tuple(
+            SourceImage(
+                item["ref"],
+                item["need"],
+                item["path"],
+                item.get("tag", ""),
+                item.get("digest", ""),
+                item["covered"],
+                item.get("reason", ""),
+                tuple(sorted({place["redirect"] for place in item["found"]})),
+            )
+            for item in data["images"]
+        )
+    except YAMLError as error:
+        raise UserError(f"{NAME}: {str(error).splitlines()[0]}", hint=hint) from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{NAME}: not a list of images as `lock` writes it", hint=hint) from error

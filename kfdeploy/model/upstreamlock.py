@@ -1,0 +1,151 @@
+"""``upstream.lock``: where each part of the vendored tree came from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_HEADER = """\
+# Written by `kfdeploy vendor`: where each part of upstream/ came from. Do not edit.
+# A folder's sha256 is that of the lines "SHA256  PATH" of its files, sorted by path.
+"""
+_VERSION = 1
+
+
+class InvalidUpstreamLock(ValueError):
+    """The text is no ``upstream.lock``; the message names the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class LockedUpstream:
+    """The manifests.
+
+    Attributes:
+        source: as in ``kfdeploy.yaml``, but for a folder or tarball only its name.
+        version: what the release is reported as.
+        ref: as given; empty where none was.
+        commit: of a git repository, or as a tarball made by git says; else empty.
+        sha256: of the tree.
+    """
+
+    source: str
+    version: str
+    ref: str
+    commit: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class LockedRemote:
+    """A remote base or file.
+
+    Attributes:
+        url: as upstream writes it, without a password.
+        ref: branch, tag or commit it asks for; empty for a file or the default branch.
+        commit: what the ref was, where it came from git.
+        sha256: of the file, or of the tree of files taken over.
+        path: below ``upstream/``.
+        used_by: ``file:line`` of each reference, relative to the upstream.
+    """
+
+    url: str
+    ref: str
+    commit: str
+    sha256: str
+    path: str
+    used_by: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamLock:
+    upstream: LockedUpstream
+    remotes: tuple[LockedRemote, ...]
+
+    def dump(self) -> str:
+        """The file's text; the same for the same values."""
+        up = self.upstream
+        lines = [
+            f"version: {_VERSION}",
+            "upstream:",
+            *_fields("  ", source=up.source, version=up.version, ref=up.ref),
+            *_fields("  ", commit=up.commit, sha256=up.sha256),
+        ]
+        lines.append("remotes:" if self.remotes else "remotes: []")
+        for remote in sorted(self.remotes, key=lambda r: (r.path, r.url)):
+            first, *rest = [
+                *_fields("  ", url=remote.url, ref=remote.ref, commit=remote.commit),
+                *_fields("  ", sha256=remote.sha256, path=remote.path),
+            ]
+            lines += [f"- {first.lstrip()}", *rest, "  usedBy:"]
+            lines += [f"  - {_quoted(where)}" for where in sorted(set(remote.used_by))]
+        return _HEADER + "\n".join(lines) + "\n"
+
+    @classmethod
+    def parse(cls, text: str) -> UpstreamLock:
+        """Read what `dump` wrote.
+
+        Raises:
+            InvalidUpstreamLock: with the key that is wrong.
+        """
+        from ruamel.yaml import YAML
+        from ruamel.yaml.error import YAMLError
+
+        try:
+            data = YAML(typ="safe").load(text)
+        except YAMLError as error:
+            raise InvalidUpstreamLock(f"broken YAML: {error}") from error
+        if not isinstance(data, dict) or data.get("version") != _VERSION:
+            raise InvalidUpstreamLock(f"version: not {_VERSION}")
+        up = _mapping(data.get("upstream"), "upstream")
+        remotes = data.get("remotes")
+        if not isinstance(remotes, list):
+            raise InvalidUpstreamLock("remotes: not a list")
+        return cls(
+            LockedUpstream(
+                source=_text(up, "upstream", "source"),
+                version=_text(up, "upstream", "version"),
+                ref=_text(up, "upstream", "ref", ""),
+                commit=_text(up, "upstream", "commit", ""),
+                sha256=_text(up, "upstream", "sha256"),
+            ),
+            tuple(_remote(item, f"remotes[{index}]") for index, item in enumerate(remotes)),
+        )
+
+
+def _remote(item: object, key: str) -> LockedRemote:
+    fields = _mapping(item, key)
+    used_by = fields.get("usedBy")
+    if not isinstance(used_by, list) or not all(isinstance(where, str) for where in used_by):
+        raise InvalidUpstreamLock(f"{key}.usedBy: not a list of strings")
+    return LockedRemote(
+        url=_text(fields, key, "url"),
+        ref=_text(fields, key, "ref", ""),
+        commit=_text(fields, key, "commit", ""),
+        sha256=_text(fields, key, "sha256"),
+        path=_text(fields, key, "path"),
+        used_by=tuple(used_by),
+    )
+
+
+def _mapping(value: object, key: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidUpstreamLock(f"{key}: not a mapping")
+    return value
+
+
+def _text(fields: Mapping[str, Any], key: str, name: str, default: str | None = None) -> str:
+    value = fields.get(name, default)
+    if not isinstance(value, str):
+        raise InvalidUpstreamLock(f"{key}.{name}: not a string")
+    return value
+
+
+def _fields(indent: str, **values: str) -> list[str]:
+    return [f"{indent}{name}: {_quoted(value)}" for name, value in values.items() if value]
+
+
+def _quoted(value: str) -> str:
+    """JSON is YAML: quoted always, so that no version or commit is read as a number."""
+    return json.dumps(value, ensure_ascii=False)

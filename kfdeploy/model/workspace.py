@@ -1,0 +1,240 @@
+"""`kfdeploy.yaml` as typed values; its JSON Schema comes out of the same model.
+
+Pydantic does the checking, so that every mistake is found at once; `pipeline.workspace` adds the
+line of each key.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic.alias_generators import to_camel
+
+from kfdeploy.model.image import ImageRef, InvalidImageRef
+
+Need = Literal["required", "optional", "user-choice"]
+Kind = Literal["kustomization", "chart", "manifests"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True
+    )
+
+
+class Upstream(_Section):
+    """Where Kubeflow's manifests come from."""
+
+    source: str = Field(
+        description="A folder, a tarball (.tar, .tar.gz, .tgz) or a git URL with the manifests."
+    )
+    ref: str | None = Field(
+        None, description="Tag, branch or commit (git), and the version that is reported."
+    )
+    remotes: dict[str, str] = Field(
+        default_factory=dict,
+        description="URL prefix to a git mirror or a folder that answers for it.",
+    )
+
+
+class Component(_Section):
+    """One upstream kustomization, Helm chart or folder of manifests that is deployed."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?$")] = Field(
+        description="Release name: lower case, digits and dashes."
+    )
+    path: str = Field(description="Folder below the upstream.")
+    kind: Kind | None = Field(None, description="Found out from the folder when left out.")
+    values: tuple[str, ...] = Field(
+        (), description="Helm values files, from the workspace (chart)."
+    )
+    namespace: str | None = Field(None, description="Helm's release namespace (chart only).")
+
+    @field_validator("path")
+    @classmethod
+    def _inside(cls, value: str) -> str:
+        if value.startswith("/") or ".." in value.split("/"):
+            raise ValueError("must be a path below the upstream, without '..'")
+        return value.rstrip("/")
+
+
+class Credentials(_Section):
+    """How to sign in; nothing here is a secret itself."""
+
+    docker_config: str | None = Field(
+        None,
+        description="A folder with Docker's config.json; by default DOCKER_CONFIG or ~/.docker.",
+    )
+    helper: str | None = Field(
+        None, description="Credential helper: the NAME of a program docker-credential-NAME."
+    )
+
+
+class Access(_Section):
+    """How a registry is reached."""
+
+    ca: str | None = Field(None, description="PEM file with the registry's CA.")
+    plain_http: bool | None = Field(
+        None, description="Speak HTTP. By default only for a registry on loopback."
+    )
+    skip_tls_verify: bool = Field(False, description="Do not check the registry's certificate.")
+    credentials: Credentials = Credentials()
+
+
+class Naming(_Section):
+    """How an upstream repository is named below the prefix."""
+
+    keep_host: bool = Field(True, description="PREFIX/HOST/PATH; false drops HOST.")
+    max_depth: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Path elements a repository may have; deeper ones are joined by '-'."
+    )
+
+
+class PrivateRegistry(Access):
+    """The registry the cluster pulls from."""
+
+    host: str = Field(description="HOST or HOST:PORT.")
+    prefix: str = Field("", description="Path that all mirrored images are put below.")
+    naming: Naming = Naming()
+
+    @field_validator("host")
+    @classmethod
+    def _host(cls, value: str) -> str:
+        try:
+            parsed = ImageRef.parse(f"{value}/x/x")
+        except InvalidImageRef as error:
+            raise ValueError(f"{value!r} is no registry host") from error
+        if parsed.host != value:
+            raise ValueError(
+                f"{value!r} does not look like a registry host: it needs a dot, a port, or to be"
+                " localhost"
+            )
+        return value
+
+    @field_validator("prefix")
+    @classmethod
+    def _prefix(cls, value: str) -> str:
+        value = value.strip("/")
+        try:
+            if value:
+                ImageRef.parse(f"registry.invalid/{value}")
+        except InvalidImageRef as error:
+            raise ValueError(f"{value!r} is no repository path") from error
+        return value
+
+
+class Registries(_Section):
+    """The private registry, and where sources are really pulled from."""
+
+    private: PrivateRegistry
+    sources: dict[str, str] = Field(
+        default_factory=dict,
+        description="Source prefix to where it is pulled from, such as a proxy; '*' is any host.",
+    )
+    hosts: dict[str, Access] = Field(
+        default_factory=dict, description="How other registries are reached, by host."
+    )
+    uncovered: tuple[str, ...] = Field(
+        (), description="Images accepted without a redirect (a node's registry mirror serves them)."
+    )
+
+
+class Exclusion(_Section):
+    ref: str = Field(description="The image as found, or with '*' as a wildcard.")
+    reason: str = Field(description="Why it is left out; it is shown wherever the image is used.")
+
+
+def _check_ref(value: str) -> str:
+    try:
+        ImageRef.parse(value)
+    except InvalidImageRef as error:
+        raise ValueError(str(error)) from error
+    return value
+
+
+class Images(_Section):
+    """Which images lock, mirror and verify cover."""
+
+    needs: tuple[Need, ...] = Field(("required", "optional"))
+    exclude: tuple[Exclusion, ...] = ()
+    extra: tuple[str, ...] = Field((), description="Images that no manifest names.")
+    substitutes: dict[str, str] = Field(
+        default_factory=dict, description="Image as found, to the image that takes its place."
+    )
+
+    @field_validator("extra")
+    @classmethod
+    def _extra(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_check_ref(ref) for ref in value)
+
+    @field_validator("substitutes")
+    @classmethod
+    def _substitutes(cls, value: dict[str, str]) -> dict[str, str]:
+        for old, new in value.items():
+            _check_ref(old)
+            _check_ref(new)
+        return value
+
+
+class RegistryOverride(_Section):
+    """What an environment's registry has otherwise than `registries.private`."""
+
+    host: str | None = None
+    prefix: str | None = None
+    naming: Naming | None = None
+    ca: str | None = None
+    plain_http: bool | None = None
+    skip_tls_verify: bool | None = None
+    credentials: Credentials | None = None
+
+
+class Environment(_Section):
+    """Cluster context, registry and other values of one site."""
+
+    registry: RegistryOverride = RegistryOverride()
+    kube_context: str | None = Field(None, description="kubeconfig context that apply uses.")
+    kube_version: str = Field("1.34.0", description="Kubernetes version to render for.")
+    platforms: tuple[str, ...] = Field(
+        (), description="OS/ARCH that indexes are reduced to; all when empty."
+    )
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    image_pull_secrets: tuple[str, ...] = Field(
+        (), description="Names of pull secrets that every pod template gets."
+    )
+
+
+class Helm(_Section):
+    namespace: str = Field("kfdeploy", description="Namespace of all of Helm's records.")
+
+
+class Workspace(_Section):
+    """The whole of `kfdeploy.yaml`."""
+
+    upstream: Upstream
+    components: Annotated[tuple[Component, ...], Field(min_length=1)]
+    registries: Registries
+    images: Images = Images()
+    environments: dict[
+        Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")], Environment
+    ] = Field(default_factory=lambda: {"default": Environment()})
+    helm: Helm = Helm()
+    features: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Workspace:
+        seen: set[str] = set()
+        for index, component in enumerate(self.components):
+            if component.name in seen:
+                raise ValueError(f"components[{index}].name: {component.name!r} is there twice")
+            seen.add(component.name)
+        return self
+
+    def registry(self, environment: Environment) -> PrivateRegistry:
+        """The private registry as this environment has it."""
+        changed = {
+            name: value
+            for name in RegistryOverride.model_fields
+            if (value := getattr(environment.registry, name)) is not None
+        }
+        return self.registries.private.model_copy(update=changed)

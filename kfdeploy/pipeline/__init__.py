@@ -1,0 +1,1 @@
+"""What happens: one module a stage; stages do not import each other."""

@@ -1,0 +1,135 @@
+"""A first `kfdeploy.yaml`, with comments, from what an upstream's example installs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kfdeploy.errors import WRONG_USE, UserError
+from kfdeploy.model.component import ExampleComponent, Problem
+from kfdeploy.model.image import ImageRef, InvalidImageRef
+from kfdeploy.model.patchfile import scalar
+from kfdeploy.tools.example import read_example
+from kfdeploy.tools.source import is_url, read_source
+from kfdeploy.tools.workspace_file import NAME
+
+TEMPLATES = Path(__file__).parent.parent / "templates"
+SCHEMA = "kfdeploy.schema.json"
+
+
+@dataclass(frozen=True)
+class FirstWorkspace:
+    """The files of a new workspace, and what the example does that is not taken over."""
+
+    files: Mapping[str, str]
+    components: Sequence[ExampleComponent]
+    version: str
+    problems: tuple[Problem, ...]
+
+
+def init(
+    root: Path,
+    upstream: str,
+    *,
+    ref: str | None = None,
+    remotes: Path | None = None,
+    registry: str | None = None,
+) -> FirstWorkspace:
+    """The files of a workspace at ``root``; nothing is written but the cache of git.
+
+    Raises:
+        UserError: there is one already; the upstream can't be read; a registry that is none.
+    """
+    if (root / NAME).exists():
+        raise UserError(
+            f"{root / NAME} is there already",
+            hint="edit it, or name another folder: kfdeploy init DIR",
+            exit_code=WRONG_USE,
+        )
+    given = upstream if is_url(upstream) else _relative(Path(upstream), root)
+    # A folder is read where it is: the workspace, which its path is relative to, may not be there.
+    there = upstream if is_url(upstream) else str(Path(upstream).expanduser().resolve())
+    source = read_source(there, ref, root, root / ".kfdeploy" / "git")
+    example = read_example(source.tree)
+    host, prefix = _registry(registry)
+    text = _fill(
+        source=scalar(given),
+        ref=scalar(ref) if ref else None,
+        remotes=[(scalar(p), scalar(f)) for p, f in _remotes(remotes, root)],
+        components=example.components,
+        host=scalar(host) if host else None,
+        prefix=scalar(prefix) if prefix else None,
+    )
+    return FirstWorkspace(
+        {NAME: text, SCHEMA: schema(), ".gitignore": "/.kfdeploy/\n"},
+        example.components,
+        source.version,
+        example.problems,
+    )
+
+
+def schema() -> str:
+    """The JSON Schema of ``kfdeploy.yaml``, from the same model that reads it."""
+    import json
+
+    from kfdeploy.model.workspace import Workspace
+
+    content = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": NAME,
+        **Workspace.model_json_schema(),
+    }
+    return json.dumps(content, indent=2, sort_keys=True) + "\n"
+
+
+def _fill(**values: object) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
+    text = (TEMPLATES / "kfdeploy.yaml.j2").read_text(encoding="utf-8")
+    return environment.from_string(text).render(**values)
+
+
+def _relative(path: Path, root: Path) -> str:
+    """A path that resolves from the workspace, wherever both are moved together."""
+    if not path.expanduser().exists():
+        raise UserError(
+            f"{path}: there is no such folder or tarball",
+            hint="--upstream takes a folder, a tarball or a git URL",
+            exit_code=WRONG_USE,
+        )
+    return Path(os.path.relpath(path.expanduser().resolve(), root.resolve())).as_posix()
+
+
+def _remotes(folder: Path | None, root: Path) -> list[tuple[str, str]]:
+    """Each host that has a folder in ``folder`` is answered for by it."""
+    if folder is None:
+        return []
+    if not folder.is_dir():
+        raise UserError(f"--remotes {folder}: there is no such folder", exit_code=WRONG_USE)
+    hosts = sorted(p.name for p in folder.iterdir() if p.is_dir() and "." in p.name.strip("."))
+    if not hosts:
+        raise UserError(
+            f"--remotes {folder}: it holds no folder named as a host, such as github.com",
+            exit_code=WRONG_USE,
+        )
+    place = _relative(folder, root)
+    return [(f"https://{host}/", f"{place}/{host}") for host in hosts]
+
+
+def _registry(registry: str | None) -> tuple[str, str]:
+    if not registry:
+        return "", ""
+    host, _, prefix = registry.strip("/").partition("/")
+    try:
+        parsed = ImageRef.parse(f"{host}/{prefix or 'x'}/x")
+    except InvalidImageRef as error:
+        raise UserError(f"--registry {registry}: no HOST[/PREFIX]", exit_code=WRONG_USE) from error
+    if parsed.host != host:
+        raise UserError(
+            f"--registry {registry}: a registry host needs a dot, a port, or to be localhost",
+            exit_code=WRONG_USE,
+        )
+    return host, prefix

@@ -1,0 +1,510 @@
+"""Inventory, features -> patches/ and helmfile.yaml.gotmpl.
+
+Decides what the files are; the CLI writes them. A generated file is neutral: it names upstream
+references, which the environment and images.lock turn into the private registry's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any
+
+from kfdeploy.errors import UserError, raise_all
+from kfdeploy.files import read_text
+from kfdeploy.model import patchfile, workload
+from kfdeploy.model.inventory import Found, Inventory
+from kfdeploy.model.objects import Object, ObjectKey, Path, json_pointer, lookup
+from kfdeploy.model.patchfile import operation, scalar, target_yaml
+from kfdeploy.model.workspace import Workspace
+from kfdeploy.tools.rendering import Rendered
+
+SHARED = "_kfdeploy"
+"""Below ``patches/``: the look-up values and templates that patches share."""
+_TEMPLATES = FilePath(__file__).parent.parent / "templates"
+_KEPT = frozenset(("Namespace", "PersistentVolumeClaim", "PersistentVolume", "Profile"))
+_KEEP = "helm.sh/resource-policy"
+_CHECKSUM = "checksum.kfdeploy.io"
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What `patch` generates: relative path to text, and what could not be redirected."""
+
+    files: Mapping[str, str]
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Generated files against those on disk, relative paths, sorted."""
+
+    new: tuple[str, ...]
+    changed: tuple[str, ...]
+    stale: tuple[str, ...]
+    edited: tuple[str, ...]
+
+    @property
+    def is_clean(self) -> bool:
+        return not (self.new or self.changed or self.stale or self.edited)
+
+
+def generate(
+    workspace: Workspace, root: FilePath, inventory: Inventory, rendered: Sequence[Rendered]
+) -> Generated:
+    """All generated files of a workspace.
+
+    Args:
+        root: the workspace; people's own files in its ``patches/`` take part.
+
+    Raises:
+        UserError: a place that no patch can change, a person's file that can't be read.
+    """
+    out: dict[str, str] = {}
+    problems: list[str] = []
+    errors: list[UserError] = []
+    people = {item.component.name: own_files(root, item.component.name) for item in rendered}
+    places = _by_object(inventory)
+    for item in rendered:
+        maker = _Maker(workspace, item, places.get(item.component.name, {}), problems, errors)
+        for name, body in maker.files(people[item.component.name]):
+            path = f"patches/{item.component.name}/{name}"
+            out[path] = patchfile.generated(body)
+    raise_all(errors)
+    for name in ("mentions.gotmpl", "values.yaml.gotmpl"):
+        text = (_TEMPLATES / name).read_text(encoding="utf-8")
+        is_template = name == "mentions.gotmpl"
+        out[f"patches/{SHARED}/{name}"] = patchfile.generated(text, is_template=is_template)
+    out["helmfile.yaml.gotmpl"] = patchfile.generated(_helmfile(workspace, rendered, out, people))
+    return Generated(dict(sorted(out.items())), tuple(problems))
+
+
+def compare(root: FilePath, generated: Generated) -> Drift:
+    """What writing would change; people's own files are none of it."""
+    new, changed, edited = [], [], []
+    for name, text in generated.files.items():
+        path = root / name
+        if not path.exists():
+            new.append(name)
+            continue
+        there = read_text(path)
+        if patchfile.is_edited(there) or not patchfile.is_generated(there):
+            edited.append(name)
+        elif there != text:
+            changed.append(name)
+    stale = [
+        name
+        for name in _generated_on_disk(root)
+        if name not in generated.files and not patchfile.is_edited(read_text(root / name))
+    ]
+    edited += [
+        name
+        for name in _generated_on_disk(root)
+        if name not in generated.files and patchfile.is_edited(read_text(root / name))
+    ]
+    return Drift(*(tuple(sorted(names)) for names in (new, changed, stale, edited)))
+
+
+def own_files(root: FilePath, component: str) -> tuple[str, ...]:
+    """People's patch files of a component, by name: those that kfdeploy did not write."""
+    folder = root / "patches" / component
+    if not folder.is_dir():
+        return ()
+    return tuple(
+        path.name
+        for path in sorted(folder.iterdir())
+        if path.name.endswith(patchfile.SUFFIXES)
+        and path.is_file()
+        and not patchfile.is_generated(read_text(path))
+    )
+
+
+def _generated_on_disk(root: FilePath) -> Iterator[str]:
+    folder = root / "patches"
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+        if (
+            path.is_file()
+            and path.suffix in (".gotmpl", ".yaml", ".yml")
+            and patchfile.is_generated(read_text(path))
+        ):
+            yield path.relative_to(root).as_posix()
+
+
+def _by_object(
+    inventory: Inventory,
+) -> dict[str, dict[ObjectKey, list[tuple[str, Found]]]]:
+    out: dict[str, dict[ObjectKey, list[tuple[str, Found]]]] = {}
+    for image in inventory.images:
+        for found in image.found:
+            objects = out.setdefault(found.component, {})
+            objects.setdefault(found.object, []).append((image.ref, found))
+    return out
+
+
+@dataclass
+class _Maker:
+    """The patches of one component."""
+
+    workspace: Workspace
+    rendered: Rendered
+    places: Mapping[ObjectKey, Sequence[tuple[str, Found]]]
+    problems: list[str]
+    errors: list[UserError]
+    changed_config: dict[ObjectKey, list[str]] = field(default_factory=dict)
+
+    def files(self, own: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """File name and body, objects in their order."""
+        objects = [item for item in self.rendered.objects if not item.is_crd]
+        self.names = _names([item.key for item in objects])
+        additions = dict(self._additions(objects))
+        for item in objects:
+            yield from self._images(item)
+            if item.key in additions:
+                yield self._named(item.key, "env"), additions[item.key]
+            yield from self._pull(item)
+            if item.key.kind in _KEPT:
+                yield self._named(item.key, "keep"), self._keep(item)
+        self._own_config(objects, own)
+        for item in objects:
+            yield from self._roll(item)
+
+    def _named(self, key: ObjectKey, purpose: str) -> str:
+        return f"{self.names[key]}.{purpose}.yaml.gotmpl"
+
+    # -- images --------------------------------------------------------------------------------
+
+    def _images(self, item: Object) -> Iterator[tuple[str, str]]:
+        by_path: dict[Path, list[tuple[str, Found]]] = {}
+        for ref, found in self.places.get(item.key, ()):
+            if found.path:
+                by_path.setdefault(found.path, []).append((ref, found))
+        if not by_path:
+            return
+        name = self._named(item.key, "images")
+        refs = {ref for found in by_path.values() for ref, _ in found}
+        body = f"# {item.key}: {_count(len(refs), 'image')} from the private registry\n"
+        body += target_yaml(item.key) + "patch:\n"
+        seen: set[Path] = set()
+        for path in sorted(by_path, key=_path_order):
+            value = lookup(item.body, path)
+            for guard, expected in _guards(item.body, path):
+                if guard not in seen:
+                    seen.add(guard)
+                    body += operation("test", guard, scalar(expected))
+            if "\n" in value or any(not f.whole and f.how == "assembled" for _, f in by_path[path]):
+                body += self._text(item, path, by_path[path], name)
+            else:
+                body += operation("test", path, scalar(value))
+                body += operation("replace", path, _filled(value, by_path[path]))
+        if item.key.kind in ("ConfigMap", "Secret"):
+            self.changed_config.setdefault(item.key, []).append(name)
+        yield name, body
+
+    def _text(self, item: Object, path: Path, found: Sequence[tuple[str, Found]], name: str) -> str:
+        """The replacement of mentions in a long text, which the patch itself does not hold."""
+        if any(not isinstance(step, str) for step in path):
+            where = f"{self.rendered.component.name}: {item.key} {json_pointer(path)}"
+            self.problems.append(f"{where}: a text in a list can't be patched by its mentions")
+            return operation("test", path, scalar(lookup(item.body, path)))
+        build = " ".join(json.dumps(word) for word in _build_command(self.rendered))
+        keys = " ".join(json.dumps(str(step)) for step in path)
+        lines = [
+            '{{ tpl (readFile "../' + SHARED + '/mentions.gotmpl") (dict',
+            f'    "patch" "patches/{self.rendered.component.name}/{name}"',
+            f'    "build" (list {build})',
+            f'    "kind" {json.dumps(item.key.kind)}',
+            f'    "namespace" {json.dumps(item.key.namespace)}',
+            f'    "name" {json.dumps(patchfile.target_name(item.key))}',
+            f'    "field" (list {keys})',
+            '    "mentions" (list',
+        ]
+        for old, new in _replacements(found):
+            lines.append(f"      (list {_go(old)} {new})")
+        lines.append("    )) }}")
+        return operation("replace", path, "\n".join(lines))
+
+    def _additions(self, objects: Sequence[Object]) -> Iterator[tuple[ObjectKey, str]]:
+        """Variables and flags that a manifest does not set yet, by the workload that takes them."""
+        wanted: dict[ObjectKey, list[tuple[str, str, str, str]]] = {}
+        for key, places in self.places.items():
+            for ref, found in places:
+                if found.how == "catalogue" and found.variables:
+                    name, container = found.variables
+                    wanted.setdefault(key, []).append((container, name, ref, "ref"))
+                elif found.variables:
+                    for reader in objects:
+                        if reader.key.namespace == key.namespace and workload.mounts(
+                            reader.body, key
+                        ):
+                            image, tag = found.variables
+                            rows = wanted.setdefault(reader.key, [])
+                            rows += [("", image, ref, "repository"), ("", tag, ref, "tag")]
+        for item in objects:
+            if item.key in wanted:
+                yield item.key, self._addition(item, wanted[item.key])
+
+    def _addition(self, item: Object, wanted: Sequence[tuple[str, str, str, str]]) -> str:
+        what = ", ".join(sorted({name for _, name, _, _ in wanted}))
+        body = f"# {item.key}: sets {what}\n{target_yaml(item.key)}patch:\n"
+        for path, container in workload.containers(item.body):
+            if "initContainers" in path:
+                continue
+            rows = [row for row in wanted if row[0] in ("", container.get("name"))]
+            if not rows:
+                continue
+            body += operation("test", (*path, "name"), scalar(str(container.get("name"))))
+            flags = [row for row in rows if row[1].startswith("-")]
+            variables = [row for row in rows if not row[1].startswith("-")]
+            body += _append(
+                container, path, "args", [f'"{n}={_look_up(r, p)}"' for _, n, r, p in flags]
+            )
+            there = {v.get("name"): i for i, v in enumerate(container.get("env") or ())}
+            fresh = [row for row in variables if row[1] not in there]
+            for _, name, ref, part in variables:
+                if name in there:
+                    value: Path = (*path, "env", there[name])
+                    body += operation("test", (*value, "name"), name)
+                    body += operation("replace", (*value, "value"), f'"{_look_up(ref, part)}"')
+            body += _append(
+                container,
+                path,
+                "env",
+                [f'{{name: {n}, value: "{_look_up(r, p)}"}}' for _, n, r, p in fresh],
+            )
+        return body
+
+    # -- pull secrets, keeping, rolling ------------------------------------------------------------
+
+    def _pull(self, item: Object) -> Iterator[tuple[str, str]]:
+        environments = self.workspace.environments.values()
+        policy = any(e.image_pull_policy for e in environments)
+        secrets = any(e.image_pull_secrets for e in environments)
+        path = workload.template_path(item.key.kind)
+        found = list(workload.containers(item.body))
+        if path is None or not found or not (policy or secrets):
+            return
+        body = f"# {item.key}: how its images are pulled\n{target_yaml(item.key)}patch:\n"
+        for place, container in found:
+            body += operation("test", (*place, "name"), scalar(str(container.get("name"))))
+        if secrets:
+            body += self._pull_secrets(item, (*path, "spec", "imagePullSecrets"))
+        if policy:
+            body += "{{- if .Values.imagePullPolicy }}\n"
+            for place, _ in found:
+                value = "{{ .Values.imagePullPolicy | toJson }}"
+                body += operation("add", (*place, "imagePullPolicy"), value)
+            body += "{{- end }}\n"
+        yield self._named(item.key, "pull"), body
+
+    def _pull_secrets(self, item: Object, path: Path) -> str:
+        there = workload.pod_spec(item.body).get("imagePullSecrets")
+        out = "{{- if .Values.imagePullSecrets }}\n"
+        if not there:
+            out += operation("add", path, "[]")
+        out += "{{- range .Values.imagePullSecrets }}\n"
+        out += operation("add", (*path, "-"), "{name: {{ toJson . }}}")
+        return out + "{{- end }}\n{{- end }}\n"
+
+    def _keep(self, item: Object) -> str:
+        why = "its objects and data" if item.key.kind == "Namespace" else "its data"
+        head = f"# {item.key}: stays, with {why}, when its release goes\n"
+        return head + _merge(item.key, (), {_KEEP: "keep"})
+
+    def _own_config(self, objects: Sequence[Object], own: Sequence[str]) -> None:
+        """A person's patch of a ConfigMap or Secret makes the pods roll as well."""
+        folder = self.rendered.root.parent / "patches" / self.rendered.component.name
+        for name in own:
+            text = read_text(folder / name)
+            for item in objects:
+                if item.key.kind in ("ConfigMap", "Secret") and _seems_to_name(text, item.key):
+                    self.changed_config.setdefault(item.key, []).append(name)
+
+    def _roll(self, item: Object) -> Iterator[tuple[str, str]]:
+        path = workload.template_path(item.key.kind)
+        if not path or item.key.kind in ("Job", "CronJob"):
+            return
+        sums: dict[str, str] = {}
+        for key, names in sorted(self.changed_config.items()):
+            if key.namespace == item.key.namespace and workload.reads(item.body, key):
+                label = f"{_CHECKSUM}/{patchfile.unhashed(key)[:63].rstrip('.-_')}"
+                parts = " ".join(f"({_content(name)})" for name in names)
+                sums[label] = f"{{{{ print {parts} | sha256sum }}}}"
+        if sums:
+            configs = ", ".join(label.partition("/")[2] for label in sums)
+            head = f"# {item.key}: its pods roll when {configs} changes\n"
+            yield self._named(item.key, "roll"), head + _merge(item.key, path, sums)
+
+
+def _content(name: str) -> str:
+    if name.endswith(".gotmpl"):
+        return f"tpl (readFile {json.dumps(name)}) ."
+    return f"readFile {json.dumps(name)}"
+
+
+def _merge(key: ObjectKey, path: Path, annotations: Mapping[str, str]) -> str:
+    """A strategic merge patch that sets annotations at ``path``."""
+    lines = [f"apiVersion: {key.api_version}", f"kind: {key.kind}", "metadata:"]
+    lines.append(f"  name: {scalar(key.name)}")
+    if key.namespace:
+        lines.append(f"  namespace: {scalar(key.namespace)}")
+    indent = "  "
+    for depth, step in enumerate(path):
+        lines.append(f"{'  ' * depth}{step}:")
+        indent = "  " * (depth + 2)
+    if path:
+        lines.append(f"{'  ' * len(path)}metadata:")
+    lines.append(f"{indent}annotations:")
+    lines += [f"{indent}  {name}: {value}" for name, value in annotations.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _names(keys: Sequence[ObjectKey]) -> dict[ObjectKey, str]:
+    """A file name for each object: KIND-NAME, with the namespace or group where needed."""
+
+    def plain(key: ObjectKey) -> str:
+        return f"{key.kind.lower()}-{patchfile.unhashed(key)}".replace(":", "-")
+
+    count: dict[str, int] = {}
+    for key in keys:
+        count[plain(key)] = count.get(plain(key), 0) + 1
+    return {
+        key: plain(key) if count[plain(key)] == 1 else f"{plain(key)}.{key.namespace or key.group}"
+        for key in keys
+    }
+
+
+def _guards(body: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    """Names of the list items on the way: an index that moved is found by them."""
+    for depth in range(1, len(path)):
+        if isinstance(path[depth - 1], int):
+            item = lookup(body, path[:depth])
+            name = item.get("name") if isinstance(item, dict) else None
+            if isinstance(name, str):
+                yield (*path[:depth], "name"), name
+
+
+def _filled(value: str, found: Sequence[tuple[str, Found]]) -> str:
+    """A short string with its references looked up; the rest of it as it is."""
+    out = value
+    for old, new in _replacements(found):
+        out = out.replace(old, "{{ " + new + " }}")
+    inner = json.dumps(out, ensure_ascii=False)
+    for _, new in _replacements(found):
+        inner = inner.replace(json.dumps(new)[1:-1], new)
+    return inner
+
+
+def _replacements(found: Sequence[tuple[str, Found]]) -> list[tuple[str, str]]:
+    """Old text and the Go expression of the new one, by the old text, each once."""
+    out: dict[str, str] = {}
+    tags: dict[str, set[str]] = {}
+    for ref, place in found:
+        for piece in place.pieces:
+            if piece.role == "tag":
+                tags.setdefault(piece.old, set()).add(ref)
+    for ref, place in found:
+        for piece in place.pieces:
+            part = {"reference": "ref", "hub": "parent", "name": "repository"}.get(piece.role)
+            if part is None:
+                part = "tag" if len(tags[piece.old]) == 1 else "plainTag"
+            new = f"(index .Values.images {json.dumps(ref)}).{part}"
+            if piece.old != piece.text:
+                before = piece.old[: piece.offset]
+                after = piece.old[piece.offset + len(piece.text) :]
+                new = f"(printf {_go(before + '%s' + after)} {new})"
+            out[piece.old] = new
+    return sorted(out.items())
+
+
+def _look_up(ref: str, part: str) -> str:
+    return f"{{{{ (index .Values.images {json.dumps(ref)}).{part} }}}}"
+
+
+def _go(text: str) -> str:
+    """A Go string literal: raw where the text has quotes."""
+    return f"`{text}`" if '"' in text and "`" not in text else json.dumps(text, ensure_ascii=False)
+
+
+def _append(container: Mapping[str, Any], path: Path, name: str, items: Sequence[str]) -> str:
+    if not items:
+        return ""
+    if container.get(name):
+        return "".join(operation("add", (*path, name, "-"), item) for item in items)
+    return operation("add", (*path, name), "[" + ", ".join(items) + "]")
+
+
+def _path_order(path: Path) -> tuple[tuple[int, int, str], ...]:
+    return tuple((0, s, "") if isinstance(s, int) else (1, 0, s) for s in path)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _seems_to_name(text: str, key: ObjectKey) -> bool:
+    return f"kind: {key.kind}" in text and f"name: {patchfile.unhashed(key)}" in text
+
+
+def _build_command(rendered: Rendered) -> list[str]:
+    """The program that prints a component's objects, run beside its patches."""
+    folder = f"../../upstream/{rendered.folder}"
+    if rendered.kind == "kustomization":
+        return ["kustomize", "build", "--load-restrictor=LoadRestrictionsNone", folder]
+    if rendered.kind == "chart":
+        component = rendered.component
+        values = [f"--values=../../{name}" for name in component.values]
+        namespace = f"--namespace={component.namespace or 'default'}"
+        return ["helm", "template", component.name, folder, namespace, *values]
+    return ["cat", *(f"../../upstream/{path}" for path in rendered.files)]
+
+
+def _helmfile(
+    workspace: Workspace,
+    rendered: Sequence[Rendered],
+    out: Mapping[str, str],
+    people: Mapping[str, Iterable[str]],
+) -> str:
+    lines = [
+        "# One release a component, with its patches. The release set (`kfdeploy render`) is what",
+        "# `kfdeploy apply` installs; this file is for `helmfile template`, and for reading.",
+        "environments:",
+    ]
+    for name in workspace.environments:
+        lines += [f"  {name}:", "    values:", f"    - patches/{SHARED}/values.yaml.gotmpl"]
+    lines += ["---", "releases:"]
+    for item in rendered:
+        component = item.component
+        lines += [f"- name: {component.name}", f"  chart: upstream/{item.folder}"]
+        if item.kind == "chart":
+            lines.append(f"  namespace: {component.namespace or 'default'}")
+            if component.values:
+                lines += ["  values:", *(f"  - {name}" for name in component.values)]
+        for title, form in (
+            ("jsonPatches", "json"),
+            ("strategicMergePatches", "merge"),
+            ("transformers", "transformer"),
+        ):
+            files = list(_patches(item.component.name, form, out, people, item))
+            if files:
+                lines += [f"  {title}:", *(f"  - {name}" for name in files)]
+    return "\n".join(lines) + "\n"
+
+
+def _patches(
+    component: str,
+    form: str,
+    out: Mapping[str, str],
+    people: Mapping[str, Iterable[str]],
+    item: Rendered,
+) -> Iterator[str]:
+    """Generated files first, then people's, each by name."""
+    folder = f"patches/{component}/"
+    for name, text in sorted(out.items()):
+        if name.startswith(folder) and patchfile.form_of(text) == form:
+            yield name
+    for name in people[component]:
+        text = read_text(item.root.parent / folder / name)
+        if patchfile.form_of(text) == form:
+            yield folder + name

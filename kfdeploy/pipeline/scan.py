@@ -1,0 +1,250 @@
+"""The tree -> Inventory: every image, with where it was found and what redirects it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from kfdeploy.cache import Cache, key_of, program_key
+from kfdeploy.errors import UserError, raise_all
+from kfdeploy.model import catalogue, mentions, workload
+from kfdeploy.model.inventory import (
+    Found,
+    Inventory,
+    Piece,
+    Problem,
+    found_from_cache,
+    found_to_cache,
+    gather,
+)
+from kfdeploy.model.mentions import Mention
+from kfdeploy.model.objects import Object, ObjectKey, Path, lookup, show_path
+from kfdeploy.model.site import Site, sites
+from kfdeploy.tools.provenance import Index
+from kfdeploy.tools.rendering import Rendered
+
+_SCHEMA_DEFAULT = re.compile(r"^ +default: [\"']?(?P<value>[^\s\"']+)", re.MULTILINE)
+_DEFAULT_NEED = {"config": "optional", "custom-resource": "optional", "assembled": "optional"}
+
+
+def scan(
+    version: str,
+    rendered: Sequence[Rendered],
+    cache: Cache,
+    *,
+    facts: catalogue.Catalogue | None = None,
+    jobs: int = 2,
+) -> Inventory:
+    """Every image of the rendered components.
+
+    Args:
+        version: the upstream's, for the catalogue and the report.
+        rendered: what the components render.
+
+    Returns:
+        The inventory; what could not be told is among its problems.
+
+    Raises:
+        UserError: a rendered document that can't be read.
+    """
+    facts = facts or catalogue.load()
+    found: list[tuple[str, Found]] = []
+    problems: list[Problem] = []
+    errors: list[UserError] = []
+    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
+        futures = [pool.submit(_component, version, item, cache, facts) for item in rendered]
+        for future in futures:
+            try:
+                some, wrong = future.result()
+            except UserError as error:
+                errors += error.each()
+                continue
+            found += some
+            problems += wrong
+    raise_all(errors)
+    return gather(version, found, problems)
+
+
+def _component(
+    version: str, rendered: Rendered, cache: Cache, facts: catalogue.Catalogue
+) -> tuple[list[tuple[str, Found]], list[Problem]]:
+    key = key_of("scan", version, rendered.component.name, rendered.key, program_key())
+    kept = cache.get_json(key)
+    if kept is not None:
+        return (
+            [found_from_cache(item) for item in kept["found"]],
+            [Problem(item["what"], item["where"]) for item in kept["problems"]],
+        )
+    scanner = _Scanner(rendered, facts)
+    found = [*scanner.found(), *scanner.hidden(version)]
+    problems = scanner.problems
+    cache.put_json(
+        key,
+        {
+            "found": [found_to_cache(ref, place) for ref, place in found],
+            "problems": [problem.to_json() for problem in problems],
+        },
+    )
+    return found, problems
+
+
+class _Scanner:
+    """One component's sites, and what is known of each."""
+
+    def __init__(self, rendered: Rendered, facts: catalogue.Catalogue) -> None:
+        self.rendered = rendered
+        self.facts = facts
+        self.objects = [item for item in rendered.objects if not item.is_crd]
+        self.problems = [p for item in rendered.objects if item.is_crd for p in _defaults(item)]
+        self._index: Index | None = None
+
+    @property
+    def index(self) -> Index:
+        if self._index is None:
+            self._index = self.rendered.index()
+        return self._index
+
+    def found(self) -> Iterator[tuple[str, Found]]:
+        for item in self.objects:
+            for site in sites(item.key, item.body):
+                for mention in site.mentions:
+                    yield self._found(item, site, mention)
+
+    def hidden(self, version: str) -> Iterator[tuple[str, Found]]:
+        keys = [item.key for item in self.objects]
+        for image in self.facts.hidden(keys, version):
+            target = image.redirect
+            key = next(
+                (k for k in keys if target and (k.kind, k.name) == (target.kind, target.name)),
+                ObjectKey("", "", "", ""),
+            )
+            yield (
+                image.ref,
+                Found(
+                    component=self.rendered.component.name,
+                    object=key,
+                    field=f"spec.template.spec.containers[name={target.container}]"
+                    if target
+                    else "",
+                    path=(),
+                    how="catalogue",
+                    redirect=str(target) if target else "none",
+                    need=image.need,
+                    note=f"{image.source}: {image.when}",
+                    variables=(target.env or target.flag, target.container) if target else (),
+                ),
+            )
+
+    def _found(self, item: Object, site: Site, mention: Mention) -> tuple[str, Found]:
+        first = mention.parts[0]
+        place, overridden = self.index.find(
+            item.key, item.body, site.path, first.text, at=first.start
+        )
+        ref, note = mention.ref, ""
+        if mention.variables:
+            ref, note = self._with_tag(item, site, mention)
+        field = show_path(item.body, site.path)
+        line = _line_of(site.value, first.start)
+        default = _DEFAULT_NEED.get(site.how, "required")
+        return ref, Found(
+            component=self.rendered.component.name,
+            object=item.key,
+            field=field,
+            path=site.path,
+            how=site.how,
+            redirect=_redirect(item, site, mention),
+            place=place,
+            overridden_by=overridden,
+            pieces=tuple(
+                Piece(part.role, part.context or part.text, part.offset, part.text)
+                for part in mention.parts
+            ),
+            whole=len(site.value) == len(mention.ref) and not mention.is_assembled,
+            variables=mention.variables,
+            need=self.facts.need(item.key, field, line, ref, default),
+            note=note,
+        )
+
+    def _with_tag(self, item: Object, site: Site, mention: Mention) -> tuple[str, str]:
+        """The reference of a script's default, with the tag its pods would take."""
+        image_variable, tag_variable = mention.variables
+        environment = self._environment_of(item)
+        name = environment.get(image_variable, mention.ref)
+        tag = environment.get(tag_variable) or mentions.tag_default(site.value, tag_variable)
+        if tag is None:
+            versions = [
+                environment[v] for v in mentions.version_variables(site.value) if v in environment
+            ]
+            tag = versions[0] if len(set(versions)) == 1 else None
+        if tag is None:
+            where = f"{item.key} {show_path(item.body, site.path)}"
+            self.problems.append(
+                Problem(f"{mention.ref}: no tag found for it; {tag_variable} isn't set", where)
+            )
+            return name, ""
+        return f"{name}:{tag}", f"{image_variable}:{tag_variable}"
+
+    def _environment_of(self, config: Object) -> dict[str, str]:
+        """The environment of the containers whose pod mounts a ConfigMap."""
+        out: dict[str, str] = {}
+        for container in self._containers_that_mount(config.key):
+            for source in container.get("envFrom") or ():
+                reference = source.get("configMapRef") or {}
+                out.update(self._data_of(reference.get("name")))
+            for variable in container.get("env") or ():
+                value = variable.get("value")
+                reference = (variable.get("valueFrom") or {}).get("configMapKeyRef")
+                if value is None and reference:
+                    value = self._data_of(reference.get("name")).get(reference.get("key", ""))
+                if isinstance(value, str):
+                    out[variable["name"]] = value
+        return out
+
+    def _containers_that_mount(self, key: ObjectKey) -> Iterator[dict[str, Any]]:
+        for item in self.objects:
+            if item.key.namespace == key.namespace and workload.mounts(item.body, key):
+                yield from (container for _, container in workload.containers(item.body))
+
+    def _data_of(self, name: str | None) -> dict[str, str]:
+        for item in self.objects:
+            if item.key.kind == "ConfigMap" and item.key.name == name:
+                return {k: str(v) for k, v in (item.body.get("data") or {}).items()}
+        return {}
+
+
+def _defaults(crd: Object) -> Iterator[Problem]:
+    """Images that a schema sets where a custom resource names none; no patch reaches them."""
+    for match in _SCHEMA_DEFAULT.finditer(crd.text):
+        if mentions.is_strong(match["value"]):
+            yield Problem(f"{match['value']} is a default in a schema", str(crd.key))
+
+
+def _line_of(value: str, at: int) -> str:
+    start = value.rfind("\n", 0, at) + 1
+    end = value.find("\n", at)
+    return value[start : end if end >= 0 else len(value)]
+
+
+def _redirect(item: Object, site: Site, mention: Mention) -> str:
+    if mention.variables:
+        return f"env {mention.variables[0]}"
+    if site.how == "env":
+        variable = lookup(item.body, site.path[:-1])
+        return f"env {variable.get('name', '')}"
+    if site.how == "argument":
+        return f"flag {_flag(item.body, site.path)}"
+    if item.key.kind in ("ConfigMap", "Secret") and len(site.path) == 2:
+        return f"config {site.path[1]}"
+    return "patch"
+
+
+def _flag(body: Any, path: Path) -> str:
+    value: str = lookup(body, path)
+    if value.startswith("-") and "=" in value:
+        return value.split("=", 1)[0]
+    index = path[-1]
+    assert isinstance(index, int)
+    before = lookup(body, (*path[:-1], index - 1)) if index else ""
+    return before if isinstance(before, str) and before.startswith("-") else str(index)

@@ -1,0 +1,188 @@
+"""A release set against itself and the private registry: whole, mirrored, and nothing leads out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kfdeploy.errors import UserError
+from kfdeploy.files import read_bytes, read_text, sha256
+from kfdeploy.model import foreign, releaseset
+from kfdeploy.model.foreign import Foreign
+from kfdeploy.model.image import ImageRef
+from kfdeploy.model.objects import split
+from kfdeploy.tools import pool
+from kfdeploy.tools.registry import Client
+from kfdeploy.tools.registry_errors import RegistryError
+
+JOBS = 8
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found. ``failures`` make the set unfit; ``notes`` are to be known."""
+
+    images: int
+    failures: tuple[str, ...]
+    notes: tuple[str, ...]
+    foreign: tuple[Foreign, ...] = ()
+    asked: bool = True
+
+    @property
+    def is_good(self) -> bool:
+        return not self.failures and not self.foreign
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "images": self.images,
+            "askedRegistry": self.asked,
+            "failures": list(self.failures),
+            "foreign": [
+                {"file": f.file, "line": f.line, "reference": f.reference} for f in self.foreign
+            ],
+            "notes": list(self.notes),
+        }
+
+
+def read_summary(folder: Path) -> Mapping[str, Any]:
+    """The set's summary.
+
+    Raises:
+        UserError: the folder is no release set.
+    """
+    path = folder / releaseset.SUMMARY
+    if not path.is_file():
+        raise UserError(
+            f"{folder.name}: no release set: it has no {releaseset.SUMMARY}",
+            hint="`kfdeploy render` writes one",
+        )
+    try:
+        data = json.loads(read_text(path))
+        data["registry"], data["images"], data["environment"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder.name}/{releaseset.SUMMARY}: damaged: {error}") from error
+    summary: Mapping[str, Any] = data
+    return summary
+
+
+def verify(
+    folder: Path,
+    summary: Mapping[str, Any],
+    *,
+    client: Client | None,
+    uncovered: Sequence[str] = (),
+    done: Callable[[str], None] = lambda ref: None,
+) -> Report:
+    """Check a release set.
+
+    Args:
+        client: asks the private registry; None checks all but that.
+        uncovered: images accepted without a redirect.
+
+    Raises:
+        UserError: the registry can't be asked at all.
+    """
+    failures = list(_sums(folder))
+    found = tuple(_foreign(folder, summary))
+    notes = list(_notes(folder, summary))
+    failures += [
+        f"{ref}: nothing leads it to the private registry; accept it by registries.uncovered"
+        for ref in summary.get("noRedirect", ())
+        if ref not in uncovered
+    ]
+    if client is not None:
+        failures += _missing(summary, client, done)
+    return Report(
+        len(summary["images"]), tuple(failures), tuple(notes), found, asked=client is not None
+    )
+
+
+def _sums(folder: Path) -> Iterator[str]:
+    listed: dict[str, str] = {}
+    path = folder / releaseset.SUMS
+    if not path.is_file():
+        yield f"{releaseset.SUMS} is missing"
+        return
+    for line in read_text(path).splitlines():
+        digest, _, name = line.partition("  ")
+        listed[name] = digest
+    there = {
+        file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()
+    } - {releaseset.SUMS}
+    for name in sorted(listed.keys() | there):
+        if name not in there:
+            yield f"{name} is missing"
+        elif name not in listed:
+            yield f"{name} is not part of the set"
+        elif sha256(read_bytes(folder / name)) != listed[name]:
+            yield f"{name} was changed"
+
+
+def _foreign(folder: Path, summary: Mapping[str, Any]) -> Iterator[Foreign]:
+    known: set[str] = set()
+    for ref in summary["images"]:
+        known.add(ref)
+        parsed = ImageRef.parse(ref)
+        known.add(str(parsed))
+        if parsed.host != "docker.io":
+            known.add(parsed.repository)
+    for path in sorted((*folder.glob("charts/**/objects.yaml"), *folder.glob("crds/*.yaml"))):
+        name = path.relative_to(folder).as_posix()
+        if "/templates/" in name:
+            continue
+        yield from foreign.references(
+            name,
+            read_text(path),
+            known=known,
+            registry=summary["registry"],
+            is_crd=name.startswith("crds/"),
+        )
+
+
+def _notes(folder: Path, summary: Mapping[str, Any]) -> Iterator[str]:
+    for ref in summary.get("unpinned", ()):
+        yield f"{ref} is rendered by its tag: it was not locked"
+    for ref, why in sorted(summary.get("notMirrored", {}).items()):
+        yield f"{ref} is not mirrored ({why}); pulls of it fail until it is"
+    for path in sorted(folder.glob("charts/*/charts/objects/objects.yaml")):
+        for item in split(read_text(path), path.parts[-4]):
+            if "\nkind: Secret\n" in f"\n{item.text}" and _has_values(item.body):
+                yield f"{item.key} holds credentials that upstream publishes: replace them"
+
+
+def _has_values(body: Mapping[str, Any]) -> bool:
+    values = {**(body.get("data") or {}), **(body.get("stringData") or {})}
+    return any(value for value in values.values())
+
+
+def _missing(summary: Mapping[str, Any], client: Client, done: Callable[[str], None]) -> list[str]:
+    wanted = sorted(
+        {
+            image["mirror"]
+            for ref, image in summary["images"].items()
+            if ref not in summary.get("notMirrored", {}) and "@" in image["mirror"]
+        }
+    )
+    failures: list[str] = []
+    errors: dict[str, UserError] = {}
+
+    def ask(mirror: str) -> str | UserError | None:
+        ref = ImageRef.parse(mirror)
+        try:
+            digest = client.digest(ImageRef(ref.host, ref.path, "", ref.digest))
+        except RegistryError as error:
+            return error
+        return None if digest == ref.digest else "missing"
+
+    for mirror, answer in pool.each(ask, wanted, JOBS, client.close):
+        if isinstance(answer, UserError):
+            errors.setdefault(answer.message, answer)
+        elif answer:
+            failures.append(f"{mirror} is not in the private registry: run `kfdeploy mirror`")
+        done(mirror)
+    for error in errors.values():
+        raise error
+    return sorted(failures)

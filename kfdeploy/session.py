@@ -1,0 +1,188 @@
+"""What commands share: a workspace, an environment, and what was read of them so far."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from kfdeploy.cache import Cache
+from kfdeploy.errors import WRONG_USE, UserError
+from kfdeploy.files import read_text
+from kfdeploy.model import lockfile, sources, upstreamlock
+from kfdeploy.model.inventory import Inventory
+from kfdeploy.model.lockfile import Lock
+from kfdeploy.model.sources import SourceImage
+from kfdeploy.model.workspace import Environment, Workspace
+from kfdeploy.progress import Progress
+from kfdeploy.tools import rendering, workspace_file
+from kfdeploy.tools.rendering import Rendered
+from kfdeploy.tools.workspace_file import WorkspaceFile
+
+
+@dataclass
+class Session:
+    """One command's view of a workspace."""
+
+    root: Path
+    file: WorkspaceFile
+    environment_name: str
+    progress: Progress
+    _rendered: tuple[Rendered, ...] | None = field(default=None, repr=False)
+
+    @classmethod
+    def open(cls, directory: Path, env: str, *, quiet: bool) -> Session:
+        """Read ``kfdeploy.yaml``.
+
+        Raises:
+            UserError: mistakes in it, or an environment that it does not have.
+        """
+        file = workspace_file.read(directory)
+        names = list(file.workspace.environments)
+        name = env or ("default" if "default" in names else names[0])
+        if name not in names:
+            raise UserError(
+                f"--env {name}: kfdeploy.yaml has the environments {', '.join(names)}",
+                exit_code=WRONG_USE,
+            )
+        return cls(directory, file, name, Progress(quiet=quiet))
+
+    @property
+    def workspace(self) -> Workspace:
+        return self.file.workspace
+
+    @property
+    def environment(self) -> Environment:
+        return self.workspace.environments[self.environment_name]
+
+    def locate(self, key: str) -> str:
+        return self.file.locate(key)
+
+    @cached_property
+    def cache(self) -> Cache:
+        return Cache(self.root / ".kfdeploy" / "cache")
+
+    @cached_property
+    def version(self) -> str:
+        """The upstream's, as it was vendored."""
+        path = self.root / "upstream.lock"
+        if not path.is_file():
+            raise UserError("the workspace has no upstream.lock yet", hint="run `kfdeploy vendor`")
+        return upstreamlock.UpstreamLock.parse(read_text(path)).upstream.version
+
+    def rendered(self, jobs: int | None = None) -> tuple[Rendered, ...]:
+        """What the components render, built once a command."""
+        if self._rendered is None:
+            components = self.workspace.components
+            with self.progress.counting("building") as advance:
+                done: list[str] = []
+
+                def count(name: str) -> None:
+                    done.append(name)
+                    advance(name, len(done), len(components))
+
+                self._rendered = rendering.render_all(
+                    self.root,
+                    components,
+                    self.environment,
+                    self.cache,
+                    jobs=jobs or os.cpu_count() or 2,
+                    done=count,
+                )
+        return self._rendered
+
+    def inventory(self) -> Inventory:
+        from kfdeploy.pipeline import scan
+
+        return scan.scan(self.version, self.rendered(), self.cache)
+
+    def lock(self, *, required: bool) -> Lock:
+        """``images.lock``; an empty one where there is none and none is required."""
+        path = self.root / "images.lock"
+        if path.is_file():
+            return lockfile.read(path)
+        if required:
+            raise UserError("the workspace has no images.lock yet", hint="run `kfdeploy lock`")
+        return Lock(())
+
+    def sources(self) -> Sequence[SourceImage]:
+        """What ``images.sources.yaml`` lists.
+
+        Raises:
+            UserError: it is not there, or no longer what the components name.
+        """
+        path = self.root / sources.NAME
+        if not path.is_file():
+            raise UserError(f"the workspace has no {sources.NAME} yet", hint="run `kfdeploy lock`")
+        listed = sources.parse(read_text(path))
+        named = {image.ref for image in self.inventory().images}
+        missing = sorted(named - {image.ref for image in listed})
+        if missing:
+            raise UserError(
+                f"{sources.NAME} does not list {', '.join(missing)}",
+                hint="the upstream or the components have changed: run `kfdeploy lock`",
+            )
+        return listed
+
+    def differs(self, name: str, text: str) -> bool:
+        path = self.root / name
+        return not path.is_file() or read_text(path) != text
+
+    def remove(self, name: str) -> None:
+        """Remove a generated file, and its folder when nothing is left in it."""
+        path = self.root / name
+        try:
+            path.unlink(missing_ok=True)
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()
+        except OSError as error:
+            raise UserError(f"{name}: can't be removed: {error.strerror}") from error
+
+    def set_name(self, given: str) -> str:
+        name = given or self.environment_name
+        if name in (".", "..") or "/" in name or name.startswith("."):
+            raise UserError(f"--set {name}: a plain folder name", exit_code=WRONG_USE)
+        return name
+
+    def find_set(self, given: str) -> Path:
+        """A release set's folder: by name, by path, or the only one.
+
+        Raises:
+            UserError: there is none, or several and none was named.
+        """
+        releases = self.root / "releases"
+        if given:
+            for folder in (releases / given, Path(given)):
+                if folder.is_dir():
+                    return folder
+            raise UserError(f"{given}: there is no such release set", exit_code=WRONG_USE)
+        found = sorted(p for p in releases.iterdir() if p.is_dir()) if releases.is_dir() else []
+        found = [folder for folder in found if not folder.name.startswith(".")]
+        if not found:
+            raise UserError("there is no release set yet", hint="run `kfdeploy render`")
+        if len(found) > 1:
+            names = ", ".join(folder.name for folder in found)
+            raise UserError(
+                f"there are several release sets: {names}",
+                exit_code=WRONG_USE,
+                hint="name one of them",
+            )
+        return found[0]
+
+    def must_be_of(self, environment: str, *, explicit: bool) -> None:
+        """Take the set's environment, or refuse another one that was asked for."""
+        if explicit and environment != self.environment_name:
+            raise UserError(
+                f"the set was rendered for the environment {environment},"
+                f" not {self.environment_name}",
+                exit_code=WRONG_USE,
+            )
+        if environment in self.workspace.environments:
+            self.environment_name = environment
+        else:
+            raise UserError(
+                f"the set was rendered for the environment {environment}, which kfdeploy.yaml"
+                " does not have"
+            )

@@ -1,0 +1,1 @@
+"""What it is done with: one module per outside program or service."""

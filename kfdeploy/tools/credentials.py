@@ -1,0 +1,192 @@
+"""Sign-ins for registries, as Docker keeps them: config.json, credential helpers and stores.
+
+Docker's own SDK reads them. It is imported only when a registry asks who we are: it takes longer
+to import than most commands take to run.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from kfdeploy.errors import UserError
+
+_SECTIONS: Final = ("auths", "credsStore", "credHelpers")
+_TOKEN_USER: Final = "00000000-0000-0000-0000-000000000000"
+"""What Docker writes as user beside an identity token."""
+DOCKER_HUB: Final = "docker.io"
+_DOCKER_HUB_KEY: Final = "https://index.docker.io/v1/"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A sign-in. Either a user with password, or an identity token (OAuth2 refresh token)."""
+
+    username: str = ""
+    password: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+
+    @property
+    def basic(self) -> str:
+        """The value of an Authorization header for Basic."""
+        return f"Basic {_base64(f'{self.username}:{self.password}')}"
+
+    def auth_entry(self) -> dict[str, str]:
+        """Its entry in the ``auths`` of Docker's config.json."""
+        if self.identity_token:
+            return {"auth": _base64(f"{_TOKEN_USER}:"), "identitytoken": self.identity_token}
+        return {"auth": _base64(f"{self.username}:{self.password}")}
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Where to look for a sign-in.
+
+    Attributes:
+        docker_config: folder with config.json, or that file; None is Docker's own default.
+        helper: NAME of a program docker-credential-NAME, asked before config.json.
+    """
+
+    docker_config: Path | None = None
+    helper: str | None = None
+
+    @property
+    def file(self) -> Path:
+        """The config.json that is read."""
+        folder = self.docker_config
+        if folder is None:
+            named = os.environ.get("DOCKER_CONFIG")
+            folder = Path(named) if named else Path.home() / ".docker"
+        return folder if folder.is_file() else folder / "config.json"
+
+
+class Keyring:
+    """Sign-ins found so far; safe for threads, each is looked up once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: dict[tuple[str, Login], Credential | None] = {}
+        self._configs: dict[Path, Any] = {}
+
+    def get(self, host: str, login: Login) -> Credential | None:
+        """The sign-in for a registry; None when there is none.
+
+        Raises:
+            UserError: config.json is broken or a folder named for it has none, or a credential
+                helper fails. Messages never repeat a secret.
+        """
+        with self._lock:
+            key = (host, login)
+            if key not in self._found:
+                self._found[key] = self._look_up(host, login)
+            return self._found[key]
+
+    def _look_up(self, host: str, login: Login) -> Credential | None:
+        if login.helper:
+            found = _from_helper(host, login.helper)
+            if found is not None:
+                return found
+        config = self._config(login)
+        if config is None:
+            return None
+        from docker.errors import DockerException
+
+        try:
+            entry = config.resolve_authconfig(host)
+        except DockerException as error:
+            helper = config.get_credential_store(host) or ""
+            raise _helper_failed(host, helper, str(login.file)) from error
+        return _credential(entry or {})
+
+    def _config(self, login: Login) -> Any:
+        file = login.file
+        if file not in self._configs:
+            self._configs[file] = _load(file, named=login.docker_config is not None)
+        return self._configs[file]
+
+
+def auth_file(credentials: dict[str, Credential]) -> str:
+    """The text of an auth file (`containers-auth.json`) with a sign-in for each host."""
+    auths = {host: credential.auth_entry() for host, credential in sorted(credentials.items())}
+    return json.dumps({"auths": auths})
+
+
+def _load(file: Path, *, named: bool) -> Any:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if named:
+            raise UserError(
+                f"{file}: no such file, though credentials.dockerConfig names it",
+                hint=f"`docker --config {file.parent} login HOST` writes it",
+            ) from None
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UserError(f"{file}: {(reason or '').lower()}") from error
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        line = getattr(error, "lineno", 1)
+        raise UserError(
+            f"{file}:{line}: broken JSON", hint="`docker login HOST` writes it anew"
+        ) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: must be a JSON object")
+    if not any(content.get(section) for section in _SECTIONS):
+        return None
+    from docker import auth
+    from docker.errors import DockerException
+
+    try:
+        return auth.load_config(config_dict=content)
+    except (DockerException, ValueError, AttributeError, TypeError) as error:
+        # The cause may quote a secret, so it is not repeated.
+        raise UserError(
+            f"{file}: an entry of 'auths' is malformed", hint="`docker login HOST` writes it anew"
+        ) from error
+
+
+def _from_helper(host: str, helper: str) -> Credential | None:
+    import warnings
+
+    from docker import credentials
+
+    with warnings.catch_warnings():
+        # A missing program is an error of ours below.
+        warnings.simplefilter("ignore")
+        store = credentials.Store(helper)
+    try:
+        entry = store.get(_DOCKER_HUB_KEY if host == DOCKER_HUB else host)
+    except credentials.CredentialsNotFound:
+        return None
+    except (credentials.StoreError, ValueError, KeyError) as error:
+        raise _helper_failed(host, helper, "credentials.helper") from error
+    if entry.get("Username") == "<token>":
+        return Credential(identity_token=entry["Secret"])
+    return Credential(entry["Username"], entry["Secret"])
+
+
+def _helper_failed(host: str, helper: str, where: str) -> UserError:
+    program = f"docker-credential-{helper}"
+    return UserError(
+        f"{program} gave no sign-in for {host} ({where})",
+        hint=f"try `echo {host} | {program} get`; it must be on PATH",
+    )
+
+
+def _credential(entry: dict[str, Any]) -> Credential | None:
+    if token := entry.get("IdentityToken"):
+        return Credential(identity_token=token)
+    username = entry.get("Username") or entry.get("username") or ""
+    password = entry.get("Password") or entry.get("password") or ""
+    return Credential(username, password) if username else None
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()

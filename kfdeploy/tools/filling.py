@@ -1,0 +1,128 @@
+"""A component's patch files, filled for an environment without Helmfile."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kfdeploy.errors import UserError, raise_all
+from kfdeploy.files import read_text
+from kfdeploy.model import gotemplate, patchfile
+from kfdeploy.model.objects import Object, lookup
+from kfdeploy.model.patchfile import Patch
+from kfdeploy.tools.rendering import Rendered
+
+_ORDER = {"json": 0, "merge": 1, "transformer": 2}
+_BOUND = "[^A-Za-z0-9_./@:-]"
+_SHARED = "mentions.gotmpl"
+
+
+@dataclass(frozen=True)
+class Filler:
+    """Fills templates as Helmfile does.
+
+    Attributes:
+        root: the workspace.
+        values: Helmfile's ``.Values`` and ``.Environment``.
+    """
+
+    root: Path
+    values: Mapping[str, Any]
+
+    def patches(self, rendered: Rendered) -> tuple[Patch, ...]:
+        """A component's patches in the order in which Helmfile applies them.
+
+        JSON patches first, then strategic merges, then transformers; of each, generated ones
+        before people's.
+
+        Raises:
+            UserError: all that can't be filled or read.
+        """
+        folder = self.root / "patches" / rendered.component.name
+        errors: list[UserError] = []
+        out: list[tuple[tuple[int, bool, str], Patch]] = []
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if not path.is_file() or not path.name.endswith(patchfile.SUFFIXES):
+                continue
+            try:
+                text = read_text(path)
+                name = path.relative_to(self.root).as_posix()
+                filled = self.fill(path, text, rendered) if path.suffix == ".gotmpl" else text
+                patch = patchfile.parse(name, filled)
+                out.append(
+                    ((_ORDER[patch.form], not patchfile.is_generated(text), path.name), patch)
+                )
+            except UserError as error:
+                errors += error.each()
+        raise_all(errors)
+        return tuple(patch for _, patch in sorted(out, key=lambda pair: pair[0]))
+
+    def fill(self, path: Path, text: str, rendered: Rendered) -> str:
+        """The text of one ``.gotmpl`` file.
+
+        Raises:
+            UserError: names the file, and what Helmfile would have said.
+        """
+        name = path.relative_to(self.root).as_posix()
+
+        def read_file(other: str) -> str:
+            return read_text(path.parent / other)
+
+        def tpl(template: str, context: Any) -> str:
+            if isinstance(context, Mapping) and "mentions" in context:
+                return _mentions(context, rendered.objects)
+            return gotemplate.render(template, context, functions)
+
+        functions: dict[str, Callable[..., Any]] = {
+            "readFile": read_file,
+            "tpl": tpl,
+            "print": lambda *parts: "".join(map(str, parts)),
+        }
+        try:
+            return gotemplate.render(text, self.values, functions)
+        except gotemplate.TemplateError as error:
+            raise UserError(
+                f"{name}: {error}",
+                hint="`kfdeploy patch` writes the generated files anew for what upstream has now",
+            ) from error
+        except gotemplate.Unsupported as error:
+            raise UserError(
+                f"{name}: kfdeploy does not know this part of Go's templates: {error}",
+                hint="docs/patches.md lists what a .gotmpl patch may use",
+            ) from error
+
+
+def _mentions(call: Mapping[str, Any], objects: Sequence[Object]) -> str:
+    """What ``mentions.gotmpl`` gives, from objects that are already rendered."""
+    found = [
+        item
+        for item in objects
+        if f"\nkind: {call['kind']}\n" in f"\n{item.text}"
+        and item.key.namespace == call["namespace"]
+        and re.fullmatch(call["name"], item.key.name)
+    ]
+    if len(found) != 1:
+        raise gotemplate.TemplateError(
+            f"{len(found)} objects {call['kind']} {call['name']} in what the component renders"
+        )
+    try:
+        text = lookup(found[0].body, tuple(call["field"]))
+    except KeyError as error:
+        raise gotemplate.TemplateError(
+            f"{found[0].key} has no field {'.'.join(call['field'])}"
+        ) from error
+    for old, new in call["mentions"]:
+        pattern = re.compile(
+            rf"(^|{_BOUND}){re.escape(old)}($|{_BOUND}|[.:](?:[^A-Za-z0-9_]|$))", re.ASCII
+        )
+        if not pattern.search(text):
+            raise gotemplate.TemplateError(
+                f"{found[0].key} {'.'.join(call['field'])} no longer mentions {old}"
+            )
+        escaped = new.replace("\\", r"\\")
+        for _ in range(2):  # neighbours share the one character between them
+            text = pattern.sub(rf"\g<1>{escaped}\g<2>", text)
+    return gotemplate.to_json(text)

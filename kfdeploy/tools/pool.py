@@ -1,0 +1,33 @@
+"""Work over many items in threads, that ^C stops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def each(
+    work: Callable[[Item], Result], items: Iterable[Item], jobs: int, stop: Callable[[], None]
+) -> Iterator[tuple[Item, Result]]:
+    """Yield each item with its result as they come, from ``jobs`` threads.
+
+    Args:
+        work: its exceptions end everything, so it catches what concerns one item only.
+        stop: called when the work is broken off (^C, an exception in ``work``, or a consumer that
+            ends early): it makes running work end soon. No thread is left when this returns.
+    """
+    pool = ThreadPoolExecutor(max(1, jobs))
+    finished = False
+    try:
+        futures = {pool.submit(work, item): item for item in items}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+        finished = True
+    finally:
+        if not finished:
+            stop()
+        pool.shutdown(wait=True, cancel_futures=True)

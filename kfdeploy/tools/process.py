@@ -1,0 +1,180 @@
+"""The only module that starts programs: argument by argument, no shell."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kfdeploy.errors import UserError
+
+_STDERR_KEPT = 40
+"""Lines of a failed program's own words that its error repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What a program left: its exit code and both streams, whole."""
+
+    code: int
+    stdout: bytes
+    stderr: str
+
+
+class ProgramFailed(UserError):
+    """A program ended with an exit code other than 0, or ran out of time."""
+
+    def __init__(self, message: str, *, stderr: str, code: int | None, hint: str | None = None):
+        super().__init__(message, hint=hint)
+        self.stderr = stderr
+        self.code = code
+
+
+def which(program: str) -> Path:
+    """The program's path on PATH.
+
+    Raises:
+        UserError: when it isn't there; ``kfdeploy doctor`` says how to get it.
+    """
+    found = shutil.which(program)
+    if found is None:
+        raise UserError(
+            f"{program} is not on PATH",
+            hint=f"`kfdeploy doctor` says how to install {program}",
+        )
+    return Path(found)
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    timeout: float | None = None,
+    check: bool = True,
+    what: str | None = None,
+) -> Finished:
+    """Run a program to its end.
+
+    Args:
+        argv: program and arguments; the program is looked up on PATH.
+        env: variables added to the caller's.
+        timeout: seconds; the program and its children are stopped after it.
+        check: raise when the exit code isn't 0.
+        what: what was being done, for the error ("build of component katib").
+
+    Raises:
+        UserError: the program is missing.
+        ProgramFailed: it failed (with its own stderr in the message), or ran out of time.
+    """
+    program = which(str(argv[0]))
+    with subprocess.Popen(
+        [str(program), *map(str, argv[1:])],
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as child:
+        try:
+            out, err = child.communicate(stdin, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            _stop(child)
+            raise ProgramFailed(
+                f"{what or argv[0]}: {argv[0]} did not finish within {timeout:g} s",
+                stderr="",
+                code=None,
+            ) from None
+        except BaseException:
+            _stop(child)
+            raise
+    stderr = err.decode("utf-8", "replace")
+    if check and child.returncode != 0:
+        raise ProgramFailed(
+            f"{what or argv[0]}: {_said(str(argv[0]), child.returncode, stderr)}",
+            stderr=stderr,
+            code=child.returncode,
+        )
+    return Finished(child.returncode, out, stderr)
+
+
+def stream(
+    argv: Sequence[str | Path],
+    on_line: Callable[[str], None],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    cancelled: threading.Event | None = None,
+    what: str | None = None,
+) -> None:
+    """Run a program and hand over each line of its output (both streams) as it comes.
+
+    Setting ``cancelled`` from another thread stops the program.
+    """
+    program = which(str(argv[0]))
+    tail: list[str] = []
+    with subprocess.Popen(
+        [str(program), *map(str, argv[1:])],
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as child:
+        watcher = threading.Thread(target=_stop_when, args=(child, cancelled))
+        watcher.start()
+        try:
+            assert child.stdout is not None
+            for raw in child.stdout:
+                line = raw.decode("utf-8", "replace").rstrip("\n")
+                tail = [*tail[1 - _STDERR_KEPT :], line]
+                on_line(line)
+            code = child.wait()
+        except BaseException:
+            _stop(child)
+            raise
+        finally:
+            watcher.join()
+    if cancelled is not None and cancelled.is_set():
+        raise KeyboardInterrupt
+    if code != 0:
+        stderr = "\n".join(tail)
+        raise ProgramFailed(
+            f"{what or argv[0]}: {_said(str(argv[0]), code, stderr)}", stderr=stderr, code=code
+        )
+
+
+def _stop_when(child: subprocess.Popen[bytes], cancelled: threading.Event | None) -> None:
+    """Stop a program that may print nothing for minutes as soon as it is no longer wanted."""
+    while cancelled is not None and child.poll() is None:
+        if cancelled.wait(0.1):
+            _stop(child)
+            return
+
+
+def _said(program: str, code: int, stderr: str) -> str:
+    lines = [line for line in stderr.strip().splitlines() if line.strip()]
+    text = "\n    ".join(lines[-_STDERR_KEPT:])
+    ended = f"{program} was stopped by signal {-code}" if code < 0 else f"{program} exited {code}"
+    return f"{ended}: {text}" if text else ended
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """Ask the program and its children to end, then make them."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGTERM)
+    try:
+        child.wait(timeout=3)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()

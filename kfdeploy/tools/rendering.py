@@ -1,0 +1,169 @@
+"""What a component renders: kustomize's build, Helm's template, or a folder's files; cached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from kfdeploy.cache import Cache
+from kfdeploy.errors import UserError, raise_all
+from kfdeploy.model.kustomization import FILE_NAMES
+from kfdeploy.model.objects import Object, split
+from kfdeploy.model.workspace import Component, Environment
+from kfdeploy.tools import helm, kustomize
+from kfdeploy.tools.graph import Graph
+from kfdeploy.tools.provenance import Index, Source
+from kfdeploy.tools.vendored import UPSTREAM, component_folder, component_kind
+
+_YAML = (".yaml", ".yml", ".json")
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What one component renders.
+
+    ``folder`` is relative to ``upstream/``; ``key`` sums up all that went in.
+    """
+
+    component: Component
+    kind: str
+    root: Path
+    folder: str
+    key: str
+    _load: Callable[[], bytes]
+
+    @cached_property
+    def objects(self) -> tuple[Object, ...]:
+        """In the order they were rendered."""
+        text = self._load().decode("utf-8")
+        return tuple(split(text, f"component {self.component.name}"))
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The YAML files of a folder of manifests, in the order they are read."""
+        paths = _files(self.root, self.folder)
+        return tuple(path for path in paths if path.endswith(_YAML))
+
+    def index(self) -> Index:
+        """The files that the component reaches, for looking up where a value came from."""
+        if self.kind == "kustomization":
+            graph = kustomize.walk(self.root, [self.folder])
+            raise_all(graph.errors)
+            sources = [Source(path, roles) for path, roles in graph.files(self.folder).items()]
+            nodes = [graph.nodes[at] for at in graph.reached(self.folder)]
+            kustomizations = [(n.folder, n.file, n.kustomization) for n in nodes]
+            return Index(self.root, sources, kustomizations)
+        paths = _files(self.root, self.folder)
+        return Index(self.root, [Source(path, ("resources",)) for path in paths], [])
+
+
+def render_all(
+    workspace_root: Path,
+    components: Sequence[Component],
+    environment: Environment,
+    cache: Cache,
+    *,
+    jobs: int = 2,
+    done: Callable[[str], None] = lambda name: None,
+) -> tuple[Rendered, ...]:
+    """Render components, several at a time; the results come in the order of the components.
+
+    Raises:
+        UserError: all that failed, together.
+    """
+    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
+        futures = [
+            pool.submit(render, workspace_root, component, environment, cache)
+            for component in components
+        ]
+        results: list[Rendered] = []
+        errors: list[UserError] = []
+        try:
+            for component, future in zip(components, futures, strict=True):
+                try:
+                    results.append(future.result())
+                except UserError as error:
+                    errors += error.each()
+                done(component.name)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    raise_all(errors)
+    return tuple(results)
+
+
+def render(
+    workspace_root: Path, component: Component, environment: Environment, cache: Cache
+) -> Rendered:
+    """Render one component, or find it in the cache.
+
+    Raises:
+        UserError: nothing at its path, a broken file, a program that fails.
+    """
+    root = workspace_root / UPSTREAM
+    try:
+        kind = component_kind(workspace_root, component)
+    except UserError as error:
+        raise UserError(f"component {component.name}: {error.message}", hint=error.hint) from error
+    folder = component_folder(workspace_root, component)
+    program, options = _program(kind, component, environment)
+    key, load = cache.from_files(
+        f"{kind} {folder}",
+        [program, *options, *(cache.sum_of(workspace_root / v) for v in component.values)],
+        root,
+        lambda: _compute(workspace_root, folder, kind, component, environment),
+    )
+    return Rendered(component, kind, root, folder, key, load)
+
+
+def _program(kind: str, component: Component, environment: Environment) -> tuple[str, list[str]]:
+    if kind == "kustomization":
+        return f"kustomize {kustomize.version()}", []
+    if kind == "chart":
+        return f"helm {helm.version()}", [
+            component.name,
+            component.namespace or "",
+            environment.kube_version,
+        ]
+    return "manifests", []
+
+
+def _compute(
+    workspace_root: Path, folder: str, kind: str, component: Component, environment: Environment
+) -> tuple[Iterable[str], bytes]:
+    root = workspace_root / UPSTREAM
+    if kind == "kustomization":
+        graph = kustomize.walk(root, [folder])
+        raise_all(graph.errors)
+        return _inputs(root, graph, folder), kustomize.build(root, folder, graph=graph)
+    if kind == "chart":
+        values = [workspace_root / name for name in component.values]
+        data = helm.template(
+            root / folder,
+            component.name,
+            component.namespace or "default",
+            values=values,
+            kube_version=environment.kube_version,
+        )
+        return _files(root, folder), data
+    paths = [path for path in _files(root, folder) if path.endswith(_YAML)]
+    texts = [(root / path).read_text(encoding="utf-8").rstrip("\n") for path in paths]
+    return paths, "\n---\n".join(texts).encode() + b"\n"
+
+
+def _inputs(root: Path, graph: Graph, folder: str) -> Iterator[str]:
+    yield from graph.files(folder)
+    for at in graph.reached(folder):
+        node = graph.nodes[at]
+        yield from (f"{at}/{name}" for name in FILE_NAMES)
+        for chart in node.charts:
+            yield from _files(root, chart)
+
+
+def _files(root: Path, folder: str) -> list[str]:
+    return sorted(
+        path.relative_to(root).as_posix() for path in (root / folder).rglob("*") if path.is_file()
+    )

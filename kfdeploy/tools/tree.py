@@ -1,0 +1,169 @@
+"""Trees of files: a folder, or content held in memory, and several of them put together."""
+
+# A walk asks for a thousand paths, and pathlib takes several times as long.
+# ruff: noqa: PTH112, PTH113, PTH118
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Literal, Protocol
+
+from kfdeploy.errors import UserError
+from kfdeploy.files import read_bytes, sha256
+
+Kind = Literal["file", "folder"]
+
+
+class Tree(Protocol):
+    """Files by POSIX path relative to the tree's root; the root itself is ``""``."""
+
+    def kind(self, path: str) -> Kind | None:
+        """What stands there; ``None`` for nothing. Links are followed."""
+
+    def read(self, path: str) -> bytes:
+        """A file's bytes; UserError when it can't be read."""
+
+    def walk(self, folder: str) -> Iterator[str]:
+        """All files below a folder, sorted, without git's own."""
+
+
+class FolderTree:
+    """A folder on disk."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._root = os.fspath(root)
+        self._real = os.path.realpath(root)
+
+    def kind(self, path: str) -> Kind | None:
+        full = os.path.join(self._root, path)
+        if os.path.isfile(full):
+            return "file"
+        return "folder" if os.path.isdir(full) else None
+
+    def read(self, path: str) -> bytes:
+        full = os.path.join(self._root, path)
+        real = os.path.realpath(full)
+        if real != full and not f"{real}{os.sep}".startswith(f"{self._real}{os.sep}"):
+            raise UserError(f"{path}: a link that leads out of {self.root.name}")
+        return read_bytes(Path(full))
+
+    def walk(self, folder: str) -> Iterator[str]:
+        start = os.path.join(self._root, folder)
+        for at, folders, names in os.walk(start):
+            folders[:] = sorted(name for name in folders if name != ".git")
+            inside = os.path.relpath(at, self._root)
+            for name in sorted(names):
+                yield posixpath.normpath(f"{inside}/{name}")
+
+
+class MemoryTree:
+    """Files held in memory, and links with their targets."""
+
+    def __init__(self, files: Mapping[str, bytes], links: Mapping[str, str] | None = None) -> None:
+        self.files = files
+        self.links = links or {}
+        self._folders = {""}
+        for path in (*files, *self.links):
+            while path := posixpath.dirname(path):
+                self._folders.add(path)
+
+    def kind(self, path: str) -> Kind | None:
+        real = follow(path, self.links.get)
+        if real in self.files:
+            return "file"
+        return "folder" if real in self._folders else None
+
+    def read(self, path: str) -> bytes:
+        real = follow(path, self.links.get)
+        if real is None or real not in self.files:
+            raise UserError(f"{path}: no such file")
+        return self.files[real]
+
+    def walk(self, folder: str) -> Iterator[str]:
+        inside = f"{folder}/" if folder else ""
+        yield from sorted(path for path in self.files if path.startswith(inside))
+
+
+_LINK_DEPTH = 20
+
+
+def follow(path: str, link: Callable[[str], str | None]) -> str | None:
+    """The path with every link on the way replaced; ``None`` when it leaves the tree or circles.
+
+    Args:
+        link: the target of the link at a path, ``None`` where none is.
+    """
+    for _ in range(_LINK_DEPTH):
+        at = ""
+        for part in path.split("/"):
+            at = f"{at}/{part}" if at else part
+            to = link(at)
+            if to is not None:
+                rest = path[len(at) + 1 :]
+                path = posixpath.normpath(posixpath.join(posixpath.dirname(at), to, rest))
+                break
+        else:
+            return path
+        if leaves(path):
+            return None
+        path = "" if path == "." else path
+    return None
+
+
+def leaves(path: str) -> bool:
+    """Whether a normalised relative path leads out of the folder it is relative to."""
+    return path == ".." or path.startswith(("../", "/"))
+
+
+class Overlay:
+    """Trees mounted in a base tree. A mount hides what the base has there."""
+
+    def __init__(self, base: Tree) -> None:
+        self.base = base
+        self.mounts: dict[str, Tree] = {}
+
+    def mount(self, at: str, tree: Tree) -> None:
+        self.mounts[at] = tree
+
+    def mount_of(self, path: str) -> str:
+        """The mount a path lies in; ``""`` for the base."""
+        at = path
+        while at:
+            if at in self.mounts:
+                return at
+            at = posixpath.dirname(at)
+        return ""
+
+    def _find(self, path: str) -> tuple[Tree, str]:
+        at = self.mount_of(path)
+        return (self.mounts[at], path[len(at) + 1 :]) if at else (self.base, path)
+
+    def kind(self, path: str) -> Kind | None:
+        tree, inside = self._find(path)
+        return tree.kind(inside)
+
+    def read(self, path: str) -> bytes:
+        tree, inside = self._find(path)
+        return tree.read(inside)
+
+    def walk(self, folder: str) -> Iterator[str]:
+        at = self.mount_of(folder)
+        tree, inside = self._find(folder)
+        for path in tree.walk(inside):
+            yield f"{at}/{path}" if at else path
+
+
+def tree_sha256(digests: Mapping[str, str]) -> str:
+    """One sum for a tree: of ``SHA256␠␠PATH`` lines sorted by path, as ``sha256sum`` prints them.
+
+    In a folder, ``find * -type f | LC_ALL=C sort | xargs sha256sum | sha256sum`` gives the same.
+
+    Args:
+        digests: relative path to the hex digest of the file's bytes.
+    """
+    ordered = sorted(digests.items(), key=lambda item: item[0].encode())
+    return sha256("".join(f"{digest}  {path}\n" for path, digest in ordered).encode())

@@ -1,0 +1,227 @@
+"""HTTP over kept-alive connections, for threads.
+
+The standard library's client: a mirror with nothing to do is a hundred small requests, where
+importing a larger client and what it does for each request would cost more than the requests.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote, urljoin, urlsplit
+
+_CONNECT_SECONDS: Final = 10.0
+_READ_SECONDS: Final = 30.0
+_REDIRECTS: Final = 5
+BODY_MAX: Final = 16 * 1024 * 1024
+"""Bytes of an answer that are read: registries limit manifests to 4 MiB."""
+
+
+class TooLong(Exception):
+    """An answer has more than BODY_MAX bytes."""
+
+
+class Closed(Exception):
+    """`Wire.close` was called while a request ran, or before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server answered: header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """What a connection is for: only requests with the same route share one."""
+
+    scheme: str
+    netloc: str
+    tls: ssl.SSLContext | None
+    proxy: str
+
+
+class Wire:
+    """A pool of connections; `request` may be called from any number of threads."""
+
+    def __init__(
+        self, *, connect_seconds: float = _CONNECT_SECONDS, read_seconds: float = _READ_SECONDS
+    ) -> None:
+        self._connect_seconds = connect_seconds
+        self._read_seconds = read_seconds
+        self._lock = threading.Lock()
+        self._idle: dict[_Route, list[http.client.HTTPConnection]] = {}
+        self._all: set[http.client.HTTPConnection] = set()
+        self._closed = False
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        tls: ssl.SSLContext | None,
+        body: bytes | None = None,
+    ) -> Answer:
+        """Ask, following redirects; credentials are not sent on to another host.
+
+        Args:
+            tls: for https URLs; the system's trust when None.
+
+        Raises:
+            OSError: no connection, or it broke; ssl.SSLError is one.
+            http.client.HTTPException: the answer is no HTTP.
+            TooLong, Closed.
+        """
+        for _ in range(_REDIRECTS + 1):
+            answer = self._once(method, url, headers, tls, body)
+            location = answer.headers.get("location")
+            if answer.status not in {301, 302, 303, 307, 308} or location is None:
+                return answer
+            target = urljoin(url, location)
+            if urlsplit(target).scheme not in {"http", "https"}:
+                return answer
+            if urlsplit(target)[:2] != urlsplit(url)[:2]:
+                headers = {k: v for k, v in headers.items() if k.lower() != "authorization"}
+            url = target
+        raise http.client.HTTPException(f"more than {_REDIRECTS} redirects")
+
+    def close(self) -> None:
+        """Close all connections; requests under way end with `Closed`."""
+        with self._lock:
+            self._closed = True
+            connections = list(self._all)
+            self._idle.clear()
+        for connection in connections:
+            # From another thread only shutdown wakes up who reads from the socket.
+            if connection.sock is not None:
+                with contextlib.suppress(OSError):
+                    connection.sock.shutdown(socket.SHUT_RDWR)
+
+    def _once(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        tls: ssl.SSLContext | None,
+        body: bytes | None,
+    ) -> Answer:
+        parts = urlsplit(url)
+        proxy = _proxy(parts.scheme, parts.netloc)
+        route = _Route(parts.scheme, parts.netloc, tls if parts.scheme == "https" else None, proxy)
+        target = parts.path or "/"
+        if parts.query:
+            target = f"{target}?{parts.query}"
+        if proxy and parts.scheme == "http":
+            target = f"http://{parts.netloc}{target}"
+            headers = {**headers, **_proxy_headers(proxy)}
+        while True:
+            connection, used = self._take(route)
+            kept = False
+            try:
+                connection.request(method, target, body, dict(headers))
+                response = connection.getresponse()
+                data = response.read(BODY_MAX + 1)
+                if len(data) > BODY_MAX:
+                    raise TooLong
+                found = {name.lower(): value for name, value in response.getheaders()}
+                kept = response.isclosed() and not response.will_close
+                return Answer(response.status, found, data, url)
+            except (ConnectionError, http.client.BadStatusLine):
+                if self._closed:
+                    raise Closed from None
+                # A server may close a connection that idles: that is no failure of this request.
+                if not used:
+                    raise
+            except OSError:
+                if self._closed:
+                    raise Closed from None
+                raise
+            finally:
+                self._give(route, connection, kept)
+
+    def _take(self, route: _Route) -> tuple[http.client.HTTPConnection, bool]:
+        with self._lock:
+            if self._closed:
+                raise Closed
+            idle = self._idle.get(route)
+            if idle:
+                return idle.pop(), True
+        connection = self._connect(route)
+        with self._lock:
+            self._all.add(connection)
+        return connection, False
+
+    def _give(self, route: _Route, connection: http.client.HTTPConnection, kept: bool) -> None:
+        with self._lock:
+            if kept and not self._closed:
+                if connection.sock is not None:
+                    connection.sock.settimeout(self._read_seconds)
+                self._idle.setdefault(route, []).append(connection)
+                return
+            self._all.discard(connection)
+        connection.close()
+
+    def _connect(self, route: _Route) -> http.client.HTTPConnection:
+        place = route.netloc
+        headers: dict[str, str] = {}
+        if route.proxy:
+            parts = urlsplit(route.proxy)
+            place = f"{parts.hostname}:{parts.port or 80}"
+            headers = _proxy_headers(route.proxy)
+        connection: http.client.HTTPConnection
+        if route.scheme == "https":
+            context = route.tls or ssl.create_default_context()
+            connection = http.client.HTTPSConnection(
+                place, timeout=self._connect_seconds, context=context
+            )
+            if route.proxy:
+                connection.set_tunnel(route.netloc, headers=headers)
+        else:
+            connection = http.client.HTTPConnection(place, timeout=self._connect_seconds)
+        connection.connect()
+        connection.sock.settimeout(self._read_seconds)
+        return connection
+
+
+def _proxy(scheme: str, netloc: str) -> str:
+    """The proxy that the environment names for this server; empty for none."""
+    if not any(name.lower().endswith("_proxy") for name in os.environ):
+        return ""
+    from urllib.request import getproxies, proxy_bypass
+
+    proxies = getproxies()
+    proxy = proxies.get(scheme) or proxies.get("all") or ""
+    if not proxy or proxy_bypass(netloc) or is_loopback(netloc):
+        return ""
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _proxy_headers(proxy: str) -> dict[str, str]:
+    parts = urlsplit(proxy)
+    if parts.username is None:
+        return {}
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {"Proxy-Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether HOST[:PORT] is this machine itself."""
+    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+    return (
+        name in {"localhost", "[::1]", "::1"}
+        or name.endswith(".localhost")
+        or (name.startswith("127.") and name.replace(".", "").isdigit())
+    )

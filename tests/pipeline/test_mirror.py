@@ -1,0 +1,358 @@
+"""The mirror between real registries."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kfdeploy.errors import UserError
+from kfdeploy.model.image import ImageRef
+from kfdeploy.model.lockfile import Lock, LockedImage, tag_of
+from kfdeploy.model.transfer import MirrorEvent, Plan, Summary, TimeLeft, show_bytes
+from kfdeploy.model.workspace import Workspace
+from kfdeploy.pipeline import mirror
+from tests.support.answers import Reply, answering
+from tests.support.registries import Registry, docker_config, free_port, serve_registry
+from tests.support.relay import relay
+from tests.support.standins import fill, make
+
+REFS = (*(f"gcr.io/a/app{n}:v{n}" for n in range(8)), "redis:6", "docker.io/library/redis:6")
+TARGETS = len(REFS) - 1
+needs_skopeo = pytest.mark.skipif(shutil.which("skopeo") is None, reason="no skopeo on PATH")
+
+
+@pytest.fixture(autouse=True)
+def no_own_sign_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "no-docker-config"))
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    with serve_registry(tmp_path_factory.mktemp("public") / "data") as registry:
+        fill(registry.host, REFS)
+        yield registry
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Iterator[Registry]:
+    with serve_registry(tmp_path / "private") as registry:
+        yield registry
+
+
+def locked(found: str, image: str = "") -> LockedImage:
+    made = make(image or found)
+    ref, source = ImageRef.parse(found), ImageRef.parse(image or found)
+    at = ImageRef(source.host, source.path, "", made.digest)
+    return LockedImage(found, at, tag_of(ref), made.platforms, made.size)
+
+
+LOCK = Lock([locked(ref) for ref in REFS])
+
+
+def workspace(source: str, private: dict[str, Any]) -> Workspace:
+    return Workspace.model_validate(
+        {
+            "upstream": {"source": "upstream"},
+            "components": [{"name": "a", "path": "a"}],
+            "registries": {"private": {"prefix": "kf", **private}, "sources": {"*": source}},
+        }
+    )
+
+
+def plan(lock: Lock, space: Workspace, root: Path) -> Plan:
+    environment = space.environments["default"]
+    with mirror.opened(space, environment, root) as client:
+        return mirror.plan(lock, space, environment, client=client)
+
+
+def run(
+    lock: Lock, space: Workspace, root: Path, events: list[MirrorEvent] | None = None
+) -> Summary:
+    environment = space.environments["default"]
+    note = None if events is None else events.append
+    with mirror.opened(space, environment, root) as client:
+        todo = mirror.plan(lock, space, environment, client=client)
+        return mirror.run(todo, client=client, on_event=note)
+
+
+def has(registry: Registry, space: Workspace, root: Path, path: str, tag: str) -> str | None:
+    with mirror.opened(space, space.environments["default"], root) as client:
+        return client.digest(ImageRef(registry.host, path, tag))
+
+
+@needs_skopeo
+def test_everything_arrives_at_its_digest(
+    public: Registry, private: Registry, tmp_path: Path
+) -> None:
+    space = workspace(public.host, {"host": private.host})
+    events: list[MirrorEvent] = []
+    summary = run(LOCK, space, tmp_path, events)
+    assert (len(summary.copied), summary.present, summary.failed) == (TARGETS, (), ())
+    for image in LOCK:
+        assert has(private, space, tmp_path, f"kf/{image.path}", image.tag) == image.digest
+    finished = [event for event in events if event.state == "copied"]
+    assert [event.done for event in finished] == list(range(1, TARGETS + 1))
+    assert finished[-1].bytes_done == finished[-1].bytes_total == summary.size
+
+
+@needs_skopeo
+def test_a_second_run_copies_nothing(public: Registry, private: Registry, tmp_path: Path) -> None:
+    space = workspace(public.host, {"host": private.host})
+    run(LOCK, space, tmp_path)
+    events: list[MirrorEvent] = []
+    summary = run(LOCK, space, tmp_path, events)
+    assert (summary.copied, len(summary.present), summary.failed) == ((), TARGETS, ())
+    assert {event.state for event in events} == {"present"}
+    assert summary.lines() == [f"0 copied (0 B), {TARGETS} present, 0 failed"]
+
+
+def test_nothing_to_do_is_one_request_an_image_and_no_skopeo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = {f"/v2/kf/{i.path}/manifests/{i.tag}": i.digest for i in LOCK}
+
+    def reply(method: str, path: str, number: int) -> Reply:
+        return Reply(200, headers={"Docker-Content-Digest": digests[path]})
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with answering(reply) as served:
+        summary = run(LOCK, workspace("unused.invalid", {"host": served.host}), tmp_path)
+    assert len(summary.present) == TARGETS
+    assert sorted(served.requests) == sorted(("HEAD", path, "") for path in digests)
+
+
+def test_the_plan_says_what_would_be_copied(
+    public: Registry, private: Registry, tmp_path: Path
+) -> None:
+    space = workspace(public.host, {"host": private.host})
+    fill(private.host, ["gcr.io/a/app0:v0"], path_of=lambda r: f"kf/{r.host}/{r.path}")
+    fill(private.host, ["x/y:z"], path_of=lambda r: "kf/gcr.io/a/app1")
+    lock = Lock([locked("gcr.io/a/app0:v0"), replace(locked("gcr.io/a/app1:v1"), size=None)])
+    moved = Lock([*lock, replace(locked("gcr.io/a/app2:v2"), size=3 * 1024 * 1024)])
+    todo = plan(moved, space, tmp_path)
+    assert todo.lines() == [
+        f"gcr.io/a/app1:v1 -> {private.host}/kf/gcr.io/a/app1:v1 (size unknown)",
+        f"gcr.io/a/app2:v2 -> {private.host}/kf/gcr.io/a/app2:v2 (3.0 MiB)",
+        "2 to copy (3.0 MiB at most and 1 of unknown size), 1 present",
+    ]
+    content = todo.to_json()
+    assert (content["bytes"], content["unknownSizes"]) == (3 * 1024 * 1024, 1)
+    assert content["present"][0]["refs"] == ["gcr.io/a/app0:v0"]
+    assert content["copy"][0] == {
+        "refs": ["gcr.io/a/app1:v1"],
+        "from": f"{public.host}/gcr.io/a/app1@{make('gcr.io/a/app1:v1').digest}",
+        "to": f"{private.host}/kf/gcr.io/a/app1:v1",
+        "digest": make("gcr.io/a/app1:v1").digest,
+        "bytes": None,
+        "state": "copy",
+    }
+
+
+@needs_skopeo
+def test_a_tag_with_another_image_is_replaced(
+    public: Registry, private: Registry, tmp_path: Path
+) -> None:
+    space = workspace(public.host, {"host": private.host})
+    fill(private.host, ["other/image:v1"], path_of=lambda r: "kf/gcr.io/a/app1")
+    lock = Lock([locked("gcr.io/a/app1:v1")])
+    (item,) = plan(lock, space, tmp_path).items
+    assert (item.state, item.replaces) == ("replace", make("other/image:v1").digest)
+    assert len(run(lock, space, tmp_path).copied) == 1
+    assert has(private, space, tmp_path, "kf/gcr.io/a/app1", "v1") == lock.images[0].digest
+
+
+@needs_skopeo
+def test_a_substitute_goes_where_the_original_would(
+    public: Registry, private: Registry, tmp_path: Path
+) -> None:
+    space = workspace(public.host, {"host": private.host})
+    run(Lock([locked("ghcr.io/gone/x:9", image="gcr.io/a/app3:v3")]), space, tmp_path)
+    there = has(private, space, tmp_path, "kf/ghcr.io/gone/x", "9")
+    assert there == make("gcr.io/a/app3:v3").digest
+
+
+@needs_skopeo
+def test_a_reference_by_digest_gets_a_tag_from_it(
+    public: Registry, private: Registry, tmp_path: Path
+) -> None:
+    made = make("gcr.io/a/app3:v3")
+    found = f"gcr.io/a/app3@{made.digest}"
+    image = LockedImage(found, ImageRef("gcr.io", "a/app3", "", made.digest), "")
+    space = workspace(public.host, {"host": private.host})
+    run(Lock([image]), space, tmp_path)
+    tag = f"digest-{made.digest[7:19]}"
+    assert has(private, space, tmp_path, "kf/gcr.io/a/app3", tag) == made.digest
+
+
+def test_two_images_on_one_target_are_an_error_before_anything_is_asked(tmp_path: Path) -> None:
+    naming = {"keepHost": False}
+    space = workspace("s.invalid", {"host": "private.invalid", "naming": naming})
+    lock = Lock([locked("gcr.io/a/x:1"), locked("ghcr.io/a/x:1")])
+    with pytest.raises(UserError, match=r"gcr\.io/a/x:1 and ghcr\.io/a/x:1 are different images"):
+        plan(lock, space, tmp_path)
+
+
+@needs_skopeo
+def test_what_fails_is_collected_and_the_rest_is_copied(
+    public: Registry, private: Registry, tmp_path: Path
+) -> None:
+    space = workspace(public.host, {"host": private.host})
+    lost = LockedImage("no/such:1", ImageRef("docker.io", "no/such", "", "sha256:" + "0" * 64), "1")
+    events: list[MirrorEvent] = []
+    summary = run(Lock([*LOCK, lost]), space, tmp_path, events)
+    assert len(summary.copied) == TARGETS
+    (failed,) = summary.failed
+    assert failed.item.ids == ("no/such:1",)
+    assert "manifest unknown" in failed.error.message
+    assert summary.errors() == [failed.error]
+    assert summary.to_json()["failed"][0]["refs"] == ["no/such:1"]
+    (event,) = [event for event in events if event.state == "failed"]
+    assert event.line().startswith(f"[{event.done}/{TARGETS + 1}] failed no/such:1: ")
+
+
+def test_a_private_registry_that_is_down_is_one_error(tmp_path: Path) -> None:
+    host = f"127.0.0.1:{free_port()}"
+    with pytest.raises(UserError) as raised:
+        plan(LOCK, workspace("s.invalid", {"host": host}), tmp_path)
+    assert [str(e) for e in raised.value.each()] == [
+        f"{host}: nothing answers there: connection refused"
+    ]
+
+
+def test_a_private_registry_that_answers_nonsense_is_told(tmp_path: Path) -> None:
+    html = Reply(200, b"<html/>", {"Content-Type": "text/html"})
+    with answering(lambda *_: html) as served, pytest.raises(UserError) as raised:
+        plan(Lock([LOCK.images[0]]), workspace("s.invalid", {"host": served.host}), tmp_path)
+    assert "what answers there is no registry" in raised.value.message
+
+
+@needs_skopeo
+def test_tls_and_sign_in_to_the_private_registry(public: Registry, tmp_path: Path) -> None:
+    with serve_registry(tmp_path / "guarded", tls=True, auth="basic") as guarded:
+        settings = {"host": guarded.host, "ca": str(guarded.ca)}
+        space = workspace(public.host, settings)
+        with pytest.raises(UserError, match="refused without a sign-in") as raised:
+            plan(LOCK, space, tmp_path)
+        assert "registries.private.credentials" in (raised.value.each()[0].hint or "")
+        docker_config(tmp_path / "docker", guarded)
+        space = workspace(public.host, {**settings, "credentials": {"dockerConfig": "docker"}})
+        assert len(run(LOCK, space, tmp_path).copied) == TARGETS
+
+
+@needs_skopeo
+def test_a_registry_that_keeps_another_digest_is_found_out(
+    public: Registry, private: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """skopeo says it copied, and the registry has something else under the tag."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "skopeo").write_text("#!/bin/sh\necho skopeo version 1.9.3\n")
+    (folder / "skopeo").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    space = workspace(public.host, {"host": private.host})
+    fill(private.host, ["other/image:v1"], path_of=lambda r: "kf/gcr.io/a/app1")
+    (failed,) = run(Lock([locked("gcr.io/a/app1:v1")]), space, tmp_path).failed
+    assert failed.error.message == (
+        f"{private.host}/kf/gcr.io/a/app1:v1: copied, and the private registry then has"
+        f" {make('other/image:v1').digest} there instead of {make('gcr.io/a/app1:v1').digest}"
+    )
+
+
+def test_a_copy_that_breaks_is_tried_again(
+    private: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fake skopeo fails once and then leaves it to a stand-in that is there already."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    count = tmp_path / "count"
+    (folder / "skopeo").write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && exec echo skopeo version 1.9.3\n'
+        f"echo x >>{count}\n[ $(wc -l <{count}) -gt 1 ] && exit 0\n"
+        'echo \'time="x" level=fatal msg="connection reset by peer"\' >&2; exit 1\n'
+    )
+    (folder / "skopeo").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(mirror, "_PAUSE_SECONDS", 0.01)
+    space = workspace("s.invalid", {"host": private.host})
+    environment = space.environments["default"]
+    lock = Lock([locked("gcr.io/a/app1:v1")])
+    events: list[MirrorEvent] = []
+    with mirror.opened(space, environment, tmp_path) as client:
+        todo = mirror.plan(lock, space, environment, client=client)
+        fill(private.host, ["gcr.io/a/app1:v1"], path_of=lambda r: f"kf/{r.host}/{r.path}")
+        summary = mirror.run(todo, client=client, on_event=events.append)
+    assert len(summary.copied) == 1
+    assert [event.state for event in events] == ["copying", "retrying", "copied"]
+    assert events[1].message.endswith("connection reset by peer")
+
+
+@needs_skopeo
+def test_interrupted_and_run_again_it_goes_on(
+    public: Registry, private: Registry, tmp_path: Path
+) -> None:
+    interrupted: list[float] = []
+    timers: list[threading.Timer] = []
+    with relay(public.host, bytes_per_second=4000) as slow:
+        space = workspace(slow, {"host": private.host})
+        environment = space.environments["default"]
+
+        def interrupt() -> None:
+            interrupted.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGINT)
+
+        def note(event: MirrorEvent) -> None:
+            if event.state == "copied" and not timers:
+                timers.append(threading.Timer(0.1, interrupt))
+                timers[0].start()
+
+        with mirror.opened(space, environment, tmp_path) as client:
+            todo = mirror.plan(LOCK, space, environment, client=client)
+            with pytest.raises(KeyboardInterrupt):
+                mirror.run(todo, client=client, jobs=2, on_event=note)
+            assert time.monotonic() - interrupted[0] < 5
+    assert not _children("skopeo")
+    space = workspace(public.host, {"host": private.host})
+    todo = plan(LOCK, space, tmp_path)
+    assert len(todo.present) >= 1
+    assert all(item.state == "copy" for item in todo.to_copy)
+    summary = run(LOCK, space, tmp_path)
+    assert len(summary.copied) == len(todo.to_copy)
+    assert len(plan(LOCK, space, tmp_path).to_copy) == 0
+
+
+def _children(program: str) -> list[str]:
+    """Processes of ours that run ``program``."""
+    shown = subprocess.run(
+        ["ps", "-o", "comm=", "--ppid", str(os.getpid())], capture_output=True, text=True
+    )
+    return [line for line in shown.stdout.split() if line == program]
+
+
+def test_bytes_are_written_for_people() -> None:
+    assert [show_bytes(n) for n in (0, 1023, 1024, 1536, 5 * 1024**3, 3 * 1024**4)] == [
+        "0 B",
+        "1023 B",
+        "1.0 KiB",
+        "1.5 KiB",
+        "5.0 GiB",
+        "3.0 TiB",
+    ]
+
+
+def test_time_left_follows_the_bytes() -> None:
+    now = [100.0]
+    left = TimeLeft(lambda: now[0])
+    now[0] = 110.0
+    assert left.seconds(MirrorEvent("a", "copied", 1, 9, 25, 100), 0) == 30
+    assert left.seconds(MirrorEvent("a", "copying", 0, 9, 0, 100), 0) is None
+    assert left.seconds(MirrorEvent("a", "copied", 5, 9, 0, 0), 4) == 40

@@ -1,0 +1,1 @@
+"""Real registries and stand-in images, for tests, the demo and the benchmarks."""

@@ -1,0 +1,75 @@
+"""The README's worked run does what it says, and the documents' kfdeploy.yaml is a valid one."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from kfdeploy.model.workspace import Workspace
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def marked(document: str, marker: str) -> str:
+    """The fenced block after ``<!-- MARKER -->``."""
+    pattern = rf"<!-- {re.escape(marker)} -->\n```\w+\n(.*?)```"
+    found = re.findall(pattern, (ROOT / document).read_text(), re.DOTALL)
+    assert len(found) == 1, f"{document}: {len(found)} blocks marked {marker!r}"
+    return str(found[0])
+
+
+def test_the_documented_kfdeploy_yaml_is_valid() -> None:
+    workspace = Workspace.model_validate(
+        YAML(typ="safe").load(marked("docs/workspace.md", "kfdeploy.yaml"))
+    )
+    assert [component.name for component in workspace.components][-1] == "feature-store"
+
+
+def test_every_link_in_the_documents_leads_somewhere() -> None:
+    for document in (ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
+            if "://" not in target and target != "docs/decisions/":
+                assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("kfdeploy.cli") is None, reason="kfdeploy has no command line yet"
+)
+def test_the_worked_run_ends_with_a_verified_set(tmp_path: Path) -> None:
+    for program in ("kfdeploy", "kustomize", "skopeo"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not on PATH; `make setup` installs it")
+    from demo.run import edit, environment, expected_refs, standin_of
+    from tests.support.registries import serve_registry
+    from tests.support.standins import fill
+
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    with (
+        serve_registry(tmp_path / "public") as public,
+        serve_registry(tmp_path / "private") as private,
+    ):
+        substitutes = {ref: standin_of(ref) for ref in fill(public.host, expected_refs())}
+        fill(public.host, substitutes.values())
+
+        def shell(script: str) -> None:
+            done = subprocess.run(
+                ["bash", "-eu", "-c", script],
+                cwd=tmp_path,
+                env={**environment(), "REGISTRY": private.host},
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=600,
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+
+        shell(marked("README.md", "worked run: 1"))
+        edit(tmp_path / "site/kfdeploy.yaml", public.host, substitutes)
+        shell(marked("README.md", "worked run: 2"))
+    assert (tmp_path / "site/releases/default/SHA256SUMS").is_file()
