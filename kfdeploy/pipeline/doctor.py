@@ -41,7 +41,7 @@ PROGRAMS = (
         "sudo apt-get install --yes --no-install-recommends skopeo",
     ),
     Program(
-        "helmfile", ("version", "-o", "short"), (1, 1), "applies the release set",
+        "helmfile", ("--version",), (1, 1), "applies the release set",
         f"{_GO} github.com/helmfile/helmfile@v1.4.4",
     ),
     Program(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -25,6 +25,13 @@ SHARED = "_kfdeploy"
 """Below ``patches/``: the look-up values and templates that patches share."""
 _TEMPLATES = FilePath(__file__).parent.parent / "templates"
 _KEPT = frozenset(("Namespace", "PersistentVolumeClaim", "PersistentVolume", "Profile"))
+_NAMESPACED = workload.WORKLOADS | {
+    *("ConfigMap", "Secret", "Service", "ServiceAccount", "Role", "RoleBinding", "Ingress"),
+    *("PersistentVolumeClaim", "NetworkPolicy", "PodDisruptionBudget", "LimitRange"),
+    *("ResourceQuota", "HorizontalPodAutoscaler", "Lease", "Endpoints", "EndpointSlice"),
+}
+"""Kubernetes' own kinds that live in a namespace (kubectl api-resources, 1.36)."""
+_HOOK = "helm.sh/hook"
 _KEEP = "helm.sh/resource-policy"
 _CHECKSUM = "checksum.kfdeploy.io"
 
@@ -166,6 +173,10 @@ class _Maker:
             yield from self._pull(item)
             if item.key.kind in _KEPT:
                 yield self._named(item.key, "keep"), self._keep(item)
+            if hooks := _hooks(item):
+                yield self._named(item.key, "hook"), self._unhook(item, hooks)
+            if not item.key.namespace and item.key.kind in _NAMESPACED:
+                yield self._named(item.key, "namespace"), self._place(item)
         self._own_config(objects, own)
         for item in objects:
             yield from self._roll(item)
@@ -184,7 +195,7 @@ class _Maker:
             return
         name = self._named(item.key, "images")
         refs = {ref for found in by_path.values() for ref, _ in found}
-        body = f"# {item.key}: {_count(len(refs), 'image')} from the private registry\n"
+        body = f"# {_shown(item.key)}: {_count(len(refs), 'image')} from the private registry\n"
         body += target_yaml(item.key) + "patch:\n"
         seen: set[Path] = set()
         for path in sorted(by_path, key=_path_order):
@@ -247,7 +258,7 @@ class _Maker:
 
     def _addition(self, item: Object, wanted: Sequence[tuple[str, str, str, str]]) -> str:
         what = ", ".join(sorted({name for _, name, _, _ in wanted}))
-        body = f"# {item.key}: sets {what}\n{target_yaml(item.key)}patch:\n"
+        body = f"# {_shown(item.key)}: sets {what}\n{target_yaml(item.key)}patch:\n"
         for path, container in workload.containers(item.body):
             if "initContainers" in path:
                 continue
@@ -285,7 +296,7 @@ class _Maker:
         found = list(workload.containers(item.body))
         if path is None or not found or not (policy or secrets):
             return
-        body = f"# {item.key}: how its images are pulled\n{target_yaml(item.key)}patch:\n"
+        body = f"# {_shown(item.key)}: how its images are pulled\n{target_yaml(item.key)}patch:\n"
         for place, container in found:
             body += operation("test", (*place, "name"), scalar(str(container.get("name"))))
         if secrets:
@@ -309,8 +320,21 @@ class _Maker:
 
     def _keep(self, item: Object) -> str:
         why = "its objects and data" if item.key.kind == "Namespace" else "its data"
-        head = f"# {item.key}: stays, with {why}, when its release goes\n"
+        head = f"# {_shown(item.key)}: stays, with {why}, when its release goes\n"
         return head + _merge(item.key, (), {_KEEP: "keep"})
+
+    def _unhook(self, item: Object, hooks: Sequence[str]) -> str:
+        body = (
+            f"# {_shown(item.key)}: an ordered object of its release, no longer a hook of Helm's\n"
+        )
+        body += target_yaml(item.key) + "patch:\n"
+        annotations: Path = ("metadata", "annotations")
+        return body + "".join(operation("remove", (*annotations, name)) for name in hooks)
+
+    def _place(self, item: Object) -> str:
+        body = f"# {_shown(item.key)}: names no namespace; kubectl would put it into default\n"
+        body += target_yaml(item.key) + "patch:\n"
+        return body + operation("add", ("metadata", "namespace"), "default")
 
     def _own_config(self, objects: Sequence[Object], own: Sequence[str]) -> None:
         """A person's patch of a ConfigMap or Secret makes the pods roll as well."""
@@ -333,8 +357,13 @@ class _Maker:
                 sums[label] = f"{{{{ print {parts} | sha256sum }}}}"
         if sums:
             configs = ", ".join(label.partition("/")[2] for label in sums)
-            head = f"# {item.key}: its pods roll when {configs} changes\n"
+            head = f"# {_shown(item.key)}: its pods roll when {configs} changes\n"
             yield self._named(item.key, "roll"), head + _merge(item.key, path, sums)
+
+
+def _hooks(item: Object) -> list[str]:
+    annotations = (item.body.get("metadata") or {}).get("annotations") or {}
+    return sorted(name for name in annotations if name.startswith(_HOOK))
 
 
 def _content(name: str) -> str:
@@ -443,6 +472,11 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
+def _shown(key: ObjectKey) -> str:
+    """An object for people, without the hash of a content that moves with every release."""
+    return str(replace(key, name=patchfile.unhashed(key)))
+
+
 def _seems_to_name(text: str, key: ObjectKey) -> bool:
     return f"kind: {key.kind}" in text and f"name: {patchfile.unhashed(key)}" in text
 
@@ -452,12 +486,10 @@ def _build_command(rendered: Rendered) -> list[str]:
     folder = f"../../upstream/{rendered.folder}"
     if rendered.kind == "kustomization":
         return ["kustomize", "build", "--load-restrictor=LoadRestrictionsNone", folder]
-    if rendered.kind == "chart":
-        component = rendered.component
-        values = [f"--values=../../{name}" for name in component.values]
-        namespace = f"--namespace={component.namespace or 'default'}"
-        return ["helm", "template", component.name, folder, namespace, *values]
-    return ["cat", *(f"../../upstream/{path}" for path in rendered.files)]
+    component = rendered.component
+    values = [f"--values=../../{name}" for name in component.values]
+    namespace = f"--namespace={component.namespace or 'default'}"
+    return ["helm", "template", component.name, folder, namespace, *values]
 
 
 def _helmfile(

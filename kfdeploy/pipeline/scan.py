@@ -22,6 +22,7 @@ from kfdeploy.model.inventory import (
 from kfdeploy.model.mentions import Mention
 from kfdeploy.model.objects import Object, ObjectKey, Path, lookup, show_path
 from kfdeploy.model.site import Site, sites
+from kfdeploy.tools.chart_index import ChartIndex
 from kfdeploy.tools.provenance import Index
 from kfdeploy.tools.rendering import Rendered
 
@@ -98,10 +99,10 @@ class _Scanner:
         self.facts = facts
         self.objects = [item for item in rendered.objects if not item.is_crd]
         self.problems = [p for item in rendered.objects if item.is_crd for p in _defaults(item)]
-        self._index: Index | None = None
+        self._index: Index | ChartIndex | None = None
 
     @property
-    def index(self) -> Index:
+    def index(self) -> Index | ChartIndex:
         if self._index is None:
             self._index = self.rendered.index()
         return self._index

@@ -21,7 +21,7 @@ from kfdeploy.model.upstreamlock import LockedRemote, LockedUpstream, UpstreamLo
 from kfdeploy.model.workspace import Workspace
 from kfdeploy.tools.graph import Edge, Graph, walk
 from kfdeploy.tools.helm import missing_dependencies
-from kfdeploy.tools.localcopy import local_copies
+from kfdeploy.tools.localcopy import local_copies, wrapped
 from kfdeploy.tools.remotes import Found, Remotes
 from kfdeploy.tools.source import Source, content, read_source
 from kfdeploy.tools.tree import Overlay, tree_sha256
@@ -108,6 +108,8 @@ def vendor(
     raise_all([UserError(f"{path}: both a file of the upstream and of a remote") for path in clash])
     files |= remote_files
     files |= local_copies(graph, set(folders))
+    manifests = [c.path for c in workspace.components if kinds[c.name] == "manifests"]
+    files |= dict(wrapped(overlay, path) for path in manifests)
     return VendorPlan(
         files=files,
         links=source.links,

@@ -13,6 +13,7 @@ from kfdeploy.files import read_text
 from kfdeploy.model import gotemplate, patchfile
 from kfdeploy.model.objects import Object, lookup
 from kfdeploy.model.patchfile import Patch
+from kfdeploy.tools import helmfile
 from kfdeploy.tools.rendering import Rendered
 
 _ORDER = {"json": 0, "merge": 1, "transformer": 2}
@@ -88,11 +89,9 @@ class Filler:
                 f"{name}: {error}",
                 hint="`kfdeploy patch` writes the generated files anew for what upstream has now",
             ) from error
-        except gotemplate.Unsupported as error:
-            raise UserError(
-                f"{name}: kfdeploy does not know this part of Go's templates: {error}",
-                hint="docs/patches.md lists what a .gotmpl patch may use",
-            ) from error
+        except gotemplate.Unsupported:
+            # A person's own template may use all that Helmfile knows.
+            return helmfile.fill(path, self.values["Values"], self.values["Environment"]["Name"])
 
 
 def _mentions(call: Mapping[str, Any], objects: Sequence[Object]) -> str:

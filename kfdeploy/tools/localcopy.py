@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 
 from kfdeploy.errors import UserError, raise_all
@@ -14,6 +15,20 @@ from kfdeploy.model.kustomization import (
 )
 from kfdeploy.model.kustomization_plugins import parse_plugins
 from kfdeploy.tools.graph import Edge, Graph, Node
+from kfdeploy.tools.tree import MANIFESTS, Tree
+
+
+def wrapped(tree: Tree, folder: str) -> tuple[str, bytes]:
+    """A kustomization around a folder of manifests, so that kustomize and Helmfile can build it.
+
+    Returns:
+        Its path, and its text: every manifest below the folder, by path.
+    """
+    local = local_folder(folder)
+    names = [path for path in tree.walk(folder) if path.endswith(MANIFESTS)]
+    entries = "".join(f"- {json.dumps(posixpath.relpath(name, local))}\n" for name in names)
+    path = posixpath.join(local, "kustomization.yaml")
+    return path, f"{local_header(folder)}\nresources:\n{entries}".encode()
 
 
 def local_copies(graph: Graph, roots: set[str]) -> dict[str, bytes]:

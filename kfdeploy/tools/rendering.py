@@ -1,4 +1,4 @@
-"""What a component renders: kustomize's build, Helm's template, or a folder's files; cached."""
+"""What a component renders: kustomize's build or Helm's template; cached."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from kfdeploy.model.kustomization import FILE_NAMES
 from kfdeploy.model.objects import Object, split
 from kfdeploy.model.workspace import Component, Environment
 from kfdeploy.tools import helm, kustomize
+from kfdeploy.tools.chart_index import ChartIndex
 from kfdeploy.tools.graph import Graph
 from kfdeploy.tools.provenance import Index, Source
 from kfdeploy.tools.vendored import UPSTREAM, component_folder, component_kind
-
-_YAML = (".yaml", ".yml", ".json")
 
 
 @dataclass(frozen=True)
 class Rendered:
     """What one component renders.
 
-    ``folder`` is relative to ``upstream/``; ``key`` sums up all that went in.
+    ``kind`` is how it is built: as a kustomization or a chart. ``folder`` is relative to
+    ``upstream/``; ``key`` sums up all that went in.
     """
 
     component: Component
@@ -41,23 +41,17 @@ class Rendered:
         text = self._load().decode("utf-8")
         return tuple(split(text, f"component {self.component.name}"))
 
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The YAML files of a folder of manifests, in the order they are read."""
-        paths = _files(self.root, self.folder)
-        return tuple(path for path in paths if path.endswith(_YAML))
-
-    def index(self) -> Index:
+    def index(self) -> Index | ChartIndex:
         """The files that the component reaches, for looking up where a value came from."""
-        if self.kind == "kustomization":
-            graph = kustomize.walk(self.root, [self.folder])
-            raise_all(graph.errors)
-            sources = [Source(path, roles) for path, roles in graph.files(self.folder).items()]
-            nodes = [graph.nodes[at] for at in graph.reached(self.folder)]
-            kustomizations = [(n.folder, n.file, n.kustomization) for n in nodes]
-            return Index(self.root, sources, kustomizations)
-        paths = _files(self.root, self.folder)
-        return Index(self.root, [Source(path, ("resources",)) for path in paths], [])
+        if self.kind == "chart":
+            values = [self.root.parent / name for name in self.component.values]
+            return ChartIndex(self.root, self.folder, values, self.objects)
+        graph = kustomize.walk(self.root, [self.folder])
+        raise_all(graph.errors)
+        sources = [Source(path, roles) for path, roles in graph.files(self.folder).items()]
+        nodes = [graph.nodes[at] for at in graph.reached(self.folder)]
+        kustomizations = [(n.folder, n.file, n.kustomization) for n in nodes]
+        return Index(self.root, sources, kustomizations)
 
 
 def render_all(
@@ -109,7 +103,9 @@ def render(
     except UserError as error:
         raise UserError(f"component {component.name}: {error.message}", hint=error.hint) from error
     folder = component_folder(workspace_root, component)
-    program, options = _program(kind, component, environment)
+    if kind == "manifests":
+        kind = "kustomization"  # `vendor` put one around them
+    program, options = _program(kind, root / folder, component, environment)
     key, load = cache.from_files(
         f"{kind} {folder}",
         [program, *options, *(cache.sum_of(workspace_root / v) for v in component.values)],
@@ -119,16 +115,18 @@ def render(
     return Rendered(component, kind, root, folder, key, load)
 
 
-def _program(kind: str, component: Component, environment: Environment) -> tuple[str, list[str]]:
+def _program(
+    kind: str, folder: Path, component: Component, environment: Environment
+) -> tuple[str, list[str]]:
+    """The program, and all besides files that its result depends on."""
     if kind == "kustomization":
         return f"kustomize {kustomize.version()}", []
-    if kind == "chart":
-        return f"helm {helm.version()}", [
-            component.name,
-            component.namespace or "",
-            environment.kube_version,
-        ]
-    return "manifests", []
+    return f"helm {helm.version()}", [
+        component.name,
+        component.namespace or "",
+        environment.kube_version,
+        *_files(folder, ""),  # Helm takes whatever lies in a chart
+    ]
 
 
 def _compute(
@@ -139,19 +137,14 @@ def _compute(
         graph = kustomize.walk(root, [folder])
         raise_all(graph.errors)
         return _inputs(root, graph, folder), kustomize.build(root, folder, graph=graph)
-    if kind == "chart":
-        values = [workspace_root / name for name in component.values]
-        data = helm.template(
-            root / folder,
-            component.name,
-            component.namespace or "default",
-            values=values,
-            kube_version=environment.kube_version,
-        )
-        return _files(root, folder), data
-    paths = [path for path in _files(root, folder) if path.endswith(_YAML)]
-    texts = [(root / path).read_text(encoding="utf-8").rstrip("\n") for path in paths]
-    return paths, "\n---\n".join(texts).encode() + b"\n"
+    data = helm.template(
+        root / folder,
+        component.name,
+        component.namespace or "default",
+        values=[workspace_root / name for name in component.values],
+        kube_version=environment.kube_version,
+    )
+    return _files(root, folder), data
 
 
 def _inputs(root: Path, graph: Graph, folder: str) -> Iterator[str]:

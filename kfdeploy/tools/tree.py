@@ -17,6 +17,9 @@ from kfdeploy.files import read_bytes, sha256
 Kind = Literal["file", "folder"]
 
 
+MANIFESTS = (".yaml", ".yml", ".json")
+
+
 class Tree(Protocol):
     """Files by POSIX path relative to the tree's root; the root itself is ``""``."""
 

@@ -11,13 +11,12 @@ from kfdeploy.files import read_bytes
 from kfdeploy.model.component import LOCAL, local_folder, origin
 from kfdeploy.model.kustomization import FILE_NAMES
 from kfdeploy.tools.graph import find_kustomization
-from kfdeploy.tools.tree import FolderTree, Tree
+from kfdeploy.tools.tree import MANIFESTS, FolderTree, Tree
 
 UPSTREAM = "upstream"
 LOCK = "upstream.lock"
 
 Kind = Literal["kustomization", "chart", "manifests"]
-_MANIFESTS = (".yaml", ".yml", ".json")
 
 
 class HasPath(Protocol):
@@ -54,10 +53,10 @@ def _has_manifests(tree: Tree, path: str, *, deep: bool) -> bool:
     """Whether YAML lies in the folder; a folder of kustomizations is none of manifests."""
     below = list(tree.walk(path))
     if deep:
-        return any(p.endswith(_MANIFESTS) for p in below)
+        return any(p.endswith(MANIFESTS) for p in below)
     if any(posixpath.basename(p) in FILE_NAMES for p in below):
         return False
-    return any(p.endswith(_MANIFESTS) and posixpath.dirname(p) == path for p in below)
+    return any(p.endswith(MANIFESTS) and posixpath.dirname(p) == path for p in below)
 
 
 def component_folder(root: Path, component: HasPath) -> str:
@@ -67,7 +66,7 @@ def component_folder(root: Path, component: HasPath) -> str:
     """
     local = local_folder(component.path)
     if (
-        component.kind in (None, "kustomization")
+        component.kind in (None, "kustomization", "manifests")
         and (root / UPSTREAM / local / "kustomization.yaml").is_file()
     ):
         return local

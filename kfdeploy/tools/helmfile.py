@@ -1,0 +1,70 @@
+"""Helmfile, for what only Helmfile can do."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from kfdeploy.errors import UserError
+from kfdeploy.tools.process import ProgramFailed, run
+
+OLDEST: Final = (1, 1)
+_TIMEOUT = 120.0
+
+
+@lru_cache(maxsize=1)
+def version() -> tuple[int, int, int]:
+    """Helmfile's version.
+
+    Raises:
+        UserError: not on PATH, or older than `OLDEST`.
+    """
+    # `helmfile version` would ask the internet for a newer one, and fail without it.
+    said = run(["helmfile", "--version"], timeout=60).stdout.decode()
+    match = re.search(r"(\d+)\.(\d+)\.(\d+)", said)
+    found = tuple(map(int, match.groups())) if match else (0, 0, 0)
+    if found < OLDEST:
+        raise UserError(
+            f"helmfile is {said.strip()}; {OLDEST[0]}.{OLDEST[1]} or later is needed",
+            hint="`kfdeploy doctor` says how to install a newer one",
+        )
+    return (found[0], found[1], found[2])
+
+
+def fill(file: Path, values: Mapping[str, Any], environment: str) -> str:
+    """What a ``.gotmpl`` file becomes, as YAML; its paths are relative to its folder.
+
+    Args:
+        values: Helmfile's ``.Values``.
+
+    Raises:
+        UserError: Helmfile is missing, or refuses the template; in its own words.
+    """
+    version()
+    with tempfile.TemporaryDirectory(prefix="kfdeploy-") as folder:
+        root = Path(folder)
+        out = root / "filled.yaml"
+        (root / "values.yaml").write_text(json.dumps(values), encoding="utf-8")
+        (root / "helmfile.yaml").write_text(
+            f"environments:\n  {json.dumps(environment)}:\n    values: [values.yaml]\n---\n"
+            "releases:\n- name: patch\n  chart: ./none\n  values:\n"
+            f"  - {json.dumps(str(file.resolve()))}\n",
+            encoding="utf-8",
+        )
+        try:
+            argv: list[str | Path] = ["helmfile", "-f", root / "helmfile.yaml", "-e", environment]
+            run(
+                [*argv, "write-values", "--output-file-template", out],
+                timeout=_TIMEOUT,
+                what=file.name,
+            )
+            return out.read_text(encoding="utf-8")
+        except ProgramFailed as error:
+            raise UserError(
+                f"{file.name}: Helmfile can't fill it: {error.stderr.strip()[-600:]}"
+            ) from error

@@ -1,0 +1,436 @@
+"""What tests share: the command as an operator runs it, two registries, and finished workspaces.
+
+Sites and registries are made once a run, pytest-xdist or not: they lie in a folder that the
+controlling process makes, under a file lock, and the registries are served by a process of their
+own that ends with the controlling one, however that ends.
+
+A test that changes a site copies it first (`Site.copy`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+DATA: Final = ROOT / "tests" / "data"
+VERSIONS: Final = ("26.03", "1.10.2")
+_SHARED: Final = "KFDEPLOY_TEST_SHARED"
+_START_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a run of kfdeploy left."""
+
+    arguments: tuple[str, ...]
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def json(self) -> Any:
+        """Its stdout, read as JSON."""
+        return json.loads(self.stdout)
+
+    def __str__(self) -> str:
+        said = f"{self.stdout}\n--- stderr\n{self.stderr}"
+        return f"kfdeploy {' '.join(self.arguments)} exited {self.code}:\n{said}"
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """Runs kfdeploy as a subprocess, away from the caller's sign-ins and proxies."""
+
+    command: tuple[str, ...]
+    env: Mapping[str, str]
+
+    def __call__(
+        self,
+        *arguments: str | Path,
+        cwd: Path | None = None,
+        env: Mapping[str, str | None] | None = None,
+        check: int | None = 0,
+        timeout: float = 600,
+    ) -> Done:
+        """Run ``kfdeploy ARGUMENTS``.
+
+        Args:
+            env: variables added; None takes one away.
+            check: the exit code that is expected; None takes any.
+        """
+        words = tuple(map(str, arguments))
+        started = time.monotonic()
+        done = subprocess.run(
+            [*self.command, *words],
+            cwd=cwd,
+            env=self.environment(env),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            check=False,
+            timeout=timeout,
+        )
+        took = time.monotonic() - started
+        result = Done(words, done.returncode, done.stdout, done.stderr, took)
+        if check is not None:
+            assert result.code == check, f"not {check}: {result}"
+            assert "Traceback (most recent call last)" not in result.stderr, str(result)
+        return result
+
+    def environment(self, changes: Mapping[str, str | None] | None = None) -> dict[str, str]:
+        """The variables that it runs with."""
+        merged: dict[str, str | None] = {**self.env, **(changes or {})}
+        return {name: value for name, value in merged.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The two registries' HOST:PORT, and the folders they keep their images in."""
+
+    public: str
+    private: str
+    public_folder: Path
+    private_folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A finished workspace.
+
+    Attributes:
+        root: its folder; not to be changed.
+        public: HOST:PORT that all sources are pulled from.
+        private: HOST:PORT of the private registry.
+        prefix: path below it.
+        version: the upstream's.
+        refs: what `scan` lists.
+        substitutes: references named by digest, and what stands in for each.
+        steps: command to what it said when the site was made.
+    """
+
+    root: Path
+    public: str
+    private: str
+    prefix: str
+    version: str
+    refs: tuple[str, ...]
+    substitutes: Mapping[str, str]
+    steps: Mapping[str, Done]
+
+    @property
+    def set(self) -> Path:
+        """Its release set."""
+        return self.root / "releases" / "default"
+
+    def copy(self, target: Path) -> Path:
+        """The workspace again, to be changed; its paths to upstream still hold."""
+        shutil.copytree(self.root, target, symlinks=True)
+        return target
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        return
+    folder = Path(tempfile.mkdtemp(prefix="kfdeploy-tests-"))
+    os.environ[_SHARED] = str(folder)
+    alive = (folder / "alive").open("w")
+    fcntl.flock(alive, fcntl.LOCK_EX)
+    config.stash[_ALIVE] = alive
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    alive = config.stash.get(_ALIVE, None)
+    if alive is None:
+        return
+    folder = Path(os.environ.pop(_SHARED))
+    alive.close()
+    until = time.monotonic() + 15
+    while (folder / "registries.json").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+_ALIVE: Final = pytest.StashKey[Any]()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """A folder that all processes of this run share; it is gone afterwards."""
+    return Path(os.environ[_SHARED])
+
+
+@pytest.fixture(scope="session")
+def upstreams() -> Path:
+    """The folder with the real Kubeflow releases, ``kubeflow-VERSION``, and their ``remotes``."""
+    named = os.environ.get("KFDEPLOY_UPSTREAMS")
+    folder = Path(named) if named else ROOT.parent / "shared" / "upstream"
+    if not folder.is_dir():
+        pytest.skip(
+            "the real Kubeflow releases are not there: put them into ../shared/upstream, or name"
+            " their folder in KFDEPLOY_UPSTREAMS"
+        )
+    return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def kfdeploy(shared: Path) -> Runner:
+    """Runs ``kfdeploy`` as an operator does."""
+    script = Path(sys.executable).with_name("kfdeploy")
+    command = (str(script),) if script.exists() else (sys.executable, "-m", "kfdeploy.cli")
+    direct = ",".join(filter(None, (os.environ.get("NO_PROXY"), "127.0.0.1,localhost")))
+    env = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
+        "DOCKER_CONFIG": str(shared / "no-docker-config"),
+        "NO_PROXY": direct,
+        "no_proxy": direct,
+    }
+    return Runner(command, env)
+
+
+@pytest.fixture(scope="session")
+def registries(shared: Path) -> Served:
+    """A public and a private registry on loopback, both real ones."""
+    file = shared / "registries.json"
+    with _only_one(shared / "registries"):
+        if not file.exists():
+            _start_registries(shared, file)
+    content = json.loads(file.read_text())
+    if "error" in content:
+        pytest.skip(f"no registry: {content['error']}")
+    return Served(
+        content["public"], content["private"], shared / "public-data", shared / "private-data"
+    )
+
+
+@pytest.fixture(scope="session")
+def small_site(shared: Path, kfdeploy: Runner, registries: Served) -> Site:
+    """The project's small upstream, from `init` to `render`."""
+    need_programs("kustomize", "skopeo")
+    return _made_once(
+        shared / "small",
+        lambda folder: make_site(
+            kfdeploy,
+            registries,
+            folder,
+            upstream=DATA / "upstream",
+            remotes=DATA / "remotes",
+            version="1.0.0",
+            prefix="small",
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def real_site(
+    shared: Path, kfdeploy: Runner, registries: Served, upstreams: Path
+) -> Callable[[str], Site]:
+    """A real Kubeflow release, from `init` to `render`: ``real_site("26.03")``."""
+    need_programs("kustomize", "skopeo")
+
+    def made(version: str) -> Site:
+        upstream = upstreams / f"kubeflow-{version}"
+        if not upstream.is_dir():
+            pytest.skip(f"{upstream.name} is not in the folder of real releases")
+        return _made_once(
+            shared / f"real-{version}",
+            lambda folder: make_site(
+                kfdeploy,
+                registries,
+                folder,
+                upstream=upstream,
+                remotes=upstreams / "remotes",
+                version=version,
+                prefix=f"kf-{version}",
+            ),
+        )
+
+    return made
+
+
+def need_programs(*names: str) -> None:
+    """Skip the test where a program is missing."""
+    missing = [name for name in names if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"not on PATH: {', '.join(missing)}; `make setup` installs them")
+
+
+def make_site(
+    kfdeploy: Runner,
+    registries: Served,
+    folder: Path,
+    *,
+    upstream: Path,
+    remotes: Path,
+    version: str,
+    prefix: str,
+) -> Site:
+    """A workspace in ``folder`` with all steps done, its images made up as it asks for them."""
+    from tests.support.standins import fill
+
+    steps: dict[str, Done] = {}
+
+    def step(name: str, *arguments: str | Path) -> Done:
+        steps[name] = kfdeploy(name, *arguments, cwd=folder if name != "init" else None)
+        return steps[name]
+
+    step(
+        "init",
+        *(folder, "--upstream", upstream, "--ref", version, "--remotes", remotes),
+        *("--registry", f"{registries.private}/{prefix}"),
+    )
+    # Absolute, so that a copy elsewhere finds it too.
+    places = {f"https://{path.name}/": str(path) for path in sorted(remotes.iterdir())}
+    folders = {prefix: place for prefix, place in places.items() if Path(place).is_dir()}
+    edit_workspace(
+        folder,
+        {
+            "upstream": {"source": str(upstream), "ref": version, "remotes": folders},
+            "registries.sources": {"*": registries.public},
+        },
+    )
+    step("vendor")
+    refs = tuple(step("scan", "--format", "refs").stdout.split())
+    substitutes = {ref: standin_of(ref) for ref in fill(registries.public, refs)}
+    fill(registries.public, substitutes.values())
+    edit_workspace(folder, {"images.substitutes": substitutes})
+    for name in ("lock", "mirror", "patch", "render"):
+        step(name)
+    return Site(
+        folder, registries.public, registries.private, prefix, version, refs, substitutes, steps
+    )
+
+
+def standin_of(ref: str) -> str:
+    """The tag that takes a pinned reference's place: nobody can make content for a digest."""
+    from demo.run import standin_of
+
+    return standin_of(ref)
+
+
+def edit_workspace(folder: Path, changes: Mapping[str, Any]) -> None:
+    """Set keys of ``kfdeploy.yaml`` as a person would, comments kept; None takes one out."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    file = folder / "kfdeploy.yaml"
+    settings = yaml.load(file)
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        section = settings
+        for name in parents:
+            if section.get(name) is None:
+                section[name] = {}
+            section = section[name]
+        if value is None:
+            section.pop(last, None)
+        else:
+            section[last] = value
+    with file.open("w", encoding="utf-8") as opened:
+        yaml.dump(settings, opened)
+
+
+def tree(folder: Path, *, without: Sequence[str] = (".kfdeploy",)) -> dict[str, bytes]:
+    """Every file below a folder: relative path to its bytes; a link's target with ``->``."""
+    out: dict[str, bytes] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if name.partition("/")[0] in without:
+            continue
+        if path.is_symlink():
+            out[name] = f"-> {path.readlink()}".encode()
+        elif path.is_file():
+            out[name] = path.read_bytes()
+    return out
+
+
+# -- made once ------------------------------------------------------------------------------------
+
+
+def _made_once(folder: Path, make: Callable[[Path], Site]) -> Site:
+    """What ``make`` made, by whichever process came first; a failure fails each test that asks."""
+    record = folder.with_name(f"{folder.name}.json")
+    with _only_one(folder):
+        if not record.exists():
+            content: dict[str, Any]
+            try:
+                content = asdict(make(folder))
+            except AssertionError as error:
+                content = {"error": str(error)}
+            record.write_text(json.dumps(content, default=str))
+    content = json.loads(record.read_text())
+    if "error" in content:
+        pytest.fail(f"the site {folder.name} could not be made: {content['error']}", pytrace=False)
+    content["root"] = Path(content["root"])
+    content["refs"] = tuple(content["refs"])
+    content["steps"] = {
+        name: Done(**{**step, "arguments": tuple(step["arguments"])})
+        for name, step in content["steps"].items()
+    }
+    return Site(**content)
+
+
+@contextlib.contextmanager
+def _only_one(name: Path) -> Iterator[None]:
+    with name.with_name(f"{name.name}.mutex").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _start_registries(shared: Path, file: Path) -> None:
+    log = (shared / "registries.log").open("wb")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.conftest", str(shared)],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    until = time.monotonic() + _START_SECONDS
+    while not file.exists():
+        if server.poll() is not None or time.monotonic() > until:
+            words = (shared / "registries.log").read_text(errors="replace")
+            pytest.fail(f"the registries did not start:\n{words}", pytrace=False)
+        time.sleep(0.02)
+
+
+def _serve(shared: Path) -> None:
+    """Serve two registries until the controlling process lets go of its lock, or dies."""
+    from tests.support.registries import NoRegistry, serve_registry
+
+    file, fresh = shared / "registries.json", shared / "registries.new"
+    with contextlib.ExitStack() as stack:
+        content = {}
+        try:
+            for name in ("public", "private"):
+                served = stack.enter_context(serve_registry(shared / f"{name}-data"))
+                content[name] = served.host
+        except NoRegistry as error:
+            content = {"error": str(error)}
+        fresh.write_text(json.dumps(content))
+        fresh.replace(file)
+        with (shared / "alive").open() as alive:
+            fcntl.flock(alive, fcntl.LOCK_SH)
+    file.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    _serve(Path(sys.argv[1]))
