@@ -85,6 +85,105 @@ def test_no_kustomization_at_a_root(tmp_path: Path) -> None:
     assert messages(tmp_path) == ["no kustomization at a"]
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("resources:\n- ../b\n", "a/kustomization.yaml:2: resources[0]: no kustomization at b"),
+        (
+            "resources:\n- x.yaml\n",
+            "a/kustomization.yaml:2: resources[0]: no file or folder at a/x.yaml",
+        ),
+        (
+            "components:\n- ../f.yaml\n",
+            "a/kustomization.yaml:2: components[0]: no folder at f.yaml",
+        ),
+        ("patches:\n- path: ../b\n", "a/kustomization.yaml:2: patches[0].path: no file at b"),
+        (
+            "resources:\n- ../../x\n",
+            "a/kustomization.yaml:2: resources[0]: ../../x leads out of the upstream",
+        ),
+        (
+            "resources:\n- /etc/passwd\n",
+            "a/kustomization.yaml:2: resources[0]: an absolute path: /etc/passwd",
+        ),
+        ("resources:\n- ''\n", "a/kustomization.yaml:2: resources[0]: an empty path"),
+        (
+            "resources:\n- a: [\n",
+            "a/kustomization.yaml:2: broken YAML: did not find expected node content",
+        ),
+        (
+            "resources:\n- ../two\n",
+            (
+                "a/kustomization.yaml:2: resources[0]: several kustomizations at two:"
+                " kustomization.yaml, Kustomization"
+            ),
+        ),
+    ],
+)
+def test_what_is_wrong_is_named_with_file_line_and_field(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    tree(
+        tmp_path,
+        {
+            "a/kustomization.yaml": text,
+            "b/x.txt": "",
+            "f.yaml": "",
+            "two/kustomization.yaml": "",
+            "two/Kustomization": "",
+        },
+    )
+    assert messages(tmp_path) == [message]
+
+
+def test_all_mistakes_are_found_at_once(tmp_path: Path) -> None:
+    tree(tmp_path, {"a/kustomization.yaml": "resources:\n- x\n- y\npatches:\n- path: z\n"})
+    assert len(messages(tmp_path)) == 3
+
+
+def test_a_cycle_names_its_chain(tmp_path: Path) -> None:
+    tree(
+        tmp_path,
+        {
+            "a/kustomization.yaml": "resources:\n- ../b\n",
+            "b/kustomization.yaml": "resources:\n- ../c\n",
+            "c/kustomization.yaml": "resources:\n- ../b\n",
+        },
+    )
+    assert messages(tmp_path) == ["c/kustomization.yaml:2: resources[0]: a cycle: b -> c -> b"]
+
+
+def test_a_base_above_is_a_cycle_for_kustomize(tmp_path: Path) -> None:
+    tree(
+        tmp_path,
+        {"a/b/kustomization.yaml": "resources: [..]\n", "a/kustomization.yaml": "resources: []\n"},
+    )
+    assert messages(tmp_path, "a/b") == [
+        "a/b/kustomization.yaml:1: resources[0]: a cycle: a/b -> a"
+    ]
+
+
+def test_a_link_out_of_the_tree_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("resources: []\n")
+    root = tree(tmp_path / "u", {"a/x": ""})
+    (root / "a" / "kustomization.yaml").symlink_to(tmp_path / "secret")
+    assert messages(root) == ["a/kustomization.yaml: a link that leads out of u"]
+
+
+def test_a_missing_chart_is_an_error(tmp_path: Path) -> None:
+    text = "helmCharts:\n- name: web\n  version: 1.0.0\n  repo: https://h.example\n"
+    tree(tmp_path, {"a/kustomization.yaml": text})
+    assert messages(tmp_path) == [
+        "a/kustomization.yaml:2: helmCharts[0]: no chart at a/charts/web-1.0.0/web"
+    ]
+
+
+@pytest.mark.parametrize("name", ["kubeflow-26.03", "kubeflow-1.10.2"])
+def test_a_whole_release_is_walked(name: str) -> None:
+    graph = walk(real(name), ["example"])
+    assert graph.errors == ()
+    assert len(graph.nodes) > 100
+
 
 def test_the_example_names_its_components() -> None:
     names = [c.name for c in read_example(real("kubeflow-26.03")).components]
