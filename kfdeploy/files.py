@@ -6,9 +6,12 @@ import contextlib
 import hashlib
 import os
 import shutil
+import signal
 import tempfile
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 
 from kfdeploy.errors import UserError
 
@@ -68,6 +71,91 @@ def write_text(path: Path, text: str) -> bool:
     return write_bytes(path, text.encode("utf-8"))
 
 
+def write_all(root: Path, content: Mapping[str, str], *, remove: Iterable[str] = ()) -> None:
+    """Write files that belong together: all of them or none, then remove others.
+
+    A disk that is full or a folder that can't be written shows before the first file is replaced.
+
+    Args:
+        content: path below ``root`` to text; files that have it already are left untouched.
+        remove: paths below ``root``; a folder that is empty then goes too.
+
+    Raises:
+        UserError: nothing was changed, unless a folder refuses a file that it took a moment ago.
+    """
+    staged: dict[Path, Path] = {}
+    made: list[Path] = []
+    path = root
+    with uninterrupted():
+        try:
+            for name, text in sorted(content.items()):
+                path, data = root / name, text.encode("utf-8")
+                if path.is_file() and path.read_bytes() == data:
+                    continue
+                made += _make_folders(path.parent)
+                descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+                staged[path] = Path(temporary)
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                staged[path].chmod(0o644)
+            for path in list(staged):
+                staged[path].replace(path)
+                del staged[path]
+            made.clear()
+            for name in sorted(remove):
+                path = root / name
+                path.unlink(missing_ok=True)
+                if path.parent != root and not any(path.parent.iterdir()):
+                    path.parent.rmdir()
+        except OSError as error:
+            raise UserError(f"{path}: can't be written: {_reason(error)}") from error
+        finally:
+            for temporary_path in staged.values():
+                temporary_path.unlink(missing_ok=True)
+            for folder in reversed(made):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+
+
+def _make_folders(folder: Path) -> list[Path]:
+    """Make a folder and those above it; returns the ones that were not there."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        new.mkdir()
+    return missing[::-1]
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """^C waits until the block has ended, so that what is begun is whole; for short blocks."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waiting: list[tuple[int, FrameType | None]] = []
+    before = {number: signal.getsignal(number) for number in STOPS}
+    held = [number for number, handler in before.items() if callable(handler)]
+    for number in held:
+        signal.signal(number, lambda number, frame: waiting.append((number, frame)))
+    try:
+        yield
+    finally:
+        for number in held:
+            signal.signal(number, before[number])
+    for number, frame in waiting[:1]:
+        handler = before[signal.Signals(number)]
+        assert callable(handler)
+        handler(number, frame)
+
+
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What asks a program to end, in time to tidy up."""
+
+
 def replace_tree(target: Path, content: Mapping[str, bytes]) -> None:
     """Make ``target`` a folder with exactly this content, by one rename.
 
@@ -77,7 +165,7 @@ def replace_tree(target: Path, content: Mapping[str, bytes]) -> None:
     Raises:
         UserError: nothing was changed: the old folder is still there.
     """
-    with staged_tree(target) as folder:
+    with uninterrupted(), staged_tree(target) as folder:
         for name in sorted(content):
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)

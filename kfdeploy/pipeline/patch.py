@@ -8,17 +8,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path as FilePath
-from typing import Any
 
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.files import read_text
-from kfdeploy.model import patchfile, workload
+from kfdeploy.model import patchfile, workload, workspace_helmfile
 from kfdeploy.model.inventory import Found, Inventory
 from kfdeploy.model.objects import Object, ObjectKey, Path, json_pointer, lookup
 from kfdeploy.model.patchfile import operation, scalar, target_yaml
+from kfdeploy.model.patchtext import (
+    append,
+    counted,
+    file_names,
+    filled,
+    go_string,
+    hooks,
+    item_names,
+    look_up,
+    merge,
+    path_order,
+    replacements,
+    shown,
+)
 from kfdeploy.model.workspace import Workspace
+from kfdeploy.model.workspace_helmfile import WorkspaceRelease
 from kfdeploy.tools.rendering import Rendered
 
 SHARED = "_kfdeploy"
@@ -31,7 +45,6 @@ _NAMESPACED = workload.WORKLOADS | {
     *("ResourceQuota", "HorizontalPodAutoscaler", "Lease", "Endpoints", "EndpointSlice"),
 }
 """Kubernetes' own kinds that live in a namespace (kubectl api-resources, 1.36)."""
-_HOOK = "helm.sh/hook"
 _KEEP = "helm.sh/resource-policy"
 _CHECKSUM = "checksum.kfdeploy.io"
 
@@ -164,7 +177,7 @@ class _Maker:
     def files(self, own: Sequence[str]) -> Iterator[tuple[str, str]]:
         """File name and body, objects in their order."""
         objects = [item for item in self.rendered.objects if not item.is_crd]
-        self.names = _names([item.key for item in objects])
+        self.names = file_names([item.key for item in objects])
         additions = dict(self._additions(objects))
         for item in objects:
             yield from self._images(item)
@@ -173,8 +186,8 @@ class _Maker:
             yield from self._pull(item)
             if item.key.kind in _KEPT:
                 yield self._named(item.key, "keep"), self._keep(item)
-            if hooks := _hooks(item):
-                yield self._named(item.key, "hook"), self._unhook(item, hooks)
+            if names := hooks(item):
+                yield self._named(item.key, "hook"), self._unhook(item, names)
             if not item.key.namespace and item.key.kind in _NAMESPACED:
                 yield self._named(item.key, "namespace"), self._place(item)
         self._own_config(objects, own)
@@ -195,12 +208,12 @@ class _Maker:
             return
         name = self._named(item.key, "images")
         refs = {ref for found in by_path.values() for ref, _ in found}
-        body = f"# {_shown(item.key)}: {_count(len(refs), 'image')} from the private registry\n"
+        body = f"# {shown(item.key)}: {counted(len(refs), 'image')} from the private registry\n"
         body += target_yaml(item.key) + "patch:\n"
         seen: set[Path] = set()
-        for path in sorted(by_path, key=_path_order):
+        for path in sorted(by_path, key=path_order):
             value = lookup(item.body, path)
-            for guard, expected in _guards(item.body, path):
+            for guard, expected in item_names(item.body, path):
                 if guard not in seen:
                     seen.add(guard)
                     body += operation("test", guard, scalar(expected))
@@ -208,7 +221,7 @@ class _Maker:
                 body += self._text(item, path, by_path[path], name)
             else:
                 body += operation("test", path, scalar(value))
-                body += operation("replace", path, _filled(value, by_path[path]))
+                body += operation("replace", path, filled(value, by_path[path]))
         if item.key.kind in ("ConfigMap", "Secret"):
             self.changed_config.setdefault(item.key, []).append(name)
         yield name, body
@@ -231,8 +244,8 @@ class _Maker:
             f'    "field" (list {keys})',
             '    "mentions" (list',
         ]
-        for old, new in _replacements(found):
-            lines.append(f"      (list {_go(old)} {new})")
+        for old, new in replacements(found):
+            lines.append(f"      (list {go_string(old)} {new})")
         lines.append("    )) }}")
         return operation("replace", path, "\n".join(lines))
 
@@ -258,7 +271,7 @@ class _Maker:
 
     def _addition(self, item: Object, wanted: Sequence[tuple[str, str, str, str]]) -> str:
         what = ", ".join(sorted({name for _, name, _, _ in wanted}))
-        body = f"# {_shown(item.key)}: sets {what}\n{target_yaml(item.key)}patch:\n"
+        body = f"# {shown(item.key)}: sets {what}\n{target_yaml(item.key)}patch:\n"
         for path, container in workload.containers(item.body):
             if "initContainers" in path:
                 continue
@@ -268,8 +281,8 @@ class _Maker:
             body += operation("test", (*path, "name"), scalar(str(container.get("name"))))
             flags = [row for row in rows if row[1].startswith("-")]
             variables = [row for row in rows if not row[1].startswith("-")]
-            body += _append(
-                container, path, "args", [f'"{n}={_look_up(r, p)}"' for _, n, r, p in flags]
+            body += append(
+                container, path, "args", [f'"{n}={look_up(r, p)}"' for _, n, r, p in flags]
             )
             there = {v.get("name"): i for i, v in enumerate(container.get("env") or ())}
             fresh = [row for row in variables if row[1] not in there]
@@ -277,12 +290,12 @@ class _Maker:
                 if name in there:
                     value: Path = (*path, "env", there[name])
                     body += operation("test", (*value, "name"), name)
-                    body += operation("replace", (*value, "value"), f'"{_look_up(ref, part)}"')
-            body += _append(
+                    body += operation("replace", (*value, "value"), f'"{look_up(ref, part)}"')
+            body += append(
                 container,
                 path,
                 "env",
-                [f'{{name: {n}, value: "{_look_up(r, p)}"}}' for _, n, r, p in fresh],
+                [f'{{name: {n}, value: "{look_up(r, p)}"}}' for _, n, r, p in fresh],
             )
         return body
 
@@ -296,7 +309,7 @@ class _Maker:
         found = list(workload.containers(item.body))
         if path is None or not found or not (policy or secrets):
             return
-        body = f"# {_shown(item.key)}: how its images are pulled\n{target_yaml(item.key)}patch:\n"
+        body = f"# {shown(item.key)}: how its images are pulled\n{target_yaml(item.key)}patch:\n"
         for place, container in found:
             body += operation("test", (*place, "name"), scalar(str(container.get("name"))))
         if secrets:
@@ -320,19 +333,19 @@ class _Maker:
 
     def _keep(self, item: Object) -> str:
         why = "its objects and data" if item.key.kind == "Namespace" else "its data"
-        head = f"# {_shown(item.key)}: stays, with {why}, when its release goes\n"
-        return head + _merge(item.key, (), {_KEEP: "keep"})
+        head = f"# {shown(item.key)}: stays, with {why}, when its release goes\n"
+        return head + merge(item.key, (), {_KEEP: "keep"})
 
     def _unhook(self, item: Object, hooks: Sequence[str]) -> str:
         body = (
-            f"# {_shown(item.key)}: an ordered object of its release, no longer a hook of Helm's\n"
+            f"# {shown(item.key)}: an ordered object of its release, no longer a hook of Helm's\n"
         )
         body += target_yaml(item.key) + "patch:\n"
         annotations: Path = ("metadata", "annotations")
         return body + "".join(operation("remove", (*annotations, name)) for name in hooks)
 
     def _place(self, item: Object) -> str:
-        body = f"# {_shown(item.key)}: names no namespace; kubectl would put it into default\n"
+        body = f"# {shown(item.key)}: names no namespace; kubectl would put it into default\n"
         body += target_yaml(item.key) + "patch:\n"
         return body + operation("add", ("metadata", "namespace"), "default")
 
@@ -357,124 +370,14 @@ class _Maker:
                 sums[label] = f"{{{{ print {parts} | sha256sum }}}}"
         if sums:
             configs = ", ".join(label.partition("/")[2] for label in sums)
-            head = f"# {_shown(item.key)}: its pods roll when {configs} changes\n"
-            yield self._named(item.key, "roll"), head + _merge(item.key, path, sums)
-
-
-def _hooks(item: Object) -> list[str]:
-    annotations = (item.body.get("metadata") or {}).get("annotations") or {}
-    return sorted(name for name in annotations if name.startswith(_HOOK))
+            head = f"# {shown(item.key)}: its pods roll when {configs} changes\n"
+            yield self._named(item.key, "roll"), head + merge(item.key, path, sums)
 
 
 def _content(name: str) -> str:
     if name.endswith(".gotmpl"):
         return f"tpl (readFile {json.dumps(name)}) ."
     return f"readFile {json.dumps(name)}"
-
-
-def _merge(key: ObjectKey, path: Path, annotations: Mapping[str, str]) -> str:
-    """A strategic merge patch that sets annotations at ``path``."""
-    lines = [f"apiVersion: {key.api_version}", f"kind: {key.kind}", "metadata:"]
-    lines.append(f"  name: {scalar(key.name)}")
-    if key.namespace:
-        lines.append(f"  namespace: {scalar(key.namespace)}")
-    indent = "  "
-    for depth, step in enumerate(path):
-        lines.append(f"{'  ' * depth}{step}:")
-        indent = "  " * (depth + 2)
-    if path:
-        lines.append(f"{'  ' * len(path)}metadata:")
-    lines.append(f"{indent}annotations:")
-    lines += [f"{indent}  {name}: {value}" for name, value in annotations.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _names(keys: Sequence[ObjectKey]) -> dict[ObjectKey, str]:
-    """A file name for each object: KIND-NAME, with the namespace or group where needed."""
-
-    def plain(key: ObjectKey) -> str:
-        return f"{key.kind.lower()}-{patchfile.unhashed(key)}".replace(":", "-")
-
-    count: dict[str, int] = {}
-    for key in keys:
-        count[plain(key)] = count.get(plain(key), 0) + 1
-    return {
-        key: plain(key) if count[plain(key)] == 1 else f"{plain(key)}.{key.namespace or key.group}"
-        for key in keys
-    }
-
-
-def _guards(body: Any, path: Path) -> Iterator[tuple[Path, str]]:
-    """Names of the list items on the way: an index that moved is found by them."""
-    for depth in range(1, len(path)):
-        if isinstance(path[depth - 1], int):
-            item = lookup(body, path[:depth])
-            name = item.get("name") if isinstance(item, dict) else None
-            if isinstance(name, str):
-                yield (*path[:depth], "name"), name
-
-
-def _filled(value: str, found: Sequence[tuple[str, Found]]) -> str:
-    """A short string with its references looked up; the rest of it as it is."""
-    out = value
-    for old, new in _replacements(found):
-        out = out.replace(old, "{{ " + new + " }}")
-    inner = json.dumps(out, ensure_ascii=False)
-    for _, new in _replacements(found):
-        inner = inner.replace(json.dumps(new)[1:-1], new)
-    return inner
-
-
-def _replacements(found: Sequence[tuple[str, Found]]) -> list[tuple[str, str]]:
-    """Old text and the Go expression of the new one, by the old text, each once."""
-    out: dict[str, str] = {}
-    tags: dict[str, set[str]] = {}
-    for ref, place in found:
-        for piece in place.pieces:
-            if piece.role == "tag":
-                tags.setdefault(piece.old, set()).add(ref)
-    for ref, place in found:
-        for piece in place.pieces:
-            part = {"reference": "ref", "hub": "parent", "name": "repository"}.get(piece.role)
-            if part is None:
-                part = "tag" if len(tags[piece.old]) == 1 else "plainTag"
-            new = f"(index .Values.images {json.dumps(ref)}).{part}"
-            if piece.old != piece.text:
-                before = piece.old[: piece.offset]
-                after = piece.old[piece.offset + len(piece.text) :]
-                new = f"(printf {_go(before + '%s' + after)} {new})"
-            out[piece.old] = new
-    return sorted(out.items())
-
-
-def _look_up(ref: str, part: str) -> str:
-    return f"{{{{ (index .Values.images {json.dumps(ref)}).{part} }}}}"
-
-
-def _go(text: str) -> str:
-    """A Go string literal: raw where the text has quotes."""
-    return f"`{text}`" if '"' in text and "`" not in text else json.dumps(text, ensure_ascii=False)
-
-
-def _append(container: Mapping[str, Any], path: Path, name: str, items: Sequence[str]) -> str:
-    if not items:
-        return ""
-    if container.get(name):
-        return "".join(operation("add", (*path, name, "-"), item) for item in items)
-    return operation("add", (*path, name), "[" + ", ".join(items) + "]")
-
-
-def _path_order(path: Path) -> tuple[tuple[int, int, str], ...]:
-    return tuple((0, s, "") if isinstance(s, int) else (1, 0, s) for s in path)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _shown(key: ObjectKey) -> str:
-    """An object for people, without the hash of a content that moves with every release."""
-    return str(replace(key, name=patchfile.unhashed(key)))
 
 
 def _seems_to_name(text: str, key: ObjectKey) -> bool:
@@ -498,45 +401,31 @@ def _helmfile(
     out: Mapping[str, str],
     people: Mapping[str, Iterable[str]],
 ) -> str:
-    lines = [
-        "# One release a component, with its patches. The release set (`kfdeploy render`) is what",
-        "# `kfdeploy apply` installs; this file is for `helmfile template`, and for reading.",
-        "environments:",
-    ]
-    for name in workspace.environments:
-        lines += [f"  {name}:", "    values:", f"    - patches/{SHARED}/values.yaml.gotmpl"]
-    lines += ["---", "releases:"]
+    releases = []
     for item in rendered:
         component = item.component
-        lines += [f"- name: {component.name}", f"  chart: upstream/{item.folder}"]
-        if item.kind == "chart":
-            lines.append(f"  namespace: {component.namespace or 'default'}")
-            if component.values:
-                lines += ["  values:", *(f"  - {name}" for name in component.values)]
-        for title, form in (
-            ("jsonPatches", "json"),
-            ("strategicMergePatches", "merge"),
-            ("transformers", "transformer"),
-        ):
-            files = list(_patches(item.component.name, form, out, people, item))
-            if files:
-                lines += [f"  {title}:", *(f"  - {name}" for name in files)]
-    return "\n".join(lines) + "\n"
+        is_chart = item.kind == "chart"
+        patches: dict[patchfile.Form, list[str]] = {}
+        for name, text in _patches(component.name, out, people[component.name], item):
+            patches.setdefault(patchfile.form_of(text), []).append(name)
+        releases.append(
+            WorkspaceRelease(
+                name=component.name,
+                chart=f"upstream/{item.folder}",
+                namespace=(component.namespace or "default") if is_chart else "",
+                values=component.values if is_chart else (),
+                patches=patches,
+            )
+        )
+    values = f"patches/{SHARED}/values.yaml.gotmpl"
+    return workspace_helmfile.text(workspace.environments, values, releases)
 
 
 def _patches(
-    component: str,
-    form: str,
-    out: Mapping[str, str],
-    people: Mapping[str, Iterable[str]],
-    item: Rendered,
-) -> Iterator[str]:
-    """Generated files first, then people's, each by name."""
+    component: str, out: Mapping[str, str], own: Iterable[str], item: Rendered
+) -> Iterator[tuple[str, str]]:
+    """Name and text: generated files first, then people's, each by name."""
     folder = f"patches/{component}/"
-    for name, text in sorted(out.items()):
-        if name.startswith(folder) and patchfile.form_of(text) == form:
-            yield name
-    for name in people[component]:
-        text = read_text(item.root.parent / folder / name)
-        if patchfile.form_of(text) == form:
-            yield folder + name
+    yield from ((name, text) for name, text in sorted(out.items()) if name.startswith(folder))
+    for name in own:
+        yield folder + name, read_text(item.root.parent / folder / name)

@@ -1,1 +1,0 @@
-"""What a site adds: each feature turns its settings into patches and new objects."""

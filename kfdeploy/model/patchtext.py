@@ -1,0 +1,124 @@
+"""The pieces that generated patches are written from: names, guards, look-ups."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from kfdeploy.model.inventory import Found
+from kfdeploy.model.objects import Object, ObjectKey, Path, lookup
+from kfdeploy.model.patchfile import operation, scalar, unhashed
+
+HOOK = "helm.sh/hook"
+
+
+def shown(key: ObjectKey) -> str:
+    """An object for people, without the hash of a content that moves with every release."""
+    return str(replace(key, name=unhashed(key)))
+
+
+def file_names(keys: Sequence[ObjectKey]) -> dict[ObjectKey, str]:
+    """A file name for each object: KIND-NAME, with the namespace or group where needed."""
+
+    def plain(key: ObjectKey) -> str:
+        return f"{key.kind.lower()}-{unhashed(key)}".replace(":", "-")
+
+    count: dict[str, int] = {}
+    for key in keys:
+        count[plain(key)] = count.get(plain(key), 0) + 1
+    return {
+        key: plain(key) if count[plain(key)] == 1 else f"{plain(key)}.{key.namespace or key.group}"
+        for key in keys
+    }
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def path_order(path: Path) -> tuple[tuple[int, int, str], ...]:
+    return tuple((0, s, "") if isinstance(s, int) else (1, 0, s) for s in path)
+
+
+def hooks(item: Object) -> list[str]:
+    annotations = (item.body.get("metadata") or {}).get("annotations") or {}
+    return sorted(name for name in annotations if name.startswith(HOOK))
+
+
+def item_names(body: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    """Names of the list items on the way: an index that moved is found by them."""
+    for depth in range(1, len(path)):
+        if isinstance(path[depth - 1], int):
+            item = lookup(body, path[:depth])
+            name = item.get("name") if isinstance(item, dict) else None
+            if isinstance(name, str):
+                yield (*path[:depth], "name"), name
+
+
+def merge(key: ObjectKey, path: Path, annotations: Mapping[str, str]) -> str:
+    """A strategic merge patch that sets annotations at ``path``."""
+    lines = [f"apiVersion: {key.api_version}", f"kind: {key.kind}", "metadata:"]
+    lines.append(f"  name: {scalar(key.name)}")
+    if key.namespace:
+        lines.append(f"  namespace: {scalar(key.namespace)}")
+    indent = "  "
+    for depth, step in enumerate(path):
+        lines.append(f"{'  ' * depth}{step}:")
+        indent = "  " * (depth + 2)
+    if path:
+        lines.append(f"{'  ' * len(path)}metadata:")
+    lines.append(f"{indent}annotations:")
+    lines += [f"{indent}  {name}: {value}" for name, value in annotations.items()]
+    return "\n".join(lines) + "\n"
+
+
+def append(container: Mapping[str, Any], path: Path, name: str, items: Sequence[str]) -> str:
+    if not items:
+        return ""
+    if container.get(name):
+        return "".join(operation("add", (*path, name, "-"), item) for item in items)
+    return operation("add", (*path, name), "[" + ", ".join(items) + "]")
+
+
+def filled(value: str, found: Sequence[tuple[str, Found]]) -> str:
+    """A short string with its references looked up; the rest of it as it is."""
+    out = value
+    for old, new in replacements(found):
+        out = out.replace(old, "{{ " + new + " }}")
+    inner = json.dumps(out, ensure_ascii=False)
+    for _, new in replacements(found):
+        inner = inner.replace(json.dumps(new)[1:-1], new)
+    return inner
+
+
+def replacements(found: Sequence[tuple[str, Found]]) -> list[tuple[str, str]]:
+    """Old text and the Go expression of the new one, by the old text, each once."""
+    out: dict[str, str] = {}
+    tags: dict[str, set[str]] = {}
+    for ref, place in found:
+        for piece in place.pieces:
+            if piece.role == "tag":
+                tags.setdefault(piece.old, set()).add(ref)
+    for ref, place in found:
+        for piece in place.pieces:
+            part = {"reference": "ref", "hub": "parent", "name": "repository"}.get(piece.role)
+            if part is None:
+                part = "tag" if len(tags[piece.old]) == 1 else "plainTag"
+            new = f"(index .Values.images {json.dumps(ref)}).{part}"
+            if piece.old != piece.text:
+                before = piece.old[: piece.offset]
+                after = piece.old[piece.offset + len(piece.text) :]
+                new = f"(printf {go_string(before + '%s' + after)} {new})"
+            out[piece.old] = new
+    return sorted(out.items())
+
+
+def look_up(ref: str, part: str) -> str:
+    return f"{{{{ (index .Values.images {json.dumps(ref)}).{part} }}}}"
+
+
+def go_string(text: str) -> str:
+    """A Go string literal: raw where the text has quotes."""
+    return f"`{text}`" if '"' in text and "`" not in text else json.dumps(text, ensure_ascii=False)

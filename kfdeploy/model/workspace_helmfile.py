@@ -1,0 +1,58 @@
+"""`helmfile.yaml.gotmpl`: a workspace's components as Helmfile's releases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kfdeploy.model.patchfile import Form
+
+_FIELDS: tuple[tuple[str, Form], ...] = (
+    ("jsonPatches", "json"),
+    ("strategicMergePatches", "merge"),
+    ("transformers", "transformer"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceRelease:
+    """One component.
+
+    Attributes:
+        chart: the folder that is built, relative to the workspace.
+        namespace: of a Helm chart; empty for a kustomization, as Helmfile would force it on all
+            objects.
+        patches: files relative to the workspace, in order, by their form.
+    """
+
+    name: str
+    chart: str
+    namespace: str
+    values: Sequence[str]
+    patches: Mapping[Form, Sequence[str]]
+
+
+def text(environments: Iterable[str], values: str, releases: Sequence[WorkspaceRelease]) -> str:
+    """The file.
+
+    Args:
+        values: the file of values that patches look up, for every environment.
+    """
+    lines = [
+        "# One release a component, with its patches. What is installed is the release set that",
+        "# `kfdeploy render` makes; this file is for `helmfile template`, and for reading.",
+        "environments:",
+    ]
+    for name in environments:
+        lines += [f"  {name}:", "    values:", f"    - {values}"]
+    lines += ["---", "releases:"]
+    for release in releases:
+        lines += [f"- name: {release.name}", f"  chart: {release.chart}"]
+        if release.namespace:
+            lines.append(f"  namespace: {release.namespace}")
+        if release.values:
+            lines += ["  values:", *(f"  - {name}" for name in release.values)]
+        for field, form in _FIELDS:
+            if files := release.patches.get(form):
+                lines += [f"  {field}:", *(f"  - {name}" for name in files)]
+    return "\n".join(lines) + "\n"
