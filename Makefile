@@ -22,7 +22,7 @@ demo: ## the main job on a small bundled upstream, with two registries on loopba
 
 test: ## all tests; PYTEST_ARGS='-k scan -x'
 	@$(SETUP)
-	.venv/bin/python -m pytest -q $(PYTEST_ARGS)
+	.venv/bin/python -m pytest -q -n auto $(PYTEST_ARGS)
 
 bench: ## the benchmarks, side by side with other tools
 	@$(SETUP)

@@ -1,0 +1,1 @@
+"""The benchmarks: kfdeploy side by side with the programs it stands beside, in one run."""
