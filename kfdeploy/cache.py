@@ -10,15 +10,13 @@ import contextlib
 import hashlib
 import json
 import os
+import threading
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-
-from kfdeploy import files
-from kfdeploy.errors import UserError
 
 _ABSENT = "absent"
 
@@ -45,8 +43,19 @@ class Cache:
     def put(self, key: str, data: bytes) -> None:
         """Keep an entry; a full or read-only disk only means that it is computed again."""
         if self.folder is not None:
-            with contextlib.suppress(UserError):
-                files.write_bytes(self.folder / key[:2] / key, zlib.compress(data, 1))
+            self._write(self.folder / key[:2] / key, zlib.compress(data, 1))
+
+    def _write(self, path: Path, data: bytes) -> None:
+        """Whole or not at all, but without waiting for the disk as `files` does: what a power cut
+        leaves of an entry does not decompress, and is none."""
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
     def get_json(self, key: str) -> Any:
         data = self.get(key)
@@ -55,16 +64,19 @@ class Cache:
     def put_json(self, key: str, value: Any) -> None:
         self.put(key, json.dumps(value, separators=(",", ":")).encode())
 
-    def sum_of(self, path: Path) -> str:
+    def sum_of(self, path: Path | str) -> str:
         """A file's sum, or ``absent``; read once a run."""
         name = os.fspath(path)
-        if name not in self._sums:
+        found = self._sums.get(name)
+        if found is None:
             try:
-                with path.open("rb") as file:
-                    self._sums[name] = hashlib.sha256(file.read()).hexdigest()
+                # Unbuffered: all of it is wanted at once, of many hundred files.
+                with open(name, "rb", buffering=0) as file:  # noqa: PTH123
+                    found = hashlib.sha256(file.read()).hexdigest()
             except OSError:
-                self._sums[name] = _ABSENT
-        return self._sums[name]
+                found = _ABSENT
+            self._sums[name] = found
+        return found
 
     def from_files(
         self,
@@ -100,8 +112,10 @@ class Cache:
         self.put(key, fresh)
         return key, lambda: fresh
 
-    def _content_key(self, head: str, root: Path, listed: Iterable[str]) -> str:
-        return key_of(head, *(f"{path} {self.sum_of(root / path)}" for path in listed))
+    def _content_key(self, head: str, root: Path, listed: Sequence[str]) -> str:
+        above = os.fspath(root)
+        sums = (self.sum_of(os.path.join(above, path)) for path in listed)  # noqa: PTH118
+        return key_of(head, *(f"{one} {path}" for one, path in zip(sums, listed, strict=True)))
 
 
 def key_of(*parts: str | bytes | Mapping[str, Any]) -> str:

@@ -5,16 +5,24 @@ Stages are imported by the commands that need them: `kfdeploy --help` starts at 
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
-import typer
+# First, so that ^C while modules are read is answered as later.
+from kfdeploy import __version__, terminal
+from kfdeploy.errors import DIFFERENCE, FAILED, WRONG_USE, UserError
+from kfdeploy.terminal import (
+    complain,
+    counted,
+    exit_if_drift,
+    print_errors,
+    print_json,
+    print_lines,
+)
 
-from kfdeploy import __version__
-from kfdeploy.errors import DIFFERENCE, FAILED, INTERRUPTED, WRONG_USE, UserError
+import typer  # isort: skip
+
 
 if TYPE_CHECKING:
     from kfdeploy.session import Session
@@ -43,35 +51,8 @@ HERE = Path()
 
 
 def main() -> NoReturn:
-    """Run the command line; the one place that prints errors."""
-    try:
-        code = app(standalone_mode=False) or 0
-    except UserError as error:
-        for one in error.each():
-            print(f"error: {one.message}", file=sys.stderr)
-            if one.hint:
-                print(f"  hint: {one.hint}", file=sys.stderr)
-        code = error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        code = INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = FAILED
-    except typer.Abort:
-        code = INTERRUPTED
-    except Exception as error:
-        code = _wrong_use(error)
-    sys.exit(code)
-
-
-def _wrong_use(error: Exception) -> int:
-    """Click's own errors about arguments; anything else is a bug and keeps its traceback."""
-    show = getattr(error, "show", None)
-    if show is None or not hasattr(error, "exit_code"):
-        raise error
-    show()
-    return WRONG_USE
+    """Run the command line."""
+    terminal.run(lambda: app(standalone_mode=False))
 
 
 def _version(wanted: bool) -> None:
@@ -108,7 +89,7 @@ def init(
     check: Check = False,
 ) -> None:
     """A new workspace with a commented kfdeploy.yaml."""
-    from kfdeploy.files import write_text
+    from kfdeploy.files import write_all
     from kfdeploy.pipeline import init as stage
 
     if not upstream:
@@ -124,14 +105,12 @@ def init(
         )
     made = stage.init(folder, upstream, ref=ref or None, remotes=remotes, registry=registry or None)
     if not check:
-        for name, text in made.files.items():
-            if name == ".gitignore" and (folder / name).exists():
-                continue
-            write_text(folder / name, text)
+        kept = [".gitignore"] if (folder / ".gitignore").exists() else []
+        write_all(folder, {n: text for n, text in made.files.items() if n not in kept})
     for problem in made.problems:
         print(f"note: {problem.where}: {problem.what}", file=sys.stderr)
     if output == "json":
-        _print_json(
+        print_json(
             {
                 "workspace": str(folder),
                 "version": made.version,
@@ -140,7 +119,8 @@ def init(
             }
         )
     else:
-        print(f"{folder / 'kfdeploy.yaml'}: {len(made.components)} components of {made.version}")
+        where = folder / "kfdeploy.yaml"
+        print(f"{where}: {counted(len(made.components), 'component')} of {made.version}")
         if not quiet:
             print(f"next: kfdeploy vendor -C {folder}")
     if check:
@@ -155,6 +135,7 @@ def vendor(
     check: Check = False,
 ) -> None:
     """A complete local upstream: every remote base and URL, recorded."""
+    from kfdeploy.files import uninterrupted
     from kfdeploy.pipeline import vendor as stage
 
     session = _session(directory, quiet=quiet)
@@ -163,11 +144,12 @@ def vendor(
     )
     changes = stage.check(plan, session.root)
     if not check:
-        stage.write(plan, session.root)
+        with uninterrupted():
+            stage.write(plan, session.root)
     for problem in plan.problems:
         print(f"note: {problem.where}: {problem.what}", file=sys.stderr)
     if output == "json":
-        _print_json(
+        print_json(
             {
                 "version": plan.lock.upstream.version,
                 "files": len(plan.files),
@@ -176,11 +158,11 @@ def vendor(
             }
         )
     elif check:
-        _print_lines(changes)
+        print_lines(changes)
     else:
         remotes = len(plan.lock.remotes)
-        print(f"upstream/: {len(plan.files)} files; {_count(remotes, 'remote')}")
-    _exit_if_drift(check, bool(changes))
+        print(f"upstream/: {len(plan.files)} files; {counted(remotes, 'remote')}")
+    exit_if_drift(check, bool(changes))
 
 
 @app.command()
@@ -199,9 +181,9 @@ def scan(
     session = _session(directory, env, quiet)
     inventory = session.inventory()
     if output == "json" or format_ == "json":
-        _print_json(inventory.to_json())
+        print_json(inventory.to_json())
     else:
-        _print_lines(show.inventory(inventory, format_))
+        print_lines(show.inventory(inventory, format_))
     if format_ == "table" and output == "text":
         for problem in inventory.problems:
             print(f"note: {problem.where}: {problem.what}", file=sys.stderr)
@@ -226,9 +208,9 @@ def why(
             hint="`kfdeploy scan --format refs` lists the images",
         )
     if output == "json":
-        _print_json({"images": [found.to_json() for found in images]})
+        print_json({"images": [found.to_json() for found in images]})
     else:
-        _print_lines(show.why(images))
+        print_lines(show.why(images))
 
 
 @app.command()
@@ -244,12 +226,14 @@ def lock(
     check: Check = False,
 ) -> None:
     """Tags to digests: images.lock, and images.sources.yaml beside it."""
-    from kfdeploy.files import write_text
+    from kfdeploy import show
+    from kfdeploy.files import write_all
     from kfdeploy.model import lockfile, sources
     from kfdeploy.pipeline import lock as stage
 
     session = _session(directory, env, quiet)
     inventory = session.inventory()
+    previous = session.lock(required=False)
     images = sources.listed(inventory, session.workspace.images)
     with session.progress.counting("locking") as advance:
         result = stage.resolve(
@@ -257,43 +241,37 @@ def lock(
             session.workspace,
             root=session.root,
             environment=session.environment,
-            previous=session.lock(required=False),
+            previous=previous,
             jobs=jobs,
             offline=offline,
             on_event=lambda event: advance(event.id, event.done, event.total),
         )
+    kept = session.still_locked([failure.id for failure in result.failures], previous)
+    locked = lockfile.Lock((*result.lock, *kept.values()))
     texts = {
-        "images.lock": lockfile.dumps(result.lock),
+        "images.lock": lockfile.dumps(locked),
         sources.NAME: sources.dump(inventory, images),
     }
     changed = [name for name, text in texts.items() if session.differs(name, text)]
     if not check:
-        for name, text in texts.items():
-            write_text(session.root / name, text)
+        write_all(session.root, texts)
     for ref in sorted(i.ref for i in images if not i.covered):
         session.progress.line(f"not covered: {ref}")
     for moved in result.moved:
         print(f"note: {moved.id}: was {moved.before}, is {moved.now}", file=sys.stderr)
     for note in result.notes:
         session.progress.line(f"no size known: {note.id}: {note.reason}")
-    uses = {image.ref: image for image in inventory.images}
-    for failure in result.failures:
-        print(f"error: {failure.id}: {failure.reason}", file=sys.stderr)
-        for found in uses[failure.id].found[:3] if failure.id in uses else ():
-            print(
-                f"  used: {found.component}: {found.object} {found.field} ({found.place})",
-                file=sys.stderr,
-            )
-        print(f"  hint: {failure.hint}", file=sys.stderr)
+    complain(show.not_locked(result.failures, inventory, kept))
     if output == "json":
-        _print_json({**result.to_json(), "changed": changed})
+        print_json({**result.to_json(), "kept": sorted(kept), "changed": changed})
     else:
         print(
-            f"images.lock: {_count(len(result.lock), 'image')} locked, {len(result.failures)} not"
+            f"images.lock: {counted(len(result.lock), 'image')} locked, {len(result.failures)} not"
+            + (f" ({len(kept)} of them as before)" if kept else "")
         )
     if result.failures:
         raise typer.Exit(FAILED)
-    _exit_if_drift(check, bool(changed))
+    exit_if_drift(check, bool(changed))
 
 
 @app.command()
@@ -304,6 +282,9 @@ def mirror(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan.")] = False,
     output: OutputFormat = "text",
     quiet: Quiet = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Print the plan; exit 3 when an image is to be copied.")
+    ] = False,
 ) -> None:
     """Images into the private registry."""
     from kfdeploy.pipeline import mirror as stage
@@ -314,22 +295,20 @@ def mirror(
         plan = stage.plan(
             locked, session.workspace, session.environment, client=client, jobs=max(jobs, 8)
         )
-        if dry_run:
+        if dry_run or check:
             if output == "json":
-                _print_json(plan.to_json())
+                print_json(plan.to_json())
             else:
-                _print_lines(plan.lines())
+                print_lines(plan.lines())
+            exit_if_drift(check, bool(plan.to_copy))
             return
         with session.progress.bytes("mirroring") as on_event:
             summary = stage.run(plan, client=client, jobs=jobs, on_event=on_event)
-    for failed in summary.failed:
-        print(f"error: {failed.error.message}", file=sys.stderr)
-        if failed.error.hint:
-            print(f"  hint: {failed.error.hint}", file=sys.stderr)
+    print_errors([failed.error for failed in summary.failed])
     if output == "json":
-        _print_json(summary.to_json())
+        print_json(summary.to_json())
     else:
-        _print_lines(summary.lines())
+        print_lines(summary.lines())
     if summary.failed:
         raise typer.Exit(FAILED)
 
@@ -343,7 +322,7 @@ def patch(
     check: Check = False,
 ) -> None:
     """patches/ and helmfile.yaml.gotmpl."""
-    from kfdeploy.files import write_text
+    from kfdeploy.files import write_all
     from kfdeploy.pipeline import patch as stage
 
     session = _session(directory, env, quiet)
@@ -351,12 +330,8 @@ def patch(
     made = stage.generate(session.workspace, session.root, inventory, session.rendered())
     drift = stage.compare(session.root, made)
     if not check:
-        for name in (*drift.new, *drift.changed):
-            write_text(session.root / name, made.files[name])
-        for name in drift.stale:
-            session.remove(name)
-    for problem in made.problems:
-        print(f"note: {problem}", file=sys.stderr)
+        wanted = {name: made.files[name] for name in (*drift.new, *drift.changed)}
+        write_all(session.root, wanted, remove=drift.stale)
     for name in drift.edited:
         print(
             f"error: {name}: edited by hand; it is left as it is\n"
@@ -365,32 +340,18 @@ def patch(
             file=sys.stderr,
         )
     if output == "json":
-        _print_json(
-            {
-                "files": sorted(made.files),
-                "new": list(drift.new),
-                "changed": list(drift.changed),
-                "stale": list(drift.stale),
-                "edited": list(drift.edited),
-            }
-        )
+        print_json({"files": sorted(made.files), **drift.to_json()})
     elif check:
-        _print_lines(
-            [
-                *(f"new: {name}" for name in drift.new),
-                *(f"changed: {name}" for name in drift.changed),
-                *(f"stale: {name}" for name in drift.stale),
-            ]
-        )
+        print_lines(drift.lines())
     else:
         written = len(drift.new) + len(drift.changed)
         print(
-            f"patches/: {_count(len(made.files), 'file')}, {written} written,"
+            f"patches/: {counted(len(made.files), 'file')}, {written} written,"
             f" {len(drift.stale)} removed"
         )
     if drift.edited:
         raise typer.Exit(DIFFERENCE)
-    _exit_if_drift(check, not drift.is_clean)
+    exit_if_drift(check, not drift.is_clean)
 
 
 @app.command()
@@ -431,16 +392,16 @@ def render(
     if changed and not check:
         files.replace_tree(target, made.files)
     if output == "json":
-        _print_json({"set": f"releases/{name}", "changed": changed, **made.summary})
+        print_json({"set": f"releases/{name}", "changed": changed, **made.summary})
     else:
         objects = sum(release.objects + release.crd_count for release in made.releases)
         print(
-            f"releases/{name}: {_count(len(made.releases), 'release')}, {objects} objects,"
-            f" {_count(len(made.summary['images']), 'image')}"
+            f"releases/{name}: {counted(len(made.releases), 'release')}, {objects} objects,"
+            f" {counted(len(made.summary['images']), 'image')}"
         )
         if made.summary["unpinned"]:
-            print(f"  by tag only: {_count(len(made.summary['unpinned']), 'image')}")
-    _exit_if_drift(check, changed)
+            print(f"  by tag only: {counted(len(made.summary['unpinned']), 'image')}")
+    exit_if_drift(check, changed)
 
 
 @app.command()
@@ -461,7 +422,7 @@ def verify(
     session = _session(directory, env, quiet)
     folder = session.find_set(name)
     summary = stage.read_summary(folder)
-    session.must_be_of(summary["environment"], explicit=bool(env))
+    session.must_be_of(summary, explicit=bool(env))
     client = (
         nullcontext(None)
         if offline
@@ -471,20 +432,16 @@ def verify(
         report = stage.verify(
             folder, summary, client=opened, uncovered=session.workspace.registries.uncovered
         )
-    for text in report.failures:
-        print(f"error: {text}", file=sys.stderr)
-    for found in report.foreign:
-        print(
-            f"error: {found.file}:{found.line}: {found.reference} leads elsewhere", file=sys.stderr
-        )
+    complain(f"error: {text}" for text in report.failures)
+    complain(f"error: {found} leads elsewhere" for found in report.foreign)
     for note in report.notes:
         session.progress.line(f"note: {note}")
     if output == "json":
-        _print_json(report.to_json())
+        print_json(report.to_json())
     else:
         state = "verified" if report.is_good else "not fit"
         asked = "" if report.asked else "; the registry was not asked"
-        print(f"releases/{folder.name}: {state}: {_count(report.images, 'image')}{asked}")
+        print(f"releases/{folder.name}: {state}: {counted(report.images, 'image')}{asked}")
     if not report.is_good:
         raise typer.Exit(DIFFERENCE)
 
@@ -501,10 +458,9 @@ def doctor(
 
     findings = list(stage.programs())
     if (directory / "kfdeploy.yaml").exists():
-        session = _session(directory, env, quiet)
-        findings += stage.registries(session.workspace, session.environment, session.root)
+        findings += stage.workspace(lambda: _session(directory, env, quiet))
     if output == "json":
-        _print_json({"findings": [finding.to_json() for finding in findings]})
+        print_json({"findings": [finding.to_json() for finding in findings]})
     else:
         for finding in findings:
             print(f"{finding.state:8} {finding.what}: {finding.detail}")
@@ -526,24 +482,6 @@ def _session(directory: Path, env: str = "", quiet: bool = False) -> Session:
     from kfdeploy.session import Session
 
     return Session.open(directory, env, quiet=quiet)
-
-
-def _exit_if_drift(check: bool, changed: bool) -> None:
-    if check and changed:
-        raise typer.Exit(DIFFERENCE)
-
-
-def _print_json(data: Any) -> None:
-    json.dump(data, sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
-
-
-def _print_lines(lines: Any) -> None:
-    sys.stdout.writelines(f"{line}\n" for line in lines)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 if __name__ == "__main__":

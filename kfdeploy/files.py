@@ -146,10 +146,10 @@ def uninterrupted() -> Iterator[None]:
     finally:
         for number in held:
             signal.signal(number, before[number])
-    for number, frame in waiting[:1]:
-        handler = before[signal.Signals(number)]
+    for caught, frame in waiting[:1]:
+        handler = before[signal.Signals(caught)]
         assert callable(handler)
-        handler(number, frame)
+        handler(caught, frame)
 
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -87,7 +87,7 @@ def _bars(what: str) -> Iterator[Callable[[MirrorEvent], None]]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        DownloadColumn(),
+        DownloadColumn(binary_units=True),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from kfdeploy.cache import Cache
-from kfdeploy.errors import WRONG_USE, UserError
+from kfdeploy.errors import DIFFERENCE, WRONG_USE, UserError
 from kfdeploy.files import read_text
 from kfdeploy.model import lockfile, sources, upstreamlock
+from kfdeploy.model.image import ImageRef
 from kfdeploy.model.inventory import Inventory
-from kfdeploy.model.lockfile import Lock
+from kfdeploy.model.lockfile import Lock, LockedImage
 from kfdeploy.model.sources import SourceImage
 from kfdeploy.model.workspace import Environment, Workspace
 from kfdeploy.progress import Progress
 from kfdeploy.tools import rendering, workspace_file
 from kfdeploy.tools.rendering import Rendered
 from kfdeploy.tools.workspace_file import WorkspaceFile
+
+if TYPE_CHECKING:
+    from kfdeploy.pipeline.scan import Part
+
+_RENDER = "run `kfdeploy render`"
 
 
 @dataclass
@@ -31,6 +38,7 @@ class Session:
     environment_name: str
     progress: Progress
     _rendered: tuple[Rendered, ...] | None = field(default=None, repr=False)
+    _scanned: dict[str, Part] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, directory: Path, env: str, *, quiet: bool) -> Session:
@@ -73,8 +81,19 @@ class Session:
         return upstreamlock.UpstreamLock.parse(read_text(path)).upstream.version
 
     def rendered(self, jobs: int | None = None) -> tuple[Rendered, ...]:
-        """What the components render, built once a command."""
+        """What the components render, built once a command.
+
+        Each is scanned as soon as it is there, while others are built.
+        """
         if self._rendered is None:
+            from kfdeploy.pipeline import scan
+
+            version = self.version
+
+            def look(item: Rendered) -> None:
+                name = item.component.name
+                self._scanned[name] = scan.component(version, item, self.cache)
+
             components = self.workspace.components
             with self.progress.counting("building") as advance:
                 done: list[str] = []
@@ -90,13 +109,14 @@ class Session:
                     self.cache,
                     jobs=jobs or os.cpu_count() or 2,
                     done=count,
+                    then=look,
                 )
         return self._rendered
 
     def inventory(self) -> Inventory:
         from kfdeploy.pipeline import scan
 
-        return scan.scan(self.version, self.rendered(), self.cache)
+        return scan.scan(self.version, self.rendered(), self.cache, known=self._scanned)
 
     def lock(self, *, required: bool) -> Lock:
         """``images.lock``; an empty one where there is none and none is required."""
@@ -106,6 +126,25 @@ class Session:
         if required:
             raise UserError("the workspace has no images.lock yet", hint="run `kfdeploy lock`")
         return Lock(())
+
+    def still_locked(self, ids: Sequence[str], previous: Lock) -> dict[str, LockedImage]:
+        """What an earlier lock has for images that could not be asked for now, by id.
+
+        A registry that is down for a night does not take a lock away: a digest stays good. What is
+        now substituted by an image of another repository is another image.
+        """
+        instead = {
+            ImageRef.parse(old).with_default_tag(): ImageRef.parse(new)
+            for old, new in self.workspace.images.substitutes.items()
+        }
+        out = {}
+        for found in ids:
+            image = previous.by_id.get(found)
+            if image is not None:
+                wanted = ImageRef.parse(found).with_default_tag()
+                if instead.get(wanted, wanted).repository == image.image.repository:
+                    out[found] = image
+        return out
 
     def sources(self) -> Sequence[SourceImage]:
         """What ``images.sources.yaml`` lists.
@@ -130,16 +169,6 @@ class Session:
         path = self.root / name
         return not path.is_file() or read_text(path) != text
 
-    def remove(self, name: str) -> None:
-        """Remove a generated file, and its folder when nothing is left in it."""
-        path = self.root / name
-        try:
-            path.unlink(missing_ok=True)
-            if not any(path.parent.iterdir()):
-                path.parent.rmdir()
-        except OSError as error:
-            raise UserError(f"{name}: can't be removed: {error.strerror}") from error
-
     def set_name(self, given: str) -> str:
         name = given or self.environment_name
         if name in (".", "..") or "/" in name or name.startswith("."):
@@ -157,13 +186,18 @@ class Session:
             for folder in (releases / given, Path(given)):
                 if folder.is_dir():
                     return folder
-            raise UserError(f"{given}: there is no such release set", exit_code=WRONG_USE)
         found = sorted(p for p in releases.iterdir() if p.is_dir()) if releases.is_dir() else []
         found = [folder for folder in found if not folder.name.startswith(".")]
+        names = ", ".join(folder.name for folder in found)
+        if given:
+            raise UserError(
+                f"{given}: there is no such release set",
+                exit_code=WRONG_USE,
+                hint=f"there {'is' if len(found) == 1 else 'are'} {names}" if found else _RENDER,
+            )
         if not found:
-            raise UserError("there is no release set yet", hint="run `kfdeploy render`")
+            raise UserError("there is no release set yet", hint=_RENDER)
         if len(found) > 1:
-            names = ", ".join(folder.name for folder in found)
             raise UserError(
                 f"there are several release sets: {names}",
                 exit_code=WRONG_USE,
@@ -171,18 +205,30 @@ class Session:
             )
         return found[0]
 
-    def must_be_of(self, environment: str, *, explicit: bool) -> None:
-        """Take the set's environment, or refuse another one that was asked for."""
-        if explicit and environment != self.environment_name:
+    def must_be_of(self, summary: Mapping[str, Any], *, explicit: bool) -> None:
+        """Take the set's environment, or refuse another one that was asked for.
+
+        Raises:
+            UserError: it is of another environment, or for another registry than this one's.
+        """
+        name = str(summary["environment"])
+        if explicit and name != self.environment_name:
             raise UserError(
-                f"the set was rendered for the environment {environment},"
-                f" not {self.environment_name}",
+                f"the set was rendered for the environment {name}, not {self.environment_name}",
                 exit_code=WRONG_USE,
             )
-        if environment in self.workspace.environments:
-            self.environment_name = environment
-        else:
+        if name not in self.workspace.environments:
             raise UserError(
-                f"the set was rendered for the environment {environment}, which kfdeploy.yaml"
+                f"the set was rendered for the environment {name}, which kfdeploy.yaml"
                 " does not have"
+            )
+        self.environment_name = name
+        registry = self.workspace.registry(self.environment)
+        wanted = "/".join(part for part in (registry.host, registry.prefix) if part)
+        if summary["registry"] != wanted:
+            raise UserError(
+                f"the set was rendered for the registry {summary['registry']}, and kfdeploy.yaml"
+                f" says {wanted}",
+                hint="run `kfdeploy mirror` and `kfdeploy render`",
+                exit_code=DIFFERENCE,
             )

@@ -4,10 +4,29 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from kfdeploy.model.image import ImageRef, InvalidImageRef
 from kfdeploy.model.inventory import Found, Image, Inventory
+
+if TYPE_CHECKING:
+    from kfdeploy.model.lockfile import LockedImage
+
+
+class Failure(Protocol):
+    """An image that could not be locked."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def hint(self) -> str: ...
+
+
+_USES = 3
+"""Places that are named of an image in an error; `kfdeploy why` names all."""
 
 
 def inventory(content: Inventory, form: str) -> Iterator[str]:
@@ -83,3 +102,18 @@ def _place(found: Found) -> str:
     if found.place:
         return str(found.place)
     return found.note or "no file of the component holds the value as it is rendered"
+
+
+def not_locked(
+    failures: Iterable[Failure], content: Inventory, kept: Mapping[str, LockedImage]
+) -> Iterator[str]:
+    """Each image that could not be locked, where it is used, and what next."""
+    for failure in failures:
+        yield f"error: {failure.id}: {failure.reason}"
+        image = content.get(failure.id)
+        for found in image.found[:_USES] if image else ():
+            yield f"  used: {found.component}: {found.object} {found.field} ({_place(found)})"
+        if failure.id in kept:
+            yield f"  stays locked as before: {kept[failure.id].digest}"
+        if failure.hint:
+            yield f"  hint: {failure.hint}"

@@ -10,13 +10,12 @@ second one too, from the lock's annotations ``kfdeploy.io/path`` and ``kfdeploy.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from kfdeploy.errors import UserError, raise_all
-from kfdeploy.model.image import ImageRef, InvalidImageRef
+from kfdeploy.model.image import ImageRef, InvalidImageRef, neutral_path
 
 if TYPE_CHECKING:
     from kfdeploy.model.lockfile import LockedImage
@@ -25,18 +24,6 @@ if TYPE_CHECKING:
 _PATH_MAX: Final = 255
 _DIGITS: Final = 12
 ANY_HOST: Final = "*"
-
-
-def neutral_path(ref: ImageRef) -> str:
-    """``HOST/PATH`` of a reference as a legal repository path, without any private registry.
-
-    A host may hold what a path may not: ``localhost:5000`` becomes ``localhost-5000``,
-    ``[::1]:5000`` becomes ``1--5000``, and upper case lower case.
-    """
-    if not ref.host:
-        return ref.path
-    element = re.sub(r"[^a-z0-9.-]", "-", ref.host.lower()).strip("-.")
-    return f"{element}/{ref.path}"
 
 
 @dataclass(frozen=True, slots=True)

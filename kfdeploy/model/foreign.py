@@ -66,23 +66,40 @@ def references(
 def _in_line(line: str, known: frozenset[str], home: str) -> Iterator[str]:
     for match in _TOKEN.finditer(line):
         token = match[0].rstrip(".:")
-        if home in f"{token}/" or _URL_BEFORE.search(line, 0, match.start()):
+        if line[: match.start()].endswith("\\") and token[:1] in "bfnrt":
+            token = token[1:]  # a line end in a quoted string
+        if _leads_home(token, home) or _URL_BEFORE.search(line, 0, match.start()):
             continue
-        if token in known:
+        if token in known and not _BARE.fullmatch(token):  # `name: mysql` is no image
             yield token
         elif (full := _FULL.match(token)) and "{" not in token and "$" not in token:
             yield full[0]
         else:
-            # "--flag=REF" and "name:REF" are one token with more before the reference.
-            for part in re.split(r"[()={}$]", token):
-                if part in known or (part != token and _FULL.fullmatch(part)):
+            for part in _parts(token):
+                if part in known or _FULL.fullmatch(part):
                     yield part
     for match in _IMAGE_KEY.finditer(line):
         value = match["value"].rstrip(",")
-        is_half = _BARE.fullmatch(value) or value in ("true", "false", "null")
+        is_half = bool(_BARE.fullmatch(value)) and value not in known
         is_reference = re.fullmatch(r"[a-z0-9][A-Za-z0-9._/:@-]*", value)
         if is_reference and not is_half and not value.startswith(home):
             yield value
+
+
+def _leads_home(token: str, home: str) -> bool:
+    """Whether the token is below ``home``, by itself or behind ``name:``, ``(`` and the like."""
+    before, found, _ = f"{token}/".partition(home)
+    return bool(found) and (not before or before[-1] in ":({" or before.endswith(":-"))
+
+
+def _parts(token: str) -> Iterator[str]:
+    """References behind something else in one token: ``${X:-REF}``, ``$(REF)``, ``name:REF``."""
+    for part in re.split(r"[(){}$]|:-", token):
+        if part != token:
+            yield part
+        name, _, rest = part.partition(":")
+        if re.fullmatch(r"[A-Za-z_][\w-]*", name):
+            yield rest
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:

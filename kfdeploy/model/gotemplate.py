@@ -68,14 +68,20 @@ def _parse(source: str) -> Iterator[_Text | _Action]:
         if match["left"]:
             text = text.rstrip()
         if text:
-            yield _Text(text)
+            yield _plain(text)
         code = match["code"].strip()
         if not code.startswith("/*"):
             yield _Action(code)
         trim = bool(match["right"])
         end = match.end()
     rest = source[end:]
-    yield _Text(rest.lstrip() if trim else rest)
+    yield _plain(rest.lstrip() if trim else rest)
+
+
+def _plain(text: str) -> _Text:
+    if "{{" in text:
+        raise Unsupported("an action that is not closed")
+    return _Text(text)
 
 
 class _Renderer:
@@ -131,7 +137,7 @@ class _Renderer:
         body = at + 1
         if word == "range" and out is not None and value:
             end = body
-            items = value.values() if isinstance(value, Mapping) else value
+            items = [value[k] for k in sorted(value)] if isinstance(value, Mapping) else value
             for item in items:
                 end = self.block(nodes, body, item, out, word)
         else:
@@ -179,7 +185,12 @@ class _Renderer:
         else:
             name = None
         while tokens and tokens[0] not in (("punct", ")"), ("punct", "|")):
-            value, tokens = self._operand(tokens, dot)
+            try:
+                value, tokens = self._operand(tokens, dot)
+            except TemplateError as error:
+                if name in ("and", "or"):  # Go may not come to this one
+                    raise Unsupported(f"{name} of what fails") from error
+                raise
             arguments.append(value)
         if name is None:
             if len(arguments) != 1 or piped:
@@ -226,7 +237,9 @@ class _Renderer:
                 raise TemplateError(f"nil pointer evaluating interface {{}}.{step}")
             if not isinstance(value, Mapping):
                 raise TemplateError(f"can't evaluate field {step}")
-            value = value.get(step)
+            if step not in value:  # Helmfile sets missingkey=error
+                raise TemplateError(f'map has no entry for key "{step}"')
+            value = value[step]
         return value
 
 
@@ -257,17 +270,25 @@ def _show(value: Any) -> str:
         return "<no value>"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, Mapping | list):
-        raise Unsupported("a map or list that is printed")
+    if not isinstance(value, str | int):
+        raise Unsupported(f"a {type(value).__name__} that is printed")
     return str(value)
 
 
 def to_json(value: Any) -> str:
     """JSON as Go's encoding/json writes it: sorted keys, and ``<``, ``>``, ``&`` escaped."""
+    if _has_float(value):
+        raise Unsupported("a number with a fraction as JSON")
     text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     for plain, escaped in _GO_ESCAPES:
         text = text.replace(plain, escaped)
     return text
+
+
+def _has_float(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_has_float, value.values()))
+    return any(map(_has_float, value)) if isinstance(value, list) else isinstance(value, float)
 
 
 _GO_ESCAPES = (
@@ -276,7 +297,6 @@ _GO_ESCAPES = (
     ("&", "\\u0026"),
     ("\u2028", "\\u2028"),
     ("\u2029", "\\u2029"),
-    ("\x7f", "\x7f"),
 )
 
 
@@ -309,7 +329,9 @@ def _required(message: str, value: Any) -> Any:
 
 
 def _printf(form: str, *values: Any) -> str:
-    if re.search(r"%[^sdqv%]", form):
+    verbs = re.findall(r"%(.)", form)
+    kinds = [verb for verb in verbs if verb != "%"]
+    if len(kinds) != len(values) or not all(map(_takes, kinds, values)):
         raise Unsupported(f"printf {form}")
     parts = iter(values)
 
@@ -317,9 +339,31 @@ def _printf(form: str, *values: Any) -> str:
         if match[1] == "%":
             return "%"
         value = next(parts)
-        return json.dumps(value, ensure_ascii=False) if match[1] == "q" else str(value)
+        return _quoted(value) if match[1] == "q" else _show(value)
 
-    return re.sub(r"%([sdqv%])", fill, form)
+    return re.sub(r"%(.)", fill, form)
+
+
+def _takes(verb: str, value: Any) -> bool:
+    if verb in "sq":
+        return isinstance(value, str)
+    if verb == "d":
+        return isinstance(value, int) and not isinstance(value, bool)
+    return verb == "v" and isinstance(value, str | int)
+
+
+def _quoted(value: Any) -> str:
+    """A Go string literal, of text that Go quotes as JSON does."""
+    text = _show(value)
+    if not text.isprintable():
+        raise Unsupported("quotes around what can't be printed")
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _equal(first: Any, *others: Any) -> bool:
+    if any(type(other) is not type(first) for other in others):
+        raise Unsupported("values of different kinds that are compared")
+    return first in others
 
 
 _FUNCTIONS: Functions = {
@@ -331,10 +375,10 @@ _FUNCTIONS: Functions = {
     "fail": _fail,
     "required": _required,
     "default": lambda standard, value=None: value if value else standard,
-    "quote": lambda text: json.dumps(str(text), ensure_ascii=False),
+    "quote": lambda *values: " ".join(_quoted(value) for value in values if value is not None),
     "printf": _printf,
-    "eq": lambda first, *others: any(first == other for other in others),
-    "ne": lambda first, second: first != second,
+    "eq": _equal,
+    "ne": lambda first, second: not _equal(first, second),
     "not": lambda value: not _truth(value),
     "and": lambda *values: next((v for v in values if not _truth(v)), values[-1]),
     "or": lambda *values: next((v for v in values if _truth(v)), values[-1]),

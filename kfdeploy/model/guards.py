@@ -8,7 +8,9 @@ on the objects first.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from kfdeploy.errors import UserError
@@ -17,6 +19,10 @@ from kfdeploy.model.patchfile import Patch
 from kfdeploy.model.workload import CONTAINERS, WORKLOADS
 
 _MOVED = "`kfdeploy patch` writes generated patches anew; a patch of your own has to be adapted"
+
+
+_SELECTORS = {"labelSelector": "labels", "annotationSelector": "annotations"}
+_TERM = re.compile(r"\s*(?P<name>[\w./-]+)\s*(?P<op>==?|!=)\s*(?P<value>[\w.-]*)\s*")
 
 
 class _Misfit(Exception):
@@ -32,11 +38,9 @@ def check(patches: Sequence[Patch], objects: Sequence[Object]) -> Iterator[UserE
     for patch in patches:
         if patch.form == "transformer":
             continue
-        targets = [item for item in objects if patch.selects(item.key)]
-        if not targets and not _is_by_selector(patch):
-            target = patch.target
-            where = f"{target.get('namespace', '')}/" if target.get("namespace") else ""
-            name = f"{target.get('kind', 'object')} {where}{target.get('name', '')}"
+        targets = list(_targets(patch, objects))
+        if not targets:
+            name = _named(patch.target)
             yield UserError(f"{patch.file}: there is no {name} for it to change", hint=_MOVED)
         for item in targets:
             body = bodies.setdefault(item.key, copy.deepcopy(item.body))
@@ -49,8 +53,32 @@ def check(patches: Sequence[Patch], objects: Sequence[Object]) -> Iterator[UserE
                 yield UserError(f"{patch.file}: {item.key}: {error}", hint=_MOVED)
 
 
-def _is_by_selector(patch: Patch) -> bool:
-    return "labelSelector" in patch.target or "annotationSelector" in patch.target
+def _targets(patch: Patch, objects: Sequence[Object]) -> Iterator[Object]:
+    selectors = {name: patch.target[name] for name in _SELECTORS if name in patch.target}
+    if selectors:
+        target = {name: value for name, value in patch.target.items() if name not in selectors}
+        patch = replace(patch, data={**patch.data, "target": target})
+    for item in objects:
+        if patch.selects(item.key):
+            meta = item.body.get("metadata") or {} if selectors else {}
+            if all(_fits(text, meta.get(_SELECTORS[name])) for name, text in selectors.items()):
+                yield item
+
+
+def _fits(selector: str, labels: Mapping[str, str] | None) -> bool:
+    """Whether labels fit a selector; terms that Kubernetes knows besides ``a=b`` fit all."""
+    for term in selector.split(","):
+        match = _TERM.fullmatch(term)
+        if match and ((labels or {}).get(match["name"]) == match["value"]) != (match["op"] != "!="):
+            return False
+    return True
+
+
+def _named(target: Mapping[str, str]) -> str:
+    where = f"{target['namespace']}/" if target.get("namespace") else ""
+    name = f"{target.get('kind', 'object')} {where}{target.get('name', '')}".rstrip()
+    words = [f"{_SELECTORS[name]} {target[name]}" for name in _SELECTORS if name in target]
+    return " with ".join([name, *words])
 
 
 def _apply(body: Any, operations: Sequence[Mapping[str, Any]]) -> Any:
@@ -61,22 +89,31 @@ def _apply(body: Any, operations: Sequence[Mapping[str, Any]]) -> Any:
             raise _Misfit(f"patch[{number}].op: {op!r} is no JSON patch operation")
         steps = parse_pointer(pointer)
         if op in ("copy", "move"):
-            operation = {**operation, "value": _at(body, parse_pointer(str(operation.get("from"))))}
+            source = str(operation.get("from"))
+            moved = copy.deepcopy(_at(body, parse_pointer(source), source))
+            if op == "move":
+                _remove(body, parse_pointer(source), source)
+            operation = {**operation, "value": moved}
         value = operation.get("value")
         if not steps:
             raise _Misfit(f"patch[{number}].path: the whole object can't be the target")
         parent, last = _at(body, steps[:-1], pointer), steps[-1]
-        if op == "add":
+        if op in ("add", "copy", "move"):
             _add(parent, last, value, pointer)
             continue
         there = _child(parent, last, pointer)
         if op == "test" and there != value:
             raise _Misfit(f"{pointer} is {_short(there)}, not {_short(value)}")
-        if op == "replace" or op in ("copy", "move"):
-            _add(parent, last, value, pointer, replace=True)
+        if op == "replace":
+            _add(parent, last, value, pointer, over=True)
         elif op == "remove":
-            del parent[int(last) if isinstance(parent, list) else last]
+            _remove(body, steps, pointer)
     return body
+
+
+def _remove(body: Any, steps: Sequence[str], pointer: str) -> None:
+    parent = _at(body, steps[:-1], pointer)
+    del parent[int(steps[-1]) if isinstance(parent, list) else steps[-1]]
 
 
 def _at(body: Any, steps: Sequence[str], pointer: str = "") -> Any:
@@ -93,7 +130,7 @@ def _child(node: Any, step: str, pointer: str) -> Any:
         raise _Misfit(f"there is nothing at {pointer} (no {step})") from error
 
 
-def _add(parent: Any, last: str, value: Any, pointer: str, *, replace: bool = False) -> None:
+def _add(parent: Any, last: str, value: Any, pointer: str, *, over: bool = False) -> None:
     if isinstance(parent, list):
         if last == "-":
             parent.append(value)
@@ -104,12 +141,12 @@ def _add(parent: Any, last: str, value: Any, pointer: str, *, replace: bool = Fa
             raise _Misfit(f"{pointer}: {last} is no index") from error
         if index > len(parent):
             raise _Misfit(f"there is nothing at {pointer} (the list has {len(parent)} items)")
-        if replace:
+        if over:
             parent[index] = value
         else:
             parent.insert(index, value)
     elif isinstance(parent, dict):
-        if not replace and isinstance(parent.get(last), dict | list) and parent[last]:
+        if not over and isinstance(parent.get(last), dict | list) and parent[last]:
             raise _Misfit(f"{pointer} is there already, and would be replaced as a whole")
         parent[last] = value
     else:

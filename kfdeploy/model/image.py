@@ -79,10 +79,6 @@ class ImageRef:
         """``host/path``."""
         return f"{self.host}/{self.path}" if self.host else self.path
 
-    @property
-    def is_pinned(self) -> bool:
-        return bool(self.digest)
-
     def with_default_tag(self) -> ImageRef:
         """``:latest`` where neither tag nor digest is named, as a container runtime adds it."""
         if self.tag or self.digest:
@@ -115,3 +111,15 @@ def is_reference(text: str) -> bool:
     except InvalidImageRef:
         return False
     return True
+
+
+def neutral_path(ref: ImageRef) -> str:
+    """``HOST/PATH`` of a reference as a legal repository path, without any private registry.
+
+    A host may hold what a path may not: ``localhost:5000`` becomes ``localhost-5000``,
+    ``[::1]:5000`` becomes ``1--5000``, and upper case lower case.
+    """
+    if not ref.host:
+        return ref.path
+    element = re.sub(r"[^a-z0-9.-]", "-", ref.host.lower()).strip("-.")
+    return f"{element}/{ref.path}"

@@ -22,7 +22,7 @@ class Place:
         return f"{self.file}:{self.line}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Piece:
     """One piece of a site's string that a redirect replaces: itself, or by its context."""
 

@@ -28,8 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.files import read_text, write_text
-from kfdeploy.model.environment import neutral_path
-from kfdeploy.model.image import ImageRef, InvalidImageRef
+from kfdeploy.model.image import ImageRef, InvalidImageRef, neutral_path
 
 if TYPE_CHECKING:
     from ruamel.yaml.comments import CommentedMap

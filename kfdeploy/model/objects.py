@@ -12,12 +12,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.nodes import Node, SequenceNode
 
 from kfdeploy.errors import UserError
+from kfdeploy.model import nodes
 
-_SEPARATOR = re.compile(r"^---[ \t]*(?:#.*)?\n", re.MULTILINE)
+_SEPARATOR = re.compile(r"^---[ \t]*(?:#.*)?\r?\n", re.MULTILINE)
+_CONTENT = re.compile(r"^[^\S\n]*[^\s#]", re.MULTILINE)
+_LIST = re.compile(r"kind: *[\"']?\w*List\b")
+_JSON_LIST = re.compile(r"\"kind\": *\"\w*List\"")
 _CRD = re.compile(r"^kind: CustomResourceDefinition\s*$", re.MULTILINE)
 _NAME = re.compile(r"^  name: (.+?)\s*$", re.MULTILINE)
 _API = re.compile(r"^apiVersion: (.+?)\s*$", re.MULTILINE)
@@ -89,7 +93,7 @@ class Object:
             UserError: broken YAML, with the origin and the line.
         """
         try:
-            body = YAML(typ="safe").load(self.text)
+            body = nodes.load(self.text)
         except MarkedYAMLError as error:
             mark = error.problem_mark
             line = f":{mark.line + 1}" if mark else ""
@@ -106,10 +110,42 @@ class Object:
 
 
 def split(text: str, origin: str = "") -> Iterator[Object]:
-    """The objects of a YAML stream, in order; empty documents and comments alone are left out."""
+    """The objects of a YAML stream, in order; empty documents and comments alone are left out.
+
+    A List gives its items, as kustomize has them.
+    """
     for part in _SEPARATOR.split(text):
-        if any(line.strip() and not line.lstrip().startswith("#") for line in part.splitlines()):
-            yield Object(part if part.endswith("\n") else part + "\n", origin)
+        if _CONTENT.search(part):
+            whole = part if part.endswith("\n") else part + "\n"
+            items = list(_items(whole)) if _is_list(whole) else []
+            for item in items or [whole]:
+                yield Object(item, origin)
+
+
+def _is_list(text: str) -> bool:
+    """Told by the first ``kind`` of its own: most documents are long CRDs that are none."""
+    if text.lstrip().startswith("{"):
+        return _JSON_LIST.search(text) is not None
+    return (
+        _LIST.match(text, 0 if text.startswith("kind:") else text.find("\nkind:") + 1) is not None
+    )
+
+
+def _items(text: str) -> Iterator[str]:
+    """The items of a List as documents of their own, with the bytes they have in it."""
+    for root in nodes.compose_all(text):
+        kind, items = nodes.child(root, "kind"), nodes.child(root, "items")
+        if kind is None or not str(kind.value).endswith("List"):
+            continue
+        found = items.value if isinstance(items, SequenceNode) else []
+        if all(nodes.child(item, "kind") is not None for item in found):
+            yield from (_cut(text, item) for item in found)
+
+
+def _cut(text: str, item: Node) -> str:
+    indent = " " * item.start_mark.column
+    lines = text[item.start_mark.index : item.end_mark.index].rstrip().splitlines()
+    return "\n".join(line.removeprefix(indent) for line in lines) + "\n"
 
 
 def join(objects: list[Object]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -84,13 +85,27 @@ def append(container: Mapping[str, Any], path: Path, name: str, items: Sequence[
 
 def filled(value: str, found: Sequence[tuple[str, Found]]) -> str:
     """A short string with its references looked up; the rest of it as it is."""
-    out = value
-    for old, new in replacements(found):
-        out = out.replace(old, "{{ " + new + " }}")
-    inner = json.dumps(out, ensure_ascii=False)
-    for _, new in replacements(found):
-        inner = inner.replace(json.dumps(new)[1:-1], new)
-    return inner
+    table = dict(replacements(found))
+    names = "|".join(map(re.escape, sorted(table, key=len, reverse=True)))
+    parts = re.split(rf"(?<![\w./@:-])({names})(?![\w/@-]|[.:]\w)", value, flags=re.ASCII)
+    texts, news = parts[0::2], [table[old] for old in parts[1::2]]
+    if not _HARD.search("".join(texts)) and not any(new.startswith("(printf") for new in news):
+        return '"' + "".join(_woven(texts, [f"{{{{ {new} }}}}" for new in news])) + '"'
+    form = "".join(_woven([text.replace("%", "%%") for text in texts], ["%s"] * len(news)))
+    return f"{{{{ printf {go_string(form)} {' '.join(news)} | toJson }}}}"
+
+
+def literal(value: str) -> str:
+    """A string in a template: upstream's own braces stay what they are."""
+    return f"{{{{ {go_string(value)} | toJson }}}}" if "{{" in value else scalar(value)
+
+
+_HARD = re.compile(r'["\\{}\x00-\x1f]')
+
+
+def _woven(texts: Sequence[str], between: Sequence[str]) -> Iterator[str]:
+    for text, new in zip(texts, [*between, ""], strict=True):
+        yield text + new
 
 
 def replacements(found: Sequence[tuple[str, Found]]) -> list[tuple[str, str]]:
@@ -108,8 +123,8 @@ def replacements(found: Sequence[tuple[str, Found]]) -> list[tuple[str, str]]:
                 part = "tag" if len(tags[piece.old]) == 1 else "plainTag"
             new = f"(index .Values.images {json.dumps(ref)}).{part}"
             if piece.old != piece.text:
-                before = piece.old[: piece.offset]
-                after = piece.old[piece.offset + len(piece.text) :]
+                before = piece.old[: piece.offset].replace("%", "%%")
+                after = piece.old[piece.offset + len(piece.text) :].replace("%", "%%")
                 new = f"(printf {go_string(before + '%s' + after)} {new})"
             out[piece.old] = new
     return sorted(out.items())
@@ -121,4 +136,6 @@ def look_up(ref: str, part: str) -> str:
 
 def go_string(text: str) -> str:
     """A Go string literal: raw where the text has quotes."""
-    return f"`{text}`" if '"' in text and "`" not in text else json.dumps(text, ensure_ascii=False)
+    if '"' in text and "`" not in text and "\r" not in text:
+        return f"`{text}`"
+    return json.dumps(text, ensure_ascii=False)

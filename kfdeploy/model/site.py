@@ -18,12 +18,12 @@ from kfdeploy.model.objects import ObjectKey, Path
 from kfdeploy.model.workload import WORKLOADS
 
 _CONTAINERS = frozenset(("containers", "initContainers", "ephemeralContainers"))
-_IMAGE_KEY = re.compile(r"image(?:name|uri|ref|url)?$|^image|[a-z]Image|_IMAGE|-image", re.ASCII)
-_NOT_IMAGE_KEY = re.compile(
-    r"pull|secret|policy|version|tag|type|size|id$|group|count|hide|allow|readonly|prefix",
-    re.IGNORECASE,
+_IMAGE_KEY = re.compile(r"image(?:name|uri|ref|url|s)?$|^image|[a-z]Image|_IMAGE|-image", re.ASCII)
+_NOT_IMAGE = re.compile(
+    r"pull|secret|polic|version|tag|type|size|id$|group|count|hash|digest|hide|allow|readonly|prefix"
 )
 _FLAG = re.compile(r"(--?[A-Za-z][\w.-]*)=(.+)", re.DOTALL)
+_ITEM = re.compile(r"[^\s,;]+")
 _DOCUMENTATION = frozenset(("_example",))
 """ConfigMap keys that nothing reads; Knative even keeps a checksum over them."""
 _SKIPPED_METADATA = frozenset(("labels", "managedFields", "ownerReferences", "selector"))
@@ -52,9 +52,10 @@ def sites(key: ObjectKey, body: dict[str, Any]) -> Iterator[Site]:
 
 def names_image(key: str) -> bool:
     """Whether a key, variable or flag of this name holds an image."""
-    if _NOT_IMAGE_KEY.search(key):
+    _, image, after = key.lower().partition("image")
+    if not image or _NOT_IMAGE.search(after):
         return False
-    return bool(_IMAGE_KEY.search(key) or key.lower().endswith("image"))
+    return bool(_IMAGE_KEY.search(key) or key.lower().endswith(("image", "images")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ def _env(obj: _Object, variables: list[Any], path: Path) -> Iterator[Site]:
         if _is_image_value(str(variable.get("name", "")), value):
             yield obj.site(here, value, "env", Mention.whole(value))
         else:
-            yield from _text(obj, here, value, "env")
+            yield from _text(obj, here, value, "env", str(variable.get("name", "")))
 
 
 def _arguments(obj: _Object, arguments: list[Any], path: Path) -> Iterator[Site]:
@@ -152,7 +153,7 @@ def _arguments(obj: _Object, arguments: list[Any], path: Path) -> Iterator[Site]
             start = len(argument) - len(value)
             yield obj.site(here, argument, "argument", Mention.at(argument, start, len(argument)))
         else:
-            yield from _text(obj, here, argument, "argument")
+            yield from _text(obj, here, argument, "argument", name)
         previous = argument if argument.startswith("-") and not flag else ""
 
 
@@ -168,7 +169,7 @@ def _string(obj: _Object, path: Path, value: str, name: str) -> Iterator[Site]:
         if is_reference(value):
             yield obj.site(path, value, how, Mention.whole(value))
     else:
-        yield from _text(obj, path, value, how)
+        yield from _text(obj, path, value, how, name)
 
 
 def _is_image_value(name: str, value: str) -> bool:
@@ -176,18 +177,29 @@ def _is_image_value(name: str, value: str) -> bool:
     return is_strong(value) or (names_image(name) and is_plausible(value))
 
 
-def _text(obj: _Object, path: Path, value: str, how: str) -> Iterator[Site]:
-    mentions = in_text(value, name=str(path[-1]))
+def _text(obj: _Object, path: Path, value: str, how: str, name: str) -> Iterator[Site]:
+    mentions = (names_image(name) and _listed(value)) or in_text(value)
     if not mentions:
         return
     if how == "config" and _is_script(str(path[-1]), value):
         how = "script"
     plain = tuple(m for m in mentions if not m.is_assembled)
-    joined = tuple(m for m in mentions if m.is_assembled)
+    scripted = tuple(m for m in mentions if m.variables)
+    joined = tuple(m for m in mentions if m.is_assembled and not m.variables)
     if plain:
         yield obj.site(path, value, how, *plain)
+    if scripted:
+        yield obj.site(path, value, "script", *scripted)
     if joined:
         yield obj.site(path, value, "assembled", *joined)
+
+
+def _listed(value: str) -> tuple[Mention, ...]:
+    """The images of a list in one string: ``a/b:1,c/d:2``."""
+    items = list(_ITEM.finditer(value))
+    if not all(is_plausible(item[0]) for item in items):
+        return ()
+    return tuple(Mention.at(value, item.start(), item.end()) for item in items)
 
 
 def _is_script(name: str, value: str) -> bool:

@@ -12,8 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from kfdeploy.errors import UserError
-from kfdeploy.model.environment import neutral_path
-from kfdeploy.model.image import ImageRef
+from kfdeploy.model.image import ImageRef, neutral_path
 from kfdeploy.model.inventory import Image, Inventory
 from kfdeploy.model.lockfile import tag_of
 from kfdeploy.model.workspace import Images
@@ -88,7 +87,7 @@ def dump(inventory: Inventory, images: Sequence[SourceImage]) -> str:
     found = {image.ref: image for image in inventory.images}
     lines = [
         "# Written by `kfdeploy lock`: where each image was found and what redirects it.",
-        "images:",
+        "images:" if images else "images: []",
     ]
     for image in images:
         lines += [

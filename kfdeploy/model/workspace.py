@@ -195,9 +195,6 @@ class Environment(_Section):
     registry: RegistryOverride = RegistryOverride()
     kube_context: str | None = Field(None, description="kubeconfig context that apply uses.")
     kube_version: str = Field("1.34.0", description="Kubernetes version to render for.")
-    platforms: tuple[str, ...] = Field(
-        (), description="OS/ARCH that indexes are reduced to; all when empty."
-    )
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
     image_pull_secrets: tuple[str, ...] = Field(
         (), description="Names of pull secrets that every pod template gets."

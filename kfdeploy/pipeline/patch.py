@@ -11,11 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 
-from kfdeploy.errors import UserError, raise_all
 from kfdeploy.files import read_text
 from kfdeploy.model import patchfile, workload, workspace_helmfile
 from kfdeploy.model.inventory import Found, Inventory
-from kfdeploy.model.objects import Object, ObjectKey, Path, json_pointer, lookup
+from kfdeploy.model.objects import Object, ObjectKey, Path, lookup
 from kfdeploy.model.patchfile import operation, scalar, target_yaml
 from kfdeploy.model.patchtext import (
     append,
@@ -25,6 +24,7 @@ from kfdeploy.model.patchtext import (
     go_string,
     hooks,
     item_names,
+    literal,
     look_up,
     merge,
     path_order,
@@ -51,10 +51,9 @@ _CHECKSUM = "checksum.kfdeploy.io"
 
 @dataclass(frozen=True)
 class Generated:
-    """What `patch` generates: relative path to text, and what could not be redirected."""
+    """What `patch` generates: relative path to text."""
 
     files: Mapping[str, str]
-    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,19 @@ class Drift:
     def is_clean(self) -> bool:
         return not (self.new or self.changed or self.stale or self.edited)
 
+    def to_json(self) -> dict[str, list[str]]:
+        return {
+            "new": list(self.new),
+            "changed": list(self.changed),
+            "stale": list(self.stale),
+            "edited": list(self.edited),
+        }
+
+    def lines(self) -> Iterator[str]:
+        """What writing would do, a line a file; edited ones are left as they are."""
+        for what in ("new", "changed", "stale"):
+            yield from (f"{what}: {name}" for name in getattr(self, what))
+
 
 def generate(
     workspace: Workspace, root: FilePath, inventory: Inventory, rendered: Sequence[Rendered]
@@ -83,22 +95,19 @@ def generate(
         UserError: a place that no patch can change, a person's file that can't be read.
     """
     out: dict[str, str] = {}
-    problems: list[str] = []
-    errors: list[UserError] = []
     people = {item.component.name: own_files(root, item.component.name) for item in rendered}
     places = _by_object(inventory)
     for item in rendered:
-        maker = _Maker(workspace, item, places.get(item.component.name, {}), problems, errors)
+        maker = _Maker(workspace, item, places.get(item.component.name, {}))
         for name, body in maker.files(people[item.component.name]):
             path = f"patches/{item.component.name}/{name}"
             out[path] = patchfile.generated(body)
-    raise_all(errors)
     for name in ("mentions.gotmpl", "values.yaml.gotmpl"):
         text = (_TEMPLATES / name).read_text(encoding="utf-8")
         is_template = name == "mentions.gotmpl"
         out[f"patches/{SHARED}/{name}"] = patchfile.generated(text, is_template=is_template)
     out["helmfile.yaml.gotmpl"] = patchfile.generated(_helmfile(workspace, rendered, out, people))
-    return Generated(dict(sorted(out.items())), tuple(problems))
+    return Generated(dict(sorted(out.items())))
 
 
 def compare(root: FilePath, generated: Generated) -> Drift:
@@ -170,8 +179,6 @@ class _Maker:
     workspace: Workspace
     rendered: Rendered
     places: Mapping[ObjectKey, Sequence[tuple[str, Found]]]
-    problems: list[str]
-    errors: list[UserError]
     changed_config: dict[ObjectKey, list[str]] = field(default_factory=dict)
 
     def files(self, own: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -220,7 +227,7 @@ class _Maker:
             if "\n" in value or any(not f.whole and f.how == "assembled" for _, f in by_path[path]):
                 body += self._text(item, path, by_path[path], name)
             else:
-                body += operation("test", path, scalar(value))
+                body += operation("test", path, literal(value))
                 body += operation("replace", path, filled(value, by_path[path]))
         if item.key.kind in ("ConfigMap", "Secret"):
             self.changed_config.setdefault(item.key, []).append(name)
@@ -228,12 +235,8 @@ class _Maker:
 
     def _text(self, item: Object, path: Path, found: Sequence[tuple[str, Found]], name: str) -> str:
         """The replacement of mentions in a long text, which the patch itself does not hold."""
-        if any(not isinstance(step, str) for step in path):
-            where = f"{self.rendered.component.name}: {item.key} {json_pointer(path)}"
-            self.problems.append(f"{where}: a text in a list can't be patched by its mentions")
-            return operation("test", path, scalar(lookup(item.body, path)))
         build = " ".join(json.dumps(word) for word in _build_command(self.rendered))
-        keys = " ".join(json.dumps(str(step)) for step in path)
+        keys = " ".join(json.dumps(step) for step in path)
         lines = [
             '{{ tpl (readFile "../' + SHARED + '/mentions.gotmpl") (dict',
             f'    "patch" "patches/{self.rendered.component.name}/{name}"',

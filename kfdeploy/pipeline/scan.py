@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -29,6 +29,8 @@ from kfdeploy.tools.rendering import Rendered
 _SCHEMA_DEFAULT = re.compile(r"^ +default: [\"']?(?P<value>[^\s\"']+)", re.MULTILINE)
 _DEFAULT_NEED = {"config": "optional", "custom-resource": "optional", "assembled": "optional"}
 
+Part = tuple[list[tuple[str, Found]], list[Problem]]
+
 
 def scan(
     version: str,
@@ -36,6 +38,7 @@ def scan(
     cache: Cache,
     *,
     facts: catalogue.Catalogue | None = None,
+    known: Mapping[str, Part] | None = None,
     jobs: int = 2,
 ) -> Inventory:
     """Every image of the rendered components.
@@ -43,6 +46,7 @@ def scan(
     Args:
         version: the upstream's, for the catalogue and the report.
         rendered: what the components render.
+        known: what `component` gave already, by the component's name.
 
     Returns:
         The inventory; what could not be told is among its problems.
@@ -50,12 +54,19 @@ def scan(
     Raises:
         UserError: a rendered document that can't be read.
     """
-    facts = facts or catalogue.load()
     found: list[tuple[str, Found]] = []
     problems: list[Problem] = []
     errors: list[UserError] = []
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
-        futures = [pool.submit(_component, version, item, cache, facts) for item in rendered]
+        futures = [
+            pool.submit(
+                lambda item: (
+                    (known or {}).get(item.component.name) or component(version, item, cache, facts)
+                ),
+                item,
+            )
+            for item in rendered
+        ]
         for future in futures:
             try:
                 some, wrong = future.result()
@@ -68,9 +79,10 @@ def scan(
     return gather(version, found, problems)
 
 
-def _component(
-    version: str, rendered: Rendered, cache: Cache, facts: catalogue.Catalogue
-) -> tuple[list[tuple[str, Found]], list[Problem]]:
+def component(
+    version: str, rendered: Rendered, cache: Cache, facts: catalogue.Catalogue | None = None
+) -> Part:
+    """One component's images and problems."""
     key = key_of("scan", version, rendered.component.name, rendered.key, program_key())
     kept = cache.get_json(key)
     if kept is not None:
@@ -78,7 +90,7 @@ def _component(
             [found_from_cache(item) for item in kept["found"]],
             [Problem(item["what"], item["where"]) for item in kept["problems"]],
         )
-    scanner = _Scanner(rendered, facts)
+    scanner = _Scanner(rendered, facts or catalogue.load())
     found = [*scanner.found(), *scanner.hidden(version)]
     problems = scanner.problems
     cache.put_json(
@@ -139,7 +151,7 @@ class _Scanner:
             )
 
     def _found(self, item: Object, site: Site, mention: Mention) -> tuple[str, Found]:
-        first = mention.parts[0]
+        first = mention.first
         place, overridden = self.index.find(
             item.key, item.body, site.path, first.text, at=first.start
         )

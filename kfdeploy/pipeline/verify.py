@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from kfdeploy.files import read_bytes, read_text, sha256
 from kfdeploy.model import foreign, releaseset
 from kfdeploy.model.foreign import Foreign
 from kfdeploy.model.image import ImageRef
-from kfdeploy.model.objects import split
+from kfdeploy.model.objects import Object, split
 from kfdeploy.tools import pool
 from kfdeploy.tools.registry import Client
 from kfdeploy.tools.registry_errors import RegistryError
@@ -86,7 +88,7 @@ def verify(
         UserError: the registry can't be asked at all.
     """
     failures = list(_sums(folder))
-    found = tuple(_foreign(folder, summary))
+    found = tuple(_foreign(folder, summary, uncovered))
     notes = list(_notes(folder, summary))
     failures += [
         f"{ref}: nothing leads it to the private registry; accept it by registries.uncovered"
@@ -121,7 +123,22 @@ def _sums(folder: Path) -> Iterator[str]:
             yield f"{name} was changed"
 
 
-def _foreign(folder: Path, summary: Mapping[str, Any]) -> Iterator[Foreign]:
+_PODS = frozenset(("Pod", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob"))
+_CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
+_KIND = re.compile(r"^kind: (\w+)", re.MULTILINE)
+_LISTS_UPSTREAM = frozenset((releaseset.SUMS, releaseset.SUMMARY, "images.lock"))
+"""Files of a set that name upstream's references on purpose, and that nothing is installed from."""
+_OWN_TEMPLATE = '{{ .Files.Get "objects.yaml" }}\n'
+_FROM_OUTSIDE = re.compile(
+    r"^\s*(?:- )?(?P<key>chart|url|repository): *[\"']?(?!\./)(?P<value>[^\s\"']+)"
+    r"|^(?P<section>repositories|dependencies|bases|helmfiles):"
+)
+
+
+def _foreign(
+    folder: Path, summary: Mapping[str, Any], uncovered: Sequence[str]
+) -> Iterator[Foreign]:
+    """References that lead elsewhere, in whichever file of the set, each once."""
     known: set[str] = set()
     for ref in summary["images"]:
         known.add(ref)
@@ -129,17 +146,102 @@ def _foreign(folder: Path, summary: Mapping[str, Any]) -> Iterator[Foreign]:
         known.add(str(parsed))
         if parsed.host != "docker.io":
             known.add(parsed.repository)
-    for path in sorted((*folder.glob("charts/**/objects.yaml"), *folder.glob("crds/*.yaml"))):
+    seen: set[Foreign] = set()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
-        if "/templates/" in name:
+        if name in _LISTS_UPSTREAM:
             continue
-        yield from foreign.references(
-            name,
-            read_text(path),
-            known=known,
-            registry=summary["registry"],
-            is_crd=name.startswith("crds/"),
-        )
+        text = read_text(path)
+        for found in (
+            *foreign.references(
+                name,
+                text,
+                known=known,
+                registry=summary["registry"],
+                is_crd=name.startswith("crds/"),
+            ),
+            *_in_containers(name, text, summary, uncovered),
+            *_in_secrets(name, text, known, summary["registry"]),
+            *_of_helm(name, text),
+        ):
+            if found not in seen:
+                seen.add(found)
+                yield found
+
+
+def _in_containers(
+    name: str, text: str, summary: Mapping[str, Any], uncovered: Sequence[str]
+) -> Iterator[Foreign]:
+    """Images of containers that are not exactly one of the set's: a name of Docker Hub without
+    anything that tells it from another word, a tag that was not locked, an image not mirrored."""
+    if not name.endswith("objects.yaml"):
+        return
+    mirrors = {image["mirror"] for image in summary["images"].values()}
+    accepted = mirrors.union(uncovered)
+    for first, item in _objects(name, text):
+        kind = _KIND.search(item.text)
+        if kind is None or kind[1] not in _PODS:
+            continue
+        for image in _images(item.body):
+            if image not in accepted:
+                yield Foreign(name, first + _line(item.text, image), image)
+
+
+def _images(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key in _CONTAINERS and isinstance(value, list):
+                for container in value:
+                    image = container.get("image") if isinstance(container, dict) else None
+                    if isinstance(image, str):
+                        yield image
+            yield from _images(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _images(value)
+
+
+def _in_secrets(name: str, text: str, known: set[str], registry: str) -> Iterator[Foreign]:
+    """References within a Secret's values, which are base64 and show nothing to a search."""
+    if not name.endswith("objects.yaml"):
+        return
+    for first, item in _objects(name, text):
+        kind = _KIND.search(item.text)
+        if kind is None or kind[1] != "Secret":
+            continue
+        for key, value in (item.body.get("data") or {}).items():
+            try:
+                plain = base64.b64decode(str(value), validate=True).decode("utf-8")
+            except ValueError:
+                continue
+            for found in foreign.references(name, plain, known=known, registry=registry):
+                yield Foreign(name, first + _line(item.text, f"{key}:"), found.reference)
+
+
+def _of_helm(name: str, text: str) -> Iterator[Foreign]:
+    """Charts, repositories and templates that Helm or Helmfile would take from outside the set."""
+    base = name.rpartition("/")[2]
+    if "/templates/" in name:
+        if text != _OWN_TEMPLATE:
+            yield Foreign(name, 1, "a template that `kfdeploy render` does not write")
+    elif base in ("helmfile.yaml", "Chart.yaml"):
+        for number, line in enumerate(text.splitlines(), 1):
+            if match := _FROM_OUTSIDE.match(line):
+                yield Foreign(name, number, match["value"] or f"{match['section']}:")
+
+
+def _objects(name: str, text: str) -> Iterator[tuple[int, Object]]:
+    """Each object and the number of the line before it."""
+    at = 0
+    for item in split(text, name):
+        at = text.index(item.text.rstrip("\n"), at)
+        yield text.count("\n", 0, at), item
+
+
+def _line(text: str, wanted: str) -> int:
+    """The line that has a text; the first where it is written otherwise."""
+    before, found, _ = text.partition(wanted)
+    return before.count("\n") + 1 if found else 1
 
 
 def _notes(folder: Path, summary: Mapping[str, Any]) -> Iterator[str]:

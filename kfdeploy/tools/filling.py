@@ -96,10 +96,12 @@ class Filler:
 
 def _mentions(call: Mapping[str, Any], objects: Sequence[Object]) -> str:
     """What ``mentions.gotmpl`` gives, from objects that are already rendered."""
+    kind = re.compile(rf"^kind: [\"']?{call['kind']}[\"']?\s*$", re.MULTILINE)
+    field = ".".join(map(str, call["field"]))
     found = [
         item
         for item in objects
-        if f"\nkind: {call['kind']}\n" in f"\n{item.text}"
+        if kind.search(item.text)
         and item.key.namespace == call["namespace"]
         and re.fullmatch(call["name"], item.key.name)
     ]
@@ -110,17 +112,13 @@ def _mentions(call: Mapping[str, Any], objects: Sequence[Object]) -> str:
     try:
         text = lookup(found[0].body, tuple(call["field"]))
     except KeyError as error:
-        raise gotemplate.TemplateError(
-            f"{found[0].key} has no field {'.'.join(call['field'])}"
-        ) from error
+        raise gotemplate.TemplateError(f"{found[0].key} has no field {field}") from error
     for old, new in call["mentions"]:
         pattern = re.compile(
             rf"(^|{_BOUND}){re.escape(old)}($|{_BOUND}|[.:](?:[^A-Za-z0-9_]|$))", re.ASCII
         )
         if not pattern.search(text):
-            raise gotemplate.TemplateError(
-                f"{found[0].key} {'.'.join(call['field'])} no longer mentions {old}"
-            )
+            raise gotemplate.TemplateError(f"{found[0].key} {field} no longer mentions {old}")
         escaped = new.replace("\\", r"\\")
         for _ in range(2):  # neighbours share the one character between them
             text = pattern.sub(rf"\g<1>{escaped}\g<2>", text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -33,6 +34,14 @@ OFFLINE: Final = {
     "NO_PROXY": "",
     "no_proxy": "",
 }
+# Collecting garbage takes near half of a build's time. With less of it the largest builds of 1.10.2
+# peak some 100 MiB higher (kserve 258 MiB instead of 159).
+_LESS_COLLECTING: Final = {"GOGC": "400", "GOMEMLIMIT": "1GiB"}
+
+
+def environment() -> dict[str, str]:
+    """Variables for a build: no way out, and less collecting, unless the caller has set that."""
+    return {**{k: v for k, v in _LESS_COLLECTING.items() if k not in os.environ}, **OFFLINE}
 
 
 def version() -> tuple[int, int, int]:
@@ -41,7 +50,12 @@ def version() -> tuple[int, int, int]:
     Raises:
         UserError: not on PATH, or older than `OLDEST`.
     """
-    return _version(os.fspath(which("kustomize")))
+    with _ASKING:
+        return _version(os.fspath(which("kustomize")))
+
+
+_ASKING: Final = threading.Lock()
+"""`lru_cache` alone would let every thread ask the program."""
 
 
 @lru_cache(maxsize=8)
@@ -95,7 +109,7 @@ def build(root: Path, folder: str, *, graph: Graph | None = None) -> bytes:
         return run(
             [*argv, "."],
             cwd=root / folder,
-            env=OFFLINE,
+            env=environment(),
             timeout=_TIMEOUT,
             what=f"build of {folder}",
         ).stdout

@@ -85,7 +85,7 @@ def _build(
         try:
             out = run(
                 ["kustomize", "build", folder],
-                env=kustomize.OFFLINE,
+                env=kustomize.environment(),
                 timeout=_TIMEOUT,
                 what=f"patches of component {name}",
             ).stdout

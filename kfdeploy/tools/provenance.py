@@ -13,19 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import ScalarNode, SequenceNode
 
 from kfdeploy.model.component import LOCAL, local_header, origin
 from kfdeploy.model.inventory import Place
 from kfdeploy.model.kustomization import Generator, ImageOverride, Kustomization
+from kfdeploy.model.nodes import child, compose_all
 from kfdeploy.model.objects import ObjectKey, Path, json_pointer
 
 _DOCUMENT = re.compile(r"^---[^\n]*\n", re.MULTILINE)
-_KIND = re.compile(r"^\s*[\"']?kind[\"']?:\s*[\"']?(\w+)", re.MULTILINE)
+_KIND = re.compile(r"^[ \t]*[\"']?kind[\"']?:\s*[\"']?(\w+)", re.MULTILINE)
 _CRD = re.compile(r"^kind: CustomResourceDefinition\s*$", re.MULTILINE)
 _NAME = re.compile(r"[\"']?name[\"']?:\s*[\"']?([^\s\"',}]+)")
 _HASH = re.compile(r"-[0-9a-z]{10}$")
+_FIELD_STEP = re.compile(r"\[[^\]]*\]|(?:\\.|[^.\[\]\\])+")
 _PATCH_ROLES = ("patches", "patchesStrategicMerge", "patchesJson6902")
 
 
@@ -40,9 +41,12 @@ class _Document:
 
 @dataclass(frozen=True, slots=True)
 class _Hit:
+    """A node that has the field; ``raw`` is its source, where its lines aren't the value's."""
+
     place: Place
     value: str | None
     is_patch: bool
+    raw: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ class Index:
         self.kustomizations = kustomizations
         self._texts: dict[str, str] = {}
         self._documents: dict[str, list[_Document]] | None = None
-        self._nodes: dict[tuple[Place, int], Any] = {}
+        self._nodes: dict[str, list[Any]] = {}
 
     def find(
         self, key: ObjectKey, body: Any, path: Path, piece: str, *, at: int
@@ -108,7 +112,11 @@ class Index:
         if not hits:
             return None, ()
         base = (bases or patches)[0]
-        return base.place, overriders or tuple(self._overrides(base.value or "", piece))
+        if not overriders:
+            overriders = tuple(self._images(base.value or "", piece))
+        if not overriders:
+            overriders = tuple(self._replacements(key, body, path))
+        return base.place, overriders or tuple(self._settings(piece))
 
     # -- objects in files --------------------------------------------------------------------------
 
@@ -116,18 +124,18 @@ class Index:
         found: list[tuple[int, _Hit]] = []
         for document in self._by_kind(key.kind):
             rank = min((_rank(key.name, name) for name in document.names), default=9)
-            if rank > 2:
+            if rank > 3:
                 continue
-            for number, node in enumerate(self._compose(document)):
-                name = _child(_child(node, "metadata"), "name")
-                if _text(_child(node, "kind")) != key.kind or name is None:
+            for node in self._compose(document.text):
+                name = child(child(node, "metadata"), "name")
+                if _text(child(node, "kind")) != key.kind or name is None:
                     continue
                 rank = _rank(key.name, _text(name) or "")
-                if rank > 2:
+                if rank > 3:
                     continue
                 target = _descend(node, body, path)
                 if target is not None:
-                    found.append((rank, _hit(document, target, number)))
+                    found.append((rank, _hit(document, target)))
         if found:
             best = min(rank for rank, hit in found)
             yield from (hit for rank, hit in found if rank == best or hit.is_patch)
@@ -155,15 +163,10 @@ class Index:
         for kind in document.kinds:
             self._documents.setdefault(kind, []).append(document)
 
-    def _compose(self, document: _Document) -> list[Any]:
-        known = (document.place, len(document.text))
-        if known not in self._nodes:
-            try:
-                self._nodes[known] = list(YAML(typ="safe").compose_all(document.text))
-            except YAMLError:
-                self._nodes[known] = []
-        nodes: list[Any] = self._nodes[known]
-        return nodes
+    def _compose(self, text: str) -> list[Any]:
+        if text not in self._nodes:
+            self._nodes[text] = list(compose_all(text))
+        return self._nodes[text]
 
     def _json_patches(self, key: ObjectKey, path: Path) -> Iterator[_Hit]:
         pointer = json_pointer(path)
@@ -176,10 +179,11 @@ class Index:
                     continue
                 if patch.path is not None:
                     where = _normal(f"{folder}/{patch.path.value}")
-                    yield from _operations(Place(_file(where), 1), self._text(where), pointer)
+                    nodes = self._compose(self._text(where))
+                    yield from _operations(Place(_file(where), 1), nodes, pointer)
                 elif patch.inline is not None:
                     place = Place(_file(file), _line(file, patch.inline.line))
-                    yield from _operations(place, patch.inline.value, pointer)
+                    yield from _operations(place, self._compose(patch.inline.value), pointer)
 
     # -- generators, images, replacements ------------------------------------------------------
 
@@ -216,16 +220,37 @@ class Index:
                     return Place(_file(where), number)
         return None
 
-    def _overrides(self, old: str, piece: str) -> Iterator[Place]:
-        """What changed ``old`` to a text with ``piece``: an ``images:`` entry, or a replacement."""
+    def _images(self, old: str, piece: str) -> Iterator[Place]:
+        """The ``images:`` entry that changed ``old`` to a text with ``piece``."""
         for _, file, kustomization in self.kustomizations:
             for image in kustomization.images:
                 if _names(image, old) and _gives(image, piece):
                     yield Place(_file(file), _line(file, image.line))
                     return
+
+    def _replacements(self, key: ObjectKey, body: Any, path: Path) -> Iterator[Place]:
+        """The entries of ``replacements:`` that write to a field."""
+        for folder, file, kustomization in self.kustomizations:
+            if "replacements" not in kustomization.fields:
+                continue
+            for root in self._compose(kustomization.text):
+                for entry in _items(child(root, "replacements")):
+                    named = _text(child(entry, "path"))
+                    if named is None:
+                        if _writes(entry, key, body, path):
+                            yield Place(_file(file), _line(file, entry.start_mark.line + 1))
+                        continue
+                    where = _normal(f"{folder}/{named}")
+                    for node in self._compose(self._text(where)):
+                        for one in _items(node) or [node]:
+                            if _writes(one, key, body, path):
+                                yield Place(_file(where), one.start_mark.line + 1)
+
+    def _settings(self, piece: str) -> Iterator[Place]:
+        """The line of a settings file that a variable (``vars:``) brought into a field."""
         tag = piece.rpartition(":")[2]
         for source in self.sources:
-            if source.path.endswith((".env", ".properties")) or "replacements" in source.roles:
+            if source.path.endswith((".env", ".properties")):
                 for number, line in enumerate(self._text(source.path).splitlines(), 1):
                     if piece in line or (tag and tag in re.split(r"[=:\s\"']", line)):
                         yield Place(_file(source.path), number)
@@ -244,8 +269,9 @@ def _split(path: str, text: str, offset: int, is_patch: bool) -> Iterator[_Docum
     start, line = 0, offset
     for match in [*_DOCUMENT.finditer(text), None]:
         part = text[start : match.start() if match else len(text)]
-        kinds = frozenset(_KIND.findall(part))
-        if kinds and not _CRD.search(part):
+        is_crd = "\nkind: CustomResourceDefinition" in f"\n{part}" and _CRD.search(part)
+        kinds = frozenset() if is_crd else frozenset(_KIND.findall(part))
+        if kinds:
             names = frozenset(_NAME.findall(part))
             yield _Document(Place(_file(path), line + 1), kinds, part, is_patch, names)
         if match is None:
@@ -254,35 +280,39 @@ def _split(path: str, text: str, offset: int, is_patch: bool) -> Iterator[_Docum
         start = match.end()
 
 
-def _hit(document: _Document, node: Any, number: int) -> _Hit:
+def _hit(document: _Document, node: Any) -> _Hit:
     line = document.place.line + node.start_mark.line
+    raw = ""
     if getattr(node, "style", None) in ("|", ">"):
         line += 1
+    elif isinstance(node, ScalarNode):
+        raw = document.text[node.start_mark.index : node.end_mark.index]
     value = node.value if isinstance(node.value, str) else None
-    return _Hit(Place(document.place.file, line), value, document.is_patch)
+    return _Hit(Place(document.place.file, line), value, document.is_patch, raw)
 
 
 def _line_in(hit: _Hit, piece: str, ahead: int) -> Place:
     """The line of a piece within a long string: as many lines down as in the rendered one."""
     value = hit.value or ""
+    if hit.raw:  # in quotes, a line of the value is none of the file
+        return Place(hit.place.file, hit.place.line + _lines_before(hit.raw, piece))
     if "\n" not in value.rstrip("\n"):
         return hit.place
     lines = value.split("\n")
     if ahead < len(lines) and piece.split("\n")[0] in lines[ahead]:
         return Place(hit.place.file, hit.place.line + ahead)
-    return Place(hit.place.file, hit.place.line + value[: max(value.find(piece), 0)].count("\n"))
+    return Place(hit.place.file, hit.place.line + _lines_before(value, piece))
 
 
-def _operations(place: Place, text: str, pointer: str) -> Iterator[_Hit]:
-    try:
-        node = YAML(typ="safe").compose(text)
-    except YAMLError:
-        return
-    if node is None or not isinstance(node.value, list) or type(node).__name__ != "SequenceNode":
-        return
-    for operation in node.value:
-        value = _child(operation, "value")
-        path = _text(_child(operation, "path")) or ""
+def _lines_before(text: str, piece: str) -> int:
+    return text[: max(text.find(piece), 0)].count("\n")
+
+
+def _operations(place: Place, nodes: Sequence[Any], pointer: str) -> Iterator[_Hit]:
+    lists = [node for node in nodes if isinstance(node, SequenceNode)]
+    for operation in lists[0].value if lists else ():
+        value = child(operation, "value")
+        path = _text(child(operation, "path")) or ""
         if value is None or not isinstance(value.value, str):
             continue
         if path == pointer or (path.endswith("/-") and pointer.startswith(path[:-1])):
@@ -292,26 +322,50 @@ def _operations(place: Place, text: str, pointer: str) -> Iterator[_Hit]:
 def _descend(node: Any, body: Any, path: Path) -> Any:
     """The raw node of a rendered field; list items are found by their name where they have one."""
     for step in path:
-        child = body[step]
+        body = body[step]
         if isinstance(step, int):
-            items = node.value if type(node).__name__ == "SequenceNode" else []
-            name = child.get("name") if isinstance(child, dict) else None
+            items = node.value if isinstance(node, SequenceNode) else []
+            name = body.get("name") if isinstance(body, dict) else None
             if isinstance(name, str):
-                node = next((i for i in items if _text(_child(i, "name")) == name), None)
+                node = next((i for i in items if _text(child(i, "name")) == name), None)
             else:
                 node = items[step] if step < len(items) else None
         else:
-            node = _child(node, step)
+            node = child(node, step)
         if node is None:
             return None
-        body = child
     return node
 
 
-def _child(node: Any, name: str | int) -> Any:
-    if node is None or type(node).__name__ != "MappingNode":
-        return None
-    return next((value for key, value in node.value if key.value == name), None)
+def _items(node: Any) -> list[Any]:
+    return node.value if isinstance(node, SequenceNode) else []
+
+
+def _writes(replacement: Any, key: ObjectKey, body: Any, path: Path) -> bool:
+    for target in _items(child(replacement, "targets")):
+        select = child(target, "select")
+        kind, name = _text(child(select, "kind")), _text(child(select, "name"))
+        if kind not in (None, key.kind) or (name is not None and _rank(key.name, name) > 2):
+            continue
+        if any(_leads(_text(one) or "", body, path) for one in _items(child(target, "fieldPaths"))):
+            return True
+    return False
+
+
+def _leads(field: str, body: Any, path: Path) -> bool:
+    """Whether kustomize's field path (``containers.[name=x].image``, ``args.0``) is ``path``."""
+    steps = _FIELD_STEP.findall(field)
+    if len(steps) != len(path):
+        return False
+    for step, wanted in zip(path, steps, strict=True):
+        body = body[step]
+        name, is_match, value = wanted.strip("[]").partition("=")
+        if wanted.startswith("[") and is_match:
+            if not isinstance(body, dict) or str(body.get(name)) != value:
+                return False
+        elif wanted != "*" and wanted.replace("\\.", ".").strip("[]") != str(step):
+            return False
+    return True
 
 
 def _text(node: Any) -> str | None:
@@ -325,14 +379,19 @@ def _lookup(body: Any, path: Path) -> Any:
 
 
 def _rank(rendered: str, raw: str) -> int:
-    """How well a rendered name fits a raw one: 0 the same, 1 hash, 2 prefix or suffix, 9 not."""
+    """How well a rendered name fits a raw one.
+
+    0 the same, 1 with a hash, 2 with a prefix or a suffix, 3 with both, 9 not at all.
+    """
     if rendered == raw:
         return 0
     if _HASH.sub("", rendered) == raw:
         return 1
     if raw and (rendered.endswith(raw) or _HASH.sub("", rendered).endswith(raw)):
         return 2
-    return 2 if raw and rendered.startswith(raw + "-") and not _HASH.search(rendered) else 9
+    if raw and rendered.startswith(f"{raw}-") and not _HASH.search(rendered):
+        return 2
+    return 3 if raw and raw in rendered else 9
 
 
 def _names(image: ImageOverride, old: str) -> bool:

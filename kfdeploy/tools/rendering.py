@@ -62,17 +62,25 @@ def render_all(
     *,
     jobs: int = 2,
     done: Callable[[str], None] = lambda name: None,
+    then: Callable[[Rendered], None] = lambda rendered: None,
 ) -> tuple[Rendered, ...]:
     """Render components, several at a time; the results come in the order of the components.
+
+    Args:
+        then: what is to be done with each in its thread, while programs render others.
 
     Raises:
         UserError: all that failed, together.
     """
-    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
-        futures = [
-            pool.submit(render, workspace_root, component, environment, cache)
-            for component in components
-        ]
+
+    def one(component: Component) -> Rendered:
+        rendered = render(workspace_root, component, environment, cache)
+        then(rendered)
+        return rendered
+
+    # One more than programs are to run: Python has work for each, and only one core for it.
+    with ThreadPoolExecutor(max_workers=max(1, jobs) + 1) as pool:
+        futures = [pool.submit(one, component) for component in components]
         results: list[Rendered] = []
         errors: list[UserError] = []
         try:

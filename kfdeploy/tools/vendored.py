@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from kfdeploy.errors import UserError
-from kfdeploy.files import read_bytes
-from kfdeploy.model.component import LOCAL, local_folder, origin
+from kfdeploy.model.component import local_folder
 from kfdeploy.model.kustomization import FILE_NAMES
 from kfdeploy.tools.graph import find_kustomization
 from kfdeploy.tools.tree import MANIFESTS, FolderTree, Tree
@@ -97,17 +96,3 @@ def nothing_there(component: HasPath) -> str:
     """The sentence for a component whose folder holds nothing of its kind."""
     wanted = {"chart": "Helm chart", "manifests": "manifests", "kustomization": "kustomization"}
     return f"no {wanted[component.kind or 'kustomization']} at {component.path}"
-
-
-def pristine(root: Path, path: str, line: int) -> tuple[str, int]:
-    """Where a line of a vendored file stands upstream (see `model.component.origin`).
-
-    Args:
-        root: the workspace.
-        path: relative to its ``upstream/``.
-        line: from 1.
-    """
-    if not path.startswith(f"{LOCAL}/"):
-        return path, line
-    first = read_bytes(root / UPSTREAM / path).partition(b"\n")[0]
-    return origin(path, line, first.decode("utf-8", "replace"))
