@@ -430,6 +430,7 @@ def _serve(shared: Path) -> None:
         with (shared / "alive").open() as alive:
             fcntl.flock(alive, fcntl.LOCK_SH)
     file.unlink(missing_ok=True)
+    shutil.rmtree(shared, ignore_errors=True)  # a process that was killed left that to us
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import pytest
 
 from kfdeploy.errors import UserError
 from kfdeploy.files import sha256
+from kfdeploy.model.component import origin
 from kfdeploy.model.upstreamlock import UpstreamLock
 from kfdeploy.model.workspace import Workspace
 from kfdeploy.pipeline import vendor as stage
@@ -28,7 +29,6 @@ from kfdeploy.tools.example import read_example
 from kfdeploy.tools.kustomize import build, walk
 from kfdeploy.tools.remotes import hosts_in
 from kfdeploy.tools.source import read_source
-from kfdeploy.tools.vendored import pristine
 
 ROOT = Path(__file__).parents[2]
 UPSTREAMS = Path(os.environ.get("KFDEPLOY_UPSTREAMS", ROOT.parent / "shared" / "upstream"))
@@ -154,8 +154,9 @@ def test_a_component_is_built_from_its_local_copy_if_it_has_one(site: Path) -> N
 def test_a_line_in_a_local_copy_is_known_upstream(site: Path) -> None:
     vendored(site)
     path = "_local/apps/top/kustomization.yaml"
-    assert pristine(site, path, 4) == ("apps/top/kustomization.yaml", 3)
-    assert pristine(site, "apps/top/own.yaml", 4) == ("apps/top/own.yaml", 4)
+    first = (site / "upstream" / path).read_text().splitlines()[0]
+    assert origin(path, 4, first) == ("apps/top/kustomization.yaml", 3)
+    assert origin("apps/top/own.yaml", 4, "") == ("apps/top/own.yaml", 4)
 
 
 @needs_kustomize

@@ -1,0 +1,107 @@
+"""The inventory: sorted, each place once, and the same from the cache."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from kfdeploy.model.inventory import (
+    Found,
+    Piece,
+    Place,
+    Problem,
+    found_from_cache,
+    found_to_cache,
+    gather,
+)
+from kfdeploy.model.objects import ObjectKey
+
+KEY = ObjectKey("apps/v1", "Deployment", "n", "web")
+FOUND = Found(
+    component="one",
+    object=KEY,
+    field="spec.containers[name=x].image",
+    path=("spec", "containers", 0, "image"),
+    how="pod-spec",
+    redirect="patch",
+    place=Place("a/b.yaml", 3),
+    overridden_by=(Place("k.yaml", 1), Place("k.yaml", 2)),
+    pieces=(Piece("hub", '"hub": "x"', 8, "x"),),
+    whole=False,
+    variables=("A", "B"),
+    need="optional",
+    note="a note",
+)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        FOUND,
+        replace(FOUND, place=None, overridden_by=(), pieces=(), variables=(), path=(), note=""),
+        replace(FOUND, object=ObjectKey("v1", "Namespace", "", "x")),
+    ],
+)
+def test_what_is_kept_reads_as_it_was_written(found: Found) -> None:
+    kept = json.loads(json.dumps(found_to_cache("a/b:1", found)))
+    assert found_from_cache(kept) == ("a/b:1", found)
+
+
+def test_images_are_sorted_and_places_are_there_once() -> None:
+    other = replace(FOUND, component="another", need="required")
+    found = [("b:1", FOUND), ("a:1", FOUND), ("b:1", other), ("b:1", FOUND)]
+    problems = [Problem("y", "b"), Problem("x", "a"), Problem("y", "b")]
+    inventory = gather("1.0", found, problems)
+    assert [(i.ref, i.need, len(i.found)) for i in inventory.images] == [
+        ("a:1", "optional", 1),
+        ("b:1", "required", 2),
+    ]
+    assert [f.component for f in inventory.images[1].found] == ["another", "one"]
+    assert inventory.problems == (Problem("x", "a"), Problem("y", "b"))
+    assert inventory == gather("1.0", reversed(found), problems)
+    assert inventory.get("a:1") is inventory.images[0]
+    assert inventory.get("c:1") is None
+
+
+def test_two_mentions_of_one_image_on_one_line_are_two_places() -> None:
+    pieces = (Piece("reference", "x:a:1", 2, "a:1"),), (Piece("reference", "a:1", 0, "a:1"),)
+    found = [("a:1", replace(FOUND, pieces=one)) for one in pieces]
+    (image,) = gather("1.0", found, []).images
+    assert [place.pieces for place in image.found] == [pieces[1], pieces[0]]
+
+
+def test_json_is_what_the_contract_says() -> None:
+    assert gather("1.0", [("a:1", FOUND)], []).to_json() == {
+        "upstream": {"version": "1.0"},
+        "images": [
+            {
+                "ref": "a:1",
+                "need": "optional",
+                "found": [
+                    {
+                        "component": "one",
+                        "object": {
+                            "apiVersion": "apps/v1",
+                            "kind": "Deployment",
+                            "namespace": "n",
+                            "name": "web",
+                        },
+                        "field": "spec.containers[name=x].image",
+                        "file": "a/b.yaml",
+                        "line": 3,
+                        "how": "pod-spec",
+                        "redirect": "patch",
+                        "need": "optional",
+                        "overridden_by": [
+                            {"file": "k.yaml", "line": 1},
+                            {"file": "k.yaml", "line": 2},
+                        ],
+                        "note": "a note",
+                    }
+                ],
+            }
+        ],
+        "problems": [],
+    }

@@ -1,0 +1,64 @@
+"""What patches look up, by the environment and the lock."""
+
+from __future__ import annotations
+
+import pytest
+
+from kfdeploy.errors import UserError
+from kfdeploy.model.image import ImageRef
+from kfdeploy.model.lockfile import Lock, LockedImage
+from kfdeploy.model.sources import SourceImage
+from kfdeploy.model.values import look_ups
+from kfdeploy.model.workspace import PrivateRegistry
+
+SHA = "sha256:" + "ab" * 32
+REGISTRY = PrivateRegistry(host="reg.test:5000", prefix="kf")
+
+
+def image(ref: str, path: str, tag: str, digest: str = "", *, covered: bool = True) -> SourceImage:
+    return SourceImage(ref, "required", path, tag, digest, covered)
+
+
+def locked(ref: str, tag: str) -> LockedImage:
+    parsed = ImageRef.parse(ref)
+    return LockedImage(ref, ImageRef(parsed.host, parsed.path, "", SHA), tag)
+
+
+MYSQL = image("mysql:8.4", "docker.io/library/mysql", "8.4")
+
+
+def test_a_locked_image_has_its_mirrors_reference_whole_and_in_parts() -> None:
+    looks = look_ups([MYSQL], Lock((locked("mysql:8.4", "8.4"),)), REGISTRY, unpinned=False)
+    assert looks["mysql:8.4"].to_values() == {
+        "ref": f"reg.test:5000/kf/docker.io/library/mysql:8.4@{SHA}",
+        "repository": "reg.test:5000/kf/docker.io/library/mysql",
+        "parent": "reg.test:5000/kf/docker.io/library",
+        "tag": f"8.4@{SHA}",
+        "plainTag": "8.4",
+    }
+    assert looks["mysql:8.4"].source == f"docker.io/library/mysql@{SHA}"
+
+
+def test_all_that_is_not_locked_is_named() -> None:
+    other = image("a/b:1", "docker.io/a/b", "1")
+    with pytest.raises(UserError) as caught:
+        look_ups([MYSQL, other], Lock(()), REGISTRY, unpinned=False)
+    messages = [error.message for error in caught.value.each()]
+    assert messages == ["mysql:8.4 is not locked", "a/b:1 is not locked"]
+
+
+def test_unpinned_goes_by_tag() -> None:
+    look = look_ups([MYSQL], Lock(()), REGISTRY, unpinned=True)["mysql:8.4"]
+    assert look.ref == "reg.test:5000/kf/docker.io/library/mysql:8.4"
+
+
+def test_what_is_not_covered_needs_no_lock() -> None:
+    left = image("a/b:1", "docker.io/a/b", "1", covered=False)
+    look = look_ups([left], Lock(()), REGISTRY, unpinned=False)["a/b:1"]
+    assert (look.ref, look.covered) == ("reg.test:5000/kf/docker.io/a/b:1", False)
+
+
+def test_a_reference_by_digest_alone_has_no_tag() -> None:
+    ref = f"ghcr.io/a@{SHA}"
+    look = look_ups([image(ref, "ghcr.io/a", "", SHA)], Lock(()), REGISTRY, unpinned=False)[ref]
+    assert look.ref == f"reg.test:5000/kf/ghcr.io/a@{SHA}"

@@ -1,0 +1,165 @@
+"""What is listed is what is patched: exactly the mentions change, and to the private registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kfdeploy.model import site as sitemodel
+from kfdeploy.model import values
+from kfdeploy.model.mentions import Mention
+from kfdeploy.model.objects import ObjectKey, lookup, split
+from kfdeploy.model.values import Look
+from kfdeploy.session import Session
+from tests.conftest import Site
+
+RealSite = Callable[[str], Site]
+SITES = ("small", "1.10.2", "26.03")
+ANNOTATIONS = ("checksum.kfdeploy.io/", "helm.sh/resource-policy")
+
+
+@pytest.fixture(params=SITES)
+def made(request: pytest.FixtureRequest) -> Site:
+    if request.param == "small":
+        small: Site = request.getfixturevalue("small_site")
+        return small
+    real: RealSite = request.getfixturevalue("real_site")
+    return real(request.param)
+
+
+def looks(session: Session) -> dict[str, Look]:
+    registry = session.workspace.registry(session.environment)
+    lock = session.lock(required=True)
+    return values.look_ups(session.sources(), lock, registry, unpinned=False)
+
+
+def finals(site: Site, component: str) -> dict[ObjectKey, Any]:
+    """The objects of a component in the release set."""
+    found = {}
+    for path in sorted((site.set / "charts").glob("*/charts/objects/objects.yaml")):
+        if path.parts[-4] in (component, f"{component}-after"):
+            found |= {item.key: item.body for item in split(path.read_text())}
+    return found
+
+
+def replaced(value: str, mentions: list[Mention], refs: dict[int, str], look: Any) -> str:
+    """The string with each mention's span replaced, from the last to the first."""
+    shared: dict[tuple[int, int], set[str]] = {}
+    spans: dict[tuple[int, int], str] = {}
+    for mention in mentions:
+        for part in mention.parts:
+            if part.role == "tag":
+                shared.setdefault((part.start, part.end), set()).add(mention.ref)
+    for mention in mentions:
+        found = look[refs[id(mention)]].to_values()
+        for part in mention.parts:
+            name = {"reference": "ref", "hub": "parent", "name": "repository"}.get(part.role)
+            if name is None:
+                name = "tag" if len(shared[part.start, part.end]) == 1 else "plainTag"
+            spans[part.start, part.end] = found[name]
+    for (start, end), text in sorted(spans.items(), reverse=True):
+        value = value[:start] + text + value[end:]
+    return value
+
+
+def differences(old: Any, new: Any, path: tuple[str | int, ...] = ()) -> Iterator[Any]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in {**old, **new}:
+            if key not in old or key not in new:
+                yield (*path, key), old.get(key), new.get(key)
+            else:
+                yield from differences(old[key], new[key], (*path, key))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) <= len(new):
+        for index, item in enumerate(new):
+            if index >= len(old):
+                yield (*path, index), None, item
+            else:
+                yield from differences(old[index], item, (*path, index))
+    elif old != new or type(old) is not type(new):
+        yield path, old, new
+
+
+def test_each_mention_becomes_its_mirror_and_all_else_stays(made: Site) -> None:
+    assert compare(made) >= len(made.refs) - 5
+
+
+def compare(made: Site) -> int:
+    """Hold the release set against the upstream's objects, field by field.
+
+    Returns:
+        How many mentions became their mirror.
+    """
+    session = Session.open(made.root, "", quiet=True)
+    look = looks(session)
+    places = {
+        (found.component, found.object, found.path, piece.text, piece.role): image.ref
+        for image in session.inventory().images
+        for found in image.found
+        for piece in found.pieces
+    }
+    seen = 0
+    for rendered in session.rendered():
+        name = rendered.component.name
+        final = finals(made, name)
+        for item in rendered.objects:
+            if item.is_crd:
+                continue
+            wanted: dict[tuple[str | int, ...], str] = {}
+            mentions: dict[tuple[str | int, ...], list[Mention]] = {}
+            for one in sitemodel.sites(item.key, item.body):
+                mentions.setdefault(one.path, []).extend(one.mentions)
+            for path, here in mentions.items():
+                refs = {
+                    id(m): m.ref
+                    if m.ref in look
+                    else places[name, item.key, path, m.parts[0].text, m.parts[0].role]
+                    for m in here
+                }
+                wanted[path] = replaced(lookup(item.body, path), here, refs, look)
+                seen += len(here)
+            moved = replace(item.key, namespace="default")
+            for path, old, new in differences(item.body, final.get(item.key) or final[moved]):
+                if path in wanted:
+                    assert new == wanted.pop(path), f"{name}: {item.key} {path}"
+                else:
+                    assert is_addition(path, old, new), f"{name}: {item.key} {path}: {old} {new}"
+            assert not wanted, f"{name}: {item.key} still has what it had in {list(wanted)}"
+    return seen
+
+
+def is_addition(path: tuple[str | int, ...], old: Any, new: Any) -> bool:
+    """What patches add beside images: checksums, what is kept, variables, flags, a namespace."""
+    if path == ("metadata", "namespace") and old is None:
+        return bool(new == "default")
+    if "annotations" in path and old is None:
+        keys = new if path[-1] == "annotations" else [path[-1]]
+        return all(str(key).startswith(ANNOTATIONS) for key in keys)
+    if path[-1] == "metadata" and old is None:
+        return all(key == "annotations" for key in new)
+    return old is None and any(step in ("env", "args") for step in path)
+
+
+def test_every_patch_is_for_one_object_and_says_so(made: Site) -> None:
+    files = sorted((made.root / "patches").glob("*/*.yaml.gotmpl"))
+    assert files
+    for path in files:
+        if path.parent.name != "_kfdeploy":
+            text = path.read_text()
+            first, second, *_ = text.splitlines()
+            assert first.startswith("# Generated by kfdeploy patch; sha256 of the rest: ")
+            assert second.startswith("# ")
+            assert made.private not in text
+            assert text.count("\ntarget:\n") + text.count("\napiVersion: ") == 1
+
+
+def test_patches_name_no_digest_of_ours(made: Site) -> None:
+    lock = Session.open(made.root, "", quiet=True).lock(required=True)
+    ours = {image.digest for image in lock if image.digest not in image.id}
+    assert ours
+    for path in sorted((made.root / "patches").rglob("*")):
+        if path.is_file():
+            text = path.read_text()
+            assert not [digest for digest in ours if digest in text]
