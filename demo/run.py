@@ -250,7 +250,7 @@ def look_at(workspace: Path) -> None:
         (workspace / "helmfile.yaml.gotmpl", "the same with Helmfile alone"),
     ]
     for name, what in (
-        ("helmfile.yaml", "what `kfdeploy apply` gives to Helmfile"),
+        ("helmfile.yaml", "what `helmfile sync` installs"),
         ("SHA256SUMS", "what `kfdeploy verify` checks first"),
         ("images.lock", "the images of this set"),
     ):
