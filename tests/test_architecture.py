@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import kfdeploy
-from kfdeploy.model import catalogue, workload
-from kfdeploy.model.objects import split
-from kfdeploy.session import Session
-from tests.conftest import ROOT, Site
+from tests.conftest import ROOT
 
 PACKAGE = Path(kfdeploy.__file__).parent
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
