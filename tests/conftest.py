@@ -273,7 +273,8 @@ BESIDE: Final = {
         "registry-postgres": "applications/model-registry/upstream/overlays/postgres",
         "registry-ui": "applications/model-registry/upstream/options/ui/overlays/istio",
         "registry-csi": "applications/model-registry/upstream/options/csi",
-        "registry-controller": "applications/model-registry/upstream/options/controller/overlays/base",
+        "registry-controller": "applications/model-registry/upstream/options/controller"
+        "/overlays/base",
         "registry-catalog": "applications/model-registry/upstream/options/catalog/base",
         "ray": "experimental/ray/kuberay-operator/overlays/kubeflow",
         "pipeline-native": "applications/pipeline/upstream/env/cert-manager"
@@ -285,7 +286,7 @@ BESIDE: Final = {
 
 @pytest.fixture(scope="session")
 def beside(shared: Path, kfdeploy: Runner, upstreams: Path) -> Path:
-    """A workspace with 26.03's optional parts, from `init` to `render`, by tag: nothing is asked."""
+    """A workspace with 26.03's optional parts, from `init` to `render`, by tag: none is asked."""
     need_programs("kustomize")
     version = "26.03"
     folder = shared / f"beside-{version}"

@@ -62,7 +62,7 @@ def test_no_program_belongs_to_two_entries(facts: Catalogue) -> None:
 
 @pytest.fixture(params=(*RELEASES, "beside 26.03"))
 def workspace(request: pytest.FixtureRequest) -> tuple[Path, str]:
-    """A real release, or what upstream ships beside it; and what its mirror references begin with."""
+    """A real release, or what upstream ships beside it; and how its mirror references begin."""
     if request.param in RELEASES:
         site = request.getfixturevalue("real_site")(request.param)
         return site.root, f"{site.private}/{site.prefix}/"
