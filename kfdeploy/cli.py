@@ -442,6 +442,9 @@ def verify(
         state = "verified" if report.is_good else "not fit"
         asked = "" if report.asked else "; the registry was not asked"
         print(f"releases/{folder.name}: {state}: {counted(report.images, 'image')}{asked}")
+        print_lines(report.proof.lines())
+        if not report.foreign:
+            print("  nothing else in the set can be pulled from outside")
     if not report.is_good:
         raise typer.Exit(DIFFERENCE)
 
