@@ -56,6 +56,8 @@ _TRAILING = re.compile(
 )
 _NOT_IMAGE = re.compile(r"pull|secret|polic|version|tag|type|size|count|hash|digest|hide|allow")
 _VERSION_KEYS = ("defaultImageVersion", "imageVersion", "imageTag", "tag", "version")
+_MORE_VERSION_KEYS = ("defaultGpuImageVersion",)
+"""Versions of the same image that are taken besides (KServe up to 0.8)."""
 _CONTAINERS = frozenset(("containers", "initContainers", "ephemeralContainers"))
 _RUN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./@:-")
 """Characters that may not stand beside what a patch looks for (``mentions.gotmpl``)."""
@@ -348,13 +350,14 @@ def _with_version(value: str, fields: dict[str, tuple[Node, Node]], name: str) -
     if image is None or not _is_filled(image[1]):
         return
     text = image[1].value
-    for key in _VERSION_KEYS:
-        version = fields.get(key)
-        if version and _is_filled(version[1]) and is_untagged(text):
-            ref = f"{text}:{version[1].value}"
-            if is_reference(ref) and "/" in text:
-                yield Mention(ref, (_part("name", value, *image), _part("tag", value, *version)))
-                return
+    if "/" not in text or not is_untagged(text):
+        return
+    given = [fields[key] for key in _VERSION_KEYS if key in fields and _is_filled(fields[key][1])]
+    given = given[:1] + [fields[key] for key in _MORE_VERSION_KEYS if key in fields]
+    for version in given:
+        ref = f"{text}:{version[1].value}"
+        if is_reference(ref):
+            yield Mention(ref, (_part("name", value, *image), _part("tag", value, *version)))
 
 
 def _has_text(field: tuple[Node, Node] | None) -> bool:

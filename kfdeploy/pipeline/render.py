@@ -156,6 +156,8 @@ def _image(image: SourceImage, look: Look) -> dict[str, Any]:
         "need": image.need,
         "redirects": list(image.redirects),
     }
+    if image.is_loose:
+        out["loose"] = True
     if image.by_tag and look.by_tag != look.ref:
         out["byTag"] = look.by_tag
     return out
