@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 # First, so that ^C while modules are read is answered as later.
-from kfdeploy import __version__, terminal
+from kfdeploy import __version__, cli_export, terminal
 from kfdeploy.errors import DIFFERENCE, FAILED, WRONG_USE, UserError
 from kfdeploy.terminal import (
     complain,
@@ -444,6 +444,9 @@ def verify(
         print(f"releases/{folder.name}: {state}: {counted(report.images, 'image')}{asked}")
     if not report.is_good:
         raise typer.Exit(DIFFERENCE)
+
+
+app.command()(cli_export.export)
 
 
 @app.command()
