@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from kfdeploy.cache import Cache
 from kfdeploy.errors import DIFFERENCE, WRONG_USE, UserError
 from kfdeploy.files import read_text
-from kfdeploy.model import lockfile, sources, upstreamlock
+from kfdeploy.model import catalogue_file, inventory, lockfile, sources, upstreamlock
+from kfdeploy.model.catalogue import Catalogue
 from kfdeploy.model.image import ImageRef
 from kfdeploy.model.inventory import Inventory
 from kfdeploy.model.lockfile import Lock, LockedImage
@@ -26,6 +27,7 @@ from kfdeploy.tools.workspace_file import WorkspaceFile
 if TYPE_CHECKING:
     from kfdeploy.pipeline.scan import Part
 
+OWN_CATALOGUE = "catalogue"
 _RENDER = "run `kfdeploy render`"
 
 
@@ -73,6 +75,11 @@ class Session:
         return Cache(self.root / ".kfdeploy" / "cache")
 
     @cached_property
+    def facts(self) -> Catalogue:
+        """The catalogue: the site's own entries, in ``catalogue/``, before kfdeploy's."""
+        return catalogue_file.load(own=self.root / OWN_CATALOGUE)
+
+    @cached_property
     def version(self) -> str:
         """The upstream's, as it was vendored."""
         path = self.root / "upstream.lock"
@@ -88,11 +95,11 @@ class Session:
         if self._rendered is None:
             from kfdeploy.pipeline import scan
 
-            version = self.version
+            version, facts = self.version, self.facts
 
             def look(item: Rendered) -> None:
                 name = item.component.name
-                self._scanned[name] = scan.component(version, item, self.cache)
+                self._scanned[name] = scan.component(version, item, self.cache, facts)
 
             components = self.workspace.components
             with self.progress.counting("building") as advance:
@@ -116,7 +123,12 @@ class Session:
     def inventory(self) -> Inventory:
         from kfdeploy.pipeline import scan
 
-        return scan.scan(self.version, self.rendered(), self.cache, known=self._scanned)
+        found = scan.scan(
+            self.version, self.rendered(), self.cache, facts=self.facts, known=self._scanned
+        )
+        if self.workspace.features.admission.enabled:
+            return inventory.with_admission(found)
+        return found
 
     def lock(self, *, required: bool) -> Lock:
         """``images.lock``; an empty one where there is none and none is required."""

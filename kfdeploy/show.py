@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from kfdeploy.model.image import ImageRef, InvalidImageRef
-from kfdeploy.model.inventory import Found, Image, Inventory
+from kfdeploy.model.inventory import Found, Image, Inventory, Unknown
 
 if TYPE_CHECKING:
+    from kfdeploy.model.catalogue import Catalogue, Lost
     from kfdeploy.model.lockfile import LockedImage
 
 
@@ -104,8 +105,48 @@ def _place(found: Found) -> str:
     return found.note or "no file of the component holds the value as it is rendered"
 
 
+def unknown(content: Inventory) -> Iterator[str]:
+    """Programs that nobody has read at the version that runs, and what next; an image once."""
+    seen: set[str] = set()
+    for program in content.unknown:
+        if program.image in seen:
+            continue
+        seen.add(program.image)
+        yield f"note: {program.image}: {_nobody(program)}"
+        yield f"  runs as: {program.component}: {program.object}"
+        yield f"  to look: {program.look}"
+
+
+def _nobody(program: Unknown) -> str:
+    if not program.entry:
+        return "the catalogue does not know this program; it may pull images that no manifest names"
+    text = f"nobody has looked at {program.entry} {program.version or 'of this tag'}"
+    if not program.nearest:
+        return text
+    images = ", ".join(program.images) or "no hidden image"
+    return f"{text} for hidden images; {program.nearest} had {images}"
+
+
+def lost(content: Inventory, facts: Catalogue, substitutes: Mapping[str, str]) -> Iterator[str]:
+    """Images that are known to be gone from their source and that nobody has substituted."""
+    for image in content.images:
+        known = facts.lost(image.ref)
+        if known and image.ref not in substitutes:
+            yield f"note: {image.ref}: {known.why} ({known.source})"
+            yield f"  {_substitute(image.ref, known)}"
+
+
+def _substitute(ref: str, known: Lost) -> str:
+    if not known.substitute:
+        return "no substitute is known: name one in images.substitutes, or images.exclude it"
+    return f"to confirm in kfdeploy.yaml, images.substitutes: {{{ref}: {known.substitute}}}"
+
+
 def not_locked(
-    failures: Iterable[Failure], content: Inventory, kept: Mapping[str, LockedImage]
+    failures: Iterable[Failure],
+    content: Inventory,
+    kept: Mapping[str, LockedImage],
+    facts: Catalogue,
 ) -> Iterator[str]:
     """Each image that could not be locked, where it is used, and what next."""
     for failure in failures:
@@ -115,5 +156,8 @@ def not_locked(
             yield f"  used: {found.component}: {found.object} {found.field} ({_place(found)})"
         if failure.id in kept:
             yield f"  stays locked as before: {kept[failure.id].digest}"
-        if failure.hint:
+        if known := facts.lost(failure.id):
+            yield f"  known: {known.why} ({known.source})"
+            yield f"  hint: {_substitute(failure.id, known)}"
+        elif failure.hint:
             yield f"  hint: {failure.hint}"

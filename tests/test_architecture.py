@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import kfdeploy
-from kfdeploy.model import catalogue, workload
-from kfdeploy.model.objects import split
-from kfdeploy.session import Session
-from tests.conftest import ROOT, Site
+from tests.conftest import ROOT
 
 PACKAGE = Path(kfdeploy.__file__).parent
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
@@ -101,83 +96,7 @@ def test_the_model_reads_no_files_but_its_own_catalogue() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and node.attr in ("read_text", "read_bytes", "open")
     }
-    assert readers <= {"model.catalogue", "model.lockfile"}
-
-
-# -- the catalogue ---------------------------------------------------------------------------------
-
-
-def test_every_fact_has_its_source() -> None:
-    entries = catalogue.load().entries
-    assert entries
-    for entry in entries:
-        for fact in (*entry.sites, *entry.images):
-            repository, at, rest = fact.source.partition("@")
-            tag, file, line = rest.rsplit(":", 2)
-            assert repository.count("/") == 1
-            assert at
-            assert tag
-            assert "." in file
-            assert int(line) > 0
-
-
-def test_every_site_rule_fits_something_in_a_real_release(
-    real_site: Callable[[str], Site],
-) -> None:
-    left = {rule for entry in catalogue.load().entries for rule in entry.sites}
-    for version in ("1.10.2", "26.03"):
-        for image in Session.open(real_site(version).root, "", quiet=True).inventory().images:
-            for found in image.found:
-                left -= {
-                    rule
-                    for rule in left
-                    if replace(rule, line="").matches(found.object, found.field, "", image.ref)
-                }
-    assert not left
-
-
-def test_every_redirect_is_what_the_rendered_manifests_carry(
-    real_site: Callable[[str], Site],
-) -> None:
-    """Applied, each redirect puts the mirror's reference where the record says."""
-    site = real_site("1.10.2")
-    session = Session.open(site.root, "", quiet=True)
-    final = {
-        (item.key.kind, item.key.name): item.body
-        for path in sorted(site.set.glob("charts/*/charts/objects/objects.yaml"))
-        for item in split(path.read_text())
-    }
-    plain = {
-        (item.key.kind, item.key.name): item.body
-        for rendered in session.rendered()
-        for item in rendered.objects
-        if not item.is_crd
-    }
-    seen = 0
-    for entry in catalogue.load().entries:
-        for image in entry.images:
-            target = image.redirect
-            if target is None or (target.kind, target.name) not in plain:
-                continue
-            (before,) = _named(plain[target.kind, target.name], target.container)
-            (after,) = _named(final[target.kind, target.name], target.container)
-            if target.flag:
-                (value,) = [
-                    word.partition("=")[2]
-                    for word in after["args"]
-                    if word.startswith(f"{target.flag}=")
-                ]
-                assert not [w for w in before.get("args") or () if w.startswith(target.flag)]
-            else:
-                (value,) = [v["value"] for v in after["env"] if v["name"] == target.env]
-                assert target.env not in [v["name"] for v in before.get("env") or ()]
-            assert value.startswith(f"{site.private}/{site.prefix}/")
-            seen += 1
-    assert seen >= 2
-
-
-def _named(body: dict[str, Any], container: str) -> list[dict[str, Any]]:
-    return [one for _, one in workload.containers(body) if one["name"] == container]
+    assert readers <= {"model.catalogue_file", "model.lockfile"}
 
 
 # -- no word that only means something here --------------------------------------------------------

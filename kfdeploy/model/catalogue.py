@@ -1,56 +1,143 @@
 """What we know of an operator that its manifests do not say, and what its sites mean.
 
-One file a component in ``kfdeploy/catalog/``; each fact with its source, ``repo@tag:path:line``.
+The facts are data, one file a component in ``kfdeploy/catalog/`` (``catalogue_file`` reads them),
+and a site's own in its workspace. An entry belongs to the programs whose images it names, and holds
+for the versions at which somebody has read the source.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
+from kfdeploy.model import workload
+from kfdeploy.model.image import ImageRef, InvalidImageRef
+from kfdeploy.model.objects import Object, ObjectKey, lookup
+from kfdeploy.model.versions import Version, Versions
 
-from kfdeploy.model.image import is_reference
-from kfdeploy.model.objects import ObjectKey
-
-FOLDER = Path(__file__).parent.parent / "catalog"
-_NEEDS = ("required", "optional", "user-choice")
+_LABELS = ("app.kubernetes.io/version", "serving.knative.dev/release", "app.kubernetes.io/release")
+"""Labels that hold a program's version, where its image is named by digest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """How an image that no manifest names is led elsewhere: a flag or a variable to be added."""
+    """How an image that no manifest names is led elsewhere: something to be added to an object.
+
+    One of ``flag``, ``env``, ``key`` (of a ConfigMap), ``field`` (a dotted path), or ``file``: a
+    path in the container that gets ``content`` in place of the image's own file, so that nothing
+    asks for the image any more.
+    """
 
     kind: str
     name: str
-    container: str
-    env: str = ""
+    container: str = ""
     flag: str = ""
+    env: str = ""
+    key: str = ""
+    field: str = ""
+    file: str = ""
+    content: str = ""
+    value: str = "{ref}"
+    source: str = ""
 
     def __str__(self) -> str:
-        return f"env {self.env}" if self.env else f"flag {self.flag}"
+        if self.env:
+            return f"env {self.env}"
+        if self.flag:
+            return f"flag {self.flag}"
+        if self.key or self.file:
+            return f"config {self.key or self.file.rpartition('/')[2]}"
+        return "patch"
+
+    def is_of(self, key: ObjectKey) -> bool:
+        """Whether an object is the one to be changed; a content hash in its name is ignored."""
+        return key.kind == self.kind and _same_name(key.name, self.name)
+
+    def is_set(self, body: dict[str, Any], config: Sequence[Object]) -> bool:
+        """Whether the manifest says it already, so that the compiled-in default is not used.
+
+        Args:
+            config: the component's objects, for variables that come from a ConfigMap.
+        """
+        if self.key:
+            return bool((body.get("data") or {}).get(self.key))
+        if self.field:
+            try:
+                return bool(lookup(body, tuple(self.field.split("."))))
+            except KeyError:
+                return False
+        for _, container in workload.containers(body):
+            if container.get("name") == self.container:
+                return self._is_set_in(container, config)
+        return False
+
+    def _is_set_in(self, container: dict[str, Any], config: Sequence[Object]) -> bool:
+        if self.flag:
+            words = [*(container.get("command") or ()), *(container.get("args") or ())]
+            flag = self.flag.lstrip("-")
+            return any(
+                str(word).startswith("-") and str(word).lstrip("-").partition("=")[0] == flag
+                for word in words
+            )
+        if self.file:
+            mounts = container.get("volumeMounts") or ()
+            return any(mount.get("mountPath") == self.file for mount in mounts)
+        if any(variable.get("name") == self.env for variable in container.get("env") or ()):
+            return True
+        names = {
+            (source.get("configMapRef") or {}).get("name")
+            for source in container.get("envFrom") or ()
+        }
+        return any(
+            self.env in (item.body.get("data") or {})
+            for item in config
+            if not item.is_crd and item.key.kind == "ConfigMap" and item.key.name in names
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SiteOf:
+    """A site of the manifests that an image is derived from at run time."""
+
+    kind: str
+    name: str
+    field: str
+
+    def matches(self, key: ObjectKey, where: str) -> bool:
+        return (
+            key.kind == self.kind
+            and _same_name(key.name, self.name)
+            and fnmatchcase(where, self.field)
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class HiddenImage:
-    """An image that an operator creates objects with, by a default in its code."""
+    """An image that an operator creates objects with, or offers, by a default in its code.
 
-    ref: str
+    ``refs`` are as the code has them. Where ``of`` is set they are empty, and the reference is that
+    site's with ``suffix`` behind its tag.
+    """
+
+    refs: tuple[str, ...]
     need: str
     when: str
     source: str
-    redirect: Redirect | None
-    upstream: tuple[str, ...]
+    redirect: Redirect | None = None
+    versions: tuple[Versions, ...] = ()
+    digest: bool = True
+    objects: tuple[tuple[str, str], ...] = ()
+    of: SiteOf | None = None
+    suffix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class SiteRule:
-    """What the images of certain sites are needed for."""
+    """What the images of certain sites are needed for, and whether a digest may stand there."""
 
     kind: str
     name: str
@@ -59,13 +146,14 @@ class SiteRule:
     source: str
     line: str = ""
     ref: str = ""
+    pin: str = ""
+    why: str = ""
+    versions: tuple[Versions, ...] = ()
 
     def matches(self, key: ObjectKey, where: str, line: str, ref: str) -> bool:
         return (
             fnmatchcase(key.kind, self.kind)
-            and (
-                fnmatchcase(key.name, self.name) or fnmatchcase(key.name, f"{self.name}-??????????")
-            )
+            and _same_name(key.name, self.name)
             and fnmatchcase(where, self.field)
             and (not self.line or bool(re.search(self.line, line)))
             and (not self.ref or fnmatchcase(ref, self.ref))
@@ -73,104 +161,236 @@ class SiteRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Unused:
+    """A string in a program that looks like an image and that nothing pulls."""
+
+    ref: str
+    why: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asks:
+    """A controller that asks an image registry itself, as the kubelet does."""
+
+    kind: str
+    name: str
+    container: str
+    what: str
+    source: str
+    spared_by: str = ""
+    ca: str = ""
+    credentials: str = ""
+    versions: tuple[Versions, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Images that are gone from their source; ``substitute`` is for a person to confirm."""
+
+    ref: str
+    why: str
+    source: str
+    substitute: str = ""
+
+    def matches(self, ref: str) -> bool:
+        return fnmatchcase(ref, self.ref) or fnmatchcase(_repository(ref), self.ref)
+
+
+@dataclass(frozen=True, slots=True)
+class Egress:
+    """What a program, or its users' code, reaches for besides images."""
+
+    what: str
+    target: str
+    need: str
+    when: str
+    way_out: str
+    source: str
+    versions: tuple[Versions, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The versions at which the source was read, and what was read."""
+
+    versions: Versions
+    source: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A component's facts."""
 
     component: str
-    objects: tuple[tuple[str, str], ...]
+    programs: tuple[str, ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()
+    read: tuple[Read, ...] = ()
+    images: tuple[HiddenImage, ...] = ()
+    unused: tuple[Unused, ...] = ()
     sites: tuple[SiteRule, ...] = ()
-    images: tuple[HiddenImage, ...] = field(default=())
+    asks: tuple[Asks, ...] = ()
+    lost: tuple[Lost, ...] = ()
+    egress: tuple[Egress, ...] = ()
+    file: str = field(default="", compare=False)
+
+    def runs(self, repository: str) -> bool:
+        """Whether a program of this repository (HOST/PATH) is the component's."""
+        return any(fnmatchcase(repository, pattern) for pattern in self.programs)
+
+    def is_read(self, version: Version | None) -> bool:
+        """Whether somebody has read the source at this version."""
+        return any(version in read.versions for read in self.read)
+
+    def nearest(self, version: Version | None) -> Version | None:
+        """The latest version read before one that nobody has read, else the earliest after it.
+
+        The latest of all for a program without a version.
+        """
+        ends = [end for read in self.read for end in (read.versions.first, read.versions.last)]
+        known = sorted({end for end in ends if end is not None})
+        before = [end for end in known if version is None or end < version]
+        return before[-1] if before else next(iter(known), None)
+
+    def images_at(self, version: Version | None) -> Iterator[HiddenImage]:
+        """The hidden images of a version; records without versions hold for all."""
+        yield from (image for image in self.images if _holds(image.versions, version))
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A container of a rendered workload, and what the catalogue has of its image."""
+
+    object: ObjectKey
+    container: str
+    image: str
+    version: Version | None
+    entry: Entry | None
+
+    @property
+    def is_known(self) -> bool:
+        return self.entry is not None and self.entry.is_read(self.version)
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    entries: tuple[Entry, ...]
+    """All entries, a site's own first. ``own`` sums up what the site's files hold."""
 
-    def need(self, key: ObjectKey, where: str, line: str, ref: str, default: str) -> str:
-        """What an image at a site is needed for; the first rule that fits decides."""
+    entries: tuple[Entry, ...]
+    own: str = ""
+
+    def programs(self, objects: Iterable[Object]) -> tuple[Program, ...]:
+        """Every program that the workloads among these objects run, in their order."""
+        out = []
+        for item in objects:
+            if item.key.kind not in workload.WORKLOADS:
+                continue
+            for _, container in workload.containers(item.body):
+                image = container.get("image")
+                if isinstance(image, str):
+                    name = str(container.get("name", ""))
+                    out.append(self._program(item, name, image))
+        return tuple(out)
+
+    def _program(self, item: Object, container: str, image: str) -> Program:
+        repository = _repository(image)
+        entry = next((one for one in self.entries if one.runs(repository)), None)
+        return Program(item.key, container, image, _version(item.body, image, entry), entry)
+
+    def rule(
+        self,
+        key: ObjectKey,
+        where: str,
+        line: str,
+        ref: str,
+        programs: Sequence[Program] = (),
+    ) -> SiteRule | None:
+        """What is known of an image at a site; the first rule that fits decides.
+
+        Args:
+            where: the field, as it is shown.
+            line: the line of a longer text that has the image.
+            programs: what runs beside it, for rules that hold for certain versions only.
+        """
         for entry in self.entries:
             for rule in entry.sites:
-                if rule.matches(key, where, line, ref):
-                    return rule.need
-        return default
+                if rule.matches(key, where, line, ref) and _applies(rule, entry, programs):
+                    return rule
+        return None
 
-    def hidden(self, objects: Sequence[ObjectKey], version: str) -> Iterator[HiddenImage]:
-        """The images without a site that the operators among these objects pull."""
-        there = {(key.kind, key.name) for key in objects}
+    def lost(self, ref: str) -> Lost | None:
+        """What is known of an image that can't be had from its source."""
         for entry in self.entries:
-            if entry.objects and set(entry.objects) <= there:
-                for image in entry.images:
-                    if any(fnmatchcase(version, pattern) for pattern in image.upstream):
-                        yield image
+            for lost in entry.lost:
+                if lost.matches(ref):
+                    return lost
+        return None
+
+    def asks(self, programs: Iterable[Program]) -> Iterator[tuple[Program, Asks]]:
+        """The controllers among these programs that ask registries."""
+        for program in programs:
+            for asks in program.entry.asks if program.entry else ():
+                if (
+                    program.object.kind == asks.kind
+                    and _same_name(program.object.name, asks.name)
+                    and program.container == asks.container
+                    and _holds(asks.versions, program.version)
+                ):
+                    yield program, asks
+
+    def egress(self, programs: Iterable[Program]) -> Iterator[tuple[Program, Egress]]:
+        """What these programs reach for besides images, each fact once, by its first program."""
+        seen: set[Egress] = set()
+        for program in programs:
+            for egress in program.entry.egress if program.entry else ():
+                if egress not in seen and _holds(egress.versions, program.version):
+                    seen.add(egress)
+                    yield program, egress
 
 
-class BadCatalogue(ValueError):
-    """A catalogue file that does not fit the format; names file and key."""
-
-
-@lru_cache(maxsize=4)
-def load(folder: Path = FOLDER) -> Catalogue:
-    """Read all of a folder's entries.
-
-    Raises:
-        BadCatalogue: names file and key.
-    """
-    entries = []
-    for path in sorted(folder.glob("*.yaml")):
-        data = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-        entries.append(_entry(path.name, data))
-    return Catalogue(tuple(entries))
-
-
-def _entry(name: str, data: Any) -> Entry:
-    _keys(name, data, {"component"}, {"objects", "sites", "images"})
-    return Entry(
-        component=data["component"],
-        objects=tuple((item["kind"], item["name"]) for item in data.get("objects", ())),
-        sites=tuple(_rule(f"{name}: sites[{i}]", r) for i, r in enumerate(data.get("sites", ()))),
-        images=tuple(
-            _image(f"{name}: images[{i}]", r) for i, r in enumerate(data.get("images", ()))
-        ),
+def _applies(rule: SiteRule, entry: Entry, programs: Sequence[Program]) -> bool:
+    if not rule.versions:
+        return True
+    return any(
+        program.entry is not None
+        and program.entry.component == entry.component
+        and program.version is not None
+        and _holds(rule.versions, program.version)
+        for program in programs
     )
 
 
-def _rule(where: str, data: Any) -> SiteRule:
-    _keys(where, data, {"kind", "name", "need", "source"}, {"field", "line", "ref"})
-    _need(where, data["need"])
-    return SiteRule(
-        data["kind"],
-        data["name"],
-        data.get("field", "*"),
-        data["need"],
-        data["source"],
-        data.get("line", ""),
-        data.get("ref", ""),
-    )
+def _holds(versions: Sequence[Versions], version: Version | None) -> bool:
+    return not versions or any(version in one for one in versions)
 
 
-def _image(where: str, data: Any) -> HiddenImage:
-    _keys(where, data, {"ref", "need", "when", "source", "upstream"}, {"redirect"})
-    _need(where, data["need"])
-    if not is_reference(data["ref"]):
-        raise BadCatalogue(f"{where}.ref: {data['ref']!r} is no image reference")
-    redirect = None
-    if data.get("redirect"):
-        _keys(f"{where}.redirect", data["redirect"], {"kind", "name", "container"}, {"env", "flag"})
-        redirect = Redirect(**data["redirect"])
-    return HiddenImage(
-        data["ref"], data["need"], data["when"], data["source"], redirect, tuple(data["upstream"])
-    )
+def _same_name(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}-??????????")
 
 
-def _keys(where: str, data: Any, required: set[str], optional: set[str]) -> None:
-    if not isinstance(data, dict):
-        raise BadCatalogue(f"{where}: not a mapping")
-    if missing := required - set(data):
-        raise BadCatalogue(f"{where}: lacks {', '.join(sorted(missing))}")
-    if unknown := set(data) - required - optional:
-        raise BadCatalogue(f"{where}: unknown {', '.join(sorted(unknown))}")
+def _version(body: dict[str, Any], image: str, entry: Entry | None) -> Version | None:
+    """A program's version: its alias, its image's tag, or a label of its workload."""
+    try:
+        ref = ImageRef.parse(image)
+    except InvalidImageRef:
+        return None
+    aliases = dict(entry.aliases) if entry else {}
+    for word in (ref.tag, ref.digest):
+        if word in aliases:
+            return Version.parse(aliases[word])
+    if version := Version.parse(ref.tag):
+        return version
+    labels = (body.get("metadata") or {}).get("labels") or {}
+    for label in _LABELS:
+        if version := Version.parse(str(labels.get(label, ""))):
+            return version
+    return None
 
 
-def _need(where: str, need: str) -> None:
-    if need not in _NEEDS:
-        raise BadCatalogue(f"{where}.need: {need!r} is none of {', '.join(_NEEDS)}")
+@lru_cache(maxsize=4096)
+def _repository(image: str) -> str:
+    try:
+        return ImageRef.parse(image).repository
+    except InvalidImageRef:
+        return image

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from kfdeploy.model.catalogue import Redirect
 from kfdeploy.model.objects import ObjectKey, Path
 
 NEEDS = ("required", "optional", "user-choice")
@@ -37,7 +38,11 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One place that names an image."""
+    """One place that names an image, or for which an operator's own default speaks.
+
+    ``pin`` is ``tag`` where a digest would break what is made of the reference. ``adds`` is what a
+    patch must add to an object, for an image that no manifest names.
+    """
 
     component: str
     object: ObjectKey
@@ -52,6 +57,8 @@ class Found:
     variables: tuple[str, ...] = ()
     need: str = "required"
     note: str = ""
+    pin: str = ""
+    adds: Redirect | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As the contract has it for ``scan --format json``."""
@@ -67,6 +74,8 @@ class Found:
             out["overridden_by"] = [
                 {"file": place.file, "line": place.line} for place in self.overridden_by
             ]
+        if self.pin:
+            out["pin"] = self.pin
         if self.note:
             out["note"] = self.note
         return out
@@ -93,6 +102,39 @@ class Problem:
         return {"what": self.what, "where": self.where}
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Unknown:
+    """A program whose hidden images nobody has looked at, at the version that runs.
+
+    ``entry`` and ``nearest`` are the catalogue's entry for it and the nearest version it knows,
+    with the images that one had; empty where the catalogue has none.
+    """
+
+    component: str
+    object: ObjectKey
+    image: str
+    version: str
+    entry: str = ""
+    nearest: str = ""
+    images: tuple[str, ...] = ()
+
+    @property
+    def look(self) -> str:
+        """The command that looks into the program's image."""
+        return f"kfdeploy scan --image-content --image {self.image}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "component": self.component,
+            "object": self.object.to_json(),
+            "image": self.image,
+            "version": self.version,
+            "entry": self.entry,
+            "nearest": {"version": self.nearest, "images": list(self.images)},
+            "look": self.look,
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class Inventory:
     """All sites of all components, and the catalogue's images that have no site."""
@@ -100,12 +142,14 @@ class Inventory:
     version: str
     images: tuple[Image, ...]
     problems: tuple[Problem, ...] = field(default=())
+    unknown: tuple[Unknown, ...] = field(default=())
 
     def to_json(self) -> dict[str, Any]:
         return {
             "upstream": {"version": self.version},
             "images": [image.to_json() for image in self.images],
             "problems": [problem.to_json() for problem in self.problems],
+            "unknown": [unknown.to_json() for unknown in self.unknown],
         }
 
     def get(self, ref: str) -> Image | None:
@@ -113,7 +157,10 @@ class Inventory:
 
 
 def gather(
-    version: str, found: Iterable[tuple[str, Found]], problems: Sequence[Problem]
+    version: str,
+    found: Iterable[tuple[str, Found]],
+    problems: Sequence[Problem],
+    unknown: Iterable[Unknown] = (),
 ) -> Inventory:
     """An inventory of what was found, sorted; an image's need is the strongest of its places."""
     by_ref: dict[str, list[Found]] = {}
@@ -125,8 +172,26 @@ def gather(
         need = min((place.need for place in places), key=NEEDS.index)
         images.append(Image(ref, need, places))
     return Inventory(
-        version, tuple(images), tuple(sorted(set(problems), key=lambda p: (p.where, p.what)))
+        version,
+        tuple(images),
+        tuple(sorted(set(problems), key=lambda p: (p.where, p.what))),
+        tuple(sorted(set(unknown))),
     )
+
+
+def with_admission(content: Inventory) -> Inventory:
+    """The inventory of a site whose admission policies rewrite what nothing else redirects."""
+    images = [
+        replace(
+            image,
+            found=tuple(
+                replace(found, redirect="admission") if found.redirect == "none" else found
+                for found in image.found
+            ),
+        )
+        for image in content.images
+    ]
+    return replace(content, images=tuple(images))
 
 
 def _order(found: Found) -> tuple[Any, ...]:
@@ -155,6 +220,8 @@ def found_to_cache(ref: str, found: Found) -> dict[str, Any]:
         "variables": list(found.variables),
         "need": found.need,
         "note": found.note,
+        "pin": found.pin,
+        "adds": asdict(found.adds) if found.adds else None,
     }
 
 
@@ -174,6 +241,22 @@ def found_from_cache(data: Mapping[str, Any]) -> tuple[str, Found]:
         variables=tuple(data["variables"]),
         need=data["need"],
         note=data["note"],
+        pin=data["pin"],
+        adds=Redirect(**data["adds"]) if data["adds"] else None,
+    )
+
+
+def unknown_from_cache(data: Mapping[str, Any]) -> Unknown:
+    """The reverse of `Unknown.to_json`."""
+    nearest = data["nearest"]
+    return Unknown(
+        data["component"],
+        ObjectKey.from_json(data["object"]),
+        data["image"],
+        data["version"],
+        data["entry"],
+        nearest["version"],
+        tuple(nearest["images"]),
     )
 
 
@@ -185,8 +268,10 @@ __all__ = [
     "Piece",
     "Place",
     "Problem",
+    "Unknown",
     "found_from_cache",
     "found_to_cache",
     "gather",
-    "replace",
+    "unknown_from_cache",
+    "with_admission",
 ]

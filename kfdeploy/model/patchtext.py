@@ -108,19 +108,17 @@ def _woven(texts: Sequence[str], between: Sequence[str]) -> Iterator[str]:
         yield text + new
 
 
+_BY_DIGEST = {"reference": "ref", "hub": "parent", "name": "repository", "tag": "tag"}
+_BY_TAG = {**_BY_DIGEST, "reference": "byTag", "tag": "plainTag"}
+
+
 def replacements(found: Sequence[tuple[str, Found]]) -> list[tuple[str, str]]:
     """Old text and the Go expression of the new one, by the old text, each once."""
     out: dict[str, str] = {}
-    tags: dict[str, set[str]] = {}
     for ref, place in found:
+        parts = _BY_TAG if place.pin else _BY_DIGEST
         for piece in place.pieces:
-            if piece.role == "tag":
-                tags.setdefault(piece.old, set()).add(ref)
-    for ref, place in found:
-        for piece in place.pieces:
-            part = {"reference": "ref", "hub": "parent", "name": "repository"}.get(piece.role)
-            if part is None:
-                part = "tag" if len(tags[piece.old]) == 1 else "plainTag"
+            part = parts[piece.role]
             new = f"(index .Values.images {json.dumps(ref)}).{part}"
             if piece.old != piece.text:
                 before = piece.old[: piece.offset].replace("%", "%%")

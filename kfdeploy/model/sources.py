@@ -31,6 +31,7 @@ class SourceImage:
         covered: whether lock, mirror and verify answer for it (`images` in kfdeploy.yaml).
         why_not: the reason where it is not.
         redirects: what leads each of its places to the private registry.
+        by_tag: whether a place must have it by its tag, without a digest.
     """
 
     ref: str
@@ -41,17 +42,24 @@ class SourceImage:
     covered: bool
     why_not: str = ""
     redirects: tuple[str, ...] = ()
+    by_tag: bool = False
+
+    def keys(self, digest: str) -> tuple[str, ...]:
+        """The normalised references that mean this image, by its tag and by its digest."""
+        repository = ImageRef.parse(self.ref).repository
+        tags = (f"{repository}:{self.tag}",) if self.tag else ()
+        return (*tags, f"{repository}@{digest}") if digest else tags
 
     @property
-    def is_redirected(self) -> bool:
-        """Whether a patch leads every place to the private registry."""
-        return "none" not in self.redirects
+    def lacks_redirect(self) -> bool:
+        """Whether pods can ask for it at its source, and a person has to decide about that."""
+        return "none" in self.redirects and self.covered and self.need != "user-choice"
 
 
 def listed(inventory: Inventory, settings: Images) -> tuple[SourceImage, ...]:
     """The images of an inventory and those that kfdeploy.yaml adds, by reference."""
     needs = {image.ref: image.need for image in inventory.images}
-    redirects = {i.ref: tuple(sorted({f.redirect for f in i.found})) for i in inventory.images}
+    places = {image.ref: image.found for image in inventory.images}
     for ref in settings.extra:
         needs[ref] = "required"
     out = []
@@ -67,7 +75,8 @@ def listed(inventory: Inventory, settings: Images) -> tuple[SourceImage, ...]:
                 parsed.digest,
                 not why_not,
                 why_not,
-                redirects.get(ref, ()),
+                tuple(sorted({found.redirect for found in places.get(ref, ())})),
+                any(found.pin == "tag" for found in places.get(ref, ())),
             )
         )
     return tuple(out)
@@ -95,6 +104,8 @@ def dump(inventory: Inventory, images: Sequence[SourceImage]) -> str:
             f"  need: {image.need}",
             f"  path: {json.dumps(image.path)}",
         ]
+        if (repository := ImageRef.parse(image.ref).repository) != image.path:
+            lines.append(f"  repository: {json.dumps(repository)}")
         if image.tag:
             lines.append(f"  tag: {json.dumps(image.tag)}")
         if image.digest:
@@ -121,6 +132,8 @@ def _places(image: Image | None) -> Iterable[str]:
             yield f"    overriddenBy: {json.dumps([str(p) for p in place.overridden_by])}"
         yield f"    how: {place.how}"
         yield f"    redirect: {json.dumps(place.redirect)}"
+        if place.pin:
+            yield f"    pin: {place.pin}"
         if place.note:
             yield f"    note: {json.dumps(place.note)}"
 
@@ -144,6 +157,7 @@ def parse(text: str) -> tuple[SourceImage, ...]:
                 item["covered"],
                 item.get("reason", ""),
                 tuple(sorted({place["redirect"] for place in item["found"]})),
+                any(place.get("pin") == "tag" for place in item["found"]),
             )
             for item in data["images"]
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.model.environment import Mirror
@@ -25,6 +26,7 @@ class Look:
         digest: empty where the image isn't locked.
         covered: whether lock, mirror and verify answer for it.
         source: repository at digest that it is mirrored from; empty when unknown.
+        keys: the normalised references that mean this image, where it is mirrored.
     """
 
     repository: str
@@ -32,6 +34,7 @@ class Look:
     digest: str
     covered: bool
     source: str
+    keys: tuple[str, ...] = ()
 
     @property
     def ref(self) -> str:
@@ -39,15 +42,22 @@ class Look:
         digest = f"@{self.digest}" if self.digest else ""
         return f"{self.repository}{tag}{digest}"
 
-    def to_values(self) -> dict[str, str]:
+    @property
+    def by_tag(self) -> str:
+        """The reference for places where a digest breaks what is made of it."""
+        return f"{self.repository}:{self.tag}" if self.tag else self.ref
+
+    def to_values(self) -> dict[str, Any]:
         """As the template has it: ``tag`` carries the digest where a name is joined by ``:``."""
         digest = f"@{self.digest}" if self.digest else ""
         return {
             "ref": self.ref,
+            "byTag": self.by_tag,
             "repository": self.repository,
             "parent": self.repository.rpartition("/")[0],
             "tag": f"{self.tag}{digest}",
             "plainTag": self.tag,
+            "keys": list(self.keys),
         }
 
 
@@ -76,6 +86,7 @@ def look_ups(
             )
         repository = f"{registry.host}/{mirror.path(image.path)}"
         source = str(locked.image) if locked else ""
-        out[image.ref] = Look(repository, image.tag, digest, image.covered, source)
+        keys = image.keys(digest) if image.covered else ()
+        out[image.ref] = Look(repository, image.tag, digest, image.covered, source, keys)
     raise_all(errors)
     return out

@@ -6,6 +6,7 @@ line of each key.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -200,6 +201,59 @@ class Environment(_Section):
         (), description="Names of pull secrets that every pod template gets."
     )
 
+    @field_validator("kube_version")
+    @classmethod
+    def _kube_version(cls, value: str) -> str:
+        if not re.fullmatch(r"v?\d+\.\d+(?:\.\d+)?(?:[-+].*)?", value):
+            raise ValueError(f"{value!r} is no Kubernetes version, such as 1.36.0")
+        return value
+
+
+class Admission(_Section):
+    """Policies in user namespaces: known images are led to the private registry, others refused."""
+
+    enabled: bool = False
+    policies: Literal["auto", "v1", "v1beta1", "kyverno"] = Field(
+        "auto",
+        description="auto takes the API server's own policies: v1 from Kubernetes 1.36 on, v1beta1"
+        " for 1.34 and 1.35 (a feature gate there), and Kyverno's before that.",
+    )
+    namespace_selector: dict[str, Any] = Field(
+        default_factory=lambda: {"matchLabels": {"app.kubernetes.io/part-of": "kubeflow-profile"}},
+        description="Label selector of the namespaces in which users' pods run.",
+    )
+    allow: tuple[str, ...] = Field(
+        (), description="Registries, or paths in one, that pods may use besides the private one."
+    )
+
+    @field_validator("allow")
+    @classmethod
+    def _allow(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for prefix in value:
+            _check_ref(f"{prefix.rstrip('/')}/x")
+        return tuple(prefix.rstrip("/") for prefix in value)
+
+    def api(self, kube_version: str) -> str:
+        """Whose policies: ``v1``, ``v1beta1`` or ``kyverno``.
+
+        The API is v1 since Kubernetes 1.36 and v1beta1, behind a gate, since 1.34 (KEP-3962).
+        """
+        if self.policies != "auto":
+            return self.policies
+        major, minor = (int(part) for part in kube_version.lstrip("v").split(".")[:2])
+        if (major, minor) >= (1, 36):
+            return "v1"
+        return "v1beta1" if (major, minor) >= (1, 34) else "kyverno"
+
+
+class Features(_Section):
+    """What a site adds; all are off unless they are turned on."""
+
+    # Features of later versions are named in files already: `workspace_file` judges them.
+    model_config = ConfigDict(extra="allow")
+
+    admission: Admission = Admission()
+
 
 class Helm(_Section):
     namespace: str = Field("kfdeploy", description="Namespace of all of Helm's records.")
@@ -216,7 +270,7 @@ class Workspace(_Section):
         Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")], Environment
     ] = Field(default_factory=lambda: {"default": Environment()})
     helm: Helm = Helm()
-    features: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    features: Features = Features()
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Workspace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -32,11 +33,26 @@ class WorkspaceRelease:
     patches: Mapping[Form, Sequence[str]]
 
 
-def text(environments: Iterable[str], values: str, releases: Sequence[WorkspaceRelease]) -> str:
+@dataclass(frozen=True, slots=True)
+class AddedRelease:
+    """A feature's objects: files relative to the workspace, and the chart that prints them."""
+
+    name: str
+    chart: str
+    objects: Sequence[str]
+
+
+def text(
+    environments: Iterable[str],
+    values: str,
+    releases: Sequence[WorkspaceRelease],
+    added: Sequence[AddedRelease] = (),
+) -> str:
     """The file.
 
     Args:
         values: the file of values that patches look up, for every environment.
+        added: what features add, before the components.
     """
     lines = [
         "# One release a component, with its patches. What is installed is the release set that",
@@ -46,6 +62,13 @@ def text(environments: Iterable[str], values: str, releases: Sequence[WorkspaceR
     for name in environments:
         lines += [f"  {name}:", "    values:", f"    - {values}"]
     lines += ["---", "releases:"]
+    for one in added:
+        lines += [f"- name: {one.name}", f"  chart: {one.chart}", "  values:", "  - objects:"]
+        for name in one.objects:
+            content = f"readFile {json.dumps(name)}"
+            if name.endswith(".gotmpl"):
+                content = f"tpl ({content}) ."
+            lines.append(f"    - {{{{ {content} | toJson }}}}")
     for release in releases:
         lines += [f"- name: {release.name}", f"  chart: {release.chart}"]
         if release.namespace:

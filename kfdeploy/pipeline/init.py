@@ -18,6 +18,7 @@ from kfdeploy.tools.workspace_file import NAME
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 SCHEMA = "kfdeploy.schema.json"
+FEATURES = ("admission",)
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ def init(
     ref: str | None = None,
     remotes: Path | None = None,
     registry: str | None = None,
+    features: Sequence[str] = (),
 ) -> FirstWorkspace:
     """The files of a workspace at ``root``; nothing is written but the cache of git.
 
@@ -60,6 +62,7 @@ def init(
         ref=scalar(ref) if ref else None,
         remotes=[(scalar(p), scalar(f)) for p, f in _remotes(remotes, root)],
         components=example.components,
+        features=features,
         host=scalar(host) if host else None,
         prefix=scalar(prefix) if prefix else None,
     )
@@ -69,6 +72,25 @@ def init(
         source.version,
         example.problems,
     )
+
+
+def chosen_features(given: str) -> tuple[str, ...]:
+    """The features that ``--features`` asks for: ``all``, ``none``, or names divided by commas.
+
+    Raises:
+        UserError: a name that is none, or one of a later version.
+    """
+    if given in ("all", "none"):
+        return FEATURES if given == "all" else ()
+    names = tuple(name.strip() for name in given.split(","))
+    for name in names:
+        if name not in FEATURES:
+            raise UserError(
+                f"--features {given}: {name or 'an empty name'} is no feature of this version",
+                hint=f"all, none, or of: {', '.join(FEATURES)}",
+                exit_code=WRONG_USE,
+            )
+    return names
 
 
 def schema() -> str:

@@ -11,13 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 
+from kfdeploy import features
+from kfdeploy.features import Addition
 from kfdeploy.files import read_text
 from kfdeploy.model import patchfile, workload, workspace_helmfile
 from kfdeploy.model.inventory import Found, Inventory
 from kfdeploy.model.objects import Object, ObjectKey, Path, lookup
 from kfdeploy.model.patchfile import operation, scalar, target_yaml
 from kfdeploy.model.patchtext import (
-    append,
     counted,
     file_names,
     filled,
@@ -25,18 +26,20 @@ from kfdeploy.model.patchtext import (
     hooks,
     item_names,
     literal,
-    look_up,
     merge,
     path_order,
     replacements,
     shown,
 )
 from kfdeploy.model.workspace import Workspace
-from kfdeploy.model.workspace_helmfile import WorkspaceRelease
+from kfdeploy.model.workspace_helmfile import AddedRelease, WorkspaceRelease
+from kfdeploy.pipeline import patch_additions
 from kfdeploy.tools.rendering import Rendered
 
 SHARED = "_kfdeploy"
 """Below ``patches/``: the look-up values and templates that patches share."""
+_OBJECTS = "objects"
+"""The chart there that prints the objects of a feature."""
 _TEMPLATES = FilePath(__file__).parent.parent / "templates"
 _KEPT = frozenset(("Namespace", "PersistentVolumeClaim", "PersistentVolume", "Profile"))
 _NAMESPACED = workload.WORKLOADS | {
@@ -102,11 +105,19 @@ def generate(
         for name, body in maker.files(people[item.component.name]):
             path = f"patches/{item.component.name}/{name}"
             out[path] = patchfile.generated(body)
-    for name in ("mentions.gotmpl", "values.yaml.gotmpl"):
+    shared = {"mentions.gotmpl": True, "values.yaml.gotmpl": False}
+    added = list(features.additions(workspace))
+    for addition in added:
+        people[addition.release] = own_files(root, addition.release)
+        for name, text in addition.objects.items():
+            out[f"patches/{addition.release}/{name}"] = patchfile.generated(text)
+    if added:
+        shared |= {f"{_OBJECTS}/Chart.yaml": False, f"{_OBJECTS}/templates/objects.yaml": True}
+    for name, is_template in shared.items():
         text = (_TEMPLATES / name).read_text(encoding="utf-8")
-        is_template = name == "mentions.gotmpl"
         out[f"patches/{SHARED}/{name}"] = patchfile.generated(text, is_template=is_template)
-    out["helmfile.yaml.gotmpl"] = patchfile.generated(_helmfile(workspace, rendered, out, people))
+    helmfile = _helmfile(workspace, rendered, out, people, added)
+    out["helmfile.yaml.gotmpl"] = patchfile.generated(helmfile)
     return Generated(dict(sorted(out.items())))
 
 
@@ -185,11 +196,16 @@ class _Maker:
         """File name and body, objects in their order."""
         objects = [item for item in self.rendered.objects if not item.is_crd]
         self.names = file_names([item.key for item in objects])
-        additions = dict(self._additions(objects))
+        additions: dict[ObjectKey, list[tuple[str, str]]] = {}
+        for key, purpose, body in patch_additions.additions(objects, self.places):
+            additions.setdefault(key, []).append((purpose, body))
         for item in objects:
             yield from self._images(item)
-            if item.key in additions:
-                yield self._named(item.key, "env"), additions[item.key]
+            for purpose, body in additions.get(item.key, ()):
+                name = self._named(item.key, purpose)
+                if item.key.kind in ("ConfigMap", "Secret"):
+                    self.changed_config.setdefault(item.key, []).append(name)
+                yield name, body
             yield from self._pull(item)
             if item.key.kind in _KEPT:
                 yield self._named(item.key, "keep"), self._keep(item)
@@ -251,56 +267,6 @@ class _Maker:
             lines.append(f"      (list {go_string(old)} {new})")
         lines.append("    )) }}")
         return operation("replace", path, "\n".join(lines))
-
-    def _additions(self, objects: Sequence[Object]) -> Iterator[tuple[ObjectKey, str]]:
-        """Variables and flags that a manifest does not set yet, by the workload that takes them."""
-        wanted: dict[ObjectKey, list[tuple[str, str, str, str]]] = {}
-        for key, places in self.places.items():
-            for ref, found in places:
-                if found.how == "catalogue" and found.variables:
-                    name, container = found.variables
-                    wanted.setdefault(key, []).append((container, name, ref, "ref"))
-                elif found.variables:
-                    for reader in objects:
-                        if reader.key.namespace == key.namespace and workload.mounts(
-                            reader.body, key
-                        ):
-                            image, tag = found.variables
-                            rows = wanted.setdefault(reader.key, [])
-                            rows += [("", image, ref, "repository"), ("", tag, ref, "tag")]
-        for item in objects:
-            if item.key in wanted:
-                yield item.key, self._addition(item, wanted[item.key])
-
-    def _addition(self, item: Object, wanted: Sequence[tuple[str, str, str, str]]) -> str:
-        what = ", ".join(sorted({name for _, name, _, _ in wanted}))
-        body = f"# {shown(item.key)}: sets {what}\n{target_yaml(item.key)}patch:\n"
-        for path, container in workload.containers(item.body):
-            if "initContainers" in path:
-                continue
-            rows = [row for row in wanted if row[0] in ("", container.get("name"))]
-            if not rows:
-                continue
-            body += operation("test", (*path, "name"), scalar(str(container.get("name"))))
-            flags = [row for row in rows if row[1].startswith("-")]
-            variables = [row for row in rows if not row[1].startswith("-")]
-            body += append(
-                container, path, "args", [f'"{n}={look_up(r, p)}"' for _, n, r, p in flags]
-            )
-            there = {v.get("name"): i for i, v in enumerate(container.get("env") or ())}
-            fresh = [row for row in variables if row[1] not in there]
-            for _, name, ref, part in variables:
-                if name in there:
-                    value: Path = (*path, "env", there[name])
-                    body += operation("test", (*value, "name"), name)
-                    body += operation("replace", (*value, "value"), f'"{look_up(ref, part)}"')
-            body += append(
-                container,
-                path,
-                "env",
-                [f'{{name: {n}, value: "{look_up(r, p)}"}}' for _, n, r, p in fresh],
-            )
-        return body
 
     # -- pull secrets, keeping, rolling ------------------------------------------------------------
 
@@ -403,6 +369,7 @@ def _helmfile(
     rendered: Sequence[Rendered],
     out: Mapping[str, str],
     people: Mapping[str, Iterable[str]],
+    added: Sequence[Addition],
 ) -> str:
     releases = []
     for item in rendered:
@@ -421,7 +388,19 @@ def _helmfile(
             )
         )
     values = f"patches/{SHARED}/values.yaml.gotmpl"
-    return workspace_helmfile.text(workspace.environments, values, releases)
+    chart = f"patches/{SHARED}/{_OBJECTS}"
+    more = [
+        AddedRelease(
+            addition.release,
+            chart,
+            [
+                f"patches/{addition.release}/{name}"
+                for name in sorted({*addition.objects, *people[addition.release]})
+            ],
+        )
+        for addition in added
+    ]
+    return workspace_helmfile.text(workspace.environments, values, releases, more)
 
 
 def _patches(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kfdeploy import __version__
+from kfdeploy import __version__, features
 from kfdeploy.cache import Cache
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.model import lockfile, releaseset
@@ -59,57 +59,81 @@ def render(
     """
     environment = workspace.environments[environment_name]
     looks = look_ups(images, lock, workspace.registry(environment), unpinned=unpinned)
-    filler = Filler(root, _values(environment_name, environment, looks))
+    filler = Filler(root, _values(workspace, environment_name, looks))
 
     def one(item: Rendered) -> tuple[Object, ...]:
         return patching.apply(item, filler.patches(item), cache)
 
     errors: list[UserError] = []
-    finals: list[tuple[Rendered, tuple[Object, ...]]] = []
+    finals: list[Release] = []
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
         futures = [pool.submit(one, item) for item in rendered]
         for item, future in zip(rendered, futures, strict=True):
             try:
-                finals.append((item, future.result()))
+                finals.append(_release(item.component.name, future.result()))
             except UserError as error:
                 errors += error.each()
             done(item.component.name)
     raise_all(errors)
-    releases = _releases(finals)
+    # Policies first, so that they are there before the first pod that they are for.
+    releases = _in_order([*_added(workspace, root, filler), *finals])
     raise_all(_too_large(releases))
     return _assemble(workspace, environment_name, releases, images, looks, lock, version)
 
 
-def _values(name: str, environment: Environment, looks: Mapping[str, Look]) -> dict[str, Any]:
+def _values(workspace: Workspace, name: str, looks: Mapping[str, Look]) -> dict[str, Any]:
+    """What patches look up, as ``templates/values.yaml.gotmpl`` gives it to plain Helmfile."""
+    environment = workspace.environments[name]
+    admission = workspace.features.admission
     return {
         "Values": {
             "imagePullPolicy": environment.image_pull_policy or "",
             "imagePullSecrets": list(environment.image_pull_secrets),
+            "registry": _registry(workspace, environment),
+            "admission": {
+                "api": admission.api(environment.kube_version),
+                "namespaceSelector": admission.namespace_selector,
+                "allowed": list(admission.allow),
+            },
             "images": {ref: look.to_values() for ref, look in looks.items()},
         },
         "Environment": {"Name": name},
     }
 
 
-def _releases(finals: Sequence[tuple[Rendered, tuple[Object, ...]]]) -> tuple[Release, ...]:
-    """One release a component, each after the one before it: upstream's own order."""
+def _registry(workspace: Workspace, environment: Environment) -> str:
+    """HOST[/PREFIX] that all images are below."""
+    registry = workspace.registry(environment)
+    return "/".join(part for part in (registry.host, registry.prefix) if part)
+
+
+def _added(workspace: Workspace, root: Path, filler: Filler) -> Iterator[Release]:
+    """The releases of features: their objects are files of their own, with people's beside them."""
+    for addition in features.additions(workspace):
+        objects = tuple(filler.objects(root / "patches" / addition.release))
+        yield _release(addition.release, objects)
+
+
+def _in_order(releases: Iterable[Release]) -> tuple[Release, ...]:
+    """Each after the one before it: upstream's own order."""
     out: list[Release] = []
-    for item, objects in finals:
-        crds = [one for one in objects if one.is_crd]
-        rest = [one for one in objects if not one.is_crd]
-        manifests = join(rest)
-        out.append(
-            Release(
-                name=item.component.name,
-                manifests=manifests,
-                crds=join(crds),
-                objects=len(rest),
-                crd_count=len(crds),
-                stored=releaseset.stored_size(manifests),
-                needs=(out[-1].name,) if out else (),
-            )
-        )
+    for release in releases:
+        out.append(replace(release, needs=(out[-1].name,) if out else ()))
     return tuple(out)
+
+
+def _release(name: str, objects: Sequence[Object]) -> Release:
+    crds = [one for one in objects if one.is_crd]
+    rest = [one for one in objects if not one.is_crd]
+    manifests = join(rest)
+    return Release(
+        name=name,
+        manifests=manifests,
+        crds=join(crds),
+        objects=len(rest),
+        crd_count=len(crds),
+        stored=releaseset.stored_size(manifests),
+    )
 
 
 def _too_large(releases: Sequence[Release]) -> list[UserError]:
@@ -122,6 +146,19 @@ def _too_large(releases: Sequence[Release]) -> list[UserError]:
         for release in releases
         if release.stored > releaseset.STORED_GOOD
     ]
+
+
+def _image(image: SourceImage, look: Look) -> dict[str, Any]:
+    """What the set's summary says of an image: where it is, and what leads to it."""
+    out: dict[str, Any] = {
+        "mirror": look.ref,
+        "source": look.source,
+        "need": image.need,
+        "redirects": list(image.redirects),
+    }
+    if image.by_tag and look.by_tag != look.ref:
+        out["byTag"] = look.by_tag
+    return out
 
 
 def _assemble(
@@ -144,19 +181,16 @@ def _assemble(
         texts |= releaseset.charts(release, version)
         if release.crds:
             texts[f"crds/{release.name}.yaml"] = release.crds
-    registry = workspace.registry(environment)
     summary = {
         "environment": name,
         "kfdeploy": __version__,
         "upstream": version,
-        "registry": "/".join(part for part in (registry.host, registry.prefix) if part),
+        "registry": _registry(workspace, environment),
         "kubeVersion": environment.kube_version,
         "unpinned": sorted(ref for ref, look in looks.items() if look.covered and not look.digest),
         "notMirrored": {i.ref: i.why_not for i in images if not i.covered},
-        "noRedirect": sorted(i.ref for i in images if not i.is_redirected),
-        "images": {
-            ref: {"mirror": look.ref, "source": look.source} for ref, look in sorted(looks.items())
-        },
+        "noRedirect": sorted(i.ref for i in images if i.lacks_redirect),
+        "images": {image.ref: _image(image, looks[image.ref]) for image in images},
         "releases": [
             {
                 "name": release.name,

@@ -5,19 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from kfdeploy.cache import Cache, key_of, program_key
 from kfdeploy.errors import UserError, raise_all
-from kfdeploy.model import catalogue, mentions, workload
+from kfdeploy.model import catalogue_file, hidden, mentions, workload
+from kfdeploy.model.catalogue import Catalogue, Program
 from kfdeploy.model.inventory import (
     Found,
     Inventory,
     Piece,
     Problem,
+    Unknown,
     found_from_cache,
     found_to_cache,
     gather,
+    unknown_from_cache,
 )
 from kfdeploy.model.mentions import Mention
 from kfdeploy.model.objects import Object, ObjectKey, Path, lookup, show_path
@@ -29,7 +34,14 @@ from kfdeploy.tools.rendering import Rendered
 _SCHEMA_DEFAULT = re.compile(r"^ +default: [\"']?(?P<value>[^\s\"']+)", re.MULTILINE)
 _DEFAULT_NEED = {"config": "optional", "custom-resource": "optional", "assembled": "optional"}
 
-Part = tuple[list[tuple[str, Found]], list[Problem]]
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One component's images, what could not be told, and programs that nobody has looked at."""
+
+    found: Sequence[tuple[str, Found]]
+    problems: Sequence[Problem]
+    unknown: Sequence[Unknown]
 
 
 def scan(
@@ -37,7 +49,7 @@ def scan(
     rendered: Sequence[Rendered],
     cache: Cache,
     *,
-    facts: catalogue.Catalogue | None = None,
+    facts: Catalogue | None = None,
     known: Mapping[str, Part] | None = None,
     jobs: int = 2,
 ) -> Inventory:
@@ -54,8 +66,7 @@ def scan(
     Raises:
         UserError: a rendered document that can't be read.
     """
-    found: list[tuple[str, Found]] = []
-    problems: list[Problem] = []
+    parts: list[Part] = []
     errors: list[UserError] = []
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
         futures = [
@@ -69,44 +80,51 @@ def scan(
         ]
         for future in futures:
             try:
-                some, wrong = future.result()
+                parts.append(future.result())
             except UserError as error:
                 errors += error.each()
-                continue
-            found += some
-            problems += wrong
     raise_all(errors)
-    return gather(version, found, problems)
+    return gather(
+        version,
+        [found for part in parts for found in part.found],
+        [problem for part in parts for problem in part.problems],
+        [unknown for part in parts for unknown in part.unknown],
+    )
 
 
 def component(
-    version: str, rendered: Rendered, cache: Cache, facts: catalogue.Catalogue | None = None
+    version: str, rendered: Rendered, cache: Cache, facts: Catalogue | None = None
 ) -> Part:
-    """One component's images and problems."""
-    key = key_of("scan", version, rendered.component.name, rendered.key, program_key())
+    """One component's images, problems and programs that nobody has looked at."""
+    facts = facts or catalogue_file.load()
+    name = rendered.component.name
+    key = key_of("scan", version, name, rendered.key, program_key(), facts.own)
     kept = cache.get_json(key)
     if kept is not None:
-        return (
+        return Part(
             [found_from_cache(item) for item in kept["found"]],
             [Problem(item["what"], item["where"]) for item in kept["problems"]],
+            [unknown_from_cache(item) for item in kept["unknown"]],
         )
-    scanner = _Scanner(rendered, facts or catalogue.load())
-    found = [*scanner.found(), *scanner.hidden(version)]
-    problems = scanner.problems
+    scanner = _Scanner(rendered, facts)
+    sites = list(scanner.found())
+    found = [*sites, *hidden.images(name, scanner.objects, scanner.programs, sites)]
+    part = Part(found, scanner.problems, list(hidden.unknown(name, scanner.programs)))
     cache.put_json(
         key,
         {
             "found": [found_to_cache(ref, place) for ref, place in found],
-            "problems": [problem.to_json() for problem in problems],
+            "problems": [problem.to_json() for problem in part.problems],
+            "unknown": [unknown.to_json() for unknown in part.unknown],
         },
     )
-    return found, problems
+    return part
 
 
 class _Scanner:
     """One component's sites, and what is known of each."""
 
-    def __init__(self, rendered: Rendered, facts: catalogue.Catalogue) -> None:
+    def __init__(self, rendered: Rendered, facts: Catalogue) -> None:
         self.rendered = rendered
         self.facts = facts
         self.objects = [item for item in rendered.objects if not item.is_crd]
@@ -119,38 +137,19 @@ class _Scanner:
             self._index = self.rendered.index()
         return self._index
 
+    @cached_property
+    def programs(self) -> tuple[Program, ...]:
+        return self.facts.programs(self.objects)
+
     def found(self) -> Iterator[tuple[str, Found]]:
         for item in self.objects:
             for site in sites(item.key, item.body):
+                shared = _shared_tags(site)
                 for mention in site.mentions:
-                    yield self._found(item, site, mention)
+                    by_tag = any(part.start in shared for part in mention.parts)
+                    yield self._found(item, site, mention, "tag" if by_tag else "")
 
-    def hidden(self, version: str) -> Iterator[tuple[str, Found]]:
-        keys = [item.key for item in self.objects]
-        for image in self.facts.hidden(keys, version):
-            target = image.redirect
-            key = next(
-                (k for k in keys if target and (k.kind, k.name) == (target.kind, target.name)),
-                ObjectKey("", "", "", ""),
-            )
-            yield (
-                image.ref,
-                Found(
-                    component=self.rendered.component.name,
-                    object=key,
-                    field=f"spec.template.spec.containers[name={target.container}]"
-                    if target
-                    else "",
-                    path=(),
-                    how="catalogue",
-                    redirect=str(target) if target else "none",
-                    need=image.need,
-                    note=f"{image.source}: {image.when}",
-                    variables=(target.env or target.flag, target.container) if target else (),
-                ),
-            )
-
-    def _found(self, item: Object, site: Site, mention: Mention) -> tuple[str, Found]:
+    def _found(self, item: Object, site: Site, mention: Mention, pin: str) -> tuple[str, Found]:
         first = mention.first
         place, overridden = self.index.find(
             item.key, item.body, site.path, first.text, at=first.start
@@ -160,7 +159,7 @@ class _Scanner:
             ref, note = self._with_tag(item, site, mention)
         field = show_path(item.body, site.path)
         line = _line_of(site.value, first.start)
-        default = _DEFAULT_NEED.get(site.how, "required")
+        rule = self.facts.rule(item.key, field, line, ref, self.programs)
         return ref, Found(
             component=self.rendered.component.name,
             object=item.key,
@@ -176,8 +175,9 @@ class _Scanner:
             ),
             whole=len(site.value) == len(mention.ref) and not mention.is_assembled,
             variables=mention.variables,
-            need=self.facts.need(item.key, field, line, ref, default),
+            need=rule.need if rule else _DEFAULT_NEED.get(site.how, "required"),
             note=note,
+            pin=pin or (rule.pin if rule else ""),
         )
 
     def _with_tag(self, item: Object, site: Site, mention: Mention) -> tuple[str, str]:
@@ -232,6 +232,16 @@ def _defaults(crd: Object) -> Iterator[Problem]:
     for match in _SCHEMA_DEFAULT.finditer(crd.text):
         if mentions.is_strong(match["value"]):
             yield Problem(f"{match['value']} is a default in a schema", str(crd.key))
+
+
+def _shared_tags(site: Site) -> set[int]:
+    """Where tags stand that several images are joined with: none of them can carry its digest."""
+    refs: dict[int, set[str]] = {}
+    for mention in site.mentions:
+        for part in mention.parts:
+            if part.role == "tag":
+                refs.setdefault(part.start, set()).add(mention.ref)
+    return {start for start, names in refs.items() if len(names) > 1}
 
 
 def _line_of(value: str, at: int) -> str:

@@ -12,10 +12,11 @@ from typing import Any
 
 from kfdeploy.errors import UserError
 from kfdeploy.files import read_bytes, read_text, sha256
-from kfdeploy.model import foreign, releaseset
+from kfdeploy.model import foreign, proof, releaseset
 from kfdeploy.model.foreign import Foreign
 from kfdeploy.model.image import ImageRef
 from kfdeploy.model.objects import Object, split
+from kfdeploy.model.proof import Proof
 from kfdeploy.tools import pool
 from kfdeploy.tools.registry import Client
 from kfdeploy.tools.registry_errors import RegistryError
@@ -30,6 +31,7 @@ class Report:
     images: int
     failures: tuple[str, ...]
     notes: tuple[str, ...]
+    proof: Proof
     foreign: tuple[Foreign, ...] = ()
     asked: bool = True
 
@@ -46,6 +48,7 @@ class Report:
                 {"file": f.file, "line": f.line, "reference": f.reference} for f in self.foreign
             ],
             "notes": list(self.notes),
+            "proof": self.proof.to_json(),
         }
 
 
@@ -98,7 +101,12 @@ def verify(
     if client is not None:
         failures += _missing(summary, client, done)
     return Report(
-        len(summary["images"]), tuple(failures), tuple(notes), found, asked=client is not None
+        len(summary["images"]),
+        tuple(failures),
+        tuple(notes),
+        proof.of(summary, uncovered),
+        found,
+        asked=client is not None,
     )
 
 
@@ -125,6 +133,9 @@ def _sums(folder: Path) -> Iterator[str]:
 
 _PODS = frozenset(("Pod", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob"))
 _CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
+_POLICIES = frozenset(
+    ("MutatingAdmissionPolicy", "ValidatingAdmissionPolicy", "MutatingPolicy", "ValidatingPolicy")
+)
 _KIND = re.compile(r"^kind: (\w+)", re.MULTILINE)
 _LISTS_UPSTREAM = frozenset((releaseset.SUMS, releaseset.SUMMARY, "images.lock"))
 """Files of a set that name upstream's references on purpose, and that nothing is installed from."""
@@ -152,6 +163,7 @@ def _foreign(
         if name in _LISTS_UPSTREAM:
             continue
         text = read_text(path)
+        policies = list(_policies(name, text))
         for found in (
             *foreign.references(
                 name,
@@ -164,9 +176,19 @@ def _foreign(
             *_in_secrets(name, text, known, summary["registry"]),
             *_of_helm(name, text),
         ):
-            if found not in seen:
+            if found not in seen and not any(found.line in lines for lines in policies):
                 seen.add(found)
                 yield found
+
+
+def _policies(name: str, text: str) -> Iterator[range]:
+    """The lines of admission policies: they name upstream's references so as to rewrite them."""
+    if not name.endswith("objects.yaml") or "Policy" not in text:
+        return
+    for first, item in _objects(name, text):
+        kind = _KIND.search(item.text)
+        if kind is not None and kind[1] in _POLICIES:
+            yield range(first + 1, first + item.text.count("\n") + 2)
 
 
 def _in_containers(
@@ -176,7 +198,8 @@ def _in_containers(
     anything that tells it from another word, a tag that was not locked, an image not mirrored."""
     if not name.endswith("objects.yaml"):
         return
-    mirrors = {image["mirror"] for image in summary["images"].values()}
+    images = summary["images"].values()
+    mirrors = {image[form] for image in images for form in ("mirror", "byTag") if form in image}
     accepted = mirrors.union(uncovered)
     for first, item in _objects(name, text):
         kind = _KIND.search(item.text)
@@ -261,29 +284,35 @@ def _has_values(body: Mapping[str, Any]) -> bool:
 
 
 def _missing(summary: Mapping[str, Any], client: Client, done: Callable[[str], None]) -> list[str]:
-    wanted = sorted(
-        {
-            image["mirror"]
-            for ref, image in summary["images"].items()
-            if ref not in summary.get("notMirrored", {}) and "@" in image["mirror"]
-        }
-    )
+    wanted: set[tuple[str, str]] = set()
+    for ref, image in summary["images"].items():
+        digest = ImageRef.parse(image["mirror"]).digest
+        if ref not in summary.get("notMirrored", {}) and digest:
+            wanted.add((image["mirror"], digest))
+            if "byTag" in image:
+                wanted.add((image["byTag"], digest))
     failures: list[str] = []
     errors: dict[str, UserError] = {}
 
-    def ask(mirror: str) -> str | UserError | None:
+    def ask(item: tuple[str, str]) -> str | UserError | None:
+        mirror, digest = item
         ref = ImageRef.parse(mirror)
+        asked = ImageRef(ref.host, ref.path, "", digest) if ref.digest else ref
         try:
-            digest = client.digest(ImageRef(ref.host, ref.path, "", ref.digest))
+            found = client.digest(asked)
         except RegistryError as error:
             return error
-        return None if digest == ref.digest else "missing"
+        if found is None:
+            return f"{mirror} is not in the private registry: run `kfdeploy mirror`"
+        if found != digest:
+            return f"{mirror} is {found} in the private registry, and not what images.lock has"
+        return None
 
-    for mirror, answer in pool.each(ask, wanted, JOBS, client.close):
+    for (mirror, _), answer in pool.each(ask, sorted(wanted), JOBS, client.close):
         if isinstance(answer, UserError):
             errors.setdefault(answer.message, answer)
         elif answer:
-            failures.append(f"{mirror} is not in the private registry: run `kfdeploy mirror`")
+            failures.append(answer)
         done(mirror)
     for error in errors.values():
         raise error

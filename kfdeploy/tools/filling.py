@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.files import read_text
 from kfdeploy.model import gotemplate, patchfile
-from kfdeploy.model.objects import Object, lookup
+from kfdeploy.model.objects import Object, lookup, split
 from kfdeploy.model.patchfile import Patch
 from kfdeploy.tools import helmfile
 from kfdeploy.tools.rendering import Rendered
@@ -61,8 +61,31 @@ class Filler:
         raise_all(errors)
         return tuple(patch for _, patch in sorted(out, key=lambda pair: pair[0]))
 
-    def fill(self, path: Path, text: str, rendered: Rendered) -> str:
+    def objects(self, folder: Path) -> Iterator[Object]:
+        """The objects that a folder's files give, one a file, in the order of their names.
+
+        A file that is empty when it is filled gives none.
+
+        Raises:
+            UserError: all that can't be filled or read.
+        """
+        errors: list[UserError] = []
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if not path.is_file() or not path.name.endswith(patchfile.SUFFIXES):
+                continue
+            try:
+                text = read_text(path)
+                filled = self.fill(path, text) if path.suffix == ".gotmpl" else text
+                yield from split(filled, path.relative_to(self.root).as_posix())
+            except UserError as error:
+                errors += error.each()
+        raise_all(errors)
+
+    def fill(self, path: Path, text: str, rendered: Rendered | None = None) -> str:
         """The text of one ``.gotmpl`` file.
+
+        Args:
+            rendered: the component that it patches; None for an object of its own.
 
         Raises:
             UserError: names the file, and what Helmfile would have said.
@@ -73,7 +96,7 @@ class Filler:
             return read_text(path.parent / other)
 
         def tpl(template: str, context: Any) -> str:
-            if isinstance(context, Mapping) and "mentions" in context:
+            if rendered and isinstance(context, Mapping) and "mentions" in context:
                 return _mentions(context, rendered.objects)
             return gotemplate.render(template, context, functions)
 

@@ -20,8 +20,7 @@ from kfdeploy.files import read_text
 from kfdeploy.model.workspace import Workspace
 
 NAME = "kfdeploy.yaml"
-_KNOWN_FEATURES = (
-    "admission",
+_LATER_FEATURES = (
     "network",
     "identity",
     "contributors",
@@ -137,11 +136,11 @@ def _mistake(node: Node, details: Any) -> UserError:
 
 def _features(file: WorkspaceFile) -> list[UserError]:
     errors = []
-    for name, settings in file.workspace.features.items():
+    for name, settings in (file.workspace.features.model_extra or {}).items():
         key = f"features.{name}"
-        if name not in _KNOWN_FEATURES:
+        if name not in _LATER_FEATURES:
             errors.append(UserError(f"{file.locate(key)}: unknown feature"))
-        elif settings.get("enabled"):
+        elif isinstance(settings, dict) and settings.get("enabled"):
             errors.append(
                 UserError(
                     f"{file.locate(key)}: this version of kfdeploy does not have the feature yet"

@@ -7,14 +7,18 @@ from dataclasses import replace
 
 import pytest
 
+from kfdeploy.model.catalogue import Redirect
 from kfdeploy.model.inventory import (
     Found,
     Piece,
     Place,
     Problem,
+    Unknown,
     found_from_cache,
     found_to_cache,
     gather,
+    unknown_from_cache,
+    with_admission,
 )
 from kfdeploy.model.objects import ObjectKey
 
@@ -34,12 +38,18 @@ FOUND = Found(
     need="optional",
     note="a note",
 )
+ADDED = replace(
+    FOUND,
+    pin="tag",
+    adds=Redirect("Deployment", "web", "x", file="/etc/a.json", content="{}", source="a/b@v1:c:1"),
+)
 
 
 @pytest.mark.parametrize(
     "found",
     [
         FOUND,
+        ADDED,
         replace(FOUND, place=None, overridden_by=(), pieces=(), variables=(), path=(), note=""),
         replace(FOUND, object=ObjectKey("v1", "Namespace", "", "x")),
     ],
@@ -104,4 +114,19 @@ def test_json_is_what_the_contract_says() -> None:
             }
         ],
         "problems": [],
+        "unknown": [],
     }
+
+
+UNKNOWN = Unknown("one", KEY, "a/b:2", "2.0", "b", "1.0", ("x:1", "y:1"))
+
+
+def test_an_unknown_program_reads_as_it_was_written() -> None:
+    for unknown in (UNKNOWN, Unknown("one", KEY, "a/b", "")):
+        assert unknown_from_cache(json.loads(json.dumps(unknown.to_json()))) == unknown
+
+
+def test_admission_takes_what_nothing_else_redirects() -> None:
+    content = gather("1", [("a:1", FOUND), ("a:1", replace(FOUND, redirect="none"))], [])
+    (image,) = with_admission(content).images
+    assert sorted(found.redirect for found in image.found) == ["admission", "patch"]

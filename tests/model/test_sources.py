@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from kfdeploy.errors import UserError
@@ -63,9 +65,35 @@ def test_what_is_not_covered_says_why() -> None:
     assert listed["a/b"] == "user-choice: not among images.needs"
 
 
-def test_an_image_with_a_place_that_nothing_redirects_is_not_redirected() -> None:
-    listed = {image.ref: image.is_redirected for image in sources.listed(INVENTORY, Images())}
-    assert [ref for ref, yes in listed.items() if not yes] == [f"ghcr.io/a/c@{SHA}"]
+def test_a_place_that_nothing_redirects_is_for_a_person_to_decide() -> None:
+    none = found(redirect="none")
+    content = gather(
+        "1.0",
+        [
+            ("a/one:1", none),
+            ("a/one:1", found()),
+            ("a/two:1", replace(none, need="user-choice")),
+            ("a/three:1", replace(none, redirect="admission")),
+            ("a/four:1", none),
+        ],
+        [],
+    )
+    settings = Images.model_validate({"exclude": [{"ref": "a/four*", "reason": "not here"}]})
+    listed = sources.listed(content, settings)
+    assert [image.ref for image in listed if image.lacks_redirect] == ["a/one:1"]
+
+
+def test_an_image_that_a_place_needs_by_tag_says_so() -> None:
+    content = gather("1.0", [("a/one:1", replace(found(), pin="tag")), ("a/two:1", found())], [])
+    images = sources.parse(sources.dump(content, sources.listed(content, Images())))
+    assert {image.ref: image.by_tag for image in images} == {"a/one:1": True, "a/two:1": False}
+
+
+def test_an_image_has_the_normalised_references_that_mean_it() -> None:
+    (mysql, *_) = [i for i in sources.listed(INVENTORY, Images()) if i.ref == "mysql:8.4"]
+    tag = "docker.io/library/mysql:8.4"
+    assert mysql.keys(SHA) == (tag, f"docker.io/library/mysql@{SHA}")
+    assert mysql.keys("") == (tag,)
 
 
 @pytest.mark.parametrize(

@@ -31,10 +31,12 @@ def test_a_locked_image_has_its_mirrors_reference_whole_and_in_parts() -> None:
     looks = look_ups([MYSQL], Lock((locked("mysql:8.4", "8.4"),)), REGISTRY, unpinned=False)
     assert looks["mysql:8.4"].to_values() == {
         "ref": f"reg.test:5000/kf/docker.io/library/mysql:8.4@{SHA}",
+        "byTag": "reg.test:5000/kf/docker.io/library/mysql:8.4",
         "repository": "reg.test:5000/kf/docker.io/library/mysql",
         "parent": "reg.test:5000/kf/docker.io/library",
         "tag": f"8.4@{SHA}",
         "plainTag": "8.4",
+        "keys": ["docker.io/library/mysql:8.4", f"docker.io/library/mysql@{SHA}"],
     }
     assert looks["mysql:8.4"].source == f"docker.io/library/mysql@{SHA}"
 
@@ -56,9 +58,11 @@ def test_what_is_not_covered_needs_no_lock() -> None:
     left = image("a/b:1", "docker.io/a/b", "1", covered=False)
     look = look_ups([left], Lock(()), REGISTRY, unpinned=False)["a/b:1"]
     assert (look.ref, look.covered) == ("reg.test:5000/kf/docker.io/a/b:1", False)
+    assert look.keys == ()
 
 
 def test_a_reference_by_digest_alone_has_no_tag() -> None:
     ref = f"ghcr.io/a@{SHA}"
     look = look_ups([image(ref, "ghcr.io/a", "", SHA)], Lock(()), REGISTRY, unpinned=False)[ref]
-    assert look.ref == f"reg.test:5000/kf/ghcr.io/a@{SHA}"
+    assert look.ref == look.by_tag == f"reg.test:5000/kf/ghcr.io/a@{SHA}"
+    assert look.keys == (f"ghcr.io/a@{SHA}",)

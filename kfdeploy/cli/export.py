@@ -1,50 +1,50 @@
-"""`kfdeploy export`: what other tools are told of the mirror."""
+"""What other tools are told of the mirror: export."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from kfdeploy.cli.common import (
+    HERE,
+    Check,
+    Directory,
+    EnvironmentName,
+    OutputFormat,
+    Quiet,
+    app,
+    open_session,
+)
 from kfdeploy.errors import WRONG_USE, UserError
-from kfdeploy.terminal import counted, exit_if_drift, print_json
-
-HERE = Path()
+from kfdeploy.terminal import counted, exit_if_drift, print_json, print_lines
 
 
+@app.command()
 def export(
     format_: Annotated[
         str, typer.Argument(metavar="FORMAT", help="hosts-toml, registries-yaml or idms.")
     ] = "",
-    directory: Annotated[
-        Path, typer.Option("-C", "--directory", metavar="DIR", help="The workspace.")
-    ] = HERE,
-    env: Annotated[
-        str, typer.Option("--env", metavar="NAME", help="The environment in kfdeploy.yaml.")
-    ] = "",
+    directory: Directory = HERE,
+    env: EnvironmentName = "",
     to: Annotated[
         Path | None, typer.Option("--to", metavar="DIR", help="Write files below this folder.")
     ] = None,
-    output: Annotated[
-        Literal["text", "json"], typer.Option("--output", help="What goes to stdout.")
-    ] = "text",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes on stderr.")] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="With --to: write nothing; exit 3 on a difference.")
-    ] = False,
+    output: OutputFormat = "text",
+    quiet: Quiet = False,
+    check: Check = False,
 ) -> None:
     """The mirror as other tools' input, such as a node's registry configuration."""
     from kfdeploy.files import read_text, write_all
     from kfdeploy.model import sources
     from kfdeploy.pipeline import export as stage
-    from kfdeploy.session import Session
 
     if check and to is None:
         raise UserError("--check compares files: name their folder by --to", exit_code=WRONG_USE)
-    session = Session.open(directory, env, quiet=quiet)
     maker = stage.find(format_)
+    session = open_session(directory, env, quiet)
     locked = session.lock(required=True)
     listed = session.root / sources.NAME
     if not listed.is_file():
@@ -67,12 +67,10 @@ def export(
     elif to is None:
         sys.stdout.write(stage.text(made))
     elif check:
-        sys.stdout.writelines(
-            f"{'new' if not (to / name).exists() else 'changed'}: {name}\n" for name in fresh
-        )
-        sys.stdout.writelines(f"stale: {name}\n" for name in stale)
+        there = {name for name in fresh if (to / name).exists()}
+        print_lines(f"{'changed' if name in there else 'new'}: {name}" for name in fresh)
+        print_lines(f"stale: {name}" for name in stale)
     else:
-        print(
-            f"{to}: {counted(len(made.files), 'file')}, {len(fresh)} written, {len(stale)} removed"
-        )
+        counts = f"{len(fresh)} written, {len(stale)} removed"
+        print(f"{to}: {counted(len(made.files), 'file')}, {counts}")
     exit_if_drift(check, bool(fresh or stale))

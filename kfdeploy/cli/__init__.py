@@ -1,0 +1,20 @@
+"""The commands: each gathers, calls a stage, writes and prints.
+
+Stages are imported by the commands that need them: `kfdeploy --help` starts at once.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+# First, so that ^C while modules are read is answered as later.
+from kfdeploy import terminal
+
+# In the order in which help lists their commands.
+from kfdeploy.cli import workspace, images, sets, export, machine  # noqa: F401  # isort: skip
+from kfdeploy.cli.common import app
+
+
+def main() -> NoReturn:
+    """Run the command line."""
+    terminal.run(lambda: app(standalone_mode=False))

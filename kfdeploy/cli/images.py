@@ -1,0 +1,179 @@
+"""Images: scan, why, lock, mirror."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from kfdeploy.cli.common import (
+    HERE,
+    Check,
+    Directory,
+    EnvironmentName,
+    Jobs,
+    OutputFormat,
+    Quiet,
+    app,
+    open_session,
+)
+from kfdeploy.errors import FAILED, UserError
+from kfdeploy.terminal import (
+    complain,
+    counted,
+    exit_if_drift,
+    print_errors,
+    print_json,
+    print_lines,
+)
+
+
+@app.command()
+def scan(
+    directory: Directory = HERE,
+    env: EnvironmentName = "",
+    format_: Annotated[
+        Literal["table", "json", "csv", "refs"], typer.Option("--format", help="How it is shown.")
+    ] = "table",
+    output: OutputFormat = "text",
+    quiet: Quiet = False,
+) -> None:
+    """Every image, with where it was found."""
+    from kfdeploy import show
+
+    session = open_session(directory, env, quiet)
+    inventory = session.inventory()
+    if output == "json" or format_ == "json":
+        print_json(inventory.to_json())
+    else:
+        print_lines(show.inventory(inventory, format_))
+    if format_ == "table" and output == "text":
+        for problem in inventory.problems:
+            print(f"note: {problem.where}: {problem.what}", file=sys.stderr)
+        complain(show.unknown(inventory))
+        complain(show.lost(inventory, session.facts, session.workspace.images.substitutes))
+
+
+@app.command()
+def why(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A reference, or a part of one.")],
+    directory: Directory = HERE,
+    env: EnvironmentName = "",
+    output: OutputFormat = "text",
+    quiet: Quiet = False,
+) -> None:
+    """Each place that names an image, with file and line, and what redirects it."""
+    from kfdeploy import show
+
+    session = open_session(directory, env, quiet)
+    images = show.matching(session.inventory(), image)
+    if not images:
+        raise UserError(
+            f"{image}: nothing in this workspace names it",
+            hint="`kfdeploy scan --format refs` lists the images",
+        )
+    if output == "json":
+        print_json({"images": [found.to_json() for found in images]})
+    else:
+        print_lines(show.why(images))
+
+
+@app.command()
+def lock(
+    directory: Directory = HERE,
+    env: EnvironmentName = "",
+    jobs: Jobs = 8,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Ask nobody: only what is known by digest.")
+    ] = False,
+    output: OutputFormat = "text",
+    quiet: Quiet = False,
+    check: Check = False,
+) -> None:
+    """Tags to digests: images.lock, and images.sources.yaml beside it."""
+    from kfdeploy import show
+    from kfdeploy.files import write_all
+    from kfdeploy.model import lockfile, sources
+    from kfdeploy.pipeline import lock as stage
+
+    session = open_session(directory, env, quiet)
+    inventory = session.inventory()
+    previous = session.lock(required=False)
+    images = sources.listed(inventory, session.workspace.images)
+    with session.progress.counting("locking") as advance:
+        result = stage.resolve(
+            [image.ref for image in images if image.covered],
+            session.workspace,
+            root=session.root,
+            environment=session.environment,
+            previous=previous,
+            jobs=jobs,
+            offline=offline,
+            on_event=lambda event: advance(event.id, event.done, event.total),
+        )
+    kept = session.still_locked([failure.id for failure in result.failures], previous)
+    locked = lockfile.Lock((*result.lock, *kept.values()))
+    texts = {
+        "images.lock": lockfile.dumps(locked),
+        sources.NAME: sources.dump(inventory, images),
+    }
+    changed = [name for name, text in texts.items() if session.differs(name, text)]
+    if not check:
+        write_all(session.root, texts)
+    for ref in sorted(i.ref for i in images if not i.covered):
+        session.progress.line(f"not covered: {ref}")
+    for moved in result.moved:
+        print(f"note: {moved.id}: was {moved.before}, is {moved.now}", file=sys.stderr)
+    for note in result.notes:
+        session.progress.line(f"no size known: {note.id}: {note.reason}")
+    complain(show.not_locked(result.failures, inventory, kept, session.facts))
+    if output == "json":
+        print_json({**result.to_json(), "kept": sorted(kept), "changed": changed})
+    else:
+        print(
+            f"images.lock: {counted(len(result.lock), 'image')} locked, {len(result.failures)} not"
+            + (f" ({len(kept)} of them as before)" if kept else "")
+        )
+    if result.failures:
+        raise typer.Exit(FAILED)
+    exit_if_drift(check, bool(changed))
+
+
+@app.command()
+def mirror(
+    directory: Directory = HERE,
+    env: EnvironmentName = "",
+    jobs: Jobs = 4,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan.")] = False,
+    output: OutputFormat = "text",
+    quiet: Quiet = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Print the plan; exit 3 when an image is to be copied.")
+    ] = False,
+) -> None:
+    """Images into the private registry."""
+    from kfdeploy.pipeline import mirror as stage
+
+    session = open_session(directory, env, quiet)
+    locked = session.lock(required=True)
+    with stage.opened(session.workspace, session.environment, session.root) as client:
+        plan = stage.plan(
+            locked, session.workspace, session.environment, client=client, jobs=max(jobs, 8)
+        )
+        if dry_run or check:
+            if output == "json":
+                print_json(plan.to_json())
+            else:
+                print_lines(plan.lines())
+            exit_if_drift(check, bool(plan.to_copy))
+            return
+        with session.progress.bytes("mirroring") as on_event:
+            summary = stage.run(plan, client=client, jobs=jobs, on_event=on_event)
+    print_errors([failed.error for failed in summary.failed])
+    if output == "json":
+        print_json(summary.to_json())
+    else:
+        print_lines(summary.lines())
+    if summary.failed:
+        raise typer.Exit(FAILED)

@@ -1,0 +1,51 @@
+"""The machine and its editor: doctor, schema."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from kfdeploy.cli.common import (
+    HERE,
+    Directory,
+    EnvironmentName,
+    OutputFormat,
+    Quiet,
+    app,
+    open_session,
+)
+from kfdeploy.errors import FAILED
+from kfdeploy.terminal import print_json
+
+
+@app.command()
+def doctor(
+    directory: Directory = HERE,
+    env: EnvironmentName = "",
+    output: OutputFormat = "text",
+    quiet: Quiet = False,
+) -> None:
+    """What is missing on this machine or behind these credentials, and how to get it."""
+    from kfdeploy.pipeline import doctor as stage
+
+    findings = list(stage.programs())
+    if (directory / "kfdeploy.yaml").exists():
+        findings += stage.workspace(lambda: open_session(directory, env, quiet))
+    if output == "json":
+        print_json({"findings": [finding.to_json() for finding in findings]})
+    else:
+        for finding in findings:
+            print(f"{finding.state:8} {finding.what}: {finding.detail}")
+            if finding.mend and finding.state != "ok":
+                print(f"         {finding.mend}")
+    if any(finding.is_bad for finding in findings):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def schema() -> None:
+    """The JSON Schema of kfdeploy.yaml, for editors."""
+    from kfdeploy.pipeline.init import schema as text
+
+    sys.stdout.write(text())

@@ -1,0 +1,158 @@
+"""Patches and release sets: patch, render, verify."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from kfdeploy.cli.common import (
+    HERE,
+    Check,
+    Directory,
+    EnvironmentName,
+    Jobs,
+    OutputFormat,
+    Quiet,
+    app,
+    open_session,
+)
+from kfdeploy.errors import DIFFERENCE
+from kfdeploy.terminal import complain, counted, exit_if_drift, print_json, print_lines
+
+
+@app.command()
+def patch(
+    directory: Directory = HERE,
+    env: EnvironmentName = "",
+    output: OutputFormat = "text",
+    quiet: Quiet = False,
+    check: Check = False,
+) -> None:
+    """patches/ and helmfile.yaml.gotmpl."""
+    from kfdeploy.files import write_all
+    from kfdeploy.pipeline import patch as stage
+
+    session = open_session(directory, env, quiet)
+    inventory = session.inventory()
+    made = stage.generate(session.workspace, session.root, inventory, session.rendered())
+    drift = stage.compare(session.root, made)
+    if not check:
+        wanted = {name: made.files[name] for name in (*drift.new, *drift.changed)}
+        write_all(session.root, wanted, remove=drift.stale)
+    for name in drift.edited:
+        print(
+            f"error: {name}: edited by hand; it is left as it is\n"
+            "  hint: take its first line off and give it a name of its own to keep it,"
+            " or delete it to have it generated again",
+            file=sys.stderr,
+        )
+    if output == "json":
+        print_json({"files": sorted(made.files), **drift.to_json()})
+    elif check:
+        print_lines(drift.lines())
+    else:
+        written = len(drift.new) + len(drift.changed)
+        print(
+            f"patches/: {counted(len(made.files), 'file')}, {written} written,"
+            f" {len(drift.stale)} removed"
+        )
+    if drift.edited:
+        raise typer.Exit(DIFFERENCE)
+    exit_if_drift(check, not drift.is_clean)
+
+
+@app.command()
+def render(
+    directory: Directory = HERE,
+    env: EnvironmentName = "",
+    set_name: Annotated[
+        str, typer.Option("--set", metavar="NAME", help="The set's name; the environment's.")
+    ] = "",
+    unpinned: Annotated[
+        bool, typer.Option("--unpinned", help="Images that are not locked go by their tag.")
+    ] = False,
+    jobs: Jobs = 2,
+    output: OutputFormat = "text",
+    quiet: Quiet = False,
+    check: Check = False,
+) -> None:
+    """A release set: all that apply needs, pinned, and nothing from outside."""
+    from kfdeploy import files
+    from kfdeploy.pipeline import render as stage
+
+    session = open_session(directory, env, quiet)
+    name = session.set_name(set_name)
+    made = stage.render(
+        session.workspace,
+        session.root,
+        session.environment_name,
+        session.rendered(jobs),
+        session.sources(),
+        session.lock(required=not unpinned),
+        session.version,
+        session.cache,
+        unpinned=unpinned,
+        jobs=jobs,
+    )
+    target = session.root / "releases" / name
+    changed = files.tree_differs(target, made.files)
+    if changed and not check:
+        files.replace_tree(target, made.files)
+    if output == "json":
+        print_json({"set": f"releases/{name}", "changed": changed, **made.summary})
+    else:
+        objects = sum(release.objects + release.crd_count for release in made.releases)
+        print(
+            f"releases/{name}: {counted(len(made.releases), 'release')}, {objects} objects,"
+            f" {counted(len(made.summary['images']), 'image')}"
+        )
+        if made.summary["unpinned"]:
+            print(f"  by tag only: {counted(len(made.summary['unpinned']), 'image')}")
+    exit_if_drift(check, changed)
+
+
+@app.command()
+def verify(
+    name: Annotated[str, typer.Argument(metavar="[SET]", help="A set below releases/.")] = "",
+    directory: Directory = HERE,
+    env: EnvironmentName = "",
+    offline: Annotated[bool, typer.Option("--offline", help="All but the registry.")] = False,
+    output: OutputFormat = "text",
+    quiet: Quiet = False,
+) -> None:
+    """The set is whole, its images are mirrored, and nothing in it leads elsewhere."""
+    from contextlib import nullcontext
+
+    from kfdeploy.pipeline import mirror
+    from kfdeploy.pipeline import verify as stage
+
+    session = open_session(directory, env, quiet)
+    folder = session.find_set(name)
+    summary = stage.read_summary(folder)
+    session.must_be_of(summary, explicit=bool(env))
+    client = (
+        nullcontext(None)
+        if offline
+        else mirror.opened(session.workspace, session.environment, session.root)
+    )
+    with client as opened:
+        report = stage.verify(
+            folder, summary, client=opened, uncovered=session.workspace.registries.uncovered
+        )
+    complain(f"error: {text}" for text in report.failures)
+    complain(f"error: {found} leads elsewhere" for found in report.foreign)
+    for note in report.notes:
+        session.progress.line(f"note: {note}")
+    if output == "json":
+        print_json(report.to_json())
+    else:
+        state = "verified" if report.is_good else "not fit"
+        asked = "" if report.asked else "; the registry was not asked"
+        print(f"releases/{folder.name}: {state}: {counted(report.images, 'image')}{asked}")
+        print_lines(report.proof.lines())
+        if not report.foreign:
+            print("  nothing else in the set can be pulled from outside")
+    if not report.is_good:
+        raise typer.Exit(DIFFERENCE)

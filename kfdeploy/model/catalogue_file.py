@@ -1,0 +1,271 @@
+"""The catalogue's files: YAML, one a component, read into `catalogue.Entry` and checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+from kfdeploy.errors import UserError
+from kfdeploy.files import sha256
+from kfdeploy.model.catalogue import (
+    Asks,
+    Catalogue,
+    Egress,
+    Entry,
+    HiddenImage,
+    Lost,
+    Read,
+    Redirect,
+    SiteOf,
+    SiteRule,
+    Unused,
+)
+from kfdeploy.model.image import is_reference
+from kfdeploy.model.inventory import NEEDS
+from kfdeploy.model.versions import Version, Versions
+
+FOLDER = Path(__file__).parent.parent / "catalog"
+EGRESS = (
+    *("package-install", "model", "dataset", "web-asset", "webhook", "schema", "identity"),
+    *("telemetry", "git", "other"),
+)
+_SOURCE = re.compile(
+    r"[\w.-]+/[\w.-]+(?:@[^\s:;]+(?::[^\s;:]+:\d+(?:-\d+)?(?:,\s*\d+(?:-\d+)?)*)?|#\d+)"
+)
+_Value = Any
+
+
+class BadCatalogue(UserError):
+    """A catalogue file that does not fit the format; names file and key."""
+
+
+@lru_cache(maxsize=8)
+def load(folder: Path = FOLDER, own: Path | None = None) -> Catalogue:
+    """Read all of a folder's entries.
+
+    Args:
+        own: a site's own folder, whose entries come first and so decide.
+
+    Raises:
+        BadCatalogue: names file and key.
+    """
+    paths = sorted(own.glob("*.yaml")) if own is not None and own.is_dir() else []
+    entries, texts = [], []
+    for path in (*paths, *sorted(folder.glob("*.yaml"))):
+        shown = path.name if path.parent == folder else f"{path.parent.name}/{path.name}"
+        text = path.read_text(encoding="utf-8")
+        try:
+            data = YAML(typ="safe").load(text)
+        except MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise BadCatalogue(f"{shown}:{line}: broken YAML: {error.problem}") from error
+        entries.append(entry(shown, data))
+        if path.parent != folder:
+            texts.append(text)
+    return Catalogue(tuple(entries), sha256("\0".join(texts).encode()) if texts else "")
+
+
+def entry(file: str, data: _Value) -> Entry:
+    """The entry that a file holds.
+
+    Raises:
+        BadCatalogue: names file and key.
+    """
+    sections: dict[str, Callable[[str, _Value], _Value]] = {
+        "read": _read,
+        "images": _image,
+        "unused": _unused,
+        "sites": _rule,
+        "asks": _asks,
+        "lost": _lost,
+        "egress": _egress,
+    }
+    _keys(file, data, {"component"}, {"programs", "aliases", *sections})
+    fields = {
+        name: tuple(
+            read(f"{file}: {name}[{index}]", item)
+            for index, item in enumerate(_list(f"{file}: {name}", data.get(name)))
+        )
+        for name, read in sections.items()
+    }
+    aliases = data.get("aliases") or {}
+    for alias, version in aliases.items():
+        if Version.parse(str(version)) is None:
+            raise BadCatalogue(f"{file}: aliases.{alias}: {version!r} is no version")
+    return Entry(
+        component=data["component"],
+        programs=_words(f"{file}: programs", data.get("programs")),
+        aliases=tuple((str(alias), str(version)) for alias, version in aliases.items()),
+        file=file,
+        **fields,
+    )
+
+
+def _read(where: str, data: _Value) -> Read:
+    _keys(where, data, {"versions", "source"}, {"note"})
+    _sources(where, data["source"])
+    return Read(_range(f"{where}.versions", data["versions"]), data["source"], data.get("note", ""))
+
+
+def _image(where: str, data: _Value) -> HiddenImage:
+    optional = {"ref", "refs", "of", "suffix", "versions", "digest", "objects", "redirect"}
+    _keys(where, data, {"need", "when", "source"}, optional)
+    _need(where, data["need"])
+    _sources(where, data["source"])
+    if sum(name in data for name in ("ref", "refs", "of")) != 1:
+        raise BadCatalogue(f"{where}: needs one of ref, refs and of")
+    refs = _words(f"{where}.refs", data.get("refs")) or tuple(filter(None, [data.get("ref")]))
+    for ref in refs:
+        if not is_reference(ref):
+            raise BadCatalogue(f"{where}.ref: {ref!r} is no image reference")
+    of = None
+    if "of" in data:
+        _keys(f"{where}.of", data["of"], {"kind", "name", "field"}, set())
+        of = SiteOf(**data["of"])
+    if bool(of) != ("suffix" in data):
+        raise BadCatalogue(f"{where}: of and suffix belong together")
+    for index, item in enumerate(_list(f"{where}.objects", data.get("objects"))):
+        _keys(f"{where}.objects[{index}]", item, {"kind", "name"}, set())
+    return HiddenImage(
+        refs=refs,
+        need=data["need"],
+        when=data["when"],
+        source=data["source"],
+        redirect=_redirect(f"{where}.redirect", data["redirect"]) if "redirect" in data else None,
+        versions=_ranges(where, data),
+        digest=data.get("digest", True),
+        objects=tuple((item["kind"], item["name"]) for item in data.get("objects") or ()),
+        of=of,
+        suffix=data.get("suffix", ""),
+    )
+
+
+def _redirect(where: str, data: _Value) -> Redirect:
+    ways = {"flag", "env", "key", "field", "file"}
+    _keys(where, data, {"kind", "name"}, {"container", "content", "value", "source", *ways})
+    if len(ways & set(data)) != 1:
+        raise BadCatalogue(f"{where}: needs one of {', '.join(sorted(ways))}")
+    in_container = {"flag", "env", "file"} & set(data)
+    if bool(in_container) != ("container" in data):
+        raise BadCatalogue(f"{where}: flag, env and file need a container, and only they")
+    if ("file" in data) != ("content" in data):
+        raise BadCatalogue(f"{where}: file and content belong together")
+    if data.get("value", "{ref}") not in ("{ref}", "{repository}", "{tag}"):
+        raise BadCatalogue(f"{where}.value: {{ref}}, {{repository}} or {{tag}}")
+    if "source" in data:
+        _sources(where, data["source"])
+    return Redirect(**{name: str(value) for name, value in data.items()})
+
+
+def _rule(where: str, data: _Value) -> SiteRule:
+    optional = {"field", "line", "ref", "pin", "why", "versions"}
+    _keys(where, data, {"kind", "name", "need", "source"}, optional)
+    _need(where, data["need"])
+    _sources(where, data["source"])
+    if data.get("pin", "tag") != "tag":
+        raise BadCatalogue(f"{where}.pin: {data['pin']!r} is not tag")
+    if "pin" in data and not data.get("why"):
+        raise BadCatalogue(f"{where}: pin needs a why")
+    return SiteRule(
+        kind=data["kind"],
+        name=data["name"],
+        field=data.get("field", "*"),
+        need=data["need"],
+        source=data["source"],
+        line=data.get("line", ""),
+        ref=data.get("ref", ""),
+        pin=data.get("pin", ""),
+        why=data.get("why", ""),
+        versions=_ranges(where, data),
+    )
+
+
+def _unused(where: str, data: _Value) -> Unused:
+    _keys(where, data, {"ref", "why", "source"}, set())
+    _sources(where, data["source"])
+    return Unused(**data)
+
+
+def _asks(where: str, data: _Value) -> Asks:
+    optional = {"spared_by", "ca", "credentials", "versions"}
+    _keys(where, data, {"kind", "name", "container", "what", "source"}, optional)
+    _sources(where, data["source"])
+    return Asks(**{**data, "versions": _ranges(where, data)})
+
+
+def _lost(where: str, data: _Value) -> Lost:
+    _keys(where, data, {"ref", "why", "source"}, {"substitute"})
+    _sources(where, data["source"])
+    if data.get("substitute") and not is_reference(data["substitute"]):
+        raise BadCatalogue(f"{where}.substitute: {data['substitute']!r} is no image reference")
+    return Lost(**data)
+
+
+def _egress(where: str, data: _Value) -> Egress:
+    required = {"what", "target", "when", "way_out", "need", "source"}
+    _keys(where, data, required, {"versions"})
+    _need(where, data["need"])
+    _sources(where, data["source"])
+    if data["what"] not in EGRESS:
+        raise BadCatalogue(f"{where}.what: {data['what']!r} is none of {', '.join(EGRESS)}")
+    return Egress(**{**data, "versions": _ranges(where, data)})
+
+
+# --- checks ---------------------------------------------------------------------------------------
+
+
+def _keys(where: str, data: _Value, required: set[str], optional: set[str]) -> None:
+    if not isinstance(data, dict):
+        raise BadCatalogue(f"{where}: not a mapping")
+    if missing := required - set(data):
+        raise BadCatalogue(f"{where}: lacks {', '.join(sorted(missing))}")
+    if unknown := set(data) - required - optional:
+        raise BadCatalogue(f"{where}: unknown {', '.join(sorted(unknown))}")
+
+
+def _list(where: str, data: _Value) -> Sequence[_Value]:
+    if data is None:
+        return ()
+    if not isinstance(data, list):
+        raise BadCatalogue(f"{where}: not a list")
+    return data
+
+
+def _words(where: str, data: _Value) -> tuple[str, ...]:
+    items = _list(where, data)
+    if not all(isinstance(item, str) and item for item in items):
+        raise BadCatalogue(f"{where}: not a list of words")
+    return tuple(items)
+
+
+def _need(where: str, need: _Value) -> None:
+    if need not in NEEDS:
+        raise BadCatalogue(f"{where}.need: {need!r} is none of {', '.join(NEEDS)}")
+
+
+def _sources(where: str, source: _Value) -> None:
+    """``OWNER/REPO@TAG[:path:line]`` or ``OWNER/REPO#ISSUE``, several divided by ``; ``."""
+    for one in str(source).split("; "):
+        if not _SOURCE.fullmatch(one):
+            raise BadCatalogue(f"{where}.source: {one!r} is not OWNER/REPO@TAG:path:line")
+
+
+def _ranges(where: str, data: Mapping[str, _Value]) -> tuple[Versions, ...]:
+    given = data.get("versions")
+    if given is None:
+        return ()
+    items = given if isinstance(given, list) else [given]
+    return tuple(_range(f"{where}.versions", item) for item in items)
+
+
+def _range(where: str, text: _Value) -> Versions:
+    try:
+        return Versions.parse(str(text))
+    except ValueError as error:
+        raise BadCatalogue(f"{where}: {error}") from error

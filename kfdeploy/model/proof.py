@@ -1,0 +1,90 @@
+"""How each image of a release set is led to the private registry, and what rests on less."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_WAYS = {
+    "patch": "a patch of the field that names them",
+    "env": "a variable",
+    "flag": "a flag",
+    "config": "a key or file of a configuration",
+    "admission": "admission",
+    "none": "nothing",
+}
+NODE_MIRROR = "a node's registry mirror"
+UNNAMED = "no object: only those who name them pull them"
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The images of a set by what leads them, each once, by the weakest of its places.
+
+    Attributes:
+        ways: what leads to the images; in the order of strength, the weaker ones last.
+        by_tag: images that some place has by tag alone, with what it says there.
+        not_mirrored: images that are named and that the private registry need not have, and why.
+    """
+
+    ways: Mapping[str, Sequence[str]]
+    by_tag: Mapping[str, str]
+    not_mirrored: Mapping[str, str]
+
+    @property
+    def weak(self) -> Sequence[str]:
+        """What rests on admission or a node's mirror alone, or on nothing."""
+        return [
+            ref
+            for way in (_WAYS["admission"], NODE_MIRROR, _WAYS["none"])
+            for ref in self.ways.get(way, ())
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "redirects": {way: list(refs) for way, refs in self.ways.items()},
+            "byTag": dict(self.by_tag),
+            "notMirrored": dict(self.not_mirrored),
+        }
+
+    def lines(self) -> Iterator[str]:
+        """For people: a line a way, and the images of the weak ones by name."""
+        weak = set(self.weak)
+        for way, refs in self.ways.items():
+            yield f"  {len(refs):4} by {way}"
+            yield from (f"         {ref}" for ref in refs if ref in weak)
+        if self.by_tag:
+            count = len(self.by_tag)
+            yield f"  {count:4} of them by tag alone in some place, where a digest breaks it"
+        if self.not_mirrored:
+            yield f"  {len(self.not_mirrored):4} of them not mirrored (see the notes)"
+
+
+def of(summary: Mapping[str, Any], uncovered: Sequence[str]) -> Proof:
+    """The proof of a set, from its summary.
+
+    Args:
+        uncovered: images that a person accepted without a redirect.
+    """
+    order = [*_WAYS.values()]
+    order.insert(order.index(_WAYS["none"]), NODE_MIRROR)
+    order.insert(order.index(_WAYS["admission"]), UNNAMED)
+    ways: dict[str, list[str]] = {way: [] for way in order}
+    for ref, image in sorted(summary["images"].items()):
+        ways[_way(ref, image.get("redirects", ()), uncovered)].append(ref)
+    return Proof(
+        {way: refs for way, refs in ways.items() if refs},
+        {r: i["byTag"] for r, i in sorted(summary["images"].items()) if "byTag" in i},
+        dict(sorted(summary.get("notMirrored", {}).items())),
+    )
+
+
+def _way(ref: str, redirects: Sequence[str], uncovered: Sequence[str]) -> str:
+    if not redirects:
+        return UNNAMED
+    words = [redirect.partition(" ")[0] for redirect in redirects]
+    weakest = max(words, key=list(_WAYS).index)
+    if weakest == "none" and ref in uncovered:
+        return NODE_MIRROR
+    return _WAYS[weakest]

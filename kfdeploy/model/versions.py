@@ -1,0 +1,85 @@
+"""Versions of operators, as their images' tags and labels have them, and ranges of them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import total_ordering
+
+_VERSION = re.compile(r"v?(?P<numbers>\d+(?:\.\d+)+)(?P<rest>.*)", re.DOTALL)
+_BEFORE = re.compile(r"[-.]?(?:rc|alpha|beta|pre|dev)", re.IGNORECASE)
+
+
+@total_ordering
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A dotted number, with what follows it: ``1.9.2``, ``v1.28.0-distroless``, ``2.16.0-rc.1``.
+
+    Release candidates come before their release. Any other suffix names a variant of the same
+    version (an image's flavour) and does not count.
+    """
+
+    numbers: tuple[int, ...]
+    before: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Version | None:
+        """The version that a tag begins with; None for a tag that is none."""
+        match = _VERSION.fullmatch(text)
+        if match is None:
+            return None
+        numbers = tuple(int(part) for part in match["numbers"].split("."))
+        rest = match["rest"]
+        return cls(numbers, rest.lower() if _BEFORE.match(rest) else "")
+
+    def __lt__(self, other: Version) -> bool:
+        return self._order < other._order
+
+    def __str__(self) -> str:
+        return ".".join(map(str, self.numbers)) + self.before
+
+    @property
+    def _order(self) -> tuple[tuple[int, ...], bool, str]:
+        numbers = self.numbers
+        while numbers and numbers[-1] == 0:
+            numbers = numbers[:-1]
+        return numbers, not self.before, self.before
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """A closed range, one version, or ``any``."""
+
+    first: Version | None
+    last: Version | None
+
+    @classmethod
+    def parse(cls, text: str) -> Versions:
+        """Read ``1.9.2``, ``1.9.0 - 1.9.2`` or ``any``.
+
+        Raises:
+            ValueError: anything else, or a range that runs backwards.
+        """
+        if text == "any":
+            return cls(None, None)
+        first, _, last = text.partition(" - ")
+        start, end = Version.parse(first), Version.parse(last or first)
+        if start is None or end is None or text not in (f"{start}", f"{start} - {end}"):
+            raise ValueError(f"{text!r} is neither a version, nor `A - B`, nor any")
+        if end < start:
+            raise ValueError(f"{text!r} runs backwards")
+        return cls(start, end)
+
+    @property
+    def is_any(self) -> bool:
+        return self.first is None
+
+    def __contains__(self, version: Version | None) -> bool:
+        if self.first is None or self.last is None:
+            return True
+        return version is not None and self.first <= version <= self.last
+
+    def __str__(self) -> str:
+        if self.first == self.last:
+            return str(self.first or "any")
+        return f"{self.first} - {self.last}"

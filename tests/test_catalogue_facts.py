@@ -1,0 +1,162 @@
+"""The catalogue is honest: each fact has its source and means something in the real releases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kfdeploy.model import catalogue_file, workload
+from kfdeploy.model.catalogue import Catalogue, Redirect
+from kfdeploy.model.inventory import Found
+from kfdeploy.model.objects import ObjectKey, lookup, split
+from kfdeploy.session import Session
+from tests.conftest import Site
+
+RealSite = Callable[[str], Site]
+RELEASES = ("1.10.2", "26.03")
+
+
+@pytest.fixture(scope="module")
+def facts() -> Catalogue:
+    return catalogue_file.load()
+
+
+def sources(facts: Catalogue) -> Iterator[tuple[str, str]]:
+    for entry in facts.entries:
+        for fact in (*entry.images, *entry.sites, *entry.asks, *entry.unused, *entry.egress):
+            for source in fact.source.split("; "):
+                yield entry.component, source
+
+
+def test_every_fact_names_file_and_line_at_a_tag(facts: Catalogue) -> None:
+    seen = 0
+    for component, source in sources(facts):
+        if "#" in source:
+            continue
+        repository, _, rest = source.partition("@")
+        parts = rest.rsplit(":", 2)
+        assert len(parts) == 3, f"{component}: {source}"
+        assert repository.count("/") == 1
+        assert int(parts[2].split("-")[0].split(",")[0]) > 0
+        seen += 1
+    assert seen > 50
+
+
+def test_every_image_record_holds_for_a_version_that_was_read(facts: Catalogue) -> None:
+    for entry in facts.entries:
+        for fact in (*entry.images, *entry.asks, *entry.egress):
+            for versions in fact.versions:
+                if not versions.is_any:
+                    assert entry.is_read(versions.first), f"{entry.component}: {versions}"
+                    assert entry.is_read(versions.last), f"{entry.component}: {versions}"
+        assert entry.read or not (entry.programs or entry.images), entry.component
+
+
+def test_no_program_belongs_to_two_entries(facts: Catalogue) -> None:
+    patterns = [pattern for entry in facts.entries for pattern in entry.programs]
+    assert len(patterns) == len(set(patterns))
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_somebody_has_read_every_program_of_a_release(real_site: RealSite, release: str) -> None:
+    inventory = Session.open(real_site(release).root, "", quiet=True).inventory()
+    assert [unknown.image for unknown in inventory.unknown] == []
+
+
+def test_every_site_rule_fits_something_in_a_real_release(
+    real_site: RealSite, facts: Catalogue
+) -> None:
+    left = {rule for entry in facts.entries for rule in entry.sites}
+    for version in RELEASES:
+        for image in Session.open(real_site(version).root, "", quiet=True).inventory().images:
+            for found in image.found:
+                left -= {
+                    rule
+                    for rule in left
+                    if replace(rule, line="").matches(found.object, found.field, "", image.ref)
+                }
+    assert {(rule.kind, rule.name, rule.field) for rule in left} == set()
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_every_redirect_changes_what_its_record_says(real_site: RealSite, release: str) -> None:
+    """Applied, each puts the mirror's reference, or a file, where the manifest had nothing."""
+    site = real_site(release)
+    session = Session.open(site.root, "", quiet=True)
+    plain = {
+        item.key: item.body
+        for rendered in session.rendered()
+        for item in rendered.objects
+        if not item.is_crd
+    }
+    final = {
+        item.key: item.body
+        for path in sorted(site.set.glob("charts/*/charts/objects/objects.yaml"))
+        for item in split(path.read_text())
+    }
+    seen = 0
+    for image in session.inventory().images:
+        for found in image.found:
+            if found.adds is not None:
+                assert _values(plain[found.object], found.adds) == [], found
+                (value,) = _values(final[found.object], found.adds)
+                wanted = f"{site.private}/{site.prefix}/"
+                assert value == found.adds.content if found.adds.file else wanted in value, found
+                seen += 1
+    assert seen >= {"1.10.2": 2, "26.03": 1}[release]
+
+
+def _values(body: dict[str, Any], redirect: Redirect) -> list[str]:
+    """What an object says where a redirect puts something."""
+    if redirect.key:
+        return [str(v) for k, v in (body.get("data") or {}).items() if k == redirect.key]
+    if redirect.field:
+        try:
+            return [lookup(body, tuple(redirect.field.split(".")))]
+        except KeyError:
+            return []
+    (container,) = [
+        one for _, one in workload.containers(body) if one["name"] == redirect.container
+    ]
+    if redirect.env:
+        variables = container.get("env") or ()
+        return [str(v.get("value")) for v in variables if v["name"] == redirect.env]
+    if redirect.flag:
+        words = container.get("args") or ()
+        return [w.partition("=")[2] for w in words if w.startswith(f"{redirect.flag}=")]
+    mounts = [m for m in container.get("volumeMounts") or () if m["mountPath"] == redirect.file]
+    return [_content(body, mount) for mount in mounts]
+
+
+def _content(body: dict[str, Any], mount: dict[str, Any]) -> str:
+    """The file that a mount shows: an annotation of the pod template, by a downward API volume."""
+    template = body["spec"]["template"]
+    (volume,) = [v for v in template["spec"]["volumes"] if v["name"] == mount["name"]]
+    (item,) = [i for i in volume["downwardAPI"]["items"] if i["path"] == mount["subPath"]]
+    field = item["fieldRef"]["fieldPath"]
+    name = field.removeprefix("metadata.annotations['").removesuffix("']")
+    return str(template["metadata"]["annotations"][name])
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_what_an_operator_derives_is_at_the_mirror_by_its_tag(
+    real_site: RealSite, release: str
+) -> None:
+    site = real_site(release)
+    derived: dict[ObjectKey, list[tuple[str, Found]]] = {}
+    for image in Session.open(site.root, "", quiet=True).inventory().images:
+        for found in image.found:
+            if found.how == "catalogue" and found.adds is None and found.redirect == "patch":
+                derived.setdefault(found.object, []).append((image.ref, found))
+    text = "".join(
+        path.read_text() for path in sorted(site.set.glob("charts/*/charts/objects/objects.yaml"))
+    )
+    assert derived
+    for rows in derived.values():
+        for ref, _ in rows:
+            tag = ref.rpartition(":")[2].removesuffix("-gpu")
+            path = ref.rpartition(":")[0]
+            assert f"{path}:{tag}\n" in text, ref
