@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,38 @@ def test_a_ca_that_is_gone_is_said_by_name(root: Path, kfdeploy: Runner, tmp_pat
     said = kfdeploy("render", "--env", "site", cwd=folder, check=1).stderr
     assert "ca.pem: no such file or directory" in said
     kfdeploy("render", "--env", "default", cwd=folder)
+
+
+@pytest.mark.parametrize("version", ["26.03", "1.10.2"])
+def test_real_releases_have_all_of_it_in_plain_helmfile_too(
+    version: str, real_site: Callable[[str], Site], kfdeploy: Runner, tmp_path: Path
+) -> None:
+    folder = real_site(version).copy(tmp_path / "ws")
+    (tmp_path / "ca.pem").write_bytes(make_certificate(tmp_path)[0].read_bytes())
+    edit_workspace(
+        folder,
+        {
+            "registries.private.ca": "../ca.pem",
+            "environments.default.imagePullSecrets": ["regcred"],
+        },
+    )
+    kfdeploy("patch", cwd=folder)
+    kfdeploy("render", cwd=folder)
+    names = ("knative-serving", "katib", "pipeline")
+    selectors = [word for name in names for word in ("--selector", f"name={name}")]
+    given = without_crds(template(folder, tmp_path / "home", *selectors))
+    charts = [folder / "releases/default/charts" / name for name in names]
+    same(given, {key: body for chart in charts for key, body in of_set_chart(chart).items()})
+    assert {key[2:] for key, body in given.items() if "SSL_CERT_DIR" in str(body)} == {
+        ("knative-serving", "controller"),
+        ("kubeflow", "katib-controller"),
+        ("kubeflow", "workflow-controller"),
+    }
+    profile = given[(*CONTROLLER, "kubeflow-pipelines-profile-controller")]
+    assert "KFDEPLOY_PULL_SECRETS" in str(profile)
+    for key, body in given.items():
+        if key[1] in ("Deployment", "StatefulSet", "Job"):
+            assert body["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "regcred"}]
 
 
 # -- shapes that a manifest can have ---------------------------------------------------------------
