@@ -263,6 +263,47 @@ def real_site(
     return made
 
 
+BESIDE: Final = {
+    "26.03": {
+        "eventing": "common/knative/knative-eventing/base",
+        "ambient": "common/istio/istio-install/overlays/ambient-oauth2-proxy",
+        "oauth2-proxy-kind": "common/oauth2-proxy/overlays/m2m-dex-and-kind",
+        "training-operator": "applications/training-operator/upstream/overlays/kubeflow",
+        "registry-db": "applications/model-registry/upstream/overlays/db",
+        "registry-postgres": "applications/model-registry/upstream/overlays/postgres",
+        "registry-ui": "applications/model-registry/upstream/options/ui/overlays/istio",
+        "registry-csi": "applications/model-registry/upstream/options/csi",
+        "registry-controller": "applications/model-registry/upstream/options/controller"
+        "/overlays/base",
+        "registry-catalog": "applications/model-registry/upstream/options/catalog/base",
+        "ray": "experimental/ray/kuberay-operator/overlays/kubeflow",
+        "pipeline-native": "applications/pipeline/upstream/env/cert-manager"
+        "/platform-agnostic-multi-user-k8s-native",
+    },
+}
+"""Parts that upstream ships beside its example, and that build from what is at hand."""
+
+
+@pytest.fixture(scope="session")
+def beside(shared: Path, kfdeploy: Runner, upstreams: Path) -> Path:
+    """A workspace with 26.03's optional parts, from `init` to `render`, by tag: none is asked."""
+    need_programs("kustomize")
+    version = "26.03"
+    folder = shared / f"beside-{version}"
+    with _only_one(folder):
+        if not (folder / "releases").exists():
+            upstream = upstreams / f"kubeflow-{version}"
+            sources = ("--upstream", upstream, "--ref", version, "--remotes", upstreams / "remotes")
+            kfdeploy("init", folder, *sources, "--registry", "registry.test:5000/kf")
+            parts = [{"name": name, "path": path} for name, path in BESIDE[version].items()]
+            edit_workspace(folder, {"components": parts})
+            kfdeploy("vendor", cwd=folder)
+            kfdeploy("lock", "--offline", cwd=folder, check=1)
+            kfdeploy("patch", cwd=folder)
+            kfdeploy("render", "--unpinned", cwd=folder)
+    return folder
+
+
 def need_programs(*names: str) -> None:
     """Skip the test where a program is missing."""
     missing = [name for name in names if shutil.which(name) is None]
