@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from ruamel.yaml import YAML
 
@@ -208,6 +210,79 @@ def test_what_openshift_keeps_elsewhere_is_said(root: Path, kfdeploy: Runner) ->
     assert "additionalTrustedCA" in kfdeploy("export", "idms", cwd=root).stderr
     plain = kfdeploy("export", "idms", "--env", "plain", cwd=root)
     assert "10.0.0.5:5000 to spec.registrySources.insecureRegistries" in plain.stderr
+
+
+# -- the registry really has them there ------------------------------------------------------------
+
+
+def asked_for(url: str, tag: str) -> str:
+    """The digest that a registry has for a tag of a repository's URL."""
+    types = ("vnd.oci.image.index.v1", "vnd.oci.image.manifest.v1")
+    docker = ("distribution.manifest.list.v2", "distribution.manifest.v2")
+    accept = [f"application/{t}+json" for t in types]
+    accept += [f"application/vnd.docker.{t}+json" for t in docker]
+    answer = httpx.head(f"{url}/manifests/{tag}", headers={"Accept": ", ".join(accept)})
+    return str(answer.raise_for_status().headers["Docker-Content-Digest"])
+
+
+def test_a_node_that_follows_each_format_finds_every_image(
+    small_site: Site, kfdeploy: Runner
+) -> None:
+    certs = exported(kfdeploy, small_site.root, "hosts-toml")
+    rancher = YAML(typ="safe").load(
+        exported(kfdeploy, small_site.root, "registries-yaml")["registries.yaml"]
+    )
+    locked = lockfile.read(small_site.root / "images.lock").by_id
+    asked = 0
+    for name, ref in mirrored(small_site.root).items():
+        if not locked[name].tag:
+            continue
+        folder = re.sub(r":(\d+)$", r"_\1_", ref.host)
+        (url,) = tomllib.loads(certs[f"certs.d/{folder}/hosts.toml"])["host"]
+        assert asked_for(f"{url}/{ref.path}", locked[name].tag) == locked[name].digest
+        mirror = rancher["mirrors"][ref.host]
+        (path,) = rewritten(mirror, ref.path)
+        (endpoint,) = mirror["endpoint"]
+        assert asked_for(f"{endpoint}/v2/{path}", locked[name].tag) == locked[name].digest
+        asked += 1
+    assert asked > 20
+
+
+def test_skopeo_finds_them_by_the_rules_of_openshift(
+    small_site: Site, kfdeploy: Runner, tmp_path: Path
+) -> None:
+    """The library that CRI-O pulls with, told the rules as OpenShift tells them to it."""
+    text = exported(kfdeploy, small_site.root, "idms")["idms.yaml"]
+    _, tags = YAML(typ="safe").load_all(text)
+    conf = tmp_path / "registries.conf"
+    conf.write_text(
+        "".join(
+            f'[[registry]]\nlocation = "{rule["source"]}"\nblocked = true\n'
+            f'[[registry.mirror]]\nlocation = "{rule["mirrors"][0]}"\ninsecure = true\n'
+            for rule in tags["spec"]["imageTagMirrors"]
+        )
+    )
+    locked = lockfile.read(small_site.root / "images.lock").by_id
+    some = [name for name in mirrored(small_site.root) if locked[name].tag][::8]
+    assert len(some) > 3
+    for name in some:
+        words = [
+            "skopeo",
+            f"--registries-conf={conf}",
+            "inspect",
+            "--no-tags",
+            "--format",
+            "{{.Digest}}",
+            f"docker://{name}",
+        ]
+        done = subprocess.run(
+            words,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.stdout.strip() == locked[name].digest, done.stderr
 
 
 # -- which images, and where to --------------------------------------------------------------------

@@ -141,6 +141,10 @@ def of_set_chart(chart: Path) -> Objects:
     return found
 
 
+def test_nothing_in_the_set_leads_elsewhere(root: Path, kfdeploy: Runner) -> None:
+    kfdeploy("verify", "site", "--offline", cwd=root)
+
+
 def test_a_ca_that_is_gone_is_said_by_name(root: Path, kfdeploy: Runner, tmp_path: Path) -> None:
     import shutil
 
