@@ -33,7 +33,7 @@ from kfdeploy.model.patchtext import (
 )
 from kfdeploy.model.workspace import Workspace
 from kfdeploy.model.workspace_helmfile import AddedRelease, WorkspaceRelease
-from kfdeploy.pipeline import patch_additions
+from kfdeploy.pipeline import patch_additions, patch_reach
 from kfdeploy.tools.rendering import Rendered
 
 SHARED = "_kfdeploy"
@@ -207,6 +207,8 @@ class _Maker:
                     self.changed_config.setdefault(item.key, []).append(name)
                 yield name, body
             yield from self._pull(item)
+            for purpose, body in patch_reach.patches(self.workspace, item):
+                yield self._named(item.key, purpose), body
             if item.key.kind in _KEPT:
                 yield self._named(item.key, "keep"), self._keep(item)
             if names := hooks(item):
