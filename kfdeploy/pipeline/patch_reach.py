@@ -6,53 +6,18 @@ they are replaced when it changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path as FilePath
 from typing import Any, Final
 
 from kfdeploy.errors import UserError
 from kfdeploy.model import podfiles, workload
-from kfdeploy.model.catalogue import Asks
+from kfdeploy.model.catalogue import Asks, Program
 from kfdeploy.model.objects import Object, Path
 from kfdeploy.model.patchfile import operation, scalar, target_yaml
 from kfdeploy.model.patchtext import append, literal, shown
 from kfdeploy.model.podfiles import PodFile
 from kfdeploy.model.workspace import Workspace
-
-ASKS: Final = (
-    Asks(
-        kind="Deployment",
-        name="controller",
-        container="controller",
-        what="resolves the tags of a Knative Service's images to digests",
-        spared_by="a digest",
-        ca="env SSL_CERT_DIR",
-        credentials="pull secrets of the pod and of its service account",
-        source="knative/serving@knative-v1.21.1:pkg/reconciler/revision/resolve.go:54",
-    ),
-    Asks(
-        kind="Deployment",
-        name="workflow-controller",
-        container="workflow-controller",
-        what="looks up the command of a container that names none",
-        spared_by="a command, or images in its ConfigMap",
-        ca="env SSL_CERT_DIR",
-        credentials="pull secrets of the Workflow and of its service account",
-        source="argoproj/argo-workflows@v3.7.3:workflow/controller/entrypoint"
-        "/container_registry_index.go:30",
-    ),
-    Asks(
-        kind="Deployment",
-        name="katib-controller",
-        container="katib-controller",
-        what="looks up the command of a trial's container that names none",
-        spared_by="a command",
-        ca="env SSL_CERT_DIR",
-        credentials="pull secrets of the pod and of its service account",
-        source="kubeflow/katib@v0.19.0:pkg/webhook/v1beta1/pod/utils.go:88",
-    ),
-)
-"""The controllers that ask registries themselves, in 26.03 and 1.10.2."""
 
 _CERT_DIR: Final = "SSL_CERT_DIR"
 _SYSTEM_DIRS: Final = "/etc/ssl/certs:/etc/pki/tls/certs"
@@ -67,12 +32,12 @@ _HOOK: Final = "/hooks/sync.py"
 
 
 def patches(
-    workspace: Workspace, item: Object, asks: Sequence[Asks] = ASKS
+    workspace: Workspace, item: Object, asks: Iterable[tuple[Program, Asks]]
 ) -> Iterator[tuple[str, str]]:
     """Purpose and body of each patch of one object.
 
     Args:
-        asks: the controllers that ask registries.
+        asks: the programs that ask registries, as the catalogue knows them.
 
     Raises:
         UserError: a controller takes SSL_CERT_DIR from where a patch can't see it.
@@ -81,9 +46,8 @@ def patches(
     if any(workspace.registry(environment).ca for environment in environments):
         wanted = {
             fact.container
-            for fact in asks
-            if (item.key.kind, item.key.name) == (fact.kind, fact.name)
-            and fact.ca == f"env {_CERT_DIR}"
+            for program, fact in asks
+            if program.object == item.key and fact.ca == f"env {_CERT_DIR}"
         }
         containers = [c for c in workload.containers(item.body) if c[1].get("name") in wanted]
         if containers:

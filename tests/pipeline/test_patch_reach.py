@@ -10,6 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from kfdeploy.errors import UserError
+from kfdeploy.model import catalogue_file
 from kfdeploy.model.objects import split
 from kfdeploy.model.workspace import Workspace
 from kfdeploy.pipeline import patch_reach
@@ -19,6 +20,23 @@ from tests.test_helmfile import Objects, of_set, same, template, without_crds
 
 CONTROLLER = "apps/v1", "Deployment", "kubeflow"
 ROOTS = "/etc/ssl/certs:/etc/pki/tls/certs"
+
+
+OWN_FACTS = """\
+component: ours
+programs: ["registry.example.com/katib/*", "quay.example.com/workflow/*"]
+read: [{versions: any, source: our/notes@1}]
+asks:
+- &asks
+  kind: Deployment
+  name: katib-controller
+  container: katib-controller
+  what: the small upstream's programs are at registries of their own
+  ca: env SSL_CERT_DIR
+  source: our/notes@1:asks.md:1
+- {<<: *asks, name: workflow-controller, container: workflow-controller}
+"""
+"""A site's own entries in its `catalogue/`."""
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +58,9 @@ def root(small_site: Site, kfdeploy: Runner, tmp_path_factory: pytest.TempPathFa
             },
         },
     )
+    (folder / "catalogue").mkdir()
+    (folder / "catalogue" / "ours.yaml").write_text(OWN_FACTS)
+    kfdeploy("lock", cwd=folder)
     kfdeploy("patch", cwd=folder)
     for name in ("default", "site", "elsewhere"):
         kfdeploy("render", "--env", name, cwd=folder)
@@ -197,20 +218,25 @@ registries: {private: {host: registry.example.com, ca: ca.pem}}
 """
 
 
+KNATIVE = "gcr.io/knative-releases/knative.dev/serving/cmd/controller:v1.21.1"
+
+
 def knative(env: str) -> Any:
     (item,) = split(
         "apiVersion: apps/v1\nkind: Deployment\n"
         "metadata: {name: controller, namespace: knative-serving}\n"
         "spec:\n  template:\n    spec:\n      containers:\n"
         "      - {name: other, image: x}\n"
-        f"      - {{name: controller, image: x, env: {env}}}\n"
+        f"      - {{name: controller, image: '{KNATIVE}', env: {env}}}\n"
     )
     return item
 
 
 def body_of(item: Any) -> str:
     workspace = Workspace.model_validate(YAML(typ="safe").load(WITH_CA))
-    ((purpose, body),) = patch_reach.patches(workspace, item)
+    facts = catalogue_file.load()
+    asks = list(facts.asks(facts.programs([item])))
+    ((purpose, body),) = patch_reach.patches(workspace, item, asks)
     assert purpose == "ca"
     return body
 
