@@ -92,9 +92,9 @@ class Cluster:
     def create(self, *objects: str | Mapping[str, Any], options: Sequence[str] = ()) -> list[Any]:
         """Create objects, given as YAML or as what YAML would hold; returns what was stored."""
         texts = [each if isinstance(each, str) else json.dumps(each) for each in objects]
-        done = self.kubectl(
-            *("create", "-o", "json", "-f", "-", *options), stdin="\n---\n".join(texts)
-        )
+        # Text that begins with a brace would be read as JSON to its end.
+        stdin = "".join(f"---\n{text}\n" for text in texts)
+        done = self.kubectl("create", "-o", "json", "-f", "-", *options, stdin=stdin)
         return list(_documents(done.stdout))
 
     def get(self, *arguments: str) -> Any:
