@@ -2,155 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from ruamel.yaml import YAML
 
-from kfdeploy.model import gotemplate
-from kfdeploy.model.image import ImageRef, neutral_path
-from kfdeploy.tools import helmfile
-from tests.conftest import ROOT, need_programs
+from kfdeploy.model.image import ImageRef
+from tests.support.admission import (
+    HINT,
+    MANY,
+    REGISTRY,
+    Admission,
+    a_pod,
+    digest_of,
+    eventually,
+    images,
+    images_of,
+    install,
+    mirrored,
+    values,
+)
 from tests.support.cluster import Cluster, serve_cluster
-
-TEMPLATES: Final = ROOT / "kfdeploy" / "templates" / "admission"
-REGISTRY: Final = "registry.example.com/kubeflow"
-HINT: Final = (
-    "; add it to images.extra in kfdeploy.yaml, then run kfdeploy lock, mirror, render and apply"
-)
-IMAGES: Final = (
-    "mysql:8.4",
-    "busybox",
-    "curlimages/curl:8",
-    "ghcr.io/kubeflow/kfp-launcher:2.16.0",
-    "localhost/built:1",
-    "localhost:5000/team/built:1",
-    "quay.io:443/org/deep/er:v1",
-    "UPPER/case:1",
-)
-
-
-def digest_of(ref: str) -> str:
-    return f"sha256:{hashlib.sha256(ref.encode()).hexdigest()}"
-
-
-def mirrored(ref: str) -> str:
-    """Where an image of the map is in the private registry."""
-    image = ImageRef.parse(ref).with_default_tag()
-    return f"{REGISTRY}/{neutral_path(image)}:{image.tag}@{digest_of(ref)}"
-
-
-def images(refs: Sequence[str]) -> dict[str, Any]:
-    """The map that fills the templates."""
-    out: dict[str, Any] = {}
-    for ref in refs:
-        image = ImageRef.parse(ref).with_default_tag()
-        keys = [str(image), f"{image.repository}@{digest_of(ref)}"]
-        out[ref] = {"ref": mirrored(ref), "keys": keys}
-    return out
-
-
-def values(**changes: Any) -> dict[str, Any]:
-    """What fills the templates."""
-    admission = {
-        "api": "v1",
-        "namespaceSelector": {"matchLabels": {"app.kubernetes.io/part-of": "kubeflow-profile"}},
-        "allowed": [],
-    }
-    standard = {"images": images(IMAGES), "registry": REGISTRY, "imagePullSecrets": []}
-    admission |= {key: changes.pop(key) for key in list(changes) if key in admission}
-    return standard | {"admission": admission} | changes
-
-
-def filled(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The objects, by kind."""
-    yaml = YAML(typ="safe")
-    texts = [
-        gotemplate.render(path.read_text(), {"Values": settings})
-        for path in sorted(TEMPLATES.iterdir())
-    ]
-    objects = [yaml.load(text) for text in texts]
-    return {each["kind"]: each for each in objects if each}
-
-
-@dataclass
-class Admission:
-    """A cluster with the policies, for namespaces that bear their label."""
-
-    cluster: Cluster
-    label: str
-    namespaces: list[str] = field(default_factory=list)
-
-    def namespace(self) -> str:
-        name = f"{self.label}-{len(self.namespaces)}"
-        self.namespaces.append(name)
-        return self.cluster.namespace(name, {"admission": self.label})
-
-    def pod(
-        self, spec: Mapping[str, Any] | Sequence[str], namespace: str = "", name: str = "p"
-    ) -> Any:
-        """The pod as it would be stored."""
-        options = ["--dry-run=server", "-n", namespace or self.namespaces[0]]
-        (pod,) = self.cluster.create(a_pod(spec, name), options=options)
-        return pod
-
-    def refused(self, spec: Mapping[str, Any] | Sequence[str]) -> str:
-        """What the validating policy says."""
-        done = self.cluster.kubectl(
-            *("create", "--dry-run=server", "-n", self.namespaces[0], "-f", "-"),
-            stdin=json.dumps(a_pod(spec)),
-            check=False,
-        )
-        assert done.returncode == 1, done.stdout
-        found = re.fullmatch(
-            r'Error from server \(Forbidden\): error when creating "STDIN": pods "p" is forbidden: '
-            rf"ValidatingAdmissionPolicy '{self.label}' with binding '{self.label}' denied "
-            r"request: (.*)\n",
-            done.stderr,
-        )
-        assert found, done.stderr
-        return found[1]
-
-
-def a_pod(spec: Mapping[str, Any] | Sequence[str], name: str = "p") -> dict[str, Any]:
-    """A pod; of a list of images, with a container for each."""
-    if not isinstance(spec, Mapping):
-        spec = {"containers": [{"name": f"c{i}", "image": each} for i, each in enumerate(spec)]}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": dict(spec)}
-
-
-def images_of(pod: Any, kind: str = "containers") -> list[str]:
-    return [container["image"] for container in pod["spec"][kind]]
-
-
-def install(cluster: Cluster, label: str, settings: dict[str, Any]) -> Admission:
-    """The policies under a name, and for a label, of their own; and one namespace."""
-    selector = {"matchLabels": {"admission": label}}
-    settings["admission"]["namespaceSelector"] = selector
-    text = json.dumps(list(filled(settings).values())).replace("kfdeploy-images", label)
-    cluster.create(*json.loads(text))
-    out = Admission(cluster, label)
-    out.namespace()
-    until = time.monotonic() + 30
-    while True:  # the API server takes a moment to see new policies
-        (known, *_) = settings["images"]
-        options = ["--dry-run=server", "-n", out.namespaces[0]]
-        (pod,) = cluster.create(a_pod([known]), options=options)
-        asked = cluster.kubectl(
-            *("create", *options, "-f", "-"), stdin=json.dumps(a_pod(["probe"])), check=False
-        )
-        if images_of(pod) != [known] and label in asked.stderr:
-            return out
-        assert time.monotonic() < until, f"{pod['spec']}\n{asked.stderr}"
-        time.sleep(0.1)
+from tests.support.webhook import serve_webhook
 
 
 @pytest.fixture(scope="module")
@@ -275,11 +152,46 @@ def test_a_deployments_pods_are_rewritten_and_its_template_is_not(admission: Adm
     assert {pod["metadata"]["uid"] for pod in again} == {pod["metadata"]["uid"] for pod in pods}
 
 
-def eventually(ask: Any, enough: Any) -> Any:
-    until = time.monotonic() + 30
-    while not enough(answer := ask()) and time.monotonic() < until:
-        time.sleep(0.1)
-    return answer
+def test_what_a_webhook_adds_afterwards_is_rewritten_too(
+    admission: Admission, tmp_path: Path
+) -> None:
+    """Istio, KServe and PodDefaults add containers after the policies had their turn."""
+    cluster, namespace = admission.cluster, admission.namespace()
+    name = f"{admission.label}-injector"
+
+    def inject(request: Mapping[str, Any]) -> list[dict[str, Any]]:
+        added = {"name": "injected", "image": "busybox"}
+        if any(each["name"] == "injected" for each in request["object"]["spec"]["containers"]):
+            return []
+        return [{"op": "add", "path": "/spec/containers/-", "value": added}]
+
+    with serve_webhook(tmp_path, inject) as client:
+        rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"]}
+        webhook = {
+            "name": f"{name}.test.example",
+            "clientConfig": client,
+            "rules": [{**rule, "resources": ["pods"]}],
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+            "sideEffects": "None",
+            "admissionReviewVersions": ["v1"],
+        }
+        cluster.create(
+            {
+                "apiVersion": "admissionregistration.k8s.io/v1",
+                "kind": "MutatingWebhookConfiguration",
+                "metadata": {"name": name},
+                "webhooks": [webhook],
+            }
+        )
+
+        def asked() -> list[str]:
+            return images_of(admission.pod(["mysql:8.4"], namespace))
+
+        try:
+            found = eventually(asked, lambda got: len(got) == 2)
+        finally:
+            cluster.kubectl("delete", "mutatingwebhookconfiguration", name)
+    assert found == [mirrored("mysql:8.4"), mirrored("busybox")]
 
 
 # -- pods that are there already ------------------------------------------------------------------
@@ -455,12 +367,6 @@ def test_the_beta_api_does_the_same(tmp_path: Path) -> None:
         assert images_of(pod, "ephemeralContainers") == [mirrored("mysql:8.4")]
 
 
-MANY: Final = tuple(
-    f"registry-{i % 7}.example.com/an-organisation/team-{i % 13}/component-{i}/image:v1.{i}.0-rc.1"
-    for i in range(600)
-)
-
-
 def test_six_hundred_images_and_pods_with_many_containers(
     cluster: Cluster, worker_id: str, record_property: Any
 ) -> None:
@@ -474,48 +380,3 @@ def test_six_hundred_images_and_pods_with_many_containers(
         admission.pod(MANY[i : i + 3])
         seconds.append(time.monotonic() - started)
     record_property("seconds", statistics.median(seconds))
-
-
-def test_no_expression_of_six_hundred_images_is_too_long() -> None:
-    policy = filled(values(images=images(MANY)))["MutatingAdmissionPolicy"]
-    longest = max(len(each["expression"]) for each in policy["spec"]["variables"])
-    assert longest < 60_000  # CEL takes 100,000
-
-
-# -- the templates --------------------------------------------------------------------------------
-
-
-def test_both_policies_read_references_alike() -> None:
-    objects = filled(values())
-    policies = [objects[f"{kind}AdmissionPolicy"] for kind in ("Mutating", "Validating")]
-    for name in ("places", "references"):
-        first, second = (
-            [each for each in policy["spec"]["variables"] if each["name"] == name]
-            for policy in policies
-        )
-        assert first == second
-    constraints = [policy["spec"]["matchConstraints"] for policy in policies]
-    assert constraints[0] == constraints[1]
-
-
-def test_kyverno_gets_the_same_expressions() -> None:
-    native, kyverno = filled(values()), filled(values(api="kyverno"))
-    assert list(kyverno) == ["MutatingPolicy", "ValidatingPolicy"]
-    for kind in ("Mutating", "Validating"):
-        ours, theirs = native[f"{kind}AdmissionPolicy"], kyverno[f"{kind}Policy"]
-        assert theirs["apiVersion"] == "policies.kyverno.io/v1"
-        assert theirs["spec"] | ours["spec"] == theirs["spec"]
-        assert theirs["spec"]["autogen"] == {"podControllers": {"controllers": []}}
-
-
-@pytest.mark.parametrize("api", ["v1", "v1beta1", "kyverno"])
-def test_helmfile_fills_them_alike(api: str, tmp_path: Path) -> None:
-    need_programs("helmfile", "helm")
-    settings = values(api=api, imagePullSecrets=["mirror"], allowed=["quay.io"])
-    for path in sorted(TEMPLATES.iterdir()):
-        copy = tmp_path / path.name
-        copy.write_text(path.read_text())
-        ours = gotemplate.render(path.read_text(), {"Values": settings})
-        theirs = helmfile.fill(copy, settings, "default")
-        yaml = YAML(typ="safe")
-        assert (yaml.load(theirs) or None) == yaml.load(ours)
