@@ -287,7 +287,7 @@ def beside(shared: Path, kfdeploy: Runner, upstreams: Path) -> Path:
     need_programs("kustomize")
     version = "26.03"
     folder = shared / f"beside-{version}"
-    with _only_one(folder):
+    with only_one(folder):
         if not (folder / "releases").exists():
             upstream = upstreams / f"kubeflow-{version}"
             sources = ("--upstream", upstream, "--ref", version, "--remotes", upstreams / "remotes")

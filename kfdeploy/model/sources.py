@@ -49,10 +49,15 @@ class SourceImage:
     is_loose: bool = False
 
     def keys(self, digest: str) -> tuple[str, ...]:
-        """The normalised references that mean this image, by its tag and by its digest."""
+        """The normalised references that mean this image: by its tag, and by digest.
+
+        Args:
+            digest: the lock's; another than the reference's own where a substitute took its place.
+        """
         repository = ImageRef.parse(self.ref).repository
-        tags = (f"{repository}:{self.tag}",) if self.tag else ()
-        return (*tags, f"{repository}@{digest}") if digest else tags
+        tag = [f"{repository}:{self.tag}"] if self.tag else []
+        digests = [f"{repository}@{each}" for each in (digest, self.digest) if each]
+        return tuple(dict.fromkeys(tag + digests))
 
     @property
     def lacks_redirect(self) -> bool:

@@ -116,7 +116,7 @@ def generate(
     for addition in added:
         people[addition.release] = own_files(root, addition.release)
         for name, text in addition.objects.items():
-            out[f"patches/{addition.release}/{name}"] = patchfile.generated(text)
+            out[f"patches/{addition.release}/{name}"] = patchfile.generated(text, is_template=True)
     if added:
         shared |= {f"{_OBJECTS}/Chart.yaml": False, f"{_OBJECTS}/templates/objects.yaml": True}
     for name, is_template in shared.items():

@@ -100,6 +100,10 @@ def test_an_image_has_the_normalised_references_that_mean_it() -> None:
     tag = "docker.io/library/mysql:8.4"
     assert mysql.keys(SHA) == (tag, f"docker.io/library/mysql@{SHA}")
     assert mysql.keys("") == (tag,)
+    (pinned,) = [i for i in sources.listed(INVENTORY, Images()) if i.ref.startswith("ghcr.io/a/c")]
+    other = "sha256:" + "cd" * 32
+    assert pinned.keys(other) == (f"ghcr.io/a/c@{other}", f"ghcr.io/a/c@{SHA}")
+    assert pinned.keys(SHA) == (f"ghcr.io/a/c@{SHA}",)
 
 
 @pytest.mark.parametrize(
