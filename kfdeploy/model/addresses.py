@@ -16,19 +16,18 @@ _AUTHORITY = re.compile(
 )
 _METADATA = "169.254.169.254"
 """Where clouds answer their machines; no other link-local address is asked by name or number."""
-BUCKETS = frozenset(
-    ("az", "azure", "cos", "gcs", "gs", "hf", "kaggle", "modelscope", "obs", "oss", "s3", "s3a")
-    + ("s3n",)
-)
+_BUCKETS = "az azure cos gcs gs hf kaggle modelscope obs oss s3 s3a s3n"
+BUCKETS = frozenset(_BUCKETS.split())
 """Schemes whose authority is no host: a bucket, or an account at a hub that everybody knows."""
-_LOCAL = frozenset(
-    ("about", "blob", "chrome", "classpath", "data", "docker-daemon", "file", "kubernetes", "local")
-    + ("memory", "minio", "pvc", "sqlite", "static", "unix", "urn", "vscode")
+_NOWHERE = (
+    "about blob chrome classpath data docker-daemon file kubernetes local memory minio pvc sqlite"
+    " static unix urn vscode"
 )
+_LOCAL = frozenset(_NOWHERE.split())
 """Schemes that lead nowhere outside. ``minio://`` is Kubeflow Pipelines' word for its own store."""
 _NO_AUTHORITY = frozenset(("dns", "passthrough", "xds"))
 """gRPC's: ``dns:///HOST:PORT``."""
-_GENERIC = frozenset(
+_DOMAINS = (
     "academy agency ai app art aws bar biz blog build cafe capital center chat cloud club co codes"
     " com community company computer consulting coop corp design dev digital directory dog domains"
     " edu education email energy engineering enterprises events example exchange expert express"
@@ -38,8 +37,9 @@ _GENERIC = frozenset(
     " museum name net network news ninja one online org page partners party photos plus press pro"
     " products pub science security services shop site social software solutions space store"
     " studio support systems team tech technology test tips today tools top tube university"
-    " ventures video vip wiki work works world xyz zone".split()
+    " ventures video vip wiki work works world xyz zone"
 )
+_GENERIC = frozenset(_DOMAINS.split())
 """Top-level domains that a name of two labels may end in; two letters are a country's."""
 
 

@@ -12,20 +12,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kfdeploy.model.addresses import Address, of_host, of_url
+from kfdeploy.model.addresses import Address, of_host
 from kfdeploy.model.egress_class import Context, Meaning, meaning
 from kfdeploy.model.egress_text import Spot, is_hub_id, is_prose, spots
 from kfdeploy.model.objects import Object, ObjectKey, Path, show_path
 
-_NO_EGRESS = frozenset(
+_SILENT = (
     "ClusterRole ClusterRoleBinding Role RoleBinding ServiceAccount NetworkPolicy Namespace"
     " AuthorizationPolicy PeerAuthentication PodDisruptionBudget HorizontalPodAutoscaler"
     " PriorityClass StorageClass PersistentVolumeClaim ResourceQuota LimitRange Lease"
-    " APIService Application Certificate CertificateSigningRequest Image".split()
+    " APIService Application Certificate CertificateSigningRequest Image"
 )
+_NO_EGRESS = frozenset(_SILENT.split())
 """Kinds that grant, limit or describe: what looks like an address in them is compared, not asked.
 An Image (Knative's) is an image; an APIService can only name a Service."""
-_SERVED = frozenset("Gateway Ingress HTTPRoute GRPCRoute TLSRoute VirtualService Sidecar".split())
+_SERVED = frozenset(
+    ("Gateway", "Ingress", "HTTPRoute", "GRPCRoute", "TLSRoute", "VirtualService", "Sidecar")
+)
 """Kinds whose hosts are those that the cluster answers for."""
 _KIND = re.compile(r"^kind: [\"']?(\w+)", re.MULTILINE)
 _NAMESPACE = re.compile(r"^  namespace: [\"']?([\w-]+)", re.MULTILINE)
@@ -43,16 +46,21 @@ _RELEVANT_ANNOTATION = re.compile(
     r"(?:^|[/_.-])(?:auth-url|auth-signin|s3-endpoint|endpoint|issuer|webhook-url|server-url)$"
     r"|^proxy\.istio\.io/config$"
 )
-_SKIPPED = frozenset(
+_PASSED = (
     "apiVersion kind matchLabels matchExpressions caBundle managedFields ownerReferences labels"
-    " annotations supportedUriFormats apiGroups requestPrincipals audiences".split()
+    " annotations supportedUriFormats apiGroups requestPrincipals audiences"
 )
+_SKIPPED = frozenset(_PASSED.split())
 _HUB_KEY = re.compile(
     r"(?:^|_)(?:(?:hf|hub|huggingface)_?)?(?:model|base_model|tokenizer|draft_model|repo|dataset)_(?:id|name"
     r"(?:_or_path)?)$|(?:^|_)(?:pretrained|hf)_(?:model|dataset|repo)(?:_name(?:_or_path)?)?$"
 )
-_SERVING_IMAGE = re.compile(r"huggingface|vllm|text-generation|sglang|llama|tgi\b|lmdeploy|triton-llm")
-_PAGE = re.compile(r"^\s*<(?:\?xml|!DOCTYPE|html|svg|head|body|div|template)\b|</\w+>", re.IGNORECASE)
+_SERVING_IMAGE = re.compile(
+    r"huggingface|vllm|text-generation|sglang|llama|tgi\b|lmdeploy|triton-llm"
+)
+_PAGE = re.compile(
+    r"^\s*<(?:\?xml|!DOCTYPE|html|svg|head|body|div|template)\b|</\w+>", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,14 +255,13 @@ class _Walk:
         for spot in own:
             yield Spot(spot.start + offset, spot.end + offset, spot.address, spot.tool)
 
-    def _hub(
-        self, path: Path, value: str, name: str, offset: int, frame: _Frame
-    ) -> list[Reach]:
+    def _hub(self, path: Path, value: str, name: str, offset: int, frame: _Frame) -> list[Reach]:
         """A model or dataset that a variable or flag names as the hub does."""
         key = name.lstrip("-").replace("-", "_").lower()
         wanted = value[offset:]
         keyed = bool(_HUB_KEY.search(key)) or (
-            key in ("model", "tokenizer", "served_model") and bool(_SERVING_IMAGE.search(frame.image))
+            key in ("model", "tokenizer", "served_model")
+            and bool(_SERVING_IMAGE.search(frame.image))
         )
         if not keyed or not is_hub_id(wanted):
             return []
@@ -307,6 +314,3 @@ class _Walk:
 
 def _keys_of(path: Path) -> tuple[str, ...]:
     return tuple(step for step in reversed(path) if isinstance(step, str))
-
-
-__all__ = ["Reach", "namespaces", "of_url", "reaches"]

@@ -22,15 +22,14 @@ WHATS = (
     "git",
     "other",
 )
-_PACKAGE_TOOLS = frozenset(
-    ("pip", "uv", "python", "conda", "npm", "apt", "apk", "rpm", "go", "cargo", "gem", "helm", "r")
-    + ("spacy", "spark")
-)
+_INSTALLERS = "pip uv python conda npm apt apk rpm go cargo gem helm r spacy spark"
+_PACKAGE_TOOLS = frozenset(_INSTALLERS.split())
 _WAY_OUT = {
     "pip": "set PIP_INDEX_URL{on} to the site's package index, and PIP_TRUSTED_HOST where its"
     " certificate is not trusted there; or an image that has the packages",
     "uv": "set UV_DEFAULT_INDEX{on} to the site's package index; or an image that has the packages",
-    "python": "set PIP_INDEX_URL{on} to the site's package index; or an image that has the packages",
+    "python": "set PIP_INDEX_URL{on} to the site's package index; or an image that has the"
+    " packages",
     "conda": "set CONDA_CHANNEL_ALIAS{on} to the site's channel mirror; or an image that has the"
     " packages",
     "npm": "set NPM_CONFIG_REGISTRY{on} to the site's registry; or an image that has the packages",
@@ -40,32 +39,34 @@ _WAY_OUT = {
     " packages",
     "rpm": "mount a .repo file of the site's mirror at /etc/yum.repos.d{on}; or an image that has"
     " the packages",
-    "go": "set GOPROXY and GONOSUMDB{on} to the site's module proxy; or an image that has the program",
+    "go": "set GOPROXY and GONOSUMDB{on} to the site's module proxy; or an image that has the"
+    " program",
     "cargo": "set CARGO_SOURCE_CRATES_IO_REPLACE_WITH{on} to the site's registry; or an image that"
     " has the program",
     "gem": "set BUNDLE_MIRROR__ALL{on} to the site's mirror; or an image that has the packages",
-    "r": "mount an Rprofile.site that sets options(repos) to the site's mirror{on}; or an image that"
-    " has the packages",
+    "r": "mount an Rprofile.site that sets options(repos) to the site's mirror{on}; or an image"
+    " that has the packages",
     "helm": "pull the chart beforehand and serve it from the site's registry; change the address in"
     " {field}",
-    "spark": "set spark.jars.ivySettings or spark.jars.repositories to the site's Maven mirror; or an"
-    " image that has the jars",
-    "spacy": "set PIP_INDEX_URL{on} to an index that has the model as a package; or an image that has"
-    " it",
+    "spark": "set spark.jars.ivySettings or spark.jars.repositories to the site's Maven mirror; or"
+    " an image that has the jars",
+    "spacy": "set PIP_INDEX_URL{on} to an index that has the model as a package; or an image that"
+    " has it",
     "git": "mirror the repository and set GIT_CONFIG_COUNT=1, GIT_CONFIG_KEY_0=url.MIRROR.insteadOf"
     " and GIT_CONFIG_VALUE_0 (the part of the address that MIRROR replaces){on}; or patch {field}",
     "hub": "set HF_ENDPOINT{on} to the site's mirror of the hub; or mount the files as its HF_HOME"
     " and set HF_HUB_OFFLINE=1; or patch {field} to a copy in the site's object store",
     "s3": "copy the data to the site's object store and set AWS_ENDPOINT_URL{on}, for KServe the"
     " annotation serving.kserve.io/s3-endpoint of the credentials' Secret; or patch {field}",
-    "bucket": "copy the data to the site's object store and patch {field} to its address; or mount it"
-    " as a volume",
+    "bucket": "copy the data to the site's object store and patch {field} to its address; or mount"
+    " it as a volume",
     "package-url": "serve the file from inside and patch {field}; or an image that has it",
     "model": "copy the model to the site's object store or a volume and patch {field}",
     "dataset": "copy the data to the site's object store or a volume and patch {field}",
     "torch-hub": "mount the files as TORCH_HOME{on}; or an image that has them",
     "nltk": "mount the files as NLTK_DATA{on}; or an image that has them",
-    "web-asset": "serve the file from inside and patch {field}; without it the page is only plainer",
+    "web-asset": "serve the file from inside and patch {field}; without it the page is only"
+    " plainer",
     "webhook": "patch {field} to a receiver that the cluster reaches, or take it out",
     "schema": "patch {field} to a copy inside, or take it out; most readers take it as a name only",
     "identity": "patch {field} to the site's own identity provider or certificate authority",
@@ -84,7 +85,7 @@ class Context:
         field: the field, as it is shown.
         keys: the keys above it, the nearest first; a variable's or flag's name counts as one.
         container: its container's name, or "".
-        text: the string around it, for pages; "" for other strings.
+        is_page: whether its string is HTML, SVG or other markup.
         before: what stands before it on its line.
     """
 
@@ -125,8 +126,11 @@ class _Rule:
         )
 
 
-_MODEL_FILE = r"\.(?:safetensors|gguf|ggml|onnx|pth?|ckpt|h5|keras|tflite|joblib|pkl|mar|pmml|bst)(?:$|[?#])"
+_MODEL_FILE = (
+    r"\.(?:safetensors|gguf|ggml|onnx|pth?|ckpt|h5|keras|tflite|joblib|pkl|mar|pmml|bst)(?:$|[?#])"
+)
 _DATA_FILE = r"\.(?:csv|tsv|parquet|arrow|jsonl|npz|npy|tfrecords?|avro|orc|ubyte\.gz)(?:$|[?#])"
+_DATA_OF_HUB = "the data is fetched from a hub"
 _RULES = (
     _Rule("webhook", "webhook", "the API server calls it", key=r"^clientconfig$"),
     _Rule(
@@ -179,7 +183,12 @@ _RULES = (
         keys=r"web_?hook|call_?back|notif|slack|alert|event_?sink",
     ),
     _Rule("webhook", "webhook", "events are sent there", address=r"hooks\.slack\.com|webhook"),
-    _Rule("git", "git", "a git repository is read", address=r"^(?:git|ssh|git\+\w+)(?:://|@)|\.git(?:$|[@#?/])|^git@"),
+    _Rule(
+        "git",
+        "git",
+        "a git repository is read",
+        address=r"^(?:git|ssh|git\+\w+)(?:://|@)|\.git(?:$|[@#?/])|^git@",
+    ),
     _Rule(
         "git",
         "git",
@@ -214,11 +223,18 @@ _RULES = (
         "a schema is named; a validator may fetch it",
         address=r"json-schema\.org|\.xsd(?:$|#)|[./]schema\.json|openapi\.(?:json|ya?ml)",
     ),
-    _Rule("dataset", "hub", "the data is fetched from a hub", keys=r"data_?set", address=r"^hf:"),
-    _Rule("dataset", "hub", "the data is fetched from a hub", address=r"huggingface\.co/datasets/|^hf://datasets/"),
-    _Rule("model", "hub", "the model is fetched from a hub", address=r"^hf:|huggingface\.co(?:$|[/:])|^modelscope:"),
+    _Rule("dataset", "hub", _DATA_OF_HUB, keys=r"data_?set", address=r"^hf:"),
+    _Rule("dataset", "hub", _DATA_OF_HUB, address=r"huggingface\.co/datasets/|^hf://datasets/"),
+    _Rule(
+        "model",
+        "hub",
+        "the model is fetched from a hub",
+        address=r"^hf:|huggingface\.co(?:$|[/:])|^modelscope:",
+    ),
     _Rule("dataset", "dataset", "data is fetched", address=_DATA_FILE),
-    _Rule("model", "model", "a model is fetched", address=_MODEL_FILE + r"|^(?:oci|gs|s3)://\S*model"),
+    _Rule(
+        "model", "model", "a model is fetched", address=_MODEL_FILE + r"|^(?:oci|gs|s3)://\S*model"
+    ),
     _Rule(
         "web-asset",
         "web-asset",
@@ -230,7 +246,7 @@ _RULES = (
         "web-asset",
         "web-asset",
         "the browser of whoever opens the page fetches it",
-        keys=r"(?:^| |_)(?:icons?|logos?|fonts?|favicon|stylesheets?|cdn|css|scripts?_src)(?: |_|$)",
+        keys=r"(?:^| |_)(?:icons?|logos?|fonts?|favicon|stylesheets?|cdn|css|script_src)(?: |_|$)",
     ),
     _Rule("dataset", "dataset", "data is fetched", keys=r"data_?set"),
     _Rule(
@@ -246,7 +262,7 @@ _RULES = (
         keys=r"root|logs?(?: |_|$|dir)|artifacts?|output|backup|warehouse|event",
         address=r"^[a-z0-9]+://",
     ),
-)  # fmt: skip
+)
 _STORES = re.compile(r"^(?:abfss?|adl|az|azure|cos|gcs|gs|obs|oss|wasbs?|hdfs|webhdfs|kaggle):")
 _S3 = re.compile(r"^s3[an]?:|amazonaws\.com|^minio\.|play\.min\.io|digitaloceanspaces")
 _ASSET_BEFORE = re.compile(
@@ -254,7 +270,9 @@ _ASSET_BEFORE = re.compile(
     r"|<(?:image|use)\b[^>]*href\s*=\s*[\"']?$|@import\s+[\"']?$|\b(?:fetch|import|importScripts)\(\s*[\"']$"
 )
 _LINK_BEFORE = re.compile(r"<a\b[^>]*href\s*=\s*[\"']?$", re.IGNORECASE)
-_LATER = re.compile(r"ConfigMap|Secret|\w*(?:Runtime|Template|Class|StorageContainer|Policy|PodDefault)$")
+_LATER = re.compile(
+    r"ConfigMap|Secret|\w*(?:Runtime|Template|Class|StorageContainer|Policy|PodDefault)$"
+)
 """Kinds that do nothing by themselves: somebody or something takes them up."""
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[-.]")
 

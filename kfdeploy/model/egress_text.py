@@ -22,7 +22,9 @@ _KEYED_HOST = re.compile(
     re.ASCII,
 )
 _WHOLE_HOST = re.compile(rf"{HOST}(?::\d{{1,5}}(?:/\S*)?)?", re.ASCII)
-_FETCHED_HOST = re.compile(rf"\b(?:curl|wget)\b[^\n;|&]*?[ \t](?P<host>{HOST}(?:[:/]\S*)?)", re.ASCII)
+_FETCHED_HOST = re.compile(
+    rf"\b(?:curl|wget)\b[^\n;|&]*?[ \t](?P<host>{HOST}(?:[:/]\S*)?)", re.ASCII
+)
 _CLOUD_HOST = re.compile(
     r"(?<![\w.@/-])(?:[a-z0-9-]+\.)*(?:amazonaws\.com|(?:blob|file|dfs)\.core\.windows\.net"
     r"|storage\.googleapis\.com|storage\.cloud\.google\.com|aliyuncs\.com|digitaloceanspaces\.com"
@@ -35,21 +37,26 @@ _ADDRESS_KEY = re.compile(
     r"|brokers?|bootstrap|proxy|collector|receiver|upstream)$"
 )
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_KEY = re.compile(r"(?P<indent>[ \t]*(?:-[ \t]+)*)[\"']?(?P<key>[A-Za-z_$@][\w.$/@-]*)[\"']?[ \t]*[:=]")
+_KEY = re.compile(
+    r"(?P<indent>[ \t]*(?:-[ \t]+)*)[\"']?(?P<key>[A-Za-z_$@][\w.$/@-]*)[\"']?[ \t]*[:=]"
+)
 _NEAR_KEY = re.compile(r"[\"']?(?P<key>[A-Za-z_$@][\w.$/@:-]*)[\"']?[ \t]*[:=][ \t]*[\"'\[({ ]*$")
-_PROSE = "description|desc|readme|help|notes?|comments?|warning|summary|title|tooltip|copyright|banner"
+_PROSE = (
+    "description|desc|readme|help|notes?|comments?|warning|summary|title|tooltip|copyright|banner"
+)
 _PROSE_BLOCK = re.compile(
     rf"^(?P<indent>[ \t]*)(?:-[ \t]+)?[\"']?(?:{_PROSE})[\"']?:[ \t]*[|>][+-]?\d?[ \t]*\n"
     r"(?:(?P=indent)[ \t]+[^\n]*(?:\n|$)|[ \t]*\n)*",
     re.MULTILINE | re.IGNORECASE,
 )
 _PROSE_LINE = re.compile(
-    rf"(?<![\w.-])[\"']?(?:{_PROSE})[\"']?:[ \t]*(?:\"(?:[^\"\\\n]|\\.)*\"|'[^'\n]*'|[^|>\"'\s][^\n]*)",
+    rf"(?<![\w.-])[\"']?(?:{_PROSE})[\"']?:[ \t]*"
+    r"(?:\"(?:[^\"\\\n]|\\.)*\"|'[^'\n]*'|[^|>\"'\s][^\n]*)",
     re.IGNORECASE,
 )
 _NAMES = re.compile(
-    r"\bxmlns(?::\w+)?[ \t]*=[ \t]*(?:\"[^\"]*\"|'[^']*')|<!DOCTYPE[^>\[]*|\"@(?:type|context)\"[ \t]*:"
-    r"[ \t]*\"[^\"]*\"|<(?:rdf|cc|dc|sodipodi|inkscape):[^>]*>"
+    r"\bxmlns(?::\w+)?[ \t]*=[ \t]*(?:\"[^\"]*\"|'[^']*')|<!DOCTYPE[^>\[]*"
+    r"|\"@(?:type|context)\"[ \t]*:[ \t]*\"[^\"]*\"|<(?:rdf|cc|dc|sodipodi|inkscape):[^>]*>"
 )
 _PROSE_KEY = re.compile(rf"(?:{_PROSE})", re.IGNORECASE)
 
@@ -66,7 +73,8 @@ _TOOLS = {
     "uv": rf"uv{_BETWEEN}(?:pip{_BETWEEN}install|tool{_BETWEEN}(?:install|run)|add|sync)|uvx",
     "python": _words(r"(?:pipx|poetry|pdm|easy_install)", r"(?:install|add|run|\w[\w.-]+)"),
     "conda": _words(
-        r"(?:conda|mamba|micromamba)", rf"{_OPTIONS}(?:install|create|env{_BETWEEN}(?:create|update))"
+        r"(?:conda|mamba|micromamba)",
+        rf"{_OPTIONS}(?:install|create|env{_BETWEEN}(?:create|update))",
     ),
     "npm": rf"(?:npm|pnpm|yarn){_BETWEEN}{_OPTIONS}(?:install|ci|add|i)|npx",
     "apt": _words(r"apt(?:-get)?", rf"{_OPTIONS}(?:install|update|upgrade)"),
@@ -139,7 +147,7 @@ def is_prose(key: str) -> bool:
 
 
 def is_address_key(key: str) -> bool:
-    """Whether a key, variable or flag of this name holds an address: ``s3Endpoint``, ``DB_HOST``."""
+    """Whether a key, variable or flag of this name holds an address: ``DB_HOST``."""
     return bool(_ADDRESS_KEY.search(_CAMEL.sub("_", key.lstrip("-")).lower()))
 
 
@@ -253,7 +261,9 @@ def _installs(value: str) -> Iterator[Spot]:
         tool = _CALL_TOOLS.get(match["call"], "hub")
         names = re.findall(r"[\"']([^\"']+)[\"']", match["first"] + match["more"])
         if tool == "hub":
-            names = [name for name in names[:1] if is_hub_id(name) or match["call"] != "from_pretrained"]
+            names = [
+                name for name in names[:1] if is_hub_id(name) or match["call"] != "from_pretrained"
+            ]
         if names and not names[0].startswith(("/", ".")):
             text = f"{tool} install {' '.join(names)}" if tool in ("pip", "r") else names[0]
             yield Spot(*match.span(), Address("", "", text), tool)
@@ -274,7 +284,9 @@ def _packages(rest: str) -> list[str] | None:
         if of_url(scheme, behind) is None:
             return None
     out, skip = [], False
-    for word in filter(None, re.split(_BETWEEN, rest.replace("=", " ", 1) if rest[:1] == "=" else rest)):
+    for word in filter(
+        None, re.split(_BETWEEN, rest.replace("=", " ", 1) if rest[:1] == "=" else rest)
+    ):
         if skip or word.startswith("-"):
             skip = not skip and bool(_WITH_VALUE.fullmatch(word))
             continue
