@@ -135,7 +135,7 @@ class Session:
         """What the components reach for outside the cluster, besides images."""
         from kfdeploy.pipeline import egress
 
-        return egress.scan(self.version, self.rendered(), self.cache)
+        return egress.scan(self.version, self.rendered(), self.cache, facts=self.facts)
 
     def lock(self, *, required: bool) -> Lock:
         """``images.lock``; an empty one where there is none and none is required."""

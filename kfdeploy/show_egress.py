@@ -23,19 +23,19 @@ def report(content: Report, form: str) -> Iterator[str]:
 
 
 def _table(records: Sequence[Record]) -> Iterator[str]:
-    """Each address once, with its places; the way out is the same where the field's kind is."""
-    seen: dict[tuple[str, str], list[Record]] = {}
+    """Each address once for each reason, with its first place."""
+    seen: dict[tuple[str, str, str, str], list[Record]] = {}
     for record in records:
-        seen.setdefault((record.what, record.target), []).append(record)
-    width = max((len(target) for _, target in seen), default=0)
-    for (what, target), places in seen.items():
+        key = (record.what, record.target, record.need, record.why)
+        seen.setdefault(key, []).append(record)
+    for (what, target, need, why), places in seen.items():
         first = places[0]
         more = f" (+{len(places) - 1})" if len(places) > 1 else ""
-        where = f"{first.component}: {_where(first)}{more}"
-        yield f"{what:15}  {target:{width}}  {first.need:11}  {where}"
-        yield f"{'':15}  {first.why}"
-        yield f"{'':15}  way out: {first.way_out}"
-    count = len(seen)
+        yield f"{what:15}  {need:11}  {target}"
+        yield f"  {first.component}: {_where(first)}{more}"
+        yield f"  why: {why}"
+        yield f"  way out: {first.way_out}"
+    count = len({record.target for record in records})
     yield f"{count} address{'' if count == 1 else 'es'} outside the cluster"
 
 

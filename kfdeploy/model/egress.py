@@ -299,7 +299,7 @@ class _Walk:
         begin = value.rfind("\n", 0, spot.start) + 1
         context = Context(
             kind=self.key.kind,
-            field=field,
+            setting=self._setting(path, field, frame),
             keys=keys,
             container=frame.container,
             is_page=bool(_PAGE.search(value)),
@@ -310,6 +310,16 @@ class _Walk:
         if shown is not None:
             start, text = 0, shown
         return Reach(self.key, path, field, start, text, spot.address, meaning(spot, context))
+
+    def _setting(self, path: Path, field: str, frame: _Frame) -> str:
+        of = f" of container {frame.container}" if frame.container else ""
+        if path[-3:-2] == ("env",) and path[-1] == "value":
+            return f"{frame.keys[0]}{of}"
+        if path[-2:-1] in (("args",), ("command",)):
+            return f"{frame.keys[0]}{of}" if frame.keys[0].startswith("-") else f"{path[-2]}{of}"
+        if self.key.kind in ("ConfigMap", "Secret") and len(path) == 2:
+            return f"key {path[1]} of {self.key.kind} {self.key.name}"
+        return field
 
 
 def _keys_of(path: Path) -> tuple[str, ...]:

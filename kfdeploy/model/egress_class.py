@@ -10,18 +10,6 @@ from dataclasses import dataclass
 
 from kfdeploy.model.egress_text import Spot
 
-WHATS = (
-    "package-install",
-    "model",
-    "dataset",
-    "web-asset",
-    "webhook",
-    "schema",
-    "identity",
-    "telemetry",
-    "git",
-    "other",
-)
 _INSTALLERS = "pip uv python conda npm apt apk rpm go cargo gem helm r spacy spark"
 _PACKAGE_TOOLS = frozenset(_INSTALLERS.split())
 _WAY_OUT = {
@@ -47,32 +35,34 @@ _WAY_OUT = {
     "r": "mount an Rprofile.site that sets options(repos) to the site's mirror{on}; or an image"
     " that has the packages",
     "helm": "pull the chart beforehand and serve it from the site's registry; change the address in"
-    " {field}",
+    " {setting}",
     "spark": "set spark.jars.ivySettings or spark.jars.repositories to the site's Maven mirror; or"
     " an image that has the jars",
     "spacy": "set PIP_INDEX_URL{on} to an index that has the model as a package; or an image that"
     " has it",
     "git": "mirror the repository and set GIT_CONFIG_COUNT=1, GIT_CONFIG_KEY_0=url.MIRROR.insteadOf"
-    " and GIT_CONFIG_VALUE_0 (the part of the address that MIRROR replaces){on}; or patch {field}",
-    "hub": "set HF_ENDPOINT{on} to the site's mirror of the hub; or mount the files as its HF_HOME"
-    " and set HF_HUB_OFFLINE=1; or patch {field} to a copy in the site's object store",
+    " and GIT_CONFIG_VALUE_0 (the part of the address that MIRROR replaces){on}; or patch"
+    " {setting}",
+    "hub": "set HF_ENDPOINT{on} to the site's mirror of the hub; or HF_HUB_OFFLINE=1 with the files"
+    " in a volume as HF_HOME; or a {kind} of the site's own that reads them elsewhere",
     "s3": "copy the data to the site's object store and set AWS_ENDPOINT_URL{on}, for KServe the"
-    " annotation serving.kserve.io/s3-endpoint of the credentials' Secret; or patch {field}",
-    "bucket": "copy the data to the site's object store and patch {field} to its address; or mount"
-    " it as a volume",
-    "package-url": "serve the file from inside and patch {field}; or an image that has it",
-    "model": "copy the model to the site's object store or a volume and patch {field}",
-    "dataset": "copy the data to the site's object store or a volume and patch {field}",
+    " annotation serving.kserve.io/s3-endpoint of the credentials' Secret; or patch {setting}",
+    "bucket": "copy the data to the site's object store and patch {setting} to its address; or"
+    " mount it as a volume",
+    "package-url": "serve the file from inside and patch {setting}; or an image that has it",
+    "model": "copy the model to the site's object store or a volume and patch {setting}",
+    "dataset": "copy the data to the site's object store or a volume and patch {setting}",
     "torch-hub": "mount the files as TORCH_HOME{on}; or an image that has them",
     "nltk": "mount the files as NLTK_DATA{on}; or an image that has them",
-    "web-asset": "serve the file from inside and patch {field}; without it the page is only"
+    "web-asset": "serve the file from inside and patch {setting}; without it the page is only"
     " plainer",
-    "webhook": "patch {field} to a receiver that the cluster reaches, or take it out",
-    "schema": "patch {field} to a copy inside, or take it out; most readers take it as a name only",
-    "identity": "patch {field} to the site's own identity provider or certificate authority",
-    "telemetry": "patch {field} to a collector of the site's, or take it out to switch it off",
-    "link": "patch {field} to the site's own pages, or leave it: the link is dead, nothing else",
-    "other": "patch {field} to an address that the cluster reaches",
+    "webhook": "patch {setting} to a receiver that the cluster reaches, or take it out",
+    "schema": "patch {setting} to a copy inside, or take it out; most readers take it as a name"
+    " only",
+    "identity": "patch {setting} to the site's own identity provider or certificate authority",
+    "telemetry": "patch {setting} to a collector of the site's, or take it out to switch it off",
+    "link": "patch {setting} to the site's own pages, or leave it: the link is dead, nothing else",
+    "other": "patch {setting} to an address that the cluster reaches",
 }
 
 
@@ -82,7 +72,7 @@ class Context:
 
     Attributes:
         kind: the object's.
-        field: the field, as it is shown.
+        setting: the field in an operator's words: a variable, a flag, a key, a field.
         keys: the keys above it, the nearest first; a variable's or flag's name counts as one.
         container: its container's name, or "".
         is_page: whether its string is HTML, SVG or other markup.
@@ -90,7 +80,7 @@ class Context:
     """
 
     kind: str
-    field: str
+    setting: str
     keys: tuple[str, ...] = ()
     container: str = ""
     is_page: bool = False
@@ -99,7 +89,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What an address is for: a word of `WHATS`, why it is asked, how much it matters."""
+    """What an address is for (a word of `catalogue_file.EGRESS`), and how much it matters."""
 
     what: str
     need: str
@@ -289,12 +279,12 @@ def meaning(spot: Spot, context: Context) -> Meaning:
         what,
         _need(what, way, context),
         why,
-        _WAY_OUT[way].format(on=on, field=context.field),
+        _WAY_OUT[way].format(on=on, setting=context.setting, kind=context.kind),
     )
 
 
 def _kind(spot: Spot, context: Context) -> tuple[str, str, str]:
-    """The word of `WHATS`, the key of the way out, and why."""
+    """The word of `catalogue_file.EGRESS`, the key of the way out, and why."""
     address, tool = spot.address.text, spot.tool
     if tool in _PACKAGE_TOOLS:
         is_url = "://" in address
@@ -329,7 +319,7 @@ def _need(what: str, way: str, context: Context) -> str:
         return "user-choice"
     if what in ("telemetry", "web-asset", "schema"):
         return "optional"
-    if what == "webhook" and not context.field.endswith("clientConfig.url"):
+    if what == "webhook" and context.keys[:1] != ("clientConfig",):
         return "optional"
     if what == "identity":
         return "required"

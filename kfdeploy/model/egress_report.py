@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kfdeploy.model.egress_class import WHATS
+from kfdeploy.model.catalogue_file import EGRESS
 from kfdeploy.model.inventory import Place
 from kfdeploy.model.objects import ObjectKey
 
@@ -103,7 +103,7 @@ def _order(record: Record) -> tuple[Any, ...]:
     place = record.place or Place("", 0)
     key = record.object or ObjectKey("", "", "", "")
     return (
-        WHATS.index(record.what),
+        EGRESS.index(record.what),
         record.target,
         record.component,
         key,

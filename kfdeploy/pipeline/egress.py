@@ -3,53 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from kfdeploy.cache import Cache, key_of, program_key
 from kfdeploy.errors import UserError, raise_all
-from kfdeploy.model import egress, workload
+from kfdeploy.model import catalogue_file, egress, workload
+from kfdeploy.model.catalogue import Catalogue
 from kfdeploy.model.egress_report import Record, Report, gather
-from kfdeploy.model.objects import Object, ObjectKey
 from kfdeploy.tools.rendering import Rendered
 
 _WORKLOAD = re.compile(rf"^kind: [\"']?(?:{'|'.join(sorted(workload.WORKLOADS))})\b", re.MULTILINE)
-
-
-class Fact(Protocol):
-    """What a program, or its users' code, reaches for, as the catalogue has it."""
-
-    @property
-    def what(self) -> str: ...
-    @property
-    def target(self) -> str: ...
-    @property
-    def need(self) -> str: ...
-    @property
-    def when(self) -> str: ...
-    @property
-    def way_out(self) -> str: ...
-    @property
-    def source(self) -> str: ...
-
-
-class Runs(Protocol):
-    """A program that a rendered workload runs."""
-
-    @property
-    def object(self) -> ObjectKey: ...
-    @property
-    def container(self) -> str: ...
-
-
-class Facts(Protocol):
-    """The catalogue, as far as it is asked here."""
-
-    @property
-    def own(self) -> str: ...
-    def programs(self, objects: Iterable[Object]) -> Sequence[Any]: ...
-    def egress(self, programs: Iterable[Any]) -> Iterator[tuple[Runs, Fact]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +25,7 @@ class Part:
 
 
 def scan(
-    version: str, rendered: Sequence[Rendered], cache: Cache, *, facts: Facts | None = None
+    version: str, rendered: Sequence[Rendered], cache: Cache, *, facts: Catalogue | None = None
 ) -> Report:
     """Every address outside the cluster that something in the components reaches for.
 
@@ -87,14 +51,14 @@ def scan(
     )
 
 
-def component(rendered: Rendered, cache: Cache, facts: Facts | None = None) -> Part:
+def component(rendered: Rendered, cache: Cache, facts: Catalogue | None = None) -> Part:
     """One component's records.
 
     Raises:
         UserError: a rendered document that can't be read.
     """
-    name = rendered.component.name
-    key = key_of("egress", name, rendered.key, program_key(), facts.own if facts else "none")
+    facts = facts or catalogue_file.load()
+    key = key_of("egress", rendered.component.name, rendered.key, program_key(), facts.own)
     kept = cache.get_json(key)
     if kept is not None:
         records = tuple(Record.from_cache(record) for record in kept["records"])
@@ -133,9 +97,7 @@ def _found(rendered: Rendered) -> Iterator[Record]:
             )
 
 
-def _known(rendered: Rendered, facts: Facts | None) -> Iterator[Record]:
-    if facts is None:
-        return
+def _known(rendered: Rendered, facts: Catalogue) -> Iterator[Record]:
     workloads = [item for item in rendered.objects if _WORKLOAD.search(item.text)]
     for program, fact in facts.egress(facts.programs(workloads)):
         yield Record(
