@@ -34,14 +34,16 @@ _KIND = re.compile(r"^kind: [\"']?(\w+)", re.MULTILINE)
 _NAMESPACE = re.compile(r"^  namespace: [\"']?([\w-]+)", re.MULTILINE)
 _NAME = re.compile(r"^  name: [\"']?([\w.-]+)", re.MULTILINE)
 _SIGNAL = re.compile(
-    r"://|git@|\b(?:pip[\d.]*|pipx|uvx?|poetry|conda|mamba|micromamba|npm|npx|pnpm|yarn|apt|apt-get|apk"
-    r"|yum|dnf|microdnf|zypper|cargo|gem|bundle|helm|hf|huggingface-cli|ollama|spacy|curl|wget)\b"
-    r"|\bgo[\s\"',-]+(?:install|get|mod)\b|--packages|jars\.packages|install\.packages"
-    r"|packages_to_install|from_pretrained|load_dataset|snapshot_download|hf_hub_download|hub\.load"
-    r"|nltk\.download|SentenceTransformer"
-    r"|(?i:(?:model|dataset|repo)[_-]?(?:id|name)|pretrained)"
+    r"://|git@|(?:(?<![A-Za-z_])|(?<=\\[nrt]))(?:pip[\d.]*|pipx|uvx?|poetry|conda|mamba|micromamba"
+    r"|npm|npx|pnpm|yarn|apt|apt-get|apk|yum|dnf|microdnf|zypper|cargo|gem|bundle|helm|hf"
+    r"|huggingface-cli|ollama|spacy|curl|wget|install|go[\s\"',-]+(?:get|mod))(?![\w-])"
+    r"|--(?:packages|model|tokenizer)\b|jars\.packages|install\.packages|packages_to_install"
+    r"|from_pretrained|load_dataset|snapshot_download|hf_hub_download|hub\.load|nltk\.download"
+    r"|SentenceTransformer|(?i:(?:model|dataset|repo)[_-]?(?:id|name)|pretrained)"
     r"|(?<![\w.@/-])(?:[a-z0-9-]+\.)+[a-z]{2,}(?::\d+)?(?![\w./-])"
 )
+"""What an object or a string without any of it need not be looked at for. A line's end may be two
+characters there, as in JSON."""
 _RELEVANT_ANNOTATION = re.compile(
     r"(?:^|[/_.-])(?:auth-url|auth-signin|s3-endpoint|endpoint|issuer|webhook-url|server-url)$"
     r"|^proxy\.istio\.io/config$"
@@ -104,7 +106,9 @@ def reaches(item: Object) -> Iterator[Reach]:
             yield from _conversion(item)
         return
     kind = _KIND.search(item.text)
-    if (kind and kind[1] in _NO_EGRESS) or not _SIGNAL.search(item.text):
+    if kind and kind[1] in _NO_EGRESS:
+        return
+    if not (kind and kind[1] == "Secret") and not _SIGNAL.search(item.text):
         return
     if item.key.kind not in _NO_EGRESS:
         yield from _Walk(item).all()

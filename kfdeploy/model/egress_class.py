@@ -49,6 +49,8 @@ _WAY_OUT = {
     " annotation serving.kserve.io/s3-endpoint of the credentials' Secret; or patch {setting}",
     "bucket": "copy the data to the site's object store and patch {setting} to its address; or"
     " mount it as a volume",
+    "oci": "name it in images.extra, so that it is mirrored, and patch {setting} to the private"
+    " registry",
     "package-url": "serve the file from inside and patch {setting}; or an image that has it",
     "model": "copy the model to the site's object store or a volume and patch {setting}",
     "dataset": "copy the data to the site's object store or a volume and patch {setting}",
@@ -120,6 +122,9 @@ _MODEL_FILE = (
     r"\.(?:safetensors|gguf|ggml|onnx|pth?|ckpt|h5|keras|tflite|joblib|pkl|mar|pmml|bst)(?:$|[?#])"
 )
 _DATA_FILE = r"\.(?:csv|tsv|parquet|arrow|jsonl|npz|npy|tfrecords?|avro|orc|ubyte\.gz)(?:$|[?#])"
+_STORES = re.compile(r"^(?:abfss?|adl|az|azure|cos|gcs|gs|obs|oss|wasbs?|hdfs|webhdfs|kaggle):")
+_S3 = re.compile(r"^s3[an]?:|amazonaws\.com|^minio\.|play\.min\.io|digitaloceanspaces")
+_OCI = re.compile(r"^(?:oci|docker)://")
 _DATA_OF_HUB = "the data is fetched from a hub"
 _RULES = (
     _Rule("webhook", "webhook", "the API server calls it", key=r"^clientconfig$"),
@@ -250,11 +255,9 @@ _RULES = (
         "bucket",
         "an object store is written or read",
         keys=r"root|logs?(?: |_|$|dir)|artifacts?|output|backup|warehouse|event",
-        address=r"^[a-z0-9]+://",
+        address=rf"{_STORES.pattern}|{_S3.pattern}",
     ),
 )
-_STORES = re.compile(r"^(?:abfss?|adl|az|azure|cos|gcs|gs|obs|oss|wasbs?|hdfs|webhdfs|kaggle):")
-_S3 = re.compile(r"^s3[an]?:|amazonaws\.com|^minio\.|play\.min\.io|digitaloceanspaces")
 _ASSET_BEFORE = re.compile(
     r"(?:\bsrc|\bsrcset|\bposter|xlink:href|url)\s*[=(]\s*[\"']?$|<link\b[^>]*href\s*=\s*[\"']?$"
     r"|<(?:image|use)\b[^>]*href\s*=\s*[\"']?$|@import\s+[\"']?$|\b(?:fetch|import|importScripts)\(\s*[\"']$"
@@ -274,6 +277,8 @@ def meaning(spot: Spot, context: Context) -> Meaning:
         _S3.search(spot.address.text) or _STORES.match(spot.address.text)
     ):
         way = "s3" if _S3.search(spot.address.text) else "bucket"
+    if _OCI.match(spot.address.text) and what in ("model", "dataset", "other", "package-install"):
+        way = "oci"
     on = f" on container {context.container}" if context.container else ""
     return Meaning(
         what,
@@ -309,6 +314,8 @@ def _kind(spot: Spot, context: Context) -> tuple[str, str, str]:
             return rule.what, rule.way, rule.why
     if tool:
         return "other", "other", f"{tool} fetches it"
+    if _OCI.match(address):
+        return "other", "oci", "it is pulled from a registry, not as a container's image"
     if _STORES.match(address) or _S3.search(address):
         return "other", "bucket", "an object store is written or read"
     return "other", "other", "a setting names it"

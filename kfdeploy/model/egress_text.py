@@ -249,11 +249,15 @@ def _installs(value: str) -> Iterator[Spot]:
         packages = _packages(rest)
         if packages is None:
             continue
-        words = [word for word in re.split(_BETWEEN, command) if word]
+        words = [w for w in re.split(_BETWEEN, command) if w and not w.startswith("-")]
+        if tool == "spark":
+            words = [command]
         if tool == "spark":
             packages = list(takewhile(lambda word: ":" in word, packages))
         files = _files(rest)
         text = ""  # only what its URLs say, or nothing
+        if tool == "helm" and "://" in rest:
+            packages = []  # names that the caller gives
         if packages or files or words[-1] in _ALONE:
             text = " ".join((*words, *packages, *files))
         yield Spot(match.start(tool), end, Address("", "", text), tool, _keys(value, match.start()))
