@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kfdeploy.model.addresses import Address, of_host
@@ -60,6 +61,7 @@ _HUB_KEY = re.compile(
 _SERVING_IMAGE = re.compile(
     r"huggingface|vllm|text-generation|sglang|llama|tgi\b|lmdeploy|triton-llm"
 )
+_BLANK = re.compile(r"\s")
 _PAGE = re.compile(
     r"^\s*<(?:\?xml|!DOCTYPE|html|svg|head|body|div|template)\b|</\w+>", re.IGNORECASE
 )
@@ -212,52 +214,42 @@ class _Walk:
             yield from self._hub(here, value, name, 0, keyed) or self._string(here, value, keyed)
 
     def _arguments(self, lists: list[tuple[Path, list[Any]]], frame: _Frame) -> Iterator[Reach]:
-        """All words as one text, so that a command split into words is seen as one."""
+        """The words of a command: each by its flag, and all as one line, `pip` and `install` too.
+
+        A word with blanks in it is a script, and stands for itself.
+        """
         words = [
             ((*path, index), word)
             for path, items in lists
             for index, word in enumerate(items)
             if isinstance(word, str)
         ]
-        text, starts = "", []
+        starts, line = [], ""
         for _, word in words:
-            starts.append(len(text))
-            text += f"{word} "
+            starts.append(len(line))
+            line += "\n" if _BLANK.search(word) else f"{word} "
+        joined: dict[int, list[Spot]] = {}
+        for spot in spots(line):
+            joined.setdefault(bisect_right(starts, spot.start) - 1, []).append(spot)
         flag = ""
         for at, (path, word) in enumerate(words):
-            name, equals, value = word.partition("=")
-            is_flag = word.startswith("-") and "\n" not in word
-            named = name if is_flag and equals else flag
-            shown = value if is_flag and equals else word
-            keyed = _Frame((named, *frame.keys), frame.container, frame.image)
-            found = self._hub(path, word, named, len(word) - len(shown), keyed)
-            end = starts[at] + len(word)
+            is_flag = word.startswith("-") and not _BLANK.search(word)
+            name, equals, value = word.partition("=") if is_flag else (flag, "", word)
+            keyed = _Frame((name, *frame.keys), frame.container, frame.image)
+            shown = value if equals else word
+            offset = len(word) - len(shown)
+            found = self._hub(path, word, name, offset, keyed)
             if found:
                 yield from found
-            elif "\n" in word or " " in word:
+            elif _BLANK.search(word):
                 yield from self._string(path, word, keyed)
             else:
-                for spot in self._spots(text, word, shown, named, starts[at], end):
-                    yield self._reach(path, spot, word, keyed)
+                own = {s.start + offset: s for s in spots(shown, name.lstrip("-"))}
+                own.update({s.start - starts[at]: s for s in joined.get(at, ())})
+                for start, spot in sorted(own.items()):
+                    end = min(start + spot.end - spot.start, len(word))
+                    yield self._reach(path, replace(spot, start=start, end=end), word, keyed)
             flag = word if is_flag and not equals else ""
-
-    def _spots(
-        self, text: str, word: str, shown: str, flag: str, start: int, end: int
-    ) -> Iterator[Spot]:
-        """Of a list's text the spots that start in one word, which has no blanks."""
-        offset = len(word) - len(shown)
-        own = spots(shown, flag.lstrip("-"))
-        before = text[:start].rpartition("\n")[2]
-        line = before + text[start:].partition("\n")[0]
-        for spot in spots(line):
-            if len(before) <= spot.start < len(before) + (end - start) and (
-                spot.tool or not any(o.start <= spot.start - len(before) - offset for o in own)
-            ):
-                at = spot.start - len(before)
-                yield Spot(at, min(at + spot.end - spot.start, len(word)), spot.address, spot.tool)
-                own = ()
-        for spot in own:
-            yield Spot(spot.start + offset, spot.end + offset, spot.address, spot.tool)
 
     def _hub(self, path: Path, value: str, name: str, offset: int, frame: _Frame) -> list[Reach]:
         """A model or dataset that a variable or flag names as the hub does."""

@@ -7,8 +7,9 @@ namespaces and document types, which look like URLs and are asked by nobody.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from kfdeploy.model.addresses import HOST, Address, of_host, of_url
@@ -17,7 +18,8 @@ from kfdeploy.model.mentions import Spans, comment_spans
 _URL = re.compile(r"(?<![\w+.-])(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>[^\s\"'<>`\\,;|]+)")
 _GIT = re.compile(r"(?<![\w.@/-])git@(?P<host>[\w.-]+):(?P<path>[\w./~-]+)", re.ASCII)
 _KEYED_HOST = re.compile(
-    rf"(?P<key>[A-Za-z_][\w.-]*)[\"']?[ \t]*[:=][ \t]*[\"']?(?P<host>{HOST}(?::\d{{1,5}}/?)?)"
+    r"(?<![\w.-])(?P<key>[A-Za-z_-][\w.-]*)[\"']?[ \t]*[:=][ \t]*[\"']?"
+    rf"(?P<host>{HOST}(?::\d{{1,5}}/?)?)"
     r"(?=[\s\"',;}\])]|$)",
     re.ASCII,
 )
@@ -122,6 +124,8 @@ _RUNTIME_ENV = re.compile(
     r"(?<![\w.-])[\"']?(?P<tool>pip|conda)[\"']?:[ \t]*"
     r"(?P<list>\[[^\]\n]*\]|(?:\n[ \t]*-[ \t]+[^\n]+)+)"
 )
+_LINES_ABOVE = 400
+"""How far up the keys above an address are looked for."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _FILE = re.compile(r"\.(?:ya?ml|json|txt|py|sh|bin|pt|tar|gz|zip|model|sock|so)$", re.IGNORECASE)
 
@@ -163,16 +167,21 @@ def spots(value: str, key: str = "") -> tuple[Spot, ...]:
         key: the name of the field, variable or flag that holds the string.
     """
     passed = Spans([*comment_spans(value), *_passed(value)])
-    installs = [spot for spot in _installs(value) if not passed.touch(spot.start, spot.end)]
+
+    def is_read(spot: Spot) -> bool:
+        return not passed.touch(spot.start, spot.end)
+
+    installs = sorted(filter(is_read, _installs(value)), key=lambda spot: spot.start)
+    starts = [spot.start for spot in installs]
     found: dict[int, Spot] = {}
-    for spot in (*_urls(value), *_hosts(value, key)):
-        if passed.touch(spot.start, spot.end):
-            continue
-        install = next((i for i in installs if i.start <= spot.start < i.end), None)
-        if install is not None:
-            spot = Spot(spot.start, spot.end, spot.address, install.tool, spot.keys)
-        if not any(o.start <= spot.start < o.end for o in found.values()):
-            found[spot.start] = spot
+    urls = list(filter(is_read, _urls(value)))
+    taken = Spans([(spot.start, spot.end) for spot in urls])
+    hosts = (s for s in filter(is_read, _hosts(value, key)) if not taken.touch(s.start, s.end))
+    for spot in (*urls, *hosts):
+        at = bisect_right(starts, spot.start) - 1
+        if at >= 0 and spot.start < installs[at].end:
+            spot = replace(spot, tool=installs[at].tool)
+        found.setdefault(spot.start, spot)
     for spot in installs:
         if spot.address.text:
             found.setdefault(spot.start, spot)
@@ -189,7 +198,9 @@ def _urls(value: str) -> Iterator[Spot]:
     if "://" in value:
         for match in _URL.finditer(value):
             rest = _without_end(match["rest"])
-            address = of_url(match["scheme"], rest)
+            outer = re.match(r"(?P<scheme>[a-z]+)://(?P<rest>.*)", rest)  # k8s://https://HOST
+            scheme = outer["scheme"] if outer else match["scheme"]
+            address = of_url(scheme, outer["rest"] if outer else rest)
             if address is not None:
                 end = match.start("rest") + len(rest)
                 tool = _tool_before(value, match.start())
@@ -241,11 +252,15 @@ def _hosts(value: str, key: str) -> Iterator[Spot]:
 
 
 def _installs(value: str) -> Iterator[Spot]:
+    behind = 0
     for match in _INSTALL.finditer(value):
+        if match.start() < behind:
+            continue
         tool = next(name for name in _TOOLS if match[name])
         command, rest, end = match[tool], match["rest"], match.end()
         if "\n" in command and (more := _LISTED.match(value, end)):
-            rest, end = rest + more[0], more.end()
+            rest, behind = rest + more[0], more.end()
+            end = behind
         packages = _packages(rest)
         if packages is None:
             continue
@@ -326,12 +341,12 @@ def _keys(value: str, start: int) -> tuple[str, ...]:
         out.append(head["key"])
     if not near and not head and line.strip(" \t\"'"):
         indent += 1
-    lines = value[:begin].splitlines()
-    for above in reversed(lines[-400:]):
-        match = _KEY.match(above)
+    for _ in range(_LINES_ABOVE):
+        if not indent or not begin:
+            break
+        end, begin = begin - 1, value.rfind("\n", 0, begin - 1) + 1
+        match = _KEY.match(value, begin, end)
         if match and len(match["indent"]) < indent:
             out.append(match["key"])
             indent = len(match["indent"])
-            if not indent:
-                break
     return tuple(out)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 
 import pytest
 
 from kfdeploy.model.addresses import is_outside
 from kfdeploy.model.egress import Reach, namespaces, reaches
+from kfdeploy.model.egress_text import spots
 from kfdeploy.model.objects import Object
 
 
@@ -159,6 +161,7 @@ def test_what_a_script_fetches(script: str, what: str, target: str) -> None:
         ("PIP_INDEX_URL", "https://pypi.org/simple", "package-install"),
         ("GOPROXY", "https://proxy.golang.org", "package-install"),
         ("WAREHOUSE", "abfss://c@a.dfs.core.windows.net/x", "other"),
+        ("MASTER", "k8s://https://api.corp.example:6443", "other"),
         ("LOGO_URL", "https://x.example/a.png", "web-asset"),
         ("HTTP_PROXY", "http://proxy.corp.example:3128", "other"),
     ],
@@ -183,6 +186,7 @@ def test_a_variable_says_what_its_address_is_for(name: str, value: str, what: st
         ("ROOT", "minio://mlpipeline/v2"),
         ("IMAGE", "registry.example.com/a/b:1"),
         ("PREFIX", "gs://"),
+        ("MASTER", "k8s://https://kubernetes.default.svc:443"),
         ("BUCKET", "s3://$(BUCKET)/x"),
         ("PATTERN", "https://(.+?).blob.core.windows.net/(.+)"),
     ],
@@ -322,3 +326,26 @@ def test_a_name_that_ends_like_a_domain_is_a_service_where_its_namespace_is_ther
     there = namespaces([Object("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: dev\n")])
     assert reach.address.is_inside(there)
     assert not reach.address.is_inside(frozenset())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a" * 300_000,
+        "a." * 150_000,
+        "a: b.c.example.org\n" * 20_000,
+        "url: https://a.example.org/x\n" * 20_000,
+        "pip install x\n" * 20_000,
+        "- pip\n- install\n" * 20_000,
+        "curl " * 60_000,
+        "description: " * 30_000,
+        " " * 300_000,
+        "-" * 300_000,
+        "<!DOCTYPE " * 30_000,
+        "http://" * 40_000,
+    ],
+)
+def test_a_hostile_text_costs_seconds_at_most(text: str) -> None:
+    started = time.process_time()
+    list(spots(text, "endpoint"))
+    assert time.process_time() - started < 10
