@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterator, Sequence
 
 from kfdeploy.model.egress_report import MANIFEST, Record, Report
@@ -12,8 +13,10 @@ _HEADER = ("what", "target", "need", "component", "object", "field", "file", "li
 
 
 def report(content: Report, form: str) -> Iterator[str]:
-    """Lines of a table, CSV, or the targets alone (``refs``)."""
-    if form == "refs":
+    """Lines of a table, JSON, CSV, or the targets alone (``refs``)."""
+    if form == "json":
+        yield json.dumps(content.to_json(), indent=2, ensure_ascii=False)
+    elif form == "refs":
         yield from dict.fromkeys(record.target for record in content.records)
     elif form == "csv":
         yield _row((*_HEADER, "why", "wayOut", "source"))
