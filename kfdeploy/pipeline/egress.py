@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from kfdeploy.cache import Cache, key_of, program_key
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.model import catalogue_file, egress, workload
 from kfdeploy.model.catalogue import Catalogue
-from kfdeploy.model.egress_report import Record, Report, gather
+from kfdeploy.model.egress_report import MANIFEST, Record, Report, gather
 from kfdeploy.tools.rendering import Rendered
 
 _WORKLOAD = re.compile(rf"^kind: [\"']?(?:{'|'.join(sorted(workload.WORKLOADS))})\b", re.MULTILINE)
@@ -46,7 +46,7 @@ def scan(
     raise_all(errors)
     return gather(
         version,
-        [record for part in parts for record in part.records],
+        _once(record for part in parts for record in part.records),
         frozenset().union(*(part.namespaces for part in parts)),
     )
 
@@ -63,7 +63,8 @@ def component(rendered: Rendered, cache: Cache, facts: Catalogue | None = None) 
     if kept is not None:
         records = tuple(Record.from_cache(record) for record in kept["records"])
         return Part(records, frozenset(kept["namespaces"]))
-    part = Part((*_found(rendered), *_known(rendered, facts)), egress.namespaces(rendered.objects))
+    merged = _merged(list(_found(rendered)), list(_known(rendered, facts)))
+    part = Part(tuple(merged), egress.namespaces(rendered.objects))
     cache.put_json(
         key,
         {
@@ -95,6 +96,33 @@ def _found(rendered: Rendered) -> Iterator[Record]:
                 overridden_by=overridden,
                 host=reach.address.host,
             )
+
+
+def _merged(found: Sequence[Record], known: Sequence[Record]) -> Iterator[Record]:
+    """Both; what the catalogue knows of an address that stands in a manifest goes to its places."""
+    facts = {(fact.what, fact.target): fact for fact in known}
+    there = {(record.what, record.target) for record in found}
+    for record in found:
+        fact = facts.get((record.what, record.target))
+        if fact is None:
+            yield record
+        else:
+            way_out = f"{fact.way_out}; or {record.way_out}"
+            yield replace(record, need=fact.need, why=fact.why, way_out=way_out, source=fact.source)
+    yield from (fact for fact in known if (fact.what, fact.target) not in there)
+
+
+def _once(records: Iterable[Record]) -> Iterator[Record]:
+    """Without what the catalogue says of a program that other components run too.
+
+    Istio's facts are given by its own component, not by each gateway's.
+    """
+    seen: set[tuple[str, ...]] = set()
+    for record in records:
+        fact = (record.what, record.target, record.why, record.source)
+        if record.source == MANIFEST or record.place is not None or fact not in seen:
+            seen.add(fact)
+            yield record
 
 
 def _known(rendered: Rendered, facts: Catalogue) -> Iterator[Record]:

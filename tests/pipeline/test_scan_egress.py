@@ -30,7 +30,7 @@ def _answer(root: Path) -> Any:
 
 def of_manifests(site: Site) -> list[Any]:
     """What stands in the manifests; what the catalogue adds has tests of its own."""
-    return [record for record in _answer(site.root)["egress"] if record["source"] == "manifest"]
+    return [record for record in _answer(site.root)["egress"] if record["file"]]
 
 
 def lines(records: list[Any]) -> list[str]:
@@ -314,6 +314,32 @@ def test_what_a_sites_catalogue_knows_is_added_with_its_source(
         "wayOut": "env NO_STATS=1",
         "source": "example-org/thing@v1:main.py:3",
     }
+
+
+def test_what_the_catalogue_knows_of_an_address_in_a_manifest_goes_to_its_place(
+    tmp_path: Path, kfdeploy: Runner
+) -> None:
+    site = workspace(tmp_path, kfdeploy, OBJECTS)
+    (site / "catalogue").mkdir()
+    facts = FACTS.replace("https://stats.example.org", "s3.amazonaws.com")
+    (site / "catalogue" / "thing.yaml").write_text(facts.replace("telemetry", "other"))
+    answer = kfdeploy("scan", "--egress", "--output", "json", cwd=site).json["egress"]
+    (record,) = [r for r in answer if r["target"] == "s3.amazonaws.com"]
+    assert (record["file"], record["line"]) == ("apps/one/objects.yaml", 34)
+    assert (record["need"], record["why"]) == ("optional", "it counts its users at start")
+    assert record["wayOut"].startswith("env NO_STATS=1; or copy the data to")
+    assert record["source"] == "example-org/thing@v1:main.py:3"
+
+
+def test_a_fact_of_a_program_that_several_components_run_is_given_once(
+    real_site: RealSite,
+) -> None:
+    records = _answer(real_site("26.03").root)["egress"]
+    facts = [(r["what"], r["target"], r["why"], r["source"]) for r in records if not r["file"]]
+    assert facts
+    assert len(facts) == len(set(facts))
+    istio = {r["component"] for r in records if r["source"].startswith("istio/")}
+    assert istio == {"istio-install"}
 
 
 def test_a_second_answer_comes_from_the_cache_and_is_the_same(site: Path) -> None:
