@@ -25,6 +25,7 @@ from kfdeploy.tools.rendering import Rendered
 from kfdeploy.tools.workspace_file import WorkspaceFile
 
 if TYPE_CHECKING:
+    from kfdeploy.model.egress_report import Report
     from kfdeploy.pipeline.scan import Part
 
 OWN_CATALOGUE = "catalogue"
@@ -129,6 +130,12 @@ class Session:
         if self.workspace.features.admission.enabled:
             return inventory.with_admission(found)
         return found
+
+    def egress(self) -> Report:
+        """What the components reach for outside the cluster, besides images."""
+        from kfdeploy.pipeline import egress
+
+        return egress.scan(self.version, self.rendered(), self.cache, facts=self.facts)
 
     def lock(self, *, required: bool) -> Lock:
         """``images.lock``; an empty one where there is none and none is required."""

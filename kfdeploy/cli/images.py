@@ -36,13 +36,20 @@ def scan(
     format_: Annotated[
         Literal["table", "json", "csv", "refs"], typer.Option("--format", help="How it is shown.")
     ] = "table",
+    egress: Annotated[
+        bool, typer.Option("--egress", help="Not the images: what else is reached for outside.")
+    ] = False,
     output: OutputFormat = "text",
     quiet: Quiet = False,
 ) -> None:
     """Every image, with where it was found."""
-    from kfdeploy import show
+    from kfdeploy import show, show_egress
 
     session = open_session(directory, env, quiet)
+    if egress:
+        form = "json" if output == "json" else format_
+        print_lines(show_egress.report(session.egress(), form))
+        return
     inventory = session.inventory()
     if output == "json" or format_ == "json":
         print_json(inventory.to_json())

@@ -171,7 +171,7 @@ def in_text(value: str) -> tuple[Mention, ...]:
     joins = "hub" in lowered or "version" in lowered or "tag" in lowered
     joined = tuple(_assembled(value, roots)) if joins else ()
     parts = [(part.start, part.end) for mention in joined for part in mention.parts]
-    taken = _Spans([*parts, *_comment_spans(value)])
+    taken = Spans([*parts, *comment_spans(value)])
     found: dict[tuple[int, int], Mention] = {}
     for start, end, key in _spans(value, roots):
         if (start, end) not in found and not taken.touch(start, end):
@@ -181,7 +181,7 @@ def in_text(value: str) -> tuple[Mention, ...]:
     return (*plain, *joined)
 
 
-class _Spans:
+class Spans:
     """Spans of a text, to be asked whether one of them touches another span."""
 
     def __init__(self, spans: Iterable[tuple[int, int]]) -> None:
@@ -199,8 +199,8 @@ class _Spans:
         return at >= 0 and self.ends[at] > start
 
 
-def _comment_spans(value: str) -> Iterator[tuple[int, int]]:
-    """Comments, and a script's docstrings: strings that nothing takes."""
+def comment_spans(value: str) -> Iterator[tuple[int, int]]:
+    """Start and end of comments, and of a script's docstrings: strings that nothing takes."""
     if "\n" not in value:
         return
     for match in _DOCSTRING.finditer(value):
