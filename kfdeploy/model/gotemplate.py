@@ -349,6 +349,11 @@ def _dict(*pairs: Any) -> dict[str, Any]:
     return {str(pairs[i]): pairs[i + 1] for i in range(0, len(pairs) - 1, 2)}
 
 
+def _set(mapping: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    mapping[key] = value
+    return mapping
+
+
 def _fail(message: str) -> None:
     raise TemplateError(message)
 
@@ -406,6 +411,7 @@ def _substr(start: int, end: int, text: str) -> str:
 _FUNCTIONS: Functions = {
     "index": _index,
     "dict": _dict,
+    "set": _set,
     "list": lambda *items: list(items),
     "toJson": to_json,
     "sha256sum": lambda text: hashlib.sha256(text.encode()).hexdigest(),

@@ -19,6 +19,15 @@ def test_no_expression_of_six_hundred_images_is_too_long() -> None:
     assert longest < 60_000  # CEL takes 100,000
 
 
+def test_two_tags_of_one_digest_give_one_key() -> None:
+    known = images(["mysql:8.4", "mysql:8"])
+    known["mysql:8"]["keys"][1] = known["mysql:8.4"]["keys"][1]
+    policy = filled(values(images=known))["MutatingAdmissionPolicy"]
+    maps = [each for each in policy["spec"]["variables"] if each["name"].startswith("mirror")]
+    keys = [line.split('": "')[0] for each in maps for line in each["expression"].split("\n")[1:-1]]
+    assert len(keys) == len(set(keys)) == 3
+
+
 def test_both_policies_read_references_alike() -> None:
     objects = filled(values())
     policies = [objects[f"{kind}AdmissionPolicy"] for kind in ("Mutating", "Validating")]

@@ -88,6 +88,10 @@ TEMPLATES: dict[str, str] = {
     "range over a number": "{{ range 3 }}{{ . }}{{ end }}",
     "range over a list of words": '{{ range $d := list "01" "2f" }}{{ $d }} {{ end }}',
     "dollar in range": "{{ range .Values.images }}{{ $.Values.word }}{{ end }}",
+    "set": (
+        "{{ $seen := dict }}{{ range .Values.list }}{{ if not (hasKey $seen .) }}{{ . }}"
+        '{{ $_ := set $seen . true }}{{ $_ := set $seen "a" 1 }}{{ end }}{{ end }} {{ toJson $seen }}'
+    ),
     "contains": '{{ contains "la" .Values.word }} {{ contains "x" .Values.word }}',
     "substr": '{{ substr 0 2 .Values.word }} {{ substr 2 99 .Values.word }} {{ substr 1 -1 .Values.word }}',
     "substr of the odd": "{{ substr 0 3 .Values.odd }}",
