@@ -195,9 +195,9 @@ _RULES = (
         "package-install",
         "package-url",
         "packages are fetched from it",
-        address=r"pypi\.org|pythonhosted\.org|registry\.npmjs\.org|proxy\.golang\.org|crates\.io"
-        r"|repo1?\.maven\.|conda\.anaconda\.org|(?:deb|security)\.debian\.org|\.ubuntu\.com"
-        r"|dl-cdn\.alpinelinux\.org|cran\.|rubygems\.org|download\.pytorch\.org/whl",
+        address=r"\b(?:pypi|pythonhosted|npmjs|goproxy|golang|crates|anaconda|rubygems|cran)\."
+        r"|\bmaven\d?\.|\b(?:deb|security)\.debian\.|\.ubuntu\.com|\balpinelinux\."
+        r"|download\.pytorch\.org/whl",
     ),
     _Rule(
         "package-install",
