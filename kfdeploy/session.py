@@ -96,7 +96,7 @@ class Session:
         if self._rendered is None:
             from kfdeploy.pipeline import scan
 
-            version, facts = self.version, self.facts
+            facts, version = self.facts, self.version
 
             def look(item: Rendered) -> None:
                 name = item.component.name
