@@ -47,7 +47,7 @@ HOSTS: Final = (
     re.compile(rb"\.amazonaws\.com/"),
     re.compile(rb"registry\.[a-z][a-z0-9.-]*/[a-z]"),
 )
-_NAMES: Final = re.compile(rb"mage(?<=[iI]mage)|MAGE(?<=IMAGE)")
+_NAMES: Final = (re.compile(rb"mage(?<=[iI]mage)"), re.compile(rb"MAGE(?<=IMAGE)"))
 """A flag or variable with "image" in its name, to be told when code uses it beside a reference."""
 _NAME_AROUND: Final = 64
 _FLAG: Final = re.compile(rb"[a-z][a-z0-9-]*image[a-z0-9-]*")
@@ -111,7 +111,7 @@ class Program:
         self._pairs: list[tuple[int, int]] = []
         self._lea_at = array("Q")
         self._lea_to = array("Q")
-        self._is_go = False
+        self.is_go = False
         self.overfull = False
 
     def feed(self, piece: bytes) -> None:
@@ -126,7 +126,7 @@ class Program:
         """Offset and candidate, in order; each reference may come more than once."""
         self._look(self._rest, self._at, AROUND if self._at else 0, len(self._rest))
         self._rest = b""
-        table = StringTable(self._pairs if self._is_go else ())
+        table = StringTable(self._pairs if self.is_go else ())
         targets = sorted(set(self._lea_to)) if table else []
         names = self._named(table)
         places = self._uses(table, names) if names else {}
@@ -139,8 +139,8 @@ class Program:
         """Anchors, addresses and lengths between ``start`` and ``end`` of ``data``."""
         if end <= start:
             return
-        if not self._is_go and _GO in data:
-            self._is_go = True
+        if not self.is_go and _GO in data:
+            self.is_go = True
         code = 0
         for segment in self._segments:
             low = max(segment.start - at, start)
@@ -161,8 +161,9 @@ class Program:
             spots += [match.start() for match in host.finditer(data, start, end)]
         for spot in spots:
             self._keep(self._windows, data, at, spot, AROUND)
-        for match in _NAMES.finditer(data, start, end):
-            self._keep(self._names, data, at, match.start(), _NAME_AROUND)
+        for name in _NAMES:
+            for match in name.finditer(data, start, end):
+                self._keep(self._names, data, at, match.start(), _NAME_AROUND)
 
     def _keep(self, into: list[_Window], data: bytes, at: int, spot: int, around: int) -> None:
         if len(into) >= _WINDOWS_MAX:

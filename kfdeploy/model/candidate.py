@@ -87,12 +87,14 @@ class Candidate:
         score: 0 to 100.
         evidence: in words.
         joined: its tag (or more) is joined to it at run time.
+        near: flags and variables that stand next to it.
     """
 
     ref: str
     score: int
     evidence: tuple[str, ...]
     joined: bool = False
+    near: tuple[str, ...] = ()
 
 
 def is_image_key(key: str) -> bool:
@@ -122,8 +124,11 @@ def judge(
     if form is None:
         return None
     text, joined = form
-    score, evidence = _of_form(text, joined)
     keyed = bool(key) and is_image_key(key)
+    scored = _of_form(text, joined)
+    if scored is None or (_is_bare(text) and not joined and (bounds == "word" or not keyed)):
+        return None
+    score, evidence = scored
     if keyed:
         score += 35
         evidence.append(f"value of {key}")
@@ -146,7 +151,8 @@ def judge(
         score -= 45
         evidence.append("looks like an example")
     score = max(0, min(100, score))
-    return Candidate(text, score, tuple(evidence), joined) if score >= POSSIBLE else None
+    found = Candidate(text, score, tuple(evidence), joined, tuple(near))
+    return found if score >= POSSIBLE else None
 
 
 @lru_cache(maxsize=4096)
@@ -194,8 +200,14 @@ def _may_be(text: str, ref: ImageRef) -> bool:
     return not re.fullmatch(r"\d+(?:\.\d+){3}(?::\d+)?", ref.host) or bool(ref.tag or ref.digest)
 
 
-def _of_form(text: str, joined: bool) -> tuple[int, list[str]]:
-    """Score and evidence of the text alone."""
+def _is_bare(text: str) -> bool:
+    """Whether it has neither host nor tag nor digest: only its key can tell that it is one."""
+    ref = ImageRef.parse(text)
+    return not (ref.tag or ref.digest) and text.partition("/")[0] != ref.host
+
+
+def _of_form(text: str, joined: bool) -> tuple[int, list[str]] | None:
+    """Score and evidence of the text alone; None where nothing speaks for it."""
     ref = ImageRef.parse(text)
     host = text.partition("/")[0] if "/" in text else ""
     named = host == ref.host or host == "index.docker.io"
@@ -217,7 +229,7 @@ def _of_form(text: str, joined: bool) -> tuple[int, list[str]]:
     if text.partition(":")[0] in _OFFICIAL:
         evidence = ["the name of an official image"]
         return (25 + tag if ref.tag else 20), evidence
-    return (tag - 5 if ref.tag else 0), ["name and tag"]
+    return (tag - 5, ["name and tag"]) if ref.tag else None
 
 
 def _tag_score(tag: str, joined: bool) -> int:
