@@ -38,21 +38,23 @@ _NO_REGISTRY: Final = re.compile(
     r"|go\.opentelemetry\.io|helm\.sh|cncf\.io|pypi\.org|npmjs\.org|npmjs\.com)"
 )
 """Hosts of source code, label keys, API groups and documents."""
-_OFFICIAL: Final = frozenset(
-    "adminer alpine amazoncorretto archlinux bash buildpack-deps busybox caddy cassandra centos"
-    " chronograf clojure composer consul couchbase couchdb debian docker eclipse-mosquitto"
-    " eclipse-temurin elasticsearch elixir erlang fedora fluentd gcc ghost golang gradle grafana"
-    " groovy haproxy haskell hello-world httpd influxdb ibmjava java jenkins jetty joomla jruby"
-    " julia kapacitor kibana kong logstash mariadb maven memcached mongo mongo-express mysql nats"
-    " neo4j nextcloud nginx node odoo openjdk oraclelinux percona perl phpmyadmin php postgres pypy"
-    " python r-base rabbitmq redis registry rockylinux ros ruby rust solr sonarqube spark"
-    " storm swift telegraf tomcat traefik ubuntu varnish vault wordpress zookeeper".split()
-)
+_OFFICIAL_NAMES: Final = """
+adminer alpine amazoncorretto archlinux bash buildpack-deps busybox caddy cassandra centos
+chronograf clojure composer consul couchbase couchdb debian docker eclipse-mosquitto
+eclipse-temurin elasticsearch elixir erlang fedora fluentd gcc ghost golang gradle grafana
+groovy haproxy haskell hello-world httpd influxdb ibmjava java jenkins jetty joomla jruby julia
+kapacitor kibana kong logstash mariadb maven memcached mongo mongo-express mysql nats neo4j
+nextcloud nginx node odoo openjdk oraclelinux percona perl phpmyadmin php postgres pypy python
+r-base rabbitmq redis registry rockylinux ros ruby rust solr sonarqube spark storm swift
+telegraf tomcat traefik ubuntu varnish vault wordpress zookeeper
+"""
+_OFFICIAL: Final = frozenset(_OFFICIAL_NAMES.split())
 """Names of Docker Hub's official images."""
-_WORDS: Final = frozenset(
-    "latest main master stable nightly edge dev develop release lts slim alpine bookworm bullseye"
-    " buster jammy focal noble canary debug nonroot rc beta alpha".split()
-)
+_TAG_WORDS: Final = """
+latest main master stable nightly edge dev develop release lts slim alpine bookworm bullseye
+buster jammy focal noble canary debug nonroot rc beta alpha
+"""
+_WORDS: Final = frozenset(_TAG_WORDS.split())
 _VERSION: Final = re.compile(r"v?\d+(?:\.\d+)+[\w.-]*|v\d+[\w.-]*|20\d{6}[\w.-]*|\d+-[a-z][\w.-]*")
 _MADE_UP: Final = re.compile(
     r"example\.(?:com|org|net|io)|localhost|(?:^|[/.-])(?:my|your|some|foo|bar|baz|fake|dummy|test)"

@@ -17,20 +17,21 @@ _SKIPPED: Final = re.compile(
     r"(?:^|/)(?:usr/(?:local/)?share/(?:doc|man|info|licenses|locale|zoneinfo|i18n|help|icons|fonts)"
     r"|var/(?:lib/(?:dpkg|apt|rpm|pacman|yum|dnf)|cache|log)|lib/apk/db|usr/lib/sysimage|proc|sys"
     r"|dev|third_party/licenses|licenses|LICENSES"
-    r"|__pycache__|__tests__|testdata|fixtures|\.git|\.github|\.circleci"
-    r"|(?:site-packages|dist-packages|node_modules)/(?:.*/)?(?:docs?|examples?|tests?|testing)"
+    r"|__pycache__|__tests__|__snapshots__|tests?|testdata|fixtures|\.git|\.github|\.circleci"
+    r"|(?:site-packages|dist-packages|node_modules)/(?:.*/)?(?:docs?|examples?|testing)"
     r"|[^/]+\.(?:dist|egg)-info)/"
     r"|(?:^|/)(?:CHANGELOG|CHANGES|HISTORY|NEWS|README|LICEN[CS]E|NOTICE|COPYING|AUTHORS)[^/]*$"
     r"|(?:_test\.go|\.(?:spec|test)\.[jt]sx?|(?:^|/)(?:test_[^/]*|[^/]*_test|conftest)\.py)$",
     re.IGNORECASE,
 )
 """Documentation, licences, tests, and what package managers keep about what they installed."""
-_ENDINGS: Final = frozenset(
-    "md markdown rst adoc txt map mo po pot png jpg jpeg gif ico bmp webp svg ttf otf woff woff2 eot"
-    " mp3 mp4 webm ogg wav avi mov pdf ps gz bz2 xz zst zip jar war whl tgz tar rpm deb apk pyc pyo"
-    " so a o lib dll dylib class pb npy npz h5 onnx pt pth bin dat db sqlite sqlite3 parquet cubin"
-    " fatbin ptx h hpp hxx css scss less pem crt cer key der gpg asc sum typed pxd".split()
-)
+_ENDING_WORDS: Final = """
+md markdown rst adoc txt map mo po pot png jpg jpeg gif ico bmp webp svg ttf otf woff woff2 eot
+mp3 mp4 webm ogg wav avi mov pdf ps gz bz2 xz zst zip jar war whl tgz tar rpm deb apk pyc pyo so
+a o lib dll dylib class pb npy npz h5 onnx pt pth bin dat db sqlite sqlite3 parquet cubin fatbin
+ptx h hpp hxx css scss less pem crt cer key der gpg asc sum typed pxd
+"""
+_ENDINGS: Final = frozenset(_ENDING_WORDS.split())
 """File name endings of media, packed files, libraries, models, headers: no place for a default."""
 _VERSIONED_LIBRARY: Final = re.compile(r"\.so(?:\.\d+)+$")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -83,13 +84,15 @@ class Layer:
     """One layer's finds, and what it takes away from the layers below it.
 
     Attributes:
-        digest: as the manifest names it; a daemon's older archives only know the tar's own.
+        digest: as the manifest names it; empty in a daemon's older archives.
+        found: the digest that its bytes have.
         paths: hashes of all its members' paths, sorted once it is `closed`.
         damage: why its content is not to be trusted or not complete; empty when all is well.
         trusted: whether its finds count: not when its bytes are not its digest.
     """
 
     digest: str
+    found: str = ""
     finds: list[Find] = field(default_factory=list)
     paths: array[int] = field(default_factory=lambda: array("q"))
     whiteouts: set[str] = field(default_factory=set)

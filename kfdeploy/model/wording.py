@@ -25,10 +25,24 @@ _LANGUAGES: Final = {
     **dict.fromkeys(("json", "jsonnet", "libsonnet"), "json"),
     **dict.fromkeys(("sh", "bash", "ksh"), "shell"),
     **dict.fromkeys(
-        ("toml", "ini", "cfg", "conf", "env", "properties", "config", "tmpl", "tpl", "gotmpl", "j2"),
+        (
+            "toml",
+            "ini",
+            "cfg",
+            "conf",
+            "env",
+            "properties",
+            "config",
+            "tmpl",
+            "tpl",
+            "gotmpl",
+            "j2",
+        ),
         "settings",
     ),
-    **dict.fromkeys(("java", "kt", "scala", "rs", "c", "cc", "cpp", "h", "rb", "php"), "other code"),
+    **dict.fromkeys(
+        ("java", "kt", "scala", "rs", "c", "cc", "cpp", "h", "rb", "php"), "other code"
+    ),
 }
 _SHEBANG: Final = re.compile(rb"#![^\n]*\b(python|bash|dash|ash|zsh|sh|node)[\d.]*\b")
 # `IMAGE = "name/of-it"`, `image: name/of-it`: without a tag only the key tells.

@@ -54,6 +54,7 @@ def read(stream: Readable, digest: str, size: int | None, limits: Limits | None 
         out.notes += tar.notes
         out.read = inflated.count
         blob.finish()
+        out.found = blob.found
     except CutOff as reason:
         out.damage = f"{reason}; the rest of it was not read"
     except Damaged as reason:
@@ -89,9 +90,7 @@ def look(path: str, member: Member, notes: list[str]) -> Iterator[Find]:
         yield from text(path, start, member.pieces())
 
 
-def _program(
-    path: str, head: bytes, pieces: Iterable[bytes], notes: list[str]
-) -> Iterator[Find]:
+def _program(path: str, head: bytes, pieces: Iterable[bytes], notes: list[str]) -> Iterator[Find]:
     program = Program(head)
     for piece in pieces:
         program.feed(piece)
@@ -110,7 +109,11 @@ def text(path: str, head: bytes, pieces: Iterable[bytes]) -> Iterator[Find]:
         for spot in wording.spots(chunk, tongue, first_line=line):
             if spot.at < fresh:
                 yield Find(
-                    spot.candidate, path, spot.line, key=spot.key, names=spot.names,
+                    spot.candidate,
+                    path,
+                    spot.line,
+                    key=spot.key,
+                    names=spot.names,
                     how=tongue or "text",
                 )
         line += chunk.count(b"\n", 0, fresh)

@@ -8,10 +8,11 @@ Python's own `tarfile` does not do here: it keeps every member, and reads a pax 
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
+
+from isal import igzip_lib, isal_zlib
 
 PIECE: Final = 1 << 20
 """Bytes that are handed on at a time."""
@@ -22,6 +23,7 @@ _HEADER_MAX: Final = 1 << 20
 _NAME_MAX: Final = 4096
 _ZSTD_WINDOW: Final = 1 << 26
 """Memory that a zstd stream may ask for; builders use 8 MiB."""
+_CORRUPT: Final[type[Exception]] = igzip_lib.IsalError
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 
@@ -67,6 +69,11 @@ class Checked:
         self._hash = hashlib.new(digest.partition(":")[0] or "sha256")
         self.count = 0
 
+    @property
+    def found(self) -> str:
+        """The digest of what was read."""
+        return f"{self._hash.name}:{self._hash.hexdigest()}"
+
     def read(self, size: int, /) -> bytes:
         """See `Readable`. Raises Damaged where there is more than the size that was promised."""
         piece = self._stream.read(size)
@@ -82,9 +89,8 @@ class Checked:
             pass
         if self._size is not None and self.count != self._size:
             raise Damaged(f"ends after {self.count} of {self._size} bytes")
-        found = f"{self._hash.name}:{self._hash.hexdigest()}"
-        if self._digest and found != self._digest:
-            raise Damaged(f"is not its digest: its bytes have {found}")
+        if self._digest and self.found != self._digest:
+            raise Damaged(f"is not its digest: its bytes have {self.found}")
 
 
 class Inflated:
@@ -93,7 +99,9 @@ class Inflated:
     def __init__(self, stream: Readable, limits: Limits) -> None:
         self._stream = stream
         self._limits = limits
-        self._head = stream.read(_RAW)
+        self._head = b""
+        while len(self._head) < len(_ZSTD) and (piece := stream.read(_RAW)):
+            self._head += piece
         self._packed = len(self._head)
         self.count = 0
         self._read = self._plain
@@ -105,9 +113,9 @@ class Inflated:
         elif self._head[:4] == _ZSTD:
             import zstandard
 
-            self._unpacker = zstandard.ZstdDecompressor(
-                max_window_size=_ZSTD_WINDOW
-            ).stream_reader(_Counted(self), read_across_frames=True)
+            unpacker = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+            packed: Any = _Counted(self)
+            self._unpacker = unpacker.stream_reader(packed, read_across_frames=True)
             self._read = self._zstd
 
     def read(self, size: int, /) -> bytes:
@@ -116,10 +124,7 @@ class Inflated:
         self.count += len(piece)
         if self.count > self._limits.inflated:
             raise CutOff(f"has more than {self._limits.inflated >> 30} GiB when inflated")
-        if (
-            self.count > self._limits.ratio_from
-            and self.count > self._limits.ratio * self._packed
-        ):
+        if self.count > self._limits.ratio_from and self.count > self._limits.ratio * self._packed:
             raise CutOff(f"inflates to more than {self._limits.ratio} times its size")
         return piece
 
@@ -136,8 +141,6 @@ class Inflated:
         return self._raw(size)
 
     def _gzip(self, size: int) -> bytes:
-        from isal import isal_zlib
-
         while True:
             if not self._left and not self._more:
                 self._left = self._raw(_RAW)
@@ -153,7 +156,7 @@ class Inflated:
                 self._unpacker = isal_zlib.decompressobj(31)
             try:
                 piece: bytes = self._unpacker.decompress(self._left, size)
-            except (zlib.error, isal_zlib.error) as error:
+            except _CORRUPT as error:
                 raise Damaged(f"its gzip stream is corrupt: {error}") from error
             if self._unpacker.eof:
                 self._left, self._unpacker = self._unpacker.unused_data, None
@@ -194,12 +197,18 @@ class Member:
         name: as it stands there, without ``./`` and ``/`` in front; never used as a path here.
         kind: ``file``, ``folder``, ``link`` or ``other``.
         size: bytes that the archive has of it.
+        target: of a link; nothing here follows it.
     """
 
     name: str
     kind: str
     size: int
+    target: str
     _tar: Tar
+
+    def read(self, size: int, /) -> bytes:
+        """The next of its bytes, so that an archive in it can be read. Raises Damaged, CutOff."""
+        return self._tar.read(size)
 
     def pieces(self) -> Iterator[bytes]:
         """Its content, a piece of at most PIECE bytes at a time. Raises Damaged, CutOff."""
@@ -251,22 +260,29 @@ class Tar:
             if size >= 0:
                 stored = size
             is_file = kind in (b"0", b"\0", b"7", b"S")
-            self._left = stored if is_file or kind not in (b"1", b"2", b"3", b"4", b"5", b"6") else 0
+            self._left = (
+                stored if is_file or kind not in (b"1", b"2", b"3", b"4", b"5", b"6") else 0
+            )
             self._padding = -self._left % _BLOCK
             yield Member(
                 (name or _name(header))[:_NAME_MAX].lstrip("/").removeprefix("./").lstrip("/"),
                 "file" if is_file else _KINDS.get(kind, "other"),
                 self._left,
+                header[157:257].partition(b"\0")[0].decode(errors="replace"),
                 self,
             )
             name, size = "", -1
 
     def content(self) -> Iterator[bytes]:
         """What is left of the current member."""
-        while self._left:
-            piece = self._some(min(self._left, PIECE))
-            self._left -= len(piece)
+        while piece := self.read(PIECE):
             yield piece
+
+    def read(self, size: int) -> bytes:
+        """Some bytes of the current member, none at its end."""
+        piece = self._some(min(self._left, size)) if self._left else b""
+        self._left -= len(piece)
+        return piece
 
     def peek(self, size: int) -> bytes:
         """The next bytes of the current member, without taking them."""
@@ -335,6 +351,8 @@ class Tar:
 
 
 _KINDS: Final = {b"5": "folder", b"1": "link", b"2": "link"}
+_WITHOUT_CONTENT: Final = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))
+"""Links, devices, folders and pipes: what stands in their size is followed by nothing."""
 
 
 def _name(header: bytes) -> str:
