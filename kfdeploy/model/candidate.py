@@ -150,7 +150,7 @@ def judge(
     elif bounds == "word" and not keyed:
         score -= 15
     if _MADE_UP.search(text):
-        score -= 45
+        score -= 60
         evidence.append("looks like an example")
     score = max(0, min(100, score))
     found = Candidate(text, score, tuple(evidence), joined, tuple(near))

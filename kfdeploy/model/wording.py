@@ -59,9 +59,14 @@ _PYTHON: Final = re.compile(
 _HASH_COMMENT: Final = re.compile(rb"(?:^|\s)#(?!!)")
 _SLASH_COMMENT: Final = re.compile(rb"^\s*(?://|/?\*)|\s//\s")
 _NEAR_NAMES: Final = re.compile(
-    rb"(?P<env>\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*_?IMAGE[A-Z0-9_]*\b)"
+    rb"(?:(?<=[\"'`])|(?<=env\.)|(?<=\$)|(?<=\$\{)|(?<=environ\[.))"
+    rb"(?P<env>[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*_?IMAGE[A-Z0-9_]*\b)"
     rb"|(?P<flag>--[a-z][a-z0-9-]*image[a-z0-9-]*|(?<=\")[a-z][a-z0-9]*-(?:[a-z0-9-]*-)?image[a-z0-9-]*"
     rb"(?=\"))"
+)
+_UPPER: Final = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*_IMAGE[A-Z0-9_]*")
+_DECLARED: Final = re.compile(
+    rb"\b(?:const|let|var|static|readonly)\s+\w+\s*[:=]?[^,{]*$|\.\w+\s*=\s*.?$"
 )
 _COMMANDS: Final = re.compile(
     rb"(?:docker|podman|nerdctl|ctr|crictl|crane)\b[^\n]*\b(?:run|pull|create)\b[^\n]*$"
@@ -128,6 +133,15 @@ def spots(data: bytes, tongue: str, *, first_line: int = 1) -> Iterator[Spot]:
                 yield spot
 
 
+def names_in(window: bytes) -> tuple[str, ...]:
+    """Flags and variables with "image" in their name, in the order in which they stand there."""
+    out = []
+    for match in _NEAR_NAMES.finditer(window):
+        text = match[0].decode()
+        out.append(text if match["env"] or text.startswith("--") else f"--{text}")
+    return tuple(dict.fromkeys(out))
+
+
 class _Text:
     """A text that some tokens of are looked at."""
 
@@ -162,6 +176,8 @@ class _Text:
         bounds: Bounds = "quoted" if alone else "word"
         is_command = bool(_COMMANDS.search(head)) and self._tongue in ("shell", "yaml", "python")
         near = self._names(low, high)
+        if self._tongue == "script" and _UPPER.fullmatch(key) and not _DECLARED.search(head):
+            near = (*near, key)  # `const { X_IMAGE = "..." } = process.env`
         found = candidate.judge(
             raw.decode("ascii"),
             bounds=bounds,
@@ -188,12 +204,7 @@ class _Text:
         data = self._data
         start = data.rfind(b"\n", max(0, low - 200), low) + 1 or max(0, low - 200)
         end = data.find(b"\n", high, high + 200)
-        window = data[start : end if end >= 0 else high + 200]
-        out = []
-        for match in _NEAR_NAMES.finditer(window):
-            text = match[0].decode()
-            out.append(text if match["env"] or text.startswith("--") else f"--{text}")
-        return tuple(dict.fromkeys(out))
+        return names_in(data[start : end if end >= 0 else high + 200])
 
     def _is_comment(self, at: int, head: bytes) -> bool:
         if self._tongue == "python":

@@ -13,7 +13,7 @@ import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -68,6 +68,7 @@ class Stored:
     name: str
     platform: str
     layers: tuple[Blob, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Steady:
@@ -108,7 +109,19 @@ def in_registry(client: Client, ref: ImageRef, platforms: Sequence[str] = _PLATF
     def opener(digest: str) -> Open:
         return lambda: client.open_blob(ref, digest)
 
-    return Stored(str(ref), platform, _blobs(content, opener))
+    return Stored(
+        str(ref), platform, _blobs(content, opener), _registry_labels(client, ref, content)
+    )
+
+
+def _registry_labels(
+    client: Client, ref: ImageRef, content: Mapping[str, Any]
+) -> Mapping[str, str]:
+    """Where the image says that its source is: nice to have, and not worth an error."""
+    try:
+        return _labels(_object(client.blob(ref, _config(content)), "its configuration"))
+    except (UserError, Unreadable):
+        return {}
 
 
 # -- a folder --------------------------------------------------------------------------------------
@@ -140,6 +153,8 @@ class Layout:
             Unreadable: it is no image that can be looked into.
         """
         found = [i for i in _items(self._index) if name in (_name_of(i), i.get("digest"))]
+        if not found and self.has(name):
+            found = [{"digest": name}]
         if not found:
             raise UserError(f"{self._folder}: has no image {name}")
         content: Mapping[str, Any] = {"manifests": found}
@@ -150,7 +165,15 @@ class Layout:
             digest, seen = _choose(content, platforms)
             platform = seen or platform
             content = self._manifest(digest)
-        return Stored(name, platform, _blobs(content, self._opener))
+        try:
+            labels = _labels(self._manifest(_config(content)))
+        except Unreadable:
+            labels = {}
+        return Stored(name, platform, _blobs(content, self._opener), labels)
+
+    def has(self, digest: str) -> bool:
+        """Whether it has a manifest of this digest, named in its index or not."""
+        return bool(_DIGEST.fullmatch(digest)) and self._path(digest).is_file()
 
     def _opener(self, digest: str) -> Open:
         return lambda: _opened(self._path(digest))
@@ -383,6 +406,20 @@ def _choose(index: Mapping[str, Any], wanted: Sequence[str]) -> tuple[str, str]:
     return digest, name
 
 
+def _config(content: Mapping[str, Any]) -> str:
+    config = content.get("config")
+    digest = str(config.get("digest", "")) if isinstance(config, dict) else ""
+    if not _DIGEST.fullmatch(digest):
+        raise Unreadable("its manifest names no configuration")
+    return digest
+
+
+def _labels(config: Mapping[str, Any]) -> Mapping[str, str]:
+    inner = config.get("config")
+    labels = inner.get("Labels") if isinstance(inner, dict) else None
+    return {str(k): str(v) for k, v in labels.items()} if isinstance(labels, dict) else {}
+
+
 def _blobs(content: Mapping[str, Any], opener: Callable[[str], Open]) -> tuple[Blob, ...]:
     out = []
     for item in _listed(content, "layers"):
@@ -393,4 +430,4 @@ def _blobs(content: Mapping[str, Any], opener: Callable[[str], Open]) -> tuple[B
     return tuple(out)
 
 
-__all__ = ["Blob", "Daemon", "Layout", "Stored", "Unreadable", "in_registry", "replace", "saved"]
+__all__ = ["Blob", "Daemon", "Layout", "Stored", "Unreadable", "in_registry", "saved"]

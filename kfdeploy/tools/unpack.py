@@ -23,7 +23,7 @@ _HEADER_MAX: Final = 1 << 20
 _NAME_MAX: Final = 4096
 _ZSTD_WINDOW: Final = 1 << 26
 """Memory that a zstd stream may ask for; builders use 8 MiB."""
-_CORRUPT: Final[type[Exception]] = igzip_lib.IsalError
+_CORRUPT: Final[Any] = igzip_lib.IsalError  # its stubs take the class for an instance
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 
