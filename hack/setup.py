@@ -1,6 +1,6 @@
 """Set-up: `.venv` with kfdeploy in it, and the outside programs in `.tools/bin`.
 
-    hack/setup.py [NAME ...]     python, kustomize, helm, ...; all of them if none is named
+    hack/setup.py [NAME ...]     python, kustomize, helm, ...; all it needs if none is named
 
 A program that is on PATH and recent enough is left alone. Otherwise it comes from Debian, where
 that has it and we may install it, or is built from the Go module in tools/NAME, whose go.sum
@@ -99,6 +99,16 @@ ALL_TOOLS = (
         package="github.com/helmfile/helmfile",
         ldflags="-X go.szostok.io/version.version={version}"
         " -X go.szostok.io/version.dirtyBuild=false",
+    ),
+)
+
+# What tests and benchmarks of image content look into: a real operator, as Kubeflow ships it. Built
+# only when it is named, as nothing else needs it.
+OPERATORS = (
+    Tool(
+        "training-operator",
+        (0, 0),
+        package="github.com/kubeflow/training-operator/cmd/training-operator.v1",
     ),
 )
 
@@ -227,7 +237,7 @@ def setup_tool(tool: Tool) -> bool:
     state = read_json(stamp)
     if state.get("wanted") == wanted and state["is"] == fingerprint(Path(state["program"])):
         return False
-    if program := on_path(tool):
+    if tool not in OPERATORS and (program := on_path(tool)):
         print(f"set-up: {program} will do", flush=True)
     else:
         program = from_debian(tool) or from_source(tool)
@@ -474,11 +484,12 @@ def main() -> int:
         print(f"{needed} {sys.version.split()[0]}", file=sys.stderr)
         print("  hint: make PYTHON=python3.12 ... names another", file=sys.stderr)
         return 1
-    tools = {tool.name: tool for tool in ALL_TOOLS}
+    tools = {tool.name: tool for tool in (*ALL_TOOLS, *OPERATORS)}
     others = {"python": setup_python, "vectors": setup_vectors}
     parser = argparse.ArgumentParser(description="Sets up .venv and .tools/bin.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join([*others, *tools]))
-    names = parser.parse_args().names or ["python", *tools, "vectors"]
+    usual = ["python", *(tool.name for tool in ALL_TOOLS), "vectors"]
+    names = parser.parse_args().names or usual
     if unknown := [name for name in names if name not in {*others, *tools}]:
         parser.error(f"unknown: {', '.join(unknown)}")
 

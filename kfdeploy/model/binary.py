@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import struct
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +18,7 @@ from typing import Final
 from kfdeploy.model import candidate
 from kfdeploy.model.candidate import Bounds, Candidate
 from kfdeploy.model.gostrings import LENGTH_MAX, StringTable
+from kfdeploy.model.gostrings import Bounds as GoBounds
 
 AROUND: Final = 320
 """Bytes kept on either side of an anchor: more than a reference is long."""
@@ -59,7 +60,12 @@ _LEA: Final = re.compile(
     rb"|\x48\x89.(?:.{0,2})\x48\xc7.(?:.{0,2})(.)\0\0\0)?",
     re.DOTALL,
 )
+_HEADER: Final = re.compile(rb"\0\0\0\0(?=[\x18-\xff]\0{7})")
+"""The end of a pointer with a length behind it, among data that is only read: the header of a
+constant that was made an interface. Only of long ones: the short ones are told by others, and
+types are full of pointers with small numbers behind them."""
 _DISPLACEMENT: Final = struct.Struct("<i")
+_PAIR: Final = struct.Struct("<QQ")
 _AMD64: Final = 62
 _GO: Final = b"\xff Go buildinf:"
 
@@ -153,6 +159,8 @@ class Program:
                     self._read_code(data, at, low, high, segment)
             elif segment.written:
                 self._read_pointers(data, at, low, high, segment)
+            else:
+                self._read_headers(data, at, low, high, segment)
         start = max(start, code)  # no constants among the instructions
         if start >= end:
             return
@@ -205,6 +213,17 @@ class Program:
                     return
                 self._pairs.append((words[index], words[index + 1]))
 
+    def _read_headers(self, data: bytes, at: int, low: int, high: int, segment: _Segment) -> None:
+        skew = segment.to_address(at) % 8
+        bottom, top = self._low, self._high
+        for match in _HEADER.finditer(data, low, high):
+            where = match.start() - 4
+            if where < 0 or (where + skew) % 8:
+                continue
+            pointer, length = _PAIR.unpack_from(data, where)
+            if bottom <= pointer < top and len(self._pairs) < _PAIRS_MAX:
+                self._pairs.append((pointer, length))
+
     # -- when all has been seen --------------------------------------------------------------------
 
     def _address(self, at: int) -> int | None:
@@ -222,12 +241,14 @@ class Program:
             return []
         shift = window.start - window.at + address
         out = []
-        bounds = table.at(address)
+        bounds = list(table.at(address))
         if len(bounds) > 1:
             # What the code points to is a beginning, and the byte behind a constant is one too.
             votes = [_has(targets, b.start) + _has(targets, b.end) for b in bounds]
             best = max(votes)
             bounds = [b for b, vote in zip(bounds, votes, strict=True) if vote == best]
+            if best < 2 and (between := _between(targets, address)) is not None:
+                bounds.append(between)
         for bound in bounds:
             low, high = bound.start - shift, bound.end - shift
             text = window.content[max(0, low) : max(0, high)]
@@ -245,9 +266,9 @@ class Program:
                     out[address] = text.decode()
         return out
 
-    def _uses(self, table: StringTable, names: Mapping[int, str]) -> dict[int, set[str]]:
-        """Address of a constant to the names that code uses beside it."""
-        out: dict[int, set[str]] = {}
+    def _uses(self, table: StringTable, names: Mapping[int, str]) -> dict[int, list[str]]:
+        """Address of a constant to the names that code uses beside it, the nearest first."""
+        steps: dict[int, dict[str, int]] = {}
         lea_at, lea_to = self._lea_at, self._lea_to
         for index, target in enumerate(lea_to):
             name = names.get(target)
@@ -255,21 +276,25 @@ class Program:
                 continue
             for other in range(max(0, index - _NEAR_STEPS), index + _NEAR_STEPS + 1):
                 if other < len(lea_to) and abs(lea_at[other] - lea_at[index]) <= _NEAR_BYTES:
-                    out.setdefault(lea_to[other], set()).add(name)
-        return out
+                    known = steps.setdefault(lea_to[other], {})
+                    known[name] = min(abs(other - index), known.get(name, _NEAR_STEPS))
+        return {
+            target: sorted(known, key=lambda name: (known[name], name))
+            for target, known in steps.items()
+        }
 
     def _judge(
         self,
         window: _Window,
         table: StringTable,
         targets: Sequence[int],
-        places: Mapping[int, set[str]],
+        places: Mapping[int, Sequence[str]],
     ) -> Iterator[tuple[int, Candidate]]:
         readings = self._readings(window, table, targets)
         found: list[Candidate] = []
         for text, address, sure in readings:
             bounds: Bounds = "exact" if sure else "unsure"
-            near = tuple(sorted(places.get(address, ())))
+            near = tuple(places.get(address, ()))
             whole = _judged(text, bounds=bounds, near=near)
             if whole is not None:
                 found.append(whole)
@@ -326,6 +351,14 @@ def _judged(
     if not 3 <= len(text) <= LENGTH_MAX or not text.isascii():
         return None
     return candidate.judge(text.decode(), bounds=bounds, near=near, prose=prose, key=key)
+
+
+def _between(targets: Sequence[int], address: int) -> GoBounds | None:
+    """From what the code points to last before an address to what it points to next."""
+    at = bisect_right(targets, address)
+    if not 0 < at < len(targets) or targets[at] - targets[at - 1] > LENGTH_MAX:
+        return None
+    return GoBounds(targets[at - 1], targets[at] - targets[at - 1], False)
 
 
 def _has(values: Sequence[int], value: int) -> bool:
