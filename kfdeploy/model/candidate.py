@@ -68,6 +68,7 @@ _FILE: Final = re.compile(
 _MEDIA: Final = re.compile(
     r"(?:application|audio|chemical|font|image|message|model|multipart|text|video)/"
 )
+_MARK: Final = re.compile(r"[%{$<]")
 _PLACEHOLDER: Final = re.compile(r"%[a-zA-Z+#]*|\$?\{.*|\$\w+.*|<[\w-]+>.*")
 _JOINT: Final = re.compile(r":v?$|:[\w.]+[.-]$")
 """Where a reference ends that something is joined to: at the tag, or inside it."""
@@ -166,13 +167,11 @@ def _form(token: str, *, whole: bool) -> tuple[str, bool] | None:
     if "://" in text or text.startswith(("/", ".", "@", "-")):
         return None
     joined = False
-    for mark in ("%", "{", "$", "<"):
-        at = text.find(mark)
-        if at >= 0:
-            if not _PLACEHOLDER.fullmatch(text, at) or not _JOINT.search(text, 0, at):
-                return None
-            text, joined = text[:at], True
-            break
+    if (mark := _MARK.search(text)) is not None:
+        at = mark.start()
+        if not _PLACEHOLDER.fullmatch(text, at) or not _JOINT.search(text, 0, at):
+            return None
+        text, joined = text[:at], True
     if joined or (whole and text.endswith(":")):
         text, joined = _JOINT.sub("", text), True
     elif not whole:
@@ -189,12 +188,15 @@ def _form(token: str, *, whole: bool) -> tuple[str, bool] | None:
 
 def _may_be(text: str, ref: ImageRef) -> bool:
     """Nothing that is certainly something else: a file's line, a media type, an import path."""
-    if not ref.host or _NO_REGISTRY.fullmatch(ref.host) or _MEDIA.match(text):
+    known = bool(_KNOWN.fullmatch(ref.host))
+    if not ref.host or _MEDIA.match(text) or (not known and _NO_REGISTRY.fullmatch(ref.host)):
         return False
     name, _, _ = text.partition("@")
     if _FILE.search(name.rsplit("/", 1)[-1]):
         return False
-    if not re.search(r"[a-z]", ref.path) or len(ref.path.rsplit("/", 1)[-1]) < 2:
+    if not re.search(r"[a-z]", ref.path) or (
+        len(ref.path.rsplit("/", 1)[-1]) < 2 and "." not in text
+    ):
         return False
     # An address: HOST:PORT, not a name with a tag.
     if "/" not in text and re.fullmatch(r"[\d.]+|localhost|.*\.(?:svc|local|com|io|org|net)", name):
@@ -235,7 +237,7 @@ def _of_form(text: str, joined: bool) -> tuple[int, list[str]] | None:
 
 
 def _tag_score(tag: str, joined: bool) -> int:
-    if tag in _WORDS:
+    if tag.partition("-")[0] in _WORDS:
         return 45
     if _VERSION.fullmatch(tag):
         return 45

@@ -68,6 +68,7 @@ _UPPER: Final = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*_IMAGE[A-Z0-9_]*")
 _DECLARED: Final = re.compile(
     rb"\b(?:const|let|var|static|readonly)\s+\w+\s*[:=]?[^,{]*$|\.\w+\s*=\s*.?$"
 )
+_DEFAULT: Final = re.compile(rb"\$\{([A-Za-z_]\w*):?[-=]([^{}$]+)\}?$")
 _COMMANDS: Final = re.compile(
     rb"(?:docker|podman|nerdctl|ctr|crictl|crane)\b[^\n]*\b(?:run|pull|create)\b[^\n]*$"
 )
@@ -172,10 +173,14 @@ class _Text:
         if not quoted and before == b"\\" and raw[:1] in b"nrt":  # an escape's letter
             raw = raw[1:]
         key = key_before(head)
+        if (default := _DEFAULT.search(raw)) is not None:  # ${VARIABLE:-reference}
+            key, raw, quoted = default[1].decode(), default[2], True
         alone = quoted or self._is_value(head, after)
         bounds: Bounds = "quoted" if alone else "word"
         is_command = bool(_COMMANDS.search(head)) and self._tongue in ("shell", "yaml", "python")
         near = self._names(low, high)
+        if default is not None and candidate.is_image_key(key):
+            near = (key, *near)
         if self._tongue == "script" and _UPPER.fullmatch(key) and not _DECLARED.search(head):
             near = (*near, key)  # `const { X_IMAGE = "..." } = process.env`
         found = candidate.judge(

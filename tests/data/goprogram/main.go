@@ -13,9 +13,9 @@ import (
 
 const (
 	initImage     = "alpine:3.10"
-	deliveryImage = "ghcr.io/example/delivery:latest"
-	viewerName    = "ghcr.io/example/viewer"
-	cacheImage    = "quay.io/example/cache-server@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	deliveryImage = "ghcr.io/acme/delivery:latest"
+	viewerName    = "ghcr.io/acme/viewer"
+	cacheImage    = "quay.io/acme/cache-server@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 )
 
 // Of one length with initImage and deliveryImage, so that they stand beside them.
@@ -43,7 +43,7 @@ func read(o *options) {
 	if o.server == "" {
 		o.server = "filebrowser/filebrowser:latest"
 	}
-	o.fallback = fmt.Sprintf("quay.io/example/executor:%s", tag())
+	o.fallback = fmt.Sprintf("quay.io/acme/executor:%s", tag())
 }
 
 const template = `apiVersion: v1
@@ -51,7 +51,7 @@ kind: Pod
 spec:
   containers:
   - name: main
-    image: registry.example.io/team/templated:4.5.6
+    image: registry.acme.dev/team/templated:4.5.6
   - name: made-up
     image: {{ .Image }}
 `
