@@ -158,6 +158,16 @@ def judge(
     return found if score >= POSSIBLE else None
 
 
+def looks_like(token: str, *, whole: bool) -> bool:
+    """Whether a token has the form of a reference at all: cheap, before anything else is asked."""
+    return _form(token, whole=whole) is not None
+
+
+def is_official(name: str) -> bool:
+    """Whether a name is one of Docker Hub's official images."""
+    return name in _OFFICIAL
+
+
 @lru_cache(maxsize=4096)
 def _form(token: str, *, whole: bool) -> tuple[str, bool] | None:
     """The reference in a token, and whether something is joined to it; None if it has none."""

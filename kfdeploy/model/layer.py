@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
 from array import array
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -86,9 +86,11 @@ class Layer:
     Attributes:
         digest: as the manifest names it; empty in a daemon's older archives.
         found: the digest that its bytes have.
-        paths: hashes of all its members' paths, sorted once it is `closed`.
+        paths: hashes of all its members' paths: eight bytes each, however many there are.
+        kept: bytes that all this takes, roughly.
         damage: why its content is not to be trusted or not complete; empty when all is well.
         trusted: whether its finds count: not when its bytes are not its digest.
+        read: bytes of it, inflated.
     """
 
     digest: str
@@ -100,34 +102,44 @@ class Layer:
     notes: list[str] = field(default_factory=list)
     damage: str = ""
     trusted: bool = True
+    kept: int = 0
     read: int = 0
     files: int = 0
 
     def add(self, path: str) -> bool:
         """Take note of a member; whether it is a plain one and no whiteout."""
         folder, _, base = path.rpartition("/")
+        if not base.startswith(WHITEOUT):
+            self.paths.append(hash(path))
+            self.kept += 8
+            return True
         if base == OPAQUE:
             self.opaque.add(folder)
-            return False
-        if base.startswith(WHITEOUT):
+        else:
             self.whiteouts.add(f"{folder}/{base.removeprefix(WHITEOUT)}".lstrip("/"))
-            return False
-        self.paths.append(hash(path))
-        return True
+        self.kept += 200 + 4 * len(path)
+        return False
 
-    def close(self) -> None:
-        self.paths = array("q", sorted(self.paths))
+    def keep(self, find: Find) -> None:
+        """Take note of a candidate."""
+        self.finds.append(find)
+        self.kept += 1000 + 4 * len(find.path)
 
     def hides(self, path: str) -> bool:
         """Whether a file of a layer below this one is deleted or replaced by it."""
-        mine = hash(path)
-        at = bisect_left(self.paths, mine)
-        if at < len(self.paths) and self.paths[at] == mine:
+        if self._has(hash(path)) or path in self.whiteouts or "" in self.opaque:
             return True
-        if path in self.whiteouts:
-            return True
-        folders = list(_folders(path))
-        return any(f in self.whiteouts or f in self.opaque for f in folders) or "" in self.opaque
+        return any(f in self.whiteouts or f in self.opaque for f in _folders(path))
+
+    def _has(self, value: int) -> bool:
+        """Looked for in the bytes: neither a sorted copy nor a Python number for each."""
+        with memoryview(self.paths) as words:
+            view = bytes(words)
+        wanted = value.to_bytes(8, sys.byteorder, signed=True)
+        at = view.find(wanted)
+        while at >= 0 and at % 8:
+            at = view.find(wanted, at + 1)
+        return at >= 0
 
 
 def _folders(path: str) -> Iterator[str]:

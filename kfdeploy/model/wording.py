@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from kfdeploy.model import candidate
@@ -16,7 +17,8 @@ from kfdeploy.model.binary import ANCHOR, HOSTS, key_before
 from kfdeploy.model.candidate import Bounds, Candidate
 
 _REACH: Final = 300
-_QUOTES: Final = b"\"'`"
+SPOTS_MAX: Final = 200_000
+"""Places of one kind that are looked at in one piece of a text: a bundle has many like `a:1`."""
 _LANGUAGES: Final = {
     **dict.fromkeys(("py", "pyw", "pyi"), "python"),
     "go": "go",
@@ -46,12 +48,16 @@ _LANGUAGES: Final = {
 }
 _SHEBANG: Final = re.compile(rb"#![^\n]*\b(python|bash|dash|ash|zsh|sh|node)[\d.]*\b")
 # `IMAGE = "name/of-it"`, `image: name/of-it`: without a tag only the key tells.
-_KEYED: Final = re.compile(
-    rb"(?:IMAGE|[iI]mage)[\w-]{0,40}[\"'\])]{0,3}[ \t]{0,4}"
-    rb"(?:=|:|:=|\|\||\?\?|,)[ \t]{0,4}(?=[\"'`]?([a-z0-9]+(?:[._-]+[a-z0-9]+)*"
-    rb"(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*)(?:[\"'`\s,;}]|\Z))"
+_NAME: Final = rb"[a-z0-9]+(?:[._-]+[a-z0-9]+)*"
+_KEYED: Final = tuple(
+    re.compile(
+        # A literal first, again.
+        start + rb"[\w-]{0,40}[\"'\])]{0,3}[ \t]{0,4}"
+        rb"(?:(?:=|:|:=|\|\||\?\?)[ \t]{0,4}|,[ \t]{0,4}(?=[\"'`]))"
+        rb"(?=[\"'`]?(" + _NAME + rb"(?:/" + _NAME + rb")*)(?:[\"'`\s,;}]|\Z))"
+    )
+    for start in (rb"mage(?<=[iI]mage)", rb"MAGE(?<=IMAGE)")
 )
-_MAGE: Final = (b"mage", b"IMAGE")
 _PYTHON: Final = re.compile(
     rb"#[^\n]*+|(?P<doc>\"{3}|'{3})(?s:.*?)(?:(?P=doc)|\Z)"
     rb"|\"(?:[^\"\\\n]|\\.)*+\"?|'(?:[^'\\\n]|\\.)*+'?"
@@ -73,6 +79,10 @@ _COMMANDS: Final = re.compile(
     rb"(?:docker|podman|nerdctl|ctr|crictl|crane)\b[^\n]*\b(?:run|pull|create)\b[^\n]*$"
 )
 _BUILD: Final = re.compile(rb"^\s*(?:FROM|COPY\s+--from=\S*)", re.IGNORECASE)
+
+
+class TooMany(Exception):
+    """A text has more places that look like a reference than a text for people or programs has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +125,17 @@ def spots(data: bytes, tongue: str, *, first_line: int = 1) -> Iterator[Spot]:
     Args:
         tongue: what `language` said.
         first_line: number of the line that ``data`` begins with.
+
+    Raises:
+        TooMany: behind the last one, when there are more places than are looked at.
     """
-    places = {match.start() for match in ANCHOR.finditer(data)}
-    for host in HOSTS:
-        places |= {match.start() for match in host.finditer(data)}
+    places: set[int] = set()
+    for pattern in (ANCHOR, *HOSTS):
+        places.update(islice((match.start() for match in pattern.finditer(data)), SPOTS_MAX))
     keyed: dict[int, int] = {}
-    if any(word in data for word in _MAGE):
-        keyed = {match.start(1): match.end(1) for match in _KEYED.finditer(data)}
+    for pattern in _KEYED:
+        found = (match.span(1) for match in pattern.finditer(data))
+        keyed.update(islice((s for s in found if _may_be_name(data[slice(*s)])), SPOTS_MAX))
     if not places and not keyed:
         return
     text = _Text(data, tongue, first_line)
@@ -132,6 +146,12 @@ def spots(data: bytes, tongue: str, *, first_line: int = 1) -> Iterator[Spot]:
             done.add((low, high))
             if (spot := text.spot(low, high)) is not None:
                 yield spot
+    if len(places) + len(keyed) >= SPOTS_MAX:
+        raise TooMany
+
+
+def _may_be_name(word: bytes) -> bool:
+    return b"/" in word or candidate.is_official(word.decode())
 
 
 def names_in(window: bytes) -> tuple[str, ...]:
@@ -176,6 +196,8 @@ class _Text:
         if (default := _DEFAULT.search(raw)) is not None:  # ${VARIABLE:-reference}
             key, raw, quoted = default[1].decode(), default[2], True
         alone = quoted or self._is_value(head, after)
+        if not candidate.looks_like(raw.decode("ascii"), whole=alone):
+            return None
         bounds: Bounds = "quoted" if alone else "word"
         is_command = bool(_COMMANDS.search(head)) and self._tongue in ("shell", "yaml", "python")
         near = self._names(low, high)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -195,12 +195,14 @@ def look(
 
 
 def _layers(item: Stored, shared: _Shared, limits: Limits) -> Iterator[Layer]:
+    left = limits.kept
     for blob in item.layers:
         layer = shared.layers.get(blob.digest)
         if layer is None:
-            layer = blob.look(limits)
+            layer = blob.look(replace(limits, kept=left))
             if shared.counts[blob.digest] > 1:
                 shared.layers[blob.digest] = layer
+        left = max(0, left - layer.kept)
         yield layer
 
 

@@ -64,11 +64,14 @@ def read(folder: Path) -> tuple[list[Find], list[str]]:
         is_manifest = bool(_MANIFEST_FOLDERS.search(file.path)) and file.tongue not in CODE
         if file.tongue in ("yaml", "settings", "") and _KUBERNETES.search(file.content):
             is_manifest = True
-        for spot in wording.spots(file.content, file.tongue):
-            how = "manifest" if is_manifest else file.tongue or "text"
-            finds.append(
-                Find(spot.candidate, file.path, spot.line, key=spot.key, names=spot.names, how=how)
-            )
+        try:
+            for spot in wording.spots(file.content, file.tongue):
+                how = "manifest" if is_manifest else file.tongue or "text"
+                finds.append(
+                    Find(spot.candidate, file.path, spot.line, 0, spot.key, spot.names, how)
+                )
+        except wording.TooMany:
+            notes.append(f"{layer.shown(file.path)}: too much in it looks like a reference")
     named = _names(code, {find.key.rpartition(".")[2] for find in finds if find.how in CODE})
     return [
         replace(find, names=_joined(find.names, named.get(find.key.rpartition(".")[2], ())))

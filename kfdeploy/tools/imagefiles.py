@@ -13,7 +13,7 @@ import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -328,7 +328,9 @@ def _take(
         digest = ":".join(path.split("/")[1:]) if is_blob else ""
         if digest and not _DIGEST.fullmatch(digest):
             return
-        found[path] = layers.read(member, digest, member.size, limits)
+        kept = sum(layer.kept for layer in found.values())
+        left = replace(limits, kept=max(0, limits.kept - kept))
+        found[path] = layers.read(member, digest, member.size, left)
 
 
 def _order(texts: Mapping[str, bytes]) -> tuple[list[str], list[str]]:

@@ -25,9 +25,7 @@ _TEXT_MAX: Final = 4 << 20
 """A longer text is looked at in pieces of this size."""
 _OVERLAP: Final = 2048
 _TINY: Final = 8
-_FINDS_MAX: Final = 50_000
-_PATHS_MAX: Final = 64 << 20
-"""Bytes of names of deleted files that are kept of a layer."""
+_TOO_MUCH: Final = "{}: too much in it looks like a reference; some was left"
 
 
 def read(stream: Readable, digest: str, size: int | None, limits: Limits | None = None) -> Layer:
@@ -47,10 +45,8 @@ def read(stream: Readable, digest: str, size: int | None, limits: Limits | None 
     try:
         inflated = Inflated(blob, limits)
         tar = Tar(inflated, limits)
-        for find in _all(tar, out):
-            if len(out.finds) >= _FINDS_MAX:
-                raise CutOff(f"has more than {_FINDS_MAX} candidates")
-            out.finds.append(find)
+        for find in _all(tar, out, limits):
+            out.keep(find)
         out.notes += tar.notes
         out.read = inflated.count
         blob.finish()
@@ -61,20 +57,15 @@ def read(stream: Readable, digest: str, size: int | None, limits: Limits | None 
         out.damage = str(reason)
         out.trusted = "not its digest" not in out.damage
     out.finds = layer.best(out.finds)
-    out.close()
     return out
 
 
-def _all(tar: Tar, out: Layer) -> Iterator[Find]:
-    names = 0
+def _all(tar: Tar, out: Layer, limits: Limits) -> Iterator[Find]:
     for member in tar.members():
+        if out.kept > limits.kept:
+            raise CutOff(f"has more names and candidates than fit into {limits.kept >> 20} MiB")
         path = layer.normal(member.name)
-        if not out.add(path):
-            names += len(path) + 64
-            if names > _PATHS_MAX:
-                raise CutOff("deletes more files than there can be")
-            continue
-        if member.kind != "file" or member.size < _TINY:
+        if not out.add(path) or member.kind != "file" or member.size < _TINY:
             continue
         out.files += 1
         if not layer.is_skipped(path):
@@ -87,7 +78,10 @@ def look(path: str, member: Member, notes: list[str]) -> Iterator[Find]:
     if start.startswith(b"\x7fELF"):
         yield from _program(path, start, member.pieces(), notes)
     elif b"\0" not in start[:4096]:
-        yield from text(path, start, member.pieces())
+        try:
+            yield from text(path, start, member.pieces())
+        except wording.TooMany:
+            notes.append(_TOO_MUCH.format(layer.shown(path)))
 
 
 def _program(path: str, head: bytes, pieces: Iterable[bytes], notes: list[str]) -> Iterator[Find]:
@@ -98,7 +92,7 @@ def _program(path: str, head: bytes, pieces: Iterable[bytes], notes: list[str]) 
         how = "go program" if program.is_go else "program"
         yield Find(found, path, offset=at, names=found.near, how=how)
     if program.overfull:
-        notes.append(f"{layer.shown(path)}: too much in it looks like a reference; some was left")
+        notes.append(_TOO_MUCH.format(layer.shown(path)))
 
 
 def text(path: str, head: bytes, pieces: Iterable[bytes]) -> Iterator[Find]:

@@ -51,12 +51,14 @@ class Limits:
         ratio: inflated to packed bytes, once there are more than ``ratio_from``: deflate reaches
             1032, and what people ship stays below 100.
         members: files, folders and links.
+        kept: bytes of what is remembered of it: hashes of names, deleted files, candidates.
     """
 
     inflated: int = 64 << 30
     ratio: int = 400
     ratio_from: int = 256 << 20
     members: int = 4_000_000
+    kept: int = 32 << 20
 
 
 class Checked:
