@@ -106,3 +106,13 @@ ALL_TOOLS = (
     # `kubectl wait --for=create` came with 1.31.
     kubernetes("kubectl", (1, 31), "version", "--client"),
 )
+
+# What tests and benchmarks of image content look into: a real operator, as Kubeflow ships it. Built
+# only when it is named, as nothing else needs it.
+OPERATORS = (
+    Tool(
+        "training-operator",
+        (0, 0),
+        package="github.com/kubeflow/training-operator/cmd/training-operator.v1",
+    ),
+)

@@ -1,6 +1,6 @@
 """Set-up: `.venv` with kfdeploy in it, and the outside programs in `.tools/bin`.
 
-    hack/setup.py [NAME ...]     python, kustomize, helm, ...; all of them if none is named
+    hack/setup.py [NAME ...]     python, kustomize, helm, ...; all it needs if none is named
 
 A program that is on PATH and recent enough is left alone. Otherwise it comes from Debian, where
 that has it and we may install it, or is built from a Go module in tools/, whose go.sum checks
@@ -30,7 +30,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from programs import ALL_TOOLS, Tool, Version
+from programs import ALL_TOOLS, OPERATORS, Tool, Version
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -166,7 +166,7 @@ def setup_tool(tool: Tool) -> bool:
     state = read_json(stamp)
     if state.get("wanted") == wanted and state["is"] == fingerprint(Path(state["program"])):
         return False
-    if program := on_path(tool):
+    if tool not in OPERATORS and (program := on_path(tool)):
         print(f"set-up: {program} will do", flush=True)
     else:
         program = from_debian(tool) or from_source(tool)
@@ -415,11 +415,12 @@ def main() -> int:
         print(f"{needed} {sys.version.split()[0]}", file=sys.stderr)
         print("  hint: make PYTHON=python3.12 ... names another", file=sys.stderr)
         return 1
-    tools = {tool.name: tool for tool in ALL_TOOLS}
+    tools = {tool.name: tool for tool in (*ALL_TOOLS, *OPERATORS)}
     others = {"python": setup_python, "vectors": setup_vectors}
     parser = argparse.ArgumentParser(description="Sets up .venv and .tools/bin.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join([*others, *tools]))
-    names = parser.parse_args().names or ["python", *tools, "vectors"]
+    usual = ["python", *(tool.name for tool in ALL_TOOLS), "vectors"]
+    names = parser.parse_args().names or usual
     if unknown := [name for name in names if name not in {*others, *tools}]:
         parser.error(f"unknown: {', '.join(unknown)}")
 

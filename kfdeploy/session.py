@@ -124,8 +124,9 @@ class Session:
     def inventory(self) -> Inventory:
         from kfdeploy.pipeline import scan
 
+        facts = self.facts
         found = scan.scan(
-            self.version, self.rendered(), self.cache, facts=self.facts, known=self._scanned
+            self.version, self.rendered(), self.cache, facts=facts, known=self._scanned
         )
         if self.workspace.features.admission.enabled:
             return inventory.with_admission(found)

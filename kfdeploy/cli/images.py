@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -39,12 +40,34 @@ def scan(
     egress: Annotated[
         bool, typer.Option("--egress", help="Not the images: what else is reached for outside.")
     ] = False,
+    image_content: Annotated[
+        bool, typer.Option("--image-content", help="Look into the operators' images themselves.")
+    ] = False,
+    images: Annotated[
+        list[str] | None, typer.Option("--image", metavar="REF", help="Only into this; repeatable.")
+    ] = None,
+    where: Annotated[
+        str, typer.Option("--from", metavar="private|daemon|DIR", help="Where images are read.")
+    ] = "private",
+    source: Annotated[
+        Path | None, typer.Option("--source", metavar="DIR", help="Look into a checkout instead.")
+    ] = None,
     output: OutputFormat = "text",
     quiet: Quiet = False,
 ) -> None:
     """Every image, with where it was found."""
     from kfdeploy import show, show_egress
 
+    if image_content or source is not None or images:
+        from kfdeploy.cli import content
+
+        form = "json" if output == "json" else format_
+        if source is not None:
+            content.look_into_source(source, directory, env, quiet, form)
+        else:
+            session = open_session(directory, env, quiet)
+            content.look_into_images(session, images or (), where, form)
+        return
     session = open_session(directory, env, quiet)
     if egress:
         form = "json" if output == "json" else format_

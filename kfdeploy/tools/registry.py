@@ -15,7 +15,7 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +26,7 @@ from kfdeploy.tools import registry_errors as errors
 from kfdeploy.tools.credentials import Credential, Keyring
 from kfdeploy.tools.reach import Reach, Reaches
 from kfdeploy.tools.registry_errors import RegistryError
-from kfdeploy.tools.wire import Answer, Closed, TooLong, Wire
+from kfdeploy.tools.wire import Answer, Closed, Stream, TooLong, Wire
 
 OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
@@ -206,7 +206,38 @@ class Client:
             raise errors.other_content(reach, wanted, found)
         return answer.body
 
-    def _ask(self, method: str, reach: Reach, path: str, *, scope: str, patience: float) -> Answer:
+    @contextlib.contextmanager
+    def open_blob(
+        self, ref: ImageRef, digest: str, *, patience: float = _PATIENCE_SECONDS
+    ) -> Iterator[Stream]:
+        """A blob of ``ref``'s repository, of any size, to be read piece by piece.
+
+        Nothing is checked on the way: whoever reads knows the digest, and hashes what it reads.
+
+        Raises:
+            RegistryError: see `manifest`. A connection that breaks later is the stream's OSError or
+                HTTPException.
+        """
+        reach = self._reaches(ref.host)
+        path = f"/v2/{ref.path}/blobs/{digest}"
+        answer = self._ask("GET", reach, path, scope=ref.path, patience=patience, stream=True)
+        if answer.stream is None:
+            raise errors.gone(reach, ImageRef(ref.host, ref.path, "", digest))
+        try:
+            yield answer.stream
+        finally:
+            answer.stream.close()
+
+    def _ask(
+        self,
+        method: str,
+        reach: Reach,
+        path: str,
+        *,
+        scope: str,
+        patience: float,
+        stream: bool = False,
+    ) -> Answer:
         """The registry's answer, signed in where it wants that; 200 or 404, others are raised."""
         known = self._knowledge(reach.host)
         headers = {"Accept": _ACCEPT, "User-Agent": "kfdeploy"}
@@ -215,7 +246,7 @@ class Client:
             authorization, fresh = self._authorization(reach, known, scope, patience)
             if authorization:
                 headers["Authorization"] = authorization
-            answer = self._send(method, reach, url, headers, known, patience)
+            answer = self._send(method, reach, url, headers, known, patience, stream=stream)
             if answer.status != 401 or fresh or not self._learn(reach, answer, known, scope):
                 break
         if answer.status in {401, 403}:
@@ -300,6 +331,7 @@ class Client:
         patience: float,
         *,
         body: bytes | None = None,
+        stream: bool = False,
     ) -> Answer:
         """One request, tried again while that may help."""
         end = time.monotonic() + patience
@@ -310,7 +342,7 @@ class Client:
             pause = _PAUSE_SECONDS * 2**attempt
             try:
                 answer = self._wire.request(
-                    method, url, headers, tls=self._tls(reach, url), body=body
+                    method, url, headers, tls=self._tls(reach, url), body=body, stream=stream
                 )
             except TooLong as error:
                 raise errors.too_long(reach, url) from error

@@ -13,8 +13,9 @@ import os
 import socket
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from urllib.parse import unquote, urljoin, urlsplit
 
@@ -35,12 +36,40 @@ class Closed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server answered: header names are in lower case."""
+    """What a server answered: header names are in lower case.
+
+    ``stream`` is set instead of ``body`` where that was asked for and the status is 200; whoever
+    asked must close it.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     url: str
+    stream: Stream | None = None
+
+
+class Stream:
+    """A body that is read piece by piece, on a connection of its own meanwhile."""
+
+    def __init__(self, response: http.client.HTTPResponse, give: Callable[[bool], None]) -> None:
+        self._response = response
+        self._give = give
+        self._open = True
+
+    def read(self, size: int, /) -> bytes:
+        """Up to ``size`` bytes, none at the end.
+
+        Raises:
+            OSError, http.client.HTTPException: the connection broke.
+        """
+        return self._response.read(size)
+
+    def close(self) -> None:
+        """Give the connection back; it is kept where all was read."""
+        if self._open:
+            self._open = False
+            self._give(self._response.isclosed() and not self._response.will_close)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +103,13 @@ class Wire:
         *,
         tls: ssl.SSLContext | None,
         body: bytes | None = None,
+        stream: bool = False,
     ) -> Answer:
         """Ask, following redirects; credentials are not sent on to another host.
 
         Args:
             tls: for https URLs; the system's trust when None.
+            stream: do not read the body of an answer with status 200.
 
         Raises:
             OSError: no connection, or it broke; ssl.SSLError is one.
@@ -86,7 +117,7 @@ class Wire:
             TooLong, Closed.
         """
         for _ in range(_REDIRECTS + 1):
-            answer = self._once(method, url, headers, tls, body)
+            answer = self._once(method, url, headers, tls, body, stream)
             location = answer.headers.get("location")
             if answer.status not in {301, 302, 303, 307, 308} or location is None:
                 return answer
@@ -117,6 +148,7 @@ class Wire:
         headers: Mapping[str, str],
         tls: ssl.SSLContext | None,
         body: bytes | None,
+        stream: bool,
     ) -> Answer:
         parts = urlsplit(url)
         proxy = _proxy(parts.scheme, parts.netloc)
@@ -129,10 +161,15 @@ class Wire:
             headers = {**headers, **_proxy_headers(proxy)}
         while True:
             connection, used = self._take(route)
-            kept = False
+            kept = streams = False
             try:
                 connection.request(method, target, body, dict(headers))
                 response = connection.getresponse()
+                if stream and response.status == 200:
+                    streams = True
+                    found = {name.lower(): value for name, value in response.getheaders()}
+                    give = partial(self._give, route, connection)
+                    return Answer(200, found, b"", url, Stream(response, give))
                 data = response.read(BODY_MAX + 1)
                 if len(data) > BODY_MAX:
                     raise TooLong
@@ -150,7 +187,8 @@ class Wire:
                     raise Closed from None
                 raise
             finally:
-                self._give(route, connection, kept)
+                if not streams:
+                    self._give(route, connection, kept)
 
     def _take(self, route: _Route) -> tuple[http.client.HTTPConnection, bool]:
         with self._lock:

@@ -1,0 +1,163 @@
+"""Where the string constants of a Go program begin and end.
+
+Go's linker packs all string constants of a program into one run of bytes without separators:
+first all of length 1, then all of length 2, and so on (`dodataSect` of cmd/link sorts them by
+size). Inside such a class every string begins at a multiple of the length from every other one. So
+a few constants that are known exactly, because the program's data or code names their address and
+length, tell the exact bounds of all others, whatever the processor and stripped or not.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+LENGTH_MAX: Final = 255
+"""Longer constants are not looked for: no reference is."""
+_GAP_MAX: Final = 1 << 16
+"""Bytes between two known classes that are still reckoned with."""
+_ENOUGH: Final = 100
+"""Known constants without which a program is not taken to have such a run at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Where a constant may begin, its length, and whether there is no other way to read it."""
+
+    start: int
+    length: int
+    sure: bool
+
+    @property
+    def end(self) -> int:
+        return self.start + self.length
+
+
+@dataclass(frozen=True, slots=True)
+class _Class:
+    """All constants of one length: the first and last known ones."""
+
+    length: int
+    first: int
+    last: int
+
+    @property
+    def end(self) -> int:
+        return self.last + self.length
+
+
+class StringTable:
+    """The run of constants, as far as known pairs of address and length tell."""
+
+    def __init__(self, pairs: Iterable[tuple[int, int]]) -> None:
+        """
+        Args:
+            pairs: address and length as found in data and code; noise among them is outvoted, as
+                the true ones get longer with the address.
+        """
+        chain = _longest_rise(sorted(set(pairs)))
+        self._classes = _classes(chain) if len(chain) >= _ENOUGH else []
+        self._firsts = [item.first for item in self._classes]
+
+    def __bool__(self) -> bool:
+        return bool(self._classes)
+
+    def at(self, address: int) -> Sequence[Bounds]:
+        """The constant that has the byte at ``address``; several where it can't be told.
+
+        Nothing outside the run, and nothing longer than LENGTH_MAX.
+        """
+        index = bisect_right(self._firsts, address) - 1
+        if index < 0:
+            return self._before_first(address)
+        here = self._classes[index]
+        if address < here.end:
+            return (_inside(here, address, sure=True),)
+        if index + 1 == len(self._classes):
+            return (_inside(here, address, sure=False),) if address < here.end + _GAP_MAX else ()
+        return _between(here, self._classes[index + 1], address)
+
+    def _before_first(self, address: int) -> Sequence[Bounds]:
+        if not self._classes or address < self._classes[0].first - _GAP_MAX:
+            return ()
+        return (_inside(self._classes[0], address, sure=False),)
+
+
+def _inside(item: _Class, address: int, *, sure: bool) -> Bounds:
+    return Bounds(address - (address - item.first) % item.length, item.length, sure)
+
+
+def _between(lower: _Class, upper: _Class, address: int) -> Sequence[Bounds]:
+    """Bounds in a gap, which holds the rest of one class and the beginning of the next.
+
+    The gap is ``i`` strings of the one length and ``j`` of the other: mostly only one pair fits.
+    Lengths that have no known constant at all may lie between; then both readings are unsure.
+    """
+    gap = upper.first - lower.end
+    if gap > _GAP_MAX:
+        return ()
+    borders = [
+        lower.end + used
+        for used in range(0, gap + 1, lower.length)
+        if (gap - used) % upper.length == 0
+    ]
+    adjacent = upper.length == lower.length + 1
+    readings = {address < border for border in borders}
+    if adjacent and len(readings) == 1:
+        return (_inside(lower if readings.pop() else upper, address, sure=True),)
+    found = [_inside(lower, address, sure=False), _inside(upper, address, sure=False)]
+    for length in range(lower.length + 1, min(upper.length, lower.length + 4)):
+        # No constant of this length is known: it can only follow the lower class at once.
+        skipped = (address - lower.end) % length
+        found.append(Bounds(address - skipped, length, False))
+    return found
+
+
+def _longest_rise(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The longest run of pairs, by address, whose lengths never fall."""
+    tails: list[int] = []
+    ends: list[int] = []
+    before = [-1] * len(pairs)
+    for index, (_, length) in enumerate(pairs):
+        at = bisect_right(tails, length)
+        if at == len(tails):
+            tails.append(length)
+            ends.append(index)
+        else:
+            tails[at] = length
+            ends[at] = index
+        before[index] = ends[at - 1] if at else -1
+    out = []
+    index = ends[-1] if ends else -1
+    while index >= 0:
+        out.append(pairs[index])
+        index = before[index]
+    return out[::-1]
+
+
+def _classes(chain: Sequence[tuple[int, int]]) -> list[_Class]:
+    """Each length's first and last constant, of those that agree on where strings begin."""
+    out: list[_Class] = []
+    start = 0
+    lengths = [length for _, length in chain]
+    while start < len(chain):
+        length = lengths[start]
+        end = bisect_right(lengths, length, start)
+        addresses = [address for address, _ in chain[start:end]]
+        start = end
+        votes = Counter(address % length for address in addresses)
+        rest, count = max(votes.items(), key=lambda item: (item[1], -item[0]))
+        if count * 2 <= len(addresses):  # noise: what points here is no string
+            continue
+        kept = [address for address in addresses if address % length == rest]
+        out.append(_Class(length, kept[0], kept[-1]))
+    return out
+
+
+def nearest(starts: Sequence[int], address: int) -> bool:
+    """Whether a sorted sequence has ``address``."""
+    at = bisect_left(starts, address)
+    return at < len(starts) and starts[at] == address
