@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from kfdeploy.cache import Cache
 from kfdeploy.errors import DIFFERENCE, WRONG_USE, UserError
 from kfdeploy.files import read_text
-from kfdeploy.model import catalogue_file, inventory, lockfile, sources, upstreamlock
-from kfdeploy.model.catalogue import Catalogue
+from kfdeploy.model import inventory, lockfile, sources, upstreamlock
+from kfdeploy.model.catalogue_file import Facts
 from kfdeploy.model.image import ImageRef
 from kfdeploy.model.inventory import Inventory
 from kfdeploy.model.lockfile import Lock, LockedImage
@@ -76,9 +76,9 @@ class Session:
         return Cache(self.root / ".kfdeploy" / "cache")
 
     @cached_property
-    def facts(self) -> Catalogue:
+    def facts(self) -> Facts:
         """The catalogue: the site's own entries, in ``catalogue/``, before kfdeploy's."""
-        return catalogue_file.load(own=self.root / OWN_CATALOGUE)
+        return Facts(self.root / OWN_CATALOGUE)
 
     @cached_property
     def version(self) -> str:

@@ -12,6 +12,7 @@ from kfdeploy.model.inventory import Found, Image, Inventory, Unknown
 
 if TYPE_CHECKING:
     from kfdeploy.model.catalogue import Catalogue, Lost
+    from kfdeploy.model.catalogue_file import Facts
     from kfdeploy.model.lockfile import LockedImage
 
 
@@ -148,7 +149,7 @@ def not_locked(
     failures: Iterable[Failure],
     content: Inventory,
     kept: Mapping[str, LockedImage],
-    facts: Catalogue,
+    facts: Facts,
 ) -> Iterator[str]:
     """Each image that could not be locked, where it is used, and what next."""
     for failure in failures:
@@ -158,7 +159,7 @@ def not_locked(
             yield f"  used: {found.component}: {found.object} {found.field} ({_place(found)})"
         if failure.id in kept:
             yield f"  stays locked as before: {kept[failure.id].digest}"
-        if known := facts.lost(failure.id):
+        if known := facts.catalogue().lost(failure.id):
             yield f"  known: {known.why} ({known.source})"
             yield f"  hint: {_substitute(failure.id, known)}"
         elif failure.hint:

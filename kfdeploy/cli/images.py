@@ -82,7 +82,9 @@ def scan(
         for problem in inventory.problems:
             print(f"note: {problem.where}: {problem.what}", file=sys.stderr)
         complain(show.unknown(inventory))
-        complain(show.lost(inventory, session.facts, session.workspace.images.substitutes))
+        complain(
+            show.lost(inventory, session.facts.catalogue(), session.workspace.images.substitutes)
+        )
 
 
 @app.command()

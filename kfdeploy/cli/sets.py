@@ -37,7 +37,7 @@ def patch(
     session = open_session(directory, env, quiet)
     inventory = session.inventory()
     made = stage.generate(
-        session.workspace, session.root, inventory, session.rendered(), session.facts
+        session.workspace, session.root, inventory, session.rendered(), session.facts.catalogue()
     )
     drift = stage.compare(session.root, made)
     if not check:

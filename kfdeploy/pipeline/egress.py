@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 from kfdeploy.cache import Cache, key_of, program_key
 from kfdeploy.errors import UserError, raise_all
-from kfdeploy.model import catalogue_file, egress, workload
+from kfdeploy.model import egress, workload
 from kfdeploy.model.catalogue import Catalogue
+from kfdeploy.model.catalogue_file import Facts
 from kfdeploy.model.egress_report import MANIFEST, Record, Report, gather
 from kfdeploy.tools.rendering import Rendered
 
@@ -25,7 +26,7 @@ class Part:
 
 
 def scan(
-    version: str, rendered: Sequence[Rendered], cache: Cache, *, facts: Catalogue | None = None
+    version: str, rendered: Sequence[Rendered], cache: Cache, *, facts: Facts | None = None
 ) -> Report:
     """Every address outside the cluster that something in the components reaches for.
 
@@ -51,19 +52,19 @@ def scan(
     )
 
 
-def component(rendered: Rendered, cache: Cache, facts: Catalogue | None = None) -> Part:
+def component(rendered: Rendered, cache: Cache, facts: Facts | None = None) -> Part:
     """One component's records.
 
     Raises:
         UserError: a rendered document that can't be read.
     """
-    facts = facts or catalogue_file.load()
+    facts = facts or Facts()
     key = key_of("egress", rendered.component.name, rendered.key, program_key(), facts.own)
     kept = cache.get_json(key)
     if kept is not None:
         records = tuple(Record.from_cache(record) for record in kept["records"])
         return Part(records, frozenset(kept["namespaces"]))
-    merged = _merged(list(_found(rendered)), list(_known(rendered, facts)))
+    merged = _merged(list(_found(rendered)), list(_known(rendered, facts.catalogue())))
     part = Part(tuple(merged), egress.namespaces(rendered.objects))
     cache.put_json(
         key,
