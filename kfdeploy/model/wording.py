@@ -239,8 +239,9 @@ class _Text:
         if self._tongue in ("yaml", "settings", "shell", "build"):
             return bool(_HASH_COMMENT.search(head))
         if self._tongue in ("go", "script", "other code"):
-            # Inside a string `//` has no blank before it, or there is an odd quote.
-            return bool(_SLASH_COMMENT.search(head)) and head.count(b'"') % 2 == 0
+            mark = _SLASH_COMMENT.search(head)
+            # Inside a string `//` has an odd quote before it.
+            return mark is not None and head.count(b'"', 0, mark.start()) % 2 == 0
         return False
 
     def _is_documentation(self, at: int) -> bool:
