@@ -13,12 +13,12 @@ from itertools import islice
 from typing import Final
 
 from kfdeploy.model import candidate
-from kfdeploy.model.binary import ANCHOR, HOSTS, key_before
+from kfdeploy.model.binary import anchors, key_before
 from kfdeploy.model.candidate import Bounds, Candidate
 
 _REACH: Final = 300
 SPOTS_MAX: Final = 200_000
-"""Places of one kind that are looked at in one piece of a text: a bundle has many like `a:1`."""
+"""Places that are looked at in one piece of a text: a bundle has many like `a:1`."""
 _LANGUAGES: Final = {
     **dict.fromkeys(("py", "pyw", "pyi"), "python"),
     "go": "go",
@@ -129,9 +129,7 @@ def spots(data: bytes, tongue: str, *, first_line: int = 1) -> Iterator[Spot]:
     Raises:
         TooMany: behind the last one, when there are more places than are looked at.
     """
-    places: set[int] = set()
-    for pattern in (ANCHOR, *HOSTS):
-        places.update(islice((match.start() for match in pattern.finditer(data)), SPOTS_MAX))
+    places = set(islice(anchors(data, 0, len(data)), SPOTS_MAX))
     keyed: dict[int, int] = {}
     for pattern in _KEYED:
         found = (match.span(1) for match in pattern.finditer(data))
