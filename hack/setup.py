@@ -3,10 +3,10 @@
     hack/setup.py [NAME ...]     python, kustomize, helm, ...; all it needs if none is named
 
 A program that is on PATH and recent enough is left alone. Otherwise it comes from Debian, where
-that has it and we may install it, or is built from the Go module in tools/NAME, whose go.sum
-checks every byte. Builds go into a cache outside the checkout (KFDEPLOY_TOOL_CACHE, else
-~/.cache/kfdeploy/tools), which every checkout shares. What was done is recorded in .tools/state
-and in .venv, and a second run only looks there.
+that has it and we may install it, or is built from a Go module in tools/, whose go.sum checks
+every byte: hack/programs.py lists them. Builds go into a cache outside the checkout
+(KFDEPLOY_TOOL_CACHE, else ~/.cache/kfdeploy/tools), which every checkout shares. What was done is
+recorded in .tools/state and in .venv, and a second run only looks there.
 
 Nothing but the standard library, as it runs before anything is installed.
 """
@@ -27,9 +27,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from programs import ALL_TOOLS, OPERATORS, Tool, Version
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -38,79 +39,7 @@ BIN = TOOLS / "bin"
 CONSTRAINTS = ROOT / "hack" / "constraints.txt"
 GO_FROM_PYPI = "1.26.6"
 
-Version = tuple[int, ...]
 Argv = list[str | Path]
-
-
-@dataclass(frozen=True)
-class Tool:
-    """An outside program: what will do, and where to get it."""
-
-    name: str
-    minimum: Version
-    version_args: tuple[str, ...] = ("--version",)
-    banner: str = ""  # what stands before the version, for a name that other programs have too
-    also_called: str = ""
-    debian: str = ""  # the package that has it
-    debian_service: str = ""  # the service that package starts, which we do not want
-    package: str = ""  # the Go package, built in tools/NAME
-    ldflags: str = ""  # {version} is the one in go.mod
-
-
-ALL_TOOLS = (
-    Tool("git", (2, 30), debian="git"),
-    Tool(
-        "kustomize",
-        (5, 4),
-        version_args=("version",),
-        package="sigs.k8s.io/kustomize/kustomize/v5",
-    ),
-    # Debian's only: its Go module is not to be had from every proxy, and without a go.sum of it
-    # there is nothing to build.
-    Tool("skopeo", (1, 9), debian="skopeo"),
-    Tool(
-        "registry",
-        (2, 8),
-        banner=r"distribution\S* ",
-        also_called="docker-registry",
-        debian="docker-registry",
-        debian_service="docker-registry",
-        package="github.com/distribution/distribution/v3/cmd/registry",
-        ldflags="-X github.com/distribution/distribution/v3/version.version={version}",
-    ),
-    Tool(
-        "crane",
-        (0, 0),
-        version_args=("version",),
-        package="github.com/google/go-containerregistry/cmd/crane",
-        ldflags="-X github.com/google/go-containerregistry/cmd/crane/cmd.Version={version}",
-    ),
-    Tool(
-        "helm",
-        (3, 18),
-        version_args=("version", "--short"),
-        package="helm.sh/helm/v4/cmd/helm",
-        ldflags="-X helm.sh/helm/v4/internal/version.version={version}",
-    ),
-    # Without these it calls itself 0.0.0-dev, which no `requiredVersion` accepts.
-    Tool(
-        "helmfile",
-        (1, 1),
-        package="github.com/helmfile/helmfile",
-        ldflags="-X go.szostok.io/version.version={version}"
-        " -X go.szostok.io/version.dirtyBuild=false",
-    ),
-)
-
-# What tests and benchmarks of image content look into: a real operator, as Kubeflow ships it. Built
-# only when it is named, as nothing else needs it.
-OPERATORS = (
-    Tool(
-        "training-operator",
-        (0, 0),
-        package="github.com/kubeflow/training-operator/cmd/training-operator.v1",
-    ),
-)
 
 
 class SetupError(Exception):
@@ -401,7 +330,7 @@ def build_key(tool: Tool) -> str:
     """Everything that decides what is built."""
     if not tool.package:
         return ""
-    module = ROOT / "tools" / tool.name
+    module = ROOT / "tools" / tool.module
     return digest(
         (module / "go.mod").read_bytes(),
         (module / "go.sum").read_bytes(),
@@ -413,7 +342,7 @@ def build_key(tool: Tool) -> str:
 def from_source(tool: Tool) -> Path:
     if not tool.package:
         raise SetupError(f"{tool.name} {dotted(tool.minimum)} or later is not on PATH")
-    module = ROOT / "tools" / tool.name
+    module = ROOT / "tools" / tool.module
     go_mod = (module / "go.mod").read_text()
     version = pinned(tool.package, go_mod)
     folder = cache_folder() / f"{tool.name}-{version}-{build_key(tool)}"
@@ -423,7 +352,9 @@ def from_source(tool: Tool) -> Path:
         return program
     go = find_go(go_mod)
     build: Argv = [go, "build", "-mod=readonly"]
-    build += ["-ldflags", f"-s -w {tool.ldflags.format(version=version)}"]
+    major, minor, *_ = version.removeprefix("v").split(".")
+    ldflags = tool.ldflags.format(version=version, major=major, minor=minor)
+    build += ["-ldflags", f"-s -w {ldflags}"]
     with (
         step(f"{tool.name} {version} from source, which can take minutes"),
         filled_at_once(folder) as new,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from kfdeploy.cache import Cache
 from kfdeploy.errors import DIFFERENCE, WRONG_USE, UserError
 from kfdeploy.files import read_text
-from kfdeploy.model import catalogue_file, inventory, lockfile, sources, upstreamlock
-from kfdeploy.model.catalogue import Catalogue
+from kfdeploy.model import inventory, lockfile, sources, upstreamlock
+from kfdeploy.model.catalogue_file import Facts
 from kfdeploy.model.image import ImageRef
 from kfdeploy.model.inventory import Inventory
 from kfdeploy.model.lockfile import Lock, LockedImage
@@ -25,6 +25,7 @@ from kfdeploy.tools.rendering import Rendered
 from kfdeploy.tools.workspace_file import WorkspaceFile
 
 if TYPE_CHECKING:
+    from kfdeploy.model.egress_report import Report
     from kfdeploy.pipeline.scan import Part
 
 OWN_CATALOGUE = "catalogue"
@@ -75,9 +76,9 @@ class Session:
         return Cache(self.root / ".kfdeploy" / "cache")
 
     @cached_property
-    def facts(self) -> Catalogue:
+    def facts(self) -> Facts:
         """The catalogue: the site's own entries, in ``catalogue/``, before kfdeploy's."""
-        return catalogue_file.load(own=self.root / OWN_CATALOGUE)
+        return Facts(self.root / OWN_CATALOGUE)
 
     @cached_property
     def version(self) -> str:
@@ -95,7 +96,7 @@ class Session:
         if self._rendered is None:
             from kfdeploy.pipeline import scan
 
-            version, facts = self.version, self.facts
+            facts, version = self.facts, self.version
 
             def look(item: Rendered) -> None:
                 name = item.component.name
@@ -123,12 +124,19 @@ class Session:
     def inventory(self) -> Inventory:
         from kfdeploy.pipeline import scan
 
+        facts = self.facts
         found = scan.scan(
-            self.version, self.rendered(), self.cache, facts=self.facts, known=self._scanned
+            self.version, self.rendered(), self.cache, facts=facts, known=self._scanned
         )
         if self.workspace.features.admission.enabled:
             return inventory.with_admission(found)
         return found
+
+    def egress(self) -> Report:
+        """What the components reach for outside the cluster, besides images."""
+        from kfdeploy.pipeline import egress
+
+        return egress.scan(self.version, self.rendered(), self.cache, facts=self.facts)
 
     def lock(self, *, required: bool) -> Lock:
         """``images.lock``; an empty one where there is none and none is required."""

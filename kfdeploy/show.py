@@ -12,6 +12,7 @@ from kfdeploy.model.inventory import Found, Image, Inventory, Unknown
 
 if TYPE_CHECKING:
     from kfdeploy.model.catalogue import Catalogue, Lost
+    from kfdeploy.model.catalogue_file import Facts
     from kfdeploy.model.lockfile import LockedImage
 
 
@@ -106,25 +107,27 @@ def _place(found: Found) -> str:
 
 
 def unknown(content: Inventory) -> Iterator[str]:
-    """Programs that nobody has read at the version that runs, and what next; an image once."""
-    seen: set[str] = set()
+    """Programs that nobody has read at the version that runs, and what next."""
+    groups: dict[tuple[str, str], list[Unknown]] = {}
     for program in content.unknown:
-        if program.image in seen:
-            continue
-        seen.add(program.image)
-        yield f"note: {program.image}: {_nobody(program)}"
-        yield f"  runs as: {program.component}: {program.object}"
-        yield f"  to look: {program.look}"
+        key = (program.entry, program.version if program.entry else program.image)
+        groups.setdefault(key, []).append(program)
+    for programs in groups.values():
+        first = programs[0]
+        more = f" and {len(programs) - 1} more" if len(programs) > 1 else ""
+        yield f"note: {_nobody(first)}"
+        yield f"  runs as: {first.component}: {first.object} ({first.image}){more}"
+        yield f"  to look: {first.look}"
 
 
 def _nobody(program: Unknown) -> str:
     if not program.entry:
-        return "the catalogue does not know this program; it may pull images that no manifest names"
+        return (
+            "a program that the catalogue does not know; it may pull images that no manifest names"
+        )
     text = f"nobody has looked at {program.entry} {program.version or 'of this tag'}"
-    if not program.nearest:
-        return text
-    images = ", ".join(program.images) or "no hidden image"
-    return f"{text} for hidden images; {program.nearest} had {images}"
+    images = ", ".join(program.images) or "none"
+    return f"{text} for hidden images; known of {program.nearest or 'others'}: {images}"
 
 
 def lost(content: Inventory, facts: Catalogue, substitutes: Mapping[str, str]) -> Iterator[str]:
@@ -146,7 +149,7 @@ def not_locked(
     failures: Iterable[Failure],
     content: Inventory,
     kept: Mapping[str, LockedImage],
-    facts: Catalogue,
+    facts: Facts,
 ) -> Iterator[str]:
     """Each image that could not be locked, where it is used, and what next."""
     for failure in failures:
@@ -156,7 +159,7 @@ def not_locked(
             yield f"  used: {found.component}: {found.object} {found.field} ({_place(found)})"
         if failure.id in kept:
             yield f"  stays locked as before: {kept[failure.id].digest}"
-        if known := facts.lost(failure.id):
+        if known := facts.catalogue().lost(failure.id):
             yield f"  known: {known.why} ({known.source})"
             yield f"  hint: {_substitute(failure.id, known)}"
         elif failure.hint:

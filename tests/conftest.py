@@ -1,29 +1,28 @@
-"""What tests share: the command as an operator runs it, two registries, and finished workspaces.
+"""What tests share: the command as an operator runs it, registries, a cluster, finished workspaces.
 
-Sites and registries are made once a run, pytest-xdist or not: they lie in a folder that the
-controlling process makes, under a file lock, and the registries are served by a process of their
-own that ends with the controlling one, however that ends.
+All are made once a run, when first asked for, pytest-xdist or not: they lie in a folder that the
+controlling process makes, under a file lock. Registries and cluster: tests/support/services.py.
 
 A test that changes a site copies it first (`Site.copy`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+
+from tests.support.cluster import Cluster
+from tests.support.services import NotServed, Run, only_one, service
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 DATA: Final = ROOT / "tests" / "data"
@@ -147,26 +146,17 @@ class Site:
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         return
-    folder = Path(tempfile.mkdtemp(prefix="kfdeploy-tests-"))
-    os.environ[_SHARED] = str(folder)
-    alive = (folder / "alive").open("w")
-    fcntl.flock(alive, fcntl.LOCK_EX)
-    config.stash[_ALIVE] = alive
+    config.stash[_RUN] = run = Run()
+    os.environ[_SHARED] = str(run.folder)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    alive = config.stash.get(_ALIVE, None)
-    if alive is None:
-        return
-    folder = Path(os.environ.pop(_SHARED))
-    alive.close()
-    until = time.monotonic() + 15
-    while (folder / "registries.json").exists() and time.monotonic() < until:
-        time.sleep(0.02)
-    shutil.rmtree(folder, ignore_errors=True)
+    if run := config.stash.get(_RUN, None):
+        del os.environ[_SHARED]
+        run.end()
 
 
-_ALIVE: Final = pytest.StashKey[Any]()
+_RUN: Final = pytest.StashKey[Run]()
 
 
 @pytest.fixture(scope="session")
@@ -206,16 +196,23 @@ def kfdeploy(shared: Path) -> Runner:
 @pytest.fixture(scope="session")
 def registries(shared: Path) -> Served:
     """A public and a private registry on loopback, both real ones."""
-    file = shared / "registries.json"
-    with _only_one(shared / "registries"):
-        if not file.exists():
-            _start_registries(shared, file)
-    content = json.loads(file.read_text())
-    if "error" in content:
-        pytest.skip(f"no registry: {content['error']}")
+    content = _service(shared, "registries")
     return Served(
         content["public"], content["private"], shared / "public-data", shared / "private-data"
     )
+
+
+@pytest.fixture(scope="session")
+def cluster(shared: Path) -> Cluster:
+    """A Kubernetes control plane on loopback, without nodes, for all tests of the run.
+
+    What a test creates in it others see: it uses namespaces of its own, and names of its own for
+    what is in no namespace.
+    """
+    content = _service(shared, "cluster")
+    content["kubeconfig"] = Path(content["kubeconfig"])
+    content["folder"] = Path(content["folder"])
+    return Cluster(**content)
 
 
 @pytest.fixture(scope="session")
@@ -261,6 +258,57 @@ def real_site(
         )
 
     return made
+
+
+BESIDE: Final = {
+    "26.03": {
+        "eventing": "common/knative/knative-eventing/base",
+        "ambient": "common/istio/istio-install/overlays/ambient-oauth2-proxy",
+        "oauth2-proxy-kind": "common/oauth2-proxy/overlays/m2m-dex-and-kind",
+        "training-operator": "applications/training-operator/upstream/overlays/kubeflow",
+        "registry-db": "applications/model-registry/upstream/overlays/db",
+        "registry-postgres": "applications/model-registry/upstream/overlays/postgres",
+        "registry-ui": "applications/model-registry/upstream/options/ui/overlays/istio",
+        "registry-csi": "applications/model-registry/upstream/options/csi",
+        "registry-controller": "applications/model-registry/upstream/options/controller"
+        "/overlays/base",
+        "registry-catalog": "applications/model-registry/upstream/options/catalog/base",
+        "ray": "experimental/ray/kuberay-operator/overlays/kubeflow",
+        "pipeline-native": "applications/pipeline/upstream/env/cert-manager"
+        "/platform-agnostic-multi-user-k8s-native",
+    },
+}
+"""Parts that upstream ships beside its example, and that build from what is at hand."""
+
+
+@pytest.fixture(scope="session")
+def beside(shared: Path, kfdeploy: Runner, upstreams: Path) -> Path:
+    """A workspace with 26.03's optional parts, from `init` to `render`, by tag: none is asked."""
+    need_programs("kustomize")
+    version = "26.03"
+    folder = shared / f"beside-{version}"
+    with only_one(folder):
+        if not (folder / "releases").exists():
+            upstream = upstreams / f"kubeflow-{version}"
+            sources = ("--upstream", upstream, "--ref", version, "--remotes", upstreams / "remotes")
+            kfdeploy("init", folder, *sources, "--registry", "registry.test:5000/kf")
+            parts = [{"name": name, "path": path} for name, path in BESIDE[version].items()]
+            edit_workspace(folder, {"components": parts})
+            kfdeploy("vendor", cwd=folder)
+            kfdeploy("lock", "--offline", cwd=folder, check=1)
+            kfdeploy("patch", cwd=folder)
+            kfdeploy("render", "--unpinned", cwd=folder)
+    return folder
+
+
+def _service(shared: Path, name: str) -> dict[str, Any]:
+    try:
+        content = service(shared, name)
+    except NotServed as error:
+        pytest.fail(str(error), pytrace=False)
+    if "error" in content:
+        pytest.skip(content["error"])
+    return content
 
 
 def need_programs(*names: str) -> None:
@@ -367,7 +415,7 @@ def tree(folder: Path, *, without: Sequence[str] = (".kfdeploy",)) -> dict[str, 
 def _made_once(folder: Path, make: Callable[[Path], Site]) -> Site:
     """What ``make`` made, by whichever process came first; a failure fails each test that asks."""
     record = folder.with_name(f"{folder.name}.json")
-    with _only_one(folder):
+    with only_one(folder):
         if not record.exists():
             content: dict[str, Any]
             try:
@@ -385,53 +433,3 @@ def _made_once(folder: Path, make: Callable[[Path], Site]) -> Site:
         for name, step in content["steps"].items()
     }
     return Site(**content)
-
-
-@contextlib.contextmanager
-def _only_one(name: Path) -> Iterator[None]:
-    with name.with_name(f"{name.name}.mutex").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _start_registries(shared: Path, file: Path) -> None:
-    log = (shared / "registries.log").open("wb")
-    server = subprocess.Popen(
-        [sys.executable, "-m", "tests.conftest", str(shared)],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    )
-    until = time.monotonic() + _START_SECONDS
-    while not file.exists():
-        if server.poll() is not None or time.monotonic() > until:
-            words = (shared / "registries.log").read_text(errors="replace")
-            pytest.fail(f"the registries did not start:\n{words}", pytrace=False)
-        time.sleep(0.02)
-
-
-def _serve(shared: Path) -> None:
-    """Serve two registries until the controlling process lets go of its lock, or dies."""
-    from tests.support.registries import NoRegistry, serve_registry
-
-    file, fresh = shared / "registries.json", shared / "registries.new"
-    with contextlib.ExitStack() as stack:
-        content = {}
-        try:
-            for name in ("public", "private"):
-                served = stack.enter_context(serve_registry(shared / f"{name}-data"))
-                content[name] = served.host
-        except NoRegistry as error:
-            content = {"error": str(error)}
-        fresh.write_text(json.dumps(content))
-        fresh.replace(file)
-        with (shared / "alive").open() as alive:
-            fcntl.flock(alive, fcntl.LOCK_SH)
-    file.unlink(missing_ok=True)
-    shutil.rmtree(shared, ignore_errors=True)  # a process that was killed left that to us
-
-
-if __name__ == "__main__":
-    _serve(Path(sys.argv[1]))

@@ -151,8 +151,15 @@ def strict(small_site: Site, kfdeploy: Runner, tmp_path_factory: pytest.TempPath
                 "registry": {"prefix": "a/b", "naming": {"keepHost": False, "maxDepth": 3}},
                 "imagePullPolicy": "Always",
                 "imagePullSecrets": ["one", "two"],
-            }
+                "kubeVersion": "1.36.0",
+            },
+            "features.admission": {"enabled": True, "allow": ["r.test/tools/"]},
         },
+    )
+    (root / "patches" / "kfdeploy-admission").mkdir()
+    (root / "patches" / "kfdeploy-admission" / "ours.yaml.gotmpl").write_text(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: ours, namespace: kubeflow}\n"
+        'data: {registry: "{{ .Values.registry }}", env: "{{ .Environment.Name }}"}\n'
     )
     own = root / "patches" / "katib"
     (own / "replicas.yaml").write_text(
@@ -170,6 +177,7 @@ def strict(small_site: Site, kfdeploy: Runner, tmp_path_factory: pytest.TempPath
         "metadata:\n  name: katib-ui\n  namespace: kubeflow\n  labels:\n"
         "    site: {{ .Environment.Name | quote }}\n"
     )
+    kfdeploy("lock", cwd=root)
     kfdeploy("patch", cwd=root)
     kfdeploy("render", "--env", "strict", cwd=root)
     kfdeploy("render", cwd=root)

@@ -11,7 +11,7 @@ from typing import NoReturn
 from kfdeploy import terminal
 
 # In the order in which help lists their commands.
-from kfdeploy.cli import workspace, images, sets, machine  # noqa: F401  # isort: skip
+from kfdeploy.cli import workspace, images, sets, export, machine  # noqa: F401  # isort: skip
 from kfdeploy.cli.common import app
 
 

@@ -28,12 +28,11 @@ def look_into_images(session: Session, wanted: Sequence[str], where: str, form: 
     from kfdeploy.pipeline import content as stage
 
     inventory = session.inventory()
+    facts = session.facts.catalogue()
     listed = sources.listed(inventory, session.workspace.images)
     covered = frozenset(image.ref for image in listed if image.covered)
     programs = [
-        program
-        for rendered in session.rendered()
-        for program in session.facts.programs(rendered.objects)
+        program for rendered in session.rendered() for program in facts.programs(rendered.objects)
     ]
     plan = stage.plan(programs, covered, wanted)
     lock = session.lock(required=False)
@@ -46,7 +45,7 @@ def look_into_images(session: Session, wanted: Sequence[str], where: str, form: 
         else:
             place = stage.folder(Path(where), lock)
         with session.progress.counting("looking into") as advance:
-            looked = stage.look(plan, place, session.facts, inventory, tell=advance)
+            looked = stage.look(plan, place, facts, inventory, tell=advance)
     for image in plan.left:
         session.progress.line(f"not looked into: {image}")
     _print(looked, form, {"left": list(plan.left)})
@@ -59,7 +58,7 @@ def look_into_source(folder: Path, directory: Path, env: str, quiet: bool, form:
     from kfdeploy.pipeline import content as stage
 
     if (directory / "kfdeploy.yaml").is_file():
-        facts = open_session(directory, env, quiet).facts
+        facts = open_session(directory, env, quiet).facts.catalogue()
     else:
         facts = catalogue_file.load()
     looked, origin = stage.source(folder, facts)

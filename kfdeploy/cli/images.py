@@ -37,6 +37,9 @@ def scan(
     format_: Annotated[
         Literal["table", "json", "csv", "refs"], typer.Option("--format", help="How it is shown.")
     ] = "table",
+    egress: Annotated[
+        bool, typer.Option("--egress", help="Not the images: what else is reached for outside.")
+    ] = False,
     image_content: Annotated[
         bool, typer.Option("--image-content", help="Look into the operators' images themselves.")
     ] = False,
@@ -53,7 +56,7 @@ def scan(
     quiet: Quiet = False,
 ) -> None:
     """Every image, with where it was found."""
-    from kfdeploy import show
+    from kfdeploy import show, show_egress
 
     if image_content or source is not None or images:
         from kfdeploy.cli import content
@@ -66,6 +69,10 @@ def scan(
             content.look_into_images(session, images or (), where, form)
         return
     session = open_session(directory, env, quiet)
+    if egress:
+        form = "json" if output == "json" else format_
+        print_lines(show_egress.report(session.egress(), form))
+        return
     inventory = session.inventory()
     if output == "json" or format_ == "json":
         print_json(inventory.to_json())
@@ -75,7 +82,9 @@ def scan(
         for problem in inventory.problems:
             print(f"note: {problem.where}: {problem.what}", file=sys.stderr)
         complain(show.unknown(inventory))
-        complain(show.lost(inventory, session.facts, session.workspace.images.substitutes))
+        complain(
+            show.lost(inventory, session.facts.catalogue(), session.workspace.images.substitutes)
+        )
 
 
 @app.command()

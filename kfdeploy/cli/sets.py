@@ -36,7 +36,9 @@ def patch(
 
     session = open_session(directory, env, quiet)
     inventory = session.inventory()
-    made = stage.generate(session.workspace, session.root, inventory, session.rendered())
+    made = stage.generate(
+        session.workspace, session.root, inventory, session.rendered(), session.facts.catalogue()
+    )
     drift = stage.compare(session.root, made)
     if not check:
         wanted = {name: made.files[name] for name in (*drift.new, *drift.changed)}

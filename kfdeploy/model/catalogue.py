@@ -275,10 +275,9 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """All entries, a site's own first. ``own`` sums up what the site's files hold."""
+    """All entries, a site's own first."""
 
     entries: tuple[Entry, ...]
-    own: str = ""
 
     def programs(self, objects: Iterable[Object]) -> tuple[Program, ...]:
         """Every program that the workloads among these objects run, in their order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from kfdeploy.errors import UserError
-from kfdeploy.files import sha256
+from kfdeploy.files import read_text, sha256
 from kfdeploy.model.catalogue import (
     Asks,
     Catalogue,
@@ -45,30 +46,61 @@ class BadCatalogue(UserError):
     """A catalogue file that does not fit the format; names file and key."""
 
 
-@lru_cache(maxsize=8)
-def load(folder: Path = FOLDER, own: Path | None = None) -> Catalogue:
-    """Read all of a folder's entries.
+class Facts:
+    """The catalogue, read when something asks for it: what is cached needs it not."""
 
-    Args:
-        own: a site's own folder, whose entries come first and so decide.
+    def __init__(self, own: Path | None = None, folder: Path = FOLDER) -> None:
+        """Take a site's own folder; its entries come first and so decide.
+
+        Raises:
+            UserError: an entry of the site's own that is damaged, at once.
+        """
+        self._folder = folder
+        paths = sorted(own.glob("*.yaml")) if own is not None and own.is_dir() else []
+        self._texts = [(f"{path.parent.name}/{path.name}", read_text(path)) for path in paths]
+        self._lock = threading.Lock()
+        self._catalogue: Catalogue | None = None
+        if paths:
+            self.catalogue()
+
+    @property
+    def own(self) -> str:
+        """A sum of what the site's own files hold; empty where there are none."""
+        texts = [part for named in self._texts for part in named]
+        return sha256("\0".join(texts).encode()) if texts else ""
+
+    def catalogue(self) -> Catalogue:
+        """All entries, each file checked.
+
+        Raises:
+            BadCatalogue: names file and key.
+        """
+        with self._lock:
+            if self._catalogue is None:
+                built_in = load(self._folder)
+                mine = tuple(_parse(name, text) for name, text in self._texts)
+                self._catalogue = Catalogue((*mine, *built_in.entries))
+            return self._catalogue
+
+
+@lru_cache(maxsize=4)
+def load(folder: Path = FOLDER) -> Catalogue:
+    """All entries of a folder.
 
     Raises:
         BadCatalogue: names file and key.
     """
-    paths = sorted(own.glob("*.yaml")) if own is not None and own.is_dir() else []
-    entries, texts = [], []
-    for path in (*paths, *sorted(folder.glob("*.yaml"))):
-        shown = path.name if path.parent == folder else f"{path.parent.name}/{path.name}"
-        text = path.read_text(encoding="utf-8")
-        try:
-            data = YAML(typ="safe").load(text)
-        except MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise BadCatalogue(f"{shown}:{line}: broken YAML: {error.problem}") from error
-        entries.append(entry(shown, data))
-        if path.parent != folder:
-            texts.append(text)
-    return Catalogue(tuple(entries), sha256("\0".join(texts).encode()) if texts else "")
+    return Catalogue(
+        tuple(_parse(path.name, read_text(path)) for path in sorted(folder.glob("*.yaml")))
+    )
+
+
+def _parse(name: str, text: str) -> Entry:
+    try:
+        return entry(name, YAML(typ="safe").load(text))
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise BadCatalogue(f"{name}:{line}: broken YAML: {error.problem}") from error
 
 
 def entry(file: str, data: _Value) -> Entry:

@@ -11,15 +11,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 _ACTION = re.compile(r"\{\{(?P<left>-\s)?(?P<code>.*?)(?P<right>\s-)?\}\}", re.DOTALL)
 _TOKEN = re.compile(
     r'\s*(?:(?P<string>"(?:[^"\\]|\\.)*"|`[^`]*`)|(?P<number>-?\d+(?:\.\d+)?)'
-    r"|(?P<field>\$?(?:\.[A-Za-z_]\w*)+|\.|\$)|(?P<word>[A-Za-z_]\w*)|(?P<punct>[()|]))"
+    r"|(?P<field>(?:\$\w*)?(?:\.[A-Za-z_]\w*)+|\.|\$\w*)|(?P<word>[A-Za-z_]\w*)|(?P<punct>[()|]))"
 )
+_DECLARED = re.compile(r"(?:(\$\w+)\s*,\s*)?(\$\w+)\s*:=\s*(.*)", re.DOTALL)
+# What names mean at some point of a template: ``.`` is the dot, ``$`` what that was at first.
+Scope = Mapping[str, Any]
+Tokens = tuple[tuple[str, str], ...]
 Functions = Mapping[str, Callable[..., Any]]
 
 
@@ -54,7 +59,8 @@ def render(source: str, values: Mapping[str, Any], functions: Functions | None =
     """
     nodes = list(_parse(source))
     out: list[str] = []
-    _Renderer(values, {**_FUNCTIONS, **(functions or {})}).block(nodes, 0, values, out, None)
+    scope = {".": values, "$": values}
+    _Renderer({**_FUNCTIONS, **(functions or {})}).block(nodes, 0, scope, out, None)
     return "".join(out)
 
 
@@ -85,19 +91,19 @@ def _plain(text: str) -> _Text:
 
 
 class _Renderer:
-    def __init__(self, root: Any, functions: Functions) -> None:
-        self.root = root
+    def __init__(self, functions: Functions) -> None:
         self.functions = functions
 
     def block(
         self,
         nodes: list[_Text | _Action],
         at: int,
-        dot: Any,
+        scope: Scope,
         out: list[str] | None,
         inside: str | None,
     ) -> int:
         """Render to the block's end, and return its index; without ``out`` only look for it."""
+        names = dict(scope)  # what is declared in a block ends with it
         while at < len(nodes):
             node = nodes[at]
             if isinstance(node, _Text):
@@ -111,12 +117,19 @@ class _Renderer:
                     raise Unsupported(f"{word} without a block")
                 return at
             if word in ("if", "with", "range"):
-                at = self._control(nodes, at, word, rest, dot, out)
+                at = self._control(nodes, at, word, rest, names, out)
                 continue
-            if word in ("define", "template", "block", "break", "continue") or ":=" in node.code:
+            if word in ("define", "template", "block", "break", "continue"):
                 raise Unsupported(node.code)
             if out is not None:
-                out.append(_show(self.pipeline(node.code, dot)))
+                index, name, code = _declared(node.code)
+                value = self.pipeline(code, names)
+                if index:
+                    raise Unsupported(node.code)
+                if name:
+                    names[name] = value
+                else:
+                    out.append(_show(value))
             at += 1
         if inside is not None:
             raise Unsupported(f"{inside} without end")
@@ -128,33 +141,39 @@ class _Renderer:
         at: int,
         word: str,
         rest: str,
-        dot: Any,
+        scope: Scope,
         out: list[str] | None,
     ) -> int:
-        if ":=" in rest:
+        index, name, code = _declared(rest)
+        if index and word != "range":
             raise Unsupported(rest)
-        value = self.pipeline(rest, dot) if out is not None else None
+        value = self.pipeline(code, scope) if out is not None else None
         body = at + 1
         if word == "range" and out is not None and value:
             end = body
-            items = [value[k] for k in sorted(value)] if isinstance(value, Mapping) else value
-            for item in items:
-                end = self.block(nodes, body, item, out, word)
+            for key, item in _items(value):
+                names = {**scope, ".": item}
+                names |= {
+                    declared: what for declared, what in ((index, key), (name, item)) if declared
+                }
+                end = self.block(nodes, body, names, out, word)
         else:
             taken = out if _truth(value) else None
-            end = self.block(nodes, body, value if word == "with" else dot, taken, word)
+            scope = {**scope, name: value} if name else scope
+            inner = {**scope, ".": value} if word == "with" else scope
+            end = self.block(nodes, body, inner, taken, word)
         closing = nodes[end]
         assert isinstance(closing, _Action)
         if closing.code == "else":
-            end = self.block(nodes, end + 1, dot, None if _truth(value) else out, word)
+            end = self.block(nodes, end + 1, scope, None if _truth(value) else out, word)
         elif closing.code != "end":
             raise Unsupported(closing.code)
         return end + 1
 
-    def pipeline(self, code: str, dot: Any) -> Any:
+    def pipeline(self, code: str, scope: Scope) -> Any:
         tokens = _tokens(code)
         try:
-            value, rest = self._pipeline(tokens, dot)
+            value, rest = self._pipeline(tokens, scope)
         except TemplateError as error:
             shown = code if len(code) < 100 else f"{code[:90]}..."
             note = str(error)
@@ -163,17 +182,13 @@ class _Renderer:
             raise Unsupported(code)
         return value
 
-    def _pipeline(
-        self, tokens: list[tuple[str, str]], dot: Any
-    ) -> tuple[Any, list[tuple[str, str]]]:
-        value, tokens = self._command(tokens, dot, ())
+    def _pipeline(self, tokens: Tokens, scope: Scope) -> tuple[Any, Tokens]:
+        value, tokens = self._command(tokens, scope, ())
         while tokens and tokens[0] == ("punct", "|"):
-            value, tokens = self._command(tokens[1:], dot, (value,))
+            value, tokens = self._command(tokens[1:], scope, (value,))
         return value, tokens
 
-    def _command(
-        self, tokens: list[tuple[str, str]], dot: Any, piped: tuple[Any, ...]
-    ) -> tuple[Any, list[tuple[str, str]]]:
+    def _command(self, tokens: Tokens, scope: Scope, piped: tuple[Any, ...]) -> tuple[Any, Tokens]:
         if not tokens:
             raise Unsupported("an empty action")
         name = tokens[0][1] if tokens[0][0] == "word" else None
@@ -186,7 +201,7 @@ class _Renderer:
             name = None
         while tokens and tokens[0] not in (("punct", ")"), ("punct", "|")):
             try:
-                value, tokens = self._operand(tokens, dot)
+                value, tokens = self._operand(tokens, scope)
             except TemplateError as error:
                 if name in ("and", "or"):  # Go may not come to this one
                     raise Unsupported(f"{name} of what fails") from error
@@ -201,9 +216,7 @@ class _Renderer:
         except TypeError as error:
             raise TemplateError(f"{name}: {error}") from error
 
-    def _operand(
-        self, tokens: list[tuple[str, str]], dot: Any
-    ) -> tuple[Any, list[tuple[str, str]]]:
+    def _operand(self, tokens: Tokens, scope: Scope) -> tuple[Any, Tokens]:
         kind, text = tokens[0]
         rest = tokens[1:]
         value: Any
@@ -212,9 +225,12 @@ class _Renderer:
         elif kind == "number":
             value = float(text) if "." in text else int(text)
         elif kind == "field":
-            value = self._walk(self.root if text[0] == "$" else dot, text.lstrip("$"))
+            name, _, path = text.partition(".") if text[0] == "$" else (".", ".", text[1:])
+            if name not in scope:
+                raise Unsupported(f"the variable {name}")
+            value = self._walk(scope[name], f".{path}")
         elif text == "(":
-            value, rest = self._pipeline(rest, dot)
+            value, rest = self._pipeline(rest, scope)
             if not rest or rest[0] != ("punct", ")"):
                 raise Unsupported("a parenthesis that is not closed")
             rest = rest[1:]
@@ -243,7 +259,22 @@ class _Renderer:
         return value
 
 
-def _tokens(code: str) -> list[tuple[str, str]]:
+def _declared(code: str) -> tuple[str, str, str]:
+    """The variables that an action declares, for a key and a value, and its pipeline."""
+    match = _DECLARED.fullmatch(code)
+    return (match[1] or "", match[2], match[3]) if match else ("", "", code)
+
+
+def _items(value: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(value, Mapping):
+        return [(key, value[key]) for key in sorted(value)]
+    if isinstance(value, list):
+        return enumerate(value)
+    raise Unsupported(f"range over a {type(value).__name__}")
+
+
+@lru_cache(maxsize=4096)
+def _tokens(code: str) -> Tokens:
     out: list[tuple[str, str]] = []
     at = 0
     code = code.rstrip()
@@ -258,7 +289,7 @@ def _tokens(code: str) -> list[tuple[str, str]]:
             kind = "glued"  # `(index .A "b").c`: a field of what the parenthesis gave
         out.append((kind, match[match.lastgroup]))
         at = match.end()
-    return out
+    return tuple(out)
 
 
 def _truth(value: Any) -> bool:
@@ -318,6 +349,11 @@ def _dict(*pairs: Any) -> dict[str, Any]:
     return {str(pairs[i]): pairs[i + 1] for i in range(0, len(pairs) - 1, 2)}
 
 
+def _set(mapping: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    mapping[key] = value
+    return mapping
+
+
 def _fail(message: str) -> None:
     raise TemplateError(message)
 
@@ -366,9 +402,16 @@ def _equal(first: Any, *others: Any) -> bool:
     return first in others
 
 
+def _substr(start: int, end: int, text: str) -> str:
+    if not 0 <= start <= len(text) or not text.isascii():  # sprig counts bytes
+        raise Unsupported("substr from outside the text, or of one that is not ASCII")
+    return text[start:end] if 0 <= end <= len(text) else text[start:]
+
+
 _FUNCTIONS: Functions = {
     "index": _index,
     "dict": _dict,
+    "set": _set,
     "list": lambda *items: list(items),
     "toJson": to_json,
     "sha256sum": lambda text: hashlib.sha256(text.encode()).hexdigest(),
@@ -385,6 +428,9 @@ _FUNCTIONS: Functions = {
     "upper": str.upper,
     "lower": str.lower,
     "trim": str.strip,
+    "contains": lambda part, text: part in text,
+    "substr": _substr,
+    "trimPrefix": lambda prefix, text: text.removeprefix(prefix),
     "hasKey": lambda mapping, key: key in mapping,
     "ternary": lambda yes, no, test: yes if test else no,
 }

@@ -56,6 +56,8 @@ _TRAILING = re.compile(
 )
 _NOT_IMAGE = re.compile(r"pull|secret|polic|version|tag|type|size|count|hash|digest|hide|allow")
 _VERSION_KEYS = ("defaultImageVersion", "imageVersion", "imageTag", "tag", "version")
+_MORE_VERSION_KEYS = ("defaultGpuImageVersion",)
+"""Versions of the same image that are taken besides (KServe up to 0.8)."""
 _CONTAINERS = frozenset(("containers", "initContainers", "ephemeralContainers"))
 _RUN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./@:-")
 """Characters that may not stand beside what a patch looks for (``mentions.gotmpl``)."""
@@ -169,7 +171,7 @@ def in_text(value: str) -> tuple[Mention, ...]:
     joins = "hub" in lowered or "version" in lowered or "tag" in lowered
     joined = tuple(_assembled(value, roots)) if joins else ()
     parts = [(part.start, part.end) for mention in joined for part in mention.parts]
-    taken = _Spans([*parts, *_comment_spans(value)])
+    taken = Spans([*parts, *comment_spans(value)])
     found: dict[tuple[int, int], Mention] = {}
     for start, end, key in _spans(value, roots):
         if (start, end) not in found and not taken.touch(start, end):
@@ -179,7 +181,7 @@ def in_text(value: str) -> tuple[Mention, ...]:
     return (*plain, *joined)
 
 
-class _Spans:
+class Spans:
     """Spans of a text, to be asked whether one of them touches another span."""
 
     def __init__(self, spans: Iterable[tuple[int, int]]) -> None:
@@ -197,8 +199,8 @@ class _Spans:
         return at >= 0 and self.ends[at] > start
 
 
-def _comment_spans(value: str) -> Iterator[tuple[int, int]]:
-    """Comments, and a script's docstrings: strings that nothing takes."""
+def comment_spans(value: str) -> Iterator[tuple[int, int]]:
+    """Start and end of comments, and of a script's docstrings: strings that nothing takes."""
     if "\n" not in value:
         return
     for match in _DOCSTRING.finditer(value):
@@ -348,13 +350,14 @@ def _with_version(value: str, fields: dict[str, tuple[Node, Node]], name: str) -
     if image is None or not _is_filled(image[1]):
         return
     text = image[1].value
-    for key in _VERSION_KEYS:
-        version = fields.get(key)
-        if version and _is_filled(version[1]) and is_untagged(text):
-            ref = f"{text}:{version[1].value}"
-            if is_reference(ref) and "/" in text:
-                yield Mention(ref, (_part("name", value, *image), _part("tag", value, *version)))
-                return
+    if "/" not in text or not is_untagged(text):
+        return
+    given = [fields[key] for key in _VERSION_KEYS if key in fields and _is_filled(fields[key][1])]
+    given = given[:1] + [fields[key] for key in _MORE_VERSION_KEYS if key in fields]
+    for version in given:
+        ref = f"{text}:{version[1].value}"
+        if is_reference(ref):
+            yield Mention(ref, (_part("name", value, *image), _part("tag", value, *version)))
 
 
 def _has_text(field: tuple[Node, Node] | None) -> bool:

@@ -25,11 +25,13 @@ class Proof:
     Attributes:
         ways: what leads to the images; in the order of strength, the weaker ones last.
         by_tag: images that some place has by tag alone, with what it says there.
+        loose: images that users may name in a place that nothing redirects.
         not_mirrored: images that are named and that the private registry need not have, and why.
     """
 
     ways: Mapping[str, Sequence[str]]
     by_tag: Mapping[str, str]
+    loose: Sequence[str]
     not_mirrored: Mapping[str, str]
 
     @property
@@ -45,6 +47,7 @@ class Proof:
         return {
             "redirects": {way: list(refs) for way, refs in self.ways.items()},
             "byTag": dict(self.by_tag),
+            "loose": list(self.loose),
             "notMirrored": dict(self.not_mirrored),
         }
 
@@ -57,6 +60,9 @@ class Proof:
         if self.by_tag:
             count = len(self.by_tag)
             yield f"  {count:4} of them by tag alone in some place, where a digest breaks it"
+        if self.loose:
+            count = len(self.loose)
+            yield f"  {count:4} of them users may name in places that nothing redirects"
         if self.not_mirrored:
             yield f"  {len(self.not_mirrored):4} of them not mirrored (see the notes)"
 
@@ -76,6 +82,7 @@ def of(summary: Mapping[str, Any], uncovered: Sequence[str]) -> Proof:
     return Proof(
         {way: refs for way, refs in ways.items() if refs},
         {r: i["byTag"] for r, i in sorted(summary["images"].items()) if "byTag" in i},
+        [ref for ref, image in sorted(summary["images"].items()) if image.get("loose")],
         dict(sorted(summary.get("notMirrored", {}).items())),
     )
 

@@ -18,6 +18,7 @@ from kfdeploy.model.lockfile import tag_of
 from kfdeploy.model.workspace import Images
 
 NAME = "images.sources.yaml"
+CHOICE = "user-choice"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,9 @@ class SourceImage:
         digest: the reference's own; empty where it names none.
         covered: whether lock, mirror and verify answer for it (`images` in kfdeploy.yaml).
         why_not: the reason where it is not.
-        redirects: what leads each of its places to the private registry.
+        redirects: what leads its places to the private registry; only those that need it, where
+            it is not the users' choice everywhere.
+        is_loose: whether users may name it in a place that nothing redirects.
         by_tag: whether a place must have it by its tag, without a digest.
     """
 
@@ -43,23 +46,32 @@ class SourceImage:
     why_not: str = ""
     redirects: tuple[str, ...] = ()
     by_tag: bool = False
+    is_loose: bool = False
 
     def keys(self, digest: str) -> tuple[str, ...]:
-        """The normalised references that mean this image, by its tag and by its digest."""
+        """The normalised references that mean this image: by its tag, and by digest.
+
+        Args:
+            digest: the lock's; another than the reference's own where a substitute took its place.
+        """
         repository = ImageRef.parse(self.ref).repository
-        tags = (f"{repository}:{self.tag}",) if self.tag else ()
-        return (*tags, f"{repository}@{digest}") if digest else tags
+        tag = [f"{repository}:{self.tag}"] if self.tag else []
+        digests = [f"{repository}@{each}" for each in (digest, self.digest) if each]
+        return tuple(dict.fromkeys(tag + digests))
 
     @property
     def lacks_redirect(self) -> bool:
         """Whether pods can ask for it at its source, and a person has to decide about that."""
-        return "none" in self.redirects and self.covered and self.need != "user-choice"
+        return "none" in self.redirects and self.covered and self.need != CHOICE
 
 
 def listed(inventory: Inventory, settings: Images) -> tuple[SourceImage, ...]:
     """The images of an inventory and those that kfdeploy.yaml adds, by reference."""
     needs = {image.ref: image.need for image in inventory.images}
-    places = {image.ref: image.found for image in inventory.images}
+    places = {
+        image.ref: [_Led(found.need, found.redirect, found.pin) for found in image.found]
+        for image in inventory.images
+    }
     for ref in settings.extra:
         needs[ref] = "required"
     out = []
@@ -75,11 +87,29 @@ def listed(inventory: Inventory, settings: Images) -> tuple[SourceImage, ...]:
                 parsed.digest,
                 not why_not,
                 why_not,
-                tuple(sorted({found.redirect for found in places.get(ref, ())})),
-                any(found.pin == "tag" for found in places.get(ref, ())),
+                **_led(places.get(ref, ())),
             )
         )
     return tuple(out)
+
+
+@dataclass(frozen=True, slots=True)
+class _Led:
+    """What leads one place."""
+
+    need: str
+    redirect: str
+    pin: str
+
+
+def _led(places: Sequence[_Led]) -> dict[str, Any]:
+    needed = [place for place in places if place.need != CHOICE]
+    chosen = [place for place in places if place.need == CHOICE]
+    return {
+        "redirects": tuple(sorted({place.redirect for place in needed or chosen})),
+        "by_tag": any(place.pin == "tag" for place in places),
+        "is_loose": any(place.redirect == "none" for place in chosen),
+    }
 
 
 def _why_not(ref: str, need: str, settings: Images) -> str:
@@ -130,6 +160,7 @@ def _places(image: Image | None) -> Iterable[str]:
             yield f"    at: {json.dumps(str(place.place))}"
         if place.overridden_by:
             yield f"    overriddenBy: {json.dumps([str(p) for p in place.overridden_by])}"
+        yield f"    need: {place.need}"
         yield f"    how: {place.how}"
         yield f"    redirect: {json.dumps(place.redirect)}"
         if place.pin:
@@ -156,8 +187,12 @@ def parse(text: str) -> tuple[SourceImage, ...]:
                 item.get("digest", ""),
                 item["covered"],
                 item.get("reason", ""),
-                tuple(sorted({place["redirect"] for place in item["found"]})),
-                any(place.get("pin") == "tag" for place in item["found"]),
+                **_led(
+                    [
+                        _Led(place["need"], place["redirect"], place.get("pin", ""))
+                        for place in item["found"]
+                    ]
+                ),
             )
             for item in data["images"]
         )

@@ -231,6 +231,9 @@ class Admission(_Section):
     def _allow(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for prefix in value:
             _check_ref(f"{prefix.rstrip('/')}/x")
+            host = ImageRef.parse(f"{prefix.rstrip('/')}/x").host
+            if host != prefix.partition("/")[0]:
+                raise ValueError(f"{prefix!r} names no registry; Docker Hub's is docker.io")
         return tuple(prefix.rstrip("/") for prefix in value)
 
     def api(self, kube_version: str) -> str:

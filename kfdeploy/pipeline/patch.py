@@ -15,6 +15,7 @@ from kfdeploy import features
 from kfdeploy.features import Addition
 from kfdeploy.files import read_text
 from kfdeploy.model import patchfile, workload, workspace_helmfile
+from kfdeploy.model.catalogue import Catalogue
 from kfdeploy.model.inventory import Found, Inventory
 from kfdeploy.model.objects import Object, ObjectKey, Path, lookup
 from kfdeploy.model.patchfile import operation, scalar, target_yaml
@@ -33,7 +34,7 @@ from kfdeploy.model.patchtext import (
 )
 from kfdeploy.model.workspace import Workspace
 from kfdeploy.model.workspace_helmfile import AddedRelease, WorkspaceRelease
-from kfdeploy.pipeline import patch_additions
+from kfdeploy.pipeline import patch_additions, patch_reach
 from kfdeploy.tools.rendering import Rendered
 
 SHARED = "_kfdeploy"
@@ -87,11 +88,16 @@ class Drift:
 
 
 def generate(
-    workspace: Workspace, root: FilePath, inventory: Inventory, rendered: Sequence[Rendered]
+    workspace: Workspace,
+    root: FilePath,
+    inventory: Inventory,
+    rendered: Sequence[Rendered],
+    facts: Catalogue,
 ) -> Generated:
     """All generated files of a workspace.
 
     Args:
+        facts: the catalogue, for controllers that ask registries themselves.
         root: the workspace; people's own files in its ``patches/`` take part.
 
     Raises:
@@ -101,7 +107,7 @@ def generate(
     people = {item.component.name: own_files(root, item.component.name) for item in rendered}
     places = _by_object(inventory)
     for item in rendered:
-        maker = _Maker(workspace, item, places.get(item.component.name, {}))
+        maker = _Maker(workspace, item, facts, places.get(item.component.name, {}))
         for name, body in maker.files(people[item.component.name]):
             path = f"patches/{item.component.name}/{name}"
             out[path] = patchfile.generated(body)
@@ -110,7 +116,7 @@ def generate(
     for addition in added:
         people[addition.release] = own_files(root, addition.release)
         for name, text in addition.objects.items():
-            out[f"patches/{addition.release}/{name}"] = patchfile.generated(text)
+            out[f"patches/{addition.release}/{name}"] = patchfile.generated(text, is_template=True)
     if added:
         shared |= {f"{_OBJECTS}/Chart.yaml": False, f"{_OBJECTS}/templates/objects.yaml": True}
     for name, is_template in shared.items():
@@ -189,6 +195,7 @@ class _Maker:
 
     workspace: Workspace
     rendered: Rendered
+    facts: Catalogue
     places: Mapping[ObjectKey, Sequence[tuple[str, Found]]]
     changed_config: dict[ObjectKey, list[str]] = field(default_factory=dict)
 
@@ -196,6 +203,7 @@ class _Maker:
         """File name and body, objects in their order."""
         objects = [item for item in self.rendered.objects if not item.is_crd]
         self.names = file_names([item.key for item in objects])
+        asks = list(self.facts.asks(self.facts.programs(objects)))
         additions: dict[ObjectKey, list[tuple[str, str]]] = {}
         for key, purpose, body in patch_additions.additions(objects, self.places):
             additions.setdefault(key, []).append((purpose, body))
@@ -207,6 +215,8 @@ class _Maker:
                     self.changed_config.setdefault(item.key, []).append(name)
                 yield name, body
             yield from self._pull(item)
+            for purpose, body in patch_reach.patches(self.workspace, item, asks):
+                yield self._named(item.key, purpose), body
             if item.key.kind in _KEPT:
                 yield self._named(item.key, "keep"), self._keep(item)
             if names := hooks(item):

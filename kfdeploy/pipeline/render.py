@@ -19,6 +19,7 @@ from kfdeploy.model.sources import SourceImage
 from kfdeploy.model.values import Look, look_ups
 from kfdeploy.model.workspace import Environment, Workspace
 from kfdeploy.tools import patching
+from kfdeploy.tools.authority import registry_ca
 from kfdeploy.tools.filling import Filler
 from kfdeploy.tools.rendering import Rendered
 
@@ -59,7 +60,7 @@ def render(
     """
     environment = workspace.environments[environment_name]
     looks = look_ups(images, lock, workspace.registry(environment), unpinned=unpinned)
-    filler = Filler(root, _values(workspace, environment_name, looks))
+    filler = Filler(root, _values(workspace, root, environment_name, looks))
 
     def one(item: Rendered) -> tuple[Object, ...]:
         return patching.apply(item, filler.patches(item), cache)
@@ -81,7 +82,9 @@ def render(
     return _assemble(workspace, environment_name, releases, images, looks, lock, version)
 
 
-def _values(workspace: Workspace, name: str, looks: Mapping[str, Look]) -> dict[str, Any]:
+def _values(
+    workspace: Workspace, root: Path, name: str, looks: Mapping[str, Look]
+) -> dict[str, Any]:
     """What patches look up, as ``templates/values.yaml.gotmpl`` gives it to plain Helmfile."""
     environment = workspace.environments[name]
     admission = workspace.features.admission
@@ -90,6 +93,7 @@ def _values(workspace: Workspace, name: str, looks: Mapping[str, Look]) -> dict[
             "imagePullPolicy": environment.image_pull_policy or "",
             "imagePullSecrets": list(environment.image_pull_secrets),
             "registry": _registry(workspace, environment),
+            "registryCa": registry_ca(workspace.registry(environment), root),
             "admission": {
                 "api": admission.api(environment.kube_version),
                 "namespaceSelector": admission.namespace_selector,
@@ -156,6 +160,8 @@ def _image(image: SourceImage, look: Look) -> dict[str, Any]:
         "need": image.need,
         "redirects": list(image.redirects),
     }
+    if image.is_loose:
+        out["loose"] = True
     if image.by_tag and look.by_tag != look.ref:
         out["byTag"] = look.by_tag
     return out

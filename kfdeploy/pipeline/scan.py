@@ -11,8 +11,9 @@ from typing import Any
 
 from kfdeploy.cache import Cache, key_of, program_key
 from kfdeploy.errors import UserError, raise_all
-from kfdeploy.model import catalogue_file, hidden, mentions, workload
+from kfdeploy.model import hidden, mentions, workload
 from kfdeploy.model.catalogue import Catalogue, Program
+from kfdeploy.model.catalogue_file import Facts
 from kfdeploy.model.inventory import (
     Found,
     Inventory,
@@ -49,7 +50,7 @@ def scan(
     rendered: Sequence[Rendered],
     cache: Cache,
     *,
-    facts: Catalogue | None = None,
+    facts: Facts | None = None,
     known: Mapping[str, Part] | None = None,
     jobs: int = 2,
 ) -> Inventory:
@@ -92,11 +93,9 @@ def scan(
     )
 
 
-def component(
-    version: str, rendered: Rendered, cache: Cache, facts: Catalogue | None = None
-) -> Part:
+def component(version: str, rendered: Rendered, cache: Cache, facts: Facts | None = None) -> Part:
     """One component's images, problems and programs that nobody has looked at."""
-    facts = facts or catalogue_file.load()
+    facts = facts or Facts()
     name = rendered.component.name
     key = key_of("scan", version, name, rendered.key, program_key(), facts.own)
     kept = cache.get_json(key)
@@ -106,7 +105,7 @@ def component(
             [Problem(item["what"], item["where"]) for item in kept["problems"]],
             [unknown_from_cache(item) for item in kept["unknown"]],
         )
-    scanner = _Scanner(rendered, facts)
+    scanner = _Scanner(rendered, facts.catalogue())
     sites = list(scanner.found())
     found = [*sites, *hidden.images(name, scanner.objects, scanner.programs, sites)]
     part = Part(found, scanner.problems, list(hidden.unknown(name, scanner.programs)))

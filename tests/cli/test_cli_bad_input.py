@@ -153,6 +153,26 @@ CASES = {
         ("scan",),
         "error: kfdeploy.yaml:11: features.flying: unknown feature\n",
     ),
+    "a feature of a later version": Case(
+        {"kfdeploy.yaml": SETTINGS + "features:\n  pools: {enabled: true}\n"},
+        ("scan",),
+        "error: kfdeploy.yaml:11: features.pools: this version of kfdeploy does not have the",
+    ),
+    "an allowed registry without a host": Case(
+        {"kfdeploy.yaml": SETTINGS + "features:\n  admission: {allow: [redis]}\n"},
+        ("scan",),
+        "error: kfdeploy.yaml:11: features.admission.allow: 'redis' names no registry; Docker",
+    ),
+    "a Kubernetes version that is none": Case(
+        {"kfdeploy.yaml": SETTINGS + "environments: {default: {kubeVersion: latest}}\n"},
+        ("scan",),
+        "error: kfdeploy.yaml:10: environments.default.kubeVersion: 'latest' is no Kubernetes",
+    ),
+    "a catalogue entry of the site's own that is damaged": Case(
+        {"catalogue/mine.yaml": "component: mine\nimages:\n- {ref: a/b:1, when: always}\n"},
+        ("scan",),
+        "error: catalogue/mine.yaml: images[0]: lacks need, source\n",
+    ),
     "no environment of that name": Case(
         {},
         ("scan", "--env", "prod"),

@@ -225,10 +225,11 @@ def test_a_sites_own_entries_come_first(tmp_path: Path) -> None:
     own.mkdir()
     mine = GOOD.replace("component: one", "component: mine").replace("alpine:3.10", "alpine:4")
     (own / "mine.yaml").write_text(mine)
-    facts = catalogue_file.load(tmp_path, own)
-    assert "alpine:4" in refs(facts, operator())
-    assert "alpine:3.10" not in refs(facts, operator())
-    assert facts.own
+    facts = catalogue_file.Facts(own, tmp_path)
+    assert "alpine:4" in refs(facts.catalogue(), operator())
+    assert "alpine:3.10" not in refs(facts.catalogue(), operator())
+    other = catalogue_file.Facts(tmp_path / "none", tmp_path)
+    assert facts.own != other.own == ""
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,26 @@ TEMPLATES: dict[str, str] = {
         "  value: {name: {{ toJson . }}}\n{{- end }}\n{{- end }}\n"
     ),
     "variable": "{{ $x := .Values.word }}{{ $x }}",
-    "two variables": "{{ range $i, $x := .Values.list }}{{ $i }}{{ $x }}{{ end }}",
+    "two variables": "{{ range $i, $x := .Values.list }}{{ $i }}{{ $x }}{{ . }}{{ end }}",
+    "two variables of a map": "{{ range $k, $v := .Values.images }}{{ $k }} {{ $v.ref }} {{ .tag }} {{ end }}",
+    "one variable of a range": "{{ range $x := .Values.images }}{{ range $.Values.list }}{{ $x.tag }}{{ . }}{{ end }}{{ end }}",
+    "a variable of with": "{{ with $m := .Values.map }}{{ $m.a.b }} {{ .z }}{{ end }}",
+    "a variable of if": "{{ if $w := .Values.word }}{{ $w }}{{ else }}{{ $w }}{{ end }}",
+    "a variable ends with its block": "{{ $x := 1 }}{{ if true }}{{ $x := 2 }}{{ $x }}{{ end }}{{ $x }}",
+    "a variable that is not there": "{{ if true }}{{ $x := 2 }}{{ end }}{{ $x }}",
+    "a variable that is set": "{{ $x := 1 }}{{ if true }}{{ $x = 2 }}{{ end }}{{ $x }}",
+    "range over a number": "{{ range 3 }}{{ . }}{{ end }}",
+    "range over a list of words": '{{ range $d := list "01" "2f" }}{{ $d }} {{ end }}',
+    "dollar in range": "{{ range .Values.images }}{{ $.Values.word }}{{ end }}",
+    "set": (
+        "{{ $seen := dict }}{{ range .Values.list }}{{ if not (hasKey $seen .) }}{{ . }}"
+        '{{ $_ := set $seen . true }}{{ $_ := set $seen "a" 1 }}{{ end }}{{ end }} {{ toJson $seen }}'
+    ),
+    "contains": '{{ contains "la" .Values.word }} {{ contains "x" .Values.word }}',
+    "substr": '{{ substr 0 2 .Values.word }} {{ substr 2 99 .Values.word }} {{ substr 1 -1 .Values.word }}',
+    "substr of the odd": "{{ substr 0 3 .Values.odd }}",
+    "substr past the end": "{{ substr 9 12 .Values.word }}",
+    "trimPrefix": '{{ trimPrefix "pl" .Values.word }} {{ trimPrefix "x" .Values.word }}',
     "json": "{{ .Values.odd | toJson }} {{ toJson .Values.map }} {{ toJson .Values.list }}",
     "json of simple values": "{{ toJson .Values.nothing }} {{ toJson true }} {{ toJson 1 }}",
     "json of floats": "{{ toJson .Values.float }} {{ toJson .Values.whole }}",
@@ -223,7 +242,9 @@ def test_what_patches_use_is_filled_without_helmfile() -> None:
 
 
 LEFT_TO_HELMFILE = {
-    *("else if", "variable", "two variables", "len", "get", "map printed", "list printed"),
+    *("else if", "a variable that is not there", "a variable that is set", "range over a number"),
+    *("len", "get", "map printed", "list printed"),
+    *("substr of the odd", "substr past the end"),
     *(
         "constants",
         "print",

@@ -176,6 +176,13 @@ JOINED = {
         '{"art": {"image" : "kserve/art-explainer", "defaultImageVersion": "latest"}}',
         {"kserve/art-explainer:latest": ("name", "tag")},
     ),
+    "name and two versions": (
+        '{"image": "a/serving", "defaultImageVersion": "2", "defaultGpuImageVersion": "2-gpu"}',
+        {
+            "a/serving:2": ("name", "tag"),
+            "a/serving:2-gpu": ("name", "tag"),
+        },
+    ),
     "repository and tag": (
         "image:\n  repository: ghcr.io/a\n  tag: v1\n  pullPolicy: Always\n",
         {"ghcr.io/a:v1": ("name", "tag")},

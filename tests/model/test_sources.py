@@ -73,6 +73,8 @@ def test_a_place_that_nothing_redirects_is_for_a_person_to_decide() -> None:
             ("a/one:1", none),
             ("a/one:1", found()),
             ("a/two:1", replace(none, need="user-choice")),
+            ("a/five:1", replace(none, need="user-choice")),
+            ("a/five:1", found()),
             ("a/three:1", replace(none, redirect="admission")),
             ("a/four:1", none),
         ],
@@ -81,6 +83,10 @@ def test_a_place_that_nothing_redirects_is_for_a_person_to_decide() -> None:
     settings = Images.model_validate({"exclude": [{"ref": "a/four*", "reason": "not here"}]})
     listed = sources.listed(content, settings)
     assert [image.ref for image in listed if image.lacks_redirect] == ["a/one:1"]
+    assert {image.ref: image.redirects for image in listed if image.is_loose} == {
+        "a/two:1": ("none",),
+        "a/five:1": ("patch",),
+    }
 
 
 def test_an_image_that_a_place_needs_by_tag_says_so() -> None:
@@ -94,6 +100,10 @@ def test_an_image_has_the_normalised_references_that_mean_it() -> None:
     tag = "docker.io/library/mysql:8.4"
     assert mysql.keys(SHA) == (tag, f"docker.io/library/mysql@{SHA}")
     assert mysql.keys("") == (tag,)
+    (pinned,) = [i for i in sources.listed(INVENTORY, Images()) if i.ref.startswith("ghcr.io/a/c")]
+    other = "sha256:" + "cd" * 32
+    assert pinned.keys(other) == (f"ghcr.io/a/c@{other}", f"ghcr.io/a/c@{SHA}")
+    assert pinned.keys(SHA) == (f"ghcr.io/a/c@{SHA}",)
 
 
 @pytest.mark.parametrize(

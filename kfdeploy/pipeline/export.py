@@ -1,0 +1,102 @@
+"""Lock, environment -> other tools' files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from kfdeploy.errors import WRONG_USE, UserError
+from kfdeploy.files import read_bytes
+from kfdeploy.model import route
+from kfdeploy.model.environment import Mirror
+from kfdeploy.model.lockfile import Lock
+from kfdeploy.model.sources import SourceImage
+from kfdeploy.model.workspace import Workspace
+from kfdeploy.pipeline.exports import MARK, Exported, Material, hosts_toml, idms, registries_yaml
+from kfdeploy.tools.authority import registry_ca
+from kfdeploy.tools.reach import Reach
+
+Maker = Callable[[Material], Exported]
+FORMATS: Final[Mapping[str, tuple[str, Maker]]] = {
+    module.NAME: (module.ABOUT, module.export) for module in (hosts_toml, registries_yaml, idms)
+}
+"""Each format by its name: what it is, and what makes it."""
+
+
+def find(name: str) -> Maker:
+    """What makes a format.
+
+    Raises:
+        UserError: there is no such format; names those that there are.
+    """
+    if name not in FORMATS:
+        raise UserError(
+            f"{name}: there is no such format" if name else "export needs a FORMAT",
+            hint="; ".join(f"{known} ({about})" for known, (about, _) in FORMATS.items()),
+            exit_code=WRONG_USE,
+        )
+    return FORMATS[name][1]
+
+
+def export(
+    maker: Maker,
+    workspace: Workspace,
+    root: Path,
+    environment_name: str,
+    lock: Lock,
+    images: Sequence[SourceImage],
+) -> Exported:
+    """What the format says of an environment's mirror.
+
+    Args:
+        lock: what is locked; of it, what ``images`` covers is in the mirror.
+        images: what ``images.sources.yaml`` lists.
+
+    Raises:
+        UserError: a setting that the format can't express, with the image.
+    """
+    covered = {image.ref for image in images if image.covered}
+    held = Lock([image for image in lock if image.id in covered])
+    registry = workspace.registry(workspace.environments[environment_name])
+    mirror = Mirror(registry)
+    made = maker(
+        Material(
+            environment=environment_name,
+            registry=registry,
+            url=Reach.of(registry.host, registry, root, "registries.private").url,
+            ca=registry_ca(registry, root),
+            lock=held,
+            mirror=mirror,
+            hosts=route.hosts(held, mirror),
+        )
+    )
+    missing = sorted(covered - {image.id for image in held})
+    left_out = tuple(f"{ref} is not locked, so that it is left out" for ref in missing)
+    return Exported(made.files, made.patterns, (*left_out, *made.notes))
+
+
+def text(made: Exported) -> str:
+    """The files as one stream; where there are several, each below its name."""
+    if len(made.files) == 1:
+        return next(iter(made.files.values()))
+    return "\n".join(f"# {name}\n{content}" for name, content in made.files.items())
+
+
+def changes(made: Exported, folder: Path) -> tuple[dict[str, str], list[str]]:
+    """What writing into a folder would do: files to write, and earlier ones to remove.
+
+    A file that no export wrote stays, whatever its name, unless a new one takes its place.
+    """
+    fresh = {
+        name: content
+        for name, content in made.files.items()
+        if not (folder / name).is_file() or read_bytes(folder / name) != content.encode()
+    }
+    stale = [
+        path.relative_to(folder).as_posix()
+        for pattern in made.patterns
+        for path in sorted(folder.glob(pattern))
+        if path.is_file() and read_bytes(path).startswith(f"# {MARK}".encode())
+    ]
+    return fresh, [name for name in stale if name not in made.files]
