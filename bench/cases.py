@@ -245,6 +245,13 @@ def _against_warm_scan(command: str, site: Site, rounds: Rounds) -> Result:
     return Result(command, site.upstream.name, ours, theirs, "ratio", None)
 
 
+def content(site: Site, rounds: Rounds) -> Measured:
+    """Looking into a layer, against `gunzip | grep`; seconds of a core, and memory."""
+    from bench.content import measured
+
+    yield from measured(site.vendored.place, site.folder, rounds)
+
+
 CASES: Final[dict[str, Case]] = {
     "start-up": start_up,
     "scan": scan,
@@ -254,6 +261,7 @@ CASES: Final[dict[str, Case]] = {
     "lock": lock,
     "patch": patch,
     "verify": verify,
+    "content": content,
 }
-ONCE: Final = frozenset({"start-up"})
+ONCE: Final = frozenset({"start-up", "content"})
 """Cases that are the same for every release."""

@@ -149,16 +149,16 @@ def interleaved(rounds: int, *subjects: Subject) -> tuple[Samples, ...]:
     for _ in range(rounds):
         for subject, pairs in zip(subjects, taken, strict=True):
             subject.prepare()
-            before = _children_cpu()
+            before = children_cpu()
             value = subject.work()
-            pairs.append((value, _children_cpu() - before))
+            pairs.append((value, children_cpu() - before))
     return tuple(
         Samples(subject.name, tuple(v for v, _ in pairs), tuple(cpu for _, cpu in pairs))
         for subject, pairs in zip(subjects, taken, strict=True)
     )
 
 
-def _children_cpu() -> float:
+def children_cpu() -> float:
     """Seconds, of processes that have ended; registries run on and count nowhere."""
     times = os.times()
     return times.children_user + times.children_system

@@ -35,19 +35,32 @@ ANCHOR: Final = re.compile(
     rb":(?<=[a-z0-9_.\-]:)(?=[0-9]|v[0-9]|latest|main|master|stable|nightly|edge|dev|release|slim"
     rb"|alpine|bookworm|bullseye|debug|canary)"
 )
-HOSTS: Final = (
-    re.compile(
-        rb"\.io/(?:(?<=docker\.io/)|(?<=quay\.io/)|(?<=[^a-z]gcr\.io/)|(?<=ghcr\.io/)"
-        rb"|(?<=nvcr\.io/)|(?<=lscr\.io/)|(?<=registry\.k8s\.io/)|(?<=azurecr\.io/)"
-        rb"|(?<=[a-z]gcr\.io/)|(?<=[^a-z]icr\.io/))"
+_HOSTS: Final = (
+    (
+        b".io/",
+        rb"\.io/(?:(?<=docker\.io/)|(?<=quay\.io/)|(?<=cr\.io/)|(?<=registry\.k8s\.io/))",
     ),
-    re.compile(rb"@sha256:[0-9a-f]{64}"),
-    re.compile(rb"\.pkg\.dev/"),
-    re.compile(rb"public\.ecr\.aws/"),
-    re.compile(rb"mcr\.microsoft\.com/"),
-    re.compile(rb"\.amazonaws\.com/"),
-    re.compile(rb"registry\.[a-z][a-z0-9.-]*/[a-z]"),
+    (b"@sha256:", rb"@sha256:[0-9a-f]{64}"),
+    (b".pkg.dev/", rb"\.pkg\.dev/"),
+    (b"public.ecr.aws/", rb"public\.ecr\.aws/"),
+    (b"mcr.microsoft.com/", rb"mcr\.microsoft\.com/"),
+    (b".amazonaws.com/", rb"\.amazonaws\.com/"),
+    (b"registry.", rb"registry\.[a-z][a-z0-9.-]*/[a-z]"),
 )
+"""A literal, which is looked for first as that is far faster, and what it must be part of."""
+_HOST_PATTERNS: Final = tuple((literal, re.compile(pattern)) for literal, pattern in _HOSTS)
+
+
+def anchors(data: bytes, start: int, end: int) -> Iterator[int]:
+    """Offsets between ``start`` and ``end`` that may be inside a reference, in no order."""
+    for match in ANCHOR.finditer(data, start, end):
+        yield match.start()
+    for literal, pattern in _HOST_PATTERNS:
+        if (first := data.find(literal, start, end)) >= 0:
+            for match in pattern.finditer(data, first, end):
+                yield match.start()
+
+
 _NAMES: Final = (re.compile(rb"mage(?<=[iI]mage)"), re.compile(rb"MAGE(?<=IMAGE)"))
 """A flag or variable with "image" in its name, to be told when code uses it beside a reference."""
 _NAME_AROUND: Final = 64
@@ -164,10 +177,7 @@ class Program:
         start = max(start, code)  # no constants among the instructions
         if start >= end:
             return
-        spots = [match.start() for match in ANCHOR.finditer(data, start, end)]
-        for host in HOSTS:
-            spots += [match.start() for match in host.finditer(data, start, end)]
-        for spot in spots:
+        for spot in anchors(data, start, end):
             self._keep(self._windows, data, at, spot, AROUND)
         for name in _NAMES:
             for match in name.finditer(data, start, end):
@@ -181,22 +191,21 @@ class Program:
         into.append(_Window(at + spot, at + low, data[low : spot + around]))
 
     def _read_code(self, data: bytes, at: int, low: int, high: int, segment: _Segment) -> None:
-        unpack = _DISPLACEMENT.unpack
+        unpack_from = _DISPLACEMENT.unpack_from
         base = segment.address - segment.start + at
         bottom, top = self._low, self._high
         lea_at, lea_to, pairs = self._lea_at, self._lea_to, self._pairs
         if len(lea_at) >= _LEAS_MAX:
             return
         for match in _LEA.finditer(data, low, high):
-            moved, one, two, three = match.groups()
-            end = match.start() + 6
-            target = base + end + unpack(moved)[0]
+            end = match.end(1)
+            target = base + end + unpack_from(data, end - 4)[0]
             if bottom <= target < top:
                 lea_at.append(at + end)
                 lea_to.append(target)
-                length = one or two or three
-                if length and length[0] and len(pairs) < _PAIRS_MAX:
-                    pairs.append((target, length[0]))
+                group: int = match.lastindex  # type: ignore[assignment]  # the first always matches
+                if group > 1 and len(pairs) < _PAIRS_MAX and (length := match[group][0]):
+                    pairs.append((target, length))
 
     def _read_pointers(self, data: bytes, at: int, low: int, high: int, segment: _Segment) -> None:
         """Pairs of pointer and length: Go's string headers."""

@@ -57,7 +57,7 @@ buster jammy focal noble canary debug nonroot rc beta alpha
 _WORDS: Final = frozenset(_TAG_WORDS.split())
 _VERSION: Final = re.compile(r"v?\d+(?:\.\d+)+[\w.-]*|v\d+[\w.-]*|20\d{6}[\w.-]*|\d+-[a-z][\w.-]*")
 _MADE_UP: Final = re.compile(
-    r"example\.(?:com|org|net|io)|localhost|(?:^|[/.-])(?:my|your|some|foo|bar|baz|fake|dummy|test)"
+    r"example\.(?:com|org|net|io)|localhost|(?:^|[/.-])(?:my|your|some|foo|bar|baz|fake|dummy|test|example[\w-]*)"
     r"(?:[/.:-]|$)|(?:^|/)(?:image|repo|repository|registry|name|path)(?:[:/]|$)|127\.0\.0\.1"
 )
 _FILE: Final = re.compile(
@@ -145,8 +145,8 @@ def judge(
     elif bounds == "unsure":
         score -= 15
         evidence.append("its ends are a guess")
-    if prose and not keyed:
-        score -= 30
+    if prose and not keyed:  # mostly help and error messages
+        score -= 45
         evidence.append("inside a longer text")
     elif bounds == "word" and not keyed:
         score -= 15

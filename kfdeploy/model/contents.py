@@ -165,24 +165,26 @@ def compare(
 def _status(
     ref: str, joined: bool, subject: Subject, facts: Catalogue, inventory: Inventory | None
 ) -> tuple[Status, str]:
-    entries = [subject.entry] if subject.entry else list(facts.entries)
+    own = subject.entry
+    # Another program's defaults say nothing; of a checkout nobody has said whose it is.
+    entries = [own] if own else ([] if subject.programs else list(facts.entries))
     for entry in entries:
         for unused in entry.unused:
             if _same(ref, unused.ref, joined) or fnmatchcase(ref, unused.ref):
                 return "unused", unused.why
-    elsewhere: Entry | None = None
+    elsewhere = False
     for entry in entries:
-        at_version = set(entry.images_at(subject.version)) if subject.entry else set(entry.images)
+        at_version = list(entry.images if own is None else entry.images_at(subject.version))
         for image in entry.images:
             if any(_same(ref, known, joined) for known in image.refs):
                 if image in at_version:
                     return "hidden", f"{entry.component}: {image.when}"
-                elsewhere = entry
+                elsewhere = True
     named = _named(ref, joined, inventory) if inventory else ""
     if named:
         return "manifest", named
-    if elsewhere:
-        return "other version", f"the catalogue of {elsewhere.component} has it for other versions"
+    if elsewhere and own is not None:
+        return "other version", f"the catalogue of {own.component} has it for other versions"
     return "new", ""
 
 

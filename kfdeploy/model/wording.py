@@ -13,12 +13,12 @@ from itertools import islice
 from typing import Final
 
 from kfdeploy.model import candidate
-from kfdeploy.model.binary import ANCHOR, HOSTS, key_before
+from kfdeploy.model.binary import anchors, key_before
 from kfdeploy.model.candidate import Bounds, Candidate
 
 _REACH: Final = 300
 SPOTS_MAX: Final = 200_000
-"""Places of one kind that are looked at in one piece of a text: a bundle has many like `a:1`."""
+"""Places that are looked at in one piece of a text: a bundle has many like `a:1`."""
 _LANGUAGES: Final = {
     **dict.fromkeys(("py", "pyw", "pyi"), "python"),
     "go": "go",
@@ -129,9 +129,7 @@ def spots(data: bytes, tongue: str, *, first_line: int = 1) -> Iterator[Spot]:
     Raises:
         TooMany: behind the last one, when there are more places than are looked at.
     """
-    places: set[int] = set()
-    for pattern in (ANCHOR, *HOSTS):
-        places.update(islice((match.start() for match in pattern.finditer(data)), SPOTS_MAX))
+    places = set(islice(anchors(data, 0, len(data)), SPOTS_MAX))
     keyed: dict[int, int] = {}
     for pattern in _KEYED:
         found = (match.span(1) for match in pattern.finditer(data))
@@ -239,8 +237,9 @@ class _Text:
         if self._tongue in ("yaml", "settings", "shell", "build"):
             return bool(_HASH_COMMENT.search(head))
         if self._tongue in ("go", "script", "other code"):
-            # Inside a string `//` has no blank before it, or there is an odd quote.
-            return bool(_SLASH_COMMENT.search(head)) and head.count(b'"') % 2 == 0
+            mark = _SLASH_COMMENT.search(head)
+            # Inside a string `//` has an odd quote before it.
+            return mark is not None and head.count(b'"', 0, mark.start()) % 2 == 0
         return False
 
     def _is_documentation(self, at: int) -> bool:

@@ -14,6 +14,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -246,11 +247,12 @@ class Daemon:
         import requests
 
         try:
-            stream = self._client.get_image(name, chunk_size=1 << 20)
+            pieces = iter(self._client.get_image(name, chunk_size=1 << 20))
+            first = next(pieces, b"")  # the SDK asks only now
         except (self._errors, requests.RequestException) as error:
             words = str(getattr(error, "explanation", None) or error)
             raise UserError(f"{name}: the Docker engine can't give it: {words}") from error
-        return saved(_Chunks(stream, requests.RequestException), limits)
+        return saved(_Chunks(chain((first,), pieces), requests.RequestException), limits)
 
 
 class _Chunks:

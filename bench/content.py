@@ -1,0 +1,72 @@
+"""Looking into layers: a layer of real programs and Python's own library, made for the run."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import sysconfig
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from bench.cases import Result, Rounds
+from bench.measure import BenchFailed, Place, Subject, children_cpu, interleaved
+
+PROGRAMS: Final = ("helm", "helmfile", "kustomize", "crane")
+_READ: Final = (
+    "import sys; from kfdeploy.tools import layers;"
+    "found = layers.read(open(sys.argv[1], 'rb'), '', None);"
+    "sys.exit(found.damage or None)"
+)
+_GREP: Final = (
+    'gunzip -c "$1"'
+    " | grep -aoE '[a-z0-9.-]+[.](io|com|dev)/[a-z0-9./_-]+:[A-Za-z0-9._-]+' | sort -u"
+)
+
+
+def layer(folder: Path) -> Path:
+    """A gzip layer of Go programs and Python's library; as large as these are here.
+
+    Raises:
+        BenchFailed: a program is missing.
+    """
+    target = folder / "layer.tar.gz"
+    if target.exists():
+        return target
+    with tarfile.open(target, "w:gz", compresslevel=6) as archive:
+        for name in PROGRAMS:
+            program = shutil.which(name)
+            if program is None:
+                raise BenchFailed(f"{name} is not on PATH")
+            archive.add(Path(program).resolve(), f"usr/bin/{name}")
+        archive.add(sysconfig.get_path("stdlib"), "usr/lib/python3", filter=_own)
+    return target
+
+
+def _own(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    return None if "site-packages" in member.name else member
+
+
+def measured(place: Place, folder: Path, rounds: Rounds) -> Iterator[Result]:
+    """Reading the layer, against `gunzip | grep`; seconds of a core for 100 MB; memory."""
+    file = layer(folder)
+    packed = file.stat().st_size
+
+    def per_100_mb() -> float:
+        before = children_cpu()
+        place.seconds(sys.executable, "-c", _READ, str(file))
+        return (children_cpu() - before) * 100e6 / packed
+
+    ours, theirs, cpu = interleaved(
+        rounds.long,
+        Subject("layers.read", lambda: place.seconds(sys.executable, "-c", _READ, str(file))),
+        Subject("gunzip | grep", lambda: place.seconds("sh", "-c", _GREP, "sh", str(file))),
+        Subject(f"of a core for 100 MB ({packed / 1e6:.0f} MB, gzip)", per_100_mb),
+    )
+    (peak,) = interleaved(
+        1, Subject("layers.read", lambda: place.peak(sys.executable, "-c", _READ, str(file)))
+    )
+    yield Result("content", "", ours, theirs, "ratio", 1.0)
+    yield Result("content-core", "", cpu, None, "value", 2.0)
+    yield Result("content-memory", "", peak, None, "value", 150, "MiB")
