@@ -9,29 +9,11 @@ import pytest
 
 from tests.conftest import Runner, edit_workspace
 from tests.support.registries import free_port
+from tests.support.workspaces import deployment, workspace
 
 LOST = "us-central1-docker.pkg.dev/k8s-staging-images/jobset/jobset:v0.10.1"
 KATIB = "ghcr.io/kubeflow/katib/katib-controller:v0.99.0"
 OPERATOR = "ghcr.io/acme/operator:v1.2.0"
-KUSTOMIZATION = """\
-apiVersion: kustomize.config.k8s.io/v1beta1
-kind: Kustomization
-resources: [RESOURCE]
-"""
-DEPLOYMENT = """\
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: NAME, namespace: acme}
-spec:
-  selector: {matchLabels: {app: NAME}}
-  template:
-    metadata: {labels: {app: NAME}}
-    spec:
-      containers:
-      - name: main
-        image: IMAGE
-"""
 OWN = """\
 component: acme-operator
 programs: ["ghcr.io/acme/operator"]
@@ -52,23 +34,9 @@ images:
 
 @pytest.fixture
 def site(tmp_path: Path, kfdeploy: Runner) -> Path:
-    base, example = tmp_path / "up" / "apps" / "acme", tmp_path / "up" / "example"
-    base.mkdir(parents=True)
-    example.mkdir()
-    (base / "kustomization.yaml").write_text(KUSTOMIZATION.replace("RESOURCE", "objects.yaml"))
     images = {"operator": OPERATOR, "katib-controller": KATIB, "jobset": LOST}
-    (base / "objects.yaml").write_text(
-        "".join(
-            DEPLOYMENT.replace("NAME", name).replace("IMAGE", image)
-            for name, image in images.items()
-        )
-    )
-    text = KUSTOMIZATION.replace("RESOURCE", "../apps/acme")
-    (example / "kustomization.yaml").write_text(text)
-    site = tmp_path / "ws"
-    kfdeploy("init", site, "--upstream", tmp_path / "up", "--ref", "1.0", "--registry", "r.test/kf")
-    kfdeploy("vendor", cwd=site)
-    return site
+    objects = "".join(deployment(name, image) for name, image in images.items())
+    return workspace(tmp_path, kfdeploy, objects)
 
 
 def notes(kfdeploy: Runner, site: Path) -> str:
@@ -79,7 +47,7 @@ def test_what_nobody_has_read_is_said_with_how_to_look(site: Path, kfdeploy: Run
     said = notes(kfdeploy, site)
     assert (
         "note: a program that the catalogue does not know; it may pull images that no manifest"
-        f" names\n  runs as: acme: Deployment acme/operator ({OPERATOR})\n"
+        f" names\n  runs as: one: Deployment n/operator ({OPERATOR})\n"
         f"  to look: kfdeploy scan --image-content --image {OPERATOR}\n"
     ) in said
     assert "note: nobody has looked at katib 0.99.0 for hidden images; known of 0.19.0: " in said
@@ -118,7 +86,7 @@ def test_a_sites_own_entry_is_scanned_and_patched(site: Path, kfdeploy: Runner) 
     (found,) = images["busybox:1.36"]["found"]
     assert (found["how"], found["redirect"]) == ("catalogue", "env WAIT_IMAGE")
     kfdeploy("patch", cwd=site)
-    patch = (site / "patches" / "acme" / "deployment-operator.env.yaml.gotmpl").read_text()
+    patch = (site / "patches" / "one" / "deployment-operator.env.yaml.gotmpl").read_text()
     assert '[{name: WAIT_IMAGE, value: "{{ (index .Values.images "busybox:1.36").ref }}"}]' in patch
 
 
