@@ -242,7 +242,7 @@ def test_each_address_has_its_place_and_way_out(site: Path, kfdeploy: Runner) ->
         "namespace": "n",
         "name": "d",
     }
-    assert first["field"] == "spec.template.spec.containers[name=c].command[0]"
+    assert first["field"] == "spec.template.spec.containers[name=main].command[0]"
     assert "PIP_INDEX_URL on container main" in first["wayOut"]
     assert all(r["need"] in NEEDS and r["source"] == "manifest" for r in answer["egress"])
 
