@@ -160,7 +160,7 @@ def checkout(folder: Path) -> Path:
         "Dockerfile": "FROM golang:1.24\n",
         "config/manager.yaml": "apiVersion: apps/v1\nkind: Deployment\nimage: acme/operator:1.0\n",
         "ui/server.ts": "export const X = process.env.VIEWER_IMAGE || 'acme/viewer:2.0.0';\n",
-        "sdk/client.py": 'BASE = os.getenv("BASE_IMAGE", "python:3.11")\n',
+        "sdk/client.py": 'BASE = os.getenv("BASE_IMAGE", "acme/base:3.11")\n',
     }
     for name, text in files.items():
         path = folder / name
@@ -182,12 +182,12 @@ def test_a_checkout_is_looked_into_with_lines_and_redirects(
     assert places == {
         "alpine:3.10": ("hidden", "pkg/config/config.go", 3),
         "acme/viewer:2.0.0": ("new", "ui/server.ts", 1),
-        "python:3.11": ("new", "sdk/client.py", 1),
+        "acme/base:3.11": ("new", "sdk/client.py", 1),
         "acme/operator:1.0": ("manifest", "config/manager.yaml", 3),
     }
     assert items["alpine:3.10"]["names"] == ["--wait-container-image"]
     assert items["acme/viewer:2.0.0"]["names"] == ["VIEWER_IMAGE"]
-    assert items["python:3.11"]["names"] == ["BASE_IMAGE"]
+    assert items["acme/base:3.11"]["names"] == ["BASE_IMAGE"]
     assert "source: acme/operator@v1.2.0:ui/server.ts:1" in found["entries"]
 
 
