@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Runner, Site
+from tests.conftest import Runner, Site, edit_workspace
 from tests.support import goprograms
 from tests.support.archives import Image, layer, layout, push
+from tests.support.registries import free_port
 
 CACHE = "registry.example.com/pipeline/cache-server:2.4.0"
 LIKELY = {
@@ -135,6 +136,14 @@ def test_an_image_that_is_not_there_is_an_error_with_a_way_out(
     said = kfdeploy("scan", "--image", "acme/unknown:1", "--quiet", cwd=root, check=1).stderr
     assert "not in images.lock" in said
     assert "kfdeploy mirror" in said
+
+
+def test_a_registry_that_is_down_is_said_once(root: Path, kfdeploy: Runner) -> None:
+    nobody = f"127.0.0.1:{free_port()}"
+    edit_workspace(root, {"registries.private.host": nobody})
+    said = kfdeploy("scan", "--image-content", "--quiet", cwd=root, check=1).stderr.splitlines()
+    assert len([line for line in said if line.startswith("error:")]) == 1, said
+    assert said[0].startswith(f"error: {nobody}: nothing answers there")
 
 
 CONFIG = """package config
