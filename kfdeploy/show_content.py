@@ -15,6 +15,7 @@ _STATES = {
     "unused": "known, unused",
 }
 _PLACES = 3
+_ALIKE = 3
 
 
 def lines(looked: Sequence[Looked], form: str, source: str = "") -> Iterator[str]:
@@ -71,7 +72,16 @@ def _evidence(item: Listed) -> Iterator[str]:
 
 
 def problems(looked: Sequence[Looked]) -> Iterator[str]:
-    """Each image that could not be read whole, and why."""
+    """Each image that could not be read whole, and why; what many have in common is said once."""
+    images: dict[str, list[str]] = {}
     for one in looked:
-        yield from (f"error: {one.subject.name}: {problem}" for problem in one.problems)
+        for problem in one.problems:
+            images.setdefault(problem, []).append(one.subject.name)
+    for problem, names in images.items():
+        if len(names) > _ALIKE:
+            yield f"error: {problem}"
+            yield f"  {len(names)} images, such as {names[0]}"
+        else:
+            yield from (f"error: {name}: {problem}" for name in names)
+    for one in looked:
         yield from (f"note: {one.subject.name}: {note}" for note in one.notes)

@@ -13,6 +13,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from kfdeploy.model import candidate
@@ -28,7 +29,7 @@ _WINDOWS_MAX: Final = 20_000
 _PAIRS_MAX: Final = 400_000
 _LEAS_MAX: Final = 4_000_000
 _NEAR_STEPS: Final = 6
-_NEAR_BYTES: Final = 120
+_NEAR_BYTES: Final = 200
 
 ANCHOR: Final = re.compile(
     # The literal colon first: that is what makes the search fast.
@@ -303,7 +304,7 @@ class Program:
         found: list[Candidate] = []
         for text, address, sure in readings:
             bounds: Bounds = "exact" if sure else "unsure"
-            near = tuple(places.get(address, ()))
+            near = tuple(sorted(places.get(address, ()), key=partial(_unlike, text)))
             whole = _judged(text, bounds=bounds, near=near)
             if whole is not None:
                 found.append(whole)
@@ -368,6 +369,12 @@ def _between(targets: Sequence[int], address: int) -> GoBounds | None:
     if not 0 < at < len(targets) or targets[at] - targets[at - 1] > LENGTH_MAX:
         return None
     return GoBounds(targets[at - 1], targets[at] - targets[at - 1], False)
+
+
+def _unlike(text: bytes, name: str) -> int:
+    """How few words a flag's or variable's name has in common with a reference, negative."""
+    words = set(re.findall(r"[a-z]{3,}", name.lower())) - {"image"}
+    return -sum(word.encode() in text for word in words)
 
 
 def _has(values: Sequence[int], value: int) -> bool:

@@ -137,7 +137,7 @@ def judge(
         evidence.append(f"value of {key}")
     if near:
         score += 25
-        evidence.append(f"beside {', '.join(near)}")
+        evidence.append(f"beside {', '.join(near[:2])}")
     if bounds == "exact":
         evidence.append("a constant of just this length")
     elif bounds == "quoted":

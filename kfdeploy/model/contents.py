@@ -64,9 +64,9 @@ class Listed:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Flags and variables that stand near it, those that most places agree on first."""
+        """Flags and variables near it: those that most places agree on first, then the nearest."""
         names = [name for find in self.finds for name in find.names]
-        return tuple(sorted(set(names), key=lambda name: (-names.count(name), name)))
+        return tuple(sorted(dict.fromkeys(names), key=lambda name: -names.count(name)))
 
     def to_json(self) -> dict[str, Any]:
         out: dict[str, Any] = {

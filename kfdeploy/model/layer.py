@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -125,21 +124,11 @@ class Layer:
         self.finds.append(find)
         self.kept += 1000 + 4 * len(find.path)
 
-    def hides(self, path: str) -> bool:
-        """Whether a file of a layer below this one is deleted or replaced by it."""
-        if self._has(hash(path)) or path in self.whiteouts or "" in self.opaque:
+    def deletes(self, path: str) -> bool:
+        """Whether a whiteout of it takes away a file of a layer below this one."""
+        if path in self.whiteouts or "" in self.opaque:
             return True
         return any(f in self.whiteouts or f in self.opaque for f in _folders(path))
-
-    def _has(self, value: int) -> bool:
-        """Looked for in the bytes: neither a sorted copy nor a Python number for each."""
-        with memoryview(self.paths) as words:
-            view = bytes(words)
-        wanted = value.to_bytes(8, sys.byteorder, signed=True)
-        at = view.find(wanted)
-        while at >= 0 and at % 8:
-            at = view.find(wanted, at + 1)
-        return at >= 0
 
 
 def _folders(path: str) -> Iterator[str]:
@@ -151,12 +140,15 @@ def _folders(path: str) -> Iterator[str]:
 
 def visible(layers: Sequence[Layer]) -> Iterator[tuple[Layer, Find]]:
     """The finds that a container would see, from the lowest layer up."""
+    wanted = {hash(find.path) for layer in layers for find in layer.finds}
+    # Each layer's names are gone through once, however many finds there are.
+    replaced = [wanted.intersection(layer.paths) for layer in layers]
     for index, layer in enumerate(layers):
-        if layer.trusted:
-            above = layers[index + 1 :]
-            for find in layer.finds:
-                if not any(upper.hides(find.path) for upper in above):
-                    yield layer, find
+        above = range(index + 1, len(layers))
+        for find in layer.finds if layer.trusted else ():
+            mine = hash(find.path)
+            if not any(mine in replaced[n] or layers[n].deletes(find.path) for n in above):
+                yield layer, find
 
 
 def normal(path: str) -> str:

@@ -7,6 +7,7 @@ value or a word, whose key, and whether a comment or documentation.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -254,7 +255,8 @@ class _Text:
                     line = self._data[self._data.rfind(b"\n", 0, start) + 1 : start]
                     if line.strip(b" \trRbBuUfF") == b"":
                         self._documents.append(match.span())
-        return any(start <= at < end for start, end in self._documents)
+        before = bisect_right(self._documents, (at, len(self._data)))
+        return before > 0 and at < self._documents[before - 1][1]
 
     def _line_of(self, at: int) -> int:
         if at < self._line_at:

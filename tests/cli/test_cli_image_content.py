@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Runner, Site
+from tests.conftest import Runner, Site, edit_workspace
 from tests.support import goprograms
 from tests.support.archives import Image, layer, layout, push
+from tests.support.registries import free_port
 
 CACHE = "registry.example.com/pipeline/cache-server:2.4.0"
 LIKELY = {
@@ -137,6 +138,14 @@ def test_an_image_that_is_not_there_is_an_error_with_a_way_out(
     assert "kfdeploy mirror" in said
 
 
+def test_a_registry_that_is_down_is_said_once(root: Path, kfdeploy: Runner) -> None:
+    nobody = f"127.0.0.1:{free_port()}"
+    edit_workspace(root, {"registries.private.host": nobody})
+    said = kfdeploy("scan", "--image-content", "--quiet", cwd=root, check=1).stderr.splitlines()
+    assert len([line for line in said if line.startswith("error:")]) == 1, said
+    assert said[0].startswith(f"error: {nobody}: nothing answers there")
+
+
 CONFIG = """package config
 // const Old = "acme/commented:1.0.0"
 const WaitImageDefault = "alpine:3.10"
@@ -160,7 +169,7 @@ def checkout(folder: Path) -> Path:
         "Dockerfile": "FROM golang:1.24\n",
         "config/manager.yaml": "apiVersion: apps/v1\nkind: Deployment\nimage: acme/operator:1.0\n",
         "ui/server.ts": "export const X = process.env.VIEWER_IMAGE || 'acme/viewer:2.0.0';\n",
-        "sdk/client.py": 'BASE = os.getenv("BASE_IMAGE", "python:3.11")\n',
+        "sdk/client.py": 'BASE = os.getenv("BASE_IMAGE", "acme/base:3.11")\n',
     }
     for name, text in files.items():
         path = folder / name
@@ -182,12 +191,12 @@ def test_a_checkout_is_looked_into_with_lines_and_redirects(
     assert places == {
         "alpine:3.10": ("hidden", "pkg/config/config.go", 3),
         "acme/viewer:2.0.0": ("new", "ui/server.ts", 1),
-        "python:3.11": ("new", "sdk/client.py", 1),
+        "acme/base:3.11": ("new", "sdk/client.py", 1),
         "acme/operator:1.0": ("manifest", "config/manager.yaml", 3),
     }
     assert items["alpine:3.10"]["names"] == ["--wait-container-image"]
     assert items["acme/viewer:2.0.0"]["names"] == ["VIEWER_IMAGE"]
-    assert items["python:3.11"]["names"] == ["BASE_IMAGE"]
+    assert items["acme/base:3.11"]["names"] == ["BASE_IMAGE"]
     assert "source: acme/operator@v1.2.0:ui/server.ts:1" in found["entries"]
 
 

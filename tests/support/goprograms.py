@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from hack import setup
 from tests.conftest import DATA, ROOT
+
+sys.path.append(str(ROOT / "hack"))  # the set-up's own modules, as it imports them itself
+
+import setup
 
 SOURCE = DATA / "goprogram"
 

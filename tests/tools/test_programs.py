@@ -60,7 +60,7 @@ def test_flags_and_variables_that_code_uses_beside_a_default_are_named() -> None
     found = likely(goprograms.small())
     assert found["alpine:3.10"].near[0] == "--init-container-image"
     assert found["ghcr.io/acme/delivery:latest"].near[0] == "--delivery-image"
-    assert found["filebrowser/filebrowser:latest"].near == ("SERVER_IMAGE",)
+    assert found["filebrowser/filebrowser:latest"].near[0] == "SERVER_IMAGE"
     assert found["quay.io/acme/executor"].joined
 
 
