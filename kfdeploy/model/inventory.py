@@ -196,7 +196,8 @@ def with_admission(content: Inventory) -> Inventory:
 
 def _order(found: Found) -> tuple[Any, ...]:
     place = found.place or Place("", 0)
-    return (found.component, found.object, found.field, place.file, place.line, found.pieces)
+    where = (found.component, found.object, found.field, place.file, place.line)
+    return (*where, found.pieces, found.how, found.redirect, found.need, found.note)
 
 
 # --- the form kept in the cache -------------------------------------------------------------------

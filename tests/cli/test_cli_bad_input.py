@@ -169,7 +169,7 @@ CASES = {
         "error: kfdeploy.yaml:10: environments.default.kubeVersion: 'latest' is no Kubernetes",
     ),
     "a catalogue entry of the site's own that is damaged": Case(
-        {"catalogue/mine.yaml": "component: mine\nimages:\n- {ref: a/b:1, when: always}\n"},
+        {"catalogue/mine.yaml": 'component: mine\nimages:\n- {ref: "a/b:1", when: always}\n'},
         ("scan",),
         "error: catalogue/mine.yaml: images[0]: lacks need, source\n",
     ),

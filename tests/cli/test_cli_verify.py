@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import textwrap
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from tests.conftest import Runner, Site, edit_workspace, tree
 from tests.support.registries import free_port
+from tests.support.standins import fill
 
 OBJECTS = "charts/pipeline/charts/objects/objects.yaml"
 
@@ -269,4 +271,26 @@ def test_an_image_deleted_from_the_registry_is_named(
     said = kfdeploy("verify", "--quiet", cwd=root, check=3).stderr
     assert said == f"error: {mirror} is not in the private registry: run `kfdeploy mirror`\n"
     assert kfdeploy("mirror", cwd=root).stdout.startswith("1 copied ")
+    kfdeploy("verify", cwd=root)
+
+
+def test_a_tag_that_moved_in_the_registry_is_named_where_a_place_goes_by_tag(
+    small_site: Site, kfdeploy: Runner, tmp_path: Path
+) -> None:
+    root = small_site.copy(tmp_path / "site")
+    edit_workspace(root, {"registries.private.prefix": "to-move"})
+    kfdeploy("mirror", cwd=root)
+    kfdeploy("render", cwd=root)
+    report = kfdeploy("verify", "--output", "json", cwd=root).json
+    by_tag = report["proof"]["byTag"]["quay.example.com/kserve/huggingfaceserver:v0.15.0"]
+    assert "@" not in by_tag
+    path = by_tag.partition("/")[2].rpartition(":")[0]
+    fill(small_site.private, ["another.example.com/image:v0.15.0"], lambda ref: path)
+    said = kfdeploy("verify", "--quiet", cwd=root, check=3).stderr
+    assert re.fullmatch(
+        rf"error: {re.escape(by_tag)} is sha256:\w{{64}} in the private registry, and not what"
+        " images.lock has\n",
+        said,
+    )
+    kfdeploy("mirror", cwd=root)
     kfdeploy("verify", cwd=root)

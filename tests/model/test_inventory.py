@@ -130,3 +130,9 @@ def test_admission_takes_what_nothing_else_redirects() -> None:
     content = gather("1", [("a:1", FOUND), ("a:1", replace(FOUND, redirect="none"))], [])
     (image,) = with_admission(content).images
     assert sorted(found.redirect for found in image.found) == ["admission", "patch"]
+
+
+def test_places_that_differ_in_what_is_said_of_them_alone_have_an_order() -> None:
+    notes = [replace(FOUND, how="catalogue", note=str(number)) for number in range(20)]
+    (image,) = gather("1", [("a:1", place) for place in reversed(notes)], []).images
+    assert [place.note for place in image.found] == sorted(place.note for place in notes)

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from kfdeploy.model.inventory import NEEDS
 from kfdeploy.session import Session
 from tests.conftest import DATA, Runner, Site
+from tests.support.workspaces import deployment, workspace
 
 RealSite = Callable[[str], Site]
 HASH = re.compile(r"-[2456789bcdfghkmt]{10}$")
@@ -287,27 +288,6 @@ OTHER_LINES: dict[str, set[tuple[str, str]]] = {
 
 # -- what it says of what it can't tell ------------------------------------------------------------
 
-BASE = """\
-apiVersion: kustomize.config.k8s.io/v1beta1
-kind: Kustomization
-resources: [objects.yaml]
-"""
-
-
-def workspace(folder: Path, kfdeploy: Runner, objects: str) -> Path:
-    base = folder / "up" / "apps" / "one"
-    base.mkdir(parents=True)
-    (base / "kustomization.yaml").write_text(BASE)
-    (base / "objects.yaml").write_text(objects)
-    example = folder / "up" / "example"
-    example.mkdir()
-    (example / "kustomization.yaml").write_text(BASE.replace("objects.yaml", "../apps/one"))
-    site = folder / "ws"
-    kfdeploy("init", site, "--upstream", folder / "up", "--ref", "1.0", "--registry", "r.test:5000")
-    kfdeploy("vendor", cwd=site)
-    return site
-
-
 SCRIPT = """\
 apiVersion: v1
 kind: ConfigMap
@@ -317,22 +297,9 @@ data:
     A = os.environ.get("A_IMAGE", "ghcr.io/x/a")
     T = os.environ["A_TAG"]
 """
-READER = """\
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: reader, namespace: n}
-spec:
-  selector: {matchLabels: {a: b}}
-  template:
-    metadata: {labels: {a: b}}
-    spec:
-      containers:
-      - name: c
-        image: python:3.11
-        env: ENV
-      volumes: [{name: v, configMap: {name: code}}]
-"""
+READER = deployment("reader", "python:3.11") + (
+    "        env: ENV\n      volumes: [{name: v, configMap: {name: code}}]\n"
+)
 
 
 @pytest.mark.parametrize(

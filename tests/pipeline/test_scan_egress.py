@@ -14,7 +14,7 @@ import pytest
 from kfdeploy.model.inventory import NEEDS
 from kfdeploy.session import Session
 from tests.conftest import DATA, Runner, Site
-from tests.pipeline.test_scan import workspace
+from tests.support.workspaces import deployment, workspace
 
 RealSite = Callable[[str], Site]
 KEYS = (
@@ -190,18 +190,9 @@ def test_no_crd_has_a_webhook_by_url(real_site: RealSite, version: str) -> None:
 
 # -- through the front door ------------------------------------------------------------------------
 
-OBJECTS = """\
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: d, namespace: n}
-spec:
-  selector: {matchLabels: {a: b}}
-  template:
-    metadata: {labels: {a: b}}
-    spec:
-      containers:
-      - name: c
-        image: python:3.11
+OBJECTS = (
+    deployment("d", "python:3.11")
+    + """\
         command: [pip, install]
         args:
         - kfp==2.0
@@ -226,6 +217,7 @@ data:
     store:
       endpoint: s3.amazonaws.com
 """
+)
 
 
 @pytest.fixture(scope="module")
@@ -238,9 +230,9 @@ def test_each_address_has_its_place_and_way_out(site: Path, kfdeploy: Runner) ->
     assert answer["upstream"] == {"version": "1.0"}
     assert all(tuple(record) == KEYS for record in answer["egress"])
     assert [(r["what"], r["target"], r["line"]) for r in answer["egress"]] == [
-        ("package-install", "pip install kfp==2.0", 12),
-        ("identity", "https://login.corp.example/realms/a", 17),
-        ("other", "s3.amazonaws.com", 34),
+        ("package-install", "pip install kfp==2.0", 13),
+        ("identity", "https://login.corp.example/realms/a", 18),
+        ("other", "s3.amazonaws.com", 35),
     ]
     assert {r["file"] for r in answer["egress"]} == {"apps/one/objects.yaml"}
     first = answer["egress"][0]
@@ -250,8 +242,8 @@ def test_each_address_has_its_place_and_way_out(site: Path, kfdeploy: Runner) ->
         "namespace": "n",
         "name": "d",
     }
-    assert first["field"] == "spec.template.spec.containers[name=c].command[0]"
-    assert "PIP_INDEX_URL on container c" in first["wayOut"]
+    assert first["field"] == "spec.template.spec.containers[name=main].command[0]"
+    assert "PIP_INDEX_URL on container main" in first["wayOut"]
     assert all(r["need"] in NEEDS and r["source"] == "manifest" for r in answer["egress"])
 
 
@@ -263,8 +255,8 @@ def test_output_json_is_the_same_as_format_json(site: Path, kfdeploy: Runner) ->
 def test_the_table_names_address_place_and_way_out(site: Path, kfdeploy: Runner) -> None:
     table = kfdeploy("scan", "--egress", cwd=site).stdout
     assert "package-install  required     pip install kfp==2.0" in table
-    assert "one: apps/one/objects.yaml:12" in table
-    assert "way out: set PIP_INDEX_URL on container c" in table
+    assert "one: apps/one/objects.yaml:13" in table
+    assert "way out: set PIP_INDEX_URL on container main" in table
     assert table.endswith("\n3 addresses outside the cluster\n")
 
 
@@ -307,7 +299,7 @@ def test_what_a_sites_catalogue_knows_is_added_with_its_source(
         "need": "optional",
         "component": "one",
         "object": {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "n", "name": "d"},
-        "field": "container c",
+        "field": "container main",
         "file": None,
         "line": None,
         "why": "it counts its users at start",
@@ -325,7 +317,7 @@ def test_what_the_catalogue_knows_of_an_address_in_a_manifest_goes_to_its_place(
     (site / "catalogue" / "thing.yaml").write_text(facts.replace("telemetry", "other"))
     answer = kfdeploy("scan", "--egress", "--output", "json", cwd=site).json["egress"]
     (record,) = [r for r in answer if r["target"] == "s3.amazonaws.com"]
-    assert (record["file"], record["line"]) == ("apps/one/objects.yaml", 34)
+    assert (record["file"], record["line"]) == ("apps/one/objects.yaml", 35)
     assert (record["need"], record["why"]) == ("optional", "it counts its users at start")
     assert record["wayOut"].startswith("env NO_STATS=1; or copy the data to")
     assert record["source"] == "example-org/thing@v1:main.py:3"

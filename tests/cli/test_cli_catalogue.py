@@ -1,0 +1,115 @@
+"""Programs that nobody has read, images that upstream lost, and a site's own entries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Runner, edit_workspace
+from tests.support.registries import free_port
+from tests.support.workspaces import deployment, workspace
+
+LOST = "us-central1-docker.pkg.dev/k8s-staging-images/jobset/jobset:v0.10.1"
+KATIB = "ghcr.io/kubeflow/katib/katib-controller:v0.99.0"
+OPERATOR = "ghcr.io/acme/operator:v1.2.0"
+OWN = """\
+component: acme-operator
+programs: ["ghcr.io/acme/operator"]
+read:
+- {versions: 1.2.0, source: acme/operator@v1.2.0}
+images:
+- ref: busybox:1.36
+  need: required
+  when: each job waits in an init container
+  source: acme/operator@v1.2.0:pkg/config.go:7
+  redirect: {kind: Deployment, name: operator, container: main, env: WAIT_IMAGE}
+- ref: docker.io/acme/report
+  need: optional
+  when: a report is asked for
+  source: acme/operator@v1.2.0:pkg/config.go:8
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path, kfdeploy: Runner) -> Path:
+    images = {"operator": OPERATOR, "katib-controller": KATIB, "jobset": LOST}
+    objects = "".join(deployment(name, image) for name, image in images.items())
+    return workspace(tmp_path, kfdeploy, objects)
+
+
+def notes(kfdeploy: Runner, site: Path) -> str:
+    return kfdeploy("scan", "--quiet", cwd=site).stderr
+
+
+def test_what_nobody_has_read_is_said_with_how_to_look(site: Path, kfdeploy: Runner) -> None:
+    said = notes(kfdeploy, site)
+    assert (
+        "note: a program that the catalogue does not know; it may pull images that no manifest"
+        f" names\n  runs as: one: Deployment n/operator ({OPERATOR})\n"
+        f"  to look: kfdeploy scan --image-content --image {OPERATOR}\n"
+    ) in said
+    assert "note: nobody has looked at katib 0.99.0 for hidden images; known of 0.19.0: " in said
+    assert f"  to look: kfdeploy scan --image-content --image {KATIB}\n" in said
+    listed = kfdeploy("scan", "--output", "json", cwd=site).json["unknown"]
+    assert [(each["image"], each["entry"], each["nearest"]["version"]) for each in listed] == [
+        (KATIB, "katib", "0.19.0"),
+        (OPERATOR, "", ""),
+    ]
+
+
+def test_a_lost_image_is_named_with_a_substitute_to_confirm(site: Path, kfdeploy: Runner) -> None:
+    confirm = (
+        f"to confirm in kfdeploy.yaml, images.substitutes: {{{LOST}:"
+        " registry.k8s.io/jobset/jobset:v0.10.1}\n"
+    )
+    said = notes(kfdeploy, site)
+    assert f"note: {LOST}: " in said
+    assert f"  {confirm}" in said
+    nowhere = f"127.0.0.1:{free_port()}"
+    edit_workspace(site, {"registries.sources": {"*": nowhere}})
+    locked = kfdeploy("lock", cwd=site, check=1)
+    assert f"  hint: {confirm}" in locked.stderr
+    edit_workspace(site, {"images.substitutes": {LOST: "registry.k8s.io/jobset/jobset:v0.10.1"}})
+    assert LOST not in notes(kfdeploy, site)
+
+
+def test_a_sites_own_entry_is_scanned_and_patched(site: Path, kfdeploy: Runner) -> None:
+    (site / "catalogue").mkdir()
+    (site / "catalogue" / "acme.yaml").write_text(OWN)
+    assert OPERATOR not in notes(kfdeploy, site)
+    images: dict[str, Any] = {
+        image["ref"]: image
+        for image in kfdeploy("scan", "--output", "json", cwd=site).json["images"]
+    }
+    (found,) = images["busybox:1.36"]["found"]
+    assert (found["how"], found["redirect"]) == ("catalogue", "env WAIT_IMAGE")
+    kfdeploy("patch", cwd=site)
+    patch = (site / "patches" / "one" / "deployment-operator.env.yaml.gotmpl").read_text()
+    assert '[{name: WAIT_IMAGE, value: "{{ (index .Values.images "busybox:1.36").ref }}"}]' in patch
+
+
+def test_verify_names_what_nothing_redirects_until_somebody_decides(
+    site: Path, kfdeploy: Runner
+) -> None:
+    (site / "catalogue").mkdir()
+    (site / "catalogue" / "acme.yaml").write_text(OWN)
+    edit_workspace(site, {"images.exclude": [{"ref": LOST, "reason": "gone"}]})
+    kfdeploy("lock", "--offline", cwd=site, check=1)
+
+    def verified(check: int) -> Any:
+        kfdeploy("patch", cwd=site)
+        kfdeploy("render", "--unpinned", cwd=site)
+        return kfdeploy("verify", "--offline", cwd=site, check=check)
+
+    assert "docker.io/acme/report: nothing leads it to the private registry" in verified(3).stderr
+    edit_workspace(site, {"registries.uncovered": ["docker.io/acme/report"]})
+    assert (
+        "     1 by a node's registry mirror\n         docker.io/acme/report\n" in verified(0).stdout
+    )
+    edit_workspace(site, {"registries.uncovered": [], "features.admission": {"enabled": True}})
+    kfdeploy("lock", "--offline", cwd=site, check=1)
+    said = verified(0).stdout
+    assert "     1 by admission\n         docker.io/acme/report\n" in said
+    assert "  nothing else in the set can be pulled from outside\n" in said

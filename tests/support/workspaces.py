@@ -1,0 +1,47 @@
+"""A workspace of one component whose objects a test writes down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.conftest import Runner
+
+_KUSTOMIZATION = """\
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources: [RESOURCE]
+"""
+DEPLOYMENT = """\
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: NAME, namespace: n}
+spec:
+  selector: {matchLabels: {app: NAME}}
+  template:
+    metadata: {labels: {app: NAME}}
+    spec:
+      containers:
+      - name: main
+        image: IMAGE
+"""
+
+
+def deployment(name: str, image: str) -> str:
+    """A document; more of its only container can be appended."""
+    return DEPLOYMENT.replace("NAME", name).replace("IMAGE", image)
+
+
+def workspace(folder: Path, kfdeploy: Runner, objects: str) -> Path:
+    """The workspace, vendored: its component is ``one``, its registry ``r.test:5000``."""
+    base, example = folder / "up" / "apps" / "one", folder / "up" / "example"
+    base.mkdir(parents=True)
+    example.mkdir()
+    (base / "objects.yaml").write_text(objects)
+    for place, resource in ((base, "objects.yaml"), (example, "../apps/one")):
+        text = _KUSTOMIZATION.replace("RESOURCE", resource)
+        (place / "kustomization.yaml").write_text(text)
+    site = folder / "ws"
+    kfdeploy("init", site, "--upstream", folder / "up", "--ref", "1.0", "--registry", "r.test:5000")
+    kfdeploy("vendor", cwd=site)
+    return site
