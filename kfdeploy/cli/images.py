@@ -19,7 +19,7 @@ from kfdeploy.cli.common import (
     app,
     open_session,
 )
-from kfdeploy.errors import FAILED, UserError
+from kfdeploy.errors import FAILED, WRONG_USE, UserError
 from kfdeploy.terminal import (
     complain,
     counted,
@@ -58,10 +58,17 @@ def scan(
     """Every image, with where it was found."""
     from kfdeploy import show, show_egress
 
-    if image_content or source is not None or images:
+    into_images = image_content or bool(images) or where != "private"
+    if into_images or source is not None:
         from kfdeploy.cli import content
 
         form = "json" if output == "json" else format_
+        if into_images and source is not None:
+            raise UserError(
+                "--source looks into a checkout, --image-content, --image and --from into images",
+                hint="call them one after the other",
+                exit_code=WRONG_USE,
+            )
         if source is not None:
             content.look_into_source(source, directory, env, quiet, form)
         else:

@@ -68,8 +68,9 @@ _NAME_AROUND: Final = 64
 _FLAG: Final = re.compile(rb"[a-z][a-z0-9-]*image[a-z0-9-]*")
 _VARIABLE: Final = re.compile(rb"[A-Z][A-Z0-9_]*IMAGE[A-Z0-9_]*")
 _LEA: Final = re.compile(
-    # lea REG, [rip+X], and mostly at once the length: mov REG, imm32, or a store of it.
-    rb"\x8d(?<=[\x48\x4c]\x8d)[\x05\x0d\x15\x1d\x25\x2d\x35\x3d](....)"
+    # lea REG, [rip+X], and mostly at once the length: mov REG, imm32, or a store of it. With a call
+    # behind it X is a type (runtime.newobject and the like), which is one in three.
+    rb"\x8d(?<=[\x48\x4c]\x8d)[\x05\x0d\x15\x1d\x25\x2d\x35\x3d](....)(?!\xe8)"
     rb"(?:[\xb8-\xbf](.)\0\0\0|\x41[\xb8-\xbf](.)\0\0\0"
     rb"|\x48\x89.(?:.{0,2})\x48\xc7.(?:.{0,2})(.)\0\0\0)?",
     re.DOTALL,

@@ -241,7 +241,7 @@ class Tar:
             self._skip(self._left + self._padding)
             self._left = self._padding = 0
             header = self._take(_BLOCK, end_is_fine=True)
-            if header is None or not header.strip(b"\0"):
+            if header is None or (not header[0] and not header.strip(b"\0")):
                 return
             count += 1
             if count > self._limits.members:
