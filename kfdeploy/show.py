@@ -42,7 +42,7 @@ def inventory(content: Inventory, form: str) -> Iterator[str]:
         for image in content.images:
             first = image.found[0]
             more = f" (+{len(image.found) - 1})" if len(image.found) > 1 else ""
-            where = first.place or first.note.partition(": ")[0]
+            where = first.place or first.source
             yield f"{image.ref:{width}}  {image.need:11}  {first.component}: {where}{more}"
         yield f"{len(content.images)} images"
 
@@ -94,16 +94,28 @@ def why(images: Sequence[Image]) -> Iterator[str]:
         yield f"{image.ref} ({image.need})"
         for found in image.found:
             yield f"  {found.component}: {found.object}"
-            yield f"    {found.field}"
-            yield f"    {_place(found)}"
+            if found.how == "catalogue":
+                yield f"    {found.need}: {found.note}"
+                yield from (f"    read in {source}" for source in found.source.split("; "))
+            else:
+                yield f"    {found.field}"
+                yield f"    {_place(found)}"
             yield from (f"    overridden by {place}" for place in found.overridden_by)
-            yield f"    {found.how}, redirected by: {found.redirect}"
+            yield f"    {found.how}, redirected by: {_redirect(found)}"
+
+
+def _redirect(found: Found) -> str:
+    adds = found.adds
+    if adds is None:
+        return found.redirect
+    where = f" of container {adds.container}" if adds.container else ""
+    return f"{found.redirect}{where} of {adds.kind} {adds.name}, which a patch adds"
 
 
 def _place(found: Found) -> str:
     if found.place:
         return str(found.place)
-    return found.note or "no file of the component holds the value as it is rendered"
+    return found.source or "no file of the component holds the value as it is rendered"
 
 
 def unknown(content: Inventory) -> Iterator[str]:

@@ -41,7 +41,8 @@ class Found:
     """One place that names an image, or for which an operator's own default speaks.
 
     ``pin`` is ``tag`` where a digest would break what is made of the reference. ``adds`` is what a
-    patch must add to an object, for an image that no manifest names.
+    patch must add to an object, for an image that no manifest names; ``source`` is where that image
+    was read, and ``note`` what pulls it.
     """
 
     component: str
@@ -59,6 +60,7 @@ class Found:
     note: str = ""
     pin: str = ""
     adds: Redirect | None = None
+    source: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As the contract has it for ``scan --format json``."""
@@ -78,6 +80,8 @@ class Found:
             out["pin"] = self.pin
         if self.note:
             out["note"] = self.note
+        if self.source:
+            out["source"] = self.source
         return out
 
 
@@ -197,7 +201,7 @@ def with_admission(content: Inventory) -> Inventory:
 def _order(found: Found) -> tuple[Any, ...]:
     place = found.place or Place("", 0)
     where = (found.component, found.object, found.field, place.file, place.line)
-    return (*where, found.pieces, found.how, found.redirect, found.need, found.note)
+    return (*where, found.pieces, found.how, found.redirect, found.need, found.note, found.source)
 
 
 # --- the form kept in the cache -------------------------------------------------------------------
@@ -221,6 +225,7 @@ def found_to_cache(ref: str, found: Found) -> dict[str, Any]:
         "variables": list(found.variables),
         "need": found.need,
         "note": found.note,
+        "source": found.source,
         "pin": found.pin,
         "adds": asdict(found.adds) if found.adds else None,
     }
@@ -242,6 +247,7 @@ def found_from_cache(data: Mapping[str, Any]) -> tuple[str, Found]:
         variables=tuple(data["variables"]),
         need=data["need"],
         note=data["note"],
+        source=data["source"],
         pin=data["pin"],
         adds=Redirect(**data["adds"]) if data["adds"] else None,
     )

@@ -167,6 +167,8 @@ def _places(image: Image | None) -> Iterable[str]:
             yield f"    pin: {place.pin}"
         if place.note:
             yield f"    note: {json.dumps(place.note)}"
+        if place.source:
+            yield f"    source: {json.dumps(place.source)}"
 
 
 def parse(text: str) -> tuple[SourceImage, ...]:

@@ -113,3 +113,18 @@ def test_verify_names_what_nothing_redirects_until_somebody_decides(
     said = verified(0).stdout
     assert "     1 by admission\n         docker.io/acme/report\n" in said
     assert "  nothing else in the set can be pulled from outside\n" in said
+
+
+def test_why_says_what_pulls_it_where_that_was_read_and_what_a_patch_adds(
+    site: Path, kfdeploy: Runner
+) -> None:
+    (site / "catalogue").mkdir()
+    (site / "catalogue" / "acme.yaml").write_text(OWN)
+    assert kfdeploy("why", "busybox:1.36", "--quiet", cwd=site).stdout == (
+        "busybox:1.36 (required)\n"
+        "  one: Deployment n/operator\n"
+        "    required: each job waits in an init container\n"
+        "    read in acme/operator@v1.2.0:pkg/config.go:7\n"
+        "    catalogue, redirected by: env WAIT_IMAGE of container main of Deployment operator,"
+        " which a patch adds\n"
+    )

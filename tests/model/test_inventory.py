@@ -42,6 +42,7 @@ ADDED = replace(
     FOUND,
     pin="tag",
     adds=Redirect("Deployment", "web", "x", file="/etc/a.json", content="{}", source="a/b@v1:c:1"),
+    source="a/b@v1:c.go:1",
 )
 
 
