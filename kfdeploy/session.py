@@ -25,7 +25,7 @@ from kfdeploy.tools.rendering import Rendered
 from kfdeploy.tools.workspace_file import WorkspaceFile
 
 if TYPE_CHECKING:
-    from kfdeploy.model.egress_report import Report
+    from kfdeploy.model.egress.report import Report
     from kfdeploy.pipeline.scan import Part
 
 OWN_CATALOGUE = "catalogue"

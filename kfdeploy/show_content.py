@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from kfdeploy.model import proposal
-from kfdeploy.model.contents import Listed, Looked, likely
+from kfdeploy.model.content import proposal
+from kfdeploy.model.content.contents import Listed, Looked, likely
 
 _STATES = {
     "new": "NEW",

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 
-from kfdeploy.model.egress_report import MANIFEST, Record, Report
+from kfdeploy.model.egress.report import MANIFEST, Record, Report
 
 _HEADER = ("what", "target", "need", "component", "object", "field", "file", "line")
 

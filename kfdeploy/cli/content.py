@@ -12,7 +12,7 @@ from kfdeploy.errors import FAILED
 from kfdeploy.terminal import complain, print_json, print_lines
 
 if TYPE_CHECKING:
-    from kfdeploy.model.contents import Looked
+    from kfdeploy.model.content.contents import Looked
     from kfdeploy.session import Session
 
 
@@ -67,7 +67,7 @@ def look_into_source(folder: Path, directory: Path, env: str, quiet: bool, form:
 
 def _print(looked: Sequence[Looked], form: str, more: dict[str, Any], source: str = "") -> None:
     from kfdeploy import show_content
-    from kfdeploy.model import proposal
+    from kfdeploy.model.content import proposal
 
     if form == "json":
         entries = "".join(f"{line}\n" for line in proposal.entries(looked, source=source))

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 from kfdeploy.errors import UserError
 from kfdeploy.model.catalogue import Catalogue, Program
-from kfdeploy.model.contents import Looked, Subject, compare, subjects
+from kfdeploy.model.content.contents import Looked, Subject, compare, subjects
+from kfdeploy.model.content.layer import Layer, best, visible
 from kfdeploy.model.environment import Mirror
 from kfdeploy.model.image import ImageRef, InvalidImageRef
 from kfdeploy.model.inventory import Inventory
-from kfdeploy.model.layer import Layer, best, visible
 from kfdeploy.model.lockfile import Lock
 from kfdeploy.tools import checkout, imagefiles
 from kfdeploy.tools.imagefiles import Daemon, Layout, Stored, Unreadable

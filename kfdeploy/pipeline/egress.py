@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 
 from kfdeploy.cache import Cache, key_of, program_key
 from kfdeploy.errors import UserError, raise_all
-from kfdeploy.model import egress, workload
+from kfdeploy.model import workload
 from kfdeploy.model.catalogue import Catalogue
 from kfdeploy.model.catalogue_file import Facts
-from kfdeploy.model.egress_report import MANIFEST, Record, Report, gather
+from kfdeploy.model.egress.reaches import namespaces, reaches
+from kfdeploy.model.egress.report import MANIFEST, Record, Report, gather
 from kfdeploy.tools.rendering import Rendered
 
 _WORKLOAD = re.compile(rf"^kind: [\"']?(?:{'|'.join(sorted(workload.WORKLOADS))})\b", re.MULTILINE)
@@ -65,7 +66,7 @@ def component(rendered: Rendered, cache: Cache, facts: Facts | None = None) -> P
         records = tuple(Record.from_cache(record) for record in kept["records"])
         return Part(records, frozenset(kept["namespaces"]))
     merged = _merged(list(_found(rendered)), list(_known(rendered, facts.catalogue())))
-    part = Part(tuple(merged), egress.namespaces(rendered.objects))
+    part = Part(tuple(merged), namespaces(rendered.objects))
     cache.put_json(
         key,
         {
@@ -79,7 +80,7 @@ def component(rendered: Rendered, cache: Cache, facts: Facts | None = None) -> P
 def _found(rendered: Rendered) -> Iterator[Record]:
     index = None
     for item in rendered.objects:
-        for reach in egress.reaches(item):
+        for reach in reaches(item):
             index = index or rendered.index()
             place, overridden = index.find(
                 reach.key, item.body, reach.path, reach.text, at=reach.start

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from kfdeploy.errors import UserError
-from kfdeploy.model import layer, wording
-from kfdeploy.model.contents import CODE
-from kfdeploy.model.layer import Find
+from kfdeploy.model.content import layer, wording
+from kfdeploy.model.content.contents import CODE
+from kfdeploy.model.content.layer import Find
 from kfdeploy.tools import git
 
 _SKIPPED: Final = re.compile(

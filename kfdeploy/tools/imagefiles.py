@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from kfdeploy.errors import UserError
+from kfdeploy.model.content.layer import Layer, normal
 from kfdeploy.model.image import ImageRef
-from kfdeploy.model.layer import Layer, normal
 from kfdeploy.tools import layers
 from kfdeploy.tools.registry import Client
 from kfdeploy.tools.unpack import CutOff, Damaged, Limits, Member, Readable, Tar

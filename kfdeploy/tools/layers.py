@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from kfdeploy.model import layer, wording
-from kfdeploy.model.binary import Program
-from kfdeploy.model.layer import Find, Layer
+from kfdeploy.model.content import layer, wording
+from kfdeploy.model.content.binary import Program
+from kfdeploy.model.content.layer import Find, Layer
 from kfdeploy.tools.unpack import (
     PIECE,
     Checked,

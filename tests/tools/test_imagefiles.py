@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from kfdeploy.errors import UserError
+from kfdeploy.model.content.layer import Layer, visible
 from kfdeploy.model.image import ImageRef
-from kfdeploy.model.layer import Layer, visible
 from kfdeploy.model.workspace import PrivateRegistry, Registries
 from kfdeploy.tools.imagefiles import Daemon, Layout, Stored, Unreadable, in_registry, saved
 from kfdeploy.tools.reach import Reaches

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kfdeploy.model.binary import Program
-from kfdeploy.model.candidate import LIKELY, Candidate
+from kfdeploy.model.content.binary import Program
+from kfdeploy.model.content.candidate import LIKELY, Candidate
 from tests.support import goprograms
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4

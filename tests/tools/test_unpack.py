@@ -14,7 +14,7 @@ from dataclasses import replace
 import pytest
 import zstandard
 
-from kfdeploy.model.layer import Layer
+from kfdeploy.model.content.layer import Layer
 from kfdeploy.tools import layers
 from kfdeploy.tools.unpack import Damaged, Limits, Tar
 from tests.conftest import ROOT

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
-from kfdeploy.model.addresses import HOST, Address, of_host, of_url
+from kfdeploy.model.egress.addresses import HOST, Address, of_host, of_url
 from kfdeploy.model.mentions import Spans, comment_spans
 
 _URL = re.compile(r"(?<![\w+.-])(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>[^\s\"'<>`\\,;|]+)")

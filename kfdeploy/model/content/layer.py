@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from kfdeploy.model.candidate import Candidate
+from kfdeploy.model.content.candidate import Candidate
 
 WHITEOUT: Final = ".wh."
 OPAQUE: Final = ".wh..wh..opq"

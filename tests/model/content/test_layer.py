@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kfdeploy.model.candidate import Candidate
-from kfdeploy.model.layer import Find, Layer, best, is_skipped, normal, shown, visible
+from kfdeploy.model.content.candidate import Candidate
+from kfdeploy.model.content.layer import Find, Layer, best, is_skipped, normal, shown, visible
 
 
 def find(path: str, ref: str = "acme/x:1.0.0", score: int = 60) -> Find:

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from kfdeploy.model.addresses import is_outside
-from kfdeploy.model.egress import Reach, namespaces, reaches
-from kfdeploy.model.egress_text import spots
+from kfdeploy.model.egress.addresses import is_outside
+from kfdeploy.model.egress.reaches import Reach, namespaces, reaches
+from kfdeploy.model.egress.text import spots
 from kfdeploy.model.objects import Object
 
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kfdeploy.model.addresses import Address, of_host
-from kfdeploy.model.egress_class import Context, Meaning, meaning
-from kfdeploy.model.egress_text import Spot, is_hub_id, is_prose, spots
+from kfdeploy.model.egress.addresses import Address, of_host
+from kfdeploy.model.egress.classes import Context, Meaning, meaning
+from kfdeploy.model.egress.text import Spot, is_hub_id, is_prose, spots
 from kfdeploy.model.objects import Object, ObjectKey, Path, show_path
 
 _SILENT = (

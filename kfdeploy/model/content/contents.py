@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Final, Literal
 
-from kfdeploy.model.candidate import LIKELY
 from kfdeploy.model.catalogue import Catalogue, Entry, Program
+from kfdeploy.model.content.candidate import LIKELY
+from kfdeploy.model.content.layer import Find
 from kfdeploy.model.image import ImageRef, InvalidImageRef
 from kfdeploy.model.inventory import Inventory
-from kfdeploy.model.layer import Find
 from kfdeploy.model.versions import Version
 
 Status = Literal["new", "hidden", "other version", "unused", "manifest"]

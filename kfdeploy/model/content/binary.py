@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from kfdeploy.model import candidate
-from kfdeploy.model.candidate import Bounds, Candidate
-from kfdeploy.model.gostrings import LENGTH_MAX, StringTable
-from kfdeploy.model.gostrings import Bounds as GoBounds
+from kfdeploy.model.content import candidate
+from kfdeploy.model.content.candidate import Bounds, Candidate
+from kfdeploy.model.content.gostrings import LENGTH_MAX, StringTable
+from kfdeploy.model.content.gostrings import Bounds as GoBounds
 
 AROUND: Final = 320
 """Bytes kept on either side of an anchor: more than a reference is long."""

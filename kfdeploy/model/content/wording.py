@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from kfdeploy.model import candidate
-from kfdeploy.model.binary import anchors, key_before
-from kfdeploy.model.candidate import Bounds, Candidate
+from kfdeploy.model.content import candidate
+from kfdeploy.model.content.binary import anchors, key_before
+from kfdeploy.model.content.candidate import Bounds, Candidate
 
 _REACH: Final = 300
 SPOTS_MAX: Final = 200_000

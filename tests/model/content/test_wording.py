@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kfdeploy.model.candidate import LIKELY
-from kfdeploy.model.wording import Spot, language, spots
+from kfdeploy.model.content.candidate import LIKELY
+from kfdeploy.model.content.wording import Spot, language, spots
 
 
 def likely(text: str, tongue: str) -> dict[str, Spot]:

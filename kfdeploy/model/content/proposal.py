@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from kfdeploy.model.catalogue import Program
-from kfdeploy.model.contents import Listed, Looked
+from kfdeploy.model.content.contents import Listed, Looked
 from kfdeploy.model.image import ImageRef, InvalidImageRef, neutral_path
 
 _PLAIN: Final = re.compile(r"[A-Za-z][\w./@:-]*[\w/]|-{1,2}[a-z][\w-]*[a-z0-9]", re.ASCII)

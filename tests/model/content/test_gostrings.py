@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from kfdeploy.model.gostrings import StringTable
+from kfdeploy.model.content.gostrings import StringTable
 
 BASE = 0x400000
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from kfdeploy.model.egress_text import Spot
+from kfdeploy.model.egress.text import Spot
 
 _INSTALLERS = "pip uv python conda npm apt apk rpm go cargo gem helm r spacy spark"
 _PACKAGE_TOOLS = frozenset(_INSTALLERS.split())

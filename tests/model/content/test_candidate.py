@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kfdeploy.model.candidate import LIKELY, judge
+from kfdeploy.model.content.candidate import LIKELY, judge
 
 IMAGES = [
     "alpine:3.10",

@@ -1,0 +1,1 @@
+"""What objects make something reach for outside the cluster, besides images."""
