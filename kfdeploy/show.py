@@ -8,11 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from kfdeploy.model.image import ImageRef, InvalidImageRef
-from kfdeploy.model.inventory import Found, Image, Inventory, Unknown
+from kfdeploy.model.inventory import Found, Image, Inventory, LostImage, Unknown
 
 if TYPE_CHECKING:
-    from kfdeploy.model.catalogue import Catalogue, Lost
-    from kfdeploy.model.catalogue_file import Facts
     from kfdeploy.model.lockfile import LockedImage
 
 
@@ -142,28 +140,27 @@ def _nobody(program: Unknown) -> str:
     return f"{text} for hidden images; known of {program.nearest or 'others'}: {images}"
 
 
-def lost(content: Inventory, facts: Catalogue, substitutes: Mapping[str, str]) -> Iterator[str]:
-    """Images that are known to be gone from their source and that nobody has substituted."""
-    for image in content.images:
-        known = facts.lost(image.ref)
-        if known and image.ref not in substitutes:
-            yield f"note: {image.ref}: {known.why} ({known.source})"
-            yield f"  {_substitute(image.ref, known)}"
+def lost(content: Inventory, substitutes: Mapping[str, str]) -> Iterator[str]:
+    """Images that are gone from their source and that nobody has substituted."""
+    for image in content.lost:
+        if image.ref not in substitutes:
+            yield f"note: {image.ref}: {image.why} ({image.source})"
+            yield f"  {_substitute(image)}"
 
 
-def _substitute(ref: str, known: Lost) -> str:
-    if not known.substitute:
+def _substitute(lost: LostImage) -> str:
+    if not lost.substitute:
         return "no substitute is known: name one in images.substitutes, or images.exclude it"
-    return f"to confirm in kfdeploy.yaml, images.substitutes: {{{ref}: {known.substitute}}}"
+    return f"to confirm in kfdeploy.yaml, images.substitutes: {{{lost.ref}: {lost.substitute}}}"
 
 
 def not_locked(
     failures: Iterable[Failure],
     content: Inventory,
     kept: Mapping[str, LockedImage],
-    facts: Facts,
 ) -> Iterator[str]:
     """Each image that could not be locked, where it is used, and what next."""
+    lost = {image.ref: image for image in content.lost}
     for failure in failures:
         yield f"error: {failure.id}: {failure.reason}"
         image = content.get(failure.id)
@@ -171,8 +168,8 @@ def not_locked(
             yield f"  used: {found.component}: {found.object} {found.field} ({_place(found)})"
         if failure.id in kept:
             yield f"  stays locked as before: {kept[failure.id].digest}"
-        if known := facts.catalogue().lost(failure.id):
+        if known := lost.get(failure.id):
             yield f"  known: {known.why} ({known.source})"
-            yield f"  hint: {_substitute(failure.id, known)}"
+            yield f"  hint: {_substitute(known)}"
         elif failure.hint:
             yield f"  hint: {failure.hint}"

@@ -89,9 +89,7 @@ def scan(
         for problem in inventory.problems:
             print(f"note: {problem.where}: {problem.what}", file=sys.stderr)
         complain(show.unknown(inventory))
-        complain(
-            show.lost(inventory, session.facts.catalogue(), session.workspace.images.substitutes)
-        )
+        complain(show.lost(inventory, session.workspace.images.substitutes))
 
 
 @app.command()
@@ -166,7 +164,7 @@ def lock(
         print(f"note: {moved.id}: was {moved.before}, is {moved.now}", file=sys.stderr)
     for note in result.notes:
         session.progress.line(f"no size known: {note.id}: {note.reason}")
-    complain(show.not_locked(result.failures, inventory, kept, session.facts))
+    complain(show.not_locked(result.failures, inventory, kept))
     if output == "json":
         print_json({**result.to_json(), "kept": sorted(kept), "changed": changed})
     else:

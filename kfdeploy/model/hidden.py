@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from kfdeploy.model.catalogue import HiddenImage, Program
+from kfdeploy.model.catalogue import Catalogue, HiddenImage, Program
 from kfdeploy.model.image import ImageRef, is_reference
-from kfdeploy.model.inventory import Found, Unknown
+from kfdeploy.model.inventory import Found, LostImage, Unknown
 from kfdeploy.model.objects import Object, ObjectKey
 
 _NOBODY = ObjectKey("", "", "", "")
@@ -102,6 +102,13 @@ def _derived(
                         pin="tag",
                     ),
                 )
+
+
+def lost(facts: Catalogue, found: Iterable[tuple[str, Found]]) -> Iterator[LostImage]:
+    """Those of the images found that are gone from their source."""
+    for ref in {ref for ref, _ in found}:
+        if known := facts.lost(ref):
+            yield LostImage(ref, known.why, known.source, known.substitute)
 
 
 def unknown(component: str, programs: Iterable[Program]) -> Iterator[Unknown]:

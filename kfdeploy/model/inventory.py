@@ -139,6 +139,19 @@ class Unknown:
         }
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class LostImage:
+    """An image that is gone from its source; a substitute is for a person to confirm."""
+
+    ref: str
+    why: str
+    source: str
+    substitute: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        return asdict(self)
+
+
 @dataclass(frozen=True, slots=True)
 class Inventory:
     """All sites of all components, and the catalogue's images that have no site."""
@@ -147,6 +160,7 @@ class Inventory:
     images: tuple[Image, ...]
     problems: tuple[Problem, ...] = field(default=())
     unknown: tuple[Unknown, ...] = field(default=())
+    lost: tuple[LostImage, ...] = field(default=())
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -154,6 +168,7 @@ class Inventory:
             "images": [image.to_json() for image in self.images],
             "problems": [problem.to_json() for problem in self.problems],
             "unknown": [unknown.to_json() for unknown in self.unknown],
+            "lost": [lost.to_json() for lost in self.lost],
         }
 
     def get(self, ref: str) -> Image | None:
@@ -165,6 +180,7 @@ def gather(
     found: Iterable[tuple[str, Found]],
     problems: Sequence[Problem],
     unknown: Iterable[Unknown] = (),
+    lost: Iterable[LostImage] = (),
 ) -> Inventory:
     """An inventory of what was found, sorted; an image's need is the strongest of its places."""
     by_ref: dict[str, list[Found]] = {}
@@ -180,6 +196,7 @@ def gather(
         tuple(images),
         tuple(sorted(set(problems), key=lambda p: (p.where, p.what))),
         tuple(sorted(set(unknown))),
+        tuple(sorted(set(lost))),
     )
 
 
@@ -272,6 +289,7 @@ __all__ = [
     "Found",
     "Image",
     "Inventory",
+    "LostImage",
     "Piece",
     "Place",
     "Problem",

@@ -17,6 +17,7 @@ from kfdeploy.model.catalogue_file import Facts
 from kfdeploy.model.inventory import (
     Found,
     Inventory,
+    LostImage,
     Piece,
     Problem,
     Unknown,
@@ -38,11 +39,13 @@ _DEFAULT_NEED = {"config": "optional", "custom-resource": "optional", "assembled
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One component's images, what could not be told, and programs that nobody has looked at."""
+    """One component's images, what could not be told, programs that nobody has looked at, and
+    images that are gone from their source."""
 
     found: Sequence[tuple[str, Found]]
     problems: Sequence[Problem]
     unknown: Sequence[Unknown]
+    lost: Sequence[LostImage]
 
 
 def scan(
@@ -90,6 +93,7 @@ def scan(
         [found for part in parts for found in part.found],
         [problem for part in parts for problem in part.problems],
         [unknown for part in parts for unknown in part.unknown],
+        [lost for part in parts for lost in part.lost],
     )
 
 
@@ -104,17 +108,25 @@ def component(version: str, rendered: Rendered, cache: Cache, facts: Facts | Non
             [found_from_cache(item) for item in kept["found"]],
             [Problem(item["what"], item["where"]) for item in kept["problems"]],
             [unknown_from_cache(item) for item in kept["unknown"]],
+            [LostImage(**item) for item in kept["lost"]],
         )
-    scanner = _Scanner(rendered, facts.catalogue())
+    catalogue = facts.catalogue()
+    scanner = _Scanner(rendered, catalogue)
     sites = list(scanner.found())
     found = [*sites, *hidden.images(name, scanner.objects, scanner.programs, sites)]
-    part = Part(found, scanner.problems, list(hidden.unknown(name, scanner.programs)))
+    part = Part(
+        found,
+        scanner.problems,
+        list(hidden.unknown(name, scanner.programs)),
+        sorted(hidden.lost(catalogue, found)),
+    )
     cache.put_json(
         key,
         {
             "found": [found_to_cache(ref, place) for ref, place in found],
             "problems": [problem.to_json() for problem in part.problems],
             "unknown": [unknown.to_json() for unknown in part.unknown],
+            "lost": [lost.to_json() for lost in part.lost],
         },
     )
     return part

@@ -116,6 +116,7 @@ def test_json_is_what_the_contract_says() -> None:
         ],
         "problems": [],
         "unknown": [],
+        "lost": [],
     }
 
 
