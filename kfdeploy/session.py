@@ -13,9 +13,8 @@ from kfdeploy.cache import Cache
 from kfdeploy.errors import DIFFERENCE, WRONG_USE, UserError
 from kfdeploy.files import read_text
 from kfdeploy.model import inventory, lockfile, sources, upstreamlock
-from kfdeploy.model.catalogue_file import Facts
 from kfdeploy.model.image import ImageRef
-from kfdeploy.model.inventory import Inventory
+from kfdeploy.model.inventory import Inventory, Part
 from kfdeploy.model.lockfile import Lock, LockedImage
 from kfdeploy.model.sources import SourceImage
 from kfdeploy.model.workspace import Environment, Workspace
@@ -25,8 +24,8 @@ from kfdeploy.tools.rendering import Rendered
 from kfdeploy.tools.workspace_file import WorkspaceFile
 
 if TYPE_CHECKING:
+    from kfdeploy.model.catalogue_file import Facts
     from kfdeploy.model.egress.report import Report
-    from kfdeploy.pipeline.scan import Part
 
 OWN_CATALOGUE = "catalogue"
 _RENDER = "run `kfdeploy render`"
@@ -78,6 +77,8 @@ class Session:
     @cached_property
     def facts(self) -> Facts:
         """The catalogue: the site's own entries, in ``catalogue/``, before kfdeploy's."""
+        from kfdeploy.model.catalogue_file import Facts
+
         return Facts(self.root / OWN_CATALOGUE)
 
     @cached_property

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from kfdeploy.model import catalogue_file, workload
-from kfdeploy.model.catalogue import Catalogue, Redirect
+from kfdeploy.model.catalogue import Catalogue
 from kfdeploy.model.objects import lookup, show_path, split
+from kfdeploy.model.redirect import Redirect
 from kfdeploy.model.site import sites
 from kfdeploy.session import Session
 from tests.conftest import Site

@@ -56,7 +56,7 @@ def scan(
     quiet: Quiet = False,
 ) -> None:
     """Every image, with where it was found."""
-    from kfdeploy import show, show_egress
+    from kfdeploy import show
 
     into_images = image_content or bool(images) or where != "private"
     if into_images or source is not None:
@@ -77,6 +77,8 @@ def scan(
         return
     session = open_session(directory, env, quiet)
     if egress:
+        from kfdeploy import show_egress
+
         form = "json" if output == "json" else format_
         print_lines(show_egress.report(session.egress(), form))
         return

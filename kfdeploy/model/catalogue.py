@@ -16,87 +16,12 @@ from typing import Any
 
 from kfdeploy.model import workload
 from kfdeploy.model.image import ImageRef, InvalidImageRef
-from kfdeploy.model.objects import Object, ObjectKey, lookup
+from kfdeploy.model.objects import Object, ObjectKey
+from kfdeploy.model.redirect import Redirect, same_name
 from kfdeploy.model.versions import Version, Versions
 
 _LABELS = ("app.kubernetes.io/version", "serving.knative.dev/release", "app.kubernetes.io/release")
 """Labels that hold a program's version, where its image is named by digest."""
-
-
-@dataclass(frozen=True, slots=True)
-class Redirect:
-    """How an image that no manifest names is led elsewhere: something to be added to an object.
-
-    One of ``flag``, ``env``, ``key`` (of a ConfigMap), ``field`` (a dotted path), or ``file``: a
-    path in the container that gets ``content`` in place of the image's own file, so that nothing
-    asks for the image any more.
-    """
-
-    kind: str
-    name: str
-    container: str = ""
-    flag: str = ""
-    env: str = ""
-    key: str = ""
-    field: str = ""
-    file: str = ""
-    content: str = ""
-    value: str = "{ref}"
-    source: str = ""
-
-    def __str__(self) -> str:
-        if self.env:
-            return f"env {self.env}"
-        if self.flag:
-            return f"flag {self.flag}"
-        if self.key or self.file:
-            return f"config {self.key or self.file.rpartition('/')[2]}"
-        return "patch"
-
-    def is_of(self, key: ObjectKey) -> bool:
-        """Whether an object is the one to be changed; a content hash in its name is ignored."""
-        return key.kind == self.kind and _same_name(key.name, self.name)
-
-    def is_set(self, body: dict[str, Any], config: Sequence[Object]) -> bool:
-        """Whether the manifest says it already, so that the compiled-in default is not used.
-
-        Args:
-            config: the component's objects, for variables that come from a ConfigMap.
-        """
-        if self.key:
-            return bool((body.get("data") or {}).get(self.key))
-        if self.field:
-            try:
-                return bool(lookup(body, tuple(self.field.split("."))))
-            except KeyError:
-                return False
-        for _, container in workload.containers(body):
-            if container.get("name") == self.container:
-                return self._is_set_in(container, config)
-        return False
-
-    def _is_set_in(self, container: dict[str, Any], config: Sequence[Object]) -> bool:
-        if self.flag:
-            words = [*(container.get("command") or ()), *(container.get("args") or ())]
-            flag = self.flag.lstrip("-")
-            return any(
-                str(word).startswith("-") and str(word).lstrip("-").partition("=")[0] == flag
-                for word in words
-            )
-        if self.file:
-            mounts = container.get("volumeMounts") or ()
-            return any(mount.get("mountPath") == self.file for mount in mounts)
-        if any(variable.get("name") == self.env for variable in container.get("env") or ()):
-            return True
-        names = {
-            (source.get("configMapRef") or {}).get("name")
-            for source in container.get("envFrom") or ()
-        }
-        return any(
-            self.env in (item.body.get("data") or {})
-            for item in config
-            if not item.is_crd and item.key.kind == "ConfigMap" and item.key.name in names
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +35,7 @@ class SiteOf:
     def matches(self, key: ObjectKey, where: str) -> bool:
         return (
             key.kind == self.kind
-            and _same_name(key.name, self.name)
+            and same_name(key.name, self.name)
             and fnmatchcase(where, self.field)
         )
 
@@ -153,7 +78,7 @@ class SiteRule:
     def matches(self, key: ObjectKey, where: str, line: str, ref: str) -> bool:
         return (
             fnmatchcase(key.kind, self.kind)
-            and _same_name(key.name, self.name)
+            and same_name(key.name, self.name)
             and fnmatchcase(where, self.field)
             and (not self.line or bool(re.search(self.line, line)))
             and (not self.ref or fnmatchcase(ref, self.ref))
@@ -332,7 +257,7 @@ class Catalogue:
             for asks in program.entry.asks if program.entry else ():
                 if (
                     program.object.kind == asks.kind
-                    and _same_name(program.object.name, asks.name)
+                    and same_name(program.object.name, asks.name)
                     and program.container == asks.container
                     and _holds(asks.versions, program.version)
                 ):
@@ -362,10 +287,6 @@ def _applies(rule: SiteRule, entry: Entry, programs: Sequence[Program]) -> bool:
 
 def _holds(versions: Sequence[Versions], version: Version | None) -> bool:
     return not versions or any(version in one for one in versions)
-
-
-def _same_name(name: str, pattern: str) -> bool:
-    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}-??????????")
 
 
 def _version(body: dict[str, Any], image: str, entry: Entry | None) -> Version | None:

@@ -22,13 +22,13 @@ from kfdeploy.model.catalogue import (
     HiddenImage,
     Lost,
     Read,
-    Redirect,
     SiteOf,
     SiteRule,
     Unused,
 )
 from kfdeploy.model.image import is_reference
 from kfdeploy.model.inventory import NEEDS
+from kfdeploy.model.redirect import Redirect
 from kfdeploy.model.versions import Version, Versions
 
 FOLDER = Path(__file__).parent.parent / "catalog"

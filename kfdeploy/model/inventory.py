@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from kfdeploy.model.catalogue import Redirect
 from kfdeploy.model.objects import ObjectKey, Path
+from kfdeploy.model.redirect import Redirect
 
 NEEDS = ("required", "optional", "user-choice")
 
@@ -138,6 +138,20 @@ class Unknown:
             "look": self.look,
         }
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Unknown:
+        """The reverse of `to_json`."""
+        nearest = data["nearest"]
+        return cls(
+            data["component"],
+            ObjectKey.from_json(data["object"]),
+            data["image"],
+            data["version"],
+            data["entry"],
+            nearest["version"],
+            tuple(nearest["images"]),
+        )
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class LostImage:
@@ -175,17 +189,41 @@ class Inventory:
         return next((image for image in self.images if image.ref == ref), None)
 
 
-def gather(
-    version: str,
-    found: Iterable[tuple[str, Found]],
-    problems: Sequence[Problem],
-    unknown: Iterable[Unknown] = (),
-    lost: Iterable[LostImage] = (),
-) -> Inventory:
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One component's images, what could not be told, programs that nobody has looked at, and
+    images that are gone from their source."""
+
+    found: tuple[tuple[str, Found], ...] = ()
+    problems: tuple[Problem, ...] = ()
+    unknown: tuple[Unknown, ...] = ()
+    lost: tuple[LostImage, ...] = ()
+
+    def to_cache(self) -> dict[str, Any]:
+        """Everything, to be read back by `from_cache`."""
+        return {
+            "found": [_found_to_cache(ref, place) for ref, place in self.found],
+            "problems": [problem.to_json() for problem in self.problems],
+            "unknown": [unknown.to_json() for unknown in self.unknown],
+            "lost": [lost.to_json() for lost in self.lost],
+        }
+
+    @classmethod
+    def from_cache(cls, kept: Mapping[str, Any]) -> Part:
+        return cls(
+            tuple(_found_from_cache(item) for item in kept["found"]),
+            tuple(Problem(item["what"], item["where"]) for item in kept["problems"]),
+            tuple(Unknown.from_json(item) for item in kept["unknown"]),
+            tuple(LostImage(**item) for item in kept["lost"]),
+        )
+
+
+def gather(version: str, parts: Sequence[Part]) -> Inventory:
     """An inventory of what was found, sorted; an image's need is the strongest of its places."""
     by_ref: dict[str, list[Found]] = {}
-    for ref, place in found:
-        by_ref.setdefault(ref, []).append(place)
+    for part in parts:
+        for ref, place in part.found:
+            by_ref.setdefault(ref, []).append(place)
     images = []
     for ref in sorted(by_ref):
         places = tuple(sorted(set(by_ref[ref]), key=_order))
@@ -194,9 +232,11 @@ def gather(
     return Inventory(
         version,
         tuple(images),
-        tuple(sorted(set(problems), key=lambda p: (p.where, p.what))),
-        tuple(sorted(set(unknown))),
-        tuple(sorted(set(lost))),
+        tuple(
+            sorted({p for part in parts for p in part.problems}, key=lambda p: (p.where, p.what))
+        ),
+        tuple(sorted({unknown for part in parts for unknown in part.unknown})),
+        tuple(sorted({lost for part in parts for lost in part.lost})),
     )
 
 
@@ -224,8 +264,8 @@ def _order(found: Found) -> tuple[Any, ...]:
 # --- the form kept in the cache -------------------------------------------------------------------
 
 
-def found_to_cache(ref: str, found: Found) -> dict[str, Any]:
-    """Everything of a place, to be read back by `found_from_cache`."""
+def _found_to_cache(ref: str, found: Found) -> dict[str, Any]:
+    """Everything of a place, to be read back by `_found_from_cache`."""
     place = found.place
     return {
         "ref": ref,
@@ -248,7 +288,7 @@ def found_to_cache(ref: str, found: Found) -> dict[str, Any]:
     }
 
 
-def found_from_cache(data: Mapping[str, Any]) -> tuple[str, Found]:
+def _found_from_cache(data: Mapping[str, Any]) -> tuple[str, Found]:
     place = data["place"]
     return data["ref"], Found(
         component=data["component"],
@@ -268,35 +308,3 @@ def found_from_cache(data: Mapping[str, Any]) -> tuple[str, Found]:
         pin=data["pin"],
         adds=Redirect(**data["adds"]) if data["adds"] else None,
     )
-
-
-def unknown_from_cache(data: Mapping[str, Any]) -> Unknown:
-    """The reverse of `Unknown.to_json`."""
-    nearest = data["nearest"]
-    return Unknown(
-        data["component"],
-        ObjectKey.from_json(data["object"]),
-        data["image"],
-        data["version"],
-        data["entry"],
-        nearest["version"],
-        tuple(nearest["images"]),
-    )
-
-
-__all__ = [
-    "NEEDS",
-    "Found",
-    "Image",
-    "Inventory",
-    "LostImage",
-    "Piece",
-    "Place",
-    "Problem",
-    "Unknown",
-    "found_from_cache",
-    "found_to_cache",
-    "gather",
-    "unknown_from_cache",
-    "with_admission",
-]

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from kfdeploy.model import podfiles, workload
-from kfdeploy.model.catalogue import Redirect
 from kfdeploy.model.inventory import Found
 from kfdeploy.model.objects import Object, ObjectKey, Path, lookup
 from kfdeploy.model.patchfile import operation, scalar, target_yaml
 from kfdeploy.model.patchtext import append, look_up, shown
 from kfdeploy.model.podfiles import PodFile
+from kfdeploy.model.redirect import Redirect
 
 _PARTS = {"{ref}": "ref", "{repository}": "repository", "{tag}": "tag"}
 

@@ -7,20 +7,19 @@ from dataclasses import replace
 
 import pytest
 
-from kfdeploy.model.catalogue import Redirect
 from kfdeploy.model.inventory import (
     Found,
+    LostImage,
+    Part,
     Piece,
     Place,
     Problem,
     Unknown,
-    found_from_cache,
-    found_to_cache,
     gather,
-    unknown_from_cache,
     with_admission,
 )
 from kfdeploy.model.objects import ObjectKey
+from kfdeploy.model.redirect import Redirect
 
 KEY = ObjectKey("apps/v1", "Deployment", "n", "web")
 FOUND = Found(
@@ -46,6 +45,10 @@ ADDED = replace(
 )
 
 
+UNKNOWN = Unknown("one", KEY, "a/b:2", "2.0", "b", "1.0", ("x:1", "y:1"))
+LOST = LostImage("a/b:1", "purged", "a/b#1", "a/c:1")
+
+
 @pytest.mark.parametrize(
     "found",
     [
@@ -56,22 +59,24 @@ ADDED = replace(
     ],
 )
 def test_what_is_kept_reads_as_it_was_written(found: Found) -> None:
-    kept = json.loads(json.dumps(found_to_cache("a/b:1", found)))
-    assert found_from_cache(kept) == ("a/b:1", found)
+    part = Part((("a/b:1", found),), (Problem("x", "y"),), (UNKNOWN,), (LOST,))
+    assert Part.from_cache(json.loads(json.dumps(part.to_cache()))) == part
 
 
 def test_images_are_sorted_and_places_are_there_once() -> None:
     other = replace(FOUND, component="another", need="required")
     found = [("b:1", FOUND), ("a:1", FOUND), ("b:1", other), ("b:1", FOUND)]
     problems = [Problem("y", "b"), Problem("x", "a"), Problem("y", "b")]
-    inventory = gather("1.0", found, problems)
+    inventory = gather("1.0", [Part(tuple(found), tuple(problems))])
     assert [(i.ref, i.need, len(i.found)) for i in inventory.images] == [
         ("a:1", "optional", 1),
         ("b:1", "required", 2),
     ]
     assert [f.component for f in inventory.images[1].found] == ["another", "one"]
     assert inventory.problems == (Problem("x", "a"), Problem("y", "b"))
-    assert inventory == gather("1.0", reversed(found), problems)
+    assert inventory == gather(
+        "1.0", [Part((one,)) for one in reversed(found)] + [Part((), tuple(problems))]
+    )
     assert inventory.get("a:1") is inventory.images[0]
     assert inventory.get("c:1") is None
 
@@ -79,12 +84,12 @@ def test_images_are_sorted_and_places_are_there_once() -> None:
 def test_two_mentions_of_one_image_on_one_line_are_two_places() -> None:
     pieces = (Piece("reference", "x:a:1", 2, "a:1"),), (Piece("reference", "a:1", 0, "a:1"),)
     found = [("a:1", replace(FOUND, pieces=one)) for one in pieces]
-    (image,) = gather("1.0", found, []).images
+    (image,) = gather("1.0", [Part(tuple(found))]).images
     assert [place.pieces for place in image.found] == [pieces[1], pieces[0]]
 
 
 def test_json_is_what_the_contract_says() -> None:
-    assert gather("1.0", [("a:1", FOUND)], []).to_json() == {
+    assert gather("1.0", [Part((("a:1", FOUND),))]).to_json() == {
         "upstream": {"version": "1.0"},
         "images": [
             {
@@ -120,21 +125,18 @@ def test_json_is_what_the_contract_says() -> None:
     }
 
 
-UNKNOWN = Unknown("one", KEY, "a/b:2", "2.0", "b", "1.0", ("x:1", "y:1"))
-
-
 def test_an_unknown_program_reads_as_it_was_written() -> None:
     for unknown in (UNKNOWN, Unknown("one", KEY, "a/b", "")):
-        assert unknown_from_cache(json.loads(json.dumps(unknown.to_json()))) == unknown
+        assert Unknown.from_json(json.loads(json.dumps(unknown.to_json()))) == unknown
 
 
 def test_admission_takes_what_nothing_else_redirects() -> None:
-    content = gather("1", [("a:1", FOUND), ("a:1", replace(FOUND, redirect="none"))], [])
+    content = gather("1", [Part((("a:1", FOUND), ("a:1", replace(FOUND, redirect="none"))))])
     (image,) = with_admission(content).images
     assert sorted(found.redirect for found in image.found) == ["admission", "patch"]
 
 
 def test_places_that_differ_in_what_is_said_of_them_alone_have_an_order() -> None:
     notes = [replace(FOUND, how="catalogue", note=str(number)) for number in range(20)]
-    (image,) = gather("1", [("a:1", place) for place in reversed(notes)], []).images
+    (image,) = gather("1", [Part(tuple(("a:1", place) for place in reversed(notes)))]).images
     assert [place.note for place in image.found] == sorted(place.note for place in notes)

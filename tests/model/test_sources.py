@@ -8,7 +8,7 @@ import pytest
 
 from kfdeploy.errors import UserError
 from kfdeploy.model import sources
-from kfdeploy.model.inventory import Found, Place, gather
+from kfdeploy.model.inventory import Found, Part, Place, gather
 from kfdeploy.model.objects import ObjectKey
 from kfdeploy.model.workspace import Images
 
@@ -29,12 +29,15 @@ def found(need: str = "required", redirect: str = "patch") -> Found:
 INVENTORY = gather(
     "1.0",
     [
-        ("mysql:8.4", found()),
-        (f"ghcr.io/a/b:1@{SHA}", found("optional", "env X")),
-        (f"ghcr.io/a/c@{SHA}", found(redirect="none")),
-        ("a/b", found("user-choice")),
+        Part(
+            (
+                ("mysql:8.4", found()),
+                (f"ghcr.io/a/b:1@{SHA}", found("optional", "env X")),
+                (f"ghcr.io/a/c@{SHA}", found(redirect="none")),
+                ("a/b", found("user-choice")),
+            )
+        )
     ],
-    [],
 )
 
 
@@ -70,15 +73,18 @@ def test_a_place_that_nothing_redirects_is_for_a_person_to_decide() -> None:
     content = gather(
         "1.0",
         [
-            ("a/one:1", none),
-            ("a/one:1", found()),
-            ("a/two:1", replace(none, need="user-choice")),
-            ("a/five:1", replace(none, need="user-choice")),
-            ("a/five:1", found()),
-            ("a/three:1", replace(none, redirect="admission")),
-            ("a/four:1", none),
+            Part(
+                (
+                    ("a/one:1", none),
+                    ("a/one:1", found()),
+                    ("a/two:1", replace(none, need="user-choice")),
+                    ("a/five:1", replace(none, need="user-choice")),
+                    ("a/five:1", found()),
+                    ("a/three:1", replace(none, redirect="admission")),
+                    ("a/four:1", none),
+                )
+            )
         ],
-        [],
     )
     settings = Images.model_validate({"exclude": [{"ref": "a/four*", "reason": "not here"}]})
     listed = sources.listed(content, settings)
@@ -90,7 +96,9 @@ def test_a_place_that_nothing_redirects_is_for_a_person_to_decide() -> None:
 
 
 def test_an_image_that_a_place_needs_by_tag_says_so() -> None:
-    content = gather("1.0", [("a/one:1", replace(found(), pin="tag")), ("a/two:1", found())], [])
+    content = gather(
+        "1.0", [Part((("a/one:1", replace(found(), pin="tag")), ("a/two:1", found())))]
+    )
     images = sources.parse(sources.dump(content, sources.listed(content, Images())))
     assert {image.ref: image.by_tag for image in images} == {"a/one:1": True, "a/two:1": False}
 
