@@ -199,12 +199,13 @@ class Program:
         lea_at, lea_to, pairs = self._lea_at, self._lea_to, self._pairs
         if len(lea_at) >= _LEAS_MAX:
             return
+        add_at, add_to = lea_at.append, lea_to.append  # half a million times a program
         for match in _LEA.finditer(data, low, high):
             end = match.end(1)
             target = base + end + unpack_from(data, end - 4)[0]
             if bottom <= target < top:
-                lea_at.append(at + end)
-                lea_to.append(target)
+                add_at(at + end)
+                add_to(target)
                 group: int = match.lastindex  # type: ignore[assignment]  # the first always matches
                 if group > 1 and len(pairs) < _PAIRS_MAX and (length := match[group][0]):
                     pairs.append((target, length))
