@@ -18,12 +18,14 @@ from kfdeploy.tools import git
 _SKIPPED: Final = re.compile(
     r"\.git|\.github|\.gitlab|\.circleci|\.ci|\.idea|\.vscode|\.venv|venv|vendor|node_modules|dist"
     r"|third[_-]party|__\w+__|docs?|documentation|website|proposals|enhancements|design|examples?"
-    r"|tutorials|hack|bench(?:mark)?s?|conformance|test-infra"
+    r"|tutorials|hack|scripts|ci|bench(?:mark)?s?|conformance|test-infra"
     r"|(?:.*[-_.])?(?:e2e|tests?|testing|test_?data|testutils?|fixtures|mocks?|fakes?)"
+    r"|(?:mocks?|fakes?)[-_.].*"
 )
 """Folders of tests, documents, other people's code, and what builds the operator."""
 _BUILD: Final = re.compile(
     r"makefile.*|.*\.mk|(?:.*\.)?(?:dockerfile|containerfile)(?:\..*)?|tiltfile|jenkinsfile"
+    r"|buf(?:\..*)?\.ya?ml|\.ko\.ya?ml|.*bazelrc.*|.*\.(?:bazel|bzl)"
     r"|skaffold.*\.ya?ml|\.?goreleaser.*|\.golangci.*|\.pre-commit.*|cloudbuild.*|justfile"
 )
 _MANIFEST_FOLDERS: Final = re.compile(
