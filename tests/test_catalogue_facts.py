@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from kfdeploy.model import catalogue_file, workload
+from kfdeploy.model import catalogue_file, hidden, workload
 from kfdeploy.model.catalogue import Catalogue
-from kfdeploy.model.objects import lookup, show_path, split
+from kfdeploy.model.objects import Object, lookup, show_path, split
 from kfdeploy.model.redirect import Redirect
 from kfdeploy.model.site import sites
+from kfdeploy.pipeline import patch_additions
 from kfdeploy.session import Session
 from tests.conftest import Site
 
@@ -137,6 +140,52 @@ def test_every_redirect_changes_what_its_record_says(workspace: tuple[Path, str]
                 assert value == found.adds.content if found.adds.file else mirror in value, found
                 seen += 1
     assert seen >= 1
+
+
+def test_a_default_that_the_manifest_overrides_is_live_without_that(
+    workspace: tuple[Path, str],
+) -> None:
+    """Take each variable, flag or key away: the image shows, and a patch sets the same again."""
+    seen = 0
+    facts = catalogue_file.load()
+    for rendered in Session.open(workspace[0], "", quiet=True).rendered():
+        objects = [item for item in rendered.objects if not item.is_crd]
+        programs = facts.programs(objects)
+        for program in programs:
+            for image in program.entry.images_at(program.version) if program.entry else ():
+                redirect = image.redirect
+                target = next((o for o in objects if redirect and redirect.is_of(o.key)), None)
+                if redirect is None or target is None or not redirect.is_set(target.body, objects):
+                    continue
+                bare = [_without(item, redirect) for item in objects]
+                found = dict(hidden.images("c", bare, programs, []))
+                assert set(image.refs) <= set(found), f"{program.image}: {redirect}"
+                places = {target.key: [(ref, found[ref]) for ref in image.refs]}
+                ((_, _, body),) = patch_additions.additions(bare, places)
+                name = redirect.env or redirect.flag or redirect.key
+                assert f"sets {name}" in body
+                assert f'(index .Values.images "{image.refs[0]}")' in body
+                seen += 1
+    assert seen >= 1
+
+
+def _without(item: Object, redirect: Redirect) -> Object:
+    """An object without what a redirect sets."""
+    body = copy.deepcopy(item.body)
+    data = body.get("data") or {}
+    for name in (redirect.env, redirect.key):
+        data.pop(name, None)
+    for _, container in workload.containers(body):
+        kept = [v for v in container.get("env") or () if v["name"] != redirect.env]
+        if "env" in container:
+            container["env"] = kept
+        words = list(container.get("args") or ())
+        for index, word in reversed(list(enumerate(words))):
+            if redirect.flag and str(word).partition("=")[0] == redirect.flag:
+                del words[index : index + (1 if "=" in str(word) else 2)]
+        if "args" in container:
+            container["args"] = words
+    return Object(json.dumps(body))
 
 
 def _values(body: dict[str, Any], redirect: Redirect) -> list[str]:

@@ -90,7 +90,7 @@ def verify(
     Raises:
         UserError: the registry can't be asked at all.
     """
-    failures = list(_sums(folder))
+    failures = [*_sums(folder), *_not_admitted(folder, summary)]
     found = tuple(_foreign(folder, summary, uncovered))
     notes = list(_notes(folder, summary))
     failures += [
@@ -131,11 +131,42 @@ def _sums(folder: Path) -> Iterator[str]:
             yield f"{name} was changed"
 
 
+def _not_admitted(folder: Path, summary: Mapping[str, Any]) -> Iterator[str]:
+    """What is said to rest on admission, and that no policy of the set rewrites."""
+    resting = {
+        ref: image["mirror"]
+        for ref, image in summary["images"].items()
+        if "admission" in image.get("redirects", ())
+    }
+    if not resting:
+        return
+    policies: dict[str, str] = {}
+    for path in folder.glob("charts/*/charts/objects/objects.yaml"):
+        text = read_text(path)
+        for _, item in _objects(path.name, text) if "Policy" in text else ():
+            policies[item.key.kind] = policies.get(item.key.kind, "") + item.text
+    for kinds in _ADMISSION:
+        if not any(kind in policies for kind in kinds):
+            yield (
+                f"{next(iter(resting))} rests on admission, and the set has no {kinds[0]}:"
+                " run `kfdeploy patch` and `kfdeploy render`"
+            )
+            return
+    rewriting = "".join(policies.get(kind, "") for kind in _ADMISSION[0])
+    for ref, mirror in sorted(resting.items()):
+        known = json.dumps(mirror.removeprefix(f"{summary['registry']}/"))
+        if ref not in summary.get("notMirrored", {}) and known not in rewriting:
+            yield f"{ref} rests on admission, and no policy of the set leads it to {mirror}"
+
+
+_ADMISSION = (
+    ("MutatingAdmissionPolicy", "MutatingPolicy"),
+    ("ValidatingAdmissionPolicy", "ValidatingPolicy"),
+)
+"""What rewrites, and what refuses the rest; the API server's own, or Kyverno's."""
 _PODS = frozenset(("Pod", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob"))
 _CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
-_POLICIES = frozenset(
-    ("MutatingAdmissionPolicy", "ValidatingAdmissionPolicy", "MutatingPolicy", "ValidatingPolicy")
-)
+_POLICIES = frozenset(kind for kinds in _ADMISSION for kind in kinds)
 _KIND = re.compile(r"^kind: (\w+)", re.MULTILINE)
 _LISTS_UPSTREAM = frozenset((releaseset.SUMS, releaseset.SUMMARY, "images.lock"))
 """Files of a set that name upstream's references on purpose, and that nothing is installed from."""

@@ -113,6 +113,16 @@ def test_verify_names_what_nothing_redirects_until_somebody_decides(
     said = verified(0).stdout
     assert "     1 by admission\n         docker.io/acme/report\n" in said
     assert "  nothing else in the set can be pulled from outside\n" in said
+    policy = site / "patches/kfdeploy-admission/mutatingadmissionpolicy-kfdeploy-images.yaml.gotmpl"
+    policy.write_text(policy.read_text().replace(".Values.images", ".Values.none"))
+    kfdeploy("render", "--unpinned", cwd=site, check=1)
+    policy.unlink()
+    kfdeploy("render", "--unpinned", cwd=site)
+    said = kfdeploy("verify", "--offline", cwd=site, check=3).stderr
+    assert (
+        "error: docker.io/acme/report rests on admission, and the set has no"
+        " MutatingAdmissionPolicy: run `kfdeploy patch` and `kfdeploy render`\n"
+    ) in said
 
 
 def test_why_says_what_pulls_it_where_that_was_read_and_what_a_patch_adds(
