@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 
 from kfdeploy import features
+from kfdeploy.errors import UserError
 from kfdeploy.features import Addition
 from kfdeploy.files import read_text
 from kfdeploy.model import patchfile, workload, workspace_helmfile
@@ -49,6 +50,8 @@ _NAMESPACED = workload.WORKLOADS | {
     *("ResourceQuota", "HorizontalPodAutoscaler", "Lease", "Endpoints", "EndpointSlice"),
 }
 """Kubernetes' own kinds that live in a namespace (kubectl api-resources, 1.36)."""
+_WITH_FILES = frozenset(("file", "ca", "namespaces"))
+"""Purposes of patches that give a workload files, and so volumes."""
 _KEEP = "helm.sh/resource-policy"
 _CHECKSUM = "checksum.kfdeploy.io"
 
@@ -215,7 +218,16 @@ class _Maker:
                     self.changed_config.setdefault(item.key, []).append(name)
                 yield name, body
             yield from self._pull(item)
-            for purpose, body in patch_reach.patches(self.workspace, item, asks):
+            reach = list(patch_reach.patches(self.workspace, item, asks))
+            with_files = [p for p, _ in (*additions.get(item.key, ()), *reach) if p in _WITH_FILES]
+            if len(with_files) > 1 and not workload.pod_spec(item.body).get("volumes"):
+                # Each would make the list of volumes, and the last one's would stand.
+                raise UserError(
+                    f"component {self.rendered.component.name}: {item.key} has no volumes, and"
+                    f" {len(with_files)} patches would begin its list: {', '.join(with_files)}",
+                    hint="take one of them out of catalogue/ and make it a patch of your own",
+                )
+            for purpose, body in reach:
                 yield self._named(item.key, purpose), body
             if item.key.kind in _KEPT:
                 yield self._named(item.key, "keep"), self._keep(item)

@@ -138,3 +138,21 @@ def test_why_says_what_pulls_it_where_that_was_read_and_what_a_patch_adds(
         "    catalogue, redirected by: env WAIT_IMAGE of container main of Deployment operator,"
         " which a patch adds\n"
     )
+
+
+def test_two_patches_that_would_begin_the_same_list_are_an_error(
+    site: Path, kfdeploy: Runner
+) -> None:
+    asks = (
+        "asks:\n- {kind: Deployment, name: operator, container: main, what: tags,"
+        " ca: env SSL_CERT_DIR, source: 'acme/operator@v1.2.0:pkg/ask.go:1'}\n"
+    )
+    file = "file: /etc/list.json, content: '{}'"
+    (site / "catalogue").mkdir()
+    (site / "catalogue" / "acme.yaml").write_text(OWN.replace("env: WAIT_IMAGE", file) + asks)
+    edit_workspace(site, {"registries.private.ca": "ca.pem"})
+    assert kfdeploy("patch", "--quiet", cwd=site, check=1).stderr == (
+        "error: component one: Deployment n/operator has no volumes, and 2 patches would begin its"
+        " list: file, ca\n  hint: take one of them out of catalogue/ and make it a patch of your"
+        " own\n"
+    )
