@@ -94,6 +94,8 @@ def why(images: Sequence[Image]) -> Iterator[str]:
             yield f"  {found.component}: {found.object}"
             if found.how == "catalogue":
                 yield f"    {found.need}: {found.note}"
+                if found.place:
+                    yield f"    made from {found.place}"
                 yield from (f"    read in {source}" for source in found.source.split("; "))
             else:
                 yield f"    {found.field}"
