@@ -83,6 +83,10 @@ _DISPLACEMENT: Final = struct.Struct("<i")
 _PAIR: Final = struct.Struct("<QQ")
 _AMD64: Final = 62
 _GO: Final = b"\xff Go buildinf:"
+_TABLES: Final = re.compile(rb"\xf1\xff\xff\xff\0\0[\1\2\4]\x08")
+"""Where Go's tables of function names and lines begin, a third and more of a program: no constant
+is in them, and nothing but them lies behind (go1.20 and later, debug/gosym/pclntab.go)."""
+_TABLES_ALIGN: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,7 @@ class Program:
         self._pairs: list[tuple[int, int]] = []
         self._lea_at = array("Q")
         self._lea_to = array("Q")
+        self._tables = (0, 0)
         self.is_go = False
         self.overfull = False
 
@@ -175,15 +180,33 @@ class Program:
             elif segment.written:
                 self._read_pointers(data, at, low, high, segment)
             else:
-                self._read_headers(data, at, low, high, segment)
+                self._find_tables(data, at, low, high, segment)
+                for first, last in self._outside_tables(at, low, high):
+                    self._read_headers(data, at, first, last, segment)
         start = max(start, code)  # no constants among the instructions
-        if start >= end:
+        for first, last in self._outside_tables(at, start, end):
+            for spot in anchors(data, first, last):
+                self._keep(self._windows, data, at, spot, AROUND)
+            for name in _NAMES:
+                for match in name.finditer(data, first, last):
+                    self._keep(self._names, data, at, match.start(), _NAME_AROUND)
+
+    def _find_tables(self, data: bytes, at: int, low: int, high: int, segment: _Segment) -> None:
+        if self._tables[1]:
             return
-        for spot in anchors(data, start, end):
-            self._keep(self._windows, data, at, spot, AROUND)
-        for name in _NAMES:
-            for match in name.finditer(data, start, end):
-                self._keep(self._names, data, at, match.start(), _NAME_AROUND)
+        for match in _TABLES.finditer(data, low, min(high + 8, len(data))):
+            if segment.to_address(at + match.start()) % _TABLES_ALIGN == 0:
+                self._tables = (at + match.start(), segment.end)
+                return
+
+    def _outside_tables(self, at: int, low: int, high: int) -> Iterator[tuple[int, int]]:
+        """What of a range of the bytes at hand is not Go's tables."""
+        first, last = (offset - at for offset in self._tables)
+        if self._tables[1] == 0:
+            first = last = high
+        for start, end in ((low, min(high, first)), (max(low, last), high)):
+            if start < end:
+                yield start, end
 
     def _keep(self, into: list[_Window], data: bytes, at: int, spot: int, around: int) -> None:
         if len(into) >= _WINDOWS_MAX:
