@@ -59,6 +59,12 @@ def scan(
     from kfdeploy import show
 
     into_images = image_content or bool(images) or where != "private"
+    if egress and (into_images or source is not None):
+        raise UserError(
+            "--egress lists what the manifests and the catalogue say, and looks into nothing",
+            hint="call it without --image-content, --image, --from and --source",
+            exit_code=WRONG_USE,
+        )
     if into_images or source is not None:
         from kfdeploy.cli import content
 

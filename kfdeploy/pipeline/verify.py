@@ -145,10 +145,12 @@ def _not_admitted(folder: Path, summary: Mapping[str, Any]) -> Iterator[str]:
         text = read_text(path)
         for _, item in _objects(path.name, text) if "Policy" in text else ():
             policies[item.key.kind] = policies.get(item.key.kind, "") + item.text
-    for kinds in _ADMISSION:
-        if not any(kind in policies for kind in kinds):
+    for native, kyverno in _ADMISSION:
+        # Without its binding a policy of the API server's does nothing; Kyverno's need none.
+        needed = () if kyverno in policies else (native, f"{native}Binding")
+        if lacking := [kind for kind in needed if kind not in policies]:
             yield (
-                f"{next(iter(resting))} rests on admission, and the set has no {kinds[0]}:"
+                f"{next(iter(resting))} rests on admission, and the set has no {lacking[0]}:"
                 " run `kfdeploy patch` and `kfdeploy render`"
             )
             return

@@ -113,7 +113,16 @@ def test_verify_names_what_nothing_redirects_until_somebody_decides(
     said = verified(0).stdout
     assert "     1 by admission\n         docker.io/acme/report\n" in said
     assert "  nothing else in the set can be pulled from outside\n" in said
-    policy = site / "patches/kfdeploy-admission/mutatingadmissionpolicy-kfdeploy-images.yaml.gotmpl"
+    folder = site / "patches" / "kfdeploy-admission"
+    (folder / "ours.yaml").write_text("kind: [\n")
+    broken = kfdeploy("render", "--unpinned", "--quiet", cwd=site, check=1).stderr
+    assert broken.startswith("error: patches/kfdeploy-admission/ours.yaml:")
+    (folder / "ours.yaml").unlink()
+    (folder / "mutatingadmissionpolicybinding-kfdeploy-images.yaml.gotmpl").unlink()
+    kfdeploy("render", "--unpinned", cwd=site)
+    unbound = kfdeploy("verify", "--offline", cwd=site, check=3).stderr
+    assert "and the set has no MutatingAdmissionPolicyBinding: run" in unbound
+    policy = folder / "mutatingadmissionpolicy-kfdeploy-images.yaml.gotmpl"
     policy.write_text(policy.read_text().replace(".Values.images", ".Values.none"))
     kfdeploy("render", "--unpinned", cwd=site, check=1)
     policy.unlink()
@@ -156,3 +165,9 @@ def test_two_patches_that_would_begin_the_same_list_are_an_error(
         " list: file, ca\n  hint: take one of them out of catalogue/ and make it a patch of your"
         " own\n"
     )
+
+
+def test_egress_and_a_look_into_images_are_two_commands(site: Path, kfdeploy: Runner) -> None:
+    for other in (("--image-content",), ("--source", ".")):
+        said = kfdeploy("scan", "--egress", *other, cwd=site, check=2).stderr
+        assert said.startswith("error: --egress lists what the manifests and the catalogue say")
