@@ -20,6 +20,9 @@ MADE: Mapping[str, tuple[str, ...]] = {
     "render": ("releases/",),
 }
 MOMENTS = 5
+TRIES = 4 * MOMENTS
+IMPORTED = 0.3
+"""Seconds until kfdeploy has its imports: before that Python itself ends, without a word."""
 SAID = "interrupted; run the same command again to go on\n"
 
 
@@ -54,34 +57,37 @@ def test_an_interrupted_command_leaves_all_or_nothing_and_can_be_run_again(
 ) -> None:
     finished = tree(small_site.root)
     root = tmp_path / "site"
-    codes = set()
-    started = time.monotonic()
-    for moment in range(MOMENTS):
-        small_site.copy(root)
-        subprocess.run(["rm", "-rf", *(root / name for name in MADE[command])], check=True)
-        if moment == 0:
-            # How long it takes here and now, from nothing.
-            subprocess.run(["rm", "-rf", root / ".kfdeploy"], check=True)
-            before = tree(root)
-            started = time.monotonic()
-            kfdeploy(command, "--quiet", cwd=root)
-            whole = time.monotonic() - started
-            assert tree(root) == finished
-        else:
-            subprocess.run(["rm", "-rf", root / ".kfdeploy"], check=True)
-            # From the end of the imports on: before them Python itself ends, without a word.
-            after = 0.3 + (whole - 0.3) * moment / MOMENTS
-            done = interrupt(kfdeploy, [command, "--quiet"], root, after)
-            codes.add(done.returncode)
-            there = tree(root)
-            assert there in (before, finished), sorted(set(there) ^ set(finished))
-            if done.returncode != 0:
-                assert done.returncode in (130, -signal.SIGINT), (after, done.stderr)
-                assert done.stderr.lstrip("\n") == SAID, (after, done.stderr)
-            kfdeploy(command, "--quiet", cwd=root)
-            assert tree(root) == finished
+
+    def begin() -> dict[str, bytes]:
         subprocess.run(["rm", "-rf", root], check=True)
-    assert codes - {0}, "none was interrupted"
+        small_site.copy(root)
+        gone = (".kfdeploy", *MADE[command])
+        subprocess.run(["rm", "-rf", *(root / name for name in gone)], check=True)
+        return tree(root)
+
+    begin()
+    started = time.monotonic()
+    kfdeploy(command, "--quiet", cwd=root)
+    whole = time.monotonic() - started
+    assert tree(root) == finished
+    codes: list[int] = []
+    # A machine that was busy while the whole was measured is quicker now: then shorter ones.
+    while len(codes) < MOMENTS or (not any(codes) and len(codes) < TRIES):
+        before = begin()
+        after = IMPORTED + (whole - IMPORTED) * (len(codes) % MOMENTS + 1) / (MOMENTS + 1)
+        started = time.monotonic()
+        done = interrupt(kfdeploy, [command, "--quiet"], root, after)
+        codes.append(done.returncode)
+        there = tree(root)
+        assert there in (before, finished), sorted(set(there) ^ set(finished))
+        if done.returncode == 0:
+            whole = max(IMPORTED, min(whole, time.monotonic() - started))
+        else:
+            assert done.returncode in (130, -signal.SIGINT), (after, done.stderr)
+            assert done.stderr.lstrip("\n") == SAID, (after, done.stderr)
+        kfdeploy(command, "--quiet", cwd=root)
+        assert tree(root) == finished
+    assert any(codes), "none was interrupted"
 
 
 def test_sigterm_is_an_interruption_too(small_site: Site, kfdeploy: Runner, tmp_path: Path) -> None:
