@@ -288,13 +288,13 @@ def _details(client: Client, ref: ImageRef) -> _Details:
     blobs: dict[str, int] = {}
     missing = ""
     # (digest, content if it was had already, depth)
-    waiting: list[tuple[str, Mapping[str, Any] | None, int]] = [(ref.digest, top.json(), 0)]
+    waiting: list[tuple[str, Mapping[str, Any] | None, int]] = [(ref.digest, top.content, 0)]
     while waiting:
         digest, content, depth = waiting.pop(0)
         if content is None:
             try:
                 at = ImageRef(ref.host, ref.path, "", digest)
-                content = client.manifest(at, patience=_DETAIL_PATIENCE).json()
+                content = client.manifest(at, patience=_DETAIL_PATIENCE).content
             except RegistryError as error:
                 if not error.unasked:
                     raise

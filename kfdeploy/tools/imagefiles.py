@@ -100,12 +100,12 @@ def in_registry(client: Client, ref: ImageRef, platforms: Sequence[str] = _PLATF
         Unreadable: what it has is no image that can be looked into.
     """
     manifest = client.manifest(ref)
-    content, platform = manifest.json(), ""
+    content, platform = manifest.content, ""
     for _ in range(_DEPTH):
         if "manifests" not in content:
             break
         chosen, platform = _choose(content, platforms)
-        content = client.manifest(ImageRef(ref.host, ref.path, "", chosen)).json()
+        content = client.manifest(ImageRef(ref.host, ref.path, "", chosen)).content
 
     def opener(digest: str) -> Open:
         return lambda: client.open_blob(ref, digest)

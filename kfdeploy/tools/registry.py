@@ -18,48 +18,25 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from kfdeploy.model.image import ImageRef
+from kfdeploy.model.manifest import TYPES, Malformed, Manifest
 from kfdeploy.tools import registry_errors as errors
 from kfdeploy.tools.credentials import Credential, Keyring
 from kfdeploy.tools.reach import Reach, Reaches
 from kfdeploy.tools.registry_errors import RegistryError
 from kfdeploy.tools.wire import Answer, Closed, Stream, TooLong, Wire
 
-OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
-OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
-DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
-DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
-INDEX_TYPES: Final = frozenset({OCI_INDEX, DOCKER_LIST})
-_TYPES: Final = frozenset({OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST})
-_ACCEPT: Final = ", ".join(sorted(_TYPES))
+_ACCEPT: Final = ", ".join(sorted(TYPES))
 _DIGEST: Final = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
 _TRIES: Final = 4
 _PAUSE_SECONDS: Final = 0.4
-_PATIENCE_SECONDS: Final = 45.0
+PATIENCE_SECONDS: Final = 45.0
 """The longest that one request waits for a registry that says it is busy."""
 _TOKEN_SECONDS: Final = 60
 """How long a token without `expires_in` is good for, by the token protocol."""
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """A manifest or index as the registry has it."""
-
-    digest: str
-    media_type: str
-    body: bytes
-
-    @property
-    def is_index(self) -> bool:
-        return self.media_type in INDEX_TYPES
-
-    def json(self) -> Mapping[str, Any]:
-        """Its content; `Client.manifest` has checked that it is an object."""
-        content: Mapping[str, Any] = json.loads(self.body)
-        return content
 
 
 @dataclass(slots=True)
@@ -113,7 +90,7 @@ class Client:
             RegistryError: it isn't, or doesn't.
         """
         reach = self._reaches(host)
-        answer = self._ask("GET", reach, "/v2/", scope="", patience=_PATIENCE_SECONDS)
+        answer = self._ask("GET", reach, "/v2/", scope="", patience=PATIENCE_SECONDS)
         if not _is_ping(answer):
             raise errors.nonsense(reach, answer, "/v2/")
 
@@ -126,7 +103,7 @@ class Client:
         reach = self._reaches(ref.host)
         path = f"/v2/{ref.path}/blobs/uploads/"
         scope = f"{ref.path}:pull,push"
-        answer = self._ask("POST", reach, path, scope=scope, patience=_PATIENCE_SECONDS)
+        answer = self._ask("POST", reach, path, scope=scope, patience=PATIENCE_SECONDS)
         if answer.status != 202:
             raise errors.nonsense(reach, answer, path)
         if place := urlsplit(answer.headers.get("location", "")):
@@ -134,7 +111,7 @@ class Client:
             with contextlib.suppress(RegistryError):  # it ends by itself, only later
                 self._ask("DELETE", reach, begun, scope=scope, patience=0.0)
 
-    def digest(self, ref: ImageRef, *, patience: float = _PATIENCE_SECONDS) -> str | None:
+    def digest(self, ref: ImageRef, *, patience: float = PATIENCE_SECONDS) -> str | None:
         """The digest behind a tag (or digest); None when the registry has no such image.
 
         One HEAD; a GET only for a registry that leaves the digest out of its answer.
@@ -159,7 +136,7 @@ class Client:
         manifest = self.manifest(ref, patience=patience)
         return manifest.digest
 
-    def manifest(self, ref: ImageRef, *, patience: float = _PATIENCE_SECONDS) -> Manifest:
+    def manifest(self, ref: ImageRef, *, patience: float = PATIENCE_SECONDS) -> Manifest:
         """The manifest or index behind a tag or digest.
 
         Raises:
@@ -172,25 +149,19 @@ class Client:
         if answer.status == 404:
             self._confirm(reach, answer)
             raise errors.gone(reach, ref)
+        kind = answer.headers.get("content-type", "").partition(";")[0].strip()
+        algorithm = ref.digest.partition(":")[0] or "sha256"
         try:
-            content = json.loads(answer.body)
-        except ValueError as error:
+            found = Manifest.parse(answer.body, kind, algorithm)
+        except Malformed as error:
+            if _is_schema_1(answer.body):
+                raise errors.too_old(reach, ref) from error
             raise errors.nonsense(reach, answer, path) from error
-        if not isinstance(content, dict) or "schemaVersion" not in content:
-            raise errors.nonsense(reach, answer, path)
-        if content["schemaVersion"] != 2:
-            raise errors.too_old(reach, ref)
-        digest = _hash(answer.body, ref.digest)
-        if ref.digest and digest != ref.digest:
-            raise errors.other_content(reach, ref, digest)
-        media_type = answer.headers.get("content-type", "").partition(";")[0].strip()
-        if media_type not in _TYPES:
-            media_type = str(content.get("mediaType", ""))
-        if media_type not in _TYPES:
-            media_type = OCI_INDEX if "manifests" in content else OCI_MANIFEST
-        return Manifest(digest, media_type, answer.body)
+        if ref.digest and found.digest != ref.digest:
+            raise errors.other_content(reach, ref, found.digest)
+        return found
 
-    def blob(self, ref: ImageRef, digest: str, *, patience: float = _PATIENCE_SECONDS) -> bytes:
+    def blob(self, ref: ImageRef, digest: str, *, patience: float = PATIENCE_SECONDS) -> bytes:
         """A small blob of ``ref``'s repository, such as a config (at most 16 MiB).
 
         Raises:
@@ -208,7 +179,7 @@ class Client:
 
     @contextlib.contextmanager
     def open_blob(
-        self, ref: ImageRef, digest: str, *, patience: float = _PATIENCE_SECONDS
+        self, ref: ImageRef, digest: str, *, patience: float = PATIENCE_SECONDS
     ) -> Iterator[Stream]:
         """A blob of ``ref``'s repository, of any size, to be read piece by piece.
 
@@ -409,6 +380,13 @@ def _manifest_path(ref: ImageRef) -> str:
 def _hash(body: bytes, like: str) -> str:
     algorithm = like.partition(":")[0] or "sha256"
     return f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}"
+
+
+def _is_schema_1(body: bytes) -> bool:
+    try:
+        return bool(json.loads(body)["schemaVersion"] == 1)
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _is_ping(answer: Answer) -> bool:

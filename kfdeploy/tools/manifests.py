@@ -1,0 +1,91 @@
+"""Manifests by digest: asked for once, then kept in the workspace's cache.
+
+A digest's content never changes, so nothing here grows old. `lock` fills the cache, and `mirror`
+need not ask a source that counts requests for what it has said before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+
+from kfdeploy.cache import Cache
+from kfdeploy.model import manifest as model
+from kfdeploy.model.image import ImageRef
+from kfdeploy.model.manifest import Malformed, Manifest, Tree
+from kfdeploy.tools.registry import PATIENCE_SECONDS, Client
+from kfdeploy.tools.registry_errors import RegistryError
+
+
+class Manifests:
+    """Reads manifests and whole images; safe for threads."""
+
+    def __init__(self, client: Client, cache: Cache) -> None:
+        self._client = client
+        self._cache = cache
+
+    def get(self, ref: ImageRef, *, patience: float = PATIENCE_SECONDS) -> Manifest:
+        """The manifest or index at ``ref``'s digest.
+
+        Raises:
+            RegistryError: see `Client.manifest`.
+        """
+        if (found := self.known(ref.digest)) is not None:
+            return found
+        found = self._client.manifest(ref, patience=patience)
+        self.keep(found)
+        return found
+
+    def known(self, digest: str) -> Manifest | None:
+        """What the cache has, without asking anybody; a damaged entry counts as none."""
+        data = self._cache.get(_key(digest))
+        if data is None:
+            return None
+        media_type, _, body = data.partition(b"\n")
+        with contextlib.suppress(Malformed, ValueError):
+            found = Manifest.parse(body, media_type.decode(), digest.partition(":")[0])
+            if found.digest == digest:
+                return found
+        return None
+
+    def keep(self, manifest: Manifest) -> None:
+        """Put a manifest into the cache."""
+        self._cache.put(_key(manifest.digest), manifest.media_type.encode() + b"\n" + manifest.body)
+
+    def tree(self, ref: ImageRef, *, patience: float = PATIENCE_SECONDS) -> Tree:
+        """All manifests of the image at ``ref``'s digest.
+
+        Raises:
+            RegistryError: see `Client.manifest`; kind ``content`` for indexes without an end.
+        """
+
+        def fetch(child: model.Descriptor) -> Manifest:
+            return self.get(ImageRef(ref.host, ref.path, "", child.digest), patience=patience)
+
+        try:
+            return model.tree(self.get(ref, patience=patience), fetch)
+        except Malformed as error:
+            raise RegistryError("content", f"{ref}: {error}") from error
+
+    def known_tree(self, digest: str) -> Tree | None:
+        """All manifests of an image, if the cache has them."""
+
+        class _Unknown(Exception):
+            pass
+
+        def fetch(child: model.Descriptor) -> Manifest:
+            found = self.known(child.digest)
+            if found is None:
+                raise _Unknown
+            return found
+
+        root = self.known(digest)
+        try:
+            return None if root is None else model.tree(root, fetch)
+        except (_Unknown, Malformed):
+            return None
+
+
+def _key(digest: str) -> str:
+    return hashlib.sha256(json.dumps(["manifest", digest]).encode()).hexdigest()
