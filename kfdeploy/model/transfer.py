@@ -17,13 +17,19 @@ EventState = Literal["copying", "retrying", "copied", "present", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image and its place in the private registry.
+    """One image, or what belongs to one (a signature), and its place in the private registry.
 
     Attributes:
         ids: references as found that it stands for.
-        source: where it is copied from (after `registries.sources`), at its digest.
+        source: where it is copied from (after `registries.sources`), at its digest there.
+        target: its name in the private registry.
+        digest: what the private registry is to have: the source's, or that of the index reduced
+            to ``platforms``.
         size: bytes of its blobs; None when the lock does not say.
         state: ``replace`` when the tag is there with another digest.
+        platforms: what an index is reduced to; empty for all.
+        push_tag: the tag it is pushed as; empty for a referrer, which is found by its subject.
+        belongs_to: what it is to an image, such as ``sha256-….sig``; empty for images themselves.
     """
 
     ids: tuple[str, ...]
@@ -33,21 +39,37 @@ class Item:
     size: int | None
     state: State
     replaces: str = ""
+    platforms: tuple[str, ...] = ()
+    push_tag: str = ""
+    belongs_to: str = ""
+
+    @property
+    def repository(self) -> ImageRef:
+        """Its repository in the private registry."""
+        host, _, path = self.target.repository.partition("/")
+        return ImageRef(host, path)
 
     @property
     def destination(self) -> ImageRef:
-        host, _, path = self.target.repository.partition("/")
-        return ImageRef(host, path, self.target.push_tag)
+        """Where the private registry is asked for it."""
+        at = self.repository
+        return ImageRef(at.host, at.path, self.push_tag, "" if self.push_tag else self.digest)
+
+    @property
+    def name(self) -> str:
+        """For people: the image as found, and what it is to that."""
+        return f"{self.ids[0]} ({self.belongs_to})" if self.belongs_to else self.ids[0]
 
     def to_json(self) -> dict[str, Any]:
         return {
             "refs": list(self.ids),
             "from": str(self.source),
-            "to": self.target.reference,
+            "to": str(self.destination),
             "digest": self.digest,
             "bytes": self.size,
             "state": self.state,
             **({"replaces": self.replaces} if self.replaces else {}),
+            **({"belongsTo": self.belongs_to} if self.belongs_to else {}),
         }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -154,7 +155,7 @@ def _with_state(item: Item, found: str | None) -> Item:
     state: State = "copy" if found is None else "replace"
     if found == item.digest:
         state, found = "present", None
-    return Item(item.ids, item.source, item.target, item.digest, item.size, state, found or "")
+    return replace(item, state=state, replaces=found or "")
 
 
 def _copy(
