@@ -221,7 +221,7 @@ def test_what_is_over_the_limit_is_told_when_to_come_again(window: str, proxy: F
     answers = [ask(proxy.host, "GET", "/v2/")[0] for _ in range(2)]
     assert [a.getheader("Retry-After") for a in answers] == [None, None]
     proxy.faults = Faults(limit=Limit(1, 0.05, window=window))  # type: ignore[arg-type]
-    statuses = []
+    statuses: list[int] = []
     while statuses.count(200) < 3:
         statuses.append(ask(proxy.host, "GET", "/v2/")[0].status)
     assert proxy.counts.faults["limit"] == 3 + statuses.count(429)

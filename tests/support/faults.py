@@ -24,100 +24,26 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
+from tests.support.faultplan import (
+    Broken,
+    Faults,
+    Kind,
+    Limit,
+    Limiter,
+    Trouble,
+    downwards,
+    kind_of,
+    upwards,
+)
 from tests.support.httpwire import Answer, Gone, Head, Side, simple_answer
 
-Kind = Literal[
-    "ping", "catalog", "manifest", "blob", "upload", "mount", "tags", "referrers", "other"
-]
-Fault = Literal["reset", "unavailable", "truncate", "corrupt", "wrong_digest", "stall", "limit"]
-
-_KINDS: Final[tuple[tuple[re.Pattern[str], Kind], ...]] = (
-    (re.compile(r"/v2/?$"), "ping"),
-    (re.compile(r"/v2/_catalog$"), "catalog"),
-    (re.compile(r"/v2/.+/manifests/[^/]+$"), "manifest"),
-    (re.compile(r"/v2/.+/blobs/uploads/?[^/]*$"), "upload"),
-    (re.compile(r"/v2/.+/blobs/[^/]+$"), "blob"),
-    (re.compile(r"/v2/.+/tags/list$"), "tags"),
-    (re.compile(r"/v2/.+/referrers/[^/]+$"), "referrers"),
-)
 _UPLOAD: Final = re.compile(r"(/blobs/uploads/)[^/]+$")
 _UNAVAILABLE: Final = (500, 502, 503, 504)
 _RESET: Final = struct.pack("ii", 1, 0)
 _BACKLOG: Final = 256
 _START_SECONDS: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """So many requests in so many seconds; what is over gets 429.
-
-    Attributes:
-        window: ``bucket`` gives a full minute's worth at once and then fills evenly; ``fixed``
-            starts to count anew at the end of each period.
-        retry_after: the answer says how many seconds to wait, rounded up.
-    """
-
-    requests: int
-    seconds: float = 60.0
-    retry_after: bool = True
-    window: Literal["bucket", "fixed"] = "bucket"
-
-
-@dataclass(frozen=True, slots=True)
-class Faults:
-    """What happens to requests. Shares are of all requests that are of a listed kind.
-
-    Attributes:
-        latency: seconds that each request is held back, faulty or not.
-        limit: for all requests together, faulty or not.
-        reset: share whose connection is reset after a random byte, of either body.
-        unavailable: share answered with a random 5xx; half of them after the registry has done
-            what it was asked.
-        truncate: share whose answer ends early: its full Content-Length is said, then a random
-            number of its bytes, and the connection is closed.
-        corrupt: share of blobs and uploads with one byte changed.
-        wrong_digest: share of answers whose Docker-Content-Digest is another.
-        stall: share where after a random byte nothing more comes, and the connection stays open.
-        too_many: share answered 429, in whatever number they come.
-        retry_after: seconds that such a 429 names; None to say nothing.
-        kinds: requests that may be hit; empty for all.
-        methods: likewise.
-        each: how often the same request may be hit; None for always.
-        at_most: how many are hit in all; None without end.
-    """
-
-    seed: int = 0
-    latency: float = 0.0
-    limit: Limit | None = None
-    reset: float = 0.0
-    unavailable: float = 0.0
-    truncate: float = 0.0
-    corrupt: float = 0.0
-    wrong_digest: float = 0.0
-    stall: float = 0.0
-    too_many: float = 0.0
-    retry_after: int | None = None
-    kinds: frozenset[Kind] = frozenset()
-    methods: frozenset[str] = frozenset()
-    each: int | None = None
-    at_most: int | None = None
-
-    def drawn(self, request: str, count: int) -> tuple[str, random.Random]:
-        """What is to happen to a request that came ``count`` times before; empty for nothing."""
-        dice = random.Random(f"{self.seed} {request} {count}")
-        if self.each is not None and count >= self.each:
-            return "", dice
-        number = dice.random()
-        for name in (
-            *("reset", "unavailable", "truncate", "corrupt", "wrong_digest", "stall"),
-            "too_many",
-        ):
-            number -= getattr(self, name)
-            if number < 0:
-                return name, dice
-        return "", dice
 
 
 @dataclass(slots=True)
@@ -196,7 +122,7 @@ class Faulty:
         self._exchanges: list[Exchange] = []
         self._seen: Counter[str] = Counter()
         self._hits = 0
-        self._limiter = _Limiter()
+        self._limiter = Limiter()
         self._listener: socket.socket | None = None
         self._stopped = threading.Event()
         self._threads: set[threading.Thread] = set()
@@ -365,59 +291,6 @@ class Faulty:
         return self._limiter.seconds_over(limit) if limit else 0.0
 
 
-def kind_of(method: str, target: str) -> Kind:
-    """What a request asks for."""
-    path, _, query = target.partition("?")
-    if method == "POST" and "/blobs/uploads" in path and "mount=" in query:
-        return "mount"
-    return next((kind for pattern, kind in _KINDS if pattern.match(path)), "other")
-
-
-class _Limiter:
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._limit: Limit | None = None
-        self._since = 0.0
-        self._left = 0.0
-
-    def seconds_over(self, limit: Limit) -> float:
-        with self._lock:
-            now = time.monotonic()
-            if limit != self._limit:
-                self._limit, self._since, self._left = limit, now, float(limit.requests)
-            passed = now - self._since
-            pace = limit.requests / limit.seconds
-            if limit.window == "bucket":
-                self._left = min(limit.requests, self._left + passed * pace)
-                self._since = now
-                wait = (1 - self._left) / pace
-            else:
-                if passed >= limit.seconds:
-                    self._left = limit.requests
-                    self._since += passed // limit.seconds * limit.seconds
-                wait = self._since + limit.seconds - now
-            if self._left >= 1:
-                self._left -= 1
-                return 0.0
-            return wait
-
-
-@dataclass(frozen=True, slots=True)
-class _Trouble:
-    """What happens to a body, and after how many of its bytes."""
-
-    name: str
-    at: int
-
-
-class _Broken(Exception):
-    """A body was broken off on purpose."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
-
-
 @dataclass(slots=True)
 class _Connection:
     """A client's connection, and the one to the registry that goes with it."""
@@ -448,7 +321,7 @@ class _Connection:
             return self._refuse(head, exchange, 429, int(over) + 1 if says else None)
         try:
             return self._carry_out(head, exchange, faults, name, dice)
-        except _Broken as broken:
+        except Broken as broken:
             if broken.name == "stall":
                 self._stall()
             if broken.name != "truncate":
@@ -468,7 +341,9 @@ class _Connection:
     def _carry_out(
         self, head: Head, exchange: Exchange, faults: Faults, name: str, dice: random.Random
     ) -> bool:
-        strike = lambda: self.proxy.struck(exchange, name, faults)  # noqa: E731
+        def strike() -> bool:
+            return self.proxy.struck(exchange, name, faults)
+
         after = dice.random() < 0.5
         if name == "too_many" and strike():
             return self._refuse(head, exchange, 429, faults.retry_after)
@@ -476,7 +351,7 @@ class _Connection:
             return self._refuse(head, exchange, dice.choice(_UNAVAILABLE), None)
         if self.registry is None:
             self.registry = Side(self.proxy.connect(self.stopped))
-        trouble = _upwards(name, head, dice, after)
+        trouble = upwards(name, head, dice, after)
         early = self._send(head, exchange, trouble, strike)
         answer = early or self.registry.answer(head.method, self.client.socket.sendall)
         if name == "unavailable" and strike():
@@ -488,25 +363,25 @@ class _Connection:
         raw = answer.raw
         if name == "wrong_digest" and answer.digest and strike():
             raw = raw.replace(answer.digest, b"sha256:" + dice.randbytes(32).hex().encode())
-        downwards = None if trouble else _downwards(name, exchange, answer, dice)
-        if downwards and downwards.at < 0:  # an answer without a body
+        cut = None if trouble else downwards(name, exchange.kind, answer, dice)
+        if cut and cut.at < 0:  # an answer without a body
             if strike():
-                raise _Broken(name)
-            downwards = None
+                raise Broken(name)
+            cut = None
         exchange.status = answer.status
         self.client.socket.sendall(raw)
 
         def count(number: int) -> None:
             exchange.served += number
 
-        self._pump(self.registry, self.client, answer, downwards, strike, count)
+        self._pump(self.registry, self.client, answer, cut, strike, count)
         return answer.keeps_open and not early and not head.wants_close
 
     def _send(
         self,
         head: Head,
         exchange: Exchange,
-        trouble: _Trouble | None,
+        trouble: Trouble | None,
         strike: Callable[[], bool],
     ) -> Answer | None:
         """The request to the registry; its answer, if that came before it had all of it."""
@@ -514,7 +389,7 @@ class _Connection:
         there = self.registry
         if trouble and trouble.at < 0:
             if strike():
-                raise _Broken(trouble.name)
+                raise Broken(trouble.name)
             trouble = None
 
         def count(number: int) -> None:
@@ -537,7 +412,7 @@ class _Connection:
         source: Side,
         target: Side,
         head: Head | Answer,
-        trouble: _Trouble | None,
+        trouble: Trouble | None,
         strike: Callable[[], bool],
         count: Callable[[int], None],
     ) -> None:
@@ -552,13 +427,13 @@ class _Connection:
                     if name != "corrupt":
                         count(place)
                         target.send(piece[:place], chunked)
-                        raise _Broken(name)
+                        raise Broken(name)
                     piece[place] ^= 0xFF
             count(len(piece))
             target.send(piece, chunked)
             done += len(piece)
         if trouble and trouble.name != "corrupt" and strike():
-            raise _Broken(trouble.name)
+            raise Broken(trouble.name)
         if chunked:
             target.socket.sendall(b"0\r\n\r\n")
 
@@ -581,34 +456,4 @@ class _Connection:
             pass
 
 
-def _upwards(name: str, head: Head, dice: random.Random, before: bool) -> _Trouble | None:
-    """What happens to the request's body; at -1 where it has none and the registry gets nothing."""
-    if name not in {"reset", "stall", "corrupt"}:
-        return None
-    if head.framing == 0:
-        return _Trouble(name, -1) if before and name != "corrupt" else None
-    if name == "corrupt":
-        # Only where the registry itself can tell: manifests have their digest as a name as well.
-        return _Trouble(name, _place(head, dice)) if "/blobs/uploads/" in head.target else None
-    return _Trouble(name, _place(head, dice)) if before else None
-
-
-def _downwards(
-    name: str, exchange: Exchange, answer: Answer, dice: random.Random
-) -> _Trouble | None:
-    """What happens to the answer's body; at -1 where it has none and the client gets nothing."""
-    if name == "corrupt":
-        hit = exchange.kind == "blob" and answer.status in {200, 206} and answer.framing != 0
-        return _Trouble(name, _place(answer, dice)) if hit else None
-    if name == "truncate":
-        return _Trouble(name, _place(answer, dice)) if answer.framing != 0 else None
-    if name in {"reset", "stall"}:
-        return _Trouble(name, _place(answer, dice) if answer.framing != 0 else -1)
-    return None
-
-
-def _place(head: Head | Answer, dice: random.Random) -> int:
-    """A random byte; of a body whose length nobody says, rather an early one."""
-    if isinstance(head.framing, int):
-        return dice.randrange(head.framing)
-    return int(2 ** dice.uniform(0, 16))
+__all__ = ["Counts", "Exchange", "Faults", "Faulty", "Limit", "faulty"]
