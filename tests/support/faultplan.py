@@ -61,6 +61,7 @@ class Faults:
         retry_after: seconds that such a 429 names; None to say nothing.
         kinds: requests that may be hit; empty for all.
         methods: likewise.
+        matching: regular expression that is found in what may be hit, its path and query.
         each: how often the same request may be hit; None for always.
         at_most: how many are hit in all; None without end.
     """
@@ -78,8 +79,17 @@ class Faults:
     retry_after: int | None = None
     kinds: frozenset[Kind] = frozenset()
     methods: frozenset[str] = frozenset()
+    matching: str = ""
     each: int | None = None
     at_most: int | None = None
+
+    def may_hit(self, method: str, kind: Kind, target: str) -> bool:
+        """Whether such a request is one of those that may be hit."""
+        return (
+            (not self.kinds or kind in self.kinds)
+            and (not self.methods or method in self.methods)
+            and re.search(self.matching, target) is not None
+        )
 
     def drawn(self, request: str, count: int) -> tuple[str, random.Random]:
         """What is to happen to a request that came ``count`` times before; empty for nothing."""

@@ -271,9 +271,7 @@ class Faulty:
             count = self._seen[request]
             self._seen[request] += 1
         name, dice = faults.drawn(request, count)
-        if faults.kinds and exchange.kind not in faults.kinds:
-            name = ""
-        if faults.methods and exchange.method not in faults.methods:
+        if not faults.may_hit(exchange.method, exchange.kind, exchange.target):
             name = ""
         return name, dice
 
