@@ -196,11 +196,23 @@ def mirror(
     check: Annotated[
         bool, typer.Option("--check", help="Print the plan; exit 3 when an image is to be copied.")
     ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="List what no kept release set needs; ask to delete it.")
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="With --prune: delete without asking.")
+    ] = False,
 ) -> None:
     """Images into the private registry."""
+    from kfdeploy.files import alone
     from kfdeploy.pipeline import mirror as stage
 
     session = open_session(directory, env, quiet)
+    if prune:
+        from kfdeploy.cli.prune import prune as prune_registry
+
+        prune_registry(session, yes=yes, output=output)
+        return
     locked = session.lock(required=True)
     with stage.opened(session.workspace, session.environment, session.root, session.cache) as sides:
         plan = stage.plan(
@@ -213,7 +225,10 @@ def mirror(
                 print_lines(plan.lines())
             exit_if_drift(check, bool(plan.to_copy))
             return
-        with session.progress.mirroring() as (watch, on_tick):
+        with (
+            alone(session.root / ".kfdeploy" / "mirror.lock", "another `kfdeploy mirror`"),
+            session.progress.mirroring() as (watch, on_tick),
+        ):
             summary = stage.run(
                 plan,
                 sides.origin,
