@@ -56,7 +56,7 @@ FAULTS: dict[str, tuple[Faults, Faults]] = {
 ONCE: dict[str, Faults] = {
     "reset": Faults(reset=1),
     "5xx": Faults(unavailable=1),
-    "429": Faults(too_many=1, retry_after=1),
+    "429": Faults(too_many=1, retry_after=1, at_most=6),
     "truncated": Faults(truncate=1),
     "corrupted": Faults(corrupt=1),
 }
@@ -145,7 +145,9 @@ def test_a_fault_at_the_private_registry_that_passes_is_ridden_out(
     name: str, new_job: NewJob
 ) -> None:
     with new_job() as work:
-        work.target.faults = replace(ONCE[name], seed=SEED, each=1, at_most=20)
+        work.target.faults = replace(
+            ONCE[name], seed=SEED, each=1, at_most=ONCE[name].at_most or 20
+        )
         work.run("--jobs", str(JOBS), check=0)
         assert work.target.counts.faults
         assert work.look().whole == everything(work)
