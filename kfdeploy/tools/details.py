@@ -21,7 +21,7 @@ from kfdeploy.model.manifest import (
 )
 from kfdeploy.model.manifest import reduced as reduce_index
 from kfdeploy.tools.manifests import Manifests
-from kfdeploy.tools.registry import PATIENCE_SECONDS, Client
+from kfdeploy.tools.registry import Client
 from kfdeploy.tools.registry_errors import RegistryError
 
 _PATIENCE: Final = 3.0
@@ -69,7 +69,7 @@ class Reader:
         if self.knows_all(known, ref.digest):
             return self.known(known, ref.digest)
         # Without its index nothing can be reduced, but a size can be had another day.
-        patience = PATIENCE_SECONDS if self.lists else _PATIENCE
+        patience = None if self.lists else _PATIENCE
         root = self.manifests.get(ref, patience=patience)
         is_sized = _is_sized(known, ref.digest)
         details = self.known(known, ref.digest) if is_sized else self._walk(root, ref)
