@@ -156,8 +156,11 @@ def lock(
             jobs=jobs,
             offline=offline,
             on_event=lambda event: advance(event.id, event.done, event.total),
+            cache=session.cache,
         )
-    kept = session.still_locked([failure.id for failure in result.failures], previous)
+    failed = {failure.id for failure in result.failures}
+    not_locked = sorted(failed - result.lock.by_id.keys())
+    kept = session.still_locked(not_locked, previous)
     locked = lockfile.Lock((*result.lock, *kept.values()))
     texts = {
         "images.lock": lockfile.dumps(locked),
@@ -171,14 +174,20 @@ def lock(
     for moved in result.moved:
         print(f"note: {moved.id}: was {moved.before}, is {moved.now}", file=sys.stderr)
     for note in result.notes:
-        session.progress.line(f"no size known: {note.id}: {note.reason}")
+        about = "no size known" if note.about == "size" else "note"
+        session.progress.line(f"{about}: {note.id}: {note.reason}")
     complain(show.not_locked(result.failures, inventory, kept))
     if output == "json":
         print_json({**result.to_json(), "kept": sorted(kept), "changed": changed})
     else:
         print(
-            f"images.lock: {counted(len(result.lock), 'image')} locked, {len(result.failures)} not"
+            f"images.lock: {counted(len(result.lock), 'image')} locked, {len(not_locked)} not"
             + (f" ({len(kept)} of them as before)" if kept else "")
+            + (
+                f", {unfit} not for every environment"
+                if (unfit := len(failed) - len(not_locked))
+                else ""
+            )
         )
     if result.failures:
         raise typer.Exit(FAILED)
