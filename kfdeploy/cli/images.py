@@ -225,7 +225,12 @@ def mirror(
     locked = session.lock(required=True)
     with stage.opened(session.workspace, session.environment, session.root, session.cache) as sides:
         plan = stage.plan(
-            locked, session.workspace, session.environment, client=sides.client, jobs=jobs
+            locked,
+            session.workspace,
+            session.environment,
+            client=sides.client,
+            jobs=jobs,
+            by_tag=session.by_tag(),
         )
         if dry_run or check:
             if output == "json":
