@@ -161,6 +161,14 @@ class Client:
             raise errors.other_content(reach, ref, found.digest)
         return found
 
+    def get(self, ref: ImageRef, path: str, *, patience: float = PATIENCE_SECONDS) -> Answer:
+        """What the registry answers, 200 or 404, for a path of its API about ``ref``'s repository.
+
+        Raises:
+            RegistryError: any other answer, or none.
+        """
+        return self._ask("GET", self._reaches(ref.host), path, scope=ref.path, patience=patience)
+
     def blob(self, ref: ImageRef, digest: str, *, patience: float = PATIENCE_SECONDS) -> bytes:
         """A small blob of ``ref``'s repository, such as a config (at most 16 MiB).
 
