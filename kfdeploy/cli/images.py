@@ -132,6 +132,10 @@ def lock(
     offline: Annotated[
         bool, typer.Option("--offline", help="Ask nobody: only what is known by digest.")
     ] = False,
+    refresh: Annotated[
+        bool,
+        typer.Option("--refresh", help="Ask again which signatures belong to unchanged images."),
+    ] = False,
     output: OutputFormat = "text",
     quiet: Quiet = False,
     check: Check = False,
@@ -155,9 +159,11 @@ def lock(
             previous=previous,
             jobs=jobs,
             offline=offline,
+            refresh=refresh,
             on_event=lambda event: advance(event.id, event.done, event.total),
         )
-    kept = session.still_locked([failure.id for failure in result.failures], previous)
+    failed = [failure.id for failure in result.failures if not failure.refused]
+    kept = session.still_locked(failed, previous)
     locked = lockfile.Lock((*result.lock, *kept.values()))
     texts = {
         "images.lock": lockfile.dumps(locked),
@@ -171,7 +177,9 @@ def lock(
     for moved in result.moved:
         print(f"note: {moved.id}: was {moved.before}, is {moved.now}", file=sys.stderr)
     for note in result.notes:
-        session.progress.line(f"no size known: {note.id}: {note.reason}")
+        session.progress.line(f"{note.what}: {note.id}: {note.reason}")
+    for warning in result.warnings:
+        print(f"note: {warning}", file=sys.stderr)
     complain(show.not_locked(result.failures, inventory, kept))
     if output == "json":
         print_json({**result.to_json(), "kept": sorted(kept), "changed": changed})

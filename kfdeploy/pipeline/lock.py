@@ -15,6 +15,7 @@ from kfdeploy.errors import UserError
 from kfdeploy.model.environment import Sources
 from kfdeploy.model.image import ImageRef, InvalidImageRef
 from kfdeploy.model.lockfile import Lock, LockedImage, tag_of
+from kfdeploy.pipeline.lock_attached import Belonging, Belongings
 from kfdeploy.tools import pool
 from kfdeploy.tools.reach import Reaches
 from kfdeploy.tools.registry import Client
@@ -37,11 +38,16 @@ _CONFIG_TYPES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An image that could not be locked."""
+    """An image that could not be locked.
+
+    Attributes:
+        refused: what there is of it must not be used, whatever an earlier lock has.
+    """
 
     id: str
     reason: str
     hint: str
+    refused: bool = False
 
     def to_json(self) -> dict[str, str]:
         return {"ref": self.id, "reason": self.reason, "hint": self.hint}
@@ -61,13 +67,14 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Locked, but its size or platforms could not be had."""
+    """Locked, but not all about it could be had: ``what`` is missing."""
 
     id: str
     reason: str
+    what: str = "no size known"
 
     def to_json(self) -> dict[str, str]:
-        return {"ref": self.id, "reason": self.reason}
+        return {"ref": self.id, "what": self.what, "reason": self.reason}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,7 @@ class Resolution:
     failures: tuple[Failure, ...] = ()
     moved: tuple[Moved, ...] = ()
     notes: tuple[Note, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def errors(self) -> list[UserError]:
         """The failures as errors, one each."""
@@ -89,6 +97,7 @@ class Resolution:
             "failures": [f.to_json() for f in self.failures],
             "moved": [m.to_json() for m in self.moved],
             "notes": [n.to_json() for n in self.notes],
+            "warnings": list(self.warnings),
         }
 
 
@@ -128,6 +137,7 @@ class _Outcome:
     digest: str = ""
     details: _Details = field(default_factory=_Details)
     error: RegistryError | UserError | None = None
+    belonging: Belonging = field(default_factory=Belonging)
 
 
 def resolve(
@@ -139,6 +149,7 @@ def resolve(
     previous: Lock | None = None,
     jobs: int = JOBS,
     offline: bool = False,
+    refresh: bool = False,
     on_event: Callable[[LockEvent], None] | None = None,
     client: Client | None = None,
 ) -> Resolution:
@@ -153,12 +164,13 @@ def resolve(
         root: the workspace's folder, which paths in kfdeploy.yaml are relative to.
         environment: whose private registry is meant, where a source is on the same host.
         offline: ask nobody; lock what is named by digest or is in ``previous``.
+        refresh: ask for signatures and the like also where ``previous`` has the same digest.
 
     Returns:
         The lock of all that could be resolved, and what could not.
 
     Raises:
-        UserError: `registries.sources` has a mistake.
+        UserError: `registries.sources` has a mistake, or a key of `images.signatures`.
     """
     sources = Sources(workspace.registries.sources)
     wanted, failures = _wanted(ids, workspace.images.substitutes)
@@ -174,20 +186,36 @@ def resolve(
     moved: list[Moved] = []
     notes: list[Note] = []
 
+    belongings = Belongings(client, workspace, root, refresh=refresh)
+
     def work(want: _Wanted) -> _Outcome:
         known = _known(want, before)
         if offline:
-            return _offline(want, known)
-        try:
-            return _ask(client, sources.locate(want.image), known)
-        except UserError as error:
-            return _Outcome(error=error)
+            outcome = _offline(want, known)
+            belonging = belongings.offline(_at(want, outcome), known)
+        else:
+            try:
+                at = sources.locate(want.image)
+                outcome = _ask(client, at, known)
+            except UserError as error:
+                return _Outcome(error=error)
+            if outcome.error is not None:
+                return outcome
+            belonging = belongings.of(
+                _at(want, outcome),
+                at,
+                outcome.details.platforms.values(),
+                known=known,
+                earlier=[before[found] for found in want.ids if found in before],
+                unasked=outcome.details.missing,
+            )
+        return replace(outcome, error=outcome.error or belonging.error, belonging=belonging)
 
     with client:
         for want, outcome in pool.each(work, wanted, jobs, client.close):
             for found in want.ids:
                 if outcome.error is not None:
-                    failures.append(_failure(found, want, outcome.error))
+                    failures.append(_failure(found, want, outcome.error, outcome.belonging))
                 else:
                     image = _locked(found, want, outcome)
                     images.append(image)
@@ -196,6 +224,9 @@ def resolve(
                         moved.append(Moved(found, old.digest, image.digest))
                     if outcome.details.missing:
                         notes.append(Note(found, outcome.details.missing))
+                    if outcome.belonging.note is not None:
+                        what, reason = outcome.belonging.note
+                        notes.append(Note(found, reason, what))
                 done += 1
                 if on_event is not None:
                     state: Literal["locked", "failed"] = "failed" if outcome.error else "locked"
@@ -204,7 +235,8 @@ def resolve(
         lock=Lock(images),
         failures=tuple(sorted(failures, key=lambda f: f.id)),
         moved=tuple(sorted(moved, key=lambda m: m.id)),
-        notes=tuple(sorted(notes, key=lambda n: n.id)),
+        notes=tuple(sorted(notes, key=lambda n: (n.id, n.what))),
+        warnings=tuple(belongings.unmatched(want.image for want in wanted)),
     )
 
 
@@ -236,6 +268,10 @@ def _known(want: _Wanted, before: Mapping[str, LockedImage]) -> LockedImage | No
         if image is not None and image.image.repository == want.image.repository:
             return image
     return None
+
+
+def _at(want: _Wanted, outcome: _Outcome) -> ImageRef:
+    return ImageRef(want.image.host, want.image.path, "", outcome.digest)
 
 
 def _offline(want: _Wanted, known: LockedImage | None) -> _Outcome:
@@ -356,14 +392,15 @@ def _list(content: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
 def _locked(found: str, want: _Wanted, outcome: _Outcome) -> LockedImage:
     return LockedImage(
         id=found,
-        image=ImageRef(want.image.host, want.image.path, "", outcome.digest),
+        image=_at(want, outcome),
         tag=tag_of(ImageRef.parse(found)),
         platforms=outcome.details.platforms,
         size=outcome.details.size,
+        attached=outcome.belonging.attached,
     )
 
 
-def _failure(found: str, want: _Wanted, error: UserError) -> Failure:
+def _failure(found: str, want: _Wanted, error: UserError, belonging: Belonging) -> Failure:
     reason = error.message
     if want.substituted:
         reason = f"its substitute {want.image}: {reason}"
@@ -376,7 +413,7 @@ def _failure(found: str, want: _Wanted, error: UserError) -> Failure:
             hint = f"gone from its source: {substitute} instead"
         else:
             hint = f"{hint}; or {substitute}".removeprefix("; or ")
-    return Failure(found, reason, hint)
+    return Failure(found, reason, hint, belonging.refused)
 
 
 def _short(ref: ImageRef) -> str:
