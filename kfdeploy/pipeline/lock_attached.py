@@ -31,7 +31,7 @@ class Belonging:
 
     Attributes:
         attached: None where it was not, or could not be, looked for.
-        note: what is missing, and why; empty where nothing is.
+        note: what is missing, and why; None where nothing is.
         error: the image must not be locked.
         refused: what an earlier lock has of it must not stay either.
     """
