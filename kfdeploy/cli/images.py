@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import typer
 
@@ -28,6 +28,14 @@ from kfdeploy.terminal import (
     print_json,
     print_lines,
 )
+
+_ABOUT: Final = {
+    "size": "no size known",
+    "platforms": "note",
+    "attached": "not known what belongs to it",
+    "signature": "its signature is not checked",
+}
+"""How each kind of `lock`'s notes begins."""
 
 
 @app.command()
@@ -161,9 +169,12 @@ def lock(
             offline=offline,
             refresh=refresh,
             on_event=lambda event: advance(event.id, event.done, event.total),
+            cache=session.cache,
         )
-    failed = [failure.id for failure in result.failures if not failure.refused]
-    kept = session.still_locked(failed, previous)
+    failed = {failure.id for failure in result.failures}
+    not_locked = sorted(failed - result.lock.by_id.keys())
+    refused = {failure.id for failure in result.failures if failure.refused}
+    kept = session.still_locked([ref for ref in not_locked if ref not in refused], previous)
     locked = lockfile.Lock((*result.lock, *kept.values()))
     texts = {
         "images.lock": lockfile.dumps(locked),
@@ -177,7 +188,7 @@ def lock(
     for moved in result.moved:
         print(f"note: {moved.id}: was {moved.before}, is {moved.now}", file=sys.stderr)
     for note in result.notes:
-        session.progress.line(f"{note.what}: {note.id}: {note.reason}")
+        session.progress.line(f"{_ABOUT[note.about]}: {note.id}: {note.reason}")
     for warning in result.warnings:
         print(f"note: {warning}", file=sys.stderr)
     complain(show.not_locked(result.failures, inventory, kept))
@@ -185,8 +196,13 @@ def lock(
         print_json({**result.to_json(), "kept": sorted(kept), "changed": changed})
     else:
         print(
-            f"images.lock: {counted(len(result.lock), 'image')} locked, {len(result.failures)} not"
+            f"images.lock: {counted(len(result.lock), 'image')} locked, {len(not_locked)} not"
             + (f" ({len(kept)} of them as before)" if kept else "")
+            + (
+                f", {unfit} not for every environment"
+                if (unfit := len(failed) - len(not_locked))
+                else ""
+            )
         )
     if result.failures:
         raise typer.Exit(FAILED)
@@ -197,22 +213,34 @@ def lock(
 def mirror(
     directory: Directory = HERE,
     env: EnvironmentName = "",
-    jobs: Jobs = 4,
+    jobs: Jobs = 8,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan.")] = False,
     output: OutputFormat = "text",
     quiet: Quiet = False,
     check: Annotated[
         bool, typer.Option("--check", help="Print the plan; exit 3 when an image is to be copied.")
     ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="List what no kept release set needs; ask to delete it.")
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="With --prune: delete without asking.")
+    ] = False,
 ) -> None:
     """Images into the private registry."""
+    from kfdeploy.files import alone
     from kfdeploy.pipeline import mirror as stage
 
     session = open_session(directory, env, quiet)
+    if prune:
+        from kfdeploy.cli.prune import prune as prune_registry
+
+        prune_registry(session, yes=yes, output=output)
+        return
     locked = session.lock(required=True)
-    with stage.opened(session.workspace, session.environment, session.root) as client:
+    with stage.opened(session.workspace, session.environment, session.root, session.cache) as sides:
         plan = stage.plan(
-            locked, session.workspace, session.environment, client=client, jobs=max(jobs, 8)
+            locked, session.workspace, session.environment, client=sides.client, jobs=jobs
         )
         if dry_run or check:
             if output == "json":
@@ -221,8 +249,20 @@ def mirror(
                 print_lines(plan.lines())
             exit_if_drift(check, bool(plan.to_copy))
             return
-        with session.progress.bytes("mirroring") as on_event:
-            summary = stage.run(plan, client=client, jobs=jobs, on_event=on_event)
+        with (
+            alone(session.root / ".kfdeploy" / "mirror.lock", "another `kfdeploy mirror`"),
+            session.progress.mirroring() as (watch, on_tick),
+        ):
+            summary = stage.run(
+                plan,
+                sides.origin,
+                sides.destination,
+                jobs=jobs,
+                known=stage.places(plan, sides),
+                watch=watch,
+                stop=sides.client.close,
+                on_tick=on_tick,
+            )
     print_errors([failed.error for failed in summary.failed])
     if output == "json":
         print_json(summary.to_json())

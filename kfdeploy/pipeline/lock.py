@@ -6,17 +6,21 @@ itself, so that a lock made behind a proxy is the lock made without.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from kfdeploy.cache import Cache
 from kfdeploy.errors import UserError
 from kfdeploy.model.environment import Sources
 from kfdeploy.model.image import ImageRef, InvalidImageRef
 from kfdeploy.model.lockfile import Lock, LockedImage, tag_of
+from kfdeploy.model.manifest import suits
 from kfdeploy.pipeline.lock_attached import Belonging, Belongings
 from kfdeploy.tools import pool
+from kfdeploy.tools.details import Details, Reader
+from kfdeploy.tools.manifests import Manifests
 from kfdeploy.tools.reach import Reaches
 from kfdeploy.tools.registry import Client
 from kfdeploy.tools.registry_errors import RegistryError
@@ -25,20 +29,13 @@ if TYPE_CHECKING:
     from kfdeploy.model.workspace import Environment, Workspace
 
 JOBS: Final = 8
-_DETAIL_PATIENCE: Final = 3.0
-"""Seconds to wait for a busy registry when only size and platforms are missing."""
-_NESTED_MAX: Final = 4
-_CONFIG_TYPES: Final = frozenset(
-    {
-        "application/vnd.oci.image.config.v1+json",
-        "application/vnd.docker.container.image.v1+json",
-    }
-)
+_ELSEWHERE: Final = "run `kfdeploy lock` once where the sources can be reached"
+_AGAIN: Final = "run `kfdeploy lock` again where its source can be reached"
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An image that could not be locked.
+    """An image that could not be locked; or it could, but not for all environments' platforms.
 
     Attributes:
         refused: what there is of it must not be used, whatever an earlier lock has.
@@ -67,14 +64,14 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Locked, but not all about it could be had: ``what`` is missing."""
+    """Locked, but not all about it is known, or it has not all platforms that are wanted."""
 
     id: str
     reason: str
-    what: str = "no size known"
+    about: Literal["size", "platforms", "attached", "signature"] = "size"
 
     def to_json(self) -> dict[str, str]:
-        return {"ref": self.id, "what": self.what, "reason": self.reason}
+        return {"ref": self.id, "about": self.about, "reason": self.reason}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,19 +100,12 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True)
 class LockEvent:
-    """Progress: one image is done."""
+    """Progress: one image is done, or later what belongs to it, which ``total`` then counts too."""
 
     id: str
     state: Literal["locked", "failed"]
     done: int
     total: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Details:
-    platforms: Mapping[str, str] = field(default_factory=dict)
-    size: int | None = None
-    missing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +125,25 @@ class _Wanted:
 @dataclass(frozen=True, slots=True)
 class _Outcome:
     digest: str = ""
-    details: _Details = field(default_factory=_Details)
+    details: Details = field(default_factory=Details)
     error: RegistryError | UserError | None = None
-    belonging: Belonging = field(default_factory=Belonging)
+    belonging: Belonging | None = None
+
+    def with_belonging(self, belonging: Belonging | None) -> _Outcome:
+        """With what belongs to the image; None where it is to be asked for yet."""
+        if self.error is not None or belonging is None:
+            return self
+        return replace(self, error=belonging.error, belonging=belonging)
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """What came of one reference."""
+
+    image: LockedImage | None
+    failures: list[Failure]
+    moved: list[Moved] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
 
 
 def resolve(
@@ -152,6 +158,7 @@ def resolve(
     refresh: bool = False,
     on_event: Callable[[LockEvent], None] | None = None,
     client: Client | None = None,
+    cache: Cache | None = None,
 ) -> Resolution:
     """Lock references.
 
@@ -159,12 +166,16 @@ def resolve(
     registry can't be asked it is locked without them. With a tag, the tag is asked for again even
     when ``previous`` has it, as tags move.
 
+    For each list of platforms that an environment names, the digest of the reduced index is locked
+    too. An image that has none of them is a failure, and is locked for the other environments.
+
     Args:
         ids: references as found.
         root: the workspace's folder, which paths in kfdeploy.yaml are relative to.
         environment: whose private registry is meant, where a source is on the same host.
         offline: ask nobody; lock what is named by digest or is in ``previous``.
         refresh: ask for signatures and the like also where ``previous`` has the same digest.
+        cache: keeps the manifests that are read, for `mirror` too.
 
     Returns:
         The lock of all that could be resolved, and what could not.
@@ -182,62 +193,85 @@ def resolve(
             private = workspace.registry(environment)
         client = Client(Reaches(workspace.registries, private, root))
     before = {} if previous is None else dict(previous.by_id)
-    images: list[LockedImage] = []
-    moved: list[Moved] = []
-    notes: list[Note] = []
-
+    environments = workspace.platforms
+    reader = Reader(client, Manifests(client, cache or Cache(None)), tuple(environments))
     belongings = Belongings(client, workspace, root, refresh=refresh)
+    settled: dict[str, _Settled] = {}
 
     def work(want: _Wanted) -> _Outcome:
         known = _known(want, before)
         if offline:
-            outcome = _offline(want, known)
-            belonging = belongings.offline(_at(want, outcome), known)
-        else:
-            try:
-                at = sources.locate(want.image)
-                outcome = _ask(client, at, known)
-            except UserError as error:
-                return _Outcome(error=error)
-            if outcome.error is not None:
-                return outcome
-            belonging = belongings.of(
-                _at(want, outcome),
-                at,
-                outcome.details.platforms.values(),
-                known=known,
-                earlier=[before[found] for found in want.ids if found in before],
-                unasked=outcome.details.missing,
-            )
-        return replace(outcome, error=outcome.error or belonging.error, belonging=belonging)
+            outcome = _offline(reader, want, known)
+            return outcome.with_belonging(belongings.offline(_at(want, outcome), known))
+        try:
+            outcome = _ask(reader, sources.locate(want.image), known)
+        except UserError as error:
+            return _Outcome(error=error)
+        return outcome.with_belonging(belongings.known(_at(want, outcome), known))
+
+    def look(item: tuple[_Wanted, _Outcome]) -> Belonging:
+        want, outcome = item
+        return belongings.of(
+            _at(want, outcome),
+            sources.locate(want.image),
+            outcome.details.platforms.values(),
+            known=_known(want, before),
+            earlier=[before[found] for found in want.ids if found in before],
+            unasked=outcome.details.missing,
+        )
+
+    def settle(want: _Wanted, outcome: _Outcome) -> None:
+        nonlocal done
+        for found in want.ids:
+            settled[found] = one = _settle(found, want, outcome, before.get(found), environments)
+            done += 1
+            if on_event is not None:
+                on_event(LockEvent(found, "failed" if one.failures else "locked", done, total))
 
     with client:
+        waiting: list[tuple[_Wanted, _Outcome]] = []
         for want, outcome in pool.each(work, wanted, jobs, client.close):
-            for found in want.ids:
-                if outcome.error is not None:
-                    failures.append(_failure(found, want, outcome.error, outcome.belonging))
-                else:
-                    image = _locked(found, want, outcome)
-                    images.append(image)
-                    old = before.get(found)
-                    if old is not None and old.digest != image.digest:
-                        moved.append(Moved(found, old.digest, image.digest))
-                    if outcome.details.missing:
-                        notes.append(Note(found, outcome.details.missing))
-                    if outcome.belonging.note is not None:
-                        what, reason = outcome.belonging.note
-                        notes.append(Note(found, reason, what))
-                done += 1
-                if on_event is not None:
-                    state: Literal["locked", "failed"] = "failed" if outcome.error else "locked"
-                    on_event(LockEvent(found, state, done, total))
+            settle(want, outcome)
+            if outcome.error is None and outcome.belonging is None:
+                waiting.append((want, outcome))
+        # All images come first, then what must be signed: a registry's limit is not to be used up
+        # by what can be done without.
+        waiting.sort(key=lambda item: not belongings.must_be_signed(_at(*item)))
+        total += sum(len(want.ids) for want, _ in waiting)
+        for (want, outcome), belonging in pool.each(look, waiting, jobs, client.close):
+            settle(want, outcome.with_belonging(belonging))
+    each = settled.values()
+    failures += [failure for one in each for failure in one.failures]
+    notes = [note for one in each for note in one.notes]
     return Resolution(
-        lock=Lock(images),
-        failures=tuple(sorted(failures, key=lambda f: f.id)),
-        moved=tuple(sorted(moved, key=lambda m: m.id)),
-        notes=tuple(sorted(notes, key=lambda n: (n.id, n.what))),
+        lock=Lock([one.image for one in each if one.image is not None]),
+        failures=tuple(sorted(failures, key=lambda f: (f.id, f.reason))),
+        moved=tuple(sorted((m for one in each for m in one.moved), key=lambda m: m.id)),
+        notes=tuple(sorted(notes, key=lambda n: (n.id, n.about, n.reason))),
         warnings=tuple(belongings.unmatched(want.image for want in wanted)),
     )
+
+
+def _settle(
+    found: str,
+    want: _Wanted,
+    outcome: _Outcome,
+    before: LockedImage | None,
+    environments: Mapping[tuple[str, ...], Sequence[str]],
+) -> _Settled:
+    belonging = outcome.belonging or Belonging()
+    if outcome.error is not None:
+        return _Settled(None, [_failure(found, want, outcome.error, belonging)])
+    image = _locked(found, want, outcome, belonging)
+    failures, notes = _platforms(image, outcome.details.unread, environments)
+    if outcome.details.missing:
+        notes.append(Note(found, outcome.details.missing))
+    if belonging.note is not None:
+        about, reason = belonging.note
+        notes.append(Note(found, reason, about))
+    is_moved = before is not None and before.digest != image.digest
+    moved = [Moved(found, before.digest, image.digest)] if before is not None and is_moved else []
+    return _Settled(image, failures, moved, notes)
 
 
 def _wanted(
@@ -274,129 +308,80 @@ def _at(want: _Wanted, outcome: _Outcome) -> ImageRef:
     return ImageRef(want.image.host, want.image.path, "", outcome.digest)
 
 
-def _offline(want: _Wanted, known: LockedImage | None) -> _Outcome:
+def _offline(reader: Reader, want: _Wanted, known: LockedImage | None) -> _Outcome:
     digest = want.image.digest or (known.digest if known else "")
     if not digest:
         return _Outcome(
-            error=UserError(
-                "not locked yet, and no registry may be asked",
-                hint="run `kfdeploy lock` once where the sources can be reached",
-            )
+            error=UserError("not locked yet, and no registry may be asked", hint=_ELSEWHERE)
         )
-    if known is not None and known.digest == digest:
-        return _Outcome(digest, _Details(known.platforms, known.size))
-    return _Outcome(digest)
+    return _Outcome(digest, reader.read_offline(digest, known))
 
 
-def _ask(client: Client, ref: ImageRef, known: LockedImage | None) -> _Outcome:
+def _ask(reader: Reader, ref: ImageRef, known: LockedImage | None) -> _Outcome:
     if not ref.host:
         raise UserError("it names no registry that could be asked")
+    digest: str | None = ref.digest
     try:
-        if ref.digest and (known is None or known.digest != ref.digest or known.size is None):
-            return _Outcome(ref.digest, _details(client, ref))
-        digest = client.digest(ref)
+        # What is locked already is asked for all the same, so that what is gone is noticed.
+        if not digest or reader.knows_all(known, digest):
+            digest = reader.client.digest(ref)
+        if digest is None:
+            gone = f"not there: {ref.host} has no {_short(ref)}"
+            return _Outcome(error=RegistryError("gone", gone))
+        return _Outcome(digest, reader.read(replace(ref, digest=digest), known))
     except RegistryError as error:
-        if not ref.digest or not error.unasked:
+        if not digest or not error.unasked:
             return _Outcome(error=error)
-        details = _Details(known.platforms, known.size) if known else _Details()
-        return _Outcome(ref.digest, replace(details, missing=error.message))
-    if digest is None:
-        return _Outcome(error=RegistryError("gone", f"not there: {ref.host} has no {_short(ref)}"))
-    if known is not None and known.digest == digest and known.size is not None:
-        return _Outcome(digest, _Details(known.platforms, known.size))
-    try:
-        return _Outcome(digest, _details(client, ImageRef(ref.host, ref.path, "", digest)))
-    except RegistryError as error:
-        if not error.unasked:
-            return _Outcome(error=error)
-        return _Outcome(digest, _Details(missing=error.message))
+        details = reader.known(known, digest)
+        return _Outcome(digest, replace(details, missing=error.message, unread=error.message))
 
 
-def _details(client: Client, ref: ImageRef) -> _Details:
-    """Platforms and size of an index or manifest.
+def _platforms(
+    image: LockedImage, unread: str, environments: Mapping[tuple[str, ...], Sequence[str]]
+) -> tuple[list[Failure], list[Note]]:
+    """What environments want of an image, and it does not have.
 
-    Raises:
-        RegistryError: kind ``gone`` or ``content`` when the image, or a part of its index, is not
-            there; other kinds only when not even the platforms can be had.
+    Args:
+        unread: why its index could not be read.
+        environments: list of platforms to the environments that name it.
     """
-    top = client.manifest(ref, patience=_DETAIL_PATIENCE)
-    platforms: dict[str, str] = {}
-    blobs: dict[str, int] = {}
-    missing = ""
-    # (digest, content if it was had already, depth)
-    waiting: list[tuple[str, Mapping[str, Any] | None, int]] = [(ref.digest, top.content, 0)]
-    while waiting:
-        digest, content, depth = waiting.pop(0)
-        if content is None:
-            try:
-                at = ImageRef(ref.host, ref.path, "", digest)
-                content = client.manifest(at, patience=_DETAIL_PATIENCE).content
-            except RegistryError as error:
-                if not error.unasked:
-                    raise
-                missing = missing or error.message
-                continue
-        for child in _list(content, "manifests"):
-            name = _platform(child.get("platform") or {})
-            if name:
-                platforms.setdefault(name, str(child.get("digest", "")))
-            if depth < _NESTED_MAX:
-                waiting.append((str(child.get("digest", "")), None, depth + 1))
-        config = content.get("config")
-        for blob in (*_list(content, "layers"), *([config] if isinstance(config, dict) else [])):
-            # A layer with URLs is fetched from there and in no registry.
-            if not blob.get("urls"):
-                blobs[str(blob.get("digest", ""))] = int(blob.get("size") or 0)
-        if depth == 0 and isinstance(config, dict) and config.get("mediaType") in _CONFIG_TYPES:
-            name, problem = _config_platform(client, ref, str(config.get("digest", "")))
-            missing = missing or problem
-            if name:
-                platforms[name] = digest
-    return _Details(platforms, None if missing else sum(blobs.values()), missing)
+    has = sorted(image.platforms)
+    failures: list[Failure] = []
+    notes: list[Note] = []
+    for wanted, names in environments.items():
+        who = f"the environment{'s' if len(names) > 1 else ''} {' and '.join(names)}"
+        wants = f"{who} {'want' if len(names) > 1 else 'wants'} {', '.join(wanted)}"
+        lacking = [p for p in wanted if not any(suits(name, (p,)) for name in has)]
+        if image.digest_for(wanted):
+            if not has:
+                notes.append(Note(image.id, f"{wants}, and nothing says what it has", "platforms"))
+            elif lacking:
+                lacks = f"{wants}, and it has no {', '.join(lacking)}, but {', '.join(has)}"
+                notes.append(Note(image.id, lacks, "platforms"))
+        elif unread and (not has or lacking != list(wanted)):
+            failures.append(Failure(image.id, f"{wants}; its index can't be had: {unread}", _AGAIN))
+        else:
+            told = ", ".join(has) or "none that its index names"
+            if lacking != list(wanted):
+                told += ", in an index within its index"
+            keys = " and ".join(f"environments.{name}.platforms" for name in names)
+            hint = (
+                f"name another image in images.substitutes[{image.id!r}] of kfdeploy.yaml, leave it"
+                f" out by images.exclude, or change {keys}"
+            )
+            failures.append(Failure(image.id, f"{wants}, and the image has {told}", hint))
+    return failures, notes
 
 
-def _config_platform(client: Client, ref: ImageRef, digest: str) -> tuple[str, str]:
-    """The platform of a single image, and why it can't be had otherwise."""
-    import json
-
-    try:
-        config = json.loads(client.blob(ref, digest, patience=_DETAIL_PATIENCE))
-    except RegistryError as error:
-        if not error.unasked:
-            raise
-        return "", error.message
-    except ValueError:
-        return "", f"{ref}: its config is no JSON"
-    return _platform(config if isinstance(config, dict) else {}), ""
-
-
-def _platform(platform: Mapping[str, Any]) -> str:
-    """``os/arch[/variant]``; empty for BuildKit's attestations, which are for no platform.
-
-    Windows images differ by the system's version too, which is written as containerd does.
-    """
-    system, architecture = platform.get("os"), platform.get("architecture")
-    if not system or not architecture or "unknown" in {system, architecture}:
-        return ""
-    version = platform.get("os.version")
-    if system == "windows" and version:
-        system = f"windows({version})"
-    return "/".join(str(p) for p in (system, architecture, platform.get("variant")) if p)
-
-
-def _list(content: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    value = content.get(key)
-    return [e for e in value if isinstance(e, dict)] if isinstance(value, list) else []
-
-
-def _locked(found: str, want: _Wanted, outcome: _Outcome) -> LockedImage:
+def _locked(found: str, want: _Wanted, outcome: _Outcome, belonging: Belonging) -> LockedImage:
     return LockedImage(
         id=found,
         image=_at(want, outcome),
         tag=tag_of(ImageRef.parse(found)),
         platforms=outcome.details.platforms,
         size=outcome.details.size,
-        attached=outcome.belonging.attached,
+        reduced=outcome.details.reduced,
+        attached=belonging.attached,
     )
 
 

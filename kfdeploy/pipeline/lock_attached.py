@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from kfdeploy.errors import UserError
 from kfdeploy.model.attached import Attached
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 _PATIENCE: Final = 3.0
 """Seconds to wait for a busy registry: an image is locked without what belongs to it."""
-NOT_LOOKED_FOR: Final = "what belongs to it is not known"
-NOT_CHECKED: Final = "its signature was not checked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +29,13 @@ class Belonging:
 
     Attributes:
         attached: None where it was not, or could not be, looked for.
-        note: what is missing, and why; None where nothing is.
+        note: what is not known, and why; None where nothing is missing.
         error: the image must not be locked.
         refused: what an earlier lock has of it must not stay either.
     """
 
     attached: tuple[Attached, ...] | None = None
-    note: tuple[str, str] | None = None
+    note: tuple[Literal["attached", "signature"], str] | None = None
     error: UserError | None = None
     refused: bool = False
 
@@ -58,6 +56,16 @@ class Belongings:
         self._finder = Finder(client, patience=_PATIENCE)
         # Without an answer an image that must be signed fails: that is worth waiting for.
         self._patient = Finder(client)
+
+    def must_be_signed(self, image: ImageRef) -> bool:
+        return bool(self._rules.on(image))
+
+    def known(self, image: ImageRef, known: LockedImage | None) -> Belonging | None:
+        """What the lock before says of an image; None where its registry has to be asked."""
+        before = known.attached if known is not None and known.digest == image.digest else None
+        if self.must_be_signed(image) or (self._wanted and (before is None or self._refresh)):
+            return None
+        return Belonging(before if self._wanted else None)
 
     def of(
         self,
@@ -82,14 +90,15 @@ class Belongings:
         """
         at = ImageRef(at.host, at.path, "", image.digest)
         before = known.attached if known is not None and known.digest == image.digest else None
-        attached, note = before, None
+        attached = before
+        note: tuple[Literal["attached"], str] | None = None
         if self._wanted and (before is None or self._refresh):
             try:
                 if unasked:
                     raise RegistryError("busy", unasked)
                 attached = self._finder.of_image(at, platforms)
             except RegistryError as error:
-                note = (NOT_LOOKED_FOR, error.message)
+                note = ("attached", error.message)
         try:
             self._check(image, at, attached)
         except RegistryError as error:
@@ -108,9 +117,8 @@ class Belongings:
                 hint="run `kfdeploy lock` where the sources can be reached",
             )
             return Belonging(error=error)
-        note = (NOT_CHECKED, "no registry may be asked") if rules else None
         attached = before.attached if before is not None and self._wanted else None
-        return Belonging(attached, note)
+        return Belonging(attached, ("signature", "no registry may be asked") if rules else None)
 
     def unmatched(self, images: Iterable[ImageRef]) -> Iterator[str]:
         """The rules that are for none of these images: a check that is meant may not take place."""

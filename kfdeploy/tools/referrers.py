@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from kfdeploy.model.attached import Attached, cosign_tags, fallback_tag, is_digest, type_name
 from kfdeploy.model.image import ImageRef
 from kfdeploy.model.manifest import OCI_INDEX, Malformed, entries
-from kfdeploy.tools.registry import PATIENCE_SECONDS, Client
+from kfdeploy.tools.registry import Client, pull_scope
 from kfdeploy.tools.registry_errors import RegistryError
 from kfdeploy.tools.wire import Answer
 
@@ -35,8 +35,9 @@ class Finder:
     says it is asked too much.
     """
 
-    def __init__(self, client: Client, *, patience: float = PATIENCE_SECONDS) -> None:
-        """``patience``: seconds that one request waits for a registry that says it is busy."""
+    def __init__(self, client: Client, *, patience: float | None = None) -> None:
+        """``patience``: seconds that one request waits for a registry that says it is busy;
+        by default as long as the client does."""
         self._client = client
         self._patience = patience
         self._lock = threading.Lock()
@@ -120,13 +121,15 @@ class Finder:
         raise _bad_list(repository, digest, f"has no end within {REFERRERS_MAX} of them")
 
     def _page(self, repository: ImageRef, path: str) -> Answer | None:
-        try:
-            answer = self._client.get(repository, path, patience=self._patience)
-        except RegistryError as error:
-            # Older registries answer with 400 or 405 where the specification wants 404.
-            if error.kind != "nonsense" or error.final:
-                raise
-            return None
+        answer = self._client.exchange.ask(
+            "GET",
+            repository.host,
+            path,
+            pull_scope(repository),
+            patience=self._patience,
+            # Older registries answer with these where the specification wants 404.
+            also=(400, 405),
+        )
         kind = answer.headers.get("content-type", "").partition(";")[0].strip()
         return answer if answer.status == 200 and kind == OCI_INDEX else None
 

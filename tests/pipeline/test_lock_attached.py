@@ -16,7 +16,7 @@ from kfdeploy.model.attached import Attached
 from kfdeploy.model.image import ImageRef
 from kfdeploy.model.lockfile import Lock
 from kfdeploy.model.workspace import Workspace
-from kfdeploy.pipeline.lock import Resolution, resolve
+from kfdeploy.pipeline.lock import LockEvent, Resolution, resolve
 from tests.support.answers import Answering, Reply, answering
 from tests.support.registries import Registry, free_port, serve_registry
 from tests.support.signing import SBOM, Signer, attach, bundle, referrer, simple
@@ -177,6 +177,24 @@ def test_a_new_image_costs_four_requests_more_and_a_known_one_none(tmp_path: Pat
     assert all(image.attached == () for image in first.lock)
 
 
+def test_all_images_come_first_and_then_what_must_be_signed(tmp_path: Path, signer: Signer) -> None:
+    refs = [f"quay.io/{name}/app:v1" for name in ("a", "b", "must")]
+    settings = {"signatures": [{"images": "quay.io/must/*", "keys": ["acme.pub"]}]}
+    events: list[LockEvent] = []
+    with answering(registry_of(*refs)) as served:
+        result = locked(
+            served.host, tmp_path, refs, jobs=1, images=settings, on_event=events.append
+        )
+        paths = [path for _, path, _ in served.requests if path != "/v2/"]
+    about = [path for path in paths if "/referrers/" in path or "/sha256-" in path]
+    assert paths[-len(about) :] == about
+    assert about[0].startswith("/v2/quay.io/must/app/")
+    assert [event.done for event in events] == [1, 2, 3, 4, 5, 6]
+    assert [event.total for event in events] == [3, 3, 3, 6, 6, 6]
+    assert [event.id for event in events if event.state == "failed"] == ["quay.io/must/app:v1"]
+    assert [failure.id for failure in result.failures] == ["quay.io/must/app:v1"]
+
+
 def test_a_registry_that_limits_requests_costs_a_note_each_and_no_image(tmp_path: Path) -> None:
     refs = [f"quay.io/acme/app{number}:v1" for number in range(5)]
     answers = registry_of(*refs)
@@ -194,7 +212,7 @@ def test_a_registry_that_limits_requests_costs_a_note_each_and_no_image(tmp_path
     assert [note.to_json() for note in result.notes] == [
         {
             "ref": ref,
-            "what": "what belongs to it is not known",
+            "about": "attached",
             "reason": f"{served.host}: 429: it limits how much may be asked",
         }
         for ref in refs
@@ -216,7 +234,7 @@ def test_a_refresh_that_fails_keeps_what_was_known(
     with answering(reply) as served:
         result = locked(served.host, tmp_path, [APP], previous=before, refresh=True)
     assert result.lock == before
-    assert [note.what for note in result.notes] == ["what belongs to it is not known"]
+    assert [note.about for note in result.notes] == ["attached"]
 
 
 def test_offline_keeps_what_is_known(public: str, tmp_path: Path, signer: Signer) -> None:
@@ -301,7 +319,7 @@ def test_a_signature_that_can_not_be_asked_for_fails_and_refuses_nothing(
     with answering(reply) as served:
         result = locked(served.host, tmp_path, [APP], images={"signatures": RULE}, previous=before)
     (failure,) = result.failures
-    assert failure.reason == f"{served.host}: 429: it limits how much may be asked"
+    assert failure.reason.startswith(f"{served.host}: 429: it limits how much may be asked")
     assert not failure.refused
 
 
@@ -333,7 +351,7 @@ def test_offline_lets_nothing_new_in_that_must_be_signed(
     assert [note.to_json() for note in result.notes] == [
         {
             "ref": APP,
-            "what": "its signature was not checked",
+            "about": "signature",
             "reason": "no registry may be asked",
         }
     ]
