@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,8 +85,7 @@ def mirror_one(site: Site, rounds: Rounds) -> Measured:
         serve_registry(_filled(made, own.work / "second")) as second,
     ):
         own.goes_to(first.host)
-        refs = iter([before, *(one.ref for one in changes)])
-        ahead = iter([*(one.ref for one in changes)])
+        steps = itertools.pairwise([before, *(one.ref for one in changes)])
         targets = iter(changes)
 
         def copy() -> float:
@@ -100,7 +100,7 @@ def mirror_one(site: Site, rounds: Rounds) -> Measured:
             Subject(
                 f"kfdeploy mirror, 1 of {len(made.images)} changed",
                 lambda: own.kfdeploy("mirror", *JOBS),
-                lambda: own.rename(next(refs), next(ahead)),
+                lambda: own.rename(*next(steps)),
             ),
             Subject("skopeo copy of it", copy),
         )
