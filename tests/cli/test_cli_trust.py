@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from kfdeploy.model.image import ImageRef
+from kfdeploy.model.workspace import PrivateRegistry, Registries
+from kfdeploy.tools.reach import Reaches
+from kfdeploy.tools.registry import Client
 from tests.conftest import Runner, edit_workspace, need_programs
 from tests.support.registries import Registry, serve_registry
-from tests.support.signing import Signer, attach, simple
+from tests.support.signing import Signer, attach, referrer, simple
 from tests.support.standins import fill, make
 from tests.support.workspaces import deployment, workspace
 
@@ -97,3 +102,28 @@ def test_a_rule_that_could_check_nothing_is_an_error(
     line = done.stderr.splitlines()[0]
     assert line.startswith("error: kfdeploy.yaml:")
     assert f": images.signatures[0].{key}: {said}" in line
+
+
+def test_what_belongs_to_an_image_is_mirrored_with_it(
+    site: Path, public: Registry, kfdeploy: Runner, tmp_path: Path
+) -> None:
+    made = make(SIGNED)
+    sbom = referrer(made, "application/spdx+json", b"{}")
+    attach(public.host, "quay.io/acme/app", sbom, made.digest)
+    with serve_registry(tmp_path / "private") as private:
+        edit_workspace(site, {"registries.private": {"host": private.host, "prefix": "kf"}})
+        kfdeploy("lock", "--quiet", cwd=site)
+        done = kfdeploy("mirror", "--output", "json", cwd=site).json
+        tag = f"{made.digest.replace(':', '-')}.sig"
+        belongings = [item["belongsTo"] for item in done["copied"] if "belongsTo" in item]
+        assert sorted(belongings) == ["application/spdx+json", tag]
+        registry = PrivateRegistry(host=private.host)
+        reaches = Reaches(Registries(private=registry), registry, tmp_path)
+        with Client(reaches) as client:
+            at = ImageRef(private.host, "kf/quay.io/acme/app")
+            assert client.digest(replace(at, tag=tag)) is not None
+            listed = client.manifest(replace(at, tag=made.digest.replace(":", "-")))
+            assert [child.digest for child in listed.children] == [sbom.digest]
+            assert client.manifest(replace(at, digest=sbom.digest)).subject == made.digest
+        assert kfdeploy("mirror", "--check", "--output", "json", cwd=site).json["copy"] == []
+        assert kfdeploy("mirror", "--prune", "--output", "json", cwd=site).json["obsolete"] == []
