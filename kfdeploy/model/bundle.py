@@ -266,10 +266,7 @@ def loads(data: bytes) -> Bundle:
         since = Since(
             inner.text("lock", _SUM),
             {one.text("name"): one.digest() for one in inner.objects("images")},
-            {
-                one.digest(): (one.number("size"), one.texts("in"))
-                for one in inner.objects("blobs")
-            },
+            {one.digest(): (one.number("size"), one.texts("in")) for one in inner.objects("blobs")},
         )
     parts = top.number("parts")
     if not 1 <= parts <= _PARTS_MAX:

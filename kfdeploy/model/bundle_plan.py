@@ -126,9 +126,7 @@ def plan(
         if not carried:
             continue
         images.update({image.name: image for image in carried})
-        manifests.update(
-            {m.digest: Entry(m.digest, m.size, m.media_type) for m in tree.manifests}
-        )
+        manifests.update({m.digest: Entry(m.digest, m.size, m.media_type) for m in tree.manifests})
         group = []
         for blob in tree.blobs:
             if older and blob.digest in older.blobs:
