@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kfdeploy.model.transfer import MirrorEvent
+    from kfdeploy.model.watch import MirrorEvent, Watch
 
 Advance = Callable[[str, int, int], None]
 _PLAIN_STEPS = 5
+_PLAIN_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,54 +56,28 @@ class Progress:
             yield plain
 
     @contextlib.contextmanager
-    def bytes(self, what: str) -> Iterator[Callable[[MirrorEvent], None]]:
-        """Copies: what each image does, bytes done, and the time left."""
+    def mirroring(self) -> Iterator[tuple[Watch, Callable[[], None]]]:
+        """A mirror: what it is to tell, and what it calls now and then."""
+        from kfdeploy.model.watch import Watch
+
         if self.quiet:
-            yield lambda event: None
+            yield Watch(), lambda: None
         elif self.is_terminal:
-            with _bars(what) as update:
-                yield update
+            from kfdeploy.show_mirror import live
+
+            with live() as watch:
+                yield watch, lambda: None
         else:
+            shown = [time.monotonic()]
 
             def plain(event: MirrorEvent) -> None:
                 if event.state != "present":
                     self.line(event.line())
 
-            yield plain
+            def tick() -> None:
+                if time.monotonic() - shown[0] >= _PLAIN_SECONDS:
+                    shown[0] = time.monotonic()
+                    self.line(watch.snapshot().line())
 
-
-@contextlib.contextmanager
-def _bars(what: str) -> Iterator[Callable[[MirrorEvent], None]]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-    from rich.progress import (
-        Progress as Bars,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task(what, total=None)
-
-        def update(event: MirrorEvent) -> None:
-            bars.update(
-                task,
-                completed=event.bytes_done,
-                total=event.bytes_total or None,
-                description=f"{event.done}/{event.total} {event.image[-40:]}",
-            )
-            if event.state in ("failed", "retrying"):
-                bars.console.print(event.line(), highlight=False)
-
-        yield update
+            watch = Watch(plain)
+            yield watch, tick

@@ -189,7 +189,7 @@ def lock(
 def mirror(
     directory: Directory = HERE,
     env: EnvironmentName = "",
-    jobs: Jobs = 4,
+    jobs: Jobs = 8,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan.")] = False,
     output: OutputFormat = "text",
     quiet: Quiet = False,
@@ -202,9 +202,9 @@ def mirror(
 
     session = open_session(directory, env, quiet)
     locked = session.lock(required=True)
-    with stage.opened(session.workspace, session.environment, session.root) as client:
+    with stage.opened(session.workspace, session.environment, session.root, session.cache) as sides:
         plan = stage.plan(
-            locked, session.workspace, session.environment, client=client, jobs=max(jobs, 8)
+            locked, session.workspace, session.environment, client=sides.client, jobs=jobs
         )
         if dry_run or check:
             if output == "json":
@@ -213,8 +213,17 @@ def mirror(
                 print_lines(plan.lines())
             exit_if_drift(check, bool(plan.to_copy))
             return
-        with session.progress.bytes("mirroring") as on_event:
-            summary = stage.run(plan, client=client, jobs=jobs, on_event=on_event)
+        with session.progress.mirroring() as (watch, on_tick):
+            summary = stage.run(
+                plan,
+                sides.origin,
+                sides.destination,
+                jobs=jobs,
+                known=stage.places(plan, sides),
+                watch=watch,
+                stop=sides.client.close,
+                on_tick=on_tick,
+            )
     print_errors([failed.error for failed in summary.failed])
     if output == "json":
         print_json(summary.to_json())

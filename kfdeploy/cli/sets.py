@@ -137,7 +137,7 @@ def verify(
     client = (
         nullcontext(None)
         if offline
-        else mirror.opened(session.workspace, session.environment, session.root)
+        else mirror.asking(session.workspace, session.environment, session.root)
     )
     with client as opened:
         report = stage.verify(

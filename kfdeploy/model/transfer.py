@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from kfdeploy.errors import UserError
-from kfdeploy.model.environment import Target
+from kfdeploy.model.environment import Mirror, Sources, Target
 from kfdeploy.model.image import ImageRef
+from kfdeploy.model.lockfile import Lock, LockedImage
+
+if TYPE_CHECKING:
+    from kfdeploy.model.workspace import PrivateRegistry
 
 State = Literal["copy", "replace", "present"]
-EventState = Literal["copying", "retrying", "copied", "present", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,11 @@ class Item:
     def name(self) -> str:
         """For people: the image as found, and what it is to that."""
         return f"{self.ids[0]} ({self.belongs_to})" if self.belongs_to else self.ids[0]
+
+    @property
+    def sort_key(self) -> str:
+        """By target."""
+        return str(self.destination)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -122,29 +129,6 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class MirrorEvent:
-    """Progress of one image, with where the whole stands.
-
-    Attributes:
-        bytes_done: of images that are finished, failed ones included.
-        done: images finished, failed ones included.
-    """
-
-    image: str
-    state: EventState
-    done: int
-    total: int
-    bytes_done: int
-    bytes_total: int
-    message: str = ""
-
-    def line(self) -> str:
-        """For output that is no terminal."""
-        tail = f": {self.message}" if self.message else ""
-        return f"[{self.done}/{self.total}] {self.state} {self.image}{tail}"
-
-
-@dataclass(frozen=True, slots=True)
 class Failed:
     """An image that is not in the private registry afterwards."""
 
@@ -154,9 +138,37 @@ class Failed:
     def to_json(self) -> dict[str, Any]:
         return {
             "refs": list(self.item.ids),
-            "to": self.item.target.reference,
+            "to": str(self.item.destination),
             "reason": self.error.message,
             "hint": self.error.hint,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What became of the blobs, in bytes.
+
+    Attributes:
+        moved: sent, and there afterwards.
+        mounted: taken over from another repository of the private registry.
+        skipped: were there already.
+        retried: sent in vain, as the transfer broke off.
+        retries: how often anything was tried again.
+    """
+
+    moved: int = 0
+    mounted: int = 0
+    skipped: int = 0
+    retried: int = 0
+    retries: int = 0
+
+    def to_json(self) -> dict[str, int]:
+        return {
+            "moved": self.moved,
+            "mounted": self.mounted,
+            "skipped": self.skipped,
+            "retried": self.retried,
+            "retries": self.retries,
         }
 
 
@@ -167,6 +179,7 @@ class Summary:
     copied: tuple[Item, ...]
     present: tuple[Item, ...]
     failed: tuple[Failed, ...]
+    tally: Tally = Tally()
 
     @property
     def size(self) -> int:
@@ -183,32 +196,47 @@ class Summary:
             "present": [item.to_json() for item in self.present],
             "failed": [failed.to_json() for failed in self.failed],
             "bytes": self.size,
+            **self.tally.to_json(),
         }
 
     def lines(self) -> list[str]:
+        """The result for people."""
         counts = f"{len(self.present)} present, {len(self.failed)} failed"
-        return [f"{len(self.copied)} copied ({show_bytes(self.size)}), {counts}"]
+        tally = self.tally
+        moved = [f"{show_bytes(tally.moved)} sent"]
+        for size, word in ((tally.mounted, "mounted"), (tally.skipped, "were there")):
+            moved += [f"{show_bytes(size)} {word}"] if size else []
+        again = f", {tally.retries} tried again" if tally.retries else ""
+        return [f"{len(self.copied)} copied ({', '.join(moved)}), {counts}{again}"]
 
 
-class TimeLeft:
-    """How long the rest takes, by the bytes so far; images where no size is known."""
+def wanted_items(lock: Lock, registry: PrivateRegistry, sources: Mapping[str, str]) -> list[Item]:
+    """What a private registry is to have of a lock, each once, sorted by target.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._start = clock()
+    Args:
+        sources: `registries.sources`.
 
-    def seconds(self, event: MirrorEvent, already: int) -> float | None:
-        """Seconds left; None before anything is done.
-
-        Args:
-            already: images that were present from the beginning.
-        """
-        share = (
-            event.bytes_done / event.bytes_total
-            if event.bytes_total
-            else (event.done - already) / max(1, event.total - already)
+    Raises:
+        UserError: two images on one target.
+    """
+    targets = Mirror(registry).targets(lock.images)
+    located = Sources(sources)
+    groups: dict[str, list[LockedImage]] = {}
+    for image in lock.images:
+        groups.setdefault(targets[image.id].reference, []).append(image)
+    items = [
+        Item(
+            ids=tuple(i.id for i in images),
+            source=located.locate(images[0].image),
+            target=targets[images[0].id],
+            digest=images[0].digest,
+            size=images[0].size,
+            state="copy",
+            push_tag=targets[images[0].id].push_tag,
         )
-        return None if share <= 0 else (self._clock() - self._start) * (1 - share) / share
+        for images in groups.values()
+    ]
+    return sorted(items, key=lambda item: item.sort_key)
 
 
 def show_bytes(count: int) -> str:

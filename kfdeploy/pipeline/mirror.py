@@ -1,43 +1,82 @@
 """The lock's images into the private registry.
 
-`plan` asks the private registry what it has, with one small request an image; `run` copies the
-rest. An image counts as there only when its tag has the digest of the lock: what was broken off
-is copied again, and what was finished is not.
+`plan` asks the private registry what it has, with one small request an image; `run` brings the
+rest. An image counts as there only when its tag has the digest of the lock, and its tag is written
+when all of it is there: what was broken off is taken up again, and what was finished is not.
+
+Blobs are carried by kfdeploy itself, not by skopeo: docs/decisions/009.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from kfdeploy.cache import Cache
 from kfdeploy.errors import UserError, raise_all
-from kfdeploy.model.environment import Mirror, Sources
-from kfdeploy.model.lockfile import Lock, LockedImage
-from kfdeploy.model.transfer import (
-    EventState,
-    Failed,
-    Item,
-    MirrorEvent,
-    Plan,
-    State,
-    Summary,
-)
-from kfdeploy.tools import pool, skopeo
+from kfdeploy.model.lockfile import Lock
+from kfdeploy.model.transfer import Item, Plan, State, Summary, wanted_items
+from kfdeploy.model.watch import Watch
+from kfdeploy.pipeline.mirror_engine.board import Board
+from kfdeploy.pipeline.mirror_engine.worker import Worker
+from kfdeploy.tools import pool
+from kfdeploy.tools.exchange import Patience
+from kfdeploy.tools.manifests import Manifests
 from kfdeploy.tools.reach import Reaches
 from kfdeploy.tools.registry import Client
 from kfdeploy.tools.registry_errors import RegistryError
+from kfdeploy.tools.stores import Destination, Origin
+from kfdeploy.tools.stores_registry import RegistryDestination, RegistryOrigin
 
 if TYPE_CHECKING:
     from kfdeploy.model.workspace import Environment, Workspace
 
-JOBS: Final = 4
-"""Copies at a time: each moves six layers at a time itself."""
+JOBS: Final = 8
+"""Blobs on the way at a time."""
 ASK_JOBS: Final = 8
-_TRIES: Final = 3
-_PAUSE_SECONDS: Final = 1.0
+_ASK_SECONDS: Final = 60.0
+_TICK_SECONDS: Final = 0.2
+_PATIENCE: Final = Patience(busy_seconds=0.0, outage_seconds=60.0, tries=3)
+"""A registry that is busy is not waited for by a worker: the board has other work for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """What a mirror works between."""
+
+    client: Client
+    manifests: Manifests
+    origin: RegistryOrigin
+    destination: RegistryDestination
+
+
+@contextlib.contextmanager
+def opened(
+    workspace: Workspace, environment: Environment, root: Path, cache: Cache
+) -> Iterator[Sides]:
+    """The registries that a workspace names, until the block ends.
+
+    Args:
+        root: the workspace's folder, which paths in kfdeploy.yaml are relative to.
+    """
+    private = workspace.registry(environment)
+    with Client(Reaches(workspace.registries, private, root), patience=_PATIENCE) as client:
+        manifests = Manifests(client, cache)
+        yield Sides(
+            client,
+            manifests,
+            RegistryOrigin(client, manifests),
+            RegistryDestination(client, private.host),
+        )
+
+
+def asking(workspace: Workspace, environment: Environment, root: Path) -> Client:
+    """A client that only asks; to be closed by ``with``. Arguments as for `opened`."""
+    return Client(Reaches(workspace.registries, workspace.registry(environment), root))
 
 
 def plan(
@@ -54,101 +93,118 @@ def plan(
         UserError: two images on one target, or the private registry can't be asked; the same
             complaint about many images is one error.
     """
-    targets = Mirror(workspace.registry(environment)).targets(lock.images)
-    sources = Sources(workspace.registries.sources)
-    groups: dict[str, list[LockedImage]] = {}
-    for image in lock.images:
-        groups.setdefault(targets[image.id].reference, []).append(image)
     errors: dict[str, UserError] = {}
     items: list[Item] = []
 
-    def ask(reference: str) -> Item | UserError:
-        images = groups[reference]
-        image = images[0]
-        item = Item(
-            ids=tuple(i.id for i in images),
-            source=sources.locate(image.image),
-            target=targets[image.id],
-            digest=image.digest,
-            size=image.size,
-            state="copy",
-        )
+    def ask(item: Item) -> Item | UserError:
         try:
-            found = client.digest(item.destination)
+            found = client.digest(item.destination, patience=_ASK_SECONDS)
         except RegistryError as error:
             return error
         return _with_state(item, found)
 
-    for _, item in pool.each(ask, groups, jobs, client.close):
+    wanted = wanted_items(lock, workspace.registry(environment), workspace.registries.sources)
+    for _, item in pool.each(ask, wanted, max(jobs, ASK_JOBS), client.close):
         if isinstance(item, UserError):
             errors.setdefault(item.message, item)
         else:
             items.append(item)
     raise_all([errors[message] for message in sorted(errors)])
-    return Plan(tuple(sorted(items, key=lambda i: i.target.reference)))
+    return Plan(tuple(sorted(items, key=_by_target)))
 
 
 def run(
     todo: Plan,
+    origin: Origin,
+    destination: Destination,
     *,
-    client: Client,
     jobs: int = JOBS,
-    on_event: Callable[[MirrorEvent], None] | None = None,
+    known: Mapping[str, str] | None = None,
+    watch: Watch | None = None,
+    stop: Callable[[], None] = lambda: None,
+    on_tick: Callable[[], None] = lambda: None,
 ) -> Summary:
-    """Copy what is missing, and see that it has arrived at its digest.
+    """Bring what is missing.
 
-    Images that fail are collected; the others are copied all the same. ^C stops the copies: a
+    Images that fail are collected; the others are brought all the same. ^C stops the transfers: a
     registry shows an image only when all of it has arrived, so nothing half is left under a tag.
 
     Args:
-        on_event: called in the caller's thread, except for ``copying`` and ``retrying``.
+        known: blobs, by digest, with a place at the destination that has them: see `places`.
+        watch: is told what happens.
+        stop: makes transfers under way end at once.
+        on_tick: called now and then in the caller's thread.
 
     Raises:
-        UserError: skopeo is missing or too old.
-        KeyboardInterrupt: after all copies have stopped.
+        KeyboardInterrupt: after all transfers have stopped.
     """
-    progress = _Progress(todo, on_event)
-    if not todo.to_copy:
-        return Summary((), todo.present, ())
+    watch = watch or Watch()
+    items = sorted(todo.to_copy, key=lambda i: (bool(i.belongs_to), -(i.size or 0), _by_target(i)))
+    board = Board(
+        items,
+        source=origin.host,
+        destination=destination.host,
+        place=destination.place,
+        jobs=jobs,
+        known=known,
+    )
+    watch.starts(
+        len(todo.items), list(todo.present), lambda: (board.bytes_found, board.unread == 0)
+    )
     cancelled = threading.Event()
+    mistakes: list[BaseException] = []
 
-    def stop() -> None:
-        cancelled.set()
-        client.close()
+    def work(number: int) -> None:
+        try:
+            Worker(number, board, origin, destination, watch, cancelled).run()
+        except BaseException as error:
+            mistakes.append(error)
+            board.stop()
 
-    copied: list[Item] = []
-    failed: list[Failed] = []
-    hosts = {host for item in todo.to_copy for host in (item.source.host, item.destination.host)}
-    with skopeo.opened(client, hosts, cancelled) as program:
-
-        def work(item: Item) -> UserError | None:
-            try:
-                _copy(item, program, client, progress, cancelled)
-            except UserError as error:
-                return error
-            return None
-
-        for item, error in pool.each(work, _largest_first(todo.to_copy), jobs, stop):
-            if error is None:
-                copied.append(item)
-                progress.finished(item, "copied")
-            else:
-                failed.append(Failed(item, error))
-                progress.finished(item, "failed", error.message)
+    threads = [
+        threading.Thread(target=work, args=(number,), name=f"mirror-{number}")
+        for number in range(jobs if items else 0)
+    ]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(_TICK_SECONDS)
+                on_tick()
+        finished = True
+    except BaseException:
+        finished = False
+        raise
+    finally:
+        if not finished or mistakes:
+            cancelled.set()
+            board.stop()
+            stop()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+    if mistakes:
+        raise mistakes[0]
     return Summary(
-        copied=tuple(sorted(copied, key=lambda i: i.target.reference)),
+        copied=tuple(sorted(watch.copied, key=_by_target)),
         present=todo.present,
-        failed=tuple(sorted(failed, key=lambda f: f.item.target.reference)),
+        failed=tuple(sorted(watch.failed, key=lambda f: _by_target(f.item))),
+        tally=watch.tally,
     )
 
 
-def opened(workspace: Workspace, environment: Environment, root: Path) -> Client:
-    """The client that `plan` and `run` share; to be closed by ``with``.
+def places(todo: Plan, sides: Sides) -> dict[str, str]:
+    """Blobs that the private registry has in images that are there, by digest, with their place.
 
-    Args:
-        root: the workspace's folder, which paths in kfdeploy.yaml are relative to.
+    As far as the cache knows their manifests: nobody is asked.
     """
-    return Client(Reaches(workspace.registries, workspace.registry(environment), root))
+    found: dict[str, str] = {}
+    for item in todo.present if todo.to_copy else ():
+        tree = sides.manifests.known_tree(item.source.digest, item.platforms)
+        for blob in tree.blobs if tree is not None else ():
+            found.setdefault(blob.digest, sides.destination.place(item))
+    return found
 
 
 def _with_state(item: Item, found: str | None) -> Item:
@@ -158,67 +214,5 @@ def _with_state(item: Item, found: str | None) -> Item:
     return replace(item, state=state, replaces=found or "")
 
 
-def _copy(
-    item: Item,
-    program: skopeo.Skopeo,
-    client: Client,
-    progress: _Progress,
-    cancelled: threading.Event,
-) -> None:
-    progress.tell(item, "copying")
-    for attempt in range(1, _TRIES + 1):
-        try:
-            program.copy(item.source, item.destination)
-            break
-        except skopeo.CopyFailed as error:
-            if error.hopeless or attempt == _TRIES:
-                raise
-            progress.tell(item, "retrying", error.message)
-        if cancelled.wait(_PAUSE_SECONDS * 2**attempt):
-            raise KeyboardInterrupt
-    found = client.digest(item.destination)
-    if found != item.digest:
-        raise UserError(
-            f"{item.target.reference}: copied, and the private registry then has"
-            f" {found or 'nothing'} there instead of {item.digest}",
-            hint="does the registry change images, or does something else push to this tag?",
-        )
-
-
-def _largest_first(items: Sequence[Item]) -> list[Item]:
-    """The largest copy begun last would be waited for alone at the end."""
-    return sorted(items, key=lambda i: (-(i.size or 0), i.target.reference))
-
-
-class _Progress:
-    def __init__(self, todo: Plan, on_event: Callable[[MirrorEvent], None] | None) -> None:
-        self._on_event = on_event
-        self._lock = threading.Lock()
-        self._total = len(todo.items)
-        self._bytes_total = todo.size
-        self._bytes_done = 0
-        self._done = 0
-        for item in todo.present:
-            self._done += 1
-            self.tell(item, "present")
-
-    def finished(self, item: Item, state: EventState, message: str = "") -> None:
-        with self._lock:
-            self._done += 1
-            self._bytes_done += item.size or 0
-        self.tell(item, state, message)
-
-    def tell(self, item: Item, state: EventState, message: str = "") -> None:
-        if self._on_event is None:
-            return
-        with self._lock:
-            event = MirrorEvent(
-                image=item.ids[0],
-                state=state,
-                done=self._done,
-                total=self._total,
-                bytes_done=self._bytes_done,
-                bytes_total=self._bytes_total,
-                message=message,
-            )
-            self._on_event(event)
+def _by_target(item: Item) -> str:
+    return item.sort_key

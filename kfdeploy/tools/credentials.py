@@ -86,6 +86,14 @@ class Keyring:
                 self._found[key] = self._look_up(host, login)
             return self._found[key]
 
+    def renew(self, host: str, login: Login) -> bool:
+        """Look a sign-in up again; whether there is now another one. Raises UserError."""
+        with self._lock:
+            before = self._found.get((host, login))
+            self._configs.pop(login.file, None)
+            found = self._found[host, login] = self._look_up(host, login)
+            return found is not None and found != before
+
     def _look_up(self, host: str, login: Login) -> Credential | None:
         if login.helper:
             found = _from_helper(host, login.helper)

@@ -14,7 +14,7 @@ from kfdeploy.cache import Cache
 from kfdeploy.model import manifest as model
 from kfdeploy.model.image import ImageRef
 from kfdeploy.model.manifest import Malformed, Manifest, Tree
-from kfdeploy.tools.registry import PATIENCE_SECONDS, Client
+from kfdeploy.tools.registry import Client
 from kfdeploy.tools.registry_errors import RegistryError
 
 
@@ -25,7 +25,7 @@ class Manifests:
         self._client = client
         self._cache = cache
 
-    def get(self, ref: ImageRef, *, patience: float = PATIENCE_SECONDS) -> Manifest:
+    def get(self, ref: ImageRef, *, patience: float | None = None) -> Manifest:
         """The manifest or index at ``ref``'s digest.
 
         Raises:
@@ -53,22 +53,29 @@ class Manifests:
         """Put a manifest into the cache."""
         self._cache.put(_key(manifest.digest), manifest.media_type.encode() + b"\n" + manifest.body)
 
-    def tree(self, ref: ImageRef, *, patience: float = PATIENCE_SECONDS) -> Tree:
+    def tree(
+        self, ref: ImageRef, platforms: tuple[str, ...] = (), *, patience: float | None = None
+    ) -> Tree:
         """All manifests of the image at ``ref``'s digest.
 
+        Args:
+            platforms: what an index is reduced to; empty for all.
+
         Raises:
-            RegistryError: see `Client.manifest`; kind ``content`` for indexes without an end.
+            RegistryError: see `Client.manifest`; kind ``content`` for indexes without an end, and
+                for one that has none of the platforms.
         """
 
         def fetch(child: model.Descriptor) -> Manifest:
             return self.get(ImageRef(ref.host, ref.path, "", child.digest), patience=patience)
 
         try:
-            return model.tree(self.get(ref, patience=patience), fetch)
+            root = self.get(ref, patience=patience)
+            return model.tree(_for(root, platforms), fetch)
         except Malformed as error:
             raise RegistryError("content", f"{ref}: {error}") from error
 
-    def known_tree(self, digest: str) -> Tree | None:
+    def known_tree(self, digest: str, platforms: tuple[str, ...] = ()) -> Tree | None:
         """All manifests of an image, if the cache has them."""
 
         class _Unknown(Exception):
@@ -82,9 +89,13 @@ class Manifests:
 
         root = self.known(digest)
         try:
-            return None if root is None else model.tree(root, fetch)
+            return None if root is None else model.tree(_for(root, platforms), fetch)
         except (_Unknown, Malformed):
             return None
+
+
+def _for(root: Manifest, platforms: tuple[str, ...]) -> Manifest:
+    return model.reduced(root, platforms) if platforms and root.is_index else root
 
 
 def _key(digest: str) -> str:

@@ -20,7 +20,20 @@ if TYPE_CHECKING:
     from kfdeploy.tools.reach import Reach
 
 Kind = Literal[
-    "name", "refused", "timeout", "broken", "tls", "denied", "gone", "busy", "nonsense", "content"
+    "name",
+    "refused",
+    "timeout",
+    "broken",
+    "tls",
+    "denied",
+    "gone",
+    "busy",
+    "nonsense",
+    "content",
+    "no-repository",
+    "blob-unknown",
+    "immutable",
+    "full",
 ]
 _WORDS_MAX: Final = 200
 
@@ -31,6 +44,9 @@ class RegistryError(UserError):
     Attributes:
         kind: for callers that treat some of them otherwise.
         final: asking again can't help, for any image of this registry.
+        host: the registry, where that is known.
+        wait_seconds: how long the registry wants to be left alone.
+        is_limit: it limits how much may be asked.
     """
 
     def __init__(
@@ -39,6 +55,14 @@ class RegistryError(UserError):
         super().__init__(message, hint=hint)
         self.kind = kind
         self.final = final
+        self.host = ""
+        self.wait_seconds = 0.0
+        self.is_limit = False
+
+    @property
+    def may_pass(self) -> bool:
+        """Asking again may help."""
+        return not self.final and self.kind in {"refused", "timeout", "broken", "busy", "full"}
 
     @property
     def unasked(self) -> bool:
@@ -147,11 +171,101 @@ def busy(reach: Reach, answer: Answer) -> RegistryError:
             hint=f"sign in (`docker login {reach.host}`), use a proxy (registries.sources), or try"
             " later; what is done stays done",
         )
+    if b"no space left" in answer.body or b'"Err":28' in answer.body:
+        return RegistryError(
+            "full",
+            f"{reach.host}: {answer.status}: no space left on the registry's disk",
+            hint="make room there and run the same command again; what is done stays done",
+        )
     return RegistryError(
         "busy",
         f"{reach.host}: {answer.status}: it has a fault of its own{_words(answer)}",
         hint="try again later; what is done stays done",
     )
+
+
+def limited(reach: Reach, seconds: float) -> RegistryError:
+    """It said how long to leave it alone, and that is too long."""
+    minutes = f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.0f} s"
+    error = RegistryError(
+        "busy",
+        f"{reach.host}: 429: it limits how much may be asked, and listens again in {minutes}",
+        hint=f"sign in (`docker login {reach.host}`), use a proxy (registries.sources), or try"
+        " later; what is done stays done",
+    )
+    error.host, error.wait_seconds, error.is_limit = reach.host, seconds, True
+    return error
+
+
+def signed_out(reach: Reach) -> RegistryError:
+    """A token ran out while a blob was sent."""
+    return RegistryError("broken", f"{reach.host}: 401: the sign-in ran out on the way")
+
+
+def changed(reach: Reach, what: str, wanted: str, kept: str) -> RegistryError:
+    """The registry has something else than what was put there."""
+    return RegistryError(
+        "content",
+        f"{what}: copied, and the registry then has {kept} there instead of {wanted}",
+        hint="does the registry change images, or does something else push to this tag?",
+    )
+
+
+def refused(reach: Reach, repository: ImageRef, answer: Answer, what: str) -> RegistryError:
+    """A registry does not take what it is sent: its own words, and the setting that may help."""
+    words = _words(answer)
+    low = words.lower() + answer.body[:1000].decode("utf-8", "replace").lower()
+    message = f"{repository}: {reach.host} refuses {what}: {answer.status}{words}"
+    setting = reach.setting or "registries.private"
+    if "immutab" in low or "cannot be overwritten" in low or "already exists" in low:
+        return RegistryError(
+            "immutable",
+            message,
+            hint=f"the registry does not let tags move: set {setting}.immutableTags: true",
+        )
+    if "blob_unknown" in low or "blob unknown" in low:
+        return RegistryError("blob-unknown", message)
+    if answer.status == 404:
+        return RegistryError(
+            "no-repository",
+            message,
+            hint="the registry wants repositories made first: make it, or set"
+            f" {setting}.createRepository to a command that does",
+        )
+    if answer.status == 413:
+        return RegistryError(
+            "nonsense",
+            message,
+            hint="a proxy before the registry limits sizes (nginx: client_max_body_size 0)",
+        )
+    if "digest" in low and answer.status == 400:
+        return RegistryError("broken", message)
+    if answer.status == 400 and ("name_invalid" in low or "invalid repository" in low):
+        return RegistryError(
+            "nonsense",
+            message,
+            hint=f"the registry limits names: set {setting}.naming (keepHost, maxDepth, maxLength)",
+        )
+    return RegistryError("nonsense", message)
+
+
+def damaged(host: str, what: str, found: str) -> RegistryError:
+    """What came does not have the digest that it was asked for by."""
+    return RegistryError(
+        "content",
+        f"{host}: {what}: what comes has another digest: {found}",
+        hint="a proxy on the way or the storage there is damaged",
+    )
+
+
+def broke_off(host: str, what: str, error: Exception | None) -> RegistryError:
+    """A transfer that ended before its end."""
+    if isinstance(error, TimeoutError):
+        return RegistryError(
+            "timeout", f"{host}: {what}: no progress any more; the transfer is cut"
+        )
+    reason = getattr(error, "strerror", None) or str(error or "") or "the connection broke"
+    return RegistryError("broken", f"{host}: {what}: broke off: {reason.lower()}")
 
 
 def nonsense(reach: Reach, answer: Answer, path: str) -> RegistryError:

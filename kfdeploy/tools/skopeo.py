@@ -143,7 +143,9 @@ def opened(client: Client, hosts: Iterable[str], cancelled: threading.Event) -> 
     version()
     reaches = {host: client.reach(host) for host in sorted(set(hosts))}
     signed_in = {
-        host: credential for host in reaches if (credential := client.credential(host)) is not None
+        host: credential
+        for host in reaches
+        if (credential := client.exchange.credential(host)) is not None
     }
     folder = Path(tempfile.mkdtemp(prefix="kfdeploy-skopeo-"))  # mode 0700
     try:

@@ -6,10 +6,15 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
+from kfdeploy.errors import UserError
 from kfdeploy.model.manifest import Descriptor, Tree
 
 if TYPE_CHECKING:
     from kfdeploy.model.transfer import Item
+
+
+class StoreFull(UserError):
+    """Nothing more can be written to a destination; what is there stays."""
 
 
 class Readable(Protocol):

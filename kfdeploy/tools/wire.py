@@ -10,17 +10,22 @@ import base64
 import contextlib
 import http.client
 import os
+import select
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import unquote, urljoin, urlsplit
 
 _CONNECT_SECONDS: Final = 10.0
 _READ_SECONDS: Final = 30.0
+_LAST_WORDS_SECONDS: Final = 2.0
+"""How long to listen to a server that stopped to take a body."""
+_SETTLES_BYTES: Final = 20_000_000
+"""Bytes a second at which a server may put away a body before it answers, at the slowest."""
 _REDIRECTS: Final = 5
 BODY_MAX: Final = 16 * 1024 * 1024
 """Bytes of an answer that are read: registries limit manifests to 4 MiB."""
@@ -34,12 +39,23 @@ class Closed(Exception):
     """`Wire.close` was called while a request ran, or before."""
 
 
+class Body(Protocol):
+    """A body that is sent piece by piece; it can be read once."""
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+
+    def __iter__(self) -> Iterator[memoryview]:
+        """The pieces; whatever it raises ends the request."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a server answered: header names are in lower case.
 
-    ``stream`` is set instead of ``body`` where that was asked for and the status is 200; whoever
-    asked must close it.
+    ``stream`` is set instead of ``body`` where that was asked for and the status is 200 or 206;
+    whoever asked must close it.
     """
 
     status: int
@@ -64,6 +80,14 @@ class Stream:
             OSError, http.client.HTTPException: the connection broke.
         """
         return self._response.read(size)
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill the buffer as far as there is something; 0 at the end, or where it broke off.
+
+        Raises:
+            OSError, http.client.HTTPException: the connection broke.
+        """
+        return self._response.readinto(buffer)
 
     def close(self) -> None:
         """Give the connection back; it is kept where all was read."""
@@ -102,14 +126,15 @@ class Wire:
         headers: Mapping[str, str],
         *,
         tls: ssl.SSLContext | None,
-        body: bytes | None = None,
+        body: bytes | Body | None = None,
         stream: bool = False,
     ) -> Answer:
         """Ask, following redirects; credentials are not sent on to another host.
 
         Args:
             tls: for https URLs; the system's trust when None.
-            stream: do not read the body of an answer with status 200.
+            body: where it can be read only once, a redirect is not followed.
+            stream: do not read the body of an answer with status 200 or 206.
 
         Raises:
             OSError: no connection, or it broke; ssl.SSLError is one.
@@ -120,6 +145,8 @@ class Wire:
             answer = self._once(method, url, headers, tls, body, stream)
             location = answer.headers.get("location")
             if answer.status not in {301, 302, 303, 307, 308} or location is None:
+                return answer
+            if body is not None and not isinstance(body, bytes):
                 return answer
             target = urljoin(url, location)
             if urlsplit(target).scheme not in {"http", "https"}:
@@ -147,7 +174,7 @@ class Wire:
         url: str,
         headers: Mapping[str, str],
         tls: ssl.SSLContext | None,
-        body: bytes | None,
+        body: bytes | Body | None,
         stream: bool,
     ) -> Answer:
         parts = urlsplit(url)
@@ -162,25 +189,29 @@ class Wire:
         while True:
             connection, used = self._take(route)
             kept = streams = False
+            whole = True
             try:
-                connection.request(method, target, body, dict(headers))
-                response = connection.getresponse()
-                if stream and response.status == 200:
+                if body is None or isinstance(body, bytes):
+                    connection.request(method, target, body, dict(headers))
+                    response = connection.getresponse()
+                else:
+                    response, whole = self._send(connection, method, target, headers, body)
+                if stream and response.status in {200, 206}:
                     streams = True
                     found = {name.lower(): value for name, value in response.getheaders()}
                     give = partial(self._give, route, connection)
-                    return Answer(200, found, b"", url, Stream(response, give))
+                    return Answer(response.status, found, b"", url, Stream(response, give))
                 data = response.read(BODY_MAX + 1)
                 if len(data) > BODY_MAX:
                     raise TooLong
                 found = {name.lower(): value for name, value in response.getheaders()}
-                kept = response.isclosed() and not response.will_close
+                kept = whole and response.isclosed() and not response.will_close
                 return Answer(response.status, found, data, url)
             except (ConnectionError, http.client.BadStatusLine):
                 if self._closed:
                     raise Closed from None
                 # A server may close a connection that idles: that is no failure of this request.
-                if not used:
+                if not used or not (body is None or isinstance(body, bytes)):
                     raise
             except OSError:
                 if self._closed:
@@ -190,13 +221,53 @@ class Wire:
                 if not streams:
                     self._give(route, connection, kept)
 
+    def _send(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: Body,
+    ) -> tuple[http.client.HTTPResponse, bool]:
+        """Send a body piece by piece; a server that refuses it on the way is listened to.
+
+        Returns:
+            The answer, and whether the body was sent whole.
+        """
+        connection.putrequest(method, target, skip_accept_encoding=True)
+        for name, value in headers.items():
+            connection.putheader(name, value)
+        connection.putheader("Content-Length", str(body.size))
+        connection.endheaders()
+        pieces = iter(body)
+        while (piece := next(pieces, None)) is not None:
+            try:
+                connection.send(piece)
+            except OSError:
+                if connection.sock is None or self._closed:
+                    raise
+                connection.sock.settimeout(_LAST_WORDS_SECONDS)
+                try:
+                    response = connection.getresponse()
+                except (OSError, http.client.HTTPException):
+                    response = None
+                if response is None or response.status < 400:
+                    raise
+                return response, False
+        connection.sock.settimeout(self._read_seconds + body.size / _SETTLES_BYTES)
+        return connection.getresponse(), True
+
     def _take(self, route: _Route) -> tuple[http.client.HTTPConnection, bool]:
         with self._lock:
             if self._closed:
                 raise Closed
             idle = self._idle.get(route)
-            if idle:
-                return idle.pop(), True
+            while idle:
+                connection = idle.pop()
+                if not _has_ended(connection):
+                    return connection, True
+                self._all.discard(connection)
+                connection.close()
         connection = self._connect(route)
         with self._lock:
             self._all.add(connection)
@@ -232,6 +303,15 @@ class Wire:
         connection.connect()
         connection.sock.settimeout(self._read_seconds)
         return connection
+
+
+def _has_ended(connection: http.client.HTTPConnection) -> bool:
+    """Whether the server has closed a connection that idled: there is something to read then."""
+    if connection.sock is None:
+        return True
+    poll = select.poll()
+    poll.register(connection.sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _proxy(scheme: str, netloc: str) -> str:

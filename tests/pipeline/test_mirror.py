@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kfdeploy.cache import Cache
 from kfdeploy.errors import UserError
 from kfdeploy.model.image import ImageRef
 from kfdeploy.model.lockfile import Lock, LockedImage, tag_of
-from kfdeploy.model.transfer import MirrorEvent, Plan, Summary, TimeLeft, show_bytes
+from kfdeploy.model.transfer import Plan, Summary, show_bytes
+from kfdeploy.model.watch import MirrorEvent, Watch, show_seconds
 from kfdeploy.model.workspace import Workspace
 from kfdeploy.pipeline import mirror
 from tests.support.answers import Reply, answering
@@ -28,7 +29,7 @@ from tests.support.standins import fill, make
 
 REFS = (*(f"gcr.io/a/app{n}:v{n}" for n in range(8)), "redis:6", "docker.io/library/redis:6")
 TARGETS = len(REFS) - 1
-needs_skopeo = pytest.mark.skipif(shutil.which("skopeo") is None, reason="no skopeo on PATH")
+JSON = "application/json"
 
 
 @pytest.fixture(autouse=True)
@@ -69,28 +70,32 @@ def workspace(source: str, private: dict[str, Any]) -> Workspace:
     )
 
 
+def opened(space: Workspace, root: Path) -> AbstractContextManager[mirror.Sides]:
+    return mirror.opened(space, space.environments["default"], root, Cache(root / "cache"))
+
+
 def plan(lock: Lock, space: Workspace, root: Path) -> Plan:
-    environment = space.environments["default"]
-    with mirror.opened(space, environment, root) as client:
-        return mirror.plan(lock, space, environment, client=client)
+    with opened(space, root) as sides:
+        return mirror.plan(lock, space, space.environments["default"], client=sides.client)
 
 
 def run(
-    lock: Lock, space: Workspace, root: Path, events: list[MirrorEvent] | None = None
+    lock: Lock, space: Workspace, root: Path, events: list[MirrorEvent] | None = None, jobs: int = 4
 ) -> Summary:
-    environment = space.environments["default"]
-    note = None if events is None else events.append
-    with mirror.opened(space, environment, root) as client:
-        todo = mirror.plan(lock, space, environment, client=client)
-        return mirror.run(todo, client=client, on_event=note)
+    watch = Watch(None if events is None else events.append)
+    with opened(space, root) as sides:
+        todo = mirror.plan(lock, space, space.environments["default"], client=sides.client)
+        known = mirror.places(todo, sides)
+        return mirror.run(
+            todo, sides.origin, sides.destination, jobs=jobs, known=known, watch=watch
+        )
 
 
 def has(registry: Registry, space: Workspace, root: Path, path: str, tag: str) -> str | None:
-    with mirror.opened(space, space.environments["default"], root) as client:
-        return client.digest(ImageRef(registry.host, path, tag))
+    with opened(space, root) as sides:
+        return sides.client.digest(ImageRef(registry.host, path, tag))
 
 
-@needs_skopeo
 def test_everything_arrives_at_its_digest(
     public: Registry, private: Registry, tmp_path: Path
 ) -> None:
@@ -102,10 +107,33 @@ def test_everything_arrives_at_its_digest(
         assert has(private, space, tmp_path, f"kf/{image.path}", image.tag) == image.digest
     finished = [event for event in events if event.state == "copied"]
     assert [event.done for event in finished] == list(range(1, TARGETS + 1))
-    assert finished[-1].bytes_done == finished[-1].bytes_total == summary.size
+    assert finished[-1].bytes_done == finished[-1].bytes_total == summary.tally.moved
 
 
-@needs_skopeo
+def test_a_layer_that_images_share_is_sent_once_and_mounted(
+    public: Registry, private: Registry, tmp_path: Path
+) -> None:
+    space = workspace(public.host, {"host": private.host})
+    unique = {digest: len(data) for i in LOCK for digest, data in make(i.id).blobs.items()}
+    placed = {
+        (i.path, digest): len(data) for i in LOCK for digest, data in make(i.id).blobs.items()
+    }
+    tally = run(LOCK, space, tmp_path).tally
+    assert tally.moved == sum(unique.values())
+    assert tally.mounted == sum(placed.values()) - tally.moved > 0
+    assert (tally.skipped, tally.retried, tally.retries) == (0, 0, 0)
+
+
+def test_what_is_there_is_mounted_for_what_is_new(
+    public: Registry, private: Registry, tmp_path: Path
+) -> None:
+    space = workspace(public.host, {"host": private.host})
+    first, second = make(LOCK.images[1].id), make(LOCK.images[2].id)
+    run(Lock(LOCK.images[1:2]), space, tmp_path)
+    tally = run(Lock(LOCK.images[1:3]), space, tmp_path).tally
+    assert tally.moved == sum(len(b) for d, b in second.blobs.items() if d not in first.blobs)
+
+
 def test_a_second_run_copies_nothing(public: Registry, private: Registry, tmp_path: Path) -> None:
     space = workspace(public.host, {"host": private.host})
     run(LOCK, space, tmp_path)
@@ -113,18 +141,15 @@ def test_a_second_run_copies_nothing(public: Registry, private: Registry, tmp_pa
     summary = run(LOCK, space, tmp_path, events)
     assert (summary.copied, len(summary.present), summary.failed) == ((), TARGETS, ())
     assert {event.state for event in events} == {"present"}
-    assert summary.lines() == [f"0 copied (0 B), {TARGETS} present, 0 failed"]
+    assert summary.lines() == [f"0 copied (0 B sent), {TARGETS} present, 0 failed"]
 
 
-def test_nothing_to_do_is_one_request_an_image_and_no_skopeo(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_to_do_is_one_request_an_image(tmp_path: Path) -> None:
     digests = {f"/v2/kf/{i.path}/manifests/{i.tag}": i.digest for i in LOCK}
 
     def reply(method: str, path: str, number: int) -> Reply:
         return Reply(200, headers={"Docker-Content-Digest": digests[path]})
 
-    monkeypatch.setenv("PATH", str(tmp_path))
     with answering(reply) as served:
         summary = run(LOCK, workspace("unused.invalid", {"host": served.host}), tmp_path)
     assert len(summary.present) == TARGETS
@@ -158,7 +183,6 @@ def test_the_plan_says_what_would_be_copied(
     }
 
 
-@needs_skopeo
 def test_a_tag_with_another_image_is_replaced(
     public: Registry, private: Registry, tmp_path: Path
 ) -> None:
@@ -171,7 +195,6 @@ def test_a_tag_with_another_image_is_replaced(
     assert has(private, space, tmp_path, "kf/gcr.io/a/app1", "v1") == lock.images[0].digest
 
 
-@needs_skopeo
 def test_a_substitute_goes_where_the_original_would(
     public: Registry, private: Registry, tmp_path: Path
 ) -> None:
@@ -181,7 +204,6 @@ def test_a_substitute_goes_where_the_original_would(
     assert there == make("gcr.io/a/app3:v3").digest
 
 
-@needs_skopeo
 def test_a_reference_by_digest_gets_a_tag_from_it(
     public: Registry, private: Registry, tmp_path: Path
 ) -> None:
@@ -202,7 +224,6 @@ def test_two_images_on_one_target_are_an_error_before_anything_is_asked(tmp_path
         plan(lock, space, tmp_path)
 
 
-@needs_skopeo
 def test_what_fails_is_collected_and_the_rest_is_copied(
     public: Registry, private: Registry, tmp_path: Path
 ) -> None:
@@ -213,7 +234,9 @@ def test_what_fails_is_collected_and_the_rest_is_copied(
     assert len(summary.copied) == TARGETS
     (failed,) = summary.failed
     assert failed.item.ids == ("no/such:1",)
-    assert "manifest unknown" in failed.error.message
+    assert failed.error.message == (
+        f"{failed.item.source}: not there: {public.host} has no such image"
+    )
     assert summary.errors() == [failed.error]
     assert summary.to_json()["failed"][0]["refs"] == ["no/such:1"]
     (event,) = [event for event in events if event.state == "failed"]
@@ -236,7 +259,6 @@ def test_a_private_registry_that_answers_nonsense_is_told(tmp_path: Path) -> Non
     assert "what answers there is no registry" in raised.value.message
 
 
-@needs_skopeo
 def test_tls_and_sign_in_to_the_private_registry(public: Registry, tmp_path: Path) -> None:
     with serve_registry(tmp_path / "guarded", tls=True, auth="basic") as guarded:
         settings = {"host": guarded.host, "ca": str(guarded.ca)}
@@ -249,54 +271,28 @@ def test_tls_and_sign_in_to_the_private_registry(public: Registry, tmp_path: Pat
         assert len(run(LOCK, space, tmp_path).copied) == TARGETS
 
 
-@needs_skopeo
 def test_a_registry_that_keeps_another_digest_is_found_out(
-    public: Registry, private: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    public: Registry, tmp_path: Path
 ) -> None:
-    """skopeo says it copied, and the registry has something else under the tag."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    (folder / "skopeo").write_text("#!/bin/sh\necho skopeo version 1.9.3\n")
-    (folder / "skopeo").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    space = workspace(public.host, {"host": private.host})
-    fill(private.host, ["other/image:v1"], path_of=lambda r: "kf/gcr.io/a/app1")
-    (failed,) = run(Lock([locked("gcr.io/a/app1:v1")]), space, tmp_path).failed
-    assert failed.error.message == (
-        f"{private.host}/kf/gcr.io/a/app1:v1: copied, and the private registry then has"
-        f" {make('other/image:v1').digest} there instead of {make('gcr.io/a/app1:v1').digest}"
-    )
+    other = make("other/image:v1").digest
 
+    def reply(method: str, path: str, number: int) -> Reply:
+        if method == "PUT" and "/manifests/" in path:
+            return Reply(201, headers={"Docker-Content-Digest": other})
+        begun = {"Content-Type": JSON, "Location": "/upload"}
+        return Reply({"POST": 202, "PUT": 201}.get(method, 404), headers=begun)
 
-def test_a_copy_that_breaks_is_tried_again(
-    private: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A fake skopeo fails once and then leaves it to a stand-in that is there already."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    count = tmp_path / "count"
-    (folder / "skopeo").write_text(
-        '#!/bin/sh\n[ "$1" = --version ] && exec echo skopeo version 1.9.3\n'
-        f"echo x >>{count}\n[ $(wc -l <{count}) -gt 1 ] && exit 0\n"
-        'echo \'time="x" level=fatal msg="connection reset by peer"\' >&2; exit 1\n'
-    )
-    (folder / "skopeo").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(mirror, "_PAUSE_SECONDS", 0.01)
-    space = workspace("s.invalid", {"host": private.host})
-    environment = space.environments["default"]
     lock = Lock([locked("gcr.io/a/app1:v1")])
-    events: list[MirrorEvent] = []
-    with mirror.opened(space, environment, tmp_path) as client:
-        todo = mirror.plan(lock, space, environment, client=client)
-        fill(private.host, ["gcr.io/a/app1:v1"], path_of=lambda r: f"kf/{r.host}/{r.path}")
-        summary = mirror.run(todo, client=client, on_event=events.append)
-    assert len(summary.copied) == 1
-    assert [event.state for event in events] == ["copying", "retrying", "copied"]
-    assert events[1].message.endswith("connection reset by peer")
+    with answering(reply) as served:
+        space = workspace(public.host, {"host": served.host})
+        (failed,) = run(lock, space, tmp_path).failed
+    child = make("gcr.io/a/app1:v1").platforms["linux/amd64"]
+    assert failed.error.message == (
+        f"{served.host}/kf/gcr.io/a/app1@{child}: copied, and the registry then has {other}"
+        f" there instead of {child}"
+    )
 
 
-@needs_skopeo
 def test_interrupted_and_run_again_it_goes_on(
     public: Registry, private: Registry, tmp_path: Path
 ) -> None:
@@ -315,12 +311,18 @@ def test_interrupted_and_run_again_it_goes_on(
                 timers.append(threading.Timer(0.1, interrupt))
                 timers[0].start()
 
-        with mirror.opened(space, environment, tmp_path) as client:
-            todo = mirror.plan(LOCK, space, environment, client=client)
+        with opened(space, tmp_path) as sides:
+            todo = mirror.plan(LOCK, space, environment, client=sides.client)
             with pytest.raises(KeyboardInterrupt):
-                mirror.run(todo, client=client, jobs=2, on_event=note)
+                mirror.run(
+                    todo,
+                    sides.origin,
+                    sides.destination,
+                    jobs=2,
+                    watch=Watch(note),
+                    stop=sides.client.close,
+                )
             assert time.monotonic() - interrupted[0] < 5
-    assert not _children("skopeo")
     space = workspace(public.host, {"host": private.host})
     todo = plan(LOCK, space, tmp_path)
     assert len(todo.present) >= 1
@@ -328,14 +330,6 @@ def test_interrupted_and_run_again_it_goes_on(
     summary = run(LOCK, space, tmp_path)
     assert len(summary.copied) == len(todo.to_copy)
     assert len(plan(LOCK, space, tmp_path).to_copy) == 0
-
-
-def _children(program: str) -> list[str]:
-    """Processes of ours that run ``program``."""
-    shown = subprocess.run(
-        ["ps", "-o", "comm=", "--ppid", str(os.getpid())], capture_output=True, text=True
-    )
-    return [line for line in shown.stdout.split() if line == program]
 
 
 def test_bytes_are_written_for_people() -> None:
@@ -349,10 +343,24 @@ def test_bytes_are_written_for_people() -> None:
     ]
 
 
-def test_time_left_follows_the_bytes() -> None:
+def test_the_rate_and_the_time_left_are_those_of_late() -> None:
     now = [100.0]
-    left = TimeLeft(lambda: now[0])
+    watch = Watch(clock=lambda: now[0])
+    watch.starts(9, [], lambda: (1000, True))
     now[0] = 110.0
-    assert left.seconds(MirrorEvent("a", "copied", 1, 9, 25, 100), 0) == 30
-    assert left.seconds(MirrorEvent("a", "copying", 0, 9, 0, 100), 0) is None
-    assert left.seconds(MirrorEvent("a", "copied", 5, 9, 0, 0), 4) == 40
+    watch.moved(250)
+    shown = watch.snapshot()
+    assert (shown.rate, shown.seconds_left) == (25.0, 30.0)
+    assert shown.line() == "0 of 9 images, 250 B of 1000 B, 25 B/s, 30 s left"
+    watch.waits("ghcr.io", 58)
+    assert watch.snapshot().waiting == ("ghcr.io is waited for, 58 s",)
+
+
+def test_times_are_written_for_people() -> None:
+    assert [show_seconds(n) for n in (5, 89, 90, 3600, 5400)] == [
+        "5 s",
+        "89 s",
+        "2 min",
+        "60 min",
+        "1 h 30 min",
+    ]

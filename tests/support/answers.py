@@ -34,6 +34,7 @@ def answering(reply: Callable[[str, str, int], Reply]) -> Iterator[Answering]:
         protocol_version = "HTTP/1.1"
 
         def _any(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
             with lock:
                 number = len(served.requests)
                 signed = self.headers.get("Authorization", "")
@@ -47,7 +48,7 @@ def answering(reply: Callable[[str, str, int], Reply]) -> Iterator[Answering]:
             if self.command != "HEAD":
                 self.wfile.write(answer.body)
 
-        do_GET = do_HEAD = do_POST = _any
+        do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _any
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

@@ -128,7 +128,7 @@ def test_connections_are_kept_after_a_layer_was_read(host: str, tmp_path: Path) 
     with client(host, tmp_path) as asked:
         for _ in range(3):
             assert refs(looked(in_registry(asked, ImageRef(host, "acme/operator", "v1")))) == SEEN
-        assert len(asked._wire._all) == 1
+        assert len(asked.exchange._wire._all) == 1
 
 
 def test_a_large_layer_is_streamed_and_not_held(host: str, tmp_path: Path) -> None:

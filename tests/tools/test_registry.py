@@ -109,10 +109,10 @@ def test_connections_are_kept_and_shared(plain: Registry, tmp_path: Path) -> Non
     with client(tmp_path) as c:
         for _ in range(20):
             c.digest(at(plain.host))
-        assert len(c._wire._all) == 1
+        assert len(c.exchange._wire._all) == 1
         with ThreadPoolExecutor(4) as pool:
             found = set(pool.map(lambda _: c.digest(at(plain.host)), range(40)))
-        assert len(c._wire._all) <= 4
+        assert len(c.exchange._wire._all) <= 4
     assert found == {make("gcr.io/a/one:v1").digest}
 
 

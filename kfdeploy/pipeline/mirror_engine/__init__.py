@@ -1,0 +1,1 @@
+"""How the mirror moves blobs: a board of tasks, and workers."""

@@ -1,0 +1,63 @@
+"""Registries as what the mirror copies from and to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+from kfdeploy.model.image import ImageRef
+from kfdeploy.model.manifest import Descriptor, Tree
+from kfdeploy.model.transfer import Item
+from kfdeploy.tools.manifests import Manifests
+from kfdeploy.tools.registry import Client
+from kfdeploy.tools.stores import Pieces, Readable
+from kfdeploy.tools.uploads import Uploads
+
+
+class RegistryOrigin:
+    """The registries that the lock's images are in (an `Origin`)."""
+
+    def __init__(self, client: Client, manifests: Manifests) -> None:
+        self._client = client
+        self._manifests = manifests
+
+    def host(self, item: Item) -> str:
+        return item.source.host
+
+    def tree(self, item: Item) -> Tree:
+        return self._manifests.tree(item.source, item.platforms)
+
+    def open(self, item: Item, blob: Descriptor, offset: int) -> AbstractContextManager[Readable]:
+        return self._client.open_blob(item.source, blob.digest, offset=offset)
+
+
+class RegistryDestination:
+    """The private registry (a `Destination`); a place is one of its repositories."""
+
+    def __init__(self, client: Client, host: str, create: Sequence[str] = ()) -> None:
+        self._host = host
+        self._uploads = Uploads(client, create)
+
+    def host(self, item: Item) -> str:
+        return item.repository.host
+
+    def place(self, item: Item) -> str:
+        return item.repository.path
+
+    def has(self, place: str, blob: Descriptor) -> bool:
+        return self._uploads.has(self._at(place), blob)
+
+    def mount(self, place: str, blob: Descriptor, other: str) -> str | None:
+        return self._uploads.mount(self._at(place), blob, self._at(other))
+
+    def put(self, place: str, blob: Descriptor, pieces: Pieces, begun: str = "") -> None:
+        self._uploads.put(self._at(place), blob, pieces, begun)
+
+    def seal(self, item: Item, tree: Tree) -> None:
+        *children, root = tree.manifests
+        for manifest in children:
+            self._uploads.put_manifest(item.repository, manifest)
+        self._uploads.put_manifest(item.repository, root, item.push_tag)
+
+    def _at(self, place: str) -> ImageRef:
+        return ImageRef(self._host, place)

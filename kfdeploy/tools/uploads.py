@@ -1,0 +1,205 @@
+"""Writing to registries: blobs mounted or sent, manifests, and the lists of referrers.
+
+The OCI distribution specification, 1.1. A blob is one POST and one PUT: registries must take that,
+and it is two requests fewer than the way in chunks.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import quote, urljoin, urlsplit
+
+from kfdeploy.model.image import ImageRef
+from kfdeploy.model.manifest import OCI_INDEX, Descriptor, Manifest, entries
+from kfdeploy.tools import process
+from kfdeploy.tools import registry_errors as errors
+from kfdeploy.tools.registry import (
+    Client,
+    blob_path,
+    manifest_path,
+    pull_scope,
+    push_scope,
+)
+from kfdeploy.tools.registry_errors import RegistryError
+from kfdeploy.tools.wire import Answer, Body
+
+_DIGEST: Final = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
+_SAID: Final = (400, 403, 405, 409, 412, 413, 416)
+"""Statuses with which registries refuse what is sent, and say why."""
+_HOOK_SECONDS: Final = 120.0
+
+
+class Uploads:
+    """Writes to registries; safe for threads. A repository is an ImageRef without tag and digest.
+
+    All methods raise RegistryError.
+    """
+
+    def __init__(self, client: Client, create: Sequence[str] = ()) -> None:
+        """Take the client that signs in.
+
+        Args:
+            create: command that makes a repository which the registry lacks; ``{repository}`` and
+                ``{host}`` in it are replaced.
+        """
+        self._client = client
+        self._create = tuple(create)
+        self._lock = threading.Lock()
+        self._mounted_from: dict[ImageRef, set[str]] = {}
+        self._made: dict[ImageRef, threading.Lock] = {}
+        self._created: set[ImageRef] = set()
+        self._listing: dict[tuple[ImageRef, str], threading.Lock] = {}
+
+    def has(self, repository: ImageRef, blob: Descriptor) -> bool:
+        """Whether a repository has a blob, with its size."""
+        path = blob_path(repository, blob.digest)
+        answer = self._client.exchange.ask("HEAD", repository.host, path, push_scope(repository))
+        length = answer.headers.get("content-length", "")
+        return answer.status == 200 and (not length.isdigit() or int(length) == blob.size)
+
+    def mount(self, repository: ImageRef, blob: Descriptor, other: ImageRef) -> str | None:
+        """Take a blob over from another repository of the same registry.
+
+        Returns:
+            None when the registry did; else the upload that it has begun instead.
+        """
+        with self._lock:
+            # One token for all that are mounted from, instead of one for each pair.
+            known = self._mounted_from.setdefault(repository, set())
+            known.add(pull_scope(other))
+            others = sorted(known)
+        query = f"?mount={quote(blob.digest)}&from={quote(other.path, safe='')}"
+        answer = self._begin(repository, query, *others)
+        return None if answer.status == 201 else _location(answer)
+
+    def put(self, repository: ImageRef, blob: Descriptor, body: Body, begun: str = "") -> None:
+        """Send a blob.
+
+        Args:
+            begun: an upload that `mount` has begun.
+        """
+        place = begun or _location(self._begin(repository, ""))
+        joint = "&" if urlsplit(place).query else "?"
+        url = f"{place}{joint}digest={quote(blob.digest)}"
+        answer = self._client.exchange.ask(
+            "PUT",
+            repository.host,
+            url,
+            push_scope(repository),
+            headers={"Content-Type": "application/octet-stream"},
+            body=body,
+            also=_SAID,
+        )
+        if answer.status not in {201, 202, 204}:
+            raise self._refused(repository, answer, f"blob {blob.digest}")
+
+    def put_manifest(self, repository: ImageRef, manifest: Manifest, tag: str = "") -> None:
+        """Write a manifest under a tag, or under its digest alone.
+
+        Where the registry does not list by itself what refers to an image, its entry in the list
+        that stands in for that (the tag ``sha256-HEX``) is written too.
+        """
+        named = ImageRef(repository.host, repository.path, tag, "" if tag else manifest.digest)
+        what = str(named)
+        answer = self._client.exchange.ask(
+            "PUT",
+            repository.host,
+            manifest_path(named),
+            push_scope(repository),
+            headers={"Content-Type": manifest.media_type},
+            body=manifest.body,
+            also=_SAID,
+        )
+        if answer.status == 404 or answer.status not in {200, 201, 202}:
+            raise self._refused(repository, answer, what)
+        kept = answer.headers.get("docker-content-digest", "")
+        if not _DIGEST.fullmatch(kept):
+            kept = self._client.digest(named) or "nothing"
+        if kept != manifest.digest:
+            raise errors.changed(self._client.reach(repository.host), what, manifest.digest, kept)
+        if manifest.subject and "oci-subject" not in answer.headers:
+            self._list(repository, manifest)
+
+    def _begin(self, repository: ImageRef, query: str, *scopes: str) -> Answer:
+        path = f"/v2/{repository.path}/blobs/uploads/{query}"
+        for again in (True, False):
+            answer = self._client.exchange.ask(
+                "POST",
+                repository.host,
+                path,
+                push_scope(repository),
+                *scopes,
+                also=_SAID,
+            )
+            if answer.status in {201, 202}:
+                break
+            if again and answer.status == 404 and self._make(repository):
+                continue
+            raise self._refused(repository, answer, "an upload")
+        return answer
+
+    def _make(self, repository: ImageRef) -> bool:
+        """Run the site's command for a repository that is not there; whether there is one."""
+        if not self._create:
+            return False
+        with self._lock:
+            lock = self._made.setdefault(repository, threading.Lock())
+        with lock:
+            if repository not in self._created:
+                argv = [
+                    word.replace("{repository}", repository.path).replace("{host}", repository.host)
+                    for word in self._create
+                ]
+                process.run(argv, timeout=_HOOK_SECONDS)
+                self._created.add(repository)
+        return True
+
+    def _refused(self, repository: ImageRef, answer: Answer, what: str) -> RegistryError:
+        return errors.refused(self._client.reach(repository.host), repository, answer, what)
+
+    def _list(self, repository: ImageRef, manifest: Manifest) -> None:
+        """Add a manifest to the list of what refers to its subject."""
+        tag = manifest.subject.replace(":", "-", 1)
+        with self._lock:
+            lock = self._listing.setdefault((repository, tag), threading.Lock())
+        with lock:
+            at = ImageRef(repository.host, repository.path, tag)
+            try:
+                before = list(entries(self._client.manifest(at).content, "manifests"))
+            except RegistryError as error:
+                if error.kind != "gone":
+                    raise
+                before = []
+            if any(entry.get("digest") == manifest.digest for entry in before):
+                return
+            listed = sorted([*before, _entry(manifest)], key=lambda entry: str(entry["digest"]))
+            content = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}
+            body = json.dumps(content, separators=(",", ":")).encode()
+            self.put_manifest(repository, Manifest.parse(body, OCI_INDEX), tag)
+
+
+def _entry(manifest: Manifest) -> dict[str, object]:
+    """A manifest's entry in a list of referrers."""
+    content = manifest.content
+    config = content.get("config")
+    kind = content.get("artifactType") or (
+        config.get("mediaType", "") if isinstance(config, dict) else ""
+    )
+    entry: dict[str, object] = {
+        "mediaType": manifest.media_type,
+        "digest": manifest.digest,
+        "size": manifest.size,
+        "artifactType": kind,
+    }
+    if annotations := content.get("annotations"):
+        entry["annotations"] = annotations
+    return entry
+
+
+def _location(answer: Answer) -> str:
+    """Where an upload goes on; registries give a path or a whole address."""
+    return urljoin(answer.url, answer.headers.get("location", ""))
