@@ -43,14 +43,14 @@ class Older:
     blobs: Mapping[str, frozenset[str]]
 
     @classmethod
-    def of(cls, lock: str, items: Iterable[tuple[Item, Tree]]) -> Older:
-        """From the images of a lock, as far as their manifests are known."""
+    def of(cls, lock: str, items: Iterable[tuple[Item, Tree | None]]) -> Older:
+        """From the images of a lock; blobs as far as their manifests are known."""
         images: dict[str, str] = {}
         blobs: dict[str, frozenset[str]] = {}
         for item, tree in items:
-            images.update({image.name: image.digest for image in names(item, tree)})
+            images.update({image.name: image.digest for image in names(item)})
             places = frozenset(neutral_path(ImageRef.parse(ref)) for ref in item.ids)
-            for blob in tree.blobs:
+            for blob in tree.blobs if tree else ():
                 blobs[blob.digest] = blobs.get(blob.digest, frozenset()) | places
         return cls(lock, images, blobs)
 
@@ -71,19 +71,19 @@ def parse_size(text: str) -> int:
     )
 
 
-def names(item: Item, tree: Tree) -> list[Image]:
+def names(item: Item) -> list[Image]:
     """The names that an image, or what belongs to one, has in a bundle."""
     found: dict[str, list[str]] = {}
     for ref in item.ids:
         parsed = ImageRef.parse(ref).with_default_tag()
         if item.belongs_to:
-            end = f":{item.push_tag}" if item.push_tag else f"@{tree.root.digest}"
+            end = f":{item.push_tag}" if item.push_tag else f"@{item.digest}"
             found.setdefault(f"{parsed.repository}{end}", []).append(ref)
         else:
             found.setdefault(str(parsed), []).append(ref)
     tag = item.push_tag if item.belongs_to else ""
     return [
-        Image(name, tuple(sorted(refs)), tree.root.digest, item.belongs_to, tag)
+        Image(name, tuple(sorted(refs)), item.digest, item.belongs_to, tag)
         for name, refs in sorted(found.items())
     ]
 
@@ -118,7 +118,7 @@ def plan(
     expected: dict[str, tuple[int, tuple[str, ...]]] = {}
     groups: list[list[str]] = []
     for item, tree in items:
-        carried = names(item, tree)
+        carried = names(item)
         for image in carried[:]:
             if older and older.images.get(image.name) == image.digest:
                 left_out[image.name] = image.digest

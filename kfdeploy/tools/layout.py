@@ -19,7 +19,7 @@ from kfdeploy.model.bundle import Bundle, Taken
 from kfdeploy.model.manifest import Descriptor, Tree
 from kfdeploy.model.transfer import Item, show_bytes
 from kfdeploy.tools import partfiles
-from kfdeploy.tools.stores import Pieces
+from kfdeploy.tools.stores import Pieces, StoreFull
 
 LAYOUT_TEXT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 _PART_FOLDER: Final = re.compile(r"part-\d{3,4}")
@@ -150,6 +150,10 @@ class Writer:
             UserError: a disk can't be written, or a file has changed since it was planned.
         """
         return tuple(self._finish(part, sign) for part in self.parts)
+
+    def is_finished(self) -> bool:
+        """Whether all parts are there, as far as can be told without reading blobs."""
+        return all(self._is_finished(n, self._listed(self.folder(n))) for n in self.parts)
 
     def lacking(self) -> int:
         """Bytes that the parts lack."""
@@ -396,7 +400,7 @@ class Writer:
             if partfiles.device(self.folder(part))[0] == number
             for _, size in self._lacking(part)
         )
-        return UserError(
+        return StoreFull(
             f"{folder}: the disk is full: {show_bytes(max(0, lacking - free))} more are needed for"
             f" what is still to be written, {show_bytes(lacking)}",
             hint="make room and run the same command again: what is there stays",
