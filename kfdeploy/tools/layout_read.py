@@ -19,7 +19,7 @@ from kfdeploy.files import sha256
 from kfdeploy.model import bundle as model
 from kfdeploy.model import manifest as manifests
 from kfdeploy.model import sums
-from kfdeploy.model.bundle import Bundle, NoBundle
+from kfdeploy.model.bundle import Bundle, NoBundle, Placed
 from kfdeploy.model.manifest import Descriptor, Malformed, Manifest, Tree
 from kfdeploy.model.transfer import Item
 from kfdeploy.tools import partfiles
@@ -98,15 +98,22 @@ class Found:
             found.append((part.folder / path, size))
         return found
 
+    def has(self, digest: str) -> bool:
+        """Whether all of a blob is here."""
+        blob = self.bundle.by_digest.get(digest)
+        return blob is not None and not self._lacking(blob)
+
+    def _lacking(self, blob: Placed) -> set[int]:
+        return {
+            number
+            for number, path, _ in blob.paths()
+            if number not in self.parts or path in self.parts[number].absent
+        }
+
     def needs(self, blobs: Iterable[Descriptor]) -> tuple[int, ...]:
         """The parts that these blobs lie in and that are not here, or lack one of them."""
-        wanted = set()
-        for blob in blobs:
-            placed = self.bundle.by_digest.get(blob.digest)
-            for number, path, _ in placed.paths() if placed else ():
-                if number not in self.parts or path in self.parts[number].absent:
-                    wanted.add(number)
-        return tuple(sorted(wanted))
+        placed = (self.bundle.by_digest.get(blob.digest) for blob in blobs)
+        return tuple(sorted({n for blob in placed if blob for n in self._lacking(blob)}))
 
 
 def find(given: Sequence[Path]) -> list[Path]:
@@ -383,6 +390,13 @@ class Source:
                     return manifests.tree(root, fetch)
         except Malformed as error:
             raise UserError(f"{item.name}: {error}") from error
+        since = self.found.bundle.since
+        if since is not None and item.digest in since.images.values():
+            raise UserError(
+                f"{item.name}: the bundle leaves it out, as the older lock has it too, and the"
+                " private registry lacks it",
+                hint="import the older bundle first, or make one without --since",
+            )
         raise UserError(
             f"{item.name}: the bundle has no {item.digest}",
             hint="it was written for another images.lock, or for other platforms",
