@@ -17,7 +17,7 @@ setup: ## .venv with kfdeploy, and the outside programs in .tools/bin
 	@$(SETUP)
 
 demo: ## the main job on a small bundled upstream, with two registries on loopback
-	@$(SETUP) python git kustomize skopeo registry
+	@$(SETUP) python git kustomize registry
 	@.venv/bin/python demo/run.py $(DEMO_ARGS)
 
 test: ## all tests; PYTEST_ARGS='-k scan -x'

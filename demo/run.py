@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check_programs() -> None:
-    missing = [name for name in ("kfdeploy", "kustomize", "skopeo") if shutil.which(name) is None]
+    missing = [name for name in ("kfdeploy", "kustomize") if shutil.which(name) is None]
     if missing:
         raise StepFailed(f"not on PATH: {', '.join(missing)}; `make demo` sets them up")
 

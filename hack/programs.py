@@ -76,6 +76,30 @@ ALL_TOOLS = (
         package="github.com/google/go-containerregistry/cmd/crane",
         ldflags="-X github.com/google/go-containerregistry/cmd/crane/cmd.Version={version}",
     ),
+    # What mirrors and layouts of ours are held against, in tests and benchmarks.
+    Tool(
+        "regctl",
+        (0, 8),
+        version_args=("version",),
+        banner="VCSTag: +",
+        package="github.com/regclient/regclient/cmd/regctl",
+        module="regclient",
+    ),
+    Tool(
+        "regsync",
+        (0, 8),
+        version_args=("version",),
+        banner="VCSTag: +",
+        package="github.com/regclient/regclient/cmd/regsync",
+        module="regclient",
+    ),
+    Tool(
+        "oras",
+        (1, 2),
+        version_args=("version",),
+        banner="Version: +",
+        package="oras.land/oras/cmd/oras",
+    ),
     Tool(
         "helm",
         (3, 18),

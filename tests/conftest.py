@@ -218,7 +218,7 @@ def cluster(shared: Path) -> Cluster:
 @pytest.fixture(scope="session")
 def small_site(shared: Path, kfdeploy: Runner, registries: Served) -> Site:
     """The project's small upstream, from `init` to `render`."""
-    need_programs("kustomize", "skopeo")
+    need_programs("kustomize")
     return _made_once(
         shared / "small",
         lambda folder: make_site(
@@ -238,7 +238,7 @@ def real_site(
     shared: Path, kfdeploy: Runner, registries: Served, upstreams: Path
 ) -> Callable[[str], Site]:
     """A real Kubeflow release, from `init` to `render`: ``real_site("26.03")``."""
-    need_programs("kustomize", "skopeo")
+    need_programs("kustomize")
 
     def made(version: str) -> Site:
         upstream = upstreams / f"kubeflow-{version}"

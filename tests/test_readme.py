@@ -42,7 +42,7 @@ def test_every_link_in_the_documents_leads_somewhere() -> None:
     importlib.util.find_spec("kfdeploy.cli") is None, reason="kfdeploy has no command line yet"
 )
 def test_the_worked_run_ends_with_a_verified_set(tmp_path: Path) -> None:
-    for program in ("kfdeploy", "kustomize", "skopeo"):
+    for program in ("kfdeploy", "kustomize"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not on PATH; `make setup` installs it")
     from demo.run import edit, environment, expected_refs, standin_of

@@ -38,10 +38,6 @@ PROGRAMS = (
         f"{_GO} sigs.k8s.io/kustomize/kustomize/v5@v5.8.1",
     ),
     Program(
-        "skopeo", ("--version",), (1, 9), "copies images",
-        "sudo apt-get install --yes --no-install-recommends skopeo",
-    ),
-    Program(
         "helmfile", ("--version",), (1, 1), "applies the release set",
         f"{_GO} github.com/helmfile/helmfile@v1.4.4",
     ),

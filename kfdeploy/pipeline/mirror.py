@@ -4,7 +4,7 @@
 rest. An image counts as there only when its tag has the digest of the lock, and its tag is written
 when all of it is there: what was broken off is taken up again, and what was finished is not.
 
-Blobs are carried by kfdeploy itself, not by skopeo: docs/decisions/009.
+Blobs are carried by kfdeploy itself: docs/decisions/009.
 """
 
 from __future__ import annotations

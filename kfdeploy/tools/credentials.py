@@ -17,8 +17,6 @@ from typing import Any, Final
 from kfdeploy.errors import UserError
 
 _SECTIONS: Final = ("auths", "credsStore", "credHelpers")
-_TOKEN_USER: Final = "00000000-0000-0000-0000-000000000000"
-"""What Docker writes as user beside an identity token."""
 DOCKER_HUB: Final = "docker.io"
 _DOCKER_HUB_KEY: Final = "https://index.docker.io/v1/"
 
@@ -35,12 +33,6 @@ class Credential:
     def basic(self) -> str:
         """The value of an Authorization header for Basic."""
         return f"Basic {_base64(f'{self.username}:{self.password}')}"
-
-    def auth_entry(self) -> dict[str, str]:
-        """Its entry in the ``auths`` of Docker's config.json."""
-        if self.identity_token:
-            return {"auth": _base64(f"{_TOKEN_USER}:"), "identitytoken": self.identity_token}
-        return {"auth": _base64(f"{self.username}:{self.password}")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +108,6 @@ class Keyring:
         if file not in self._configs:
             self._configs[file] = _load(file, named=login.docker_config is not None)
         return self._configs[file]
-
-
-def auth_file(credentials: dict[str, Credential]) -> str:
-    """The text of an auth file (`containers-auth.json`) with a sign-in for each host."""
-    auths = {host: credential.auth_entry() for host, credential in sorted(credentials.items())}
-    return json.dumps({"auths": auths})
 
 
 def _load(file: Path, *, named: bool) -> Any:

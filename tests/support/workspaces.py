@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from tests.conftest import Runner
+from tests.conftest import Runner, edit_workspace
 
 _KUSTOMIZATION = """\
 apiVersion: kustomize.config.k8s.io/v1beta1
@@ -44,4 +45,27 @@ def workspace(folder: Path, kfdeploy: Runner, objects: str) -> Path:
     site = folder / "ws"
     kfdeploy("init", site, "--upstream", folder / "up", "--ref", "1.0", "--registry", "r.test:5000")
     kfdeploy("vendor", cwd=site)
+    return site
+
+
+def workspace_of(
+    folder: Path, kfdeploy: Runner, refs: Iterable[str], *, public: str, private: str, prefix: str
+) -> Path:
+    """A workspace whose objects name these images, locked.
+
+    Args:
+        public: HOST:PORT that all sources are pulled from.
+        private: HOST:PORT of the private registry; images go below ``prefix`` there.
+    """
+    objects = "".join(deployment(f"d{number}", ref) for number, ref in enumerate(refs))
+    site = workspace(folder, kfdeploy, objects)
+    edit_workspace(
+        site,
+        {
+            "registries.private.host": private,
+            "registries.private.prefix": prefix,
+            "registries.sources": {"*": public},
+        },
+    )
+    kfdeploy("lock", "--quiet", cwd=site)
     return site
