@@ -159,11 +159,11 @@ def _in_parts(
 ) -> Bundle:
     shelves = _Shelves(draft.part_size, draft.part_size - _reserved(draft, common))
     if shelves.room < draft.part_size // 8:
-        needed = (draft.part_size - shelves.room) * 8 // 7
+        needed = (draft.part_size - shelves.room) * 8 // 7 * 21 // 20 // 1000
         raise UserError(
             f"--part-size: parts of {show_bytes(draft.part_size)} are too small: manifests and"
             f" lists, which are in each, take {show_bytes(draft.part_size - shelves.room)}",
-            hint=f"make them {show_bytes(needed)} or more",
+            hint=f"`--part-size {needed}K` will do",
             exit_code=WRONG_USE,
         )
     at: dict[str, int] = {}

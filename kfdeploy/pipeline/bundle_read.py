@@ -205,11 +205,15 @@ class _Arriving:
         absent = self._absent(blobs)
         if not absent:
             return ""
-        if parts := self._source.found.needs(blobs):
+        found = self._source.found
+        if parts := found.needs(blobs):
             is_ = "is" if len(parts) == 1 else "are"
-            return (
+            said = (
                 f"{item.name}: needs {_parts(parts)} of the bundle, which {is_} not here or damaged"
             )
+            if together := found.together(blob for blob in blobs if blob.digest in absent):
+                said += f"; {_parts(together)} at a time, as a blob lies in them in pieces"
+            return said
         return (
             f"{item.name}: {len(absent)} of its blobs are not in the bundle, which builds on an"
             " older lock, and the private registry lacks them"

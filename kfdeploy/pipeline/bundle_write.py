@@ -17,6 +17,7 @@ from typing import Any, Final
 from kfdeploy import __version__
 from kfdeploy.errors import WRONG_USE, UserError
 from kfdeploy.files import sha256
+from kfdeploy.model import bundle as bundle_files
 from kfdeploy.model import bundle_plan, lockfile
 from kfdeploy.model.bundle import Bundle
 from kfdeploy.model.bundle_plan import Older
@@ -146,7 +147,7 @@ def prepare(
     ordered = sorted(items, key=lambda item: (item.ids, item.belongs_to, item.push_tag))
     trees, failed = _read(ordered, origin, close, each)
     known = [(item, trees[_key(item)]) for item in ordered if _key(item) in trees]
-    along, notes = _along(root, wish)
+    along, notes = _along(root, lock, wish)
     text = lockfile.dumps(lock).encode()
     bundle = bundle_plan.plan(
         known,
@@ -258,9 +259,9 @@ def _patiently(read: Callable[[], Tree], ended: threading.Event) -> Tree:
                 raise
 
 
-def _along(root: Path, wish: Wish) -> tuple[list[Along], list[str]]:
+def _along(root: Path, lock: Lock, wish: Wish) -> tuple[list[Along], list[str]]:
     found = takealong.workspace(root, wish.sets, wish.named)
-    notes: list[str] = []
+    notes = [note for path in wish.sets if (note := _note_on(path, lock))]
     if not wish.sets:
         notes.append("there is no release set: the bundle goes without one (`kfdeploy render`)")
     if not wish.images_only:
@@ -268,6 +269,25 @@ def _along(root: Path, wish: Wish) -> tuple[list[Along], list[str]]:
         found += [*takealong.own(), *programs]
         notes += notes_of_programs
     return found, notes
+
+
+def _note_on(release_set: Path, lock: Lock) -> str:
+    """What is to be said of a set whose images are not all the lock's."""
+    path = release_set / bundle_files.LOCK
+    if not path.is_file():
+        return ""
+    others = [i.id for i in lockfile.read(path) if i.digest != _digest(lock, i.id)]
+    if not others:
+        return ""
+    return (
+        f"the release set {release_set.name} was rendered from another images.lock: the bundle has"
+        f" not its {others[0]}" + (f" and {len(others) - 1} more" if others[1:] else "")
+    )
+
+
+def _digest(lock: Lock, name: str) -> str:
+    image = lock.find(name)
+    return image.digest if image else ""
 
 
 def _must_have_parts(bundle: Bundle, only: Iterable[int]) -> None:

@@ -115,6 +115,12 @@ class Found:
         placed = (self.bundle.by_digest.get(blob.digest) for blob in blobs)
         return tuple(sorted({n for blob in placed if blob for n in self._lacking(blob)}))
 
+    def together(self, blobs: Iterable[Descriptor]) -> tuple[int, ...]:
+        """The parts that those of these blobs lie in that are in pieces."""
+        placed = (self.bundle.by_digest.get(blob.digest) for blob in blobs)
+        split = (blob.pieces for blob in placed if blob and len(blob.pieces) > 1)
+        return tuple(sorted({number for pieces in split for number, _ in pieces}))
+
 
 def find(given: Sequence[Path]) -> list[Path]:
     """The parts' folders in folders that were named: a part itself, or a folder with parts.
