@@ -177,7 +177,8 @@ class Writer:
         self._must_fit(todo)
         for part in todo:
             for name, data in (*self._common.items(), (model.PART, self._note(part))):
-                partfiles.write(self.folder(part) / name, data)
+                # Many and small: they are had on the disk when the part is sealed.
+                partfiles.write(self.folder(part) / name, data, lasting=False)
             for taken in self.bundle.files:
                 if taken.part == part:
                     self._copy(taken)

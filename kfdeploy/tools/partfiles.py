@@ -105,8 +105,11 @@ def sum_of(path: Path, algorithm: str = "sha256") -> str:
 
 
 @contextlib.contextmanager
-def staged(path: Path, *, executable: bool = False) -> Iterator[BinaryIO]:
-    """A file that has its name when the block ends well, and its bytes are on the disk then.
+def staged(path: Path, *, executable: bool = False, lasting: bool = True) -> Iterator[BinaryIO]:
+    """A file that has its name when the block ends well.
+
+    Args:
+        lasting: wait until its bytes are on the disk, so that it is whole after a power cut.
 
     Raises:
         OSError: nothing of it is left.
@@ -121,19 +124,20 @@ def staged(path: Path, *, executable: bool = False) -> Iterator[BinaryIO]:
             # A disk's file system may have no modes, and refuses to be told some.
             with contextlib.suppress(OSError):
                 os.fchmod(number, 0o755 if executable else 0o644)
-            os.fsync(number)
+            if lasting:
+                os.fsync(number)
         temporary.replace(path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def write(path: Path, data: bytes) -> None:
+def write(path: Path, data: bytes, *, lasting: bool = True) -> None:
     """Write a small file by `staged`, unless it is there; raises OSError."""
     with contextlib.suppress(OSError):
         if read(path, len(data)) == data:
             return
-    with staged(path) as stream:
+    with staged(path, lasting=lasting) as stream:
         stream.write(data)
 
 
