@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -239,3 +240,28 @@ def _beside(path: Path) -> Iterator[tuple[int, Path]]:
 
 def _reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
+
+
+@contextlib.contextmanager
+def alone(path: Path, what: str) -> Iterator[None]:
+    """Nobody else does the same while the block runs; the file at ``path`` stays, and is empty.
+
+    A process that is killed lets go by itself.
+
+    Args:
+        what: who else it would be, for the error.
+
+    Raises:
+        UserError: somebody is at it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{what} is at work here already",
+                hint="wait for it to end, and run the same command again; what it has done is not"
+                " done twice",
+            ) from None
+        yield

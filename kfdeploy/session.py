@@ -230,7 +230,8 @@ class Session:
         """Take the set's environment, or refuse another one that was asked for.
 
         Raises:
-            UserError: it is of another environment, or for another registry than this one's.
+            UserError: it is of another environment, or for another registry or other platforms
+                than this one's.
         """
         name = str(summary["environment"])
         if explicit and name != self.environment_name:
@@ -251,5 +252,13 @@ class Session:
                 f"the set was rendered for the registry {summary['registry']}, and kfdeploy.yaml"
                 f" says {wanted}",
                 hint="run `kfdeploy mirror` and `kfdeploy render`",
+                exit_code=DIFFERENCE,
+            )
+        platforms = list(self.environment.platforms)
+        if (rendered := list(summary.get("platforms", ()))) != platforms:
+            raise UserError(
+                f"the set was rendered for {', '.join(rendered) or 'all platforms'}, and"
+                f" kfdeploy.yaml says {', '.join(platforms) or 'all'}",
+                hint="run `kfdeploy lock`, `kfdeploy mirror` and `kfdeploy render`",
                 exit_code=DIFFERENCE,
             )

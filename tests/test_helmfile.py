@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from kfdeploy.model import lockfile
+from kfdeploy.model.image import ImageRef
 from kfdeploy.model.objects import split
 from tests.conftest import Runner, Site, edit_workspace, need_programs
 
@@ -24,7 +26,7 @@ REAL = ("26.03", "1.10.2")
 
 
 def helmfile(
-    folder: Path, *arguments: str, home: Path, check: bool = True
+    folder: Path, *arguments: str, home: Path, check: bool = True, unpinned: bool = False
 ) -> subprocess.CompletedProcess[str]:
     """Run Helmfile with a home of its own and no network."""
     need_programs("helmfile", "helm", "kustomize")
@@ -37,6 +39,7 @@ def helmfile(
         "HELMFILE_UPGRADE_NOTICE_DISABLED": "true",
         "HTTPS_PROXY": "http://127.0.0.1:9",
         "HTTP_PROXY": "http://127.0.0.1:9",
+        **({"KFDEPLOY_UNPINNED": "1"} if unpinned else {}),
     }
     home.mkdir(exist_ok=True)
     done = subprocess.run(
@@ -153,6 +156,12 @@ def strict(small_site: Site, kfdeploy: Runner, tmp_path_factory: pytest.TempPath
                 "imagePullSecrets": ["one", "two"],
                 "kubeVersion": "1.36.0",
             },
+            # Of the naming below, one key is changed, one taken back, one left.
+            "registries.private.naming": {"keepHost": True, "maxDepth": 9, "maxLength": 200},
+            "environments.small": {
+                "registry": {"prefix": None, "naming": {"maxDepth": None, "maxLength": 44}},
+                "platforms": ["linux/arm64", "linux/amd64", "linux/arm64"],
+            },
             "features.admission": {"enabled": True, "allow": ["r.test/tools/"]},
         },
     )
@@ -180,6 +189,7 @@ def strict(small_site: Site, kfdeploy: Runner, tmp_path_factory: pytest.TempPath
     kfdeploy("lock", cwd=root)
     kfdeploy("patch", cwd=root)
     kfdeploy("render", "--env", "strict", cwd=root)
+    kfdeploy("render", "--env", "small", cwd=root)
     kfdeploy("render", cwd=root)
     return root
 
@@ -187,6 +197,38 @@ def strict(small_site: Site, kfdeploy: Runner, tmp_path_factory: pytest.TempPath
 def test_another_environment_gives_the_same_in_both(strict: Path, tmp_path: Path) -> None:
     given = template(strict, tmp_path / "home", "--include-crds", environment="strict")
     same(without_crds(given), without_crds(of_set(strict / "releases" / "strict")))
+
+
+def test_platforms_and_short_paths_are_the_same_in_both(strict: Path, tmp_path: Path) -> None:
+    given = template(strict, tmp_path / "home", "--include-crds", environment="small")
+    same(without_crds(given), without_crds(of_set(strict / "releases" / "small")))
+    summary = json.loads((strict / "releases" / "small" / "summary.json").read_text())
+    lock = lockfile.read(strict / "images.lock").by_id
+    digests = {"reduced": 0, "whole": 0}
+    for ref, image in summary["images"].items():
+        mirror = ImageRef.parse(image["mirror"])
+        assert len(mirror.path) <= 44
+        if ref in lock:
+            assert mirror.digest == lock[ref].digest_for(("linux/amd64", "linux/arm64"))
+            digests["whole" if mirror.digest == lock[ref].digest else "reduced"] += 1
+    assert min(digests.values()) > 5, digests
+    assert any(len(ImageRef.parse(i["mirror"]).path) == 44 for i in summary["images"].values())
+
+
+@pytest.mark.parametrize("unpinned", [False, True])
+def test_plain_helmfile_refuses_an_image_that_is_not_locked_for_the_platforms(
+    strict: Path, tmp_path: Path, unpinned: bool
+) -> None:
+    root = tmp_path / "ws"
+    shutil.copytree(strict, root, symlinks=True)
+    edit_workspace(root, {"environments.small.platforms": ["linux/arm64"]})
+    arguments = ("-e", "small", "template", "--skip-deps", "--selector", "name=katib")
+    done = helmfile(root, *arguments, home=tmp_path / "home", check=False, unpinned=unpinned)
+    if unpinned:
+        assert done.returncode == 0, done.stderr
+    else:
+        assert done.returncode != 0
+        assert "is not locked for linux/arm64: run `kfdeploy lock`" in done.stderr
 
 
 def test_the_environment_decides_names_pull_policy_and_secrets(strict: Path) -> None:

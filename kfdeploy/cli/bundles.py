@@ -36,22 +36,22 @@ class Shown:
     output: Output
 
 
-def must_go_together(writing: Mapping[str, object], reading: Mapping[str, object]) -> None:
-    """Refuse options that say nothing without another.
+def must_go_together(*groups: Mapping[str, object]) -> None:
+    """Refuse options that say nothing without another, or contradict each other.
 
     Args:
-        writing: options and their values, that to write a bundle first.
-        reading: likewise.
+        groups: options and their values, in each the one first that the others are for.
     """
-    used = [[name for name, value in group.items() if value] for group in (writing, reading)]
-    heads = [next(iter(group)) for group in (writing, reading)]
+    used = [[name for name, value in group.items() if value] for group in groups]
+    heads = [next(iter(group)) for group in groups]
     for head, names in zip(heads, used, strict=True):
         if names and head not in names:
-            raise UserError(f"{names[0]} is for {head} DIR", exit_code=WRONG_USE)
-    if all(used):
+            raise UserError(f"{names[0]} is for {head}", exit_code=WRONG_USE)
+    together = [names[0] for names in used if names]
+    if len(together) > 1:
         raise UserError(
-            f"{' and '.join(heads)}: a bundle is written on one side and read on the other",
-            hint="call the command twice",
+            f"{' and '.join(together)} do not go together: each is a command of its own",
+            hint="call them one after the other",
             exit_code=WRONG_USE,
         )
     if "--part" in used[0] and "--part-size" not in used[0]:
@@ -231,6 +231,7 @@ def read(session: Session, shown: Shown, given: Sequence[Path], keys: Sequence[P
 
 
 def _push(session: Session, shown: Shown, opened: bundle_read.Opened) -> None:
+    from kfdeploy.files import alone
     from kfdeploy.model.environment import Mirror
     from kfdeploy.model.image import ImageRef
     from kfdeploy.pipeline import bundle_read as stage
@@ -264,7 +265,10 @@ def _push(session: Session, shown: Shown, opened: bundle_read.Opened) -> None:
             if opened.problems:
                 raise typer.Exit(FAILED)
             return
-        with session.progress.mirroring() as (watch, on_tick):
+        with (
+            alone(session.root / ".kfdeploy" / "mirror.lock", "another `kfdeploy mirror`"),
+            session.progress.mirroring() as (watch, on_tick),
+        ):
             summary = mirror.run(
                 plan,
                 arrival.origin,

@@ -40,7 +40,8 @@ def look_into_images(session: Session, wanted: Sequence[str], where: str, form: 
         if where == stage.DAEMON:
             place = stage.engine()
         elif where == stage.PRIVATE:
-            mirror = Mirror(session.workspace.registry(session.environment))
+            registry = session.workspace.registry(session.environment)
+            mirror = Mirror(registry, session.environment.platforms)
             place = stage.private(client, mirror, lock)
         else:
             place = stage.folder(Path(where), lock)

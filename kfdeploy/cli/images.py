@@ -160,8 +160,11 @@ def lock(
             jobs=jobs,
             offline=offline,
             on_event=lambda event: advance(event.id, event.done, event.total),
+            cache=session.cache,
         )
-    kept = session.still_locked([failure.id for failure in result.failures], previous)
+    failed = {failure.id for failure in result.failures}
+    not_locked = sorted(failed - result.lock.by_id.keys())
+    kept = session.still_locked(not_locked, previous)
     locked = lockfile.Lock((*result.lock, *kept.values()))
     texts = {
         "images.lock": lockfile.dumps(locked),
@@ -175,14 +178,20 @@ def lock(
     for moved in result.moved:
         print(f"note: {moved.id}: was {moved.before}, is {moved.now}", file=sys.stderr)
     for note in result.notes:
-        session.progress.line(f"no size known: {note.id}: {note.reason}")
+        about = "no size known" if note.about == "size" else "note"
+        session.progress.line(f"{about}: {note.id}: {note.reason}")
     complain(show.not_locked(result.failures, inventory, kept))
     if output == "json":
         print_json({**result.to_json(), "kept": sorted(kept), "changed": changed})
     else:
         print(
-            f"images.lock: {counted(len(result.lock), 'image')} locked, {len(result.failures)} not"
+            f"images.lock: {counted(len(result.lock), 'image')} locked, {len(not_locked)} not"
             + (f" ({len(kept)} of them as before)" if kept else "")
+            + (
+                f", {unfit} not for every environment"
+                if (unfit := len(failed) - len(not_locked))
+                else ""
+            )
         )
     if result.failures:
         raise typer.Exit(FAILED)
@@ -236,6 +245,12 @@ def mirror(
             " of it and push nothing.",
         ),
     ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="List what no kept release set needs; ask to delete it.")
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="With --prune: delete without asking.")
+    ] = False,
 ) -> None:
     """Images into the private registry, or by way of a bundle."""
     from kfdeploy.cli import bundles
@@ -252,9 +267,14 @@ def mirror(
     bundles.must_go_together(
         {"--to-bundle": to_bundle, **writing},
         {"--from-bundle": from_bundle, "--verify-key": verify_key},
+        {"--prune": prune, "--yes": yes},
     )
     session = open_session(directory, env, quiet)
-    if to_bundle is not None:
+    if prune:
+        from kfdeploy.cli.prune import prune as prune_registry
+
+        prune_registry(session, yes=yes, output=output)
+    elif to_bundle is not None:
         wish = bundles.wish(session, to_bundle, part_size, part or (), images_only, sets or ())
         bundles.write(session, shown, wish, since, sign_key)
     elif from_bundle:
@@ -264,6 +284,7 @@ def mirror(
 
 
 def _mirror(session: Session, shown: Shown) -> None:
+    from kfdeploy.files import alone
     from kfdeploy.pipeline import mirror as stage
 
     locked = session.lock(required=True)
@@ -278,7 +299,10 @@ def _mirror(session: Session, shown: Shown) -> None:
                 print_lines(plan.lines())
             exit_if_drift(shown.check, bool(plan.to_copy))
             return
-        with session.progress.mirroring() as (watch, on_tick):
+        with (
+            alone(session.root / ".kfdeploy" / "mirror.lock", "another `kfdeploy mirror`"),
+            session.progress.mirroring() as (watch, on_tick),
+        ):
             summary = stage.run(
                 plan,
                 sides.origin,

@@ -5,24 +5,28 @@ second one too, from the lock's annotations ``kfdeploy.io/path`` and ``kfdeploy.
 
     elements = prefix/ + (path, without its first element unless naming.keepHost)
     naming.maxDepth: the elements from that number on are one, joined by '-'
+    naming.maxLength: a longer path is cut and ends in '-' and 8 digits of its sha256
     rendered = host/elements[:tag]@digest
+    digest: the image's; that of its index reduced to the environment's platforms, where it has any
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from kfdeploy.errors import UserError, raise_all
-from kfdeploy.model.image import ImageRef, InvalidImageRef, neutral_path
+from kfdeploy.model.image import PATH_MAX, ImageRef, InvalidImageRef, neutral_path
 
 if TYPE_CHECKING:
     from kfdeploy.model.lockfile import LockedImage
     from kfdeploy.model.workspace import PrivateRegistry
 
-_PATH_MAX: Final = 255
 _DIGITS: Final = 12
+_SUM_DIGITS: Final = 8
+"""Of a cut path's sum: some hundred images have two alike in one of 100,000 cases."""
 ANY_HOST: Final = "*"
 
 
@@ -35,27 +39,53 @@ class Target:
         push_tag: the tag it is pushed as; never empty, so that no registry's garbage collection
             takes the image.
         rendered: what manifests say: ``HOST/PATH[:TAG]@DIGEST``.
+        digest: what the private registry is to have there.
     """
 
     repository: str
     push_tag: str
     rendered: str
+    digest: str
 
     @property
     def reference(self) -> str:
         """``HOST/PATH:TAG``, as it is pushed."""
         return f"{self.repository}:{self.push_tag}"
 
+    @property
+    def digest_tag(self) -> str:
+        """The tag to push as where `push_tag` is another image's and the registry moves no tag."""
+        return digest_tag(self.digest)
+
+    def immovable(self, image_id: str, found: str) -> UserError:
+        """The error of an image that manifests name by its tag alone, where that tag is another
+        image's and the registry refuses to move it.
+
+        Args:
+            found: the digest that the tag has.
+        """
+        return UserError(
+            f"{image_id}: {self.reference} is {found} and would have to be {self.digest}:"
+            " manifests can name this image by its tag alone, and with"
+            " registries.private.immutableTags no tag is moved",
+            hint="delete the tag in the registry, or mirror below another"
+            " registries.private.prefix",
+        )
+
 
 class Mirror:
-    """The names that images have in one private registry."""
+    """The names and digests that images have in one private registry."""
 
-    def __init__(self, registry: PrivateRegistry) -> None:
+    def __init__(self, registry: PrivateRegistry, platforms: Sequence[str] = ()) -> None:
         """Take the rule from ``registry``.
 
+        Args:
+            platforms: the environment's, sorted: what indexes are reduced to; empty for all.
+
         Raises:
-            UserError: the prefix alone is as deep as ``naming.maxDepth`` allows.
+            UserError: the prefix alone is as deep or long as ``naming`` allows.
         """
+        self.platforms = tuple(platforms)
         self._host = registry.host
         self._prefix = tuple(e for e in registry.prefix.split("/") if e)
         self._keep_host = registry.naming.keep_host
@@ -65,6 +95,15 @@ class Mirror:
                 f"registries.private.naming.maxDepth: {self._depth} leaves no element for an image"
                 f" below the prefix {registry.prefix!r}",
                 hint=f"set it to {len(self._prefix) + 1} or more; the prefix counts",
+            )
+        self._length = registry.naming.max_length
+        # At least one character of the image's own path stays before the sum.
+        least = len("/".join([*self._prefix, "x"])) + 1 + _SUM_DIGITS
+        if self._length is not None and self._length < least:
+            raise UserError(
+                f"registries.private.naming.maxLength: {self._length} leaves no room for an image"
+                f" below the prefix {registry.prefix!r}",
+                hint=f"set it to {least} or more; the prefix counts",
             )
 
     @property
@@ -85,17 +124,37 @@ class Mirror:
         if self._depth is not None and len(elements) > self._depth:
             last = "-".join(elements[self._depth - 1 :])
             elements = [*elements[: self._depth - 1], last]
-        return "/".join(elements)
+        path = "/".join(elements)
+        if self._length is not None and len(path) > self._length:
+            total = hashlib.sha256(path.encode()).hexdigest()[:_SUM_DIGITS]
+            # What is cut must not end in what stands between words: `a.-` is no legal name.
+            path = f"{path[: self._length - _SUM_DIGITS - 1].rstrip('/._-')}-{total}"
+        return path
+
+    def digest(self, image: LockedImage) -> str:
+        """What the private registry is to have of ``image``; empty where the lock does not say."""
+        return image.digest_for(self.platforms)
 
     def target(self, image: LockedImage) -> Target:
-        """Where ``image`` goes: by its reference as found, so that a substitute changes nothing."""
+        """Where ``image`` goes: by its reference as found, so that a substitute changes nothing.
+
+        Raises:
+            UserError: the lock has no digest for the platforms.
+        """
+        digest = self.digest(image)
+        if not digest:
+            raise UserError(
+                f"{image.id} is not locked for {', '.join(self.platforms)}",
+                hint="run `kfdeploy lock`",
+            )
         path = self.path(image.path)
         repository = f"{self._host}/{path}"
         tag = f":{image.tag}" if image.tag else ""
         return Target(
             repository=repository,
-            push_tag=image.tag or digest_tag(image.digest),
-            rendered=f"{repository}{tag}@{image.digest}",
+            push_tag=image.tag or digest_tag(digest),
+            rendered=f"{repository}{tag}@{digest}",
+            digest=digest,
         )
 
     def targets(self, images: Iterable[LockedImage]) -> dict[str, Target]:
@@ -105,27 +164,33 @@ class Mirror:
 
         Raises:
             UserError: two different images on one repository and tag (all such pairs are named),
-                or a repository's path is longer than Docker allows.
+                a repository's path is longer than Docker allows, or an image is not locked for the
+                platforms.
         """
         result: dict[str, Target] = {}
-        first: dict[str, LockedImage] = {}
+        first: dict[str, tuple[str, str]] = {}
         errors: list[UserError] = []
         for image in sorted(images, key=lambda i: i.id):
-            target = self.target(image)
+            try:
+                target = self.target(image)
+            except UserError as error:
+                errors.append(error)
+                continue
             result[image.id] = target
-            if len(target.repository) - len(self._host) - 1 > _PATH_MAX:
+            if len(target.repository) - len(self._host) - 1 > PATH_MAX:
                 errors.append(
                     UserError(
                         f"{image.id}: its repository in the private registry would have more than"
-                        f" {_PATH_MAX} characters: {target.repository}",
-                        hint="shorten registries.private.prefix, or set naming.keepHost: false",
+                        f" {PATH_MAX} characters: {target.repository}",
+                        hint=f"set registries.private.naming.maxLength: {PATH_MAX}, which cuts it;"
+                        " or shorten registries.private.prefix, or set naming.keepHost: false",
                     )
                 )
-            other = first.setdefault(target.reference, image)
-            if other.digest != image.digest:
+            other, digest = first.setdefault(target.reference, (image.id, target.digest))
+            if digest != target.digest:
                 errors.append(
                     UserError(
-                        f"{other.id} and {image.id} are different images and would both be"
+                        f"{other} and {image.id} are different images and would both be"
                         f" {target.reference}",
                         hint="change registries.private.naming (keepHost, maxDepth), or leave one"
                         " out by images.exclude",

@@ -21,7 +21,8 @@ _REFERENCE = re.compile(
     re.ASCII,
 )
 _ALGORITHMS = {"sha256": 64, "sha384": 96, "sha512": 128}
-_NAME_MAX = 255
+PATH_MAX = 255
+"""Characters of a repository's path."""
 DEFAULT_HOST = "docker.io"
 _OFFICIAL = "library/"
 
@@ -65,8 +66,8 @@ class ImageRef:
                 else "not host/path:tag@digest"
             )
             raise InvalidImageRef(f"{text!r} is no image reference: {reason}")
-        if len(match["path"]) > _NAME_MAX:
-            raise InvalidImageRef(f"{text!r}: repository name longer than {_NAME_MAX} characters")
+        if len(match["path"]) > PATH_MAX:
+            raise InvalidImageRef(f"{text!r}: repository name longer than {PATH_MAX} characters")
         digest = match["digest"] or ""
         if digest:
             algorithm, _, value = digest.partition(":")

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.files import read_text, write_text
 from kfdeploy.model.image import ImageRef, InvalidImageRef, neutral_path
+from kfdeploy.model.manifest import suits
 
 if TYPE_CHECKING:
     from ruamel.yaml.comments import CommentedMap
@@ -62,8 +63,9 @@ class LockedImage:
         platforms: ``os/arch[/variant]`` (Windows: ``windows(VERSION)/arch``) to the digest of
             that platform's manifest; empty when unknown.
         size: bytes of all its blobs (layers and configs), each counted once; None when unknown.
-        reduced: list of platforms (``linux/amd64,linux/arm64``) to the digest of the index
-            reduced to them.
+        reduced: list of platforms (``linux/amd64,linux/arm64``, sorted) to the digest of the
+            index reduced to them. A single manifest has no entry, as nothing can be taken from
+            it, unless its platform is not known: then its own digest.
     """
 
     id: str
@@ -77,6 +79,24 @@ class LockedImage:
     def digest(self) -> str:
         """Digest of the index, or of the only manifest."""
         return self.image.digest
+
+    def digest_for(self, platforms: Sequence[str]) -> str:
+        """The digest of what an environment gets.
+
+        Args:
+            platforms: the environment's, sorted; empty for all that the image has.
+
+        Returns:
+            Empty where the lock does not have it: it was made before these platforms were named,
+            or the image has none of them.
+        """
+        if not platforms:
+            return self.digest
+        if digest := self.reduced.get(reduced_key(platforms)):
+            return digest
+        wanted = tuple(platforms)
+        single = any(d == self.digest and suits(p, wanted) for p, d in self.platforms.items())
+        return self.digest if single else ""
 
     @property
     def path(self) -> str:
@@ -106,6 +126,11 @@ class Lock:
 
     def __len__(self) -> int:
         return len(self.images)
+
+
+def reduced_key(platforms: Sequence[str]) -> str:
+    """How a sorted list of platforms is written in `LockedImage.reduced`."""
+    return ",".join(platforms)
 
 
 def tag_of(ref: ImageRef) -> str:

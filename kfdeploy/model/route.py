@@ -40,7 +40,7 @@ class Host:
     def prefix(self) -> str | None:
         """What stands before every repository's path in the private registry; empty for nothing.
 
-        None where no one prefix does: ``naming.maxDepth`` joins elements of some.
+        None where no one prefix does: ``naming`` joins elements of some, or cuts them.
         """
         prefixes = {_before(route) for route in self.routes}
         return prefixes.pop() if len(prefixes) == 1 else None

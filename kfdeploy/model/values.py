@@ -13,7 +13,6 @@ from kfdeploy.errors import UserError, raise_all
 from kfdeploy.model.environment import Mirror
 from kfdeploy.model.lockfile import Lock
 from kfdeploy.model.sources import SourceImage
-from kfdeploy.model.workspace import PrivateRegistry
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +22,8 @@ class Look:
     Attributes:
         repository: ``registry/prefix/path``.
         tag: as found; empty where only a digest is.
-        digest: empty where the image isn't locked.
+        digest: what the mirror has; empty where the image isn't locked, or not for the
+            environment's platforms.
         covered: whether lock, mirror and verify answer for it.
         source: repository at digest that it is mirrored from; empty when unknown.
         keys: the normalised references that mean this image, where it is mirrored.
@@ -62,31 +62,32 @@ class Look:
 
 
 def look_ups(
-    images: Sequence[SourceImage], lock: Lock, registry: PrivateRegistry, *, unpinned: bool
+    images: Sequence[SourceImage], lock: Lock, mirror: Mirror, *, unpinned: bool
 ) -> dict[str, Look]:
     """The look-up of every image, by the reference as found.
 
     Raises:
-        UserError: covered images that aren't locked (unless ``unpinned``), all of them; two
-            images on one target.
+        UserError: covered images that aren't locked, or not for the environment's platforms
+            (unless ``unpinned``), all of them; two images on one target.
     """
-    mirror = Mirror(registry)
-    mirror.targets(lock.images)
+    mirror.targets(image for image in lock.images if mirror.digest(image))
     errors: list[UserError] = []
     out: dict[str, Look] = {}
     for image in images:
         locked = lock.find(image.ref)
-        digest = locked.digest if locked else image.digest
+        digest = mirror.digest(locked) if locked else image.digest
         if image.covered and not digest and not unpinned:
+            lacks = f" for {', '.join(mirror.platforms)}" if locked else ""
             errors.append(
                 UserError(
-                    f"{image.ref} is not locked",
+                    f"{image.ref} is not locked{lacks}",
                     hint="run `kfdeploy lock`; `kfdeploy render --unpinned` renders it by its tag",
                 )
             )
-        repository = f"{registry.host}/{mirror.path(image.path)}"
+        repository = f"{mirror.host}/{mirror.path(image.path)}"
         source = str(locked.image) if locked else ""
-        keys = image.keys(digest) if image.covered else ()
+        # Who names the upstream image by digest names its whole index.
+        keys = image.keys(locked.digest if locked else image.digest) if image.covered else ()
         out[image.ref] = Look(repository, image.tag, digest, image.covered, source, keys)
     raise_all(errors)
     return out

@@ -12,9 +12,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
-from kfdeploy.model.image import ImageRef, InvalidImageRef
+from kfdeploy.model.image import PATH_MAX, ImageRef, InvalidImageRef
 
 Need = Literal["required", "optional", "user-choice"]
+_PLATFORM = re.compile(r"[a-z0-9]+(?:\([\w.]+\))?/[a-z0-9_]+(?:/[a-z0-9.]+)?")
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "x86": "386", "i386": "386"}
+"""What the kernel calls them, and what images do."""
 Kind = Literal["kustomization", "chart", "manifests"]
 
 
@@ -90,6 +93,22 @@ class Naming(_Section):
     max_depth: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Path elements a repository may have; deeper ones are joined by '-'."
     )
+    max_length: Annotated[int, Field(ge=1, le=PATH_MAX)] | None = Field(
+        None,
+        description="Characters a repository's path may have, prefix included; a longer one is cut"
+        " and ends in '-' and the first 8 hex digits of the whole path's sha256.",
+    )
+
+
+_IMMUTABLE_TAGS = (
+    "The registry refuses to move a tag. What would have to replace a tag is pushed as"
+    " digest-<first 12 hex digits> only; manifests name it by its digest all the same."
+)
+_CREATE_REPOSITORY = (
+    "A program and its arguments, run in the workspace's folder once for each repository that the"
+    " registry does not have; {repository} and {host} in an argument are replaced. No secrets:"
+    " arguments can be seen by others on the machine."
+)
 
 
 class PrivateRegistry(Access):
@@ -98,6 +117,10 @@ class PrivateRegistry(Access):
     host: str = Field(description="HOST or HOST:PORT.")
     prefix: str = Field("", description="Path that all mirrored images are put below.")
     naming: Naming = Naming()
+    immutable_tags: bool = Field(False, description=_IMMUTABLE_TAGS)
+    create_repository: tuple[str, ...] | None = Field(
+        None, min_length=1, description=_CREATE_REPOSITORY
+    )
 
     @field_validator("host")
     @classmethod
@@ -123,6 +146,30 @@ class PrivateRegistry(Access):
         except InvalidImageRef as error:
             raise ValueError(f"{value!r} is no repository path") from error
         return value
+
+    @field_validator("create_repository")
+    @classmethod
+    def _create_repository(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return _check_command(value)
+
+    def creation(self, repository: str) -> tuple[str, ...]:
+        """`createRepository` for one repository: program and arguments; empty where none is set.
+
+        Args:
+            repository: its path, without the host.
+        """
+        words = self.create_repository or ()
+        named = {"{repository}": repository, "{host}": self.host}
+        return tuple(_PLACEHOLDER.sub(lambda match: named[match[0]], word) for word in words)
+
+
+_PLACEHOLDER = re.compile(r"\{repository\}|\{host\}")
+
+
+def _check_command(value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    if value and not any("{repository}" in word for word in value[1:]):
+        raise ValueError("an argument must have {repository} in it, for the path to create")
+    return value
 
 
 class Registries(_Section):
@@ -187,11 +234,20 @@ class RegistryOverride(_Section):
 
     host: str | None = None
     prefix: str | None = None
-    naming: Naming | None = None
+    naming: Naming | None = Field(None, description="Key by key; the others stay.")
+    immutable_tags: bool | None = Field(None, description=_IMMUTABLE_TAGS)
+    create_repository: tuple[str, ...] | None = Field(
+        None, description=f"{_CREATE_REPOSITORY} An empty list: nothing is run."
+    )
     ca: str | None = None
     plain_http: bool | None = None
     skip_tls_verify: bool | None = None
     credentials: Credentials | None = None
+
+    @field_validator("create_repository")
+    @classmethod
+    def _create_repository(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return _check_command(value)
 
 
 class Environment(_Section):
@@ -200,10 +256,27 @@ class Environment(_Section):
     registry: RegistryOverride = RegistryOverride()
     kube_context: str | None = Field(None, description="kubeconfig context that apply uses.")
     kube_version: str = Field("1.34.0", description="Kubernetes version to render for.")
+    platforms: tuple[str, ...] = Field(
+        (),
+        description="What nodes run, such as linux/amd64: images that have more are mirrored with"
+        " these alone. Empty: with all that they have.",
+    )
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
     image_pull_secrets: tuple[str, ...] = Field(
         (), description="Names of pull secrets that every pod template gets."
     )
+
+    @field_validator("platforms")
+    @classmethod
+    def _platforms(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not _PLATFORM.fullmatch(name):
+                raise ValueError(f"{name!r} is no OS/ARCH[/VARIANT], such as linux/amd64")
+            system, architecture, *variant = name.split("/")
+            if architecture in _ARCHITECTURES:
+                known = "/".join((system, _ARCHITECTURES[architecture], *variant))
+                raise ValueError(f"{name!r} is {known} in images")
+        return tuple(sorted(set(value)))
 
     @field_validator("kube_version")
     @classmethod
@@ -295,4 +368,17 @@ class Workspace(_Section):
             for name in RegistryOverride.model_fields
             if (value := getattr(environment.registry, name)) is not None
         }
-        return self.registries.private.model_copy(update=changed)
+        private = self.registries.private
+        if (naming := environment.registry.naming) is not None:
+            named = {key: getattr(naming, key) for key in naming.model_fields_set}
+            changed["naming"] = private.naming.model_copy(update=named)
+        return private.model_copy(update=changed)
+
+    @property
+    def platforms(self) -> dict[tuple[str, ...], tuple[str, ...]]:
+        """Each list of platforms that environments name, and which environments do."""
+        named = {environment.platforms for environment in self.environments.values()} - {()}
+        return {
+            platforms: tuple(n for n, e in self.environments.items() if e.platforms == platforms)
+            for platforms in sorted(named)
+        }

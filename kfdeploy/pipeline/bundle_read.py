@@ -291,7 +291,7 @@ def _blobs(source: Source, item: Item) -> tuple[Descriptor, ...]:
 def _place(destination: Destination, repository: str) -> str:
     host, _, path = repository.partition("/")
     at = ImageRef(host, path)
-    target = Target(repository, "", "")
+    target = Target(repository, "", "", "")
     return destination.place(Item((repository,), at, target, "", None, "present"))
 
 

@@ -102,7 +102,7 @@ def private(client: Client, mirror: Mirror, lock: Lock) -> Place:
             return imagefiles.in_registry(client, ref.with_default_tag())
         target = mirror.target(image)
         repository = ImageRef.parse(target.repository)
-        by_digest = ImageRef(repository.host, repository.path, "", image.digest)
+        by_digest = ImageRef(repository.host, repository.path, "", target.digest)
         return imagefiles.in_registry(client, by_digest)
 
     return Place(find=find)
@@ -115,7 +115,7 @@ def folder(path: Path, lock: Lock) -> Place:
 
     def find(name: str) -> Stored:
         image = lock.find(name)
-        ways = [name, *([image.digest, image.image.digest] if image else [])]
+        ways = [name, *([image.digest, *image.reduced.values()] if image else [])]
         normal = _normal(name)
         for stored in names:
             if stored in ways or (normal is not None and _normal(stored) == normal):

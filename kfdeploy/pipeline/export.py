@@ -57,9 +57,10 @@ def export(
         UserError: a setting that the format can't express, with the image.
     """
     covered = {image.ref for image in images if image.covered}
-    held = Lock([image for image in lock if image.id in covered])
-    registry = workspace.registry(workspace.environments[environment_name])
-    mirror = Mirror(registry)
+    environment = workspace.environments[environment_name]
+    registry = workspace.registry(environment)
+    mirror = Mirror(registry, environment.platforms)
+    held = Lock([image for image in lock if image.id in covered and mirror.digest(image)])
     made = maker(
         Material(
             environment=environment_name,
@@ -72,8 +73,15 @@ def export(
         )
     )
     missing = sorted(covered - {image.id for image in held})
-    left_out = tuple(f"{ref} is not locked, so that it is left out" for ref in missing)
+    left_out = tuple(
+        f"{ref} is not locked{_for(mirror) if lock.find(ref) else ''}, so that it is left out"
+        for ref in missing
+    )
     return Exported(made.files, made.patterns, (*left_out, *made.notes))
+
+
+def _for(mirror: Mirror) -> str:
+    return f" for {', '.join(mirror.platforms)}"
 
 
 def text(made: Exported) -> str:

@@ -6,16 +6,20 @@ itself, so that a lock made behind a proxy is the lock made without.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from kfdeploy.cache import Cache
 from kfdeploy.errors import UserError
 from kfdeploy.model.environment import Sources
 from kfdeploy.model.image import ImageRef, InvalidImageRef
 from kfdeploy.model.lockfile import Lock, LockedImage, tag_of
+from kfdeploy.model.manifest import suits
 from kfdeploy.tools import pool
+from kfdeploy.tools.details import Details, Reader
+from kfdeploy.tools.manifests import Manifests
 from kfdeploy.tools.reach import Reaches
 from kfdeploy.tools.registry import Client
 from kfdeploy.tools.registry_errors import RegistryError
@@ -24,20 +28,13 @@ if TYPE_CHECKING:
     from kfdeploy.model.workspace import Environment, Workspace
 
 JOBS: Final = 8
-_DETAIL_PATIENCE: Final = 3.0
-"""Seconds to wait for a busy registry when only size and platforms are missing."""
-_NESTED_MAX: Final = 4
-_CONFIG_TYPES: Final = frozenset(
-    {
-        "application/vnd.oci.image.config.v1+json",
-        "application/vnd.docker.container.image.v1+json",
-    }
-)
+_ELSEWHERE: Final = "run `kfdeploy lock` once where the sources can be reached"
+_AGAIN: Final = "run `kfdeploy lock` again where its source can be reached"
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An image that could not be locked."""
+    """An image that could not be locked; or it could, but not for all environments' platforms."""
 
     id: str
     reason: str
@@ -61,13 +58,14 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Locked, but its size or platforms could not be had."""
+    """Locked, but its size could not be had, or it has not all platforms that are wanted."""
 
     id: str
     reason: str
+    about: Literal["size", "platforms"] = "size"
 
     def to_json(self) -> dict[str, str]:
-        return {"ref": self.id, "reason": self.reason}
+        return {"ref": self.id, "about": self.about, "reason": self.reason}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +101,6 @@ class LockEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class _Details:
-    platforms: Mapping[str, str] = field(default_factory=dict)
-    size: int | None = None
-    missing: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class _Wanted:
     """One image to ask for; several ids may want the same.
 
@@ -126,7 +117,7 @@ class _Wanted:
 @dataclass(frozen=True, slots=True)
 class _Outcome:
     digest: str = ""
-    details: _Details = field(default_factory=_Details)
+    details: Details = field(default_factory=Details)
     error: RegistryError | UserError | None = None
 
 
@@ -141,6 +132,7 @@ def resolve(
     offline: bool = False,
     on_event: Callable[[LockEvent], None] | None = None,
     client: Client | None = None,
+    cache: Cache | None = None,
 ) -> Resolution:
     """Lock references.
 
@@ -148,11 +140,15 @@ def resolve(
     registry can't be asked it is locked without them. With a tag, the tag is asked for again even
     when ``previous`` has it, as tags move.
 
+    For each list of platforms that an environment names, the digest of the reduced index is locked
+    too. An image that has none of them is a failure, and is locked for the other environments.
+
     Args:
         ids: references as found.
         root: the workspace's folder, which paths in kfdeploy.yaml are relative to.
         environment: whose private registry is meant, where a source is on the same host.
         offline: ask nobody; lock what is named by digest or is in ``previous``.
+        cache: keeps the manifests that are read, for `mirror` too.
 
     Returns:
         The lock of all that could be resolved, and what could not.
@@ -173,19 +169,22 @@ def resolve(
     images: list[LockedImage] = []
     moved: list[Moved] = []
     notes: list[Note] = []
+    environments = workspace.platforms
+    reader = Reader(client, Manifests(client, cache or Cache(None)), tuple(environments))
 
     def work(want: _Wanted) -> _Outcome:
         known = _known(want, before)
         if offline:
-            return _offline(want, known)
+            return _offline(reader, want, known)
         try:
-            return _ask(client, sources.locate(want.image), known)
+            return _ask(reader, sources.locate(want.image), known)
         except UserError as error:
             return _Outcome(error=error)
 
     with client:
         for want, outcome in pool.each(work, wanted, jobs, client.close):
             for found in want.ids:
+                failed = len(failures)
                 if outcome.error is not None:
                     failures.append(_failure(found, want, outcome.error))
                 else:
@@ -196,15 +195,19 @@ def resolve(
                         moved.append(Moved(found, old.digest, image.digest))
                     if outcome.details.missing:
                         notes.append(Note(found, outcome.details.missing))
+                    lacks, has_not_all = _platforms(image, outcome.details.unread, environments)
+                    failures += lacks
+                    notes += has_not_all
                 done += 1
                 if on_event is not None:
-                    state: Literal["locked", "failed"] = "failed" if outcome.error else "locked"
+                    state: Literal["locked", "failed"]
+                    state = "failed" if len(failures) > failed else "locked"
                     on_event(LockEvent(found, state, done, total))
     return Resolution(
         lock=Lock(images),
-        failures=tuple(sorted(failures, key=lambda f: f.id)),
+        failures=tuple(sorted(failures, key=lambda f: (f.id, f.reason))),
         moved=tuple(sorted(moved, key=lambda m: m.id)),
-        notes=tuple(sorted(notes, key=lambda n: n.id)),
+        notes=tuple(sorted(notes, key=lambda n: (n.id, n.about, n.reason))),
     )
 
 
@@ -238,119 +241,69 @@ def _known(want: _Wanted, before: Mapping[str, LockedImage]) -> LockedImage | No
     return None
 
 
-def _offline(want: _Wanted, known: LockedImage | None) -> _Outcome:
+def _offline(reader: Reader, want: _Wanted, known: LockedImage | None) -> _Outcome:
     digest = want.image.digest or (known.digest if known else "")
     if not digest:
         return _Outcome(
-            error=UserError(
-                "not locked yet, and no registry may be asked",
-                hint="run `kfdeploy lock` once where the sources can be reached",
-            )
+            error=UserError("not locked yet, and no registry may be asked", hint=_ELSEWHERE)
         )
-    if known is not None and known.digest == digest:
-        return _Outcome(digest, _Details(known.platforms, known.size))
-    return _Outcome(digest)
+    return _Outcome(digest, reader.read_offline(digest, known))
 
 
-def _ask(client: Client, ref: ImageRef, known: LockedImage | None) -> _Outcome:
+def _ask(reader: Reader, ref: ImageRef, known: LockedImage | None) -> _Outcome:
     if not ref.host:
         raise UserError("it names no registry that could be asked")
+    digest: str | None = ref.digest
     try:
-        if ref.digest and (known is None or known.digest != ref.digest or known.size is None):
-            return _Outcome(ref.digest, _details(client, ref))
-        digest = client.digest(ref)
+        # What is locked already is asked for all the same, so that what is gone is noticed.
+        if not digest or reader.knows_all(known, digest):
+            digest = reader.client.digest(ref)
+        if digest is None:
+            gone = f"not there: {ref.host} has no {_short(ref)}"
+            return _Outcome(error=RegistryError("gone", gone))
+        return _Outcome(digest, reader.read(replace(ref, digest=digest), known))
     except RegistryError as error:
-        if not ref.digest or not error.unasked:
+        if not digest or not error.unasked:
             return _Outcome(error=error)
-        details = _Details(known.platforms, known.size) if known else _Details()
-        return _Outcome(ref.digest, replace(details, missing=error.message))
-    if digest is None:
-        return _Outcome(error=RegistryError("gone", f"not there: {ref.host} has no {_short(ref)}"))
-    if known is not None and known.digest == digest and known.size is not None:
-        return _Outcome(digest, _Details(known.platforms, known.size))
-    try:
-        return _Outcome(digest, _details(client, ImageRef(ref.host, ref.path, "", digest)))
-    except RegistryError as error:
-        if not error.unasked:
-            return _Outcome(error=error)
-        return _Outcome(digest, _Details(missing=error.message))
+        details = reader.known(known, digest)
+        return _Outcome(digest, replace(details, missing=error.message, unread=error.message))
 
 
-def _details(client: Client, ref: ImageRef) -> _Details:
-    """Platforms and size of an index or manifest.
+def _platforms(
+    image: LockedImage, unread: str, environments: Mapping[tuple[str, ...], Sequence[str]]
+) -> tuple[list[Failure], list[Note]]:
+    """What environments want of an image, and it does not have.
 
-    Raises:
-        RegistryError: kind ``gone`` or ``content`` when the image, or a part of its index, is not
-            there; other kinds only when not even the platforms can be had.
+    Args:
+        unread: why its index could not be read.
+        environments: list of platforms to the environments that name it.
     """
-    top = client.manifest(ref, patience=_DETAIL_PATIENCE)
-    platforms: dict[str, str] = {}
-    blobs: dict[str, int] = {}
-    missing = ""
-    # (digest, content if it was had already, depth)
-    waiting: list[tuple[str, Mapping[str, Any] | None, int]] = [(ref.digest, top.content, 0)]
-    while waiting:
-        digest, content, depth = waiting.pop(0)
-        if content is None:
-            try:
-                at = ImageRef(ref.host, ref.path, "", digest)
-                content = client.manifest(at, patience=_DETAIL_PATIENCE).content
-            except RegistryError as error:
-                if not error.unasked:
-                    raise
-                missing = missing or error.message
-                continue
-        for child in _list(content, "manifests"):
-            name = _platform(child.get("platform") or {})
-            if name:
-                platforms.setdefault(name, str(child.get("digest", "")))
-            if depth < _NESTED_MAX:
-                waiting.append((str(child.get("digest", "")), None, depth + 1))
-        config = content.get("config")
-        for blob in (*_list(content, "layers"), *([config] if isinstance(config, dict) else [])):
-            # A layer with URLs is fetched from there and in no registry.
-            if not blob.get("urls"):
-                blobs[str(blob.get("digest", ""))] = int(blob.get("size") or 0)
-        if depth == 0 and isinstance(config, dict) and config.get("mediaType") in _CONFIG_TYPES:
-            name, problem = _config_platform(client, ref, str(config.get("digest", "")))
-            missing = missing or problem
-            if name:
-                platforms[name] = digest
-    return _Details(platforms, None if missing else sum(blobs.values()), missing)
-
-
-def _config_platform(client: Client, ref: ImageRef, digest: str) -> tuple[str, str]:
-    """The platform of a single image, and why it can't be had otherwise."""
-    import json
-
-    try:
-        config = json.loads(client.blob(ref, digest, patience=_DETAIL_PATIENCE))
-    except RegistryError as error:
-        if not error.unasked:
-            raise
-        return "", error.message
-    except ValueError:
-        return "", f"{ref}: its config is no JSON"
-    return _platform(config if isinstance(config, dict) else {}), ""
-
-
-def _platform(platform: Mapping[str, Any]) -> str:
-    """``os/arch[/variant]``; empty for BuildKit's attestations, which are for no platform.
-
-    Windows images differ by the system's version too, which is written as containerd does.
-    """
-    system, architecture = platform.get("os"), platform.get("architecture")
-    if not system or not architecture or "unknown" in {system, architecture}:
-        return ""
-    version = platform.get("os.version")
-    if system == "windows" and version:
-        system = f"windows({version})"
-    return "/".join(str(p) for p in (system, architecture, platform.get("variant")) if p)
-
-
-def _list(content: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    value = content.get(key)
-    return [e for e in value if isinstance(e, dict)] if isinstance(value, list) else []
+    has = sorted(image.platforms)
+    failures: list[Failure] = []
+    notes: list[Note] = []
+    for wanted, names in environments.items():
+        who = f"the environment{'s' if len(names) > 1 else ''} {' and '.join(names)}"
+        wants = f"{who} {'want' if len(names) > 1 else 'wants'} {', '.join(wanted)}"
+        lacking = [p for p in wanted if not any(suits(name, (p,)) for name in has)]
+        if image.digest_for(wanted):
+            if not has:
+                notes.append(Note(image.id, f"{wants}, and nothing says what it has", "platforms"))
+            elif lacking:
+                lacks = f"{wants}, and it has no {', '.join(lacking)}, but {', '.join(has)}"
+                notes.append(Note(image.id, lacks, "platforms"))
+        elif unread and (not has or lacking != list(wanted)):
+            failures.append(Failure(image.id, f"{wants}; its index can't be had: {unread}", _AGAIN))
+        else:
+            told = ", ".join(has) or "none that its index names"
+            if lacking != list(wanted):
+                told += ", in an index within its index"
+            keys = " and ".join(f"environments.{name}.platforms" for name in names)
+            hint = (
+                f"name another image in images.substitutes[{image.id!r}] of kfdeploy.yaml, leave it"
+                f" out by images.exclude, or change {keys}"
+            )
+            failures.append(Failure(image.id, f"{wants}, and the image has {told}", hint))
+    return failures, notes
 
 
 def _locked(found: str, want: _Wanted, outcome: _Outcome) -> LockedImage:
@@ -360,6 +313,7 @@ def _locked(found: str, want: _Wanted, outcome: _Outcome) -> LockedImage:
         tag=tag_of(ImageRef.parse(found)),
         platforms=outcome.details.platforms,
         size=outcome.details.size,
+        reduced=outcome.details.reduced,
     )
 
 

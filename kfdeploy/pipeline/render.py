@@ -12,6 +12,7 @@ from kfdeploy import __version__, features
 from kfdeploy.cache import Cache
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.model import lockfile, releaseset
+from kfdeploy.model.environment import Mirror
 from kfdeploy.model.lockfile import Lock
 from kfdeploy.model.objects import Object, join
 from kfdeploy.model.releaseset import Release
@@ -55,11 +56,12 @@ def render(
         unpinned: render images that aren't locked by their tag.
 
     Raises:
-        UserError: images that aren't locked, patches that don't fit, releases too large for Helm;
-            all of them.
+        UserError: images that aren't locked (for the environment's platforms), patches that don't
+            fit, releases too large for Helm; all of them.
     """
     environment = workspace.environments[environment_name]
-    looks = look_ups(images, lock, workspace.registry(environment), unpinned=unpinned)
+    mirror = Mirror(workspace.registry(environment), environment.platforms)
+    looks = look_ups(images, lock, mirror, unpinned=unpinned)
     filler = Filler(root, _values(workspace, root, environment_name, looks))
 
     def one(item: Rendered) -> tuple[Object, ...]:
@@ -193,6 +195,7 @@ def _assemble(
         "upstream": version,
         "registry": _registry(workspace, environment),
         "kubeVersion": environment.kube_version,
+        "platforms": list(environment.platforms),
         "unpinned": sorted(ref for ref, look in looks.items() if look.covered and not look.digest),
         "notMirrored": {i.ref: i.why_not for i in images if not i.covered},
         "noRedirect": sorted(i.ref for i in images if i.lacks_redirect),

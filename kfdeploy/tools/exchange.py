@@ -216,12 +216,12 @@ class Exchange:
         if not reach.plain_http and urlsplit(known.realm).scheme != "https":
             raise errors.unsafe_realm(reach, known.realm)
         query = [("service", known.service)] if known.service else []
-        query += [("scope", f"repository:{scope}") for scope in scopes]
+        query += [("scope", _scope(scope)) for scope in scopes]
         for again in (True, False):
             credential = self.credential(reach.host)
             headers = {"User-Agent": "kfdeploy", "Accept": "application/json"}
             if credential is not None and credential.identity_token:
-                form = [("scope", " ".join(f"repository:{scope}" for scope in scopes))]
+                form = [("scope", " ".join(map(_scope, scopes)))]
                 form = [pair for pair in query if pair[0] == "service"] + (form if scopes else [])
                 form += [("grant_type", "refresh_token"), ("client_id", "kfdeploy")]
                 form.append(("refresh_token", credential.identity_token))
@@ -348,6 +348,11 @@ class Exchange:
 def pause_after(tries: int) -> float:
     """Seconds to wait before trying again: doubling, with jitter, so that workers spread."""
     return random.uniform(0.5, 1.0) * min(_PAUSE_SECONDS * 2.0**tries, _PAUSE_MAX_SECONDS)
+
+
+def _scope(scope: str) -> str:
+    """``PATH:pull`` is about a repository; what has a kind of its own stays."""
+    return scope if scope.startswith("registry:") else f"repository:{scope}"
 
 
 def _stall_seconds() -> float | None:

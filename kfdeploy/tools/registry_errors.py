@@ -211,6 +211,16 @@ def changed(reach: Reach, what: str, wanted: str, kept: str) -> RegistryError:
     )
 
 
+def undeletable(reach: Reach, ref: ImageRef, answer: Answer) -> RegistryError:
+    """A registry that keeps what it has."""
+    return RegistryError(
+        "nonsense",
+        f"{ref}: {answer.status}: {reach.host} does not let manifests be deleted{_words(answer)}",
+        hint="allow it there (the distribution registry: storage.delete.enabled: true), or let the"
+        " registry's own retention rules do it",
+    )
+
+
 def refused(reach: Reach, repository: ImageRef, answer: Answer, what: str) -> RegistryError:
     """A registry does not take what it is sent: its own words, and the setting that may help."""
     words = _words(answer)

@@ -104,6 +104,37 @@ CASES = {
         "error: kfdeploy.yaml:10: registries.private.hots: unknown key\n"
         "  hint: see docs/workspace.md, or `kfdeploy schema`\n",
     ),
+    "platforms that are none": Case(
+        {
+            "kfdeploy.yaml": SETTINGS + "environments:\n  a: {platforms: [amd64]}\n"
+            "  b: {platforms: [linux/x86_64]}\n  c: {platforms: linux/amd64}\n"
+        },
+        ("lock",),
+        "error: kfdeploy.yaml:11: environments.a.platforms: 'amd64' is no OS/ARCH[/VARIANT], such"
+        " as linux/amd64\n"
+        "error: kfdeploy.yaml:12: environments.b.platforms: 'linux/x86_64' is linux/amd64 in"
+        " images\n"
+        "error: kfdeploy.yaml:13: environments.c.platforms: must be a list\n",
+    ),
+    "a command for repositories that does not say which": Case(
+        {
+            "kfdeploy.yaml": SETTINGS + '    createRepository: ["./{repository}", "{host}"]\n'
+            "    naming: {maxLength: 256}\n"
+            "environments:\n  a: {registry: {createRepository: [x]}}\n"
+        },
+        ("mirror",),
+        "error: kfdeploy.yaml:11: registries.private.naming.maxLength: must be less than or equal"
+        " to 255\n"
+        "error: kfdeploy.yaml:10: registries.private.createRepository: an argument must"
+        " have {repository} in it, for the path to create\n"
+        "error: kfdeploy.yaml:13: environments.a.registry.createRepository: an argument must"
+        " have {repository} in it, for the path to create\n",
+    ),
+    "a command for repositories that is empty": Case(
+        {"kfdeploy.yaml": SETTINGS + "    createRepository: []\n"},
+        ("mirror",),
+        "error: kfdeploy.yaml:10: registries.private.createRepository: must not be empty\n",
+    ),
     "several mistakes at once": Case(
         {
             "kfdeploy.yaml": SETTINGS.replace("name: one", "name: One")

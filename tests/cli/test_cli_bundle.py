@@ -161,17 +161,22 @@ def test_images_of_a_bundle_are_looked_into(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--part-size", "1G"], "--part-size is for --to-bundle DIR"),
-        (["--images-only"], "--images-only is for --to-bundle DIR"),
-        (["--since", "x.lock"], "--since is for --to-bundle DIR"),
-        (["--set", "x"], "--set is for --to-bundle DIR"),
-        (["--sign-key", "k"], "--sign-key is for --to-bundle DIR"),
-        (["--verify-key", "k"], "--verify-key is for --from-bundle DIR"),
-        (["--from-bundle", "b", "--part", "1"], "--part is for --to-bundle DIR"),
-        (["--to-bundle", "b", "--verify-key", "k"], "--verify-key is for --from-bundle DIR"),
+        (["--yes"], "--yes is for --prune"),
+        (["--part-size", "1G"], "--part-size is for --to-bundle"),
+        (["--images-only"], "--images-only is for --to-bundle"),
+        (["--since", "x.lock"], "--since is for --to-bundle"),
+        (["--set", "x"], "--set is for --to-bundle"),
+        (["--sign-key", "k"], "--sign-key is for --to-bundle"),
+        (["--verify-key", "k"], "--verify-key is for --from-bundle"),
+        (["--from-bundle", "b", "--part", "1"], "--part is for --to-bundle"),
+        (["--to-bundle", "b", "--verify-key", "k"], "--verify-key is for --from-bundle"),
         (
             ["--to-bundle", "b", "--from-bundle", "c"],
-            "--to-bundle and --from-bundle: a bundle is written on one side and read on the other",
+            "--to-bundle and --from-bundle do not go together: each is a command of its own",
+        ),
+        (
+            ["--prune", "--from-bundle", "c"],
+            "--from-bundle and --prune do not go together: each is a command of its own",
         ),
         (
             ["--to-bundle", "b", "--part", "1"],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
+
 import pytest
 
 from kfdeploy.errors import UserError
@@ -15,10 +18,14 @@ E = "sha256:" + "f" * 64
 
 
 def mirror(
-    prefix: str = "kf", keep_host: bool = True, max_depth: int | None = None, host: str = "reg.corp"
+    prefix: str = "kf",
+    keep_host: bool = True,
+    max_depth: int | None = None,
+    max_length: int | None = None,
+    platforms: tuple[str, ...] = (),
 ) -> Mirror:
-    naming = Naming(keep_host=keep_host, max_depth=max_depth)
-    return Mirror(PrivateRegistry(host=host, prefix=prefix, naming=naming))
+    naming = Naming(keep_host=keep_host, max_depth=max_depth, max_length=max_length)
+    return Mirror(PrivateRegistry(host="reg.corp", prefix=prefix, naming=naming), platforms)
 
 
 def locked(found: str, digest: str = D, image: str = "") -> LockedImage:
@@ -88,6 +95,90 @@ def test_a_prefix_that_uses_up_the_depth_is_an_error() -> None:
     assert raised.value.hint == "set it to 3 or more; the prefix counts"
 
 
+LONG = "kf/gcr.io/ab/c__d-e"
+SUM = hashlib.sha256(LONG.encode()).hexdigest()[:8]
+
+
+@pytest.mark.parametrize(
+    ("length", "path"),
+    [
+        (255, LONG),
+        (len(LONG), LONG),
+        (18, f"kf/gcr.io-{SUM}"),  # not `kf/gcr.io/-`: that is no name
+        (13, f"kf/g-{SUM}"),
+        (16, f"kf/gcr-{SUM}"),  # not `kf/gcr.-`
+    ],
+)
+def test_a_path_that_is_too_long_is_cut_and_ends_in_its_sum(length: int, path: str) -> None:
+    target = mirror(max_length=length).target(locked("gcr.io/ab/c__d-e:1"))
+    assert target.repository == f"reg.corp/{path}"
+    assert len(path) <= length
+    assert is_reference(target.rendered)
+
+
+@pytest.mark.parametrize("length", range(13, 60))
+def test_a_cut_path_is_legal_and_short_enough_wherever_it_is_cut(length: int) -> None:
+    found = "ghcr.io/a/b.c/d__e/f---g/h_i/j.k.l-m/n:1"
+    path = mirror(max_length=length, max_depth=5).path(locked(found).path)
+    assert len(path) <= length
+    assert path.startswith("kf/g")
+    assert is_reference(f"reg.corp/{path}")
+
+
+def test_paths_that_begin_alike_stay_apart() -> None:
+    paths = {mirror(max_length=30).path(f"docker.io/{'a' * 40}/{name}") for name in "xyz"}
+    assert len(paths) == 3
+    assert len({path[:-9] for path in paths}) == 1
+
+
+def test_a_prefix_that_uses_up_the_length_is_an_error() -> None:
+    with pytest.raises(UserError) as raised:
+        mirror("kf/mirror", max_length=19)
+    assert raised.value.message == (
+        "registries.private.naming.maxLength: 19 leaves no room for an image below the prefix"
+        " 'kf/mirror'"
+    )
+    assert raised.value.hint == "set it to 20 or more; the prefix counts"
+    assert mirror("kf/mirror", max_length=20).path("gcr.io/abcd").startswith("kf/mirror/g-")
+    assert mirror("", max_length=10).path("gcr.io/abcdef").startswith("g-")
+
+
+def test_what_is_pushed_where_no_tag_is_moved() -> None:
+    target = mirror().target(locked("redis:6"))
+    assert target.digest_tag == "digest-0123456789ab"
+    error = target.immovable("redis:6", E)
+    assert error.message == (
+        f"redis:6: reg.corp/kf/docker.io/library/redis:6 is {E} and would have to be {D}: manifests"
+        " can name this image by its tag alone, and with registries.private.immutableTags no tag"
+        " is moved"
+    )
+    assert error.hint == (
+        "delete the tag in the registry, or mirror below another registries.private.prefix"
+    )
+
+
+def test_an_environments_platforms_decide_the_digest() -> None:
+    image = replace(locked("redis:6"), reduced={"linux/amd64,linux/arm64": E})
+    both = mirror(platforms=("linux/amd64", "linux/arm64"))
+    target = both.target(image)
+    assert (target.digest, target.push_tag) == (E, "6")
+    assert target.rendered == f"reg.corp/kf/docker.io/library/redis:6@{E}"
+    assert mirror().target(image).digest == D
+    by_digest = replace(locked(f"redis@{D}"), reduced=image.reduced)
+    assert both.target(by_digest).push_tag == "digest-ffffffffffff"
+
+
+def test_what_is_not_locked_for_the_platforms_is_named() -> None:
+    images = [locked("redis:6"), replace(locked("redis:7"), reduced={"linux/amd64": E})]
+    images.append(locked("a/b:1"))
+    with pytest.raises(UserError) as raised:
+        mirror(platforms=("linux/amd64",)).targets(images)
+    assert [(error.message, error.hint) for error in raised.value.each()] == [
+        ("a/b:1 is not locked for linux/amd64", "run `kfdeploy lock`"),
+        ("redis:6 is not locked for linux/amd64", "run `kfdeploy lock`"),
+    ]
+
+
 def test_two_images_on_one_target_are_an_error_that_names_both() -> None:
     with pytest.raises(UserError) as raised:
         mirror(keep_host=False).targets([locked("gcr.io/a/b:1", D), locked("ghcr.io/a/b:1", E)])
@@ -116,8 +207,13 @@ def test_other_tags_of_one_repository_are_no_clash() -> None:
 
 
 def test_too_long_a_repository_is_an_error() -> None:
-    with pytest.raises(UserError, match="more than 255 characters"):
+    with pytest.raises(UserError, match="more than 255 characters") as raised:
         mirror("p" * 200).targets([locked("gcr.io/" + "a" * 100)])
+    assert raised.value.hint == (
+        "set registries.private.naming.maxLength: 255, which cuts it; or shorten"
+        " registries.private.prefix, or set naming.keepHost: false"
+    )
+    assert mirror("p" * 200, max_length=255).targets([locked("gcr.io/" + "a" * 100)])
 
 
 def test_neutral_path_is_legal_for_every_host() -> None:

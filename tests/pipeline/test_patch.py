@@ -10,6 +10,7 @@ import pytest
 
 from kfdeploy.model import site as sitemodel
 from kfdeploy.model import values
+from kfdeploy.model.environment import Mirror
 from kfdeploy.model.mentions import Mention
 from kfdeploy.model.objects import ObjectKey, lookup, split
 from kfdeploy.model.values import Look
@@ -31,9 +32,9 @@ def made(request: pytest.FixtureRequest) -> Site:
 
 
 def looks(session: Session) -> dict[str, Look]:
-    registry = session.workspace.registry(session.environment)
+    mirror = Mirror(session.workspace.registry(session.environment))
     lock = session.lock(required=True)
-    return values.look_ups(session.sources(), lock, registry, unpinned=False)
+    return values.look_ups(session.sources(), lock, mirror, unpinned=False)
 
 
 def finals(site: Site, component: str) -> dict[ObjectKey, Any]:

@@ -62,7 +62,7 @@ def items(images: dict[str, Standin], host: str = "r.test") -> list[Item]:
             source=ImageRef(
                 ImageRef.parse(ref).host, ImageRef.parse(ref).path, "", images[ref].digest
             ),
-            target=target(ref, host),
+            target=target(ref, host, images[ref].digest),
             digest=images[ref].digest,
             size=images[ref].size,
             state="copy",
@@ -72,9 +72,9 @@ def items(images: dict[str, Standin], host: str = "r.test") -> list[Item]:
     ]
 
 
-def target(ref: str, host: str) -> Target:
+def target(ref: str, host: str, digest: str) -> Target:
     parsed = ImageRef.parse(ref)
-    return Target(f"{host}/kf/{neutral_path(parsed)}", tag_of(parsed), "")
+    return Target(f"{host}/kf/{neutral_path(parsed)}", tag_of(parsed), "", digest)
 
 
 class Made:

@@ -73,6 +73,7 @@ def serve_registry(
     auth: Auth | None = None,
     port: int | None = None,
     name: str = "127.0.0.1",
+    deletes: bool = True,
 ) -> Iterator[Registry]:
     """Run a registry that keeps its data in ``folder`` until the block ends.
 
@@ -82,6 +83,7 @@ def serve_registry(
             PASSWORD get in.
         port: a fixed port; a free one when left out.
         name: how the host is called, ``127.0.0.1`` or ``localhost``.
+        deletes: whether manifests can be deleted.
 
     Raises:
         NoRegistry: no program for it, or it does not answer.
@@ -96,7 +98,7 @@ def serve_registry(
             realm = stack.enter_context(serve_tokens(aside, user=USER, password=PASSWORD))
         for attempt in range(3):
             number = port or free_port()
-            config = _config(folder, aside, number, certificate, key, auth, realm)
+            config = _config(folder, aside, number, certificate, key, auth, realm, deletes)
             process = stack.enter_context(_started(config, aside, number, folder))
             if _answers(process, number, ca):
                 break
@@ -159,6 +161,7 @@ def _config(
     key: Path | None,
     auth: Auth | None,
     realm: str | None,
+    deletes: bool,
 ) -> Path:
     http_section: dict[str, object] = {"addr": f"127.0.0.1:{port}", "secret": "stand-in"}
     if certificate:
@@ -168,7 +171,7 @@ def _config(
         "log": {"level": "error", "accesslog": {"disabled": True}},
         "storage": {
             "filesystem": {"rootdirectory": str(folder)},
-            "delete": {"enabled": True},
+            "delete": {"enabled": deletes},
             "cache": {"blobdescriptor": "inmemory"},
             "maintenance": {"uploadpurging": {"enabled": False}},
         },

@@ -26,7 +26,7 @@ def export(material: Material) -> Exported:
     """One file an upstream host, and one for the private registry where it needs one.
 
     Raises:
-        UserError: paths that `naming.maxDepth` joins: containerd can't rename a repository.
+        UserError: paths that `naming` joins or cuts: containerd can't rename a repository.
     """
     raise_all([error for host in material.hosts for error in _joined(host, material)])
     files = {f"certs.d/{folder(h.name)}/hosts.toml": _upstream(h, material) for h in material.hosts}
@@ -50,11 +50,14 @@ def folder(host: str) -> str:
 
 def _joined(host: Host, material: Material) -> Iterator[UserError]:
     if host.prefix is None:
+        naming = material.registry.naming
+        limits = (("maxDepth", naming.max_depth), ("maxLength", naming.max_length))
+        setting = " or ".join(name for name, limit in limits if limit is not None)
         for route in host.joined or host.routes:
             yield UserError(
-                f"{route.refs[0]}: registries.private.naming.maxDepth makes it {route.target}, and"
+                f"{route.refs[0]}: registries.private.naming.{setting} makes it {route.target}, and"
                 f" {NAME} can't rename a repository",
-                hint="raise maxDepth, or use `kfdeploy export registries-yaml` or `idms`",
+                hint=f"raise {setting}, or use `kfdeploy export registries-yaml` or `idms`",
             )
 
 

@@ -26,6 +26,8 @@ Python's lock, are most of the work; small enough that progress shows on a slow 
 _TRIES: Final = 6
 _TRIES_DAMAGED: Final = 3
 _RESUMES: Final = 5
+_PROGRESS: Final = 4 * 1024 * 1024
+"""Bytes after which a source that broke off counts as one that works."""
 _LIMIT_SECONDS: Final = 900.0
 """How long a registry may put a request off (429) until it counts as failed."""
 
@@ -194,7 +196,7 @@ class Sending:
                 if not error.may_pass or error.is_limit or not offset:
                     raise
                 problem = error
-            resumed = resumed + 1 if offset == began_at else 1
+            resumed = resumed + 1 if offset - began_at < _PROGRESS else 1
             problem.host = self._host
             if resumed > _RESUMES or not offset:
                 raise problem

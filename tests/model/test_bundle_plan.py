@@ -30,7 +30,7 @@ def made(ref: str, layers: Sequence[tuple[str, int]], **more: str) -> tuple[Item
     }
     root = Manifest.parse(json.dumps(content).encode())
     parsed = ImageRef.parse(ref)
-    target = Target(f"r.test/{parsed.path}", parsed.tag, "")
+    target = Target(f"r.test/{parsed.path}", parsed.tag, "", root.digest)
     source = ImageRef(parsed.host, parsed.path, "", root.digest)
     return Item((ref,), source, target, root.digest, None, "copy", **more), Tree(root, (root,))
 

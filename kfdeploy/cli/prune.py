@@ -1,0 +1,64 @@
+"""`mirror --prune`: what no kept release set needs leaves the private registry."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from kfdeploy.errors import FAILED
+from kfdeploy.model import lockfile
+from kfdeploy.model.transfer import Item, wanted_items
+from kfdeploy.pipeline import mirror, mirror_prune
+from kfdeploy.session import Session
+from kfdeploy.terminal import counted, print_errors, print_json, print_lines
+
+
+def prune(session: Session, *, yes: bool, output: str) -> None:
+    """List what could go; delete it when that is said, or confirmed on a terminal."""
+    registry = session.workspace.registry(session.environment)
+    with mirror.asking(session.workspace, session.environment, session.root) as client:
+        found = mirror_prune.find(client, registry.host, registry.prefix, _kept(session))
+        if found.note:
+            session.progress.line(f"note: {found.note}")
+        if output != "json":
+            print_lines([one.line() for one in found.obsolete])
+        goes = bool(found.obsolete) and (yes or _confirmed(len(found.obsolete), output))
+        deleted: list[mirror_prune.Obsolete] = []
+        failures = mirror_prune.delete(client, found.obsolete, deleted.append) if goes else []
+    print_errors(failures)
+    if output == "json":
+        print_json({**found.to_json(), "deleted": [one.to_json() for one in deleted]})
+    else:
+        images = counted(len(found.obsolete), "manifest")
+        rest = f"; {counted(found.kept, 'image')} kept in {found.looked_at} repositories looked at"
+        if goes:
+            print(
+                f"{len(deleted)} of {images} deleted{rest}\n"
+                "the registry's own garbage collection frees the disk"
+            )
+        else:
+            print(f"{images} no longer needed{rest}")
+            if found.obsolete:
+                print("nothing was deleted: `kfdeploy mirror --prune --yes` does")
+    if failures:
+        raise typer.Exit(FAILED)
+
+
+def _kept(session: Session) -> list[Item]:
+    """What the workspace's lock and those of all its release sets need in this registry."""
+    workspace = session.workspace
+    registry = workspace.registry(session.environment)
+    sources = workspace.registries.sources
+    locks = [session.root / "images.lock", *session.root.glob("releases/*/images.lock")]
+    found: list[Item] = []
+    for path in locks:
+        if path.is_file():
+            found += wanted_items(lockfile.read(path), registry, sources)
+    return found
+
+
+def _confirmed(count: int, output: str) -> bool:
+    if output == "json" or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return False
+    return typer.confirm(f"delete {counted(count, 'manifest')} from the registry?")
