@@ -186,6 +186,13 @@ class Session:
             )
         return listed
 
+    def by_tag(self) -> frozenset[str]:
+        """Images that some place has by tag alone; asked only for a registry whose tags stay."""
+        path = self.root / sources.NAME
+        if not self.workspace.registry(self.environment).immutable_tags or not path.is_file():
+            return frozenset()
+        return frozenset(i.ref for i in sources.parse(read_text(path)) if i.by_tag)
+
     def differs(self, name: str, text: str) -> bool:
         path = self.root / name
         return not path.is_file() or read_text(path) != text

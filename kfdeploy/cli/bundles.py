@@ -114,7 +114,7 @@ def write(
         older, notes = _older(session, sides, since) if since else (None, [])
         with session.progress.counting("reading") as each:
             prepared = stage.prepare(
-                wanted_items(lock, registry, sources),
+                wanted_items(lock, registry, sources, environment.platforms),
                 lock,
                 session.root,
                 wish,
@@ -146,15 +146,22 @@ def write(
 def _older(session: Session, sides: mirror.Sides, since: Path) -> tuple[Older, list[str]]:
     from kfdeploy.files import read_bytes
     from kfdeploy.model import lockfile
+    from kfdeploy.model.lockfile import Lock
     from kfdeploy.model.transfer import wanted_items
     from kfdeploy.pipeline import bundle_write as stage
 
     lock = lockfile.read(since)
     registry = session.workspace.registry(session.environment)
+    sources, platforms = session.workspace.registries.sources, session.environment.platforms
+    # What was locked before the environment named platforms was mirrored with all of them.
+    reduced = Lock([image for image in lock if image.digest_for(platforms)])
+    whole = Lock([image for image in lock if not image.digest_for(platforms)])
     return stage.older(
-        lock,
         read_bytes(since),
-        wanted_items(lock, registry, session.workspace.registries.sources),
+        [
+            *wanted_items(reduced, registry, sources, platforms),
+            *wanted_items(whole, registry, sources),
+        ],
         lambda item: sides.manifests.known_tree(item.source.digest, item.platforms),
         sides.origin,
         sides.client.close,
@@ -246,7 +253,12 @@ def _push(session: Session, shown: Shown, opened: bundle_read.Opened) -> None:
             return sides.client.open_blob(ref, digest, offset=offset)
 
         plan = mirror.plan(
-            opened.lock, workspace, environment, client=sides.client, jobs=shown.jobs
+            opened.lock,
+            workspace,
+            environment,
+            client=sides.client,
+            jobs=shown.jobs,
+            by_tag=session.by_tag(),
         )
         arrival = stage.arrive(
             opened,

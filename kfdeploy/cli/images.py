@@ -290,7 +290,12 @@ def _mirror(session: Session, shown: Shown) -> None:
     locked = session.lock(required=True)
     with stage.opened(session.workspace, session.environment, session.root, session.cache) as sides:
         plan = stage.plan(
-            locked, session.workspace, session.environment, client=sides.client, jobs=shown.jobs
+            locked,
+            session.workspace,
+            session.environment,
+            client=sides.client,
+            jobs=shown.jobs,
+            by_tag=session.by_tag(),
         )
         if shown.dry_run or shown.check:
             if shown.output == "json":

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import typer
 
 from kfdeploy.errors import FAILED
 from kfdeploy.model import lockfile
+from kfdeploy.model.lockfile import Lock
 from kfdeploy.model.transfer import Item, wanted_items
 from kfdeploy.pipeline import mirror, mirror_prune
 from kfdeploy.session import Session
@@ -48,13 +50,18 @@ def prune(session: Session, *, yes: bool, output: str) -> None:
 def _kept(session: Session) -> list[Item]:
     """What the workspace's lock and those of all its release sets need in this registry."""
     workspace = session.workspace
-    registry = workspace.registry(session.environment)
     sources = workspace.registries.sources
+    here = workspace.registry(session.environment)
     locks = [session.root / "images.lock", *session.root.glob("releases/*/images.lock")]
     found: list[Item] = []
-    for path in locks:
-        if path.is_file():
-            found += wanted_items(lockfile.read(path), registry, sources)
+    for environment in workspace.environments.values():
+        registry = workspace.registry(environment)
+        if (registry.host, registry.prefix) != (here.host, here.prefix):
+            continue
+        for path in filter(Path.is_file, locks):
+            # A lock from before an environment's platforms were named has nothing of it.
+            lock = Lock([i for i in lockfile.read(path) if i.digest_for(environment.platforms)])
+            found += wanted_items(lock, registry, sources, environment.platforms)
     return found
 
 

@@ -210,16 +210,22 @@ class Summary:
         return [f"{len(self.copied)} copied ({', '.join(moved)}), {counts}{again}"]
 
 
-def wanted_items(lock: Lock, registry: PrivateRegistry, sources: Mapping[str, str]) -> list[Item]:
+def wanted_items(
+    lock: Lock,
+    registry: PrivateRegistry,
+    sources: Mapping[str, str],
+    platforms: tuple[str, ...] = (),
+) -> list[Item]:
     """What a private registry is to have of a lock, each once, sorted by target.
 
     Args:
         sources: `registries.sources`.
+        platforms: the environment's.
 
     Raises:
         UserError: two images on one target.
     """
-    targets = Mirror(registry).targets(lock.images)
+    targets = Mirror(registry, platforms).targets(lock.images)
     located = Sources(sources)
     groups: dict[str, list[LockedImage]] = {}
     for image in lock.images:
@@ -229,10 +235,12 @@ def wanted_items(lock: Lock, registry: PrivateRegistry, sources: Mapping[str, st
             ids=tuple(i.id for i in images),
             source=located.locate(images[0].image),
             target=targets[images[0].id],
-            digest=images[0].digest,
+            digest=targets[images[0].id].digest,
             size=images[0].size,
             state="copy",
             push_tag=targets[images[0].id].push_tag,
+            # What is not reduced stays as it is, whatever its platforms are called.
+            platforms=platforms if targets[images[0].id].digest != images[0].digest else (),
         )
         for images in groups.values()
     ]

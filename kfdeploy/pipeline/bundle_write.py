@@ -179,7 +179,6 @@ def prepare(
 
 
 def older(
-    lock: Lock,
     text: bytes,
     items: Sequence[Item],
     known: Callable[[Item], Tree | None],
@@ -190,7 +189,7 @@ def older(
 
     Args:
         text: the bytes of the lock's file.
-        items: what a mirror of ``lock`` has.
+        items: what a mirror of it has.
         known: the manifests of an image, if they are known without asking.
         origin: is asked for the others.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -70,7 +70,7 @@ def opened(
             client,
             manifests,
             RegistryOrigin(client, manifests),
-            RegistryDestination(client, private.host),
+            RegistryDestination(client, private, root),
         )
 
 
@@ -86,24 +86,37 @@ def plan(
     *,
     client: Client,
     jobs: int = ASK_JOBS,
+    by_tag: Container[str] = (),
 ) -> Plan:
     """Find out what the private registry lacks: one HEAD for each image.
 
+    Args:
+        by_tag: references that some place must have by tag alone, which matters to a registry that
+            does not move tags.
+
     Raises:
-        UserError: two images on one target, or the private registry can't be asked; the same
-            complaint about many images is one error.
+        UserError: two images on one target, the private registry can't be asked, or a tag would
+            have to move that can't; the same complaint about many images is one error.
     """
+    registry = workspace.registry(environment)
     errors: dict[str, UserError] = {}
     items: list[Item] = []
 
     def ask(item: Item) -> Item | UserError:
         try:
             found = client.digest(item.destination, patience=_ASK_SECONDS)
+            if found not in (None, item.digest) and registry.immutable_tags:
+                for name in item.ids:
+                    if name in by_tag:
+                        return item.target.immovable(name, str(found))
+                item = replace(item, push_tag=item.target.digest_tag)
+                found = client.digest(item.destination, patience=_ASK_SECONDS)
         except RegistryError as error:
             return error
         return _with_state(item, found)
 
-    wanted = wanted_items(lock, workspace.registry(environment), workspace.registries.sources)
+    sources = workspace.registries.sources
+    wanted = wanted_items(lock, registry, sources, environment.platforms)
     for _, item in pool.each(ask, wanted, max(jobs, ASK_JOBS), client.close):
         if isinstance(item, UserError):
             errors.setdefault(item.message, item)

@@ -74,7 +74,7 @@ def run(
         UserError: the program is missing.
         ProgramFailed: it failed (with its own stderr in the message), or ran out of time.
     """
-    program = which(str(argv[0]))
+    program = which(str(argv[0])).absolute()
     with subprocess.Popen(
         [str(program), *map(str, argv[1:])],
         cwd=cwd,
@@ -119,7 +119,7 @@ def stream(
 
     Setting ``cancelled`` from another thread stops the program.
     """
-    program = which(str(argv[0]))
+    program = which(str(argv[0])).absolute()
     tail: list[str] = []
     with subprocess.Popen(
         [str(program), *map(str, argv[1:])],

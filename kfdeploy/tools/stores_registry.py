@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kfdeploy.model.image import ImageRef
 from kfdeploy.model.manifest import Descriptor, Tree
@@ -12,6 +13,9 @@ from kfdeploy.tools.manifests import Manifests
 from kfdeploy.tools.registry import Client
 from kfdeploy.tools.stores import Pieces, Readable
 from kfdeploy.tools.uploads import Uploads
+
+if TYPE_CHECKING:
+    from kfdeploy.model.workspace import PrivateRegistry
 
 
 class RegistryOrigin:
@@ -34,9 +38,15 @@ class RegistryOrigin:
 class RegistryDestination:
     """The private registry (a `Destination`); a place is one of its repositories."""
 
-    def __init__(self, client: Client, host: str, create: Sequence[str] = ()) -> None:
-        self._host = host
-        self._uploads = Uploads(client, create)
+    def __init__(self, client: Client, registry: PrivateRegistry, root: Path) -> None:
+        """Take the registry.
+
+        Args:
+            root: folder that `createRepository` is run in.
+        """
+        self._host = registry.host
+        create = registry.creation if registry.create_repository else None
+        self._uploads = Uploads(client, create, root)
 
     def host(self, item: Item) -> str:
         return item.repository.host

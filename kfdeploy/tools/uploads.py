@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -39,15 +40,21 @@ class Uploads:
     All methods raise RegistryError.
     """
 
-    def __init__(self, client: Client, create: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        client: Client,
+        create: Callable[[str], Sequence[str]] | None = None,
+        root: Path | None = None,
+    ) -> None:
         """Take the client that signs in.
 
         Args:
-            create: command that makes a repository which the registry lacks; ``{repository}`` and
-                ``{host}`` in it are replaced.
+            create: gives the command that makes a repository which the registry lacks, by its path.
+            root: folder that it is run in.
         """
         self._client = client
-        self._create = tuple(create)
+        self._create = create
+        self._root = root
         self._lock = threading.Lock()
         self._mounted_from: dict[ImageRef, set[str]] = {}
         self._made: dict[ImageRef, threading.Lock] = {}
@@ -144,17 +151,21 @@ class Uploads:
 
     def _make(self, repository: ImageRef) -> bool:
         """Run the site's command for a repository that is not there; whether there is one."""
-        if not self._create:
+        if self._create is None:
             return False
         with self._lock:
             lock = self._made.setdefault(repository, threading.Lock())
         with lock:
             if repository not in self._created:
-                argv = [
-                    word.replace("{repository}", repository.path).replace("{host}", repository.host)
-                    for word in self._create
-                ]
-                process.run(argv, timeout=_HOOK_SECONDS)
+                program, *arguments = self._create(repository.path)
+                if self._root is not None and "/" in program:
+                    program = str((self._root / program).absolute())
+                process.run(
+                    [program, *arguments],
+                    cwd=self._root,
+                    timeout=_HOOK_SECONDS,
+                    what="registries.private.createRepository",
+                )
                 self._created.add(repository)
         return True
 

@@ -101,7 +101,6 @@ def write(
         known, notes = None, []
         if older is not None:
             known, notes = bundle_write.older(
-                older,
                 lockfile.dumps(older).encode(),
                 wanted_items(older, registry, sources),
                 lambda item: sides.manifests.known_tree(item.source.digest, item.platforms),
