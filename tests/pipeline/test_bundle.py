@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from kfdeploy.files import sha256
 from kfdeploy.model import lockfile
 from kfdeploy.model.environment import Mirror
 from kfdeploy.model.image import ImageRef
-from kfdeploy.model.lockfile import Lock
+from kfdeploy.model.lockfile import Lock, LockedImage
+from kfdeploy.model.manifest import Descriptor, Manifest, reduced
 from kfdeploy.model.transfer import Summary, wanted_items
 from kfdeploy.model.workspace import Workspace
 from kfdeploy.pipeline import bundle_read, bundle_write, mirror
@@ -27,7 +28,7 @@ from tests.conftest import need_programs
 from tests.conftest import tree as files_of
 from tests.support.copying import Made, Pushed, copy, items, large, locked, small
 from tests.support.registries import Registry, serve_registry
-from tests.support.standins import Standin
+from tests.support.standins import Standin, make
 
 IMAGES = {
     **small("gcr.io/a/app:v1", "docker.io/library/redis:6", "quay.io/b/c:latest"),
@@ -70,11 +71,12 @@ def push(registry: Registry, images: dict[str, Standin]) -> None:
     assert copy(listed, Made(images.values()), Pushed(registry.host)) == []
 
 
-def workspace(source: str, private: str, **more: Any) -> Workspace:
+def workspace(source: str, private: str, platforms: Sequence[str] = (), **more: Any) -> Workspace:
     return Workspace.model_validate(
         {
             "upstream": {"source": "upstream"},
             "components": [{"name": "a", "path": "a"}],
+            "environments": {"default": {"platforms": list(platforms)}},
             "registries": {
                 "private": {"host": private, "prefix": "kf", **more},
                 "sources": {"*": source},
@@ -90,9 +92,10 @@ def write(
     lock: Lock = LOCK,
     *,
     older: Lock | None = None,
+    platforms: Sequence[str] = (),
     **wish: Any,
 ) -> tuple[tuple[Part, ...], Summary, list[str]]:
-    space = workspace(public.host, "r.test:5000")
+    space = workspace(public.host, "r.test:5000", platforms)
     environment = space.environments["default"]
     registry, sources = space.registries.private, space.registries.sources
     root.mkdir(exist_ok=True)
@@ -107,7 +110,7 @@ def write(
                 sides.origin,
             )
         prepared = bundle_write.prepare(
-            wanted_items(lock, registry, sources),
+            wanted_items(lock, registry, sources, environment.platforms),
             lock,
             root,
             bundle_write.Wish(to, images_only=True, **wish),
@@ -121,7 +124,22 @@ def write(
     return parts, replace(summary, failed=failed), [*notes, *prepared.notes]
 
 
-def arrive(root: Path, private: Registry, *given: Path, **more: Any) -> tuple[Summary, list[str]]:
+class Unmounting:
+    """A registry that mounts no blob across its repositories."""
+
+    def __init__(self, destination: Any) -> None:
+        self._destination = destination
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._destination, name)
+
+    def mount(self, place: str, blob: Descriptor, other: str) -> str:
+        return ""
+
+
+def arrive(
+    root: Path, private: Registry, *given: Path, mounts: bool = True, **more: Any
+) -> tuple[Summary, list[str]]:
     """Push what is in these folders; returns that, and what was said before."""
     space = workspace("none.test", private.host, **more)
     environment = space.environments["default"]
@@ -132,7 +150,7 @@ def arrive(root: Path, private: Registry, *given: Path, **more: Any) -> tuple[Su
         arrival = bundle_read.arrive(
             opened,
             plan,
-            sides.destination,
+            sides.destination if mounts else Unmounting(sides.destination),
             lambda path: f"{names.host}/{names.path(path)}",
             lambda path, digest, offset: sides.client.open_blob(
                 ImageRef(names.host, path), digest, offset=offset
@@ -310,6 +328,16 @@ def test_what_a_delta_expects_and_is_not_there_is_said_first(
     assert [item.name for item in summary.copied] == ["a.io/big:1"]
 
 
+def test_a_registry_that_mounts_nothing_gives_what_a_delta_expects(
+    public: Registry, private: Registry, delta: Path, tmp_path: Path
+) -> None:
+    write(tmp_path / "old-site", public, tmp_path / "old", locked(OLD))
+    arrive(tmp_path / "far", private, tmp_path / "old")
+    summary, notes = arrive(tmp_path / "far", private, delta, mounts=False)
+    assert (summary.failed, notes, summary.tally.mounted) == ((), [], 0)
+    assert all(in_registry(private, NEW).values())
+
+
 def test_an_old_image_that_is_gone_costs_only_room(public: Registry, tmp_path: Path) -> None:
     gone = {"a.io/lost:1": large("lost", [1000])}
     _, summary, notes = write(
@@ -319,6 +347,52 @@ def test_an_old_image_that_is_gone_costs_only_room(public: Registry, tmp_path: P
     assert notes[0].startswith(
         "a.io/lost:1: its blobs are not left out, as it can't be read any more: "
     )
+
+
+# -- platforms -------------------------------------------------------------------------------------
+
+AMD = ("linux/amd64",)
+TWO = make("a.io/two:1", kind=0)
+
+
+def index() -> Manifest:
+    media_type, body = TWO.manifests[TWO.digest]
+    return Manifest.parse(body, media_type)
+
+
+def reduced_lock() -> Lock:
+    at = ImageRef("a.io", "two", "", TWO.digest)
+    digests = {"linux/amd64": reduced(index(), AMD).digest}
+    return Lock([LockedImage("a.io/two:1", at, "1", TWO.platforms, TWO.size, digests)])
+
+
+def test_a_bundle_has_the_platforms_of_its_environment(
+    public: Registry, private: Registry, tmp_path: Path
+) -> None:
+    push(public, {"a.io/two:1": TWO})
+    write(tmp_path / "site", public, tmp_path / "b", reduced_lock(), platforms=AMD)
+    description = json.loads((tmp_path / "b" / "bundle.json").read_bytes())
+    assert [image["digest"] for image in description["images"]] == [reduced(index(), AMD).digest]
+    assert sum(blob["size"] for blob in description["blobs"]) < TWO.size
+    summary, _ = arrive(tmp_path / "far", private, tmp_path / "b", platforms=AMD)
+    assert summary.failed == ()
+    there = Pushed(private.host).digest("kf/a.io/two", "1")
+    assert there == reduced(index(), AMD).digest
+    summary, _ = arrive(tmp_path / "far", private, tmp_path / "b")
+    assert [one.error.message for one in summary.failed] == [
+        f"a.io/two:1: the bundle has no {TWO.digest}"
+    ]
+
+
+def test_a_bundle_of_all_platforms_is_reduced_where_it_arrives(
+    public: Registry, private: Registry, tmp_path: Path
+) -> None:
+    push(public, {"a.io/two:1": TWO})
+    write(tmp_path / "site", public, tmp_path / "b", reduced_lock())
+    summary, _ = arrive(tmp_path / "far", private, tmp_path / "b", platforms=AMD)
+    assert summary.failed == ()
+    there = Pushed(private.host).digest("kf/a.io/two", "1")
+    assert there == reduced(index(), AMD).digest
 
 
 # -- other tools -----------------------------------------------------------------------------------
