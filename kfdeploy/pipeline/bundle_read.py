@@ -94,10 +94,12 @@ def opened(
     found = layout_read.check(layout_read.find(given), verify=verify, whole=whole, each=each)
     path = next(iter(found.parts.values())).folder / model.LOCK
     try:
-        text = partfiles.read(path, _LOCK_MAX).decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: can't be read") from error
-    return Opened(found, lockfile.loads(text, str(path)))
+        data = partfiles.read(path, _LOCK_MAX)
+    except OSError as error:
+        raise UserError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+    if sha256(data) != found.bundle.lock:
+        raise UserError(f"{path}: changed while it was read")
+    return Opened(found, lockfile.loads(data.decode(), str(path)))
 
 
 def any_of(

@@ -25,7 +25,7 @@ from kfdeploy.model.transfer import Item
 from kfdeploy.tools import partfiles
 from kfdeploy.tools.stores import Readable
 
-_LISTS_MAX: Final = 256 << 20
+_LISTS_MAX: Final = 64 << 20
 _SIGNATURE_MAX: Final = 64 << 10
 _MANIFEST_MAX: Final = 64 << 20
 
@@ -432,7 +432,13 @@ class _Joined:
                 yield stream
 
     def __enter__(self) -> _Joined:
-        self._stream = next(self._files, None)
+        try:
+            self._stream = next(self._files, None)
+        except OSError as error:
+            raise UserError(
+                f"{error.filename}: {(error.strerror or str(error)).lower()}",
+                hint="is the disk still there? Run the same command again",
+            ) from error
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from tests.conftest import Runner, Site, edit_workspace
 from tests.conftest import tree as files_of
 from tests.support.registries import Registry, serve_registry
+from tests.test_readme import marked
 
 
 @pytest.fixture
@@ -197,3 +200,88 @@ def test_no_name_of_this_machine_is_in_a_bundle(bundle: Path, small_site: Site, 
     for name, data in files_of(bundle).items():
         if not name.startswith("workspace/"):
             assert not any(text.encode() in data for text in mine), name
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A private key and its public one."""
+    pytest.importorskip("cryptography")
+    pytest.importorskip("kfdeploy.tools.signature")
+    folder = tmp_path_factory.mktemp("keys")
+    private, public = folder / "site.key", folder / "site.pub"
+    curve = ("-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")
+    subprocess.run(["openssl", "genpkey", *curve, "-out", private], check=True)
+    subprocess.run(["openssl", "pkey", "-in", private, "-pubout", "-out", public], check=True)
+    return private, public
+
+
+def test_a_signed_bundle_is_taken_and_no_other_one(
+    site: Path, bundle: Path, kfdeploy: Runner, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    private, public = keys
+    signed, far = tmp_path / "b", tmp_path / "far"
+    shutil.copytree(bundle, signed)
+    shutil.copytree(bundle / "workspace", far)
+    kfdeploy("mirror", "--to-bundle", signed, "--images-only", "--sign-key", private, cwd=site)
+    check = ("mirror", "--check", "--from-bundle")
+    kfdeploy(*check, signed, "--verify-key", public, cwd=far)
+    bare = tmp_path / "sig"
+    bare.write_bytes(base64.b64decode((signed / "SHA256SUMS.sig").read_bytes()))
+    verified = subprocess.run(
+        [*("openssl", "dgst", "-sha256", "-verify", public), "-signature", bare, "SHA256SUMS"],
+        cwd=signed,
+        capture_output=True,
+        check=False,
+    )
+    assert verified.stdout == b"Verified OK\n"
+    assert (
+        "note: the bundle is signed, and --verify-key names no key to check that with\n"
+        in kfdeploy(*check, signed, cwd=far).stderr
+    )
+    shutil.copy(public, far / "site.pub")
+    edit_workspace(far, {"registries.bundleKeys": ["site.pub"]})
+    done = kfdeploy(*check, bundle, cwd=far, check=1)
+    assert f"error: {bundle}: is not signed, and only a signed bundle is taken\n" in done.stderr
+    kfdeploy(*check, signed, cwd=far)
+    with (signed / "SHA256SUMS").open("ab") as sums:
+        sums.write(b"0" * 64 + b"  workspace/evil\n")
+    done = kfdeploy(*check, signed, cwd=far, check=1)
+    assert done.stderr.splitlines()[-2].startswith(
+        f"error: {signed}/SHA256SUMS: the signature is not by "
+    )
+
+
+def test_a_key_that_can_not_sign_is_said_before_anything_is_fetched(
+    site: Path, kfdeploy: Runner, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    options = ("mirror", "--to-bundle", tmp_path / "b", "--sign-key")
+    kfdeploy(*options, keys[1], cwd=site, check=1)
+    assert not (tmp_path / "b").exists()
+
+
+def test_the_documented_commands_bring_images_over(
+    small_site: Site, kfdeploy: Runner, private: Registry, tmp_path: Path
+) -> None:
+    """All but the installation, which has a test of its own: tests/tools/test_wheels.py."""
+    site = small_site.copy(tmp_path / "site")
+    edit_workspace(site, {"registries.private.host": private.host})
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "kfdeploy").symlink_to(kfdeploy.command[0])
+    path = os.pathsep.join((str(programs), "/usr/bin", "/bin"))
+    install = marked("docs/bundles.md", "far: check and install").splitlines()
+    for script in (
+        marked("docs/bundles.md", "near"),
+        install[0],
+        marked("docs/bundles.md", "far: push"),
+    ):
+        done = subprocess.run(
+            ["bash", "-euc", script],
+            cwd=tmp_path,
+            env=kfdeploy.environment({"PATH": path}),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert ", 0 present, 0 failed" in done.stdout

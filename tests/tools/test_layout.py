@@ -616,6 +616,19 @@ def test_a_sound_copy_of_a_part_takes_the_place_of_a_damaged_one(tmp_path: Path)
     assert len(found.problems) == 1
 
 
+def test_a_disk_that_is_taken_away_is_said(tmp_path: Path) -> None:
+    images = {"a.io/x:1": large("x", [1000])}
+    write(tmp_path / "b", images)
+    source, (item,) = Source(read(tmp_path / "b")), items(images)
+    blob = source.tree(item).blobs[0]
+    shutil.rmtree(tmp_path / "b")
+    with pytest.raises(UserError) as error, source.open(item, blob, 0):
+        pass
+    assert error.value.message == (
+        f"{tmp_path / 'b' / model.blob_path(blob.digest)}: no such file or directory"
+    )
+
+
 def test_a_folder_without_a_bundle_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         read(tmp_path)
