@@ -23,7 +23,8 @@ from kfdeploy.model.lockfile import Lock
 from kfdeploy.model.manifest import Descriptor, Tree
 from kfdeploy.model.transfer import Item, Plan
 from kfdeploy.tools import layout_read, partfiles, pool
-from kfdeploy.tools.layout_read import Found, Source
+from kfdeploy.tools.layout_read import Found
+from kfdeploy.tools.layout_source import Source
 from kfdeploy.tools.stores import Destination, Origin, Pieces, Readable
 
 _JOBS: Final = 8

@@ -25,7 +25,8 @@ from kfdeploy.model.manifest import Descriptor
 from kfdeploy.model.transfer import Item
 from kfdeploy.tools import layout_read, partfiles
 from kfdeploy.tools.layout import Part, Writer
-from kfdeploy.tools.layout_read import Found, Source
+from kfdeploy.tools.layout_read import Found
+from kfdeploy.tools.layout_source import Source
 from tests.conftest import tree as files_of
 from tests.support.copying import Hashed, Made, copy, items, large, locked, small
 from tests.support.standins import Standin
