@@ -24,6 +24,7 @@ from kfdeploy.tools.stores import Pieces, StoreFull
 LAYOUT_TEXT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 _PART_FOLDER: Final = re.compile(r"part-\d{3,4}")
 _BLOCK: Final = 4096
+_SUM_LINE: Final = 160
 _COPIED: Final = 1 << 20
 
 Open = Callable[[], AbstractContextManager[BinaryIO]]
@@ -50,7 +51,8 @@ class Writer:
     """Writes a bundle; a `Destination`, whose only place is the bundle as a whole.
 
     A part is finished when it has its ``SHA256SUMS``: that is taken away first and written last,
-    so that a part is never taken for whole that is not, whenever the writing ends.
+    so that a part is never taken for whole that is not, whenever the writing ends. Other tools go
+    by ``index.json``, which is there only with it.
     """
 
     def __init__(
@@ -84,10 +86,10 @@ class Writer:
         self._common = {
             model.NAME: self._own,
             model.LAYOUT: LAYOUT_TEXT,
-            model.INDEX: bundle.index(),
             model.LOCK: lock,
             **{model.blob_path(digest): manifests[digest] for digest in sorted(manifests)},
         }
+        self._index = bundle.index()
         self._finished: frozenset[int] = frozenset()
         self.notes: list[str] = []
 
@@ -167,7 +169,7 @@ class Writer:
         )
         todo = [part for part in self.parts if part not in self._finished]
         for part in todo:
-            for name in (model.SUMS, model.SIGNATURE):
+            for name in (model.SUMS, model.SIGNATURE, model.INDEX):
                 there[self.folder(part)].pop(name, None)
                 (self.folder(part) / name).unlink(missing_ok=True)
             if self.folder(part).is_dir():
@@ -196,17 +198,20 @@ class Writer:
 
     def _wanted(self, part: int) -> dict[str, int]:
         """All files of a part, without its sums: path to bytes."""
-        common = {name: len(data) for name, data in self._common.items()}
         return {
-            **common,
+            **{name: len(data) for name, data in self._common.items()},
+            model.INDEX: len(self._index),
             model.PART: len(self._note(part)),
             **self.bundle.content(part),
         }
 
     def _lacking(self, part: int) -> list[tuple[str, int]]:
         folder = self.folder(part)
-        wanted = self._wanted(part).items()
-        return [(path, size) for path, size in wanted if not partfiles.has(folder / path, size)]
+        return [
+            (path, size)
+            for path, size in self._wanted(part).items()
+            if path != model.INDEX and not partfiles.has(folder / path, size)
+        ]
 
     # -- what is there already ---------------------------------------------------------------------
 
@@ -307,8 +312,10 @@ class Writer:
         places: dict[int, list[str]] = {}
         for part in todo:
             number, free[number] = partfiles.device(self.folder(part))
-            sizes = [-(-size // _BLOCK) * _BLOCK for _, size in self._lacking(part)]
-            needed[number] = needed.get(number, 0) + sum(sizes)
+            # And what comes last: the index, and the sums with a line for each file.
+            last = [len(self._index), len(self._wanted(part)) * _SUM_LINE]
+            sizes = [*(size for _, size in self._lacking(part)), *last]
+            needed[number] = needed.get(number, 0) + sum(-(-n // _BLOCK) * _BLOCK for n in sizes)
             places.setdefault(number, []).append(str(self.folder(part)))
         raise_all(
             [
@@ -356,6 +363,7 @@ class Writer:
             return Part(part, folder, size, "unfinished", missing)
         try:
             text = sums.dumps(self._sums(part))
+            partfiles.write(folder / model.INDEX, self._index)
             for name in (*self._common, model.PART):
                 partfiles.sync(folder / name)
             for name in sorted({name.rpartition("/")[0] for name in self._wanted(part)}):
@@ -371,7 +379,11 @@ class Writer:
     def _sums(self, part: int) -> dict[str, str]:
         """The sum of each file; of blobs it is their name, unless that is another algorithm's."""
         known = {taken.path: taken.sum for taken in self.bundle.files}
-        for name, data in (*self._common.items(), (model.PART, self._note(part))):
+        for name, data in (
+            *self._common.items(),
+            (model.INDEX, self._index),
+            (model.PART, self._note(part)),
+        ):
             known[name] = hashlib.sha256(data).hexdigest()
         found = {}
         for path in self._wanted(part):
