@@ -21,20 +21,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench.cases import CASES, ONCE, Result, Rounds
+from bench.cases import CASES, ONCE
 from bench.measure import BenchFailed, Place
 from bench.report import table
+from bench.result import Result, Rounds
 from bench.sites import KFDEPLOY, Site, registries, upstreams
+from tests.support import madeset
 from tests.support.registries import NoRegistry
 
 FULL: Final = Rounds(long=3, short=9)
-QUICK: Final = Rounds(long=1, short=3)
+QUICK: Final = Rounds(long=1, short=3, shape=madeset.QUICK)
 PROGRAMS: Final = {
     "kustomize": ("version",),
     "helmfile": ("--version",),
     "helm": ("version", "--short"),
     "skopeo": ("--version",),
     "crane": ("version",),
+    "regsync": ("version", "--format", "{{.VCSTag}}"),
 }
 
 
@@ -43,12 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="bench", description=__doc__.splitlines()[0] if __doc__ else None
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(CASES))
-    parser.add_argument("--quick", action="store_true", help="one round each, for a first look")
+    parser.add_argument(
+        "--quick", action="store_true", help="one round each and small images, for a first look"
+    )
     parser.add_argument("--output", choices=("text", "json"), default="text")
     arguments = parser.parse_args(argv)
-    names = arguments.names or list(CASES)
-    if unknown := [name for name in names if name not in CASES]:
+    chosen = {name: _cases(name) for name in arguments.names}
+    if unknown := [name for name, cases in chosen.items() if not cases]:
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(CASES)}")
+    names = [case for cases in chosen.values() for case in cases] or list(CASES)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         report = run(names, QUICK if arguments.quick else FULL)
@@ -107,6 +113,11 @@ def measured(names: Sequence[str], sites: Sequence[Site], rounds: Rounds) -> Ite
     for name in names:
         for site in sites[:1] if name in ONCE else sites:
             yield from CASES[name](site, rounds)
+
+
+def _cases(name: str) -> list[str]:
+    """The case of that name, or all that begin with it: ``mirror`` for ``mirror-cold``."""
+    return [case for case in CASES if case == name or case.startswith(f"{name}-")]
 
 
 def _rank(result: Result, order: Mapping[str, int]) -> int:

@@ -4,93 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from collections.abc import Iterator, Sequence
+from typing import Final
 
-from bench.measure import Samples, Subject, interleaved
+from bench import transfers
+from bench.content import measured
+from bench.measure import Subject, interleaved
+from bench.peers import PEERS, WORKERS, Copy, Peer
+from bench.result import Case, Measured, Result, Rounds
 from bench.sites import KFDEPLOY, Registries, Site
-from tests.support.relay import relay
+from tests.support.faults import Faults, faulty
 
-WORKERS: Final = 8
 DELAY_SECONDS: Final = 0.02
-
-Kind = Literal["ratio", "difference", "value"]
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One line of the report.
-
-    Attributes:
-        ours, theirs: what each round gave, in ``unit``.
-        kind: how the two are compared: ours / theirs, ours - theirs, or ours alone.
-        target: what the comparison may be at most; None where it only informs.
-    """
-
-    benchmark: str
-    release: str
-    ours: Samples
-    theirs: Samples | None
-    kind: Kind
-    target: float | None
-    unit: str = "s"
-
-    @property
-    def value(self) -> float:
-        if self.theirs is None or self.kind == "value":
-            return self.ours.median
-        if self.kind == "ratio":
-            return self.ours.median / self.theirs.median
-        return self.ours.median - self.theirs.median
-
-    @property
-    def cpu_ratio(self) -> float | None:
-        """Ours / theirs in seconds of busy cores; only where that is a comparison."""
-        if self.kind != "ratio" or self.theirs is None or not self.theirs.cpu_median:
-            return None
-        return self.ours.cpu_median / self.theirs.cpu_median
-
-    @property
-    def is_met(self) -> bool | None:
-        return None if self.target is None else self.value <= self.target
-
-    def to_json(self) -> dict[str, Any]:
-        def samples(taken: Samples | None) -> dict[str, Any] | None:
-            if taken is None:
-                return None
-            values = [round(value, 4) for value in taken.values]
-            return {
-                "what": taken.name,
-                "median": round(taken.median, 4),
-                "values": values,
-                "cpuSeconds": round(taken.cpu_median, 4),
-            }
-
-        return {
-            "benchmark": self.benchmark,
-            "release": self.release,
-            "unit": self.unit,
-            "ours": samples(self.ours),
-            "theirs": samples(self.theirs),
-            "compared": self.kind,
-            "value": round(self.value, 4),
-            "cpuRatio": None if self.cpu_ratio is None else round(self.cpu_ratio, 4),
-            "target": self.target,
-            "met": self.is_met,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Rounds:
-    """How often each is measured: work of seconds, and work of tenths."""
-
-    long: int
-    short: int
-
-
-Measured = Iterator[Result]
-Case = Callable[[Site, Rounds], Measured]
 
 
 def start_up(site: Site, rounds: Rounds) -> Measured:
@@ -162,34 +87,37 @@ def memory(site: Site, rounds: Rounds) -> Measured:
         yield Result(name, site.upstream.name, peak, None, "value", 300, "MiB")
 
 
-def mirror(site: Site, rounds: Rounds) -> Measured:
-    """`mirror` with nothing to do against as many `crane copy` at a time, near and far."""
+def mirror_idle(site: Site, rounds: Rounds) -> Measured:
+    """`mirror` with nothing to do against three that find that out too, near and far.
+
+    skopeo sync names what it copies in its own way, so it has a copy of its own in the registry.
+    """
     copies = site.copies()
     for name, delay, target in (
         ("mirror-idle", 0.0, 1.0),
         ("mirror-idle-20ms", DELAY_SECONDS, 0.5),
     ):
         with _at(site, delay) as hosts, site.registries_at(hosts):
-            commands = [
-                [
-                    *("crane", "copy"),
-                    source.replace(site.registries.public, hosts.public),
-                    destination.replace(site.registries.private, hosts.private),
-                ]
-                for source, destination in copies
-            ]
-            ours, theirs = interleaved(
+            moved = {
+                site.registries.public: hosts.public,
+                site.registries.private: hosts.private,
+            }
+            there = [copy.at(moved) for copy in copies]
+
+            def asked(peer: Peer, there: Sequence[Copy] = there) -> Subject:
+                return Subject(peer.name, lambda: peer.seconds(site.place, there, site.work))
+
+            for peer in PEERS:
+                asked(peer).work()
+            ours, *theirs = interleaved(
                 rounds.long,
                 Subject(
                     f"kfdeploy mirror --jobs {WORKERS}",
                     lambda: site.kfdeploy("mirror", "--jobs", str(WORKERS)),
                 ),
-                Subject(
-                    f"{len(commands)} crane copy, {WORKERS} at a time",
-                    lambda commands=commands: site.place.pool_seconds(commands, WORKERS),  # type: ignore[misc]
-                ),
+                *map(asked, PEERS),
             )
-        yield Result(name, site.upstream.name, ours, theirs, "ratio", target)
+        yield from transfers.against(name, site.upstream.name, target, ours, theirs)
 
 
 @contextlib.contextmanager
@@ -199,16 +127,15 @@ def _at(site: Site, delay: float) -> Iterator[Registries]:
         yield site.registries
         return
     with (
-        relay(site.registries.public, delay=delay) as public,
-        relay(site.registries.private, delay=delay) as private,
+        faulty(site.registries.public, Faults(latency=delay)) as public,
+        faulty(site.registries.private, Faults(latency=delay)) as private,
     ):
-        yield Registries(public, private)
+        yield Registries(public.host, private.host)
 
 
 def lock(site: Site, rounds: Rounds) -> Measured:
     """`lock` when no tag has moved, against asking `crane digest` for the same images."""
-    sources = [source for source, _ in site.copies()]
-    commands = [["crane", "digest", source] for source in sources]
+    commands = [["crane", "digest", f"{copy.source}@{copy.digest}"] for copy in site.copies()]
     ours, theirs = interleaved(
         rounds.long,
         Subject(
@@ -247,8 +174,6 @@ def _against_warm_scan(command: str, site: Site, rounds: Rounds) -> Result:
 
 def content(site: Site, rounds: Rounds) -> Measured:
     """Looking into a layer, against `gunzip | grep`; seconds of a core, and memory."""
-    from bench.content import measured
-
     yield from measured(site.vendored.place, site.folder, rounds)
 
 
@@ -257,11 +182,21 @@ CASES: Final[dict[str, Case]] = {
     "scan": scan,
     "render": render,
     "memory": memory,
-    "mirror": mirror,
+    "mirror-idle": mirror_idle,
+    "mirror-cold": transfers.mirror_cold,
+    "mirror-one": transfers.mirror_one,
+    "mirror-limited": transfers.mirror_limited,
+    "mirror-memory": transfers.mirror_memory,
+    "bundle": transfers.bundle,
     "lock": lock,
     "patch": patch,
     "verify": verify,
     "content": content,
 }
-ONCE: Final = frozenset({"start-up", "content"})
+ONCE: Final = frozenset(
+    {
+        *("start-up", "content", "bundle"),
+        *("mirror-cold", "mirror-one", "mirror-limited", "mirror-memory"),
+    }
+)
 """Cases that are the same for every release."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.cases import Result
 from bench.measure import Samples
+from bench.result import Result
 
 _HEAD = ("benchmark", "release", "ours", "", "against", "", "value", "target", "", "cpu")
 

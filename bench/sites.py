@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.measure import BenchFailed, Place
+from bench.peers import Copy, copy_of
 from kfdeploy.model.image import ImageRef, neutral_path
 from kfdeploy.model.objects import Object, split
 from kfdeploy.tools import vendored, workspace_file
@@ -161,8 +162,8 @@ class Site:
             [*argv, str(vendored.component_dir(self.folder.resolve(), one))] for one in components
         ]
 
-    def copies(self) -> list[tuple[str, str]]:
-        """Source and destination of each image that `mirror` covers, sorted."""
+    def copies(self) -> list[Copy]:
+        """Each image that `mirror` covers, by target."""
         import json
 
         plan = json.loads(
@@ -170,7 +171,10 @@ class Site:
         )
         if plan["copy"]:
             raise BenchFailed(f"{len(plan['copy'])} images are still to copy after `mirror`")
-        return sorted((item["from"], _pushed_to(item["to"])) for item in plan["present"])
+        return [
+            copy_of(item["from"], item["digest"], _pushed_to(item["to"]))
+            for item in plan["present"]
+        ]
 
     @contextlib.contextmanager
     def registries_at(self, hosts: Registries) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -27,6 +28,15 @@ class UserError(Exception):
     def each(self) -> Sequence[UserError]:
         """The single errors to print, in order."""
         return (self,)
+
+    def about(self, what: str, *also: str) -> UserError:
+        """The same error, beginning with what it is about, unless it says that (or ``also``)."""
+        if any(words in self.message for words in (what, *also)):
+            return self
+        other = copy.copy(self)
+        other.message = f"{what}: {self.message}"
+        other.args = (other.message,)
+        return other
 
 
 class UserErrors(UserError):

@@ -89,6 +89,12 @@ class Session:
             raise UserError("the workspace has no upstream.lock yet", hint="run `kfdeploy vendor`")
         return upstreamlock.UpstreamLock.parse(read_text(path)).upstream.version
 
+    def known_version(self) -> str:
+        """The upstream's as it was vendored, else as kfdeploy.yaml names it; it may be empty."""
+        if (self.root / "upstream.lock").is_file():
+            return self.version
+        return self.workspace.upstream.ref or ""
+
     def rendered(self, jobs: int | None = None) -> tuple[Rendered, ...]:
         """What the components render, built once a command.
 

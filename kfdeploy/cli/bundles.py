@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -315,25 +314,22 @@ def _show_checked(opened: bundle_read.Opened, shown: Shown) -> None:
 
 
 def _signer(key: Path) -> Callable[[bytes], bytes]:
-    signature = _signatures()
+    from kfdeploy.tools import signature
 
     def sign(data: bytes) -> bytes:
-        made = signature.sign(data, key)
-        assert isinstance(made, bytes)
-        return made
+        return signature.sign(data, key)
 
     sign(b"")  # a key that can't be used is better said now
     return sign
 
 
 def _verifier(keys: Sequence[Path]) -> Verify | None:
+    if not keys:
+        return None
     from kfdeploy.pipeline.bundle_read import any_of
+    from kfdeploy.tools import signature
 
-    return any_of(keys, _signatures().verify) if keys else None
-
-
-def _signatures() -> Any:
-    return importlib.import_module("kfdeploy.tools.signature")
+    return any_of(keys, signature.verify)
 
 
 def _note(notes: Sequence[str]) -> None:

@@ -25,7 +25,12 @@ from kfdeploy.terminal import counted, exit_if_drift, print_json, print_lines
 @app.command()
 def export(
     format_: Annotated[
-        str, typer.Argument(metavar="FORMAT", help="hosts-toml, registries-yaml or idms.")
+        str,
+        typer.Argument(
+            metavar="FORMAT",
+            help="For nodes: hosts-toml, registries-yaml, idms. For tools that copy images:"
+            " regsync, skopeo-sync, hauler, zarf. A bill of materials: cyclonedx.",
+        ),
     ] = "",
     directory: Directory = HERE,
     env: EnvironmentName = "",
@@ -36,7 +41,7 @@ def export(
     quiet: Quiet = False,
     check: Check = False,
 ) -> None:
-    """The mirror as other tools' input, such as a node's registry configuration."""
+    """The lock and the mirror as other tools' input."""
     from kfdeploy.files import read_text, write_all
     from kfdeploy.model import sources
     from kfdeploy.pipeline import export as stage
@@ -56,6 +61,7 @@ def export(
         session.environment_name,
         locked,
         sources.parse(read_text(listed)),
+        session.known_version(),
     )
     fresh, stale = stage.changes(made, to) if to else ({}, [])
     if to and not check:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -32,6 +32,14 @@ from kfdeploy.terminal import (
 if TYPE_CHECKING:
     from kfdeploy.cli.bundles import Shown
     from kfdeploy.session import Session
+
+_ABOUT: Final = {
+    "size": "no size known",
+    "platforms": "note",
+    "attached": "not known what belongs to it",
+    "signature": "its signature is not checked",
+}
+"""How each kind of `lock`'s notes begins."""
 
 
 @app.command()
@@ -136,6 +144,10 @@ def lock(
     offline: Annotated[
         bool, typer.Option("--offline", help="Ask nobody: only what is known by digest.")
     ] = False,
+    refresh: Annotated[
+        bool,
+        typer.Option("--refresh", help="Ask again which signatures belong to unchanged images."),
+    ] = False,
     output: OutputFormat = "text",
     quiet: Quiet = False,
     check: Check = False,
@@ -159,12 +171,14 @@ def lock(
             previous=previous,
             jobs=jobs,
             offline=offline,
+            refresh=refresh,
             on_event=lambda event: advance(event.id, event.done, event.total),
             cache=session.cache,
         )
     failed = {failure.id for failure in result.failures}
     not_locked = sorted(failed - result.lock.by_id.keys())
-    kept = session.still_locked(not_locked, previous)
+    refused = {failure.id for failure in result.failures if failure.refused}
+    kept = session.still_locked([ref for ref in not_locked if ref not in refused], previous)
     locked = lockfile.Lock((*result.lock, *kept.values()))
     texts = {
         "images.lock": lockfile.dumps(locked),
@@ -178,8 +192,9 @@ def lock(
     for moved in result.moved:
         print(f"note: {moved.id}: was {moved.before}, is {moved.now}", file=sys.stderr)
     for note in result.notes:
-        about = "no size known" if note.about == "size" else "note"
-        session.progress.line(f"{about}: {note.id}: {note.reason}")
+        session.progress.line(f"{_ABOUT[note.about]}: {note.id}: {note.reason}")
+    for warning in result.warnings:
+        print(f"note: {warning}", file=sys.stderr)
     complain(show.not_locked(result.failures, inventory, kept))
     if output == "json":
         print_json({**result.to_json(), "kept": sorted(kept), "changed": changed})

@@ -6,6 +6,8 @@ kfdeploy adds:
 
 ====================================  ==========================================================
 ``kbld.carvel.dev/id``                the reference as found, as the cluster would ask for it
+``kfdeploy.io/attached``              what belongs to it (a signature, an SBOM), a line each:
+                                      ``SUBJECT_DIGEST tag|referrer NAME DIGEST``; or ``none``
 ``kfdeploy.io/path``                  HOST/PATH of that reference, a legal repository path
 ``kfdeploy.io/tag``                   its tag (``latest`` for none); absent where only a digest is
 ``kfdeploy.io/platforms``             a line a platform: ``OS/ARCH[/VARIANT] DIGEST``
@@ -28,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.files import read_text, write_text
+from kfdeploy.model.attached import Attached, is_digest
 from kfdeploy.model.image import ImageRef, InvalidImageRef, neutral_path
 from kfdeploy.model.manifest import suits
 
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
 API_VERSION: Final = "imgpkg.carvel.dev/v1alpha1"
 KIND: Final = "ImagesLock"
+ATTACHED: Final = "kfdeploy.io/attached"
 ID: Final = "kbld.carvel.dev/id"
 PATH: Final = "kfdeploy.io/path"
 PLATFORMS: Final = "kfdeploy.io/platforms"
@@ -43,11 +47,12 @@ REDUCED: Final = "kfdeploy.io/reduced"
 SIZE: Final = "kfdeploy.io/size"
 TAG: Final = "kfdeploy.io/tag"
 
+_NONE: Final = "none"
+"""Looked for, and nothing found; without the annotation `lock` looks again."""
 _RELOCK: Final = "`kfdeploy lock` writes the file anew"
 _HEAD: Final = f"apiVersion: {API_VERSION}\nkind: {KIND}\nimages:"
 # With a slash in it a plain scalar is a string to every YAML reader.
 _PLAIN: Final = re.compile(r"[A-Za-z0-9][\w.@:-]*/[\w./@:-]*\w", re.ASCII)
-_DIGEST: Final = re.compile(r"sha(?:256:[0-9a-f]{64}|384:[0-9a-f]{96}|512:[0-9a-f]{128})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,8 @@ class LockedImage:
         reduced: list of platforms (``linux/amd64,linux/arm64``, sorted) to the digest of the
             index reduced to them. A single manifest has no entry, as nothing can be taken from
             it, unless its platform is not known: then its own digest.
+        attached: signatures, attestations and SBOMs that belong to it, sorted; None when they
+            were not looked for.
     """
 
     id: str
@@ -74,6 +81,7 @@ class LockedImage:
     platforms: Mapping[str, str] = field(default_factory=dict)
     size: int | None = None
     reduced: Mapping[str, str] = field(default_factory=dict)
+    attached: tuple[Attached, ...] | None = None
 
     @property
     def digest(self) -> str:
@@ -177,6 +185,11 @@ def _entry(image: LockedImage) -> Iterator[str]:
     yield f"- image: {_scalar(str(image.image))}"
     yield "  annotations:"
     yield f"    {ID}: {_scalar(image.id)}"
+    if image.attached:
+        yield f"    {ATTACHED}: |-"
+        yield from (f"      {one}" for one in sorted(image.attached))
+    elif image.attached is not None:
+        yield f"    {ATTACHED}: {json.dumps(_NONE)}"
     yield f"    {PATH}: {_scalar(image.path)}"
     for key, pairs in ((PLATFORMS, image.platforms), (REDUCED, image.reduced)):
         if pairs:
@@ -254,14 +267,25 @@ def _image(reference: str, annotations: Mapping[str, str]) -> LockedImage:
         platforms=_pairs(PLATFORMS, annotations),
         size=None if size is None else int(size),
         reduced=_pairs(REDUCED, annotations),
+        attached=_attached(annotations.get(ATTACHED)),
     )
+
+
+def _attached(text: str | None) -> tuple[Attached, ...] | None:
+    if text is None:
+        return None
+    try:
+        lines = [] if text == _NONE else text.strip().split("\n")
+        return tuple(sorted(Attached.parse(line.strip()) for line in lines))
+    except ValueError as error:
+        raise _Damaged(f"annotations.{ATTACHED}", str(error)) from error
 
 
 def _pairs(key: str, annotations: Mapping[str, str]) -> Mapping[str, str]:
     result: dict[str, str] = {}
     for line in annotations.get(key, "").splitlines():
         name, _, digest = line.strip().rpartition(" ")
-        if not name or not _DIGEST.fullmatch(digest):
+        if not name or not is_digest(digest):
             raise _Damaged(f"annotations.{key}", f"{line!r} is not PLATFORM DIGEST")
         result[name] = digest
     return result

@@ -13,12 +13,22 @@ from ruamel.yaml.error import YAMLError
 
 from kfdeploy.errors import UserError
 from kfdeploy.model.image import ImageRef, neutral_path
-from kfdeploy.model.inventory import Image, Inventory
+from kfdeploy.model.inventory import Found, Image, Inventory
 from kfdeploy.model.lockfile import tag_of
 from kfdeploy.model.workspace import Images
 
 NAME = "images.sources.yaml"
 CHOICE = "user-choice"
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """One place that names an image; ``at`` is FILE:LINE, or empty where there is no line."""
+
+    component: str
+    object: str
+    field: str
+    at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,7 @@ class SourceImage:
             it is not the users' choice everywhere.
         is_loose: whether users may name it in a place that nothing redirects.
         by_tag: whether a place must have it by its tag, without a digest.
+        found: all its places, in the file's order.
     """
 
     ref: str
@@ -47,6 +58,7 @@ class SourceImage:
     redirects: tuple[str, ...] = ()
     by_tag: bool = False
     is_loose: bool = False
+    found: tuple[Where, ...] = ()
 
     def keys(self, digest: str) -> tuple[str, ...]:
         """The normalised references that mean this image: by its tag, and by digest.
@@ -69,7 +81,9 @@ def listed(inventory: Inventory, settings: Images) -> tuple[SourceImage, ...]:
     """The images of an inventory and those that kfdeploy.yaml adds, by reference."""
     needs = {image.ref: image.need for image in inventory.images}
     places = {
-        image.ref: [_Led(found.need, found.redirect, found.pin) for found in image.found]
+        image.ref: [
+            _Led(found.need, found.redirect, found.pin, _where(found)) for found in image.found
+        ]
         for image in inventory.images
     }
     for ref in settings.extra:
@@ -100,6 +114,12 @@ class _Led:
     need: str
     redirect: str
     pin: str
+    where: Where
+
+
+def _where(found: Found) -> Where:
+    at = str(found.place) if found.place else ""
+    return Where(found.component, str(found.object), found.field, at)
 
 
 def _led(places: Sequence[_Led]) -> dict[str, Any]:
@@ -109,6 +129,7 @@ def _led(places: Sequence[_Led]) -> dict[str, Any]:
         "redirects": tuple(sorted({place.redirect for place in needed or chosen})),
         "by_tag": any(place.pin == "tag" for place in places),
         "is_loose": any(place.redirect == "none" for place in chosen),
+        "found": tuple(place.where for place in places),
     }
 
 
@@ -172,7 +193,7 @@ def _places(image: Image | None) -> Iterable[str]:
 
 
 def parse(text: str) -> tuple[SourceImage, ...]:
-    """The images of the file; places are for people and are not read back.
+    """The images of the file; of their places, what `SourceImage` has.
 
     Raises:
         UserError: not what `lock` writes.
@@ -191,7 +212,17 @@ def parse(text: str) -> tuple[SourceImage, ...]:
                 item.get("reason", ""),
                 **_led(
                     [
-                        _Led(place["need"], place["redirect"], place.get("pin", ""))
+                        _Led(
+                            place["need"],
+                            place["redirect"],
+                            place.get("pin", ""),
+                            Where(
+                                place["component"],
+                                place["object"],
+                                place["field"],
+                                place.get("at", ""),
+                            ),
+                        )
                         for place in item["found"]
                     ]
                 ),

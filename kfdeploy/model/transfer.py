@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from kfdeploy.errors import UserError
 from kfdeploy.model.environment import Mirror, Sources, Target
 from kfdeploy.model.image import ImageRef
 from kfdeploy.model.lockfile import Lock, LockedImage
+from kfdeploy.model.manifest import suits
 
 if TYPE_CHECKING:
     from kfdeploy.model.workspace import PrivateRegistry
@@ -230,21 +231,42 @@ def wanted_items(
     groups: dict[str, list[LockedImage]] = {}
     for image in lock.images:
         groups.setdefault(targets[image.id].reference, []).append(image)
-    items = [
-        Item(
+    items: dict[str, Item] = {}
+    for images in groups.values():
+        image, target = images[0], targets[images[0].id]
+        item = Item(
             ids=tuple(i.id for i in images),
-            source=located.locate(images[0].image),
-            target=targets[images[0].id],
-            digest=targets[images[0].id].digest,
-            size=images[0].size,
+            source=located.locate(image.image),
+            target=target,
+            digest=target.digest,
+            size=image.size,
             state="copy",
-            push_tag=targets[images[0].id].push_tag,
+            push_tag=target.push_tag,
             # What is not reduced stays as it is, whatever its platforms are called.
-            platforms=platforms if targets[images[0].id].digest != images[0].digest else (),
+            platforms=platforms if target.digest != image.digest else (),
         )
-        for images in groups.values()
-    ]
-    return sorted(items, key=lambda item: item.sort_key)
+        for one in (item, *_belongings(item, image)):
+            items.setdefault(one.sort_key, one)
+    return sorted(items.values(), key=lambda item: item.sort_key)
+
+
+def _belongings(item: Item, image: LockedImage) -> Iterator[Item]:
+    """What belongs to an image, as far as what it belongs to is mirrored: nothing belongs to an
+    index that was reduced."""
+    kept = {image.digest}
+    if item.platforms:
+        kept = {d for name, d in image.platforms.items() if suits(name, item.platforms)}
+    for one in image.attached or ():
+        if one.subject in kept or not item.platforms:
+            yield replace(
+                item,
+                source=one.at(item.source),
+                digest=one.digest,
+                size=None,
+                platforms=(),
+                push_tag=one.tag,
+                belongs_to=one.name,
+            )
 
 
 def show_bytes(count: int) -> str:

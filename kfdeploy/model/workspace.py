@@ -205,6 +205,28 @@ def _check_ref(value: str) -> str:
     return value
 
 
+class SignedImages(_Section):
+    """Images that must be signed, and by whom."""
+
+    images: str = Field(
+        description="HOST/PATH of images, without tag or digest; '*' is any text, with '/' too."
+    )
+    keys: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        description="PEM files of public keys, from the workspace; one of them must have signed."
+    )
+
+    @field_validator("images")
+    @classmethod
+    def _pattern(cls, value: str) -> str:
+        # A pattern that can't match would be a check that never takes place.
+        host, _, path = value.partition("/")
+        if "@" in value or ":" in path:
+            raise ValueError(f"{value!r} must be HOST/PATH, without tag or digest")
+        if not re.search(r"[.:*]|^localhost$", host):
+            raise ValueError(f"{value!r} names no registry; Docker Hub's is docker.io")
+        return value
+
+
 class Images(_Section):
     """Which images lock, mirror and verify cover."""
 
@@ -213,6 +235,12 @@ class Images(_Section):
     extra: tuple[str, ...] = Field((), description="Images that no manifest names.")
     substitutes: dict[str, str] = Field(
         default_factory=dict, description="Image as found, to the image that takes its place."
+    )
+    attached: bool = Field(
+        True, description="Signatures, attestations and SBOMs of an image are locked with it."
+    )
+    signatures: tuple[SignedImages, ...] = Field(
+        (), description="Images that are locked only when they are signed by a key."
     )
 
     @field_validator("extra")

@@ -9,17 +9,41 @@ from typing import Final
 from kfdeploy.errors import WRONG_USE, UserError
 from kfdeploy.files import read_bytes
 from kfdeploy.model import route
-from kfdeploy.model.environment import Mirror
-from kfdeploy.model.lockfile import Lock
+from kfdeploy.model.environment import Mirror, Sources
+from kfdeploy.model.image import ImageRef
+from kfdeploy.model.lockfile import Lock, LockedImage, tag_of
 from kfdeploy.model.sources import SourceImage
 from kfdeploy.model.workspace import Workspace
-from kfdeploy.pipeline.exports import MARK, Exported, Material, hosts_toml, idms, registries_yaml
-from kfdeploy.tools.authority import registry_ca
-from kfdeploy.tools.reach import Reach
+from kfdeploy.pipeline.exports import (
+    MARK,
+    Copy,
+    Exported,
+    Material,
+    cyclonedx,
+    hauler,
+    hosts_toml,
+    idms,
+    registries_yaml,
+    regsync,
+    skopeo_sync,
+    zarf,
+)
+from kfdeploy.tools.authority import ca_text, registry_ca
+from kfdeploy.tools.reach import Reaches
 
 Maker = Callable[[Material], Exported]
 FORMATS: Final[Mapping[str, tuple[str, Maker]]] = {
-    module.NAME: (module.ABOUT, module.export) for module in (hosts_toml, registries_yaml, idms)
+    module.NAME: (module.ABOUT, module.export)
+    for module in (
+        hosts_toml,
+        registries_yaml,
+        idms,
+        regsync,
+        skopeo_sync,
+        hauler,
+        zarf,
+        cyclonedx,
+    )
 }
 """Each format by its name: what it is, and what makes it."""
 
@@ -46,12 +70,14 @@ def export(
     environment_name: str,
     lock: Lock,
     images: Sequence[SourceImage],
+    version: str = "",
 ) -> Exported:
     """What the format says of an environment's mirror.
 
     Args:
         lock: what is locked; of it, what ``images`` covers is in the mirror.
         images: what ``images.sources.yaml`` lists.
+        version: the upstream's, where it is known.
 
     Raises:
         UserError: a setting that the format can't express, with the image.
@@ -61,15 +87,25 @@ def export(
     registry = workspace.registry(environment)
     mirror = Mirror(registry, environment.platforms)
     held = Lock([image for image in lock if image.id in covered and mirror.digest(image)])
+    hosts = route.hosts(held, mirror)
+    copies = _copies(held, mirror, workspace)
+    reach = Reaches(workspace.registries, registry, root)
+    names = {registry.host, *(copy.source.host for copy in copies)}
+    reaches = {name: reach(name) for name in sorted(names)}
     made = maker(
         Material(
             environment=environment_name,
             registry=registry,
-            url=Reach.of(registry.host, registry, root, "registries.private").url,
+            url=reaches[registry.host].url,
             ca=registry_ca(registry, root),
             lock=held,
             mirror=mirror,
-            hosts=route.hosts(held, mirror),
+            hosts=hosts,
+            copies=copies,
+            images=tuple(image for image in images if image.ref in held.by_id),
+            reaches=reaches,
+            cas={name: text for name, each in reaches.items() if (text := ca_text(each))},
+            version=version,
         )
     )
     missing = sorted(covered - {image.id for image in held})
@@ -82,6 +118,30 @@ def export(
 
 def _for(mirror: Mirror) -> str:
     return f" for {', '.join(mirror.platforms)}"
+
+
+def _copies(lock: Lock, mirror: Mirror, workspace: Workspace) -> tuple[Copy, ...]:
+    """Each target once, as the mirror has it; sorted."""
+    targets = mirror.targets(lock)
+    sources = Sources(workspace.registries.sources)
+    groups: dict[str, list[LockedImage]] = {}
+    for image in lock:
+        groups.setdefault(targets[image.id].reference, []).append(image)
+    copies = []
+    for _, images in sorted(groups.items()):
+        image = images[0]
+        named = ImageRef.parse(workspace.images.substitutes.get(image.id, image.id))
+        copies.append(
+            Copy(
+                ids=tuple(each.id for each in images),
+                origin=image.image,
+                source=sources.locate(image.image),
+                # Another's, where kfdeploy.yaml has changed since it was locked.
+                tag=tag_of(named) if named.repository == image.image.repository else "",
+                target=targets[image.id],
+            )
+        )
+    return tuple(copies)
 
 
 def text(made: Exported) -> str:

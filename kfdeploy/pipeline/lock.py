@@ -17,6 +17,7 @@ from kfdeploy.model.environment import Sources
 from kfdeploy.model.image import ImageRef, InvalidImageRef
 from kfdeploy.model.lockfile import Lock, LockedImage, tag_of
 from kfdeploy.model.manifest import suits
+from kfdeploy.pipeline.lock_attached import Belonging, Belongings
 from kfdeploy.tools import pool
 from kfdeploy.tools.details import Details, Reader
 from kfdeploy.tools.manifests import Manifests
@@ -34,11 +35,16 @@ _AGAIN: Final = "run `kfdeploy lock` again where its source can be reached"
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An image that could not be locked; or it could, but not for all environments' platforms."""
+    """An image that could not be locked; or it could, but not for all environments' platforms.
+
+    Attributes:
+        refused: what there is of it must not be used, whatever an earlier lock has.
+    """
 
     id: str
     reason: str
     hint: str
+    refused: bool = False
 
     def to_json(self) -> dict[str, str]:
         return {"ref": self.id, "reason": self.reason, "hint": self.hint}
@@ -58,11 +64,11 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Locked, but its size could not be had, or it has not all platforms that are wanted."""
+    """Locked, but not all about it is known, or it has not all platforms that are wanted."""
 
     id: str
     reason: str
-    about: Literal["size", "platforms"] = "size"
+    about: Literal["size", "platforms", "attached", "signature"] = "size"
 
     def to_json(self) -> dict[str, str]:
         return {"ref": self.id, "about": self.about, "reason": self.reason}
@@ -76,6 +82,7 @@ class Resolution:
     failures: tuple[Failure, ...] = ()
     moved: tuple[Moved, ...] = ()
     notes: tuple[Note, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def errors(self) -> list[UserError]:
         """The failures as errors, one each."""
@@ -87,12 +94,13 @@ class Resolution:
             "failures": [f.to_json() for f in self.failures],
             "moved": [m.to_json() for m in self.moved],
             "notes": [n.to_json() for n in self.notes],
+            "warnings": list(self.warnings),
         }
 
 
 @dataclass(frozen=True, slots=True)
 class LockEvent:
-    """Progress: one image is done."""
+    """Progress: one image is done, or later what belongs to it, which ``total`` then counts too."""
 
     id: str
     state: Literal["locked", "failed"]
@@ -119,6 +127,23 @@ class _Outcome:
     digest: str = ""
     details: Details = field(default_factory=Details)
     error: RegistryError | UserError | None = None
+    belonging: Belonging | None = None
+
+    def with_belonging(self, belonging: Belonging | None) -> _Outcome:
+        """With what belongs to the image; None where it is to be asked for yet."""
+        if self.error is not None or belonging is None:
+            return self
+        return replace(self, error=belonging.error, belonging=belonging)
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """What came of one reference."""
+
+    image: LockedImage | None
+    failures: list[Failure]
+    moved: list[Moved] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
 
 
 def resolve(
@@ -130,6 +155,7 @@ def resolve(
     previous: Lock | None = None,
     jobs: int = JOBS,
     offline: bool = False,
+    refresh: bool = False,
     on_event: Callable[[LockEvent], None] | None = None,
     client: Client | None = None,
     cache: Cache | None = None,
@@ -148,13 +174,14 @@ def resolve(
         root: the workspace's folder, which paths in kfdeploy.yaml are relative to.
         environment: whose private registry is meant, where a source is on the same host.
         offline: ask nobody; lock what is named by digest or is in ``previous``.
+        refresh: ask for signatures and the like also where ``previous`` has the same digest.
         cache: keeps the manifests that are read, for `mirror` too.
 
     Returns:
         The lock of all that could be resolved, and what could not.
 
     Raises:
-        UserError: `registries.sources` has a mistake.
+        UserError: `registries.sources` has a mistake, or a key of `images.signatures`.
     """
     sources = Sources(workspace.registries.sources)
     wanted, failures = _wanted(ids, workspace.images.substitutes)
@@ -166,49 +193,85 @@ def resolve(
             private = workspace.registry(environment)
         client = Client(Reaches(workspace.registries, private, root))
     before = {} if previous is None else dict(previous.by_id)
-    images: list[LockedImage] = []
-    moved: list[Moved] = []
-    notes: list[Note] = []
     environments = workspace.platforms
     reader = Reader(client, Manifests(client, cache or Cache(None)), tuple(environments))
+    belongings = Belongings(client, workspace, root, refresh=refresh)
+    settled: dict[str, _Settled] = {}
 
     def work(want: _Wanted) -> _Outcome:
         known = _known(want, before)
         if offline:
-            return _offline(reader, want, known)
+            outcome = _offline(reader, want, known)
+            return outcome.with_belonging(belongings.offline(_at(want, outcome), known))
         try:
-            return _ask(reader, sources.locate(want.image), known)
+            outcome = _ask(reader, sources.locate(want.image), known)
         except UserError as error:
             return _Outcome(error=error)
+        return outcome.with_belonging(belongings.known(_at(want, outcome), known))
+
+    def look(item: tuple[_Wanted, _Outcome]) -> Belonging:
+        want, outcome = item
+        return belongings.of(
+            _at(want, outcome),
+            sources.locate(want.image),
+            outcome.details.platforms.values(),
+            known=_known(want, before),
+            earlier=[before[found] for found in want.ids if found in before],
+            unasked=outcome.details.missing,
+        )
+
+    def settle(want: _Wanted, outcome: _Outcome) -> None:
+        nonlocal done
+        for found in want.ids:
+            settled[found] = one = _settle(found, want, outcome, before.get(found), environments)
+            done += 1
+            if on_event is not None:
+                on_event(LockEvent(found, "failed" if one.failures else "locked", done, total))
 
     with client:
+        waiting: list[tuple[_Wanted, _Outcome]] = []
         for want, outcome in pool.each(work, wanted, jobs, client.close):
-            for found in want.ids:
-                failed = len(failures)
-                if outcome.error is not None:
-                    failures.append(_failure(found, want, outcome.error))
-                else:
-                    image = _locked(found, want, outcome)
-                    images.append(image)
-                    old = before.get(found)
-                    if old is not None and old.digest != image.digest:
-                        moved.append(Moved(found, old.digest, image.digest))
-                    if outcome.details.missing:
-                        notes.append(Note(found, outcome.details.missing))
-                    lacks, has_not_all = _platforms(image, outcome.details.unread, environments)
-                    failures += lacks
-                    notes += has_not_all
-                done += 1
-                if on_event is not None:
-                    state: Literal["locked", "failed"]
-                    state = "failed" if len(failures) > failed else "locked"
-                    on_event(LockEvent(found, state, done, total))
+            settle(want, outcome)
+            if outcome.error is None and outcome.belonging is None:
+                waiting.append((want, outcome))
+        # All images come first, then what must be signed: a registry's limit is not to be used up
+        # by what can be done without.
+        waiting.sort(key=lambda item: not belongings.must_be_signed(_at(*item)))
+        total += sum(len(want.ids) for want, _ in waiting)
+        for (want, outcome), belonging in pool.each(look, waiting, jobs, client.close):
+            settle(want, outcome.with_belonging(belonging))
+    each = settled.values()
+    failures += [failure for one in each for failure in one.failures]
+    notes = [note for one in each for note in one.notes]
     return Resolution(
-        lock=Lock(images),
+        lock=Lock([one.image for one in each if one.image is not None]),
         failures=tuple(sorted(failures, key=lambda f: (f.id, f.reason))),
-        moved=tuple(sorted(moved, key=lambda m: m.id)),
+        moved=tuple(sorted((m for one in each for m in one.moved), key=lambda m: m.id)),
         notes=tuple(sorted(notes, key=lambda n: (n.id, n.about, n.reason))),
+        warnings=tuple(belongings.unmatched(want.image for want in wanted)),
     )
+
+
+def _settle(
+    found: str,
+    want: _Wanted,
+    outcome: _Outcome,
+    before: LockedImage | None,
+    environments: Mapping[tuple[str, ...], Sequence[str]],
+) -> _Settled:
+    belonging = outcome.belonging or Belonging()
+    if outcome.error is not None:
+        return _Settled(None, [_failure(found, want, outcome.error, belonging)])
+    image = _locked(found, want, outcome, belonging)
+    failures, notes = _platforms(image, outcome.details.unread, environments)
+    if outcome.details.missing:
+        notes.append(Note(found, outcome.details.missing))
+    if belonging.note is not None:
+        about, reason = belonging.note
+        notes.append(Note(found, reason, about))
+    is_moved = before is not None and before.digest != image.digest
+    moved = [Moved(found, before.digest, image.digest)] if before is not None and is_moved else []
+    return _Settled(image, failures, moved, notes)
 
 
 def _wanted(
@@ -239,6 +302,10 @@ def _known(want: _Wanted, before: Mapping[str, LockedImage]) -> LockedImage | No
         if image is not None and image.image.repository == want.image.repository:
             return image
     return None
+
+
+def _at(want: _Wanted, outcome: _Outcome) -> ImageRef:
+    return ImageRef(want.image.host, want.image.path, "", outcome.digest)
 
 
 def _offline(reader: Reader, want: _Wanted, known: LockedImage | None) -> _Outcome:
@@ -306,18 +373,19 @@ def _platforms(
     return failures, notes
 
 
-def _locked(found: str, want: _Wanted, outcome: _Outcome) -> LockedImage:
+def _locked(found: str, want: _Wanted, outcome: _Outcome, belonging: Belonging) -> LockedImage:
     return LockedImage(
         id=found,
-        image=ImageRef(want.image.host, want.image.path, "", outcome.digest),
+        image=_at(want, outcome),
         tag=tag_of(ImageRef.parse(found)),
         platforms=outcome.details.platforms,
         size=outcome.details.size,
         reduced=outcome.details.reduced,
+        attached=belonging.attached,
     )
 
 
-def _failure(found: str, want: _Wanted, error: UserError) -> Failure:
+def _failure(found: str, want: _Wanted, error: UserError, belonging: Belonging) -> Failure:
     reason = error.message
     if want.substituted:
         reason = f"its substitute {want.image}: {reason}"
@@ -330,7 +398,7 @@ def _failure(found: str, want: _Wanted, error: UserError) -> Failure:
             hint = f"gone from its source: {substitute} instead"
         else:
             hint = f"{hint}; or {substitute}".removeprefix("; or ")
-    return Failure(found, reason, hint)
+    return Failure(found, reason, hint, belonging.refused)
 
 
 def _short(ref: ImageRef) -> str:

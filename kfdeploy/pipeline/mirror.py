@@ -106,6 +106,9 @@ def plan(
         try:
             found = client.digest(item.destination, patience=_ASK_SECONDS)
             if found not in (None, item.digest) and registry.immutable_tags:
+                if item.belongs_to:
+                    # Cosign moves the tag of a list of signatures; the list that is there stays.
+                    return replace(item, state="present")
                 for name in item.ids:
                     if name in by_tag:
                         return item.target.immovable(name, str(found))

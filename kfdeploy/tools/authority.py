@@ -1,4 +1,4 @@
-"""The private registry's certificate authority, as its PEM file says it."""
+"""A registry's certificate authority, as its PEM file says it."""
 
 from __future__ import annotations
 
@@ -27,17 +27,31 @@ def registry_ca(registry: PrivateRegistry, root: Path) -> str:
     path = Reach.of(registry.host, registry, root, "").ca
     if path is None:
         return ""
-    text = read_text(path)
-    if "-----BEGIN CERTIFICATE-----" not in text:
-        raise UserError(f"{_SETTING}: {path}: no certificate in it", hint="name a PEM file")
-    if "PRIVATE KEY-----" in text:
-        raise UserError(
-            f"{_SETTING}: {path}: holds a private key, and would be put into manifests",
-            hint="name a PEM file with the registry's CA certificate alone",
-        )
+    text = _pem(path, _SETTING)
     if len(text.encode()) > _LARGEST:
         raise UserError(
             f"{_SETTING}: {path}: more than {_LARGEST} bytes; a pod's annotation has to hold it",
             hint="name a PEM file with the registry's CA alone, not a system's whole bundle",
+        )
+    return text
+
+
+def ca_text(reach: Reach) -> str:
+    """The text of the file with a registry's CA, of any size; empty where none is set.
+
+    Raises:
+        UserError: it can't be read, holds no certificate, or a private key.
+    """
+    return "" if reach.ca is None else _pem(reach.ca, f"{reach.setting}.ca")
+
+
+def _pem(path: Path, setting: str) -> str:
+    text = read_text(path)
+    if "-----BEGIN CERTIFICATE-----" not in text:
+        raise UserError(f"{setting}: {path}: no certificate in it", hint="name a PEM file")
+    if "PRIVATE KEY-----" in text:
+        raise UserError(
+            f"{setting}: {path}: holds a private key, and what is made of it is public",
+            hint="name a PEM file with the registry's CA certificate alone",
         )
     return text

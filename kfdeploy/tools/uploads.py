@@ -6,7 +6,6 @@ and it is two requests fewer than the way in chunks.
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -14,8 +13,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, urljoin, urlsplit
 
+from kfdeploy.model.attached import fallback_index, fallback_tag
 from kfdeploy.model.image import ImageRef
-from kfdeploy.model.manifest import OCI_INDEX, Descriptor, Manifest, entries
+from kfdeploy.model.manifest import Descriptor, Manifest
 from kfdeploy.tools import process
 from kfdeploy.tools import registry_errors as errors
 from kfdeploy.tools.registry import (
@@ -174,41 +174,19 @@ class Uploads:
 
     def _list(self, repository: ImageRef, manifest: Manifest) -> None:
         """Add a manifest to the list of what refers to its subject."""
-        tag = manifest.subject.replace(":", "-", 1)
+        tag = fallback_tag(manifest.subject)
         with self._lock:
             lock = self._listing.setdefault((repository, tag), threading.Lock())
         with lock:
-            at = ImageRef(repository.host, repository.path, tag)
+            before: Manifest | None = None
             try:
-                before = list(entries(self._client.manifest(at).content, "manifests"))
+                before = self._client.manifest(ImageRef(repository.host, repository.path, tag))
             except RegistryError as error:
                 if error.kind != "gone":
                     raise
-                before = []
-            if any(entry.get("digest") == manifest.digest for entry in before):
-                return
-            listed = sorted([*before, _entry(manifest)], key=lambda entry: str(entry["digest"]))
-            content = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}
-            body = json.dumps(content, separators=(",", ":")).encode()
-            self.put_manifest(repository, Manifest.parse(body, OCI_INDEX), tag)
-
-
-def _entry(manifest: Manifest) -> dict[str, object]:
-    """A manifest's entry in a list of referrers."""
-    content = manifest.content
-    config = content.get("config")
-    kind = content.get("artifactType") or (
-        config.get("mediaType", "") if isinstance(config, dict) else ""
-    )
-    entry: dict[str, object] = {
-        "mediaType": manifest.media_type,
-        "digest": manifest.digest,
-        "size": manifest.size,
-        "artifactType": kind,
-    }
-    if annotations := content.get("annotations"):
-        entry["annotations"] = annotations
-    return entry
+            index = fallback_index([manifest], before)
+            if before is None or index.digest != before.digest:
+                self.put_manifest(repository, index, tag)
 
 
 def _location(answer: Answer) -> str:

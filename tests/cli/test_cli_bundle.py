@@ -205,8 +205,6 @@ def test_no_name_of_this_machine_is_in_a_bundle(bundle: Path, small_site: Site, 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A private key and its public one."""
-    pytest.importorskip("cryptography")
-    pytest.importorskip("kfdeploy.tools.signature")
     folder = tmp_path_factory.mktemp("keys")
     private, public = folder / "site.key", folder / "site.pub"
     curve = ("-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")

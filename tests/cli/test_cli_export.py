@@ -19,7 +19,10 @@ from kfdeploy.pipeline.exports import registries_yaml
 from tests.conftest import Runner, Site, edit_workspace, tree
 from tests.support.registries import make_certificate
 
-FORMATS = ("hosts-toml", "registries-yaml", "idms")
+FORMATS = (
+    *("hosts-toml", "registries-yaml", "idms"),
+    *("regsync", "skopeo-sync", "hauler", "zarf", "cyclonedx"),
+)
 REGISTRY = "mirror.example.net"
 
 

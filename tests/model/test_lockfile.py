@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 
 from kfdeploy.errors import UserError
 from kfdeploy.model import lockfile
+from kfdeploy.model.attached import Attached
 from kfdeploy.model.image import ImageRef
 from kfdeploy.model.lockfile import Lock, LockedImage
 
@@ -22,6 +23,11 @@ def locked(found: str, digest: str = D, **more: object) -> LockedImage:
     return LockedImage(found, image, lockfile.tag_of(ref), **more)  # type: ignore[arg-type]
 
 
+SIGNED = (
+    Attached(D, "referrer", "application/vnd.dev.sigstore.bundle.v0.3+json", E),
+    Attached(D, "referrer", "unknown", D),
+    Attached(D, "tag", f"sha256-{D[7:]}.sig", E),
+)
 LOCK = Lock(
     [
         locked("redis:6", platforms={"linux/arm64": E, "linux/amd64": D}, size=123),
@@ -31,6 +37,8 @@ LOCK = Lock(
         locked(f"gcr.io/a/b:v1@{D}"),
         locked("localhost:5000/x:1.10", reduced={"linux/amd64,linux/arm64": E}),
         locked("x:0x1f"),
+        locked("signed:1", attached=SIGNED),
+        locked("unsigned:1", attached=()),
     ]
 )
 
@@ -88,6 +96,48 @@ def test_it_is_an_images_lock_with_string_annotations_to_any_yaml_reader() -> No
             assert set(entry) == {"image", "annotations"}
             assert "@sha256:" in entry["image"]
             assert all(isinstance(value, str) for value in entry["annotations"].values())
+
+
+def test_what_belongs_to_an_image_is_a_line_each() -> None:
+    assert f"""\
+    kbld.carvel.dev/id: "signed:1"
+    kfdeploy.io/attached: |-
+      {D} referrer application/vnd.dev.sigstore.bundle.v0.3+json {E}
+      {D} referrer unknown {D}
+      {D} tag sha256-{D[7:]}.sig {E}
+    kfdeploy.io/path: docker.io/library/signed
+""" in lockfile.dumps(LOCK)
+
+
+def test_nothing_found_is_not_the_same_as_not_looked_for() -> None:
+    again = lockfile.loads(lockfile.dumps(LOCK))
+    assert again.by_id["unsigned:1"].attached == ()
+    assert again.by_id["nginx"].attached is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "nothing",
+        f"{D} tag a.sig",
+        f"{D} tag a/b {E}",
+        f"{D} referrer sbom {E}",
+        f"{D} blob a {E}",
+        f"{D[:-1]} tag a.sig {E}",
+    ],
+)
+def test_damage_in_what_belongs_to_an_image_is_named(line: str) -> None:
+    text = TEXT.replace(
+        '    kbld.carvel.dev/id: "nginx"\n',
+        f'    kbld.carvel.dev/id: "nginx"\n    kfdeploy.io/attached: "{line}"\n',
+    )
+    with pytest.raises(UserError) as raised:
+        lockfile.loads(text, "L")
+    assert raised.value.message == (
+        f"L:7: images[0].annotations.kfdeploy.io/attached: {line!r} is not SUBJECT tag|referrer"
+        " NAME DIGEST"
+    )
 
 
 def test_the_order_in_which_images_come_does_not_show() -> None:

@@ -49,7 +49,8 @@ def workspace(
                 "sources": sources,
                 "hosts": hosts or {},
             },
-            "images": {"substitutes": substitutes or {}},
+            # What belongs to images is looked for in test_lock_attached.py.
+            "images": {"substitutes": substitutes or {}, "attached": False},
         }
     )
 

@@ -139,6 +139,16 @@ def fill(
     return sorted(set(skipped))
 
 
+def push(registry_host: str, image: Standin, path: str, name: str) -> None:
+    """Push one image, or anything else that is a manifest with blobs.
+
+    Args:
+        path: repository.
+        name: the tag, or its digest.
+    """
+    _Push(registry_host, None, None).image(image, path, name)
+
+
 class _Push:
     """Pushes over one kept-alive connection for each thread."""
 

@@ -56,6 +56,11 @@ class Unit:
     state: Literal["waiting", "queued", "placed", "failed"] = "waiting"
     tried: set[str] = field(default_factory=set)
 
+    @property
+    def rank(self) -> int:
+        """That of the first image that needs it."""
+        return min((image.rank for image in self.images), default=0)
+
 
 @dataclass(eq=False, slots=True)
 class Task:
@@ -122,6 +127,8 @@ class Board:
         self._places: dict[str, str] = dict(known or {})
         self._carried: dict[str, Unit] = {}
         self._blocked: dict[str, deque[Unit]] = {}
+        self._reading = 0
+        self._fresh: dict[int, Unit] = {}
         self._stopped = False
         self.images = [Image(item, rank) for rank, item in enumerate(items)]
         self._left = len(self.images)
@@ -165,8 +172,9 @@ class Board:
                 image.missing += 1
                 unit.images.append(image)
                 if unit.state in ("waiting", "failed"):
-                    self._enlist(unit)
+                    self._fresh[id(unit)] = unit
             self._seal_if_whole(image)
+            self._has_read()
 
     def is_placed(self, task: Task) -> list[Image]:
         """A blob is at its place."""
@@ -214,6 +222,8 @@ class Board:
                 if is_silent:
                     host.listens_at = max(host.listens_at, now + seconds)
             heapq.heappush(self._later, (now + seconds, next(self._numbers), task))
+            if task.kind == "read":
+                self._has_read()
             self._changed.notify_all()
 
     def failed(self, task: Task) -> list[Image]:
@@ -227,6 +237,7 @@ class Board:
             if unit is None:
                 if task.kind == "read":
                     self.unread -= 1
+                    self._has_read()
                 return [task.image] if self._over(task.image) else []
             unit.tried.add(task.image.item.source.repository)
             unit.images = [image for image in unit.images if not image.is_over]
@@ -291,13 +302,28 @@ class Board:
         for host in list(self._hosts.values()):
             while host.ready and self._is_idle(host.ready[0][2]):
                 heapq.heappop(host.ready)
-            if not host.ready:
+            if not host.ready or (host.ready[0][2].kind == "carry" and self._reading):
                 continue
             if host.listens_at > now:
                 wait = min(wait or host.listens_at - now, host.listens_at - now)
             elif (best is None or host.ready < best.ready) and self._has_room(host.ready[0][2]):
                 best = host
         return (heapq.heappop(best.ready)[2], None) if best is not None else (None, wait)
+
+    def _has_read(self) -> None:
+        """One image less is being read; when none is, it is known what they share.
+
+        Which place a shared blob goes to first must not hang on which answer came first: a run that
+        goes on after another must look for it where that one put it. Only images whose source
+        keeps them waiting are not waited for.
+        """
+        self._reading -= 1
+        if self._reading == 0:
+            fresh = sorted(self._fresh.values(), key=lambda unit: unit.rank)
+            self._fresh.clear()
+            for unit in fresh:
+                if unit.state in ("waiting", "failed"):
+                    self._enlist(unit)
 
     def _is_idle(self, task: Task) -> bool:
         """Whether nobody waits for a task any more."""
@@ -326,6 +352,7 @@ class Board:
         return self._hosts[name]
 
     def _queue(self, task: Task) -> None:
+        self._reading += task.kind == "read"
         for name in task.hosts:
             self._host(name)
         size = task.unit.blob.size if task.unit is not None else 0

@@ -23,9 +23,9 @@ from kfdeploy.tools.stores import Destination, Origin, StoreFull
 PIECE: Final = 512 * 1024
 """Bytes that a worker holds: large enough that reading, hashing and sending, which run without
 Python's lock, are most of the work; small enough that progress shows on a slow line."""
-_TRIES: Final = 6
+_TRIES: Final = 5
 _TRIES_DAMAGED: Final = 3
-_RESUMES: Final = 5
+_RESUMES: Final = 3
 _PROGRESS: Final = 4 * 1024 * 1024
 """Bytes after which a source that broke off counts as one that works."""
 _LIMIT_SECONDS: Final = 900.0
@@ -140,7 +140,9 @@ class Worker:
 
     def _fail(self, images: list[Image], error: UserError) -> None:
         for image in images:
-            self.watch.finished(image.item, "failed", error)
+            item = image.item
+            named = error.about(item.name, item.source.path, item.repository.path)
+            self.watch.finished(item, "failed", named)
 
 
 class Sending:
@@ -201,7 +203,7 @@ class Sending:
             if resumed > _RESUMES or not offset:
                 raise problem
             self._worker.watch.retries(self._item, problem.message)
-            if self._worker.cancelled.wait(pause_after(resumed)):
+            if self._worker.cancelled.wait(pause_after(resumed - 1)):
                 raise UserError("interrupted")
 
     @property

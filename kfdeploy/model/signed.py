@@ -1,0 +1,147 @@
+"""Signatures of images as registries keep them: cosign's simple signing, and sigstore's bundle.
+
+Simple signing (cosign's SIGNATURE_SPEC): a layer is the signed payload, which names the image's
+digest, and the signature is the layer's annotation. Bundle v0.3 (sigstore's protobuf-specs): a
+layer of JSON with either a DSSE envelope around an in-toto statement whose subject is the image, or
+a signature of the image's manifest itself. Only what keys sign is read: of certificates, of a
+transparency log's entries and of time stamps no notice is taken.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+SIMPLE_SIGNING: Final = "application/vnd.dev.cosign.simplesigning.v1+json"
+SIGNATURE: Final = "dev.cosignproject.cosign/signature"
+CERTIFICATE: Final = "dev.sigstore.cosign/certificate"
+BUNDLE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
+STATEMENT: Final = "application/vnd.in-toto+json"
+SIGN_PREDICATE: Final = "https://sigstore.dev/cosign/sign/v1"
+_SIMPLE_TYPE: Final = "cosign container image signature"
+
+
+class Damaged(ValueError):
+    """What should be a signature can't be read as one; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A signature that nobody has checked yet.
+
+    Attributes:
+        data: what was signed; None where that is the image's manifest itself.
+        digests: of the images that ``data`` says are signed; of no worth before it is checked.
+        by_certificate: it says that it was made with a certificate's key.
+    """
+
+    signature: bytes = field(repr=False)
+    data: bytes | None = field(repr=False)
+    digests: frozenset[str]
+    by_certificate: bool = False
+
+
+def is_signature_layer(media_type: str) -> bool:
+    return media_type in {SIMPLE_SIGNING, BUNDLE}
+
+
+def read(media_type: str, annotations: Mapping[str, Any], body: bytes) -> Signed | None:
+    """The signature in a layer.
+
+    Returns:
+        None for a bundle with an attestation: that says something about an image (what is in it,
+        how it was built, that a scan failed), not that it may be used.
+
+    Raises:
+        Damaged: it can't be read.
+    """
+    content = _json(body)
+    if media_type == SIMPLE_SIGNING:
+        return _simple(content, annotations, body)
+    return _bundle(content)
+
+
+def _simple(content: Mapping[str, Any], annotations: Mapping[str, Any], body: bytes) -> Signed:
+    critical = _mapping(content, "critical")
+    if critical.get("type") != _SIMPLE_TYPE:
+        raise Damaged(f"its payload's critical.type is not {_SIMPLE_TYPE!r}")
+    digest = _text(_mapping(critical, "image"), "docker-manifest-digest")
+    signature = _bytes(annotations, SIGNATURE)
+    return Signed(signature, body, frozenset({digest}), bool(annotations.get(CERTIFICATE)))
+
+
+def _bundle(content: Mapping[str, Any]) -> Signed | None:
+    # `certificate` and `x509CertificateChain` are the other kinds.
+    by_certificate = "publicKey" not in _mapping(content, "verificationMaterial")
+    if "messageSignature" in content:
+        message = _mapping(content, "messageSignature")
+        return Signed(_bytes(message, "signature"), None, frozenset(), by_certificate)
+    envelope = _mapping(content, "dsseEnvelope")
+    kind = _text(envelope, "payloadType")
+    if kind != STATEMENT:
+        return None
+    payload = _bytes(envelope, "payload")
+    statement = _json(payload)
+    if statement.get("predicateType") != SIGN_PREDICATE:
+        return None
+    signatures = envelope.get("signatures")
+    # The bundle's specification allows one, unlike DSSE's.
+    if not isinstance(signatures, list) or len(signatures) != 1:
+        raise Damaged("its envelope has not exactly one signature")
+    if not isinstance(signatures[0], dict):
+        raise Damaged("signatures[0] is missing")
+    signature = _bytes(signatures[0], "sig")
+    return Signed(signature, _pae(kind, payload), _subjects(statement), by_certificate)
+
+
+def _subjects(statement: Mapping[str, Any]) -> frozenset[str]:
+    subjects = statement.get("subject")
+    if not isinstance(subjects, list):
+        raise Damaged("its statement has no subject")
+    return frozenset(
+        f"{algorithm}:{value}"
+        for subject in subjects
+        if isinstance(subject, dict) and isinstance(subject.get("digest"), dict)
+        for algorithm, value in subject["digest"].items()
+    )
+
+
+def _pae(kind: str, payload: bytes) -> bytes:
+    """DSSE's encoding of what is signed: type and payload with their lengths in bytes."""
+    name = kind.encode()
+    return b"DSSEv1 %d %s %d %s" % (len(name), name, len(payload), payload)
+
+
+def _json(body: bytes) -> Mapping[str, Any]:
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Damaged("no JSON") from error
+    if not isinstance(content, dict):
+        raise Damaged("no JSON object")
+    return content
+
+
+def _mapping(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = content.get(key)
+    if not isinstance(value, dict):
+        raise Damaged(f"{key} is missing")
+    return value
+
+
+def _text(content: Mapping[str, Any], key: str) -> str:
+    value = content.get(key)
+    if not isinstance(value, str):
+        raise Damaged(f"{key} is missing")
+    return value
+
+
+def _bytes(content: Mapping[str, Any], key: str) -> bytes:
+    text = _text(content, key)
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise Damaged(f"{key} is no base64") from error
