@@ -16,6 +16,7 @@ from kfdeploy.cache import Cache
 from kfdeploy.errors import UserError
 from kfdeploy.files import sha256
 from kfdeploy.model import lockfile
+from kfdeploy.model.attached import Attached
 from kfdeploy.model.environment import Mirror
 from kfdeploy.model.image import ImageRef
 from kfdeploy.model.lockfile import Lock, LockedImage
@@ -347,6 +348,41 @@ def test_an_old_image_that_is_gone_costs_only_room(public: Registry, tmp_path: P
     assert notes[0].startswith(
         "a.io/lost:1: its blobs are not left out, as it can't be read any more: "
     )
+
+
+# -- what belongs to an image ----------------------------------------------------------------------
+
+
+def test_signatures_travel_with_their_images(
+    public: Registry, private: Registry, tmp_path: Path
+) -> None:
+    subject = IMAGES["a.io/mid:1"].digest
+    tag = f"{subject.replace(':', '-')}.sig"
+    signature, sbom = large("signature", [70]), large("sbom", [80])
+    push(public, {f"a.io/mid:{tag}": signature, "a.io/mid:sbom": sbom})
+    (image,) = locked({"a.io/mid:1": IMAGES["a.io/mid:1"]})
+    attached = (
+        Attached(subject, "referrer", "application/sbom", sbom.digest),
+        Attached(subject, "tag", tag, signature.digest),
+    )
+    lock = Lock([replace(image, attached=attached)])
+    write(tmp_path / "site", public, tmp_path / "b", lock)
+    description = json.loads((tmp_path / "b" / "bundle.json").read_bytes())
+    assert [image["name"] for image in description["images"]] == [
+        "a.io/mid:1",
+        f"a.io/mid:{tag}",
+        f"a.io/mid@{sbom.digest}",
+    ]
+    summary, _ = arrive(tmp_path / "far", private, tmp_path / "b")
+    assert (len(summary.copied), summary.failed) == (3, ())
+    there = Pushed(private.host)
+    assert there.digest("kf/a.io/mid", tag) == signature.digest
+    assert there.digest("kf/a.io/mid", sbom.digest) == sbom.digest
+    with_old = locked({"a.io/mid:1": IMAGES["a.io/mid:1"]})
+    write(tmp_path / "site", public, tmp_path / "d", lock, older=with_old)
+    description = json.loads((tmp_path / "d" / "bundle.json").read_bytes())
+    assert len(description["images"]) == 2
+    assert sum(blob["size"] for blob in description["blobs"]) == 100 + 70 + 100 + 80
 
 
 # -- platforms -------------------------------------------------------------------------------------
