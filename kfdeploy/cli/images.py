@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -28,6 +28,10 @@ from kfdeploy.terminal import (
     print_json,
     print_lines,
 )
+
+if TYPE_CHECKING:
+    from kfdeploy.cli.bundles import Shown
+    from kfdeploy.session import Session
 
 _ABOUT: Final = {
     "size": "no size known",
@@ -215,10 +219,46 @@ def mirror(
     env: EnvironmentName = "",
     jobs: Jobs = 8,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan.")] = False,
+    to_bundle: Annotated[
+        Path | None, typer.Option("--to-bundle", metavar="DIR", help="Into a bundle instead.")
+    ] = None,
+    part_size: Annotated[
+        str, typer.Option("--part-size", metavar="SIZE", help="In parts, such as 4.7G or 700M.")
+    ] = "",
+    part: Annotated[
+        list[int] | None, typer.Option("--part", metavar="N", help="Only this part; repeatable.")
+    ] = None,
+    since: Annotated[
+        Path | None,
+        typer.Option("--since", metavar="LOCK", help="Without what the far side has by this lock."),
+    ] = None,
+    images_only: Annotated[
+        bool, typer.Option("--images-only", help="Without kfdeploy's wheels and the programs.")
+    ] = False,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME", help="Only this release set; repeatable."),
+    ] = None,
+    sign_key: Annotated[
+        Path | None, typer.Option("--sign-key", metavar="FILE", help="Sign the parts with it.")
+    ] = None,
+    from_bundle: Annotated[
+        list[Path] | None,
+        typer.Option("--from-bundle", metavar="DIR", help="From a bundle; repeatable."),
+    ] = None,
+    verify_key: Annotated[
+        list[Path] | None,
+        typer.Option("--verify-key", metavar="FILE", help="Take only what it has signed."),
+    ] = None,
     output: OutputFormat = "text",
     quiet: Quiet = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Print the plan; exit 3 when an image is to be copied.")
+        bool,
+        typer.Option(
+            "--check",
+            help="Print the plan; exit 3 when something is to be copied. --from-bundle: hash all"
+            " of it and push nothing.",
+        ),
     ] = False,
     prune: Annotated[
         bool, typer.Option("--prune", help="List what no kept release set needs; ask to delete it.")
@@ -227,16 +267,41 @@ def mirror(
         bool, typer.Option("--yes", help="With --prune: delete without asking.")
     ] = False,
 ) -> None:
-    """Images into the private registry."""
-    from kfdeploy.files import alone
-    from kfdeploy.pipeline import mirror as stage
+    """Images into the private registry, or by way of a bundle."""
+    from kfdeploy.cli import bundles
 
+    shown = bundles.Shown(jobs, dry_run, check, output)
+    writing: dict[str, object] = {
+        "--part-size": part_size,
+        "--part": part,
+        "--since": since,
+        "--images-only": images_only,
+        "--set": sets,
+        "--sign-key": sign_key,
+    }
+    bundles.must_go_together(
+        {"--to-bundle": to_bundle, **writing},
+        {"--from-bundle": from_bundle, "--verify-key": verify_key},
+        {"--prune": prune, "--yes": yes},
+    )
     session = open_session(directory, env, quiet)
     if prune:
         from kfdeploy.cli.prune import prune as prune_registry
 
         prune_registry(session, yes=yes, output=output)
-        return
+    elif to_bundle is not None:
+        wish = bundles.wish(session, to_bundle, part_size, part or (), images_only, sets or ())
+        bundles.write(session, shown, wish, since, sign_key)
+    elif from_bundle:
+        bundles.read(session, shown, from_bundle, verify_key or ())
+    else:
+        _mirror(session, shown)
+
+
+def _mirror(session: Session, shown: Shown) -> None:
+    from kfdeploy.files import alone
+    from kfdeploy.pipeline import mirror as stage
+
     locked = session.lock(required=True)
     with stage.opened(session.workspace, session.environment, session.root, session.cache) as sides:
         plan = stage.plan(
@@ -244,15 +309,15 @@ def mirror(
             session.workspace,
             session.environment,
             client=sides.client,
-            jobs=jobs,
+            jobs=shown.jobs,
             by_tag=session.by_tag(),
         )
-        if dry_run or check:
-            if output == "json":
+        if shown.dry_run or shown.check:
+            if shown.output == "json":
                 print_json(plan.to_json())
             else:
                 print_lines(plan.lines())
-            exit_if_drift(check, bool(plan.to_copy))
+            exit_if_drift(shown.check, bool(plan.to_copy))
             return
         with (
             alone(session.root / ".kfdeploy" / "mirror.lock", "another `kfdeploy mirror`"),
@@ -262,14 +327,14 @@ def mirror(
                 plan,
                 sides.origin,
                 sides.destination,
-                jobs=jobs,
+                jobs=shown.jobs,
                 known=stage.places(plan, sides),
                 watch=watch,
                 stop=sides.client.close,
                 on_tick=on_tick,
             )
     print_errors([failed.error for failed in summary.failed])
-    if output == "json":
+    if shown.output == "json":
         print_json(summary.to_json())
     else:
         print_lines(summary.lines())

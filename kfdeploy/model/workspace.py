@@ -183,6 +183,10 @@ class Registries(_Section):
     hosts: dict[str, Access] = Field(
         default_factory=dict, description="How other registries are reached, by host."
     )
+    bundle_keys: tuple[str, ...] = Field(
+        (),
+        description="PEM files of public keys: only a bundle that one of them has signed is taken.",
+    )
     uncovered: tuple[str, ...] = Field(
         (), description="Images accepted without a redirect (a node's registry mirror serves them)."
     )

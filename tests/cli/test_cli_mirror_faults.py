@@ -259,7 +259,7 @@ def test_a_bundle_whose_disk_is_full(tmp_path: Path, new_job: NewJob) -> None:
         folder = disk / "bundle"
         words = ("--to-bundle", str(folder), "--images-only")
         done = work.run(*words, check=1)
-        assert "No space left on device" in done.stderr
+        assert f"{folder}: " in done.stderr and " are missing\n" in done.stderr
         assert look_at_layout(folder, work.wanted).broken == {}
         enlarge(disk, "64m")
         work.run(*words, check=0)

@@ -1,0 +1,336 @@
+"""Bundles, which `mirror` writes and reads: over the gap on disks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from kfdeploy.cli.common import Output
+from kfdeploy.errors import FAILED, WRONG_USE, UserError
+from kfdeploy.terminal import counted, exit_if_drift, print_errors, print_json, print_lines
+
+if TYPE_CHECKING:
+    from kfdeploy.model.bundle_plan import Older
+    from kfdeploy.model.transfer import Summary
+    from kfdeploy.pipeline import bundle_read, bundle_write, mirror
+    from kfdeploy.session import Session
+    from kfdeploy.tools.layout import Part
+    from kfdeploy.tools.layout_read import Verify
+    from kfdeploy.tools.stores import Readable
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Options that are the same for every way of mirroring."""
+
+    jobs: int
+    dry_run: bool
+    check: bool
+    output: Output
+
+
+def must_go_together(*groups: Mapping[str, object]) -> None:
+    """Refuse options that say nothing without another, or contradict each other.
+
+    Args:
+        groups: options and their values, in each the one first that the others are for.
+    """
+    used = [[name for name, value in group.items() if value] for group in groups]
+    heads = [next(iter(group)) for group in groups]
+    for head, names in zip(heads, used, strict=True):
+        if names and head not in names:
+            raise UserError(f"{names[0]} is for {head}", exit_code=WRONG_USE)
+    together = [names[0] for names in used if names]
+    if len(together) > 1:
+        raise UserError(
+            f"{' and '.join(together)} do not go together: each is a command of its own",
+            hint="call them one after the other",
+            exit_code=WRONG_USE,
+        )
+    if "--part" in used[0] and "--part-size" not in used[0]:
+        raise UserError(
+            "--part is for --part-size SIZE, as the parts were made with", exit_code=WRONG_USE
+        )
+
+
+def wish(
+    session: Session,
+    to: Path,
+    part_size: str,
+    parts: Sequence[int],
+    images_only: bool,
+    sets: Sequence[str],
+) -> bundle_write.Wish:
+    """What a bundle is to be, from the command's options."""
+    from kfdeploy.model.bundle_plan import parse_size
+    from kfdeploy.pipeline.bundle_write import Wish
+
+    releases = session.root / "releases"
+    there = sorted(releases.iterdir()) if releases.is_dir() and not sets else []
+    found = [path for path in there if path.is_dir() and not path.name.startswith(".")]
+    registries = session.workspace.registries
+    authorities = [access.ca for access in (registries.private, *registries.hosts.values())]
+    authorities += [one.registry.ca for one in session.workspace.environments.values()]
+    return Wish(
+        to=to,
+        part_size=parse_size(part_size) if part_size else 0,
+        only=tuple(parts),
+        images_only=images_only,
+        sets=tuple(session.find_set(name) for name in sets) or tuple(found),
+        named=(
+            *(name for name in authorities if name),
+            *registries.bundle_keys,
+        ),
+    )
+
+
+# -- writing ---------------------------------------------------------------------------------------
+
+
+def write(
+    session: Session,
+    shown: Shown,
+    wish: bundle_write.Wish,
+    since: Path | None,
+    sign_key: Path | None,
+) -> None:
+    """The lock's images into a bundle."""
+    from kfdeploy.model.transfer import wanted_items
+    from kfdeploy.pipeline import bundle_write as stage
+    from kfdeploy.pipeline import mirror
+
+    sign = _signer(sign_key) if sign_key else None
+    lock = session.lock(required=True)
+    workspace, environment = session.workspace, session.environment
+    registry, sources = workspace.registry(environment), workspace.registries.sources
+    with mirror.opened(workspace, environment, session.root, session.cache) as sides:
+        older, notes = _older(session, sides, since) if since else (None, [])
+        with session.progress.counting("reading") as each:
+            prepared = stage.prepare(
+                wanted_items(lock, registry, sources, environment.platforms),
+                lock,
+                session.root,
+                wish,
+                sides.origin,
+                older=older,
+                close=sides.client.close,
+                each=each,
+            )
+        _note([*notes, *prepared.notes])
+        if shown.dry_run or shown.check:
+            _show_plan(prepared, shown)
+            return
+        with prepared.writer.opened():
+            _note(prepared.writer.notes)
+            with session.progress.mirroring() as (watch, on_tick):
+                summary = mirror.run(
+                    prepared.plan(),
+                    prepared.origin,
+                    prepared.writer,
+                    jobs=shown.jobs,
+                    watch=watch,
+                    stop=sides.client.close,
+                    on_tick=on_tick,
+                )
+            parts = prepared.finish(sign)
+    _show_written(prepared, summary, parts, shown)
+
+
+def _older(session: Session, sides: mirror.Sides, since: Path) -> tuple[Older, list[str]]:
+    from kfdeploy.files import read_bytes
+    from kfdeploy.model import lockfile
+    from kfdeploy.model.lockfile import Lock
+    from kfdeploy.model.transfer import wanted_items
+    from kfdeploy.pipeline import bundle_write as stage
+
+    lock = lockfile.read(since)
+    registry = session.workspace.registry(session.environment)
+    sources, platforms = session.workspace.registries.sources, session.environment.platforms
+    # What was locked before the environment named platforms was mirrored with all of them.
+    reduced = Lock([image for image in lock if image.digest_for(platforms)])
+    whole = Lock([image for image in lock if not image.digest_for(platforms)])
+    return stage.older(
+        read_bytes(since),
+        [
+            *wanted_items(reduced, registry, sources, platforms),
+            *wanted_items(whole, registry, sources),
+        ],
+        lambda item: sides.manifests.known_tree(item.source.digest, item.platforms),
+        sides.origin,
+        sides.client.close,
+    )
+
+
+def _show_plan(prepared: bundle_write.Prepared, shown: Shown) -> None:
+    print_errors([failed.error for failed in prepared.failed])
+    plan = prepared.plan()
+    finished = prepared.writer.is_finished() and not prepared.failed
+    if shown.output == "json":
+        print_json({**plan.to_json(), "bundle": prepared.to_json(), "finished": finished})
+    else:
+        print_lines(prepared.lines())
+        print(plan.lines()[-1])
+    if prepared.failed:
+        raise typer.Exit(FAILED)
+    exit_if_drift(shown.check, not finished)
+
+
+def _show_written(
+    prepared: bundle_write.Prepared, summary: Summary, parts: Sequence[Part], shown: Shown
+) -> None:
+    from kfdeploy.model.transfer import show_bytes
+
+    failed = [*prepared.failed, *summary.failed]
+    unfinished = [part for part in parts if part.state == "unfinished"]
+    print_errors([one.error for one in failed])
+    print_errors(
+        [
+            UserError(
+                f"{part.folder}: not finished"
+                + (f": {counted(part.missing, 'file')} missing" if part.missing else ""),
+                hint="run the same command again; or leave out what can't be had by"
+                " images.exclude, and lock again",
+            )
+            for part in unfinished
+        ]
+    )
+    if shown.output == "json":
+        content = {**summary.to_json(), "failed": [one.to_json() for one in failed]}
+        bundle = prepared.to_json()
+        for part, entry in zip(parts, bundle["parts"], strict=True):
+            entry.update({"state": part.state, "missing": part.missing})
+        print_json({**content, "bundle": bundle})
+    else:
+        for part in parts:
+            print(f"{part.folder}: {show_bytes(part.size)}, {part.state}")
+        print_lines(summary.lines())
+    if failed or unfinished:
+        raise typer.Exit(FAILED)
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def read(session: Session, shown: Shown, given: Sequence[Path], keys: Sequence[Path]) -> None:
+    """A bundle's images into the private registry."""
+    from kfdeploy.files import read_bytes
+    from kfdeploy.pipeline import bundle_read as stage
+
+    own = [session.root / name for name in session.workspace.registries.bundle_keys]
+    verify = _verifier([*keys] or own)
+    with session.progress.counting("checking") as each:
+        opened = stage.opened(given, verify, whole=shown.check, each=each)
+    print_errors(opened.problems)
+    path = session.root / "images.lock"
+    lock = read_bytes(path) if path.is_file() else None
+    _note(opened.notes(lock, is_verified=verify is not None))
+    if shown.check:
+        _show_checked(opened, shown)
+    else:
+        _push(session, shown, opened)
+
+
+def _push(session: Session, shown: Shown, opened: bundle_read.Opened) -> None:
+    from kfdeploy.files import alone
+    from kfdeploy.model.environment import Mirror
+    from kfdeploy.model.image import ImageRef
+    from kfdeploy.pipeline import bundle_read as stage
+    from kfdeploy.pipeline import mirror
+
+    workspace, environment = session.workspace, session.environment
+    names = Mirror(workspace.registry(environment))
+    with mirror.opened(workspace, environment, session.root, session.cache) as sides:
+
+        def fetch(path: str, digest: str, offset: int) -> AbstractContextManager[Readable]:
+            ref = ImageRef(names.host, path)
+            return sides.client.open_blob(ref, digest, offset=offset)
+
+        plan = mirror.plan(
+            opened.lock,
+            workspace,
+            environment,
+            client=sides.client,
+            jobs=shown.jobs,
+            by_tag=session.by_tag(),
+        )
+        arrival = stage.arrive(
+            opened,
+            plan,
+            sides.destination,
+            lambda path: f"{names.host}/{names.path(path)}",
+            fetch,
+            sides.client.close,
+        )
+        _note(arrival.notes)
+        if shown.dry_run:
+            if shown.output == "json":
+                print_json({**plan.to_json(), "bundle": opened.to_json()})
+            else:
+                print_lines(plan.lines())
+            if opened.problems:
+                raise typer.Exit(FAILED)
+            return
+        with (
+            alone(session.root / ".kfdeploy" / "mirror.lock", "another `kfdeploy mirror`"),
+            session.progress.mirroring() as (watch, on_tick),
+        ):
+            summary = mirror.run(
+                plan,
+                arrival.origin,
+                arrival.destination,
+                jobs=shown.jobs,
+                known=arrival.known,
+                watch=watch,
+                stop=sides.client.close,
+                on_tick=on_tick,
+            )
+    print_errors([failed.error for failed in summary.failed])
+    if shown.output == "json":
+        print_json({**summary.to_json(), "bundle": opened.to_json()})
+    else:
+        print_lines(summary.lines())
+    if summary.failed or opened.problems:
+        raise typer.Exit(FAILED)
+
+
+def _show_checked(opened: bundle_read.Opened, shown: Shown) -> None:
+    bundle = opened.found.bundle
+    if shown.output == "json":
+        print_json({"bundle": opened.to_json()})
+    else:
+        whole = bundle.parts - len(opened.found.missing)
+        print(f"{whole} of {counted(bundle.parts, 'part')}, {len(opened.problems)} problems")
+    if opened.problems or opened.found.missing:
+        raise typer.Exit(FAILED)
+
+
+# -- keys ------------------------------------------------------------------------------------------
+
+
+def _signer(key: Path) -> Callable[[bytes], bytes]:
+    from kfdeploy.tools import signature
+
+    def sign(data: bytes) -> bytes:
+        return signature.sign(data, key)
+
+    sign(b"")  # a key that can't be used is better said now
+    return sign
+
+
+def _verifier(keys: Sequence[Path]) -> Verify | None:
+    if not keys:
+        return None
+    from kfdeploy.pipeline.bundle_read import any_of
+    from kfdeploy.tools import signature
+
+    return any_of(keys, signature.verify)
+
+
+def _note(notes: Sequence[str]) -> None:
+    sys.stderr.writelines(f"note: {note}\n" for note in notes)

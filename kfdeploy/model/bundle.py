@@ -1,0 +1,471 @@
+"""What a bundle has, and in which part: ``bundle.json``, the same bytes in every part.
+
+A part is an OCI image layout::
+
+    oci-layout  index.json  blobs/ALGORITHM/HEX       as other tools read it
+    bundle.json  part.json  images.lock               what the bundle is, and which part this is
+    pieces/ALGORITHM/HEX.NNN                          of a blob that is larger than a part
+    workspace/  wheels/  programs/                    for the machine that it arrives at
+    SHA256SUMS  SHA256SUMS.sig                        written last: without, a part is not finished
+
+All manifests are in every part, as are the files of the first three lines but ``part.json``. The
+description depends on the lock, the options and the bytes alone: no time, host or path is in it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+FORMAT: Final = 1
+NAME: Final = "bundle.json"
+PART: Final = "part.json"
+LAYOUT: Final = "oci-layout"
+INDEX: Final = "index.json"
+LOCK: Final = "images.lock"
+SUMS: Final = "SHA256SUMS"
+SIGNATURE: Final = "SHA256SUMS.sig"
+TAKEN_ALONG: Final = ("workspace", "wheels", "programs")
+FOLDERS: Final = frozenset({"blobs", "pieces", *TAKEN_ALONG})
+FILES: Final = frozenset({NAME, PART, LAYOUT, INDEX, LOCK, SUMS, SIGNATURE})
+REF_NAME: Final = "org.opencontainers.image.ref.name"
+FULL_NAME: Final = "io.containerd.image.name"
+_DIGEST: Final = re.compile(r"sha(?:256:[0-9a-f]{64}|384:[0-9a-f]{96}|512:[0-9a-f]{128})")
+_SUM: Final = re.compile(r"[0-9a-f]{64}")
+# The OCI image specification's grammar for ref.name; skopeo takes no other.
+_WORD: Final = r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*"
+_OCI_NAME: Final = re.compile(rf"{_WORD}(?:/{_WORD})*")
+_PARTS_MAX: Final = 9999
+
+
+class NoBundle(ValueError):
+    """Bytes that describe no bundle; the message says what is wrong, with its key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A name that an image has in the bundle.
+
+    Attributes:
+        name: ``HOST/PATH:TAG`` (or ``@DIGEST``) of the reference as found, normalised.
+        refs: references as found that are this name.
+        digest: of its index or only manifest, as it is in the bundle.
+        belongs_to: what it is to an image, such as ``sha256-….sig``; empty for images themselves.
+        push_tag: the tag that such a thing is pushed as; empty for a referrer.
+    """
+
+    name: str
+    refs: tuple[str, ...]
+    digest: str
+    belongs_to: str = ""
+    push_tag: str = ""
+
+    @property
+    def layout_name(self) -> str:
+        """Its name in ``index.json``: the digest where the name is none to other tools."""
+        return self.name if _OCI_NAME.fullmatch(self.name) else self.digest
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A manifest: digest, bytes, media type."""
+
+    digest: str
+    size: int
+    media_type: str
+
+    @property
+    def path(self) -> str:
+        return blob_path(self.digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A blob and where it lies.
+
+    Attributes:
+        pieces: part and bytes of each piece; one for a blob that is whole.
+    """
+
+    digest: str
+    size: int
+    pieces: tuple[tuple[int, int], ...]
+
+    def paths(self) -> Iterator[tuple[int, str, int]]:
+        """Part, path in it, and bytes, in the order of the blob's content."""
+        if len(self.pieces) == 1:
+            yield self.pieces[0][0], blob_path(self.digest), self.size
+            return
+        for number, (part, size) in enumerate(self.pieces, 1):
+            yield part, piece_path(self.digest, number), size
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A file for the machine that the bundle arrives at.
+
+    Attributes:
+        sum: hex of its sha256.
+    """
+
+    path: str
+    size: int
+    sum: str
+    part: int = 1
+    executable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """What a delta builds on.
+
+    Attributes:
+        lock: hex of the older lock's sha256.
+        images: what both locks have: name to digest.
+        blobs: what is not in the bundle as it is there already: digest to bytes and to the
+            repositories, as HOST/PATH of references as found.
+    """
+
+    lock: str
+    images: Mapping[str, str]
+    blobs: Mapping[str, tuple[int, tuple[str, ...]]]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The whole description; everything sorted.
+
+    Attributes:
+        kfdeploy: the version that wrote it.
+        lock: hex of the sha256 of ``images.lock``.
+        part_size: bytes; 0 for a bundle that is its only part.
+        wheels_for: Python and platform of the wheels; empty without any.
+    """
+
+    kfdeploy: str
+    lock: str
+    part_size: int
+    parts: int
+    images: tuple[Image, ...]
+    manifests: tuple[Entry, ...]
+    blobs: tuple[Placed, ...]
+    files: tuple[Taken, ...] = ()
+    since: Since | None = None
+    wheels_for: tuple[str, ...] = ()
+
+    @cached_property
+    def by_digest(self) -> Mapping[str, Placed]:
+        return {blob.digest: blob for blob in self.blobs}
+
+    @cached_property
+    def manifest_by_digest(self) -> Mapping[str, Entry]:
+        return {entry.digest: entry for entry in self.manifests}
+
+    @property
+    def expected(self) -> Mapping[str, tuple[str, ...]]:
+        """Blobs that must be at the private registry: digest to repositories (`Since.blobs`)."""
+        since = self.since.blobs if self.since else {}
+        return {digest: repositories for digest, (_, repositories) in since.items()}
+
+    def folder(self, part: int) -> str:
+        """The part's folder below the bundle's; empty when that is the part."""
+        return f"part-{part:03d}" if self.part_size else ""
+
+    def content(self, part: int) -> dict[str, int]:
+        """Blobs, pieces and files of a part, without what is in all: path to bytes."""
+        found = {taken.path: taken.size for taken in self.files if taken.part == part}
+        for blob in self.blobs:
+            found.update({path: size for at, path, size in blob.paths() if at == part})
+        return dict(sorted(found.items()))
+
+    def size(self, part: int) -> int:
+        """Bytes of `content`."""
+        return sum(self.content(part).values())
+
+    def index(self) -> bytes:
+        """``index.json``: an entry a name."""
+        entries = []
+        for image in self.images:
+            entry = self.manifest_by_digest[image.digest]
+            names = {REF_NAME: image.layout_name, FULL_NAME: image.name}
+            entries.append(
+                {
+                    "mediaType": entry.media_type,
+                    "digest": entry.digest,
+                    "size": entry.size,
+                    # Referrers are asked for by digest, and their names would be of no use.
+                    "annotations": {FULL_NAME: image.name}
+                    if image.belongs_to and not image.push_tag
+                    else names,
+                }
+            )
+        head = '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json"'
+        return f'{head},"manifests":{_listed(entries)}}}\n'.encode()
+
+    def part_note(self, part: int, own: bytes) -> bytes:
+        """``part.json``: which part this is; ``own`` is the bytes of ``bundle.json``."""
+        import hashlib
+
+        note = {"part": part, "of": self.parts, "bundle": hashlib.sha256(own).hexdigest()}
+        return _line(note).encode() + b"\n"
+
+    def dumps(self) -> bytes:
+        """``bundle.json``."""
+        fields: list[tuple[str, str]] = [
+            ("format", str(FORMAT)),
+            ("kfdeploy", _line(self.kfdeploy)),
+            ("lock", _line(self.lock)),
+            ("partSize", str(self.part_size)),
+            ("parts", str(self.parts)),
+            ("images", _listed([_image_json(image) for image in self.images])),
+            (
+                "manifests",
+                _listed(
+                    [
+                        {"digest": e.digest, "size": e.size, "mediaType": e.media_type}
+                        for e in self.manifests
+                    ]
+                ),
+            ),
+            ("blobs", _listed([_placed_json(blob) for blob in self.blobs])),
+            ("files", _listed([_taken_json(taken) for taken in self.files])),
+        ]
+        if self.wheels_for:
+            fields.append(("wheelsFor", _line(list(self.wheels_for))))
+        if self.since:
+            blobs = [
+                {"digest": digest, "size": size, "in": list(repositories)}
+                for digest, (size, repositories) in sorted(self.since.blobs.items())
+            ]
+            images = [{"name": n, "digest": d} for n, d in sorted(self.since.images.items())]
+            since = f'{{"lock":{_line(self.since.lock)},"images":{_listed(images)}'
+            fields.append(("since", f'{since},"blobs":{_listed(blobs)}}}'))
+        return ("{\n" + ",\n".join(f'"{k}":{v}' for k, v in fields) + "\n}\n").encode()
+
+
+def loads(data: bytes) -> Bundle:
+    """Read ``bundle.json``.
+
+    Raises:
+        NoBundle: damaged, or of a later format.
+    """
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise NoBundle("no JSON") from error
+    top = _Object(content, "")
+    if top.number("format") != FORMAT:
+        raise NoBundle(f"format {top.number('format')}: of a later kfdeploy")
+    since = None
+    if "since" in top.content:
+        inner = top.object("since")
+        since = Since(
+            inner.text("lock", _SUM),
+            {one.text("name"): one.digest() for one in inner.objects("images")},
+            {one.digest(): (one.number("size"), one.texts("in")) for one in inner.objects("blobs")},
+        )
+    parts = top.number("parts")
+    if not 1 <= parts <= _PARTS_MAX:
+        raise NoBundle(f"parts: {parts}")
+    found = Bundle(
+        kfdeploy=top.text("kfdeploy"),
+        lock=top.text("lock", _SUM),
+        part_size=top.number("partSize"),
+        parts=parts,
+        images=tuple(
+            Image(
+                one.text("name"),
+                one.texts("refs"),
+                one.digest(),
+                one.text("belongsTo") if "belongsTo" in one.content else "",
+                one.text("pushTag") if "pushTag" in one.content else "",
+            )
+            for one in top.objects("images")
+        ),
+        manifests=tuple(
+            Entry(one.digest(), one.number("size"), one.text("mediaType"))
+            for one in top.objects("manifests")
+        ),
+        blobs=tuple(_placed(one, parts) for one in top.objects("blobs")),
+        files=tuple(
+            Taken(
+                one.path("path"),
+                one.number("size"),
+                one.text("sha256", _SUM),
+                one.part(parts),
+                bool(one.content.get("executable")),
+            )
+            for one in top.objects("files")
+        ),
+        since=since,
+        wheels_for=top.texts("wheelsFor") if "wheelsFor" in top.content else (),
+    )
+    _must_agree(found)
+    return found
+
+
+def part_number(data: bytes, own: bytes) -> tuple[int, bool]:
+    """Read ``part.json``.
+
+    Returns:
+        The part's number, and whether it is of the bundle whose description is ``own``.
+
+    Raises:
+        NoBundle: damaged.
+    """
+    import hashlib
+
+    try:
+        note = _Object(json.loads(data), "")
+    except (ValueError, RecursionError) as error:
+        raise NoBundle("no JSON") from error
+    return note.number("part"), note.text("bundle") == hashlib.sha256(own).hexdigest()
+
+
+def is_digest(text: str) -> bool:
+    """Whether it is a digest of a kind that registries have."""
+    return bool(_DIGEST.fullmatch(text))
+
+
+def blob_path(digest: str) -> str:
+    """Where a layout has a blob."""
+    algorithm, _, value = digest.partition(":")
+    return f"blobs/{algorithm}/{value}"
+
+
+def piece_path(digest: str, number: int) -> str:
+    """Where a piece of a blob lies: not where readers of layouts would take it for the whole."""
+    algorithm, _, value = digest.partition(":")
+    return f"pieces/{algorithm}/{value}.{number:03d}"
+
+
+def is_safe(path: str) -> bool:
+    """Whether a path stays below the folder it is relative to, and names one file everywhere."""
+    elements = path.split("/")
+    return (
+        0 < len(path) <= 4096
+        and not {"", ".", ".."} & set(elements)
+        and not any(c == "\\" or ord(c) < 32 or ord(c) == 127 for c in path)
+    )
+
+
+def _must_agree(bundle: Bundle) -> None:
+    """What the description says in two places."""
+    for image in bundle.images:
+        if image.digest not in bundle.manifest_by_digest:
+            raise NoBundle(f"images: {image.name} is {image.digest}, which is no manifest of it")
+    for taken in bundle.files:
+        if taken.path.partition("/")[0] not in TAKEN_ALONG or "/" not in taken.path:
+            raise NoBundle(f"files: {taken.path} is in none of the folders for files")
+    paths = [taken.path for taken in bundle.files]
+    digests = [blob.digest for blob in bundle.blobs] + [e.digest for e in bundle.manifests]
+    if len(set(paths)) < len(paths) or len(set(digests)) < len(digests):
+        raise NoBundle("something is there twice")
+
+
+def _placed(one: _Object, parts: int) -> Placed:
+    size = one.number("size")
+    if "part" in one.content:
+        return Placed(one.digest(), size, ((one.part(parts), size),))
+    pieces = tuple((piece.part(parts), piece.number("size")) for piece in one.objects("pieces"))
+    if len(pieces) < 2 or sum(piece for _, piece in pieces) != size:
+        raise NoBundle(f"{one.where}.pieces: they do not make {size} bytes")
+    return Placed(one.digest(), size, pieces)
+
+
+def _image_json(image: Image) -> dict[str, Any]:
+    return {
+        "name": image.name,
+        "refs": list(image.refs),
+        "digest": image.digest,
+        **({"belongsTo": image.belongs_to} if image.belongs_to else {}),
+        **({"pushTag": image.push_tag} if image.push_tag else {}),
+    }
+
+
+def _placed_json(blob: Placed) -> dict[str, Any]:
+    where: dict[str, Any] = {"part": blob.pieces[0][0]}
+    if len(blob.pieces) > 1:
+        where = {"pieces": [{"part": part, "size": size} for part, size in blob.pieces]}
+    return {"digest": blob.digest, "size": blob.size, **where}
+
+
+def _taken_json(taken: Taken) -> dict[str, Any]:
+    return {
+        "path": taken.path,
+        "size": taken.size,
+        "sha256": taken.sum,
+        "part": taken.part,
+        **({"executable": True} if taken.executable else {}),
+    }
+
+
+def _line(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _listed(entries: Sequence[object]) -> str:
+    """A line an entry: the file is looked at, and compared, by people too."""
+    return "[\n" + ",\n".join(map(_line, entries)) + "\n]" if entries else "[]"
+
+
+class _Object:
+    """A JSON object that is read key by key, each mistake with where it stands."""
+
+    def __init__(self, content: object, where: str) -> None:
+        if not isinstance(content, dict):
+            raise NoBundle(f"{where or 'the file'}: no object")
+        self.content: Mapping[str, Any] = content
+        self.where = where
+
+    def text(self, key: str, like: re.Pattern[str] | None = None) -> str:
+        value = self.content.get(key)
+        if not isinstance(value, str) or (like and not like.fullmatch(value)):
+            raise self._wrong(key)
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        value = self.content.get(key)
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise self._wrong(key)
+        return tuple(value)
+
+    def number(self, key: str) -> int:
+        value = self.content.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise self._wrong(key)
+        return value
+
+    def part(self, parts: int) -> int:
+        number = self.number("part")
+        if not 1 <= number <= parts:
+            raise self._wrong("part")
+        return number
+
+    def digest(self) -> str:
+        return self.text("digest", _DIGEST)
+
+    def path(self, key: str) -> str:
+        value = self.text(key)
+        if not is_safe(value):
+            raise NoBundle(f"{self._key(key)}: {value!r} is no path below the bundle")
+        return value
+
+    def object(self, key: str) -> _Object:
+        return _Object(self.content.get(key), self._key(key))
+
+    def objects(self, key: str) -> Iterator[_Object]:
+        value = self.content.get(key)
+        if not isinstance(value, list):
+            raise self._wrong(key)
+        return (_Object(one, f"{self._key(key)}[{n}]") for n, one in enumerate(value))
+
+    def _key(self, key: str) -> str:
+        return f"{self.where}.{key}" if self.where else key
+
+    def _wrong(self, key: str) -> NoBundle:
+        return NoBundle(f"{self._key(key)}: missing, or not what belongs there")
