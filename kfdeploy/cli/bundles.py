@@ -104,12 +104,16 @@ def write(
     from kfdeploy.model.transfer import wanted_items
     from kfdeploy.pipeline import bundle_write as stage
     from kfdeploy.pipeline import mirror
+    from kfdeploy.tools.signature import Rules
+    from kfdeploy.tools.stores_registry import SignedOrigin
 
     sign = _signer(sign_key) if sign_key else None
     lock = session.lock(required=True)
     workspace, environment = session.workspace, session.environment
     registry, sources = workspace.registry(environment), workspace.registries.sources
+    rules = Rules.of(workspace.images.signatures, session.root)
     with mirror.opened(workspace, environment, session.root, session.cache) as sides:
+        origin = SignedOrigin(sides.client, sides.manifests, rules, lock)
         older, notes = _older(session, sides, since) if since else (None, [])
         with session.progress.counting("reading") as each:
             prepared = stage.prepare(
@@ -117,7 +121,7 @@ def write(
                 lock,
                 session.root,
                 wish,
-                sides.origin,
+                origin,
                 older=older,
                 close=sides.client.close,
                 each=each,

@@ -127,3 +127,20 @@ def test_what_belongs_to_an_image_is_mirrored_with_it(
             assert client.manifest(replace(at, digest=sbom.digest)).subject == made.digest
         assert kfdeploy("mirror", "--check", "--output", "json", cwd=site).json["copy"] == []
         assert kfdeploy("mirror", "--prune", "--output", "json", cwd=site).json["obsolete"] == []
+
+
+def test_what_is_not_signed_stays_out_of_a_bundle(
+    site: Path, kfdeploy: Runner, tmp_path: Path
+) -> None:
+    kfdeploy("lock", cwd=site)
+    # The rule came after the lock.
+    edit_workspace(
+        site, {"images.signatures": [{"images": "quay.io/acme/*", "keys": ["keys/acme.pub"]}]}
+    )
+    words = ("mirror", "--to-bundle", tmp_path / "bundle", "--images-only", "--quiet")
+    done = kfdeploy(*words, cwd=site, check=1)
+    assert (
+        f"error: {PLAIN}: it has no signature by keys/acme.pub (images.signatures[0])\n"
+        in done.stderr
+    )
+    assert "not finished" in done.stderr
