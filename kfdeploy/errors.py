@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -33,7 +32,8 @@ class UserError(Exception):
         """The same error, beginning with what it is about, unless it says that (or ``also``)."""
         if any(words in self.message for words in (what, *also)):
             return self
-        other = copy.copy(self)
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__dict__)
         other.message = f"{what}: {self.message}"
         other.args = (other.message,)
         return other

@@ -104,7 +104,7 @@ def export(
             copies=copies,
             images=tuple(image for image in images if image.ref in held.by_id),
             reaches=reaches,
-            cas={name: text for name, each in reaches.items() if (text := ca_text(each))},
+            ca_of=lambda name: ca_text(reaches[name]),
             version=version,
         )
     )

@@ -171,7 +171,7 @@ def test_what_stays_broken_is_named_with_a_cause_and_the_rest_is_done(
 
 @pytest.mark.parametrize(
     "limit",
-    [Limit(40, 2.5), Limit(40, 2.5, window="fixed"), Limit(40, 2.5, retry_after=False)],
+    [Limit(12, 1.5), Limit(12, 1.5, window="fixed"), Limit(12, 1.5, retry_after=False)],
     ids=["bucket", "fixed", "silent"],
 )
 def test_a_source_that_limits_requests_is_respected_by_all_workers_together(

@@ -80,6 +80,8 @@ def _looked(reader: _RegistryReader | _LayoutReader, images: Iterable[Wanted]) -
                 found.absent.add(name)
                 continue
             _check(reader, image.repository, image.digest, top)
+        except ConnectionError:
+            raise  # nobody answers: nothing was seen
         except (_Wrong, OSError, ValueError, KeyError) as error:
             found.broken[name] = f"{type(error).__name__}: {error}"
         else:

@@ -1,13 +1,13 @@
 """What other tools are told of the mirror: one module a format.
 
-A format's module has `export`, which turns `Material` into `Exported` and neither reads nor
-writes a file. ``pipeline/export.py`` lists the formats.
+A format's module has `export`, which turns `Material` into `Exported` and writes no file.
+``pipeline/export.py`` lists the formats.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -62,7 +62,8 @@ class Material:
         copies: what has to be copied for them, by target.
         images: where they were found.
         reaches: how each host is reached that an image is copied from or to.
-        cas: PEM text of those hosts that have a CA set.
+        ca_of: PEM text of such a host's CA, or empty. It reads the file when it is called: nodes
+            need none but the private registry's.
         version: the upstream's; empty where it is not known.
     """
 
@@ -76,7 +77,7 @@ class Material:
     copies: tuple[Copy, ...] = ()
     images: tuple[SourceImage, ...] = ()
     reaches: Mapping[str, Reach] = field(default_factory=dict)
-    cas: Mapping[str, str] = field(default_factory=dict)
+    ca_of: Callable[[str], str] = lambda _: ""
     version: str = ""
 
     @property

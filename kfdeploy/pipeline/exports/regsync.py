@@ -51,7 +51,7 @@ def _creds(host: str, material: Material) -> Iterator[str]:
         lines.append("  tls: disabled")
     elif reach.skip_tls_verify:
         lines.append("  tls: insecure")
-    if (ca := material.cas.get(host)) and not reach.plain_http:
+    if not reach.plain_http and (ca := material.ca_of(host)):
         lines.append("  regcert: |")
         lines += [f"    {line}".rstrip() for line in ca.splitlines()]
     if reach.login.helper:

@@ -45,9 +45,9 @@ def export(material: Material) -> Exported:
         for folder, copies in sorted(folders.items())
     }
     files[_SCRIPT] = _script(folders, renamed, material)
-    for host, ca in material.cas.items():
-        if not material.reaches[host].plain_http:
-            files[f"{_TOP}/certs/{host_folder(host)}/ca.crt"] = ca
+    for host in material.reaches:
+        if _has_ca(host, material):
+            files[below(_TOP, _certs(host), "ca.crt")] = material.ca_of(host)
     notes = (
         f"run `sh {_SCRIPT}`; skopeo signs in as REGISTRY_AUTH_FILE or Docker's config.json says",
         "skopeo sync leaves signatures behind that lie beside an image as a tag or a referrer",
@@ -66,7 +66,7 @@ def _yaml(copies: Sequence[Copy], material: Material) -> str:
         lines.append(f"{json.dumps(host)}:")
         if reach.plain_http or reach.skip_tls_verify:
             lines.append("  tls-verify: false")
-        if host in material.cas and not reach.plain_http:
+        if _has_ca(host, material):
             lines.append(f"  cert-dir: {json.dumps(_certs(host))}")
         lines.append("  images:")
         for path, digests in sorted(repositories.items()):
@@ -117,8 +117,13 @@ def _options(side: str, host: str, material: Material) -> Iterator[str]:
     reach = material.reaches[host]
     if reach.plain_http or reach.skip_tls_verify:
         yield f"--{side}-tls-verify=false"
-    if host in material.cas and not reach.plain_http:
+    if _has_ca(host, material):
         yield f"--{side}-cert-dir={_certs(host)}"
+
+
+def _has_ca(host: str, material: Material) -> bool:
+    reach = material.reaches[host]
+    return reach.ca is not None and not reach.plain_http
 
 
 def _certs(host: str) -> str:
