@@ -86,6 +86,7 @@ def wish(
         named=(
             *(name for name in authorities if name),
             *registries.bundle_keys,
+            *(key for rule in session.workspace.images.signatures for key in rule.keys),
         ),
     )
 
