@@ -305,19 +305,22 @@ def test_killed_at_any_moment_it_goes_on_and_nothing_looks_whole_that_is_not(
     kills = 0
     while kills < KILLS // SERIES:
         with new_job() as work:
+            here = 0
             for number in itertools.count():
                 code, took = work.kill("--jobs", str(JOBS), after=dice.uniform(0, seconds))
                 assert work.look().broken == {}
                 if code == 0 and not number:
                     # The machine was busier while the whole was measured.
                     seconds = min(seconds, took)
-                kills += code == -signal.SIGKILL
-                if code == 0 or kills == KILLS // SERIES:
+                here += code == -signal.SIGKILL
+                if code == 0 or kills + here == KILLS // SERIES:
                     break
+            kills += here
             last = work.finish()
             assert (last.whole, last.broken) == (everything(work), {})
-            # What had arrived was not sent again; what was in flight may have been.
-            assert uploads(work.target).most_common(1)[0][1] == 1
+            # What had arrived was not sent again; what was in flight at a kill may have been.
+            again = sum(number - 1 for number in uploads(work.target).values())
+            assert again <= here * JOBS
             assert work.glimpses == {}
 
 
