@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -21,7 +22,18 @@ from tests.conftest import Runner, need_programs
 from tests.support.faultplan import Kind
 from tests.support.faults import Faults, Faulty, Limit
 from tests.support.madeset import SMALL, MadeSet, make, unique, unique_manifests
-from tests.support.mirrorjob import PREFIX, STALL, Job, enlarge, job, mend, reasons, small_disk
+from tests.support.mirrorjob import (
+    LONGEST,
+    PREFIX,
+    STALL,
+    Job,
+    enlarge,
+    filled_up,
+    job,
+    mend,
+    reasons,
+    small_disk,
+)
 from tests.support.reader import look_at_layout
 from tests.support.registries import serve_registry
 from tests.support.workspaces import workspace_of
@@ -163,7 +175,7 @@ def test_what_stays_broken_is_named_with_a_cause_and_the_rest_is_done(
         work.source.faults = replace(fault, matching="|".join(own), kinds=frozenset({"blob"}))
         done = work.run("--jobs", str(JOBS), check=1)
         assert list(reasons(done)) == [lost.ref]
-        assert lost.ref.rpartition("/")[2].partition(":")[0] in reasons(done)[lost.ref]
+        assert lost.ref.rpartition("/")[2].partition(":")[0] in done.stderr
         found = work.look()
         assert (len(found.whole), len(found.absent)) == (len(ready.made.images) - 1, 1)
         assert work.finish().whole == everything(work)
@@ -267,6 +279,20 @@ def test_a_bundle_whose_disk_is_full(tmp_path: Path, new_job: NewJob) -> None:
         assert work.finish("--from-bundle", str(folder)).whole == everything(work)
 
 
+def test_a_bundle_whose_disk_is_filled_by_something_else(tmp_path: Path, new_job: NewJob) -> None:
+    with small_disk(tmp_path / "disk", "8m") as disk, new_job() as work:
+        folder = disk / "bundle"
+        words = ("--to-bundle", str(folder), "--images-only")
+        work.source.faults = Faults(latency=0.05)
+        with filled_up(disk, folder):
+            done = work.run(*words, check=1)
+        assert f"{folder}: the disk is full" in done.stderr
+        assert look_at_layout(folder, work.wanted).broken == {}
+        work.heal()
+        work.run(*words, check=0)
+        assert look_at_layout(folder, work.wanted).whole == everything(work)
+
+
 # -- ends -----------------------------------------------------------------------------------------
 
 
@@ -275,22 +301,28 @@ def test_killed_at_any_moment_it_goes_on_and_nothing_looks_whole_that_is_not(
     series: int, ready: Ready, new_job: NewJob
 ) -> None:
     dice = random.Random(f"{SEED} {series}")
-    kills = 0
     with new_job() as work:
-        seconds = whole_run(work)
+        _, seconds = work.kill("--jobs", str(JOBS), after=LONGEST)
+        assert work.look().whole == everything(work)
+    kills = 0
     while kills < KILLS // SERIES:
         with new_job() as work:
-            while kills < KILLS // SERIES:
-                code = work.kill("--jobs", str(JOBS), after=dice.uniform(0, seconds))
+            here = 0
+            for number in itertools.count():
+                code, took = work.kill("--jobs", str(JOBS), after=dice.uniform(0, seconds))
                 assert work.look().broken == {}
-                if code == 0:
+                if code == 0 and not number:
+                    # The machine was busier while the whole was measured.
+                    seconds = min(seconds, took)
+                here += code == -signal.SIGKILL
+                if code == 0 or kills + here == KILLS // SERIES:
                     break
-                assert code == -signal.SIGKILL
-                kills += 1
+            kills += here
             last = work.finish()
             assert (last.whole, last.broken) == (everything(work), {})
-            # What had arrived was not sent again; what was in flight may have been.
-            assert uploads(work.target).most_common(1)[0][1] == 1
+            # What had arrived was not sent again; what was in flight at a kill may have been.
+            again = sum(number - 1 for number in uploads(work.target).values())
+            assert again <= here * JOBS
             assert work.glimpses == {}
 
 
@@ -327,24 +359,6 @@ def test_two_mirrors_at_once_do_no_harm(kfdeploy: Runner, new_job: NewJob) -> No
         assert 0 in [code for _, code in ends], ends
         assert work.look().broken == {}
         assert work.finish().whole == everything(work)
-
-
-def whole_run(work: Job) -> float:
-    """Seconds from the first request to the last of an undisturbed run."""
-    seen = threading.Event()
-    begun = 0.0
-
-    def first() -> None:
-        nonlocal begun
-        work.target.wait_until(lambda counts: counts.of() > 0)
-        begun = time.monotonic()
-        seen.set()
-
-    thread = threading.Thread(target=first)
-    thread.start()
-    work.run("--jobs", str(JOBS), check=0)
-    thread.join()
-    return time.monotonic() - begun
 
 
 def uploads(target: Faulty) -> Counter[str]:

@@ -74,13 +74,14 @@ class Job:
         assert "Traceback" not in done.stderr, str(done)
         return done
 
-    def kill(self, *arguments: str, after: float) -> int:
+    def kill(self, *arguments: str, after: float) -> tuple[int, float]:
         """Begin a run and end it with SIGKILL, seconds after its first request.
 
         Returns:
-            The exit code; that of the signal unless it was quicker.
+            The exit code, that of the signal unless it was quicker; and the seconds that it had
+            from its first request on.
         """
-        before = self.target.counts.of() + self.source.counts.of()
+        before = len(self.target.exchanges) + len(self.source.exchanges)
         child = subprocess.Popen(
             [*self.kfdeploy.command, "mirror", *arguments],
             cwd=self.root,
@@ -90,13 +91,14 @@ class Job:
             stderr=subprocess.DEVNULL,
         )
         while child.poll() is None:
-            if self.target.counts.of() + self.source.counts.of() > before:
+            if len(self.target.exchanges) + len(self.source.exchanges) > before:
                 break
             time.sleep(0.002)
+        begun = time.monotonic()
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(after)
         child.send_signal(signal.SIGKILL)
-        return child.wait()
+        return child.wait(), time.monotonic() - begun
 
     def serve(self) -> None:
         """Start the private registry; after an end, on the same port with what it had."""
@@ -189,6 +191,29 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@contextlib.contextmanager
+def filled_up(disk: Path, folder: Path) -> Iterator[None]:
+    """A `small_disk` of which something else takes all the rest once ``folder`` has a file."""
+    filler, over = disk / "filler", threading.Event()
+
+    def fill() -> None:
+        while not any(file.is_file() for file in folder.rglob("*")):
+            if over.wait(0.002):
+                return
+        with filler.open("wb", buffering=0) as opened, contextlib.suppress(OSError):
+            while opened.write(bytes(4096)):
+                pass
+
+    thread = threading.Thread(target=fill)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        filler.unlink(missing_ok=True)
 
 
 def enlarge(folder: Path, size: str) -> None:
