@@ -122,6 +122,7 @@ class Exchange:
         stream: bool = False,
         patience: float | None = None,
         also: Sequence[int] = (),
+        is_tried_again: bool = True,
     ) -> Answer:
         """A registry's answer, signed in where it wants that.
 
@@ -132,6 +133,7 @@ class Exchange:
             stream: do not read a body that comes.
             patience: seconds, instead of `Patience.busy_seconds`.
             also: statuses that are answers, beside 2xx and 404.
+            is_tried_again: False for what is not to be sent twice blindly.
 
         Raises:
             RegistryError: any other status, or no answer.
@@ -141,7 +143,8 @@ class Exchange:
         url = path if "://" in path else reach.url + path
         sent = {"Accept": _ACCEPT, "User-Agent": "kfdeploy", **(headers or {})}
         foreign = urlsplit(url)[:2] != urlsplit(reach.url)[:2]
-        once = body is not None and not isinstance(body, bytes)
+        streams = body is not None and not isinstance(body, bytes)
+        once = streams or not is_tried_again
         renewed = False
         while True:
             authorization, fresh = "", True
@@ -161,7 +164,7 @@ class Exchange:
                 renewed = True
             if not self._learn(answer, known, scopes):
                 break
-            if once:
+            if streams:
                 raise errors.signed_out(reach)
         if answer.status in {401, 403} and answer.status not in also:
             signed_in = self.credential(host) is not None

@@ -221,6 +221,16 @@ def undeletable(reach: Reach, ref: ImageRef, answer: Answer) -> RegistryError:
     )
 
 
+def unreadable(reach: Reach, what: str, words: str) -> RegistryError:
+    """The registry took a manifest and can't give it back."""
+    return RegistryError(
+        "content",
+        f"{what}: copied, and then it can't be read there: {words.removeprefix(f'{reach.host}: ')}",
+        hint="the registry's storage is damaged, perhaps since its disk was full: delete that"
+        " manifest there with the file of its blob, and run the same command again",
+    )
+
+
 def refused(reach: Reach, repository: ImageRef, answer: Answer, what: str) -> RegistryError:
     """A registry does not take what it is sent: its own words, and the setting that may help."""
     words = _words(answer)

@@ -90,10 +90,11 @@ class RegistryDestination:
         self._uploads.put(self._at(place), blob, pieces, begun)
 
     def seal(self, item: Item, tree: Tree) -> None:
-        *children, root = tree.manifests
-        for manifest in children:
+        for manifest in tree.manifests:
             self._uploads.put_manifest(item.repository, manifest)
-        self._uploads.put_manifest(item.repository, root, item.push_tag)
+            self._uploads.confirm(item.repository, manifest)
+        if item.push_tag:
+            self._uploads.put_manifest(item.repository, tree.root, item.push_tag)
 
     def _at(self, place: str) -> ImageRef:
         return ImageRef(self._host, place)

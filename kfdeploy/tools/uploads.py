@@ -120,6 +120,7 @@ class Uploads:
             headers={"Content-Type": manifest.media_type},
             body=manifest.body,
             also=_SAID,
+            is_tried_again=False,
         )
         if answer.status == 404 or answer.status not in {200, 201, 202}:
             raise self._refused(repository, answer, what)
@@ -130,6 +131,25 @@ class Uploads:
             raise errors.changed(self._client.reach(repository.host), what, manifest.digest, kept)
         if manifest.subject and "oci-subject" not in answer.headers:
             self._list(repository, manifest)
+
+    def confirm(self, repository: ImageRef, manifest: Manifest) -> None:
+        """See that a manifest that was written can be read.
+
+        Not all that a registry has taken it has: the distribution registry, 2.8 at least, keeps an
+        empty file when its disk is full, says so, and takes the same manifest when it is sent
+        again, as its file is there.
+        """
+        named = ImageRef(repository.host, repository.path, "", manifest.digest)
+        try:
+            found = self._client.digest(named)
+        except RegistryError as error:
+            if error.kind != "busy" or error.is_limit:
+                raise
+            reach = self._client.reach(repository.host)
+            raise errors.unreadable(reach, str(named), error.message) from error
+        if found != manifest.digest:
+            reach = self._client.reach(repository.host)
+            raise errors.changed(reach, str(named), manifest.digest, found or "nothing")
 
     def _begin(self, repository: ImageRef, query: str, *scopes: str) -> Answer:
         path = f"/v2/{repository.path}/blobs/uploads/{query}"

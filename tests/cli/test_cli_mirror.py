@@ -166,3 +166,28 @@ def test_two_mirrors_of_one_workspace_do_not_meet(site: Path, kfdeploy: Runner) 
         "  hint: wait for it to end, and run the same command again; what it has done is not done"
         " twice\n"
     )
+
+
+@pytest.mark.parametrize("which", ["index", "platform"])
+def test_a_manifest_that_the_registry_took_and_cannot_read_gets_no_tag(
+    which: str, site: Path, private: Registry, kfdeploy: Runner
+) -> None:
+    """What a full disk leaves in the distribution registry: an empty file, taken for the blob."""
+    image = next(image for image in images(site) if len(image.platforms) > 1)
+    damaged = image.digest if which == "index" else image.platforms["linux/amd64"]
+    value = damaged.partition(":")[2]
+    file = private.folder / "docker/registry/v2/blobs/sha256" / value[:2] / value / "data"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    done = kfdeploy("mirror", "--output", "json", cwd=site, check=1)
+    (failed,) = done.json["failed"]
+    at = f"{private.host}/{PREFIX}/{image.path}"
+    assert failed["reason"].startswith(
+        f"{at}@{damaged}: copied, and then it can't be read there: 5"
+    )
+    assert "delete that manifest there with the file of its blob" in failed["hint"]
+    wanted = Wanted(f"{PREFIX}/{image.path}", image.tag, image.digest)
+    assert look(private.host, [wanted]).absent
+    file.unlink()
+    kfdeploy("mirror", "--quiet", cwd=site)
+    assert is_whole(private, image, image.tag, image.digest)
