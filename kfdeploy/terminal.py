@@ -31,8 +31,6 @@ sys.excepthook = _quiet_interrupt
 
 def run(command: Callable[[], int | None]) -> NoReturn:
     """Run the command line, and end with its exit code; the one place that prints errors."""
-    import typer
-
     # A command lives for seconds and makes few cycles: looking for them took a tenth of a render.
     gc.set_threshold(100_000, 20, 20)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -46,7 +44,7 @@ def run(command: Callable[[], int | None]) -> NoReturn:
     except UserError as error:
         print_errors(error.each())
         code = error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         print(_INTERRUPTED, file=sys.stderr)
         code = INTERRUPTED
     except BrokenPipeError:
@@ -98,6 +96,11 @@ def _drop_output() -> None:
 
 def _wrong_use(error: Exception) -> int:
     """Click's own errors about arguments; anything else is a bug and keeps its traceback."""
+    import typer
+
+    if isinstance(error, typer.Abort):  # ^C at a question
+        print(_INTERRUPTED, file=sys.stderr)
+        return INTERRUPTED
     show = getattr(error, "show", None)
     if show is None or not hasattr(error, "exit_code"):
         raise error

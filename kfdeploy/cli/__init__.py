@@ -10,11 +10,19 @@ from typing import NoReturn
 # First, so that ^C while modules are read is answered as later.
 from kfdeploy import terminal
 
-# In the order in which help lists their commands.
-from kfdeploy.cli import workspace, images, sets, export, machine  # noqa: F401  # isort: skip
-from kfdeploy.cli.common import app
-
 
 def main() -> NoReturn:
     """Run the command line."""
-    terminal.run(lambda: app(standalone_mode=False))
+    terminal.run(_command)
+
+
+def _command() -> int:
+    from kfdeploy import idle
+
+    if idle.main():
+        return 0
+    # In the order in which help lists their commands.
+    from kfdeploy.cli import workspace, images, sets, export, machine  # noqa: F401  # isort: skip
+    from kfdeploy.cli.common import app
+
+    return app(standalone_mode=False) or 0

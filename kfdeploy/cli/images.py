@@ -31,6 +31,8 @@ from kfdeploy.terminal import (
 
 if TYPE_CHECKING:
     from kfdeploy.cli.bundles import Shown
+    from kfdeploy.model.transfer import Plan
+    from kfdeploy.pipeline.mirror import Sides
     from kfdeploy.session import Session
 
 _ABOUT: Final = {
@@ -295,10 +297,10 @@ def mirror(
     elif from_bundle:
         bundles.read(session, shown, from_bundle, verify_key or ())
     else:
-        _mirror(session, shown)
+        _mirror(session, shown, env)
 
 
-def _mirror(session: Session, shown: Shown) -> None:
+def _mirror(session: Session, shown: Shown, env: str) -> None:
     from kfdeploy.files import alone
     from kfdeploy.pipeline import mirror as stage
 
@@ -333,6 +335,8 @@ def _mirror(session: Session, shown: Shown) -> None:
                 stop=sides.client.close,
                 on_tick=on_tick,
             )
+        if not summary.failed:
+            _remember(session, env, sides, plan)
     print_errors([failed.error for failed in summary.failed])
     if shown.output == "json":
         print_json(summary.to_json())
@@ -340,3 +344,28 @@ def _mirror(session: Session, shown: Shown) -> None:
         print_lines(summary.lines())
     if summary.failed:
         raise typer.Exit(FAILED)
+
+
+def _remember(session: Session, env: str, sides: Sides, plan: Plan) -> None:
+    """Note that there is nothing to do any more, for the next run with this ``--env``."""
+    import json
+    from dataclasses import replace
+
+    from kfdeploy import idle
+    from kfdeploy.model.transfer import Summary
+    from kfdeploy.tools.registry import manifest_path
+
+    reach = sides.client.reach(session.workspace.registry(session.environment).host)
+    if reach.skip_tls_verify or not sides.client.exchange.is_open(reach.host):
+        return
+    there = [replace(item, state="present", replaces="") for item in plan.items]
+    summary = Summary((), tuple(there), ())
+    idle.remember(
+        session.root,
+        env,
+        reach.url,
+        None if reach.ca is None else str(reach.ca.absolute()),
+        {manifest_path(item.destination): item.digest for item in there},
+        "\n".join(summary.lines()) + "\n",
+        json.dumps(summary.to_json(), indent=2, ensure_ascii=False) + "\n",
+    )

@@ -111,6 +111,11 @@ class Exchange:
         """The sign-in for ``host``; None when there is none. Raises UserError."""
         return self._keyring.get(host, self._reaches(host).login)
 
+    def is_open(self, host: str) -> bool:
+        """Whether a registry that was asked wants no sign-in."""
+        known = self._knowledge(host)
+        return known.answered and not known.scheme
+
     def ask(
         self,
         method: str,

@@ -226,8 +226,8 @@ def unreadable(reach: Reach, what: str, words: str) -> RegistryError:
     return RegistryError(
         "content",
         f"{what}: copied, and then it can't be read there: {words.removeprefix(f'{reach.host}: ')}",
-        hint="the registry's storage is damaged, perhaps since its disk was full: delete that"
-        " manifest there with the file of its blob, and run the same command again",
+        hint="the registry's storage is damaged, perhaps since its disk was full: delete the file"
+        " of that blob there, restart the registry, and run the same command again",
     )
 
 

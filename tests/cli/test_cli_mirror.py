@@ -16,7 +16,7 @@ from tests.support.answers import Reply
 from tests.support.gate import gate
 from tests.support.reader import Wanted, look
 from tests.support.registries import Registry, serve_registry
-from tests.support.standins import fill
+from tests.support.standins import fill, make
 
 PREFIX = "kf"
 
@@ -182,12 +182,11 @@ def test_a_manifest_that_the_registry_took_and_cannot_read_gets_no_tag(
     done = kfdeploy("mirror", "--output", "json", cwd=site, check=1)
     (failed,) = done.json["failed"]
     at = f"{private.host}/{PREFIX}/{image.path}"
-    assert failed["reason"].startswith(
-        f"{at}@{damaged}: copied, and then it can't be read there: 5"
-    )
-    assert "delete that manifest there with the file of its blob" in failed["hint"]
+    said = f"{at}@{damaged}: copied, and then it can't be read there: 5"
+    assert failed["reason"].startswith(said)
+    assert "delete the file of that blob there" in failed["hint"]
     wanted = Wanted(f"{PREFIX}/{image.path}", image.tag, image.digest)
     assert look(private.host, [wanted]).absent
-    file.unlink()
+    file.write_bytes(make(image.id).manifests[damaged][1])
     kfdeploy("mirror", "--quiet", cwd=site)
     assert is_whole(private, image, image.tag, image.digest)
