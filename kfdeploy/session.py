@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING, Any
 from kfdeploy.cache import Cache
 from kfdeploy.errors import DIFFERENCE, WRONG_USE, UserError
 from kfdeploy.files import read_text
-from kfdeploy.model import inventory, lockfile, sources, upstreamlock
+from kfdeploy.model import lockfile
 from kfdeploy.model.image import ImageRef
-from kfdeploy.model.inventory import Inventory, Part
 from kfdeploy.model.lockfile import Lock, LockedImage
-from kfdeploy.model.sources import SourceImage
 from kfdeploy.model.workspace import Environment, Workspace
 from kfdeploy.progress import Progress
-from kfdeploy.tools import rendering, workspace_file
-from kfdeploy.tools.rendering import Rendered
+from kfdeploy.tools import workspace_file
 from kfdeploy.tools.workspace_file import WorkspaceFile
 
+# What `mirror` and `verify` do without is imported where it is needed: both are called often.
 if TYPE_CHECKING:
     from kfdeploy.model.catalogue_file import Facts
     from kfdeploy.model.egress.report import Report
+    from kfdeploy.model.inventory import Inventory, Part
+    from kfdeploy.model.sources import SourceImage
+    from kfdeploy.tools.rendering import Rendered
 
 OWN_CATALOGUE = "catalogue"
 _RENDER = "run `kfdeploy render`"
@@ -87,6 +88,8 @@ class Session:
         path = self.root / "upstream.lock"
         if not path.is_file():
             raise UserError("the workspace has no upstream.lock yet", hint="run `kfdeploy vendor`")
+        from kfdeploy.model import upstreamlock
+
         return upstreamlock.UpstreamLock.parse(read_text(path)).upstream.version
 
     def known_version(self) -> str:
@@ -102,6 +105,7 @@ class Session:
         """
         if self._rendered is None:
             from kfdeploy.pipeline import scan
+            from kfdeploy.tools import rendering
 
             facts, version = self.facts, self.version
 
@@ -129,6 +133,7 @@ class Session:
         return self._rendered
 
     def inventory(self) -> Inventory:
+        from kfdeploy.model import inventory
         from kfdeploy.pipeline import scan
 
         facts = self.facts
@@ -179,6 +184,8 @@ class Session:
         Raises:
             UserError: it is not there, or no longer what the components name.
         """
+        from kfdeploy.model import sources
+
         path = self.root / sources.NAME
         if not path.is_file():
             raise UserError(f"the workspace has no {sources.NAME} yet", hint="run `kfdeploy lock`")
@@ -194,6 +201,8 @@ class Session:
 
     def by_tag(self) -> frozenset[str]:
         """Images that some place has by tag alone; asked only for a registry whose tags stay."""
+        from kfdeploy.model import sources
+
         path = self.root / sources.NAME
         if not self.workspace.registry(self.environment).immutable_tags or not path.is_file():
             return frozenset()

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 JOBS: Final = 8
 """Blobs on the way at a time."""
-ASK_JOBS: Final = 8
+ASK_JOBS: Final = 16
+"""Small requests at a time: what they take is mostly waiting."""
 _ASK_SECONDS: Final = 60.0
 _TICK_SECONDS: Final = 0.2
 _PATIENCE: Final = Patience(busy_seconds=0.0, outage_seconds=60.0, tries=3)

@@ -78,13 +78,20 @@ class Keyring:
                 self._found[key] = self._look_up(host, login)
             return self._found[key]
 
-    def renew(self, host: str, login: Login) -> bool:
-        """Look a sign-in up again; whether there is now another one. Raises UserError."""
+    def renew(self, host: str, login: Login, used: Credential | None) -> bool:
+        """Look a sign-in up again; whether there is now another one than the one used.
+
+        Of threads that used the same one in vain, the first looks; the others have what it found.
+
+        Raises:
+            UserError: see `get`.
+        """
         with self._lock:
-            before = self._found.get((host, login))
-            self._configs.pop(login.file, None)
-            found = self._found[host, login] = self._look_up(host, login)
-            return found is not None and found != before
+            found = self._found.get((host, login))
+            if found == used:
+                self._configs.pop(login.file, None)
+                found = self._found[host, login] = self._look_up(host, login)
+            return found is not None and found != used
 
     def _look_up(self, host: str, login: Login) -> Credential | None:
         if login.helper:

@@ -153,6 +153,7 @@ class Exchange:
         renewed = False
         while True:
             authorization, fresh = "", True
+            used = self.credential(host) if known.scheme else None
             if not foreign:
                 authorization, fresh = self._authorization(reach, known, scopes, patience)
             if authorization:
@@ -164,7 +165,7 @@ class Exchange:
                 break
             if fresh:
                 # What was good an hour ago may have run out: the helper is asked once more.
-                if renewed or not self._keyring.renew(host, reach.login):
+                if renewed or not self._keyring.renew(host, reach.login, used):
                     break
                 renewed = True
             if not self._learn(answer, known, scopes):
@@ -244,7 +245,7 @@ class Exchange:
                 answer = self._send("GET", reach, url, headers, known, patience)
             if answer.status not in {400, 401, 403}:
                 break
-            if not (again and self._keyring.renew(reach.host, reach.login)):
+            if not (again and self._keyring.renew(reach.host, reach.login, credential)):
                 path = f"/v2/{scopes[0].rpartition(':')[0] if scopes else ''}/"
                 raise errors.denied(reach, path, answer, signed_in=credential is not None)
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -190,3 +192,43 @@ def test_a_manifest_that_the_registry_took_and_cannot_read_gets_no_tag(
     file.write_bytes(make(image.id).manifests[damaged][1])
     kfdeploy("mirror", "--quiet", cwd=site)
     assert is_whole(private, image, image.tag, image.digest)
+
+
+@pytest.mark.parametrize("renews", [True, False], ids=["renewed", "not renewed"])
+def test_a_sign_in_that_runs_out_on_the_way_is_renewed_or_said(
+    renews: bool, site: Path, private: Registry, kfdeploy: Runner, tmp_path: Path
+) -> None:
+    """The private registry takes the first password for twenty requests, then only the second."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    helper = programs / "docker-credential-corp"
+    secret = "second" if renews else "first"
+    helper.write_text(
+        "#!/bin/sh\ncat >/dev/null\n"
+        f'[ -e "{tmp_path}/asked" ] && word={secret} || word=first\n: > "{tmp_path}/asked"\n'
+        f'echo \'{{"ServerURL": "x", "Username": "ci", "Secret": "\'$word\'"}}\'\n'
+    )
+    helper.chmod(0o755)
+    taken: list[str] = []
+
+    def sign_in(given: str) -> Reply | None:
+        user, _, word = base64.b64decode(given.partition(" ")[2]).decode().partition(":")
+        good = "first" if len(taken) < 20 else "second"
+        if (user, word) == ("ci", good):
+            taken.append(word)
+            return None
+        challenge = {"WWW-Authenticate": 'Basic realm="x"', "Content-Type": "application/json"}
+        return Reply(401, b"{}", challenge)
+
+    with gate(private.host, lambda method, path: None, sign_in) as host:
+        access = {"host": host, "prefix": PREFIX, "credentials": {"helper": "corp"}}
+        edit_workspace(site, {"registries.private": access})
+        env = {"PATH": f"{programs}{os.pathsep}{kfdeploy.env['PATH']}"}
+        done = kfdeploy("mirror", "--quiet", cwd=site, env=env, check=0 if renews else 1)
+    assert taken[:20] == ["first"] * 20
+    if renews:
+        assert set(taken[20:]) == {"second"}
+        assert all(is_whole(private, image, image.tag, image.digest) for image in images(site))
+    else:
+        assert f": 401: refused with the sign-in there is for {host}\n" in done.stderr
+        assert "first" not in done.stderr

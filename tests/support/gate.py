@@ -18,11 +18,14 @@ Rule = Callable[[str, str], Reply | None]
 
 
 @contextlib.contextmanager
-def gate(host: str, rule: Rule) -> Iterator[str]:
+def gate(
+    host: str, rule: Rule, sign_in: Callable[[str], Reply | None] = lambda _: None
+) -> Iterator[str]:
     """Serve on a free loopback port; yields ``HOST:PORT``.
 
     Args:
         rule: called with method and path; gives the answer, or None to ask the registry.
+        sign_in: likewise, with the header Authorization, which the registry does not see.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -30,7 +33,8 @@ def gate(host: str, rule: Rule) -> Iterator[str]:
 
         def _any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            reply = rule(self.command, self.path) or self._registry(body)
+            given = self.headers.get("Authorization", "")
+            reply = sign_in(given) or rule(self.command, self.path) or self._registry(body)
             self.send_response(reply.status)
             if not any(name.lower() == "content-length" for name in reply.headers):
                 self.send_header("Content-Length", str(len(reply.body)))
@@ -42,7 +46,7 @@ def gate(host: str, rule: Rule) -> Iterator[str]:
 
         def _registry(self, body: bytes) -> Reply:
             connection = http.client.HTTPConnection(host, timeout=30)
-            headers = {**dict(self.headers.items()), "Host": self.headers["Host"]}
+            headers = {n: v for n, v in self.headers.items() if n.lower() != "authorization"}
             connection.request(self.command, self.path, body, headers)
             answer = connection.getresponse()
             data = answer.read()
