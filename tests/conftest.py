@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +23,7 @@ from typing import Any, Final
 import pytest
 
 from tests.support.cluster import Cluster
+from tests.support.registries import MEMORY
 from tests.support.services import NotServed, Run, only_one, service
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -148,15 +150,21 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     config.stash[_RUN] = run = Run()
     os.environ[_SHARED] = str(run.folder)
+    if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _MEMORY_LEAST:
+        os.environ[MEMORY] = tempfile.mkdtemp(prefix="kfdeploy-tests-", dir=_MEMORY)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if run := config.stash.get(_RUN, None):
         del os.environ[_SHARED]
         run.end()
+    if folder := os.environ.pop(MEMORY, ""):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 _RUN: Final = pytest.StashKey[Run]()
+_MEMORY: Final = Path("/dev/shm")
+_MEMORY_LEAST: Final = 4 * 1024**3
 
 
 @pytest.fixture(scope="session")

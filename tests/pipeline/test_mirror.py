@@ -298,7 +298,7 @@ def test_interrupted_and_run_again_it_goes_on(
 ) -> None:
     interrupted: list[float] = []
     timers: list[threading.Timer] = []
-    with relay(public.host, bytes_per_second=4000) as slow:
+    with relay(public.host, bytes_per_second=1500) as slow:
         space = workspace(slow, {"host": private.host})
         environment = space.environments["default"]
 
@@ -308,7 +308,7 @@ def test_interrupted_and_run_again_it_goes_on(
 
         def note(event: MirrorEvent) -> None:
             if event.state == "copied" and not timers:
-                timers.append(threading.Timer(0.1, interrupt))
+                timers.append(threading.Timer(0.02, interrupt))
                 timers[0].start()
 
         with opened(space, tmp_path) as sides:

@@ -18,6 +18,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ USER: Final = "puller"
 PASSWORD: Final = "let-me-in"
 # bcrypt of PASSWORD at the lowest cost: the registry computes it for each request.
 _HTPASSWD: Final = "$2b$04$abcdefghijklmnopqrstuudxA/1BY5FxPYA69jUrJOJFmTyoe9T1a"
+MEMORY: Final = "KFDEPLOY_TESTS_MEMORY"
+"""Environment variable: a folder in memory, for what registries of tests store."""
 _START_SECONDS: Final = 20.0
 _LISTED: Final = Path(__file__).resolve().parents[2] / ".tools" / "bin"
 
@@ -88,7 +91,7 @@ def serve_registry(
     Raises:
         NoRegistry: no program for it, or it does not answer.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     aside = folder.parent / f".{folder.name}.server"
     aside.mkdir(exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -113,6 +116,21 @@ def serve_registry(
             password=PASSWORD if auth else "",
             pid=process.pid,
         )
+
+
+def _make(folder: Path) -> None:
+    """The folder for what a registry stores; in memory where tests ask for that.
+
+    A registry waits for the disk several times for each blob, which is most of what tests of small
+    images take. A folder that is on another file system than temporary files stays there.
+    """
+    memory = os.environ.get(MEMORY, "")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    usual = Path(tempfile.gettempdir()).stat().st_dev
+    if not memory or folder.exists() or folder.parent.stat().st_dev != usual:
+        folder.mkdir(exist_ok=True)
+        return
+    folder.symlink_to(tempfile.mkdtemp(dir=memory))
 
 
 def free_port() -> int:
