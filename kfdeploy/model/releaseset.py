@@ -23,9 +23,12 @@ STORED_GOOD = 900 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """One Helm release: a component's final manifests.
+    """One Helm release: final manifests of a component, or of a part of one.
 
-    ``stored`` is what Helm's record of it takes, in bytes, estimated as Helm encodes it.
+    Attributes:
+        stored: what Helm's record of it takes, in bytes, estimated as Helm encodes it.
+        needs: releases that come before it.
+        wait: whether it is done only when its workloads are ready.
     """
 
     name: str
@@ -35,6 +38,8 @@ class Release:
     crd_count: int
     stored: int
     needs: tuple[str, ...] = ()
+    wait: bool = False
+    component: str = ""
 
 
 def stored_size(manifests: str) -> int:
@@ -92,21 +97,28 @@ def helmfile(
             "  skipDeps: true",
             "  disableValidationOnInstall: true",
         ]
+        if release.wait:
+            lines.append("  wait: true")
         if release.needs:
             lines += ["  needs:", *(f"  - {namespace}/{name}" for name in release.needs)]
         if release.crds:
-            arguments = ["apply", "--server-side", "--force-conflicts"]
-            if context:
-                arguments += ["--context", context]
-            arguments += ["-f", f"crds/{release.name}.yaml"]
-            lines += [
-                "  hooks:",
-                "  - events: [presync]",
-                "    showlogs: true",
-                "    command: kubectl",
-                "    args:",
-                *(f"    - {scalar(word)}" for word in arguments),
-            ]
+            lines.append("  hooks:")
+            # A kind is served a moment after its definition is there.
+            for words in (
+                ("apply", "--server-side", "--force-conflicts"),
+                ("wait", "--for=condition=Established", "--timeout=60s"),
+            ):
+                which = ("--context", context) if context else ()
+                lines += [
+                    "  - events: [presync]",
+                    "    showlogs: true",
+                    "    command: kubectl",
+                    "    args:",
+                    *(
+                        f"    - {scalar(word)}"
+                        for word in (*words, *which, "-f", f"crds/{release.name}.yaml")
+                    ),
+                ]
     return "\n".join(lines) + "\n"
 
 

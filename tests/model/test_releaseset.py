@@ -122,20 +122,27 @@ def test_a_charts_version_is_one_that_helm_takes(upstream: str, version: str) ->
     assert releaseset.chart_version(upstream) == version
 
 
-def test_releases_wait_for_the_one_before_and_crds_go_first() -> None:
+def test_releases_need_others_and_crds_go_first() -> None:
     releases = [
-        Release("a", "", "crd", 1, 1, 0),
+        Release("a", "", "crd", 1, 1, 0, wait=True),
         Release("b", "", "", 1, 0, 0, needs=("a",)),
     ]
     text = releaseset.helmfile(releases, "records", "ctx", "1.34.0")
     data = YAML(typ="safe").load(text)
     first, second = data["releases"]
     assert (first["namespace"], second["needs"]) == ("records", ["records/a"])
-    (hook,) = first["hooks"]
-    assert (hook["events"], hook["command"]) == (["presync"], "kubectl")
-    assert hook["args"] == [
-        *("apply", "--server-side", "--force-conflicts", "--context", "ctx"),
-        *("-f", "crds/a.yaml"),
+    assert (first["wait"], "wait" in second) == (True, False)
+    for hook in first["hooks"]:
+        assert (hook["events"], hook["command"]) == (["presync"], "kubectl")
+    assert [hook["args"] for hook in first["hooks"]] == [
+        [
+            *("apply", "--server-side", "--force-conflicts", "--context", "ctx"),
+            *("-f", "crds/a.yaml"),
+        ],
+        [
+            *("wait", "--for=condition=Established", "--timeout=60s", "--context", "ctx"),
+            *("-f", "crds/a.yaml"),
+        ],
     ]
     assert "hooks" not in second
     assert data["helmDefaults"]["kubeContext"] == "ctx"
