@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from kfdeploy import __version__, features
-from kfdeploy.cache import Cache
+from kfdeploy.cache import Cache, key_of, program_key
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.model import lockfile, releaseset
 from kfdeploy.model.environment import Mirror
 from kfdeploy.model.lockfile import Lock
 from kfdeploy.model.objects import Object, join
+from kfdeploy.model.order import contents
 from kfdeploy.model.order import plan as order
 from kfdeploy.model.order.plan import Part, Plan
 from kfdeploy.model.releaseset import Release
@@ -82,7 +84,9 @@ def render(
             done(item.component.name)
     raise_all(errors)
     # Policies first, so that they are there before the first pod that they are for.
-    ordered = order.derive([*_added(workspace, root, filler), *finals])
+    ordered = order.derive(
+        [*_added(workspace, root, filler), *finals], lambda objects: _read(objects, cache)
+    )
     releases = tuple(_release(part) for part in ordered.parts)
     raise_all(_too_large(releases))
     return _assemble(workspace, environment_name, releases, ordered, images, looks, lock, version)
@@ -123,6 +127,17 @@ def _added(
     """The releases of features: their objects are files of their own, with people's beside them."""
     for addition in features.additions(workspace):
         yield addition.release, tuple(filler.objects(root / "patches" / addition.release))
+
+
+def _read(objects: Sequence[Object], cache: Cache) -> Sequence[contents.Body]:
+    """What the order looks at; reading YAML takes longer than all else that it does."""
+    key = key_of("order", program_key(), *(item.text for item in objects))
+    if (kept := cache.get(key)) is None:
+        # YAML has dates, which are only compared here.
+        kept = json.dumps(contents.read(objects), default=str).encode()
+        cache.put(key, kept)
+    found: Sequence[contents.Body] = json.loads(kept)
+    return found
 
 
 def _release(part: Part) -> Release:

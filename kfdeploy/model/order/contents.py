@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,9 @@ from kfdeploy.model.order.selectors import Request, selects
 _SCHEMA = re.compile(r"^( *(?:- )?)schema: *$")
 _NAMESPACE_NAME = "kubernetes.io/metadata.name"
 
+Body = Mapping[str, Any]
+Reading = Callable[[Sequence[Object]], Sequence[Body]]
+
 
 @dataclass(frozen=True, eq=False)
 class Item:
@@ -23,23 +26,17 @@ class Item:
 
     Attributes:
         number: its place in the set, in upstream's order.
-        body: of a CRD, without the schemas: they are most of a set's bytes, and say nothing of
-            order.
+        body: what `read` leaves of it.
     """
 
     number: int
     component: str
     object: Object
-
-    @cached_property
-    def body(self) -> Mapping[str, Any]:
-        if self.object.is_crd:
-            return Object(_without_schemas(self.object.text), self.object.origin).body
-        return self.object.body
+    body: Body
 
     @cached_property
     def key(self) -> ObjectKey:
-        return self.object.key
+        return ObjectKey.of(dict(self.body))
 
     @property
     def spec(self) -> Mapping[str, Any]:
@@ -55,6 +52,22 @@ class Item:
 
     def __str__(self) -> str:
         return str(self.key)
+
+
+def read(objects: Sequence[Object]) -> list[Body]:
+    """The objects' bodies without what says nothing of order, most of a set's bytes: the schemas
+    of CRDs, the contents of ConfigMaps and Secrets.
+
+    Raises:
+        UserError: broken YAML.
+    """
+    return [_read(item) for item in objects]
+
+
+def _read(item: Object) -> Body:
+    if item.is_crd:
+        return Object(_without_schemas(item.text), item.origin).body
+    return {key: value for key, value in item.body.items() if key not in ("data", "binaryData")}
 
 
 def _without_schemas(text: str) -> str:
@@ -85,9 +98,15 @@ class Pod:
 class Contents:
     """All objects of a set."""
 
-    def __init__(self, components: Iterable[tuple[str, Sequence[Object]]]) -> None:
-        flat = [(name, item) for name, objects in components for item in objects]
-        self.items = tuple(Item(n, name, item) for n, (name, item) in enumerate(flat))
+    def __init__(
+        self, components: Iterable[tuple[str, Sequence[Object]]], reading: Reading = read
+    ) -> None:
+        flat = [
+            (name, item, body)
+            for name, objects in components
+            for item, body in zip(objects, reading(objects), strict=True)
+        ]
+        self.items = tuple(Item(number, *one) for number, one in enumerate(flat))
         self._named: defaultdict[tuple[str, str, str, str], list[Item]] = defaultdict(list)
         self.crds: defaultdict[tuple[str, str], list[Item]] = defaultdict(list)
         for item in self.items:

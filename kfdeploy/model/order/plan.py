@@ -12,7 +12,7 @@ from typing import Any
 
 from kfdeploy.model.objects import Object
 from kfdeploy.model.order import judges, names
-from kfdeploy.model.order.contents import Contents, Item
+from kfdeploy.model.order.contents import Contents, Item, Reading, read
 from kfdeploy.model.order.edges import Edge
 from kfdeploy.model.order.graph import levels, reduced, steady
 from kfdeploy.model.order.parts import cut
@@ -72,18 +72,19 @@ class Plan:
         return {"waves": self.waves, "edges": [edge.to_json() for edge in self.between]}
 
 
-def derive(components: Iterable[tuple[str, Sequence[Object]]]) -> Plan:
+def derive(components: Iterable[tuple[str, Sequence[Object]]], reading: Reading = read) -> Plan:
     """The order of a set.
 
     Args:
         components: name and final objects of each, in upstream's order, which stays where nothing
             says otherwise.
+        reading: `read`, or what remembers its answers.
 
     Raises:
-        UserError: a cycle, which it names with its reasons.
+        UserError: broken YAML; a cycle, which it names with its reasons.
     """
     listed = list(components)
-    contents = Contents(listed)
+    contents = Contents(listed, reading)
     return plan([name for name, _ in listed], contents.items, all_edges(contents))
 
 
