@@ -6,7 +6,7 @@ import base64
 import gzip
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ class Release:
         stored: what Helm's record of it takes, in bytes, estimated as Helm encodes it.
         needs: releases that come before it.
         wait: whether it is done only when its workloads are ready.
+        trusts: ``KIND/NAME`` of webhook configurations that must have their CA before it.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Release:
     needs: tuple[str, ...] = ()
     wait: bool = False
     component: str = ""
+    trusts: tuple[str, ...] = ()
 
 
 def stored_size(manifests: str) -> int:
@@ -101,25 +103,30 @@ def helmfile(
             lines.append("  wait: true")
         if release.needs:
             lines += ["  needs:", *(f"  - {namespace}/{name}" for name in release.needs)]
-        if release.crds:
+        if commands := list(_before(release)):
             lines.append("  hooks:")
-            # A kind is served a moment after its definition is there.
-            for words in (
-                ("apply", "--server-side", "--force-conflicts"),
-                ("wait", "--for=condition=Established", "--timeout=60s"),
-            ):
-                which = ("--context", context) if context else ()
-                lines += [
-                    "  - events: [presync]",
-                    "    showlogs: true",
-                    "    command: kubectl",
-                    "    args:",
-                    *(
-                        f"    - {scalar(word)}"
-                        for word in (*words, *which, "-f", f"crds/{release.name}.yaml")
-                    ),
-                ]
+        for words in commands:
+            lines += [
+                "  - events: [presync]",
+                "    showlogs: true",
+                "    command: kubectl",
+                "    args:",
+                *(f"    - {scalar(word)}" for word in words),
+                *([f"    - {scalar(f'--context={context}')}"] if context else ()),
+            ]
     return "\n".join(lines) + "\n"
+
+
+def _before(release: Release) -> Iterator[tuple[str, ...]]:
+    """kubectl's arguments for what must be done before a release."""
+    if release.crds:
+        file = f"crds/{release.name}.yaml"
+        yield ("apply", "--server-side", "--force-conflicts", "-f", file)
+        # A kind is served a moment after its definition is there.
+        yield ("wait", "--for=condition=Established", "--timeout=60s", "-f", file)
+    if release.trusts:
+        ca = "--for=jsonpath={.webhooks[0].clientConfig.caBundle}"
+        yield ("wait", ca, "--timeout=120s", *release.trusts)
 
 
 def sums(files: Mapping[str, bytes]) -> bytes:

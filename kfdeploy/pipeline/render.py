@@ -154,6 +154,7 @@ def _release(part: Part) -> Release:
         stored=releaseset.stored_size(manifests),
         needs=part.needs,
         wait=part.waits,
+        trusts=tuple(f"{key.kind.lower()}/{key.name}" for key in part.trusts),
     )
 
 

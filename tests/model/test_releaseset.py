@@ -125,7 +125,7 @@ def test_a_charts_version_is_one_that_helm_takes(upstream: str, version: str) ->
 def test_releases_need_others_and_crds_go_first() -> None:
     releases = [
         Release("a", "", "crd", 1, 1, 0, wait=True),
-        Release("b", "", "", 1, 0, 0, needs=("a",)),
+        Release("b", "", "", 1, 0, 0, needs=("a",), trusts=("validatingwebhookconfiguration/x",)),
     ]
     text = releaseset.helmfile(releases, "records", "ctx", "1.34.0")
     data = YAML(typ="safe").load(text)
@@ -135,16 +135,17 @@ def test_releases_need_others_and_crds_go_first() -> None:
     for hook in first["hooks"]:
         assert (hook["events"], hook["command"]) == (["presync"], "kubectl")
     assert [hook["args"] for hook in first["hooks"]] == [
+        ["apply", "--server-side", "--force-conflicts", "-f", "crds/a.yaml", "--context=ctx"],
         [
-            *("apply", "--server-side", "--force-conflicts", "--context", "ctx"),
-            *("-f", "crds/a.yaml"),
-        ],
-        [
-            *("wait", "--for=condition=Established", "--timeout=60s", "--context", "ctx"),
-            *("-f", "crds/a.yaml"),
+            *("wait", "--for=condition=Established", "--timeout=60s"),
+            *("-f", "crds/a.yaml", "--context=ctx"),
         ],
     ]
-    assert "hooks" not in second
+    (hook,) = second["hooks"]
+    assert hook["args"] == [
+        *("wait", "--for=jsonpath={.webhooks[0].clientConfig.caBundle}", "--timeout=120s"),
+        *("validatingwebhookconfiguration/x", "--context=ctx"),
+    ]
     assert data["helmDefaults"]["kubeContext"] == "ctx"
 
 

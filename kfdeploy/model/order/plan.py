@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kfdeploy.model.objects import Object
+from kfdeploy.model.objects import Object, ObjectKey
 from kfdeploy.model.order import judges, names
 from kfdeploy.model.order.contents import Contents, Item, Reading, read
 from kfdeploy.model.order.edges import Edge
@@ -26,6 +26,7 @@ class Part:
         needs: names of releases; what follows from others is left out.
         waits: whether another release needs something of it to be ready.
         wave: 0 for what needs nothing.
+        trusts: webhook configurations that judge its objects and get their CA in the cluster.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Part:
     needs: tuple[str, ...]
     waits: bool
     wave: int
+    trusts: tuple[ObjectKey, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,9 @@ def plan(order: Sequence[str], items: Sequence[Item], edges: Sequence[Edge]) -> 
             tuple(called[other] for other in ordered if place in needed[other]),
             any(edge.ready for to in graph[place] for edge in reasons[place, to]),
             wave[place],
+            tuple(
+                sorted(_trusted(edge for one in graph for edge in reasons.get((one, place), ())))
+            ),
         )
         for place in ordered
     )
@@ -134,6 +139,19 @@ def plan(order: Sequence[str], items: Sequence[Item], edges: Sequence[Edge]) -> 
         if (one, other) in reasons
     )
     return Plan(parts, between)
+
+
+def _trusted(edges: Iterable[Edge]) -> set[ObjectKey]:
+    """A webhook is up a moment before the API server knows the CA to trust it by."""
+    return {
+        edge.first.key
+        for edge in edges
+        if edge.first.key.kind.endswith("WebhookConfiguration")
+        and any(
+            not (webhook.get("clientConfig") or {}).get("caBundle")
+            for webhook in edge.first.body.get("webhooks") or ()
+        )
+    }
 
 
 def _names(order: Sequence[str], components: Sequence[str]) -> list[str]:

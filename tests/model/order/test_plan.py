@@ -191,3 +191,14 @@ def test_the_order_is_told_wave_by_wave_with_its_reasons() -> None:
         "field": "metadata.namespace",
         "ready": False,
     }
+
+
+def test_a_webhook_that_gets_its_ca_in_the_cluster_is_trusted_first() -> None:
+    """Its workload is ready a moment before; the API server would not yet trust it."""
+    content = {"a": [*HOOK, JUDGE], "b": [crd("Thing"), THING], "c": [config("c")]}
+    trusts = {part.name: [str(key) for key in part.trusts] for part in derive(content).parts}
+    assert trusts == {"a": [], "b": ["ValidatingWebhookConfiguration c"], "c": []}
+    known = webhooks("Validating", "hook", rule("things"), name="c")
+    known["webhooks"][0]["clientConfig"]["caBundle"] = "Y2E="
+    found = derive({**content, "a": [*HOOK, known]})
+    assert not any(part.trusts for part in found.parts)
