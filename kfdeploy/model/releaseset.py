@@ -122,8 +122,10 @@ def _before(release: Release) -> Iterator[tuple[str, ...]]:
     if release.crds:
         file = f"crds/{release.name}.yaml"
         yield ("apply", "--server-side", "--force-conflicts", "-f", file)
-        # A kind is served a moment after its definition is there.
-        yield ("wait", "--for=condition=Established", "--timeout=60s", "-f", file)
+        # A kind is served a moment after its definition is there. For the first of that moment its
+        # conditions are null, which kubectl takes for an error where it waits for one of them.
+        for what in ("jsonpath={.status.conditions[0].type}", "condition=Established"):
+            yield ("wait", f"--for={what}", "--timeout=60s", "-f", file)
     if release.trusts:
         ca = "--for=jsonpath={.webhooks[0].clientConfig.caBundle}"
         yield ("wait", ca, "--timeout=120s", *release.trusts)

@@ -136,10 +136,10 @@ def test_releases_need_others_and_crds_go_first() -> None:
         assert (hook["events"], hook["command"]) == (["presync"], "kubectl")
     assert [hook["args"] for hook in first["hooks"]] == [
         ["apply", "--server-side", "--force-conflicts", "-f", "crds/a.yaml", "--context=ctx"],
-        [
-            *("wait", "--for=condition=Established", "--timeout=60s"),
-            *("-f", "crds/a.yaml", "--context=ctx"),
-        ],
+        *(
+            ["wait", f"--for={what}", "--timeout=60s", "-f", "crds/a.yaml", "--context=ctx"]
+            for what in ("jsonpath={.status.conditions[0].type}", "condition=Established")
+        ),
     ]
     (hook,) = second["hooks"]
     assert hook["args"] == [
