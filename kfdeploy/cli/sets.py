@@ -75,13 +75,16 @@ def render(
     unpinned: Annotated[
         bool, typer.Option("--unpinned", help="Images that are not locked go by their tag.")
     ] = False,
+    explain_order: Annotated[
+        bool, typer.Option("--explain-order", help="Print the order of the releases, and why.")
+    ] = False,
     jobs: Jobs = 2,
     output: OutputFormat = "text",
     quiet: Quiet = False,
     check: Check = False,
 ) -> None:
     """A release set: all that apply needs, pinned, and nothing from outside."""
-    from kfdeploy import files
+    from kfdeploy import files, show_order
     from kfdeploy.pipeline import render as stage
 
     session = open_session(directory, env, quiet)
@@ -102,7 +105,11 @@ def render(
     changed = files.tree_differs(target, made.files)
     if changed and not check:
         files.replace_tree(target, made.files)
-    if output == "json":
+    if explain_order and output == "json":
+        print_json(made.order.to_json())
+    elif explain_order:
+        print_lines(show_order.lines(made.order))
+    elif output == "json":
         print_json({"set": f"releases/{name}", "changed": changed, **made.summary})
     else:
         objects = sum(release.objects + release.crd_count for release in made.releases)

@@ -6,7 +6,7 @@ import base64
 import gzip
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +23,13 @@ STORED_GOOD = 900 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """One Helm release: a component's final manifests.
+    """One Helm release: final manifests of a component, or of a part of one.
 
-    ``stored`` is what Helm's record of it takes, in bytes, estimated as Helm encodes it.
+    Attributes:
+        stored: what Helm's record of it takes, in bytes, estimated as Helm encodes it.
+        needs: releases that come before it.
+        wait: whether it is done only when its workloads are ready.
+        trusts: ``KIND/NAME`` of webhook configurations that must have their CA before it.
     """
 
     name: str
@@ -35,6 +39,9 @@ class Release:
     crd_count: int
     stored: int
     needs: tuple[str, ...] = ()
+    wait: bool = False
+    component: str = ""
+    trusts: tuple[str, ...] = ()
 
 
 def stored_size(manifests: str) -> int:
@@ -92,22 +99,36 @@ def helmfile(
             "  skipDeps: true",
             "  disableValidationOnInstall: true",
         ]
+        if release.wait:
+            lines.append("  wait: true")
         if release.needs:
             lines += ["  needs:", *(f"  - {namespace}/{name}" for name in release.needs)]
-        if release.crds:
-            arguments = ["apply", "--server-side", "--force-conflicts"]
-            if context:
-                arguments += ["--context", context]
-            arguments += ["-f", f"crds/{release.name}.yaml"]
+        if commands := list(_before(release)):
+            lines.append("  hooks:")
+        for words in commands:
             lines += [
-                "  hooks:",
                 "  - events: [presync]",
                 "    showlogs: true",
                 "    command: kubectl",
                 "    args:",
-                *(f"    - {scalar(word)}" for word in arguments),
+                *(f"    - {scalar(word)}" for word in words),
+                *([f"    - {scalar(f'--context={context}')}"] if context else ()),
             ]
     return "\n".join(lines) + "\n"
+
+
+def _before(release: Release) -> Iterator[tuple[str, ...]]:
+    """kubectl's arguments for what must be done before a release."""
+    if release.crds:
+        file = f"crds/{release.name}.yaml"
+        yield ("apply", "--server-side", "--force-conflicts", "-f", file)
+        # A kind is served a moment after its definition is there. For the first of that moment its
+        # conditions are null, which kubectl takes for an error where it waits for one of them.
+        for what in ("jsonpath={.status.conditions[0].type}", "condition=Established"):
+            yield ("wait", f"--for={what}", "--timeout=60s", "-f", file)
+    if release.trusts:
+        ca = "--for=jsonpath={.webhooks[0].clientConfig.caBundle}"
+        yield ("wait", ca, "--timeout=120s", *release.trusts)
 
 
 def sums(files: Mapping[str, bytes]) -> bytes:

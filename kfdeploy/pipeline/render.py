@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kfdeploy import __version__, features
-from kfdeploy.cache import Cache
+from kfdeploy.cache import Cache, key_of, program_key
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.model import lockfile, releaseset
 from kfdeploy.model.environment import Mirror
 from kfdeploy.model.lockfile import Lock
 from kfdeploy.model.objects import Object, join
+from kfdeploy.model.order import contents
+from kfdeploy.model.order import plan as order
+from kfdeploy.model.order.plan import Part, Plan
 from kfdeploy.model.releaseset import Release
 from kfdeploy.model.sources import SourceImage
 from kfdeploy.model.values import Look, look_ups
@@ -32,6 +36,7 @@ class ReleaseSet:
     files: Mapping[str, bytes]
     releases: tuple[Release, ...]
     summary: Mapping[str, Any]
+    order: Plan
 
 
 def render(
@@ -57,7 +62,7 @@ def render(
 
     Raises:
         UserError: images that aren't locked (for the environment's platforms), patches that don't
-            fit, releases too large for Helm; all of them.
+            fit, releases that need each other in a circle or are too large for Helm; all of them.
     """
     environment = workspace.environments[environment_name]
     mirror = Mirror(workspace.registry(environment), environment.platforms)
@@ -68,20 +73,23 @@ def render(
         return patching.apply(item, filler.patches(item), cache)
 
     errors: list[UserError] = []
-    finals: list[Release] = []
+    finals: list[tuple[str, tuple[Object, ...]]] = []
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
         futures = [pool.submit(one, item) for item in rendered]
         for item, future in zip(rendered, futures, strict=True):
             try:
-                finals.append(_release(item.component.name, future.result()))
+                finals.append((item.component.name, future.result()))
             except UserError as error:
                 errors += error.each()
             done(item.component.name)
     raise_all(errors)
     # Policies first, so that they are there before the first pod that they are for.
-    releases = _in_order([*_added(workspace, root, filler), *finals])
+    ordered = order.derive(
+        [*_added(workspace, root, filler), *finals], lambda objects: _read(objects, cache)
+    )
+    releases = tuple(_release(part) for part in ordered.parts)
     raise_all(_too_large(releases))
-    return _assemble(workspace, environment_name, releases, images, looks, lock, version)
+    return _assemble(workspace, environment_name, releases, ordered, images, looks, lock, version)
 
 
 def _values(
@@ -113,40 +121,48 @@ def _registry(workspace: Workspace, environment: Environment) -> str:
     return "/".join(part for part in (registry.host, registry.prefix) if part)
 
 
-def _added(workspace: Workspace, root: Path, filler: Filler) -> Iterator[Release]:
+def _added(
+    workspace: Workspace, root: Path, filler: Filler
+) -> Iterator[tuple[str, tuple[Object, ...]]]:
     """The releases of features: their objects are files of their own, with people's beside them."""
     for addition in features.additions(workspace):
-        objects = tuple(filler.objects(root / "patches" / addition.release))
-        yield _release(addition.release, objects)
+        yield addition.release, tuple(filler.objects(root / "patches" / addition.release))
 
 
-def _in_order(releases: Iterable[Release]) -> tuple[Release, ...]:
-    """Each after the one before it: upstream's own order."""
-    out: list[Release] = []
-    for release in releases:
-        out.append(replace(release, needs=(out[-1].name,) if out else ()))
-    return tuple(out)
+def _read(objects: Sequence[Object], cache: Cache) -> Sequence[contents.Body]:
+    """What the order looks at; reading YAML takes longer than all else that it does."""
+    key = key_of("order", program_key(), *(item.text for item in objects))
+    if (kept := cache.get(key)) is None:
+        # YAML has dates, which are only compared here.
+        kept = json.dumps(contents.read(objects), default=str).encode()
+        cache.put(key, kept)
+    found: Sequence[contents.Body] = json.loads(kept)
+    return found
 
 
-def _release(name: str, objects: Sequence[Object]) -> Release:
-    crds = [one for one in objects if one.is_crd]
-    rest = [one for one in objects if not one.is_crd]
+def _release(part: Part) -> Release:
+    crds = [one for one in part.objects if one.is_crd]
+    rest = [one for one in part.objects if not one.is_crd]
     manifests = join(rest)
     return Release(
-        name=name,
+        name=part.name,
+        component=part.component,
         manifests=manifests,
         crds=join(crds),
         objects=len(rest),
         crd_count=len(crds),
         stored=releaseset.stored_size(manifests),
+        needs=part.needs,
+        wait=part.waits,
+        trusts=tuple(f"{key.kind.lower()}/{key.name}" for key in part.trusts),
     )
 
 
 def _too_large(releases: Sequence[Release]) -> list[UserError]:
     return [
         UserError(
-            f"component {release.name}: Helm would store {release.stored} bytes, and has room for"
-            f" {releaseset.STORED_GOOD}",
+            f"component {release.component}: Helm would store {release.stored} bytes, and has"
+            f" room for {releaseset.STORED_GOOD}",
             hint="split the component in kfdeploy.yaml: list the bases of its kustomization",
         )
         for release in releases
@@ -173,6 +189,7 @@ def _assemble(
     workspace: Workspace,
     name: str,
     releases: tuple[Release, ...],
+    ordered: Plan,
     images: Sequence[SourceImage],
     looks: Mapping[str, Look],
     lock: Lock,
@@ -203,14 +220,18 @@ def _assemble(
         "releases": [
             {
                 "name": release.name,
+                "component": release.component,
+                "needs": list(release.needs),
+                "wait": release.wait,
                 "objects": release.objects,
                 "crds": release.crd_count,
                 "storedBytes": release.stored,
             }
             for release in releases
         ],
+        "waves": ordered.waves,
     }
     files = {path: text.encode("utf-8") for path, text in texts.items()}
     files[releaseset.SUMMARY] = releaseset.summary(summary)
     files[releaseset.SUMS] = releaseset.sums(files)
-    return ReleaseSet(files, releases, summary)
+    return ReleaseSet(files, releases, summary, ordered)

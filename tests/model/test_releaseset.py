@@ -122,22 +122,30 @@ def test_a_charts_version_is_one_that_helm_takes(upstream: str, version: str) ->
     assert releaseset.chart_version(upstream) == version
 
 
-def test_releases_wait_for_the_one_before_and_crds_go_first() -> None:
+def test_releases_need_others_and_crds_go_first() -> None:
     releases = [
-        Release("a", "", "crd", 1, 1, 0),
-        Release("b", "", "", 1, 0, 0, needs=("a",)),
+        Release("a", "", "crd", 1, 1, 0, wait=True),
+        Release("b", "", "", 1, 0, 0, needs=("a",), trusts=("validatingwebhookconfiguration/x",)),
     ]
     text = releaseset.helmfile(releases, "records", "ctx", "1.34.0")
     data = YAML(typ="safe").load(text)
     first, second = data["releases"]
     assert (first["namespace"], second["needs"]) == ("records", ["records/a"])
-    (hook,) = first["hooks"]
-    assert (hook["events"], hook["command"]) == (["presync"], "kubectl")
-    assert hook["args"] == [
-        *("apply", "--server-side", "--force-conflicts", "--context", "ctx"),
-        *("-f", "crds/a.yaml"),
+    assert (first["wait"], "wait" in second) == (True, False)
+    for hook in first["hooks"]:
+        assert (hook["events"], hook["command"]) == (["presync"], "kubectl")
+    assert [hook["args"] for hook in first["hooks"]] == [
+        ["apply", "--server-side", "--force-conflicts", "-f", "crds/a.yaml", "--context=ctx"],
+        *(
+            ["wait", f"--for={what}", "--timeout=60s", "-f", "crds/a.yaml", "--context=ctx"]
+            for what in ("jsonpath={.status.conditions[0].type}", "condition=Established")
+        ),
     ]
-    assert "hooks" not in second
+    (hook,) = second["hooks"]
+    assert hook["args"] == [
+        *("wait", "--for=jsonpath={.webhooks[0].clientConfig.caBundle}", "--timeout=120s"),
+        *("validatingwebhookconfiguration/x", "--context=ctx"),
+    ]
     assert data["helmDefaults"]["kubeContext"] == "ctx"
 
 
