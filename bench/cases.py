@@ -107,6 +107,8 @@ def mirror_idle(site: Site, rounds: Rounds) -> Measured:
             def asked(peer: Peer, there: Sequence[Copy] = there) -> Subject:
                 return Subject(peer.name, lambda: peer.seconds(site.place, there, site.work))
 
+            # Nothing to do is what an earlier run left.
+            site.kfdeploy("mirror")
             for peer in PEERS:
                 asked(peer).work()
             ours, *theirs = interleaved(

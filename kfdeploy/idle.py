@@ -23,7 +23,7 @@ from kfdeploy.cache import Cache, key_of
 if TYPE_CHECKING:
     import ssl
 
-_CONNECTIONS: Final = 24
+_CONNECTIONS: Final = 40
 _TLS_CONNECTIONS: Final = 6
 """A handshake takes longer than the requests that it would save waiting for."""
 _SECONDS: Final = 10.0
