@@ -37,7 +37,7 @@ _TOKEN_SECONDS: Final = 60
 """How long a token without `expires_in` is good for, by the token protocol."""
 _FINE: Final = frozenset({200, 201, 202, 204, 206, 404})
 STALL_SECONDS: Final = "KFDEPLOY_STALL_SECONDS"
-"""Environment variable: after how long a transfer without progress is cut (60)."""
+"""Environment variable: after how long a transfer without progress is cut (30)."""
 
 
 @dataclass(frozen=True, slots=True)
