@@ -151,18 +151,22 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_RUN] = run = Run()
     os.environ[_SHARED] = str(run.folder)
     if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _MEMORY_LEAST:
-        os.environ[MEMORY] = tempfile.mkdtemp(prefix="kfdeploy-tests-", dir=_MEMORY)
+        made = tempfile.mkdtemp(prefix="kfdeploy-tests-", dir=_MEMORY)
+        config.stash[_IN_MEMORY] = os.environ[MEMORY] = made
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if run := config.stash.get(_RUN, None):
         del os.environ[_SHARED]
         run.end()
-    if folder := os.environ.pop(MEMORY, ""):
+    # Workers have the variable too, and end before others do.
+    if folder := config.stash.get(_IN_MEMORY, ""):
+        os.environ.pop(MEMORY, None)
         shutil.rmtree(folder, ignore_errors=True)
 
 
 _RUN: Final = pytest.StashKey[Run]()
+_IN_MEMORY: Final = pytest.StashKey[str]()
 _MEMORY: Final = Path("/dev/shm")
 _MEMORY_LEAST: Final = 4 * 1024**3
 
