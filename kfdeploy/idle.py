@@ -86,6 +86,8 @@ def _options(arguments: Sequence[str]) -> dict[str, str] | None:
             continue
         if name not in _VALUED or not (joint or rest):
             return None
+        if joint and not name.startswith("--"):  # `-C=DIR` is a folder called `=DIR`
+            return None
         found[name] = value if joint else rest.pop(0)
     jobs = found.get("--jobs", "1")
     return found if jobs.isdigit() and 1 <= int(jobs) <= 64 else None

@@ -126,6 +126,7 @@ def test_a_registry_with_sign_ins_is_asked_the_usual_way(
         ("mirror", "--output", "yaml"),
         ("mirror", "--jobs", "0"),
         ("mirror", "--env"),
+        ("mirror", "-C=."),
         ("mirror", "--to-bundle", "x"),
         ("mirror", "--env", "other"),
     ],
