@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from kfdeploy.errors import UserError
-from kfdeploy.files import read_bytes, read_text, sha256
+from kfdeploy.files import read_text
 from kfdeploy.model import foreign, proof, releaseset
 from kfdeploy.model.foreign import Foreign
 from kfdeploy.model.image import ImageRef
 from kfdeploy.model.objects import Object, split
 from kfdeploy.model.proof import Proof
-from kfdeploy.tools import pool
+from kfdeploy.tools import pool, setfolder
 from kfdeploy.tools.registry import Client
 from kfdeploy.tools.registry_errors import RegistryError
 
@@ -58,19 +58,7 @@ def read_summary(folder: Path) -> Mapping[str, Any]:
     Raises:
         UserError: the folder is no release set.
     """
-    path = folder / releaseset.SUMMARY
-    if not path.is_file():
-        raise UserError(
-            f"{folder.name}: no release set: it has no {releaseset.SUMMARY}",
-            hint="`kfdeploy render` writes one",
-        )
-    try:
-        data = json.loads(read_text(path))
-        data["registry"], data["images"], data["environment"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder.name}/{releaseset.SUMMARY}: damaged: {error}") from error
-    summary: Mapping[str, Any] = data
-    return summary
+    return setfolder.open_set(folder).summary
 
 
 def verify(
@@ -90,7 +78,7 @@ def verify(
     Raises:
         UserError: the registry can't be asked at all.
     """
-    failures = [*_sums(folder), *_not_admitted(folder, summary)]
+    failures = [*setfolder.SetFolder(folder, summary).altered(), *_not_admitted(folder, summary)]
     found = tuple(_foreign(folder, summary, uncovered))
     notes = list(_notes(folder, summary))
     failures += [
@@ -108,27 +96,6 @@ def verify(
         found,
         asked=client is not None,
     )
-
-
-def _sums(folder: Path) -> Iterator[str]:
-    listed: dict[str, str] = {}
-    path = folder / releaseset.SUMS
-    if not path.is_file():
-        yield f"{releaseset.SUMS} is missing"
-        return
-    for line in read_text(path).splitlines():
-        digest, _, name = line.partition("  ")
-        listed[name] = digest
-    there = {
-        file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()
-    } - {releaseset.SUMS}
-    for name in sorted(listed.keys() | there):
-        if name not in there:
-            yield f"{name} is missing"
-        elif name not in listed:
-            yield f"{name} is not part of the set"
-        elif sha256(read_bytes(folder / name)) != listed[name]:
-            yield f"{name} was changed"
 
 
 def _not_admitted(folder: Path, summary: Mapping[str, Any]) -> Iterator[str]:

@@ -7,10 +7,14 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import IO, Final
 
 from kfdeploy.errors import UserError
 
@@ -106,6 +110,96 @@ def run(
     return Finished(child.returncode, out, stderr)
 
 
+@contextlib.contextmanager
+def background(
+    argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None
+) -> Iterator[Background]:
+    """A program that runs until the block ends, and no longer than kfdeploy itself.
+
+    Raises:
+        UserError: the program is missing.
+    """
+    program = which(str(argv[0])).absolute()
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(
+            [str(program), *map(str, argv[1:])],
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            start_new_session=True,
+        ) as child,
+        _guarded(child.pid),
+    ):
+        try:
+            yield Background(str(argv[0]), child, said)
+        finally:
+            _stop(child)
+
+
+class Background:
+    """A program of `background`."""
+
+    def __init__(self, name: str, child: subprocess.Popen[bytes], said: IO[bytes]) -> None:
+        self._name, self._child, self._said = name, child, said
+
+    def must_run(self) -> None:
+        """Raises:
+        ProgramFailed: it has ended; with its own words.
+        """
+        if (code := self._child.poll()) is None:
+            return
+        self._said.seek(0)
+        stderr = self._said.read().decode("utf-8", "replace")
+        raise ProgramFailed(_said(self._name, code, stderr), stderr=stderr, code=code)
+
+
+# Who is killed can't stop its programs, and Helm would go on with a release that the next run is
+# at. So a process that does nothing else ends them when the pipe from kfdeploy is closed.
+_GUARD: Final = """
+import os, signal, sys, time
+groups = set()
+for line in sys.stdin:
+    (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
+for sign in (signal.SIGTERM, signal.SIGKILL) if groups else ():
+    for group in groups:
+        try:
+            os.killpg(group, sign)
+        except OSError:
+            pass
+    if sign == signal.SIGTERM:
+        time.sleep(5)
+"""
+
+
+@lru_cache(maxsize=1)
+def _guard() -> IO[str]:
+    guard = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _GUARD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        text=True,
+        bufsize=1,
+    )
+    assert guard.stdin is not None
+    return guard.stdin
+
+
+@contextlib.contextmanager
+def _guarded(group: int) -> Iterator[None]:
+    """End this process group, too, when kfdeploy ends without having done so."""
+    guard = _guard()
+    guard.write(f"+{group}\n")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            guard.write(f"-{group}\n")
+
+
 def stream(
     argv: Sequence[str | Path],
     on_line: Callable[[str], None],
@@ -114,10 +208,14 @@ def stream(
     env: Mapping[str, str] | None = None,
     cancelled: threading.Event | None = None,
     what: str | None = None,
+    guarded: bool = False,
 ) -> None:
     """Run a program and hand over each line of its output (both streams) as it comes.
 
     Setting ``cancelled`` from another thread stops the program.
+
+    Args:
+        guarded: it ends even when kfdeploy is killed.
     """
     program = which(str(argv[0])).absolute()
     tail: list[str] = []
@@ -134,11 +232,12 @@ def stream(
         watcher.start()
         try:
             assert child.stdout is not None
-            for raw in child.stdout:
-                line = raw.decode("utf-8", "replace").rstrip("\n")
-                tail = [*tail[1 - _STDERR_KEPT :], line]
-                on_line(line)
-            code = child.wait()
+            with _guarded(child.pid) if guarded else contextlib.nullcontext():
+                for raw in child.stdout:
+                    line = raw.decode("utf-8", "replace").rstrip("\n")
+                    tail = [*tail[1 - _STDERR_KEPT :], line]
+                    on_line(line)
+                code = child.wait()
         except BaseException:
             _stop(child)
             raise

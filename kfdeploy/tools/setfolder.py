@@ -1,0 +1,113 @@
+"""A release set as `apply` reads it back from its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from kfdeploy.errors import UserError
+from kfdeploy.files import read_bytes, read_text, sha256
+from kfdeploy.model import releaseset
+from kfdeploy.model.objects import Object, split
+
+
+@dataclass(frozen=True)
+class SetRelease:
+    """One Helm release of a set.
+
+    Attributes:
+        needs: names of releases that come before it.
+        wait: whether it is done only when its workloads are ready.
+        wave: 0 for what needs nothing.
+        objects: all but CRDs, in the set's order; parsed when they are looked at.
+    """
+
+    name: str
+    component: str
+    needs: tuple[str, ...]
+    wait: bool
+    wave: int
+    objects: tuple[Object, ...]
+    crds: tuple[Object, ...]
+
+
+@dataclass(frozen=True)
+class SetFolder:
+    """A release set."""
+
+    folder: Path
+    summary: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of its ``SHA256SUMS``, in hex: two sets with the same one are the same."""
+        return sha256(read_bytes(self.folder / releaseset.SUMS))
+
+    @cached_property
+    def releases(self) -> tuple[SetRelease, ...]:
+        """In an order in which they can be installed."""
+        wave = {name: n for n, names in enumerate(self.summary["waves"]) for name in names}
+        return tuple(
+            SetRelease(
+                name=entry["name"],
+                component=entry["component"],
+                needs=tuple(entry["needs"]),
+                wait=entry["wait"],
+                wave=wave[entry["name"]],
+                objects=self._objects(f"charts/{entry['name']}/charts/objects/objects.yaml"),
+                crds=self._objects(f"crds/{entry['name']}.yaml") if entry["crds"] else (),
+            )
+            for entry in self.summary["releases"]
+        )
+
+    def _objects(self, name: str) -> tuple[Object, ...]:
+        path = self.folder / name
+        return tuple(split(read_text(path), f"{self.folder.name}/{name}"))
+
+    def altered(self) -> Iterator[str]:
+        """What its ``SHA256SUMS`` does not say; nothing for a set that is whole."""
+        listed: dict[str, str] = {}
+        path = self.folder / releaseset.SUMS
+        if not path.is_file():
+            yield f"{releaseset.SUMS} is missing"
+            return
+        for line in read_text(path).splitlines():
+            digest, _, name = line.partition("  ")
+            listed[name] = digest
+        files = (file for file in self.folder.rglob("*") if file.is_file())
+        there = {file.relative_to(self.folder).as_posix() for file in files} - {releaseset.SUMS}
+        for name in sorted(listed.keys() | there):
+            if name not in there:
+                yield f"{name} is missing"
+            elif name not in listed:
+                yield f"{name} is not part of the set"
+            elif sha256(read_bytes(self.folder / name)) != listed[name]:
+                yield f"{name} was changed"
+
+
+def open_set(folder: Path) -> SetFolder:
+    """Read a set's summary.
+
+    Raises:
+        UserError: the folder is no release set, or a damaged one.
+    """
+    path = folder / releaseset.SUMMARY
+    if not path.is_file():
+        raise UserError(
+            f"{folder.name}: no release set: it has no {releaseset.SUMMARY}",
+            hint="`kfdeploy render` writes one",
+        )
+    try:
+        data = json.loads(read_text(path))
+        data["registry"], data["images"], data["environment"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder.name}/{releaseset.SUMMARY}: damaged: {error}") from error
+    return SetFolder(folder, data)
