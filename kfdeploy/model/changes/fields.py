@@ -216,9 +216,7 @@ class _Walk:
         elif key == "finalizers" and self.one_sided:
             if not set(becomes) <= set(was):
                 yield Difference(path, was, becomes)
-        elif len(was) == len(becomes) and all(
-            isinstance(item, Mapping) for item in (*was, *becomes)
-        ):
+        elif self._by_place(was, becomes):
             for index, (one, two) in enumerate(zip(was, becomes, strict=True)):
                 name = two.get("name")
                 alike = isinstance(name, str) and one.get("name") == name
@@ -231,6 +229,13 @@ class _Walk:
                 yield Difference(path, was, becomes)
         else:
             yield Difference(path, was, becomes)
+
+    def _by_place(self, was: Sequence[Any], becomes: Sequence[Any]) -> bool:
+        """Whether items can be told by their place: as many, and between sets mostly the same."""
+        if len(was) != len(becomes) or not all(isinstance(i, Mapping) for i in (*was, *becomes)):
+            return False
+        other = sum(one != two for one, two in zip(was, becomes, strict=True))
+        return self.one_sided or other == 1 or other * 2 <= len(was)
 
     def items(
         self, was: Mapping[Keys, Any], becomes: Mapping[Keys, Any], path: tuple[Step, ...]
