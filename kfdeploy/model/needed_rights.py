@@ -6,11 +6,11 @@ kubectl and kfdeploy ask the API server for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from kfdeploy.model import workload
+from kfdeploy.model import helmrecord, workload
 from kfdeploy.model.order.contents import Contents, Item
 from kfdeploy.model.served import Place, Places
 
@@ -19,10 +19,6 @@ LOCK: Final = "kfdeploy"
 """The Lease that keeps two applies apart."""
 APPLIED: Final = "kfdeploy-set"
 """The ConfigMap with what was applied last."""
-KEPT: Final = frozenset(
-    ("CustomResourceDefinition", "Namespace", "PersistentVolume", "PersistentVolumeClaim", "Profile")
-)
-"""Kinds with people's data behind them, which apply never deletes."""
 _READ: Final = ("get", "list", "watch")
 _LOOKED_AT: Final = (
     # What waits look at to say why something is not ready.
@@ -90,17 +86,24 @@ class Needed:
 
 
 def needed(
-    contents: Contents, places: Places, namespace: str, pull_secrets: Sequence[str] = ()
+    contents: Contents,
+    places: Places,
+    namespace: str,
+    *,
+    waits: Collection[str] = (),
+    pull_secrets: Sequence[str] = (),
 ) -> Needed:
     """What applying a set takes.
 
     Args:
+        contents: its objects, by release.
         namespace: Helm's.
+        waits: releases that Helm waits for.
         pull_secrets: names that the preflight looks for where pods are.
     """
     found = [(item, places.of(item)) for item in contents.items]
     needs = [*_of_objects(found), *_of_apply(namespace), *_of_waits(found), *_of_preflight()]
-    needs += _of_pull_secrets(found, pull_secrets)
+    needs += [*_of_helm_waits(found, waits), *_of_pull_secrets(found, pull_secrets)]
     return Needed(tuple(sorted(set(needs))), tuple(_escalations(found)))
 
 
@@ -110,7 +113,7 @@ def _of_objects(found: Iterable[tuple[Item, Place]]) -> Iterator[Need]:
     for item, place in found:
         at = (place.namespace, place.group, place.resource)
         names.setdefault(at, set()).add(item.key.name)
-        if item.key.kind in KEPT:
+        if helmrecord.is_data(item.key):
             kept.add(at)
     for at, own in names.items():
         namespace, group, resource = at
@@ -127,6 +130,7 @@ def _of_apply(namespace: str) -> Iterator[Need]:
     # Helm's records: their names have the revision in them.
     verbs = ("create", "delete", "get", "list", "patch", "update")
     yield Need(namespace, "", "secrets", verbs)
+    yield Need("", "", "namespaces", ("patch",), (namespace,))
     lease = (namespace, "coordination.k8s.io", "leases")
     yield Need(*lease, ("create",))
     yield Need(*lease, ("get", "patch", "update"), (LOCK,))
@@ -139,6 +143,13 @@ def _of_waits(found: Iterable[tuple[Item, Place]]) -> Iterator[Need]:
     for _, place in _with_pods(found):
         for group, resource in _LOOKED_AT:
             yield Need(place.namespace, group, resource, _READ)
+
+
+def _of_helm_waits(found: Iterable[tuple[Item, Place]], waits: Collection[str]) -> Iterator[Need]:
+    # Helm 4 watches whatever kinds a release has, Secrets too (pkg/kube/statuswait.go).
+    for item, place in found:
+        if item.component in waits and (place.group, place.resource) == ("", "secrets"):
+            yield Need(place.namespace, "", "secrets", ("list", "watch"))
 
 
 def _of_preflight() -> Iterator[Need]:

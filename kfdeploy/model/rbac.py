@@ -29,7 +29,7 @@ def allows(rules: Iterable[Rule], verb: str, group: str, resource: str, name: st
 
 def lacking(rules: Sequence[Rule], need: Need) -> list[tuple[str, tuple[str, ...]]]:
     """What of a need the rules do not allow: verbs, each with the names it lacks (none: any)."""
-    out = []
+    out: list[tuple[str, tuple[str, ...]]] = []
     for verb in need.verbs:
         if not need.names:
             if not allows(rules, verb, need.group, need.resource, ""):

@@ -24,9 +24,7 @@ _EVERYWHERE: Final = frozenset(("default", "kube-node-lease", "kube-public", "ku
 Body = dict[str, Any]
 
 
-def export(
-    sets: Sequence[SetFolder], namespace: str, pull_secrets: Sequence[str] = ()
-) -> Exported:
+def export(sets: Sequence[SetFolder], namespace: str, pull_secrets: Sequence[str] = ()) -> Exported:
     """One file for an administrator to apply: ``kubectl apply -f rbac.yaml``.
 
     Args:
@@ -42,10 +40,16 @@ def export(
     for one in sets:
         releases = one.releases
         contents = Contents((r.name, (*r.crds, *r.objects)) for r in releases)
-        needs.update(needed(contents, Places(contents, namespace), namespace, pull_secrets).all)
+        found = needed(
+            contents,
+            Places(contents, namespace),
+            namespace,
+            waits=[release.name for release in releases if release.wait],
+            pull_secrets=pull_secrets,
+        )
+        needs.update(found.all)
         for item in contents.of_kind("Namespace"):
             made[item.key.name] = item.component
-    needs.update(Need("", "", "namespaces", ("patch",), (n,)) for n in made)
     objects = list(_objects(sorted(needs), made, namespace))
     listed = ", ".join(one.name for one in sets)
     head = (
@@ -60,7 +64,7 @@ def export(
 def _notes(needs: set[Need], made: Mapping[str, str], namespace: str) -> Iterator[str]:
     there = _EVERYWHERE.union(made, (namespace,))
     for other in sorted({need.namespace for need in needs} - there - {""}):
-        yield f"the namespace {other} is not of the set: it must be there before the file is applied"
+        yield f"the namespace {other} is not of the set: it must be there before this is applied"
 
 
 def _objects(needs: Sequence[Need], made: Mapping[str, str], namespace: str) -> Iterator[Body]:
