@@ -14,6 +14,7 @@ from kfdeploy.model.image import ImageRef
 from kfdeploy.model.lockfile import Lock, LockedImage, tag_of
 from kfdeploy.model.sources import SourceImage
 from kfdeploy.model.workspace import Workspace
+from kfdeploy.pipeline import export_rights
 from kfdeploy.pipeline.exports import (
     MARK,
     Copy,
@@ -48,6 +49,12 @@ FORMATS: Final[Mapping[str, tuple[str, Maker]]] = {
 """Each format by its name: what it is, and what makes it."""
 
 
+_ABOUT: Final = {
+    **{name: about for name, (about, _) in FORMATS.items()},
+    export_rights.NAME: export_rights.ABOUT,
+}
+
+
 def find(name: str) -> Maker:
     """What makes a format.
 
@@ -57,7 +64,7 @@ def find(name: str) -> Maker:
     if name not in FORMATS:
         raise UserError(
             f"{name}: there is no such format" if name else "export needs a FORMAT",
-            hint="; ".join(f"{known} ({about})" for known, (about, _) in FORMATS.items()),
+            hint="; ".join(f"{known} ({about})" for known, about in _ABOUT.items()),
             exit_code=WRONG_USE,
         )
     return FORMATS[name][1]
