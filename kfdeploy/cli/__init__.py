@@ -22,7 +22,7 @@ def _command() -> int:
     if idle.main():
         return 0
     # In the order in which help lists their commands.
-    from kfdeploy.cli import workspace, images, sets, export, machine  # noqa: F401  # isort: skip
+    from kfdeploy.cli import workspace, images, sets, publish, export, machine  # noqa: F401  # isort: skip
     from kfdeploy.cli.common import app
 
     return app(standalone_mode=False) or 0
