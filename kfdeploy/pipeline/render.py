@@ -193,6 +193,7 @@ def _assemble(
                 "component": release.component,
                 "needs": list(release.needs),
                 "wait": release.wait,
+                "trusts": list(release.trusts),
                 "objects": release.objects,
                 "crds": release.crd_count,
                 "storedBytes": release.stored,

@@ -37,8 +37,7 @@ def read(
     def one(heap: tuple[tuple[str, str, str], list[ObjectKey]]) -> dict[ObjectKey, dict[str, Any]]:
         (api_version, kind, namespace), wanted = heap
         if len(wanted) <= _ONE_BY_ONE or kind == "Secret":
-            found = ((key, cluster.get(key)) for key in wanted)
-            return {key: body for key, body in found if body is not None}
+            return {key: body for key in wanted if (body := cluster.get(key)) is not None}
         # kustomize puts a namespace on objects of kinds that it does not know to be in none.
         where = {(key.name, namespace if is_namespaced(key) else ""): key for key in wanted}
         listed = cluster.list(api_version, kind, namespace=namespace, metadata=metadata)

@@ -14,7 +14,7 @@ from kfdeploy.model.needed_rights import APPLIED, LOCK, Needed, needed
 from kfdeploy.model.objects import ObjectKey
 from kfdeploy.model.order.contents import Contents
 from kfdeploy.model.served import Places
-from kfdeploy.pipeline import export_rights, preflight_rights
+from kfdeploy.pipeline.exports import preflight_rights, rights
 from kfdeploy.tools import cluster as tool
 from kfdeploy.tools import lease, setstate
 from kfdeploy.tools.cluster import Refused
@@ -266,6 +266,6 @@ def test_going_from_one_set_to_the_next_takes_both(account: Account) -> None:
         {"gone": [made("v1", "ConfigMap", "gone", OWN)]},
         name="older",
     )
-    text = export_rights.export([account.release_set, open_set(old)], HELM).files["rbac.yaml"]
+    text = rights.export([account.release_set, open_set(old)], HELM).files["rbac.yaml"]
     assert "of default, older:" in text
     assert "  resourceNames:\n  - gone\n  - own\n  verbs: [delete, patch]\n" in text
