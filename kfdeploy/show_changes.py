@@ -1,15 +1,16 @@
 """What differs between two release sets, as people read it: a plan first, details after it.
 
-Text and Markdown have the same sections; in Markdown the long ones are folded.
+Text and Markdown have the same sections.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from kfdeploy import show_sections
 from kfdeploy.model.changes import hunks
+from kfdeploy.show_sections import DANGER, Item, Section
 from kfdeploy.terminal import counted
 
 if TYPE_CHECKING:
@@ -20,27 +21,6 @@ if TYPE_CHECKING:
 
 _SIGNS: Final = {"added": "+", "removed": "-", "dropped": "-", "moved": ">", "extended": "~"}
 _KINDS: Final = {"added": "+", "dropped": "="}
-_DANGER: Final = "!"
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One line, what is said below it, and lines of a unified diff."""
-
-    sign: str
-    text: str
-    below: tuple[str, ...] = ()
-    hunk: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A heading with what is below it; ``note`` says in one line what that comes to."""
-
-    name: str
-    title: str
-    note: str
-    items: tuple[Item, ...]
 
 
 def sections(diff: SetDiff) -> list[Section]:
@@ -60,84 +40,17 @@ def text(diff: SetDiff, only: Sequence[str] = ()) -> Iterator[str]:
     Args:
         only: names of the sections that are wanted; all when left out.
     """
-    yield from _head(diff)
-    if diff.is_empty:
-        yield "no difference"
-        return
-    for section in _wanted(diff, only):
-        yield ""
-        yield f"{section.title}: {section.note}"
-        for item in section.items:
-            yield f"  {item.sign} {item.text}"
-            yield from (f"      {line}" for line in item.below)
-            yield from (f"      {line}".rstrip() for line in item.hunk)
-
-
-_FOLDED: Final = 12
-"""Lines from which on Markdown folds a section."""
+    yield from show_sections.text(list(_head(diff)), _wanted(diff, only))
 
 
 def markdown(diff: SetDiff, only: Sequence[str] = ()) -> Iterator[str]:
     """A description for a merge request; arguments as for `text`."""
-    title, *rest = _head(diff)
-    yield f"## {title}"
-    yield ""
-    yield from (f"{line.strip()}  " for line in rest)
-    if diff.is_empty:
-        yield "No difference."
-        return
-    for section in _wanted(diff, only):
-        yield ""
-        yield f"### {section.title[0].upper()}{section.title[1:]}"
-        yield ""
-        yield f"{section.note[0].upper()}{section.note[1:]}."
-        size = sum(1 + len(item.below) + len(item.hunk) for item in section.items)
-        folded = size > _FOLDED and section.name != "plan"
-        if folded:
-            yield "\n<details><summary>" + counted(size, "line") + "</summary>"
-        yield ""
-        for item in section.items:
-            mark = _MARKS[item.sign] if item.sign == _DANGER or section.name != "plan" else ""
-            yield f"- {mark}{_code(item.text)}"
-            yield from (f"  - {_code(line)}" for line in item.below)
-            if item.hunk:
-                fence = "`" * max(3, 1 + _ticks(item.hunk))
-                yield f"\n  {fence}diff"
-                yield from (f"  {line}".rstrip() for line in item.hunk)
-                yield f"  {fence}"
-        if folded:
-            yield "\n</details>"
-
-
-_MARKS: Final = {
-    _DANGER: "\N{WARNING SIGN} ",
-    "+": "added ",
-    "-": "gone ",
-    "=": "stays ",
-    ">": "moved ",
-    "~": "",
-}
-
-
-def _ticks(lines: Iterable[str]) -> int:
-    """The longest run of backticks, which a fence must outdo."""
-    return max((len(run) for line in lines for run in _runs(line)), default=0)
-
-
-def _runs(line: str) -> Iterator[str]:
-    run = ""
-    for letter in line:
-        run = run + letter if letter == "`" else ""
-        yield run
-
-
-def _code(line: str) -> str:
-    """Text of a set in Markdown: in a code span nothing is markup, a mention or a link."""
-    ticks = "`" * (1 + _ticks([line]))
-    return f"{ticks}{line}{ticks}" if len(ticks) == 1 else f"{ticks} {line} {ticks}"
+    yield from show_sections.markdown(list(_head(diff)), _wanted(diff, only))
 
 
 def _wanted(diff: SetDiff, only: Sequence[str]) -> list[Section]:
+    if diff.is_empty:
+        return []
     return [one for one in sections(diff) if not only or one.name in only]
 
 
@@ -157,11 +70,9 @@ def _plan(diff: SetDiff) -> Section:
     for one in diff.to_recreate:
         lost = " ITS DATA IS LOST" if one.loses_data else ""
         reasons = [f"{reason.field}: {reason.why}" for reason in one.recreate]
-        items.append(
-            Item(_DANGER, f"recreate {_named(one)}{lost}", (*reasons, f"then: {one.cost}"))
-        )
+        items.append(Item(DANGER, f"recreate {_named(one)}{lost}", (*reasons, f"then: {one.cost}")))
     blocked = [(kind, block) for kind in diff.kinds for block in kind.blocks]
-    items += [Item(_DANGER, f"migrate {kind.name}", (block,)) for kind, block in blocked]
+    items += [Item(DANGER, f"migrate {kind.name}", (block,)) for kind, block in blocked]
     items += [Item("-", f"delete {_named(one)}") for one in diff.to_delete]
     items += [Item("=", f"keep {_named(one)}: {one.kept}") for one in diff.kept]
     ways: dict[tuple[str, str], list[str]] = {}
@@ -178,7 +89,7 @@ def _plan(diff: SetDiff) -> Section:
         "to move between releases": len(diff.to_move),
     }
     note = ", ".join(f"{number} {what}" for what, number in numbers.items() if number)
-    return Section("plan", "beyond changes in place", note or "nothing", tuple(items))
+    return Section("plan", "beyond changes in place", note or "nothing", tuple(items), open=True)
 
 
 def _named(one: ObjectChange) -> str:
@@ -200,21 +111,21 @@ def _rights(diff: SetDiff) -> Section:
         lines = [f"held by {held}"]
         lines += [f"+ {_grant(one)}" for one in role.gains]
         lines += [f"- {one}" for one in role.loses]
-        sign = _DANGER if role.is_dangerous else _SIGNS.get(role.what, "~")
+        sign = DANGER if role.is_dangerous else _SIGNS.get(role.what, "~")
         items.append(Item(sign, f"{role.key}: {role.what}", tuple(lines)))
     for binding in diff.bindings:
         lines = [f"role {binding.role}"]
         lines += [f"+ {who}" for who in binding.gains]
         lines += [f"- {who}" for who in binding.loses]
         lines += [binding.danger] if binding.danger else []
-        sign = _DANGER if binding.danger else _SIGNS.get(binding.what, "~")
+        sign = DANGER if binding.danger else _SIGNS.get(binding.what, "~")
         items.append(Item(sign, f"{binding.key}: {binding.what}", tuple(lines)))
-    dangers = sum(item.sign == _DANGER for item in items)
+    dangers = sum(item.sign == DANGER for item in items)
     note = (
         f"{counted(len(diff.roles), 'role')} and {counted(len(diff.bindings), 'binding')} change"
         f" what is allowed, {dangers} of them dangerously"
     )
-    ordered = sorted(items, key=lambda item: item.sign != _DANGER)
+    ordered = sorted(items, key=lambda item: item.sign != DANGER)
     return Section("rights", "rights", note, tuple(ordered))
 
 

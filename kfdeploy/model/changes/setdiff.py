@@ -14,15 +14,14 @@ from kfdeploy.model.changes.images import ImageChange
 from kfdeploy.model.changes.recreate import Reason, must_recreate
 from kfdeploy.model.changes.rights import BindingChange, RoleChange
 from kfdeploy.model.changes.sides import Pair, Side, pairs
+from kfdeploy.model.helmrecord import is_data
 from kfdeploy.model.objects import ObjectKey
 
 _KEPT: Final = {
     "CustomResourceDefinition": "its objects would go with it",
     "Namespace": "all that is in it would go with it",
-    "PersistentVolumeClaim": "its data would go with it",
     "Profile": "the user's namespace would go with it",
 }
-"""Kinds that hold what users made; they go only when an operator names them."""
 _COSTS: Final = {
     "PersistentVolumeClaim": "the data of the claim is lost unless it is copied first",
     "PersistentVolume": "the data stays where it is only with reclaimPolicy Retain",
@@ -261,7 +260,8 @@ def _object(pair: Pair) -> ObjectChange | None:
     if new is None:
         if old is None:
             return None
-        return ObjectChange("removed", old.key, old.release, kept=_KEPT.get(old.key.kind, ""))
+        kept = _KEPT.get(old.key.kind, "its data would go with it") if is_data(old.key) else ""
+        return ObjectChange("removed", old.key, old.release, kept=kept)
     if old is None:
         return ObjectChange("added", new.key, new.release)
     moved = old.release if old.release != new.release else ""
