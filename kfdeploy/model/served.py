@@ -7,25 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from kfdeploy.model.order.contents import Contents, Item, plural
 
-if TYPE_CHECKING:
-    from typing import Protocol
 
-    class Served(Protocol):
-        """A kind as an API server has it."""
+class Served(Protocol):
+    """A kind as an API server has it."""
 
-        @property
-        def plural(self) -> str: ...
-        @property
-        def namespaced(self) -> bool: ...
+    @property
+    def plural(self) -> str: ...
+    @property
+    def namespaced(self) -> bool: ...
 
-    class Kinds(Protocol):
-        """What an API server serves."""
 
-        def of(self, api_version: str, kind: str) -> Served | None: ...
+class Kinds(Protocol):
+    """What an API server serves."""
+
+    def of(self, api_version: str, kind: str) -> Served | None: ...
 
 
 Version = tuple[int, int]

@@ -25,7 +25,7 @@ def make_workspace(folder: Path, *, namespace: str, context: str = "test", **hel
         "environments": {"default": {"kubeContext": context, "kubeVersion": "1.36.0"}},
         "helm": {"namespace": namespace, **helm},
     }
-    (folder / "kfdeploy.yaml").write_text(json.dumps(settings))  # JSON is YAML
+    (folder / "kfdeploy.yaml").writetext_of(json.dumps(settings))  # JSON is YAML
     return folder
 
 
@@ -44,14 +44,14 @@ def write_set(
         waves: names of releases; each needs all of the wave before. By default there is one.
         waits: releases that are done only when their workloads are ready.
     """
-    settings = json.loads((workspace / "kfdeploy.yaml").read_text())
+    settings = json.loads((workspace / "kfdeploy.yaml").readtext_of())
     order = [list(wave) for wave in waves] or [list(releases)]
     before = dict(zip(range(1, len(order)), order, strict=False))
     made = []
     for number, wave in enumerate(order):
         for one in wave:
-            crds = [_text(body) for body in releases[one] if _is_crd(body)]
-            rest = [_text(body) for body in releases[one] if not _is_crd(body)]
+            crds = [text_of(body) for body in releases[one] if _is_crd(body)]
+            rest = [text_of(body) for body in releases[one] if not _is_crd(body)]
             manifests = "---\n".join(rest)
             release = Release(
                 name=one,
@@ -108,9 +108,12 @@ def write_set(
     return folder
 
 
-def _text(body: Mapping[str, Any]) -> str:
-    """As YAML: of each key a line of JSON."""
-    return "".join(f"{key}: {json.dumps(value)}\n" for key, value in body.items())
+def text_of(body: Mapping[str, Any]) -> str:
+    """As YAML: of each key a line of JSON; names of kinds are plain, as kustomize prints them."""
+    return "".join(
+        f"{key}: {value if isinstance(value, str) else json.dumps(value)}\n"
+        for key, value in body.items()
+    )
 
 
 def _is_crd(body: Mapping[str, Any]) -> bool:
