@@ -130,14 +130,19 @@ def near_objects(target: Mapping[str, str], scene: Scene) -> Iterator[str]:
     ]
     same = [(component, key) for component, key in found if _plain(key) == name]
     if not same:
-        names = sorted({_plain(key) for component, key in found if component == scene.component})
-        names = get_close_matches(name, names, _NEAR) or get_close_matches(
-            name, sorted({_plain(key) for _, key in found}), _NEAR
-        )
+        own = {_plain(key) for component, key in found if component == scene.component}
+        names = _close(name, own) or _close(name, {_plain(key) for _, key in found})
         same = [pair for close in names for pair in found if _plain(pair[1]) == close]
     for component, key in same[:_NEAR]:
         where = "" if component == scene.component else f" of component {component}"
         yield f"{key.api_version} {key}{where}"
+
+
+def _close(name: str, names: set[str]) -> list[str]:
+    """Names that are written alike, or begin alike up to one's end."""
+    begin = [each for each in sorted(names) if each.startswith(name) or name.startswith(each)]
+    alike = get_close_matches(name, sorted(names), _NEAR)
+    return list(dict.fromkeys([*alike, *(begin if name else ())]))[:_NEAR]
 
 
 def _near_fields(body: Any, field: str) -> Iterator[str]:
@@ -153,7 +158,7 @@ def _near_fields(body: Any, field: str) -> Iterator[str]:
         parent = _at(body, steps[:end])
         if parent is not _NOTHING:
             names = parent if isinstance(parent, dict) else {}
-            yield from get_close_matches(steps[end], [str(name) for name in names], _NEAR)
+            yield from _close(steps[end], {str(name) for name in names})
             return
 
 

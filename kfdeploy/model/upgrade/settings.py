@@ -7,6 +7,7 @@ the difference in git is to see what was changed, and nothing else.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +17,9 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from kfdeploy.model.nodes import child
 from kfdeploy.model.patchfile import scalar
+
+_PLAIN = re.compile(r"[A-Za-z0-9_./~][A-Za-z0-9_./@+=-]*[A-Za-z0-9_/]")
+"""A path or version; one that YAML reads as a number or a date is quoted all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +110,16 @@ class _Editor:
         for key, value in remotes.value if isinstance(remotes, MappingNode) else ():
             if key.value in new:
                 self._set(value, new.pop(key.value))
+        # In quotes within braces: libyaml, as Go's YAML before it, has trouble with a URL there.
+        braces = ", ".join(f"{json.dumps(key)}: {scalar(value)}" for key, value in new.items())
         if new and isinstance(remotes, MappingNode) and remotes.value:
-            pairs = [f"{scalar(key)}: {scalar(value)}" for key, value in new.items()]
-            self._after(remotes, remotes.value[-1][1], pairs)
-        elif new and not isinstance(remotes, MappingNode):
-            pairs = [f"{scalar(key)}: {scalar(value)}" for key, value in new.items()]
-            missing.append(f"remotes: {{{', '.join(pairs)}}}")
+            last = remotes.value[-1][1]
+            pairs = [f"{scalar(key)}: {_quoted(value, None)}" for key, value in new.items()]
+            self._after(remotes, last, [braces] if remotes.flow_style else pairs)
+        elif new and remotes is not None:
+            self.edits.append((remotes.start_mark.index, remotes.end_mark.index, f"{{{braces}}}"))
+        elif new:
+            missing.append(f"remotes: {{{braces}}}")
         if missing:
             self._after(upstream, source, missing)
 
@@ -151,7 +159,7 @@ class _Editor:
         pieces = []
         for entry in entries:
             if entry.index is None:
-                pieces.append(f"{{name: {entry.name}, path: {scalar(entry.path)}}}")
+                pieces.append(f"{{name: {scalar(entry.name)}, path: {scalar(entry.path)}}}")
             else:
                 item = items[entry.index]
                 ends = item.start_mark.index, item.end_mark.index
@@ -185,7 +193,7 @@ class _Editor:
         for entry in entries:
             if entry.index is None:
                 pad = " " * (keys - dash - 1)
-                out.append(f"{' ' * dash}-{pad}name: {entry.name}\n")
+                out.append(f"{' ' * dash}-{pad}name: {scalar(entry.name)}\n")
                 out.append(f"{' ' * keys}path: {scalar(entry.path)}\n")
             else:
                 at = entry.index
@@ -226,4 +234,6 @@ def _quoted(value: str, style: str | None) -> str:
         return json.dumps(value, ensure_ascii=False)
     if style == "'":
         return "'" + value.replace("'", "''") + "'"
+    if _PLAIN.fullmatch(value) and YAML(typ="safe").load(value) == value:
+        return value
     return scalar(value)
