@@ -127,7 +127,7 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
         for count in range(1, len(parts))
     }
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+    with tarfile.TarFile(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for name in sorted(folders | files.keys()):
             entry = tarfile.TarInfo(name)
             if name in folders:
