@@ -113,7 +113,8 @@ def preflight(
         yield from webhooks.dead(judges, answering)
 
     def pulled() -> Iterator[Finding]:
-        wanted = pods.pull_secrets(contents, places, pull_secrets)
+        if not (wanted := pods.pull_secrets(contents, places, pull_secrets)):
+            return
         own = {(places.of(i).namespace, i.key.name) for i in contents.of_kind("Secret")}
         asked = [key for key in wanted if (key.namespace, key.name) not in own]
         yield from pods.pulls(wanted, own, look.namespaces(), look.types(asked))
