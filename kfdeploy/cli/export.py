@@ -104,11 +104,11 @@ def _of_lock(format_: str, directory: Path, env: str, quiet: bool) -> Exported:
 
 
 def _rights(session: Session, names: list[str], *, explicit: bool) -> Exported:
-    from kfdeploy.pipeline import export_rights
+    from kfdeploy.pipeline.exports import rights
     from kfdeploy.tools import setfolder
 
     found = [setfolder.open_set(session.find_set(name)) for name in names]
     for one in found:
         session.must_be_of(one.summary, explicit=explicit)
     secrets = session.environment.image_pull_secrets
-    return export_rights.export(found, session.workspace.helm.namespace, secrets)
+    return rights.export(found, session.workspace.helm.namespace, secrets)

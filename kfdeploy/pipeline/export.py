@@ -14,7 +14,6 @@ from kfdeploy.model.image import ImageRef
 from kfdeploy.model.lockfile import Lock, LockedImage, tag_of
 from kfdeploy.model.sources import SourceImage
 from kfdeploy.model.workspace import Workspace
-from kfdeploy.pipeline import export_rights
 from kfdeploy.pipeline.exports import (
     MARK,
     Copy,
@@ -26,6 +25,7 @@ from kfdeploy.pipeline.exports import (
     idms,
     registries_yaml,
     regsync,
+    rights,
     skopeo_sync,
     zarf,
 )
@@ -51,7 +51,7 @@ FORMATS: Final[Mapping[str, tuple[str, Maker]]] = {
 
 _ABOUT: Final = {
     **{name: about for name, (about, _) in FORMATS.items()},
-    export_rights.NAME: export_rights.ABOUT,
+    rights.NAME: rights.ABOUT,
 }
 
 
