@@ -123,6 +123,7 @@ class Applying:
             why = tuple(helmfile.words_of(step.release, said)) or (failed.strip(),)
             outcome = self._failed(step, after.get(step.release))
             revision = newest.revision if newest else 0
+            revision += outcome == "rolled back"  # which is a revision of its own
             yield Result(
                 step.release,
                 outcome,

@@ -30,14 +30,21 @@ def read(
         heaps.setdefault((key.api_version, key.kind, key.namespace), []).append(key)
     _ = cluster.kinds.of("v1", "Namespace")  # asked for once, before there are several threads
 
+    def is_namespaced(key: ObjectKey) -> bool:
+        kind = cluster.kinds.of(key.api_version, key.kind)
+        return kind is not None and kind.namespaced
+
     def one(heap: tuple[tuple[str, str, str], list[ObjectKey]]) -> dict[ObjectKey, dict[str, Any]]:
         (api_version, kind, namespace), wanted = heap
         if len(wanted) <= _ONE_BY_ONE or kind == "Secret":
-            found = ((key, cluster.get(key)) for key in wanted)
-            return {key: body for key, body in found if body is not None}
-        names = set(wanted)
+            return {key: body for key in wanted if (body := cluster.get(key)) is not None}
+        # kustomize puts a namespace on objects of kinds that it does not know to be in none.
+        where = {(key.name, namespace if is_namespaced(key) else ""): key for key in wanted}
         listed = cluster.list(api_version, kind, namespace=namespace, metadata=metadata)
-        return {key: body for body in listed if (key := ObjectKey.of(body)) in names}
+        found = ((ObjectKey.of(body), body) for body in listed)
+        return {
+            where[at]: body for key, body in found if (at := (key.name, key.namespace)) in where
+        }
 
     out: dict[ObjectKey, dict[str, Any]] = {}
     with ThreadPoolExecutor(JOBS) as pool:

@@ -1,6 +1,6 @@
 """The process of `tests.support.nodes`.
 
-python -m tests.support.kubelet SETTINGS.json
+python -m tests.support.kubelet FOLDER
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ _CONDITIONS: Final = {
 class Kubelet:
     """Brings each bound pod to where it should be, and remembers what it wrote."""
 
-    def __init__(self, api: Api, settings: Mapping[str, Any]) -> None:
+    def __init__(self, api: Api, settings: Mapping[str, Any], folder: Path) -> None:
         self._api = api
         self._delay: float = settings["delay"]
         self._storage: str | None = settings["storage"]
-        self._faults_file = Path(settings["faults"])
+        self._folder = folder / "faults"
         self._faults: list[dict[str, Any]] = []
-        self._faults_read = 0
+        self._faults_read: dict[Path, int] = {}
         self._seen = Seen()
         self._written: dict[str, podstatus.Outcome] = {}  # pod's uid to what its status says
         self._first: dict[str, float] = {}
@@ -124,10 +124,10 @@ class Kubelet:
                     self._due.setdefault(name, 0.0)
 
     def _read_faults(self) -> None:
-        changed = self._faults_file.stat().st_mtime_ns
-        if changed != self._faults_read:
-            self._faults_read = changed
-            self._faults = json.loads(self._faults_file.read_text())
+        files = {file: file.stat().st_mtime_ns for file in sorted(self._folder.glob("*.json"))}
+        if files != self._faults_read:
+            self._faults_read = files
+            self._faults = [each for file in files for each in json.loads(file.read_text())]
             for name in self._seen.of("pods"):
                 self._due.setdefault(name, 0.0)
 
@@ -169,13 +169,16 @@ class Kubelet:
         if due > time.monotonic():
             self._due[name_of(pod)] = due
             return
+        before = self._written.get(uid) or _shown(pod)
+        runs = before is not None and before.how in _RUN
+        if runs and fault and fault["kind"] == "pull":
+            fault = None  # it was pulled
         missing = [
             said
             for kind, name, said in podstatus.needed(pod)
-            if (metadata["namespace"], name) not in self._seen.of(kind)
+            if not runs and (metadata["namespace"], name) not in self._seen.of(kind)
         ]
         what = podstatus.outcome(pod, missing, fault)
-        before = self._written.get(uid) or _shown(pod)
         if what.how == "pull" and before and before.how in ("pull", "backoff"):
             if before.how == "pull":
                 self._due[name_of(pod)] = time.monotonic() + _BACK_OFF_SECONDS
@@ -266,6 +269,7 @@ def _address(number: int) -> str:
 
 
 _GONE: Final = podstatus.Outcome("gone")
+_RUN: Final = frozenset({"running", "crash", "unready"})
 
 
 def _shown(pod: Body) -> podstatus.Outcome | None:
@@ -326,8 +330,9 @@ def _usable(api: Api, names: list[str]) -> bool:
     return not any(taint["key"] == "node.kubernetes.io/not-ready" for taint in taints)
 
 
-def main(settings: Mapping[str, Any]) -> None:
+def main(folder: Path) -> None:
     end_with_input()
+    settings = json.loads((folder / "settings.json").read_text())
     api = Api(Path(settings["cluster"]))
     names = [node["metadata"]["name"] for node in settings["nodes"]]
     for node in settings["nodes"]:
@@ -349,8 +354,8 @@ def main(settings: Mapping[str, Any]) -> None:
         )
     while not _usable(api, names):
         time.sleep(0.05)
-    Kubelet(api, settings).run()
+    Kubelet(api, settings, folder).run()
 
 
 if __name__ == "__main__":
-    main(json.loads(Path(sys.argv[1]).read_text()))
+    main(Path(sys.argv[1]))

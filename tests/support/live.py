@@ -43,8 +43,29 @@ class LiveCluster:
     operators: int | None
 
     @property
-    def kubeconfig(self) -> Path:
-        return self.cluster.kubeconfig
+    def env(self) -> dict[str, str]:
+        """Variables by which kubectl, Helm and kfdeploy find it, and no other cluster."""
+        return {"KUBECONFIG": str(self.cluster.kubeconfig), "KUBERC": "off"}
+
+    def to_json(self) -> dict[str, Any]:
+        """For another process, which gets at it by `from_json`."""
+        return {
+            "server": self.cluster.server,
+            "kubeconfig": str(self.cluster.kubeconfig),
+            "folder": str(self.cluster.folder),
+            "pids": dict(self.cluster.pids),
+            "nodes": list(self.nodes.names),
+            "nodes_pid": self.nodes.pid,
+            "nodes_folder": str(self.nodes.folder),
+            "operators": self.operators,
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> LiveCluster:
+        folder, kubeconfig = Path(content["folder"]), Path(content["kubeconfig"])
+        cluster = Cluster(content["server"], kubeconfig, folder, content["pids"])
+        nodes = Nodes(tuple(content["nodes"]), content["nodes_pid"], Path(content["nodes_folder"]))
+        return cls(cluster, nodes, content["operators"])
 
 
 @contextlib.contextmanager

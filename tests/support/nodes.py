@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -57,15 +58,20 @@ class Nodes:
     Attributes:
         names: of the nodes.
         pid: of their process.
+        folder: for what they are told.
     """
 
     names: tuple[str, ...]
     pid: int
-    _faults: Path
+    folder: Path
+    _mine: str = field(default_factory=lambda: uuid.uuid4().hex, repr=False)
 
     def faults(self, *faults: Fault) -> None:
-        """These and no others from now on, for pods that do not run yet too."""
-        _write_faults(self._faults, faults)
+        """These and no others from now on, but for those that other processes ask for.
+
+        ``crash`` and ``unready`` happen to pods that run, too. Without any, pods recover.
+        """
+        _write_faults(self.folder, self._mine, faults)
 
 
 def node(
@@ -138,16 +144,18 @@ def serve_nodes(
         "nodes": list(nodes),
         "delay": delay,
         "storage": storage,
-        "faults": str(folder / "faults.json"),
     }
-    _write_faults(folder / "faults.json", faults)
+    _write_faults(folder, "first", faults)
     (folder / "settings.json").write_text(json.dumps(settings))
-    with serve_process("tests.support.kubelet", folder, str(folder / "settings.json")) as pid:
+    with serve_process("tests.support.kubelet", folder, str(folder)) as pid:
         names = tuple(each["metadata"]["name"] for each in nodes)
-        yield Nodes(names, pid, folder / "faults.json")
+        yield Nodes(names, pid, folder, "first")
 
 
-def _write_faults(file: Path, faults: Sequence[Fault]) -> None:
-    fresh = file.with_suffix(".new")
+def _write_faults(folder: Path, name: str, faults: Sequence[Fault]) -> None:
+    place = folder / "faults"
+    place.mkdir(exist_ok=True)
+    file = place / f"{name}.json"
+    fresh = folder / f"{name}.new"
     fresh.write_text(json.dumps([asdict(fault) for fault in faults]))
     fresh.replace(file)
