@@ -17,7 +17,7 @@ from kfdeploy.tools.stores import Pieces, Readable
 from kfdeploy.tools.uploads import Uploads
 
 if TYPE_CHECKING:
-    from kfdeploy.model.workspace import PrivateRegistry
+    from kfdeploy.model.registries import PrivateRegistry
 
 
 class RegistryOrigin:
