@@ -15,7 +15,8 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -47,7 +48,8 @@ class Noted:
     Attributes:
         env: as ``--env`` named it; empty for none.
         settings: what `MirrorSettings.parse` reads.
-        answered: paths of manifests with the digests that the private registry has just given.
+        answered: waits for the private registry's answers: paths of manifests with the digests
+            that it has just given.
         said: what is printed when there is nothing to do, which is what the answers say; None when
             that is not so.
     """
@@ -58,8 +60,8 @@ class Noted:
     output: str
     quiet: bool
     settings: Mapping[str, Any]
-    answered: frozenset[tuple[str, str]] = frozenset()
-    said: str | None = None
+    answered: Callable[[], frozenset[tuple[str, str]]]
+    said: str | None
 
 
 def look(arguments: Sequence[str]) -> Noted | None:
@@ -79,18 +81,15 @@ def look(arguments: Sequence[str]) -> Noted | None:
     note = _cache(root).get_json(_key(root, env) or "")
     if not isinstance(note, dict) or form not in (_TEXT, _JSON):
         return None
-    answered: frozenset[tuple[str, str]] = frozenset()
+    # Of what the lock no longer names nothing is to be known.
+    named = set(re.findall(rb"[a-z0-9]+:[0-9a-f]{32,}", lock))
+    asked = [(p, digest) for p, digest in note["asked"].items() if digest.encode() in named]
+    asking = _Asking(note["url"], note["ca"], asked if note["url"] else [])
     said = None
-    if note["url"]:
-        # Of what the lock no longer names nothing is to be known.
-        named = set(re.findall(rb"[a-z0-9]+:[0-9a-f]{32,}", lock))
-        asked = {p: digest for p, digest in note["asked"].items() if digest.encode() in named}
-        answers = _ask(note["url"], note["ca"], sorted(asked))
-        answered = frozenset(pair for pair in asked.items() if pair in answers)
-        if note["lock"] == key_of(lock) and len(answered) == len(note["asked"]):
-            said = note[_TEXT] if form == _TEXT else _indented(note[_JSON])
+    if note["lock"] == key_of(lock) and asking.answers().issuperset(note["asked"].items()):
+        said = note[_TEXT] if form == _TEXT else _indented(note[_JSON])
     jobs, quiet = int(options.get("--jobs", _JOBS)), not _PLAIN.isdisjoint(options)
-    return Noted(root, env, jobs, form, quiet, note["settings"], answered, said)
+    return Noted(root, env, jobs, form, quiet, note["settings"], asking.answers, said)
 
 
 def answer(arguments: Sequence[str]) -> str | None:
@@ -171,31 +170,44 @@ def _key(root: Path, env: str) -> str | None:
     return key_of(f"mirror, noted {_FORM}", __version__, env, settings)
 
 
-def _ask(url: str, ca: str | None, paths: Sequence[str]) -> set[tuple[str, str]]:
-    """The digest that the registry gives for each path, as far as it does.
+class _Asking(threading.Thread):
+    """Asks the private registry for manifests, while others work.
 
     Requests are sent one behind the other on each connection, without waiting for answers: all of
     them take as long as one, however far away the registry is.
     """
-    scheme, _, host = url.partition("://")
-    count = _CONNECTIONS if scheme == "http" else _TLS_CONNECTIONS
-    connections: list[tuple[socket.socket, Sequence[str]]] = []
-    found: set[tuple[str, str]] = set()
-    try:
-        secured = _secured(ca) if scheme == "https" else None
-        for number in range(min(count, len(paths))):
-            share = paths[number::count]
-            connection = _connect(host, secured)
-            connections.append((connection, share))
-            connection.sendall(b"".join(_request(host, path) for path in share))
-        for connection, share in connections:
-            found.update(zip(share, _digests(connection, len(share)), strict=True))
-    except (OSError, ValueError):  # ssl.SSLError is an OSError
-        pass
-    finally:
-        for connection, _ in connections:
-            connection.close()
-    return found
+
+    def __init__(self, url: str, ca: str | None, asked: Sequence[tuple[str, str]]) -> None:
+        """Begin; ``asked`` has the path of each manifest, and the digest expected."""
+        super().__init__(daemon=True)  # what it does need not be finished
+        self._url, self._ca, self._asked = url, ca, sorted(asked)
+        self._found: list[tuple[str, str]] = []
+        self.start()
+
+    def answers(self) -> frozenset[tuple[str, str]]:
+        """The paths that have the digests expected, with these; as far as answers came."""
+        self.join()
+        return frozenset(self._found).intersection(self._asked)
+
+    def run(self) -> None:
+        scheme, _, host = self._url.partition("://")
+        count = _CONNECTIONS if scheme == "http" else _TLS_CONNECTIONS
+        paths = [path for path, _ in self._asked]
+        connections: list[tuple[socket.socket, Sequence[str]]] = []
+        try:
+            secured = _secured(self._ca) if scheme == "https" else None
+            for number in range(min(count, len(paths))):
+                share = paths[number::count]
+                connection = _connect(host, secured)
+                connections.append((connection, share))
+                connection.sendall(b"".join(_request(host, path) for path in share))
+            for connection, sent in connections:
+                self._found += zip(sent, _digests(connection, len(sent)), strict=True)
+        except (OSError, ValueError):  # ssl.SSLError is an OSError
+            pass
+        finally:
+            for connection, _ in connections:
+                connection.close()
 
 
 def _connect(host: str, secured: ssl.SSLContext | None) -> socket.socket:

@@ -56,7 +56,8 @@ def from_note(noted: Noted) -> int | None:
     how = How(noted.jobs, output="json" if noted.output == "json" else "text")
     lock = lockfile.read(noted.root / "images.lock")
     progress = Progress(quiet=noted.quiet)
-    return mirror(noted.root, settings, lock, noted.env, progress, how, answered=noted.answered)
+    answered = noted.answered()
+    return mirror(noted.root, settings, lock, noted.env, progress, how, answered=answered)
 
 
 def mirror(

@@ -219,11 +219,14 @@ def places(todo: Plan, sides: Sides) -> dict[str, str]:
 
     As far as the cache knows their manifests: nobody is asked.
     """
+    if not todo.to_copy:
+        return {}
+    sources = {item.digest: (item.source.digest, item.platforms) for item in todo.present}
+    blobs = sides.manifests.known_blobs(sources)
     found: dict[str, str] = {}
-    for item in todo.present if todo.to_copy else ():
-        tree = sides.manifests.known_tree(item.source.digest, item.platforms)
-        for blob in tree.blobs if tree is not None else ():
-            found.setdefault(blob.digest, sides.destination.place(item))
+    for item in todo.present:
+        for digest in blobs.get(item.digest, ()):
+            found.setdefault(digest, sides.destination.place(item))
     return found
 
 
