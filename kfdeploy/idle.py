@@ -12,10 +12,10 @@ runs as it always does.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,44 +170,36 @@ def _key(root: Path, env: str) -> str | None:
     return key_of(f"mirror, noted {_FORM}", __version__, env, settings)
 
 
-class _Asking(threading.Thread):
-    """Asks the private registry for manifests, while others work.
+class _Asking:
+    """Manifests that the private registry is asked for; nobody waits for the answers yet.
 
     Requests are sent one behind the other on each connection, without waiting for answers: all of
     them take as long as one, however far away the registry is.
     """
 
     def __init__(self, url: str, ca: str | None, asked: Sequence[tuple[str, str]]) -> None:
-        """Begin; ``asked`` has the path of each manifest, and the digest expected."""
-        super().__init__(daemon=True)  # what it does need not be finished
-        self._url, self._ca, self._asked = url, ca, sorted(asked)
-        self._found: list[tuple[str, str]] = []
-        self.start()
+        """Ask; ``asked`` has the path of each manifest, and the digest expected."""
+        self._asked = sorted(asked)
+        self._found: set[tuple[str, str]] = set()
+        self._connections: list[tuple[socket.socket, Sequence[tuple[str, str]]]] = []
+        scheme, _, host = url.partition("://")
+        count = _CONNECTIONS if scheme == "http" else _TLS_CONNECTIONS
+        with contextlib.suppress(OSError, ValueError):  # ssl.SSLError is an OSError
+            secured = _secured(ca) if scheme == "https" else None
+            for number in range(min(count, len(self._asked))):
+                share = self._asked[number::count]
+                connection = _connect(host, secured)
+                self._connections.append((connection, share))
+                connection.sendall(b"".join(_request(host, path) for path, _ in share))
 
     def answers(self) -> frozenset[tuple[str, str]]:
-        """The paths that have the digests expected, with these; as far as answers came."""
-        self.join()
-        return frozenset(self._found).intersection(self._asked)
-
-    def run(self) -> None:
-        scheme, _, host = self._url.partition("://")
-        count = _CONNECTIONS if scheme == "http" else _TLS_CONNECTIONS
-        paths = [path for path, _ in self._asked]
-        connections: list[tuple[socket.socket, Sequence[str]]] = []
-        try:
-            secured = _secured(self._ca) if scheme == "https" else None
-            for number in range(min(count, len(paths))):
-                share = paths[number::count]
-                connection = _connect(host, secured)
-                connections.append((connection, share))
-                connection.sendall(b"".join(_request(host, path) for path in share))
-            for connection, sent in connections:
-                self._found += zip(sent, _digests(connection, len(sent)), strict=True)
-        except (OSError, ValueError):  # ssl.SSLError is an OSError
-            pass
-        finally:
-            for connection, _ in connections:
-                connection.close()
+        """The paths that have the digests expected, with these; as far as answers come."""
+        while self._connections:
+            connection, share = self._connections.pop()
+            with connection, contextlib.suppress(OSError, ValueError):
+                digests = _digests(connection, len(share))
+                self._found.update(zip((path for path, _ in share), digests, strict=True))
+        return frozenset(self._found.intersection(self._asked))
 
 
 def _connect(host: str, secured: ssl.SSLContext | None) -> socket.socket:

@@ -106,7 +106,7 @@ def write(
     from kfdeploy.pipeline import bundle_write as stage
     from kfdeploy.pipeline import mirror
     from kfdeploy.tools.signature import Rules
-    from kfdeploy.tools.stores_registry import SignedOrigin
+    from kfdeploy.tools.stores_signed import SignedOrigin
 
     sign = _signer(sign_key) if sign_key else None
     lock = session.lock(required=True)

@@ -51,7 +51,7 @@ def from_note(noted: Noted) -> int | None:
         settings = MirrorSettings.parse(noted.settings)
     except (KeyError, TypeError, AttributeError):
         return None
-    if settings.private.immutable_tags:  # it takes the inventory's word on which tags matter
+    if not settings.may_be_noted:
         return None
     how = How(noted.jobs, output="json" if noted.output == "json" else "text")
     lock = lockfile.read(noted.root / "images.lock")
@@ -125,6 +125,8 @@ def mirror(
 
 def _remember(root: Path, settings: MirrorSettings, env: str, sides: Sides, plan: Plan) -> None:
     """Note what the settings say, and that there is nothing to do any more, for the next run."""
+    if not settings.may_be_noted:
+        return
     reach = sides.client.reach(settings.private.host)
     is_open = sides.client.exchange.is_open(reach.host) and not reach.skip_tls_verify
     there = [replace(item, state="present", replaces="") for item in plan.items]

@@ -77,6 +77,21 @@ class MirrorSettings:
     hosts: Mapping[str, Access] = field(default_factory=dict)
     platforms: tuple[str, ...] = ()
 
+    @property
+    def may_be_noted(self) -> bool:
+        """Whether a mirror may take them from the cache, which others may have written.
+
+        What starts a program or chooses a sign-in is read where the site wrote it. And which tags
+        may not move hangs on more than settings.
+        """
+        private = self.private
+        accesses = (private, *self.hosts.values())
+        return not (
+            private.create_repository
+            or private.immutable_tags
+            or any(access.credentials != Credentials() for access in accesses)
+        )
+
     def to_json(self) -> dict[str, Any]:
         """What `parse` reads."""
         return asdict(self)
