@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,17 +79,31 @@ def both(small_site: Site, kfdeploy: Runner, folder: Path, **options: Any) -> It
         serve_registry(folder / "one", **options) as one,
         serve_registry(folder / "other", **options) as other,
     ):
-        sites = []
-        for number, private in enumerate((one, other)):
-            root = small_site.copy(folder / f"site-{number}")
-            settings = {"host": private.host, "prefix": "kf"}
-            if private.ca is not None:
-                settings["ca"] = str(private.ca)
-            edit_workspace(root, {"registries.private": settings})
-            keep(4)(root)
-            kfdeploy("mirror", "--quiet", cwd=root)
-            sites.append((root, private))
-        yield Both(kfdeploy, (sites[0], sites[1]))
+        yield Both(
+            kfdeploy,
+            (
+                (noted(small_site, kfdeploy, folder / "a", one), one),
+                (noted(small_site, kfdeploy, folder / "b", other), other),
+            ),
+        )
+
+
+def noted(
+    small_site: Site,
+    kfdeploy: Runner,
+    folder: Path,
+    private: Registry,
+    env: Mapping[str, str] | None = None,
+) -> Path:
+    """A workspace whose four images are mirrored."""
+    root = small_site.copy(folder)
+    settings = {"host": private.host, "prefix": "kf"}
+    if private.ca is not None:
+        settings["ca"] = str(private.ca)
+    edit_workspace(root, {"registries.private": settings})
+    keep(4)(root)
+    kfdeploy("mirror", "--quiet", cwd=root, env=env)
+    return root
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "tls"])
@@ -207,8 +221,8 @@ def test_another_mirror_at_work_is_said_as_always(
 def test_other_settings_are_read_where_they_stand(
     small_site: Site, kfdeploy: Runner, tmp_path: Path
 ) -> None:
-    with both(small_site, kfdeploy, tmp_path) as two:
-        (root, _), _ = two.sites
+    with serve_registry(tmp_path / "private") as private:
+        root = noted(small_site, kfdeploy, tmp_path / "site", private)
         words = ["mirror", "-C", str(root)]
         before = (root / "kfdeploy.yaml").read_bytes()
         assert idle.look(words) is not None
@@ -224,8 +238,8 @@ def test_other_settings_are_read_where_they_stand(
 def test_what_starts_a_program_or_signs_in_is_not_taken_from_the_cache(
     setting: str, small_site: Site, kfdeploy: Runner, tmp_path: Path
 ) -> None:
-    with both(small_site, kfdeploy, tmp_path) as two:
-        (root, private), _ = two.sites
+    with serve_registry(tmp_path / "private") as private:
+        root = noted(small_site, kfdeploy, tmp_path / "site", private)
         value: Any = {
             "credentials": {"dockerConfig": str(docker_config(tmp_path / "docker", private))},
             "immutableTags": True,
@@ -236,6 +250,23 @@ def test_what_starts_a_program_or_signs_in_is_not_taken_from_the_cache(
         assert idle.look(["mirror", "-C", str(root)]) is None
         keep(5)(root)
         assert "1 copied" in kfdeploy("mirror", "--quiet", cwd=root).stdout
+
+
+def test_a_registry_with_a_sign_in_is_asked_by_the_engine_alone(
+    small_site: Site, kfdeploy: Runner, tmp_path: Path
+) -> None:
+    with serve_registry(tmp_path / "private", auth="basic") as private:
+        env = {"DOCKER_CONFIG": str(docker_config(tmp_path / "docker", private))}
+        root = noted(small_site, kfdeploy, tmp_path / "site", private, env)
+        keep(5)(root)
+        done = kfdeploy("mirror", cwd=root, env={**env, "PYTHONPROFILEIMPORTTIME": "1"})
+        assert not is_read(done, "typer") and not is_read(done, "pydantic")
+        assert "1 copied" in done.stdout and "4 present" in done.stdout
+        noted_one = idle.look(["mirror", "-C", str(root)])
+        assert noted_one is not None
+        assert (noted_one.answered(), noted_one.said) == (frozenset(), None)
+        done = kfdeploy("mirror", cwd=root, check=1)
+        assert f"hint: `docker login {private.host}`" in done.stderr
 
 
 @pytest.mark.parametrize("status", [401, 429, 500])
