@@ -86,6 +86,8 @@ def mirror_one(site: Site, rounds: Rounds) -> Measured:
         serve_registry(_filled(made, own.work / "second")) as second,
     ):
         own.goes_to(first.host)
+        # The set as it was is what an earlier run left.
+        own.kfdeploy("mirror", *JOBS)
         steps = itertools.pairwise([before, *(one.ref for one in changes)])
         targets = iter(changes)
 

@@ -6,9 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -84,6 +82,8 @@ def write_all(root: Path, content: Mapping[str, str], *, remove: Iterable[str] =
     Raises:
         UserError: nothing was changed, unless a folder refuses a file that it took a moment ago.
     """
+    import tempfile
+
     staged: dict[Path, Path] = {}
     made: list[Path] = []
     path = root
@@ -192,6 +192,9 @@ def staged_tree(target: Path) -> Iterator[Path]:
     Raises:
         UserError: on any OSError, from within the block too; ``target`` is as it was.
     """
+    import shutil
+    import tempfile
+
     staging: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -230,6 +233,8 @@ def _normalise_modes(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _beside(path: Path) -> Iterator[tuple[int, Path]]:
+    import tempfile
+
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)
     try:

@@ -1,19 +1,23 @@
-"""`kfdeploy mirror` with nothing to do, answered before anything large is read.
+"""`kfdeploy mirror` with little to do, or nothing, before anything large is read.
 
-A pipeline calls `mirror` each time, and mostly there is nothing to do. What that takes is then
-Python starting, a command line and settings being parsed, and one small request an image: the
-requests are the least of it. So a run that ends with everything in the private registry leaves a
-note in the cache: what was asked, and what the answers were. It holds for the same `kfdeploy.yaml`
-and `images.lock`, byte for byte. The next run asks the same, and when all answers are the same it
-says what it said before. Anything else whatsoever, and the command runs as it always does.
+A pipeline calls `mirror` each time, and mostly there is nothing to do, or an image or two. What
+that takes is then Python starting, a command line and settings being parsed, and one small request
+an image: the images are the least of it. So a run that ends with everything in the private registry
+leaves a note in the cache: what `kfdeploy.yaml` said, what was asked, and what the answers were. It
+holds for the same `kfdeploy.yaml`, byte for byte. The next run asks the same. When `images.lock` is
+the same too, and all answers are, it says what it said before. Otherwise the mirror is begun at
+once with the settings and the answers (`kfdeploy.cli.mirroring`). Anything unusual, and the command
+runs as it always does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import socket
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,46 +36,106 @@ _PLAIN: Final = frozenset({"-q", "--quiet"})
 _VALUED: Final = frozenset({"-C", "--directory", "--env", "--jobs", "--output"})
 _PROXIES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy"})
 _TEXT, _JSON = "text", "json"
+_JOBS: Final = "8"
+_FORM: Final = 2
+"""Of the note; another one is another key."""
 
 
-def answer(arguments: Sequence[str]) -> str | None:
-    """What `kfdeploy ARGUMENTS` prints, if that is a mirror with nothing to do.
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A plain `mirror` whose settings a note has.
 
-    Reads the workspace's cache, and asks the private registry. None for anything else.
+    Attributes:
+        env: as ``--env`` named it; empty for none.
+        settings: what `MirrorSettings.parse` reads.
+        answered: waits for the private registry's answers: paths of manifests with the digests
+            that it has just given.
+        said: what is printed when there is nothing to do, which is what the answers say; None when
+            that is not so.
+    """
+
+    root: Path
+    env: str
+    jobs: int
+    output: str
+    quiet: bool
+    settings: Mapping[str, Any]
+    answered: Callable[[], frozenset[tuple[str, str]]]
+    said: str | None
+
+
+def look(arguments: Sequence[str]) -> Noted | None:
+    """What a note says of `kfdeploy ARGUMENTS`; None for anything but a plain mirror.
+
+    Reads the workspace's cache, and asks the private registry.
     """
     options = _options(arguments)
     if options is None or any(os.environ[n] for n in os.environ if n.lower() in _PROXIES):
         return None
     root = Path(options.get("-C", options.get("--directory", ".")))
-    form = options.get("--output", _TEXT)
-    note = _cache(root).get_json(_key(root, options.get("--env", "")) or "")
-    if not isinstance(note, dict) or form not in note:
+    env, form = options.get("--env", ""), options.get("--output", _TEXT)
+    try:
+        lock = (root / "images.lock").read_bytes()
+    except OSError:
         return None
-    there = _all_there(note["url"], note["ca"], note["asked"])
-    return str(note[form]) if there else None
+    note = _cache(root).get_json(_key(root, env) or "")
+    if not isinstance(note, dict) or form not in (_TEXT, _JSON):
+        return None
+    # Of what the lock no longer names nothing is to be known.
+    named = set(re.findall(rb"[a-z0-9]+:[0-9a-f]{32,}", lock))
+    asked = [(p, digest) for p, digest in note["asked"].items() if digest.encode() in named]
+    asking = _Asking(note["url"], note["ca"], asked if note["url"] else [])
+    said = None
+    if note["lock"] == key_of(lock) and asking.answers().issuperset(note["asked"].items()):
+        said = note[_TEXT] if form == _TEXT else _indented(note[_JSON])
+    jobs, quiet = int(options.get("--jobs", _JOBS)), not _PLAIN.isdisjoint(options)
+    return Noted(root, env, jobs, form, quiet, note["settings"], asking.answers, said)
+
+
+def answer(arguments: Sequence[str]) -> str | None:
+    """What `kfdeploy ARGUMENTS` prints, if that is a mirror with nothing to do; else None."""
+    noted = look(arguments)
+    return None if noted is None else noted.said
 
 
 def remember(
     root: Path,
     env: str,
+    settings: Mapping[str, Any],
     url: str,
     ca: str | None,
     asked: Mapping[str, str],
     text: str,
-    content: str,
+    content: Mapping[str, Any],
 ) -> None:
-    """Leave a note of a mirror that had nothing to do.
+    """Leave a note of a mirror that has nothing left to do.
 
     Args:
         env: as ``--env`` named it; empty for none.
-        url: of the private registry, which wants no sign-in: ``https://HOST[:PORT]``.
+        settings: what kfdeploy.yaml says, for `MirrorSettings.parse`.
+        url: of the private registry: ``https://HOST[:PORT]``; empty where it wants a sign-in, or
+            its certificate is not checked.
         ca: PEM file that is trusted beside the system's.
         asked: the path of each manifest, to the digest that the registry answered.
-        text, content: what was printed, for people and as JSON.
+        text, content: what is printed when there is nothing to do, for people and as JSON.
     """
     if (key := _key(root, env)) is not None:
-        note = {"url": url, "ca": ca, "asked": dict(asked), _TEXT: text, _JSON: content}
+        note = {
+            "settings": settings,
+            "lock": key_of((root / "images.lock").read_bytes()),
+            "url": url,
+            "ca": ca,
+            "asked": dict(asked),
+            _TEXT: text,
+            _JSON: content,
+        }
         _cache(root).put_json(key, note)
+
+
+def _indented(content: Any) -> str:
+    import json
+
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def _options(arguments: Sequence[str]) -> dict[str, str] | None:
@@ -83,6 +147,7 @@ def _options(arguments: Sequence[str]) -> dict[str, str] | None:
     while rest:
         name, joint, value = rest.pop(0).partition("=")
         if name in _PLAIN and not joint:
+            found[name] = ""
             continue
         if name not in _VALUED or not (joint or rest):
             return None
@@ -99,39 +164,42 @@ def _cache(root: Path) -> Cache:
 
 def _key(root: Path, env: str) -> str | None:
     try:
-        files = [(root / name).read_bytes() for name in ("kfdeploy.yaml", "images.lock")]
+        settings = (root / "kfdeploy.yaml").read_bytes()
     except OSError:
         return None
-    return key_of("mirror, nothing to do", __version__, env, *files)
+    return key_of(f"mirror, noted {_FORM}", __version__, env, settings)
 
 
-def _all_there(url: str, ca: str | None, asked: Mapping[str, str]) -> bool:
-    """Whether the registry gives the digests that it gave before.
+class _Asking:
+    """Manifests that the private registry is asked for; nobody waits for the answers yet.
 
     Requests are sent one behind the other on each connection, without waiting for answers: all of
     them take as long as one, however far away the registry is.
     """
-    scheme, _, host = url.partition("://")
-    count = _CONNECTIONS if scheme == "http" else _TLS_CONNECTIONS
-    paths = sorted(asked)
-    connections: list[tuple[socket.socket, list[str]]] = []
-    try:
-        secured = _secured(ca) if scheme == "https" else None
-        for number in range(min(count, len(paths))):
-            share = paths[number::count]
-            connection = _connect(host, secured)
-            connections.append((connection, share))
-            connection.sendall(b"".join(_request(host, path) for path in share))
-        return all(
-            found == asked[path]
-            for connection, share in connections
-            for path, found in zip(share, _digests(connection, len(share)), strict=True)
-        )
-    except (OSError, ValueError):  # ssl.SSLError is an OSError
-        return False
-    finally:
-        for connection, _ in connections:
-            connection.close()
+
+    def __init__(self, url: str, ca: str | None, asked: Sequence[tuple[str, str]]) -> None:
+        """Ask; ``asked`` has the path of each manifest, and the digest expected."""
+        self._asked = sorted(asked)
+        self._found: set[tuple[str, str]] = set()
+        self._connections: list[tuple[socket.socket, Sequence[tuple[str, str]]]] = []
+        scheme, _, host = url.partition("://")
+        count = _CONNECTIONS if scheme == "http" else _TLS_CONNECTIONS
+        with contextlib.suppress(OSError, ValueError):  # ssl.SSLError is an OSError
+            secured = _secured(ca) if scheme == "https" else None
+            for number in range(min(count, len(self._asked))):
+                share = self._asked[number::count]
+                connection = _connect(host, secured)
+                self._connections.append((connection, share))
+                connection.sendall(b"".join(_request(host, path) for path, _ in share))
+
+    def answers(self) -> frozenset[tuple[str, str]]:
+        """The paths that have the digests expected, with these; as far as answers come."""
+        while self._connections:
+            connection, share = self._connections.pop()
+            with connection, contextlib.suppress(OSError, ValueError):
+                digests = _digests(connection, len(share))
+                self._found.update(zip((path for path, _ in share), digests, strict=True))
+        return frozenset(self._found.intersection(self._asked))
 
 
 def _connect(host: str, secured: ssl.SSLContext | None) -> socket.socket:
@@ -179,12 +247,3 @@ def _digests(connection: socket.socket, count: int) -> Iterable[str]:
                 if name.lower() == b"docker-content-digest":
                     digest = value.strip().decode("ascii", "replace")
             yield digest if status[1:2] == [b"200"] else ""
-
-
-def main(arguments: Sequence[str] | None = None) -> bool:
-    """Print the answer, if there is one; whether there was."""
-    said: Any = answer(sys.argv[1:] if arguments is None else arguments)
-    if said is None:
-        return False
-    sys.stdout.write(said)
-    return True

@@ -15,6 +15,7 @@ from kfdeploy.files import read_text
 from kfdeploy.model import lockfile
 from kfdeploy.model.image import ImageRef
 from kfdeploy.model.lockfile import Lock, LockedImage
+from kfdeploy.model.registries import MirrorSettings
 from kfdeploy.model.workspace import Environment, Workspace
 from kfdeploy.progress import Progress
 from kfdeploy.tools import workspace_file
@@ -67,6 +68,10 @@ class Session:
     @property
     def environment(self) -> Environment:
         return self.workspace.environments[self.environment_name]
+
+    @property
+    def mirror_settings(self) -> MirrorSettings:
+        return self.workspace.mirroring(self.environment)
 
     def locate(self, key: str) -> str:
         return self.file.locate(key)

@@ -56,6 +56,7 @@ def run(command: Callable[[], int | None]) -> NoReturn:
         code = _wrong_use(error)
     for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(stop, signal.SIG_IGN)  # it is done, and says so with its code
+    gc.freeze()  # Python would look once more as it ends
     sys.exit(code)
 
 

@@ -5,6 +5,7 @@ Stages are imported by the commands that need them: `kfdeploy --help` starts at 
 
 from __future__ import annotations
 
+import sys
 from typing import NoReturn
 
 # First, so that ^C while modules are read is answered as later.
@@ -19,8 +20,14 @@ def main() -> NoReturn:
 def _command() -> int:
     from kfdeploy import idle
 
-    if idle.main():
-        return 0
+    if (noted := idle.look(sys.argv[1:])) is not None:
+        if noted.said is not None:
+            sys.stdout.write(noted.said)
+            return 0
+        from kfdeploy.cli import mirroring
+
+        if (code := mirroring.from_note(noted)) is not None:
+            return code
     # In the order in which help lists their commands.
     from kfdeploy.cli import workspace, images, sets, apply, changes  # noqa: F401  # isort: skip
     from kfdeploy.cli import publish, export, machine  # noqa: F401  # isort: skip

@@ -106,14 +106,14 @@ def write(
     from kfdeploy.pipeline import bundle_write as stage
     from kfdeploy.pipeline import mirror
     from kfdeploy.tools.signature import Rules
-    from kfdeploy.tools.stores_registry import SignedOrigin
+    from kfdeploy.tools.stores_signed import SignedOrigin
 
     sign = _signer(sign_key) if sign_key else None
     lock = session.lock(required=True)
     workspace, environment = session.workspace, session.environment
     registry, sources = workspace.registry(environment), workspace.registries.sources
     rules = Rules.of(workspace.images.signatures, session.root)
-    with mirror.opened(workspace, environment, session.root, session.cache) as sides:
+    with mirror.opened(session.mirror_settings, session.root, session.cache) as sides:
         origin = SignedOrigin(sides.client, sides.manifests, rules, lock)
         older, notes = _older(session, sides, since) if since else (None, [])
         with session.progress.counting("reading") as each:
@@ -248,9 +248,8 @@ def _push(session: Session, shown: Shown, opened: bundle_read.Opened) -> None:
     from kfdeploy.pipeline import bundle_read as stage
     from kfdeploy.pipeline import mirror
 
-    workspace, environment = session.workspace, session.environment
-    names = Mirror(workspace.registry(environment))
-    with mirror.opened(workspace, environment, session.root, session.cache) as sides:
+    names = Mirror(session.mirror_settings.private)
+    with mirror.opened(session.mirror_settings, session.root, session.cache) as sides:
 
         def fetch(path: str, digest: str, offset: int) -> AbstractContextManager[Readable]:
             ref = ImageRef(names.host, path)
@@ -258,8 +257,7 @@ def _push(session: Session, shown: Shown, opened: bundle_read.Opened) -> None:
 
         plan = mirror.plan(
             opened.lock,
-            workspace,
-            environment,
+            session.mirror_settings,
             client=sides.client,
             jobs=shown.jobs,
             by_tag=session.by_tag(),

@@ -24,15 +24,12 @@ from kfdeploy.terminal import (
     complain,
     counted,
     exit_if_drift,
-    print_errors,
     print_json,
     print_lines,
 )
 
 if TYPE_CHECKING:
     from kfdeploy.cli.bundles import Shown
-    from kfdeploy.model.transfer import Plan
-    from kfdeploy.pipeline.mirror import Sides
     from kfdeploy.session import Session
 
 _ABOUT: Final = {
@@ -301,71 +298,16 @@ def mirror(
 
 
 def _mirror(session: Session, shown: Shown, env: str) -> None:
-    from kfdeploy.files import alone
-    from kfdeploy.pipeline import mirror as stage
+    from kfdeploy.cli import mirroring
 
-    locked = session.lock(required=True)
-    with stage.opened(session.workspace, session.environment, session.root, session.cache) as sides:
-        plan = stage.plan(
-            locked,
-            session.workspace,
-            session.environment,
-            client=sides.client,
-            jobs=shown.jobs,
-            by_tag=session.by_tag(),
-        )
-        if shown.dry_run or shown.check:
-            if shown.output == "json":
-                print_json(plan.to_json())
-            else:
-                print_lines(plan.lines())
-            exit_if_drift(shown.check, bool(plan.to_copy))
-            return
-        with (
-            alone(session.root / ".kfdeploy" / "mirror.lock", "another `kfdeploy mirror`"),
-            session.progress.mirroring() as (watch, on_tick),
-        ):
-            summary = stage.run(
-                plan,
-                sides.origin,
-                sides.destination,
-                jobs=shown.jobs,
-                known=stage.places(plan, sides),
-                watch=watch,
-                stop=sides.client.close,
-                on_tick=on_tick,
-            )
-        if not summary.failed:
-            _remember(session, env, sides, plan)
-    print_errors([failed.error for failed in summary.failed])
-    if shown.output == "json":
-        print_json(summary.to_json())
-    else:
-        print_lines(summary.lines())
-    if summary.failed:
-        raise typer.Exit(FAILED)
-
-
-def _remember(session: Session, env: str, sides: Sides, plan: Plan) -> None:
-    """Note that there is nothing to do any more, for the next run with this ``--env``."""
-    import json
-    from dataclasses import replace
-
-    from kfdeploy import idle
-    from kfdeploy.model.transfer import Summary
-    from kfdeploy.tools.registry import manifest_path
-
-    reach = sides.client.reach(session.workspace.registry(session.environment).host)
-    if reach.skip_tls_verify or not sides.client.exchange.is_open(reach.host):
-        return
-    there = [replace(item, state="present", replaces="") for item in plan.items]
-    summary = Summary((), tuple(there), ())
-    idle.remember(
+    code = mirroring.mirror(
         session.root,
+        session.mirror_settings,
+        session.lock(required=True),
         env,
-        reach.url,
-        None if reach.ca is None else str(reach.ca.absolute()),
-        {manifest_path(item.destination): item.digest for item in there},
-        "\n".join(summary.lines()) + "\n",
-        json.dumps(summary.to_json(), indent=2, ensure_ascii=False) + "\n",
+        session.progress,
+        mirroring.How(shown.jobs, shown.dry_run, shown.check, shown.output),
+        by_tag=session.by_tag(),
     )
+    if code:
+        raise typer.Exit(code)

@@ -19,7 +19,7 @@ from kfdeploy.terminal import counted, print_errors, print_json, print_lines
 def prune(session: Session, *, yes: bool, output: str) -> None:
     """List what could go; delete it when that is said, or confirmed on a terminal."""
     registry = session.workspace.registry(session.environment)
-    with mirror.asking(session.workspace, session.environment, session.root) as client:
+    with mirror.asking(session.mirror_settings, session.root) as client:
         found = mirror_prune.find(client, registry.host, registry.prefix, _kept(session))
         if found.note:
             session.progress.line(f"note: {found.note}")

@@ -142,11 +142,7 @@ def verify(
     folder = session.find_set(name)
     summary = stage.read_summary(folder)
     session.must_be_of(summary, explicit=bool(env))
-    client = (
-        nullcontext(None)
-        if offline
-        else mirror.asking(session.workspace, session.environment, session.root)
-    )
+    client = nullcontext(None) if offline else mirror.asking(session.mirror_settings, session.root)
     with client as opened:
         report = stage.verify(
             folder, summary, client=opened, uncovered=session.workspace.registries.uncovered

@@ -22,7 +22,7 @@ from kfdeploy.model.image import PATH_MAX, ImageRef, InvalidImageRef, neutral_pa
 
 if TYPE_CHECKING:
     from kfdeploy.model.lockfile import LockedImage
-    from kfdeploy.model.workspace import PrivateRegistry
+    from kfdeploy.model.registries import PrivateRegistry
 
 _DIGITS: Final = 12
 _SUM_DIGITS: Final = 8

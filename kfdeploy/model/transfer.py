@@ -13,7 +13,7 @@ from kfdeploy.model.lockfile import Lock, LockedImage
 from kfdeploy.model.manifest import suits
 
 if TYPE_CHECKING:
-    from kfdeploy.model.workspace import PrivateRegistry
+    from kfdeploy.model.registries import PrivateRegistry
 
 State = Literal["copy", "replace", "present"]
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
+from kfdeploy.model import registries as plain
 from kfdeploy.model.image import PATH_MAX, ImageRef, InvalidImageRef
 
 Need = Literal["required", "optional", "user-choice"]
@@ -151,19 +152,6 @@ class PrivateRegistry(Access):
     @classmethod
     def _create_repository(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return _check_command(value)
-
-    def creation(self, repository: str) -> tuple[str, ...]:
-        """`createRepository` for one repository: program and arguments; empty where none is set.
-
-        Args:
-            repository: its path, without the host.
-        """
-        words = self.create_repository or ()
-        named = {"{repository}": repository, "{host}": self.host}
-        return tuple(_PLACEHOLDER.sub(lambda match: named[match[0]], word) for word in words)
-
-
-_PLACEHOLDER = re.compile(r"\{repository\}|\{host\}")
 
 
 def _check_command(value: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -395,8 +383,24 @@ class Workspace(_Section):
             seen.add(component.name)
         return self
 
-    def registry(self, environment: Environment) -> PrivateRegistry:
+    def registry(self, environment: Environment) -> plain.PrivateRegistry:
         """The private registry as this environment has it."""
+        return self.mirroring(environment).private
+
+    def mirroring(self, environment: Environment | None = None) -> plain.MirrorSettings:
+        """What a mirror takes from all this, as plain values.
+
+        Args:
+            environment: None for what is set for all of them.
+        """
+        environment = environment or Environment()
+        private = self._private(environment).model_dump()
+        others = self.registries.model_dump(include={"sources", "hosts"})
+        return plain.MirrorSettings.parse(
+            {"private": private, **others, "platforms": environment.platforms}
+        )
+
+    def _private(self, environment: Environment) -> PrivateRegistry:
         changed = {
             name: value
             for name in RegistryOverride.model_fields

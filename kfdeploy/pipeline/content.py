@@ -138,7 +138,7 @@ def engine(address: str | None = None) -> Place:
 
 def opened(workspace: Workspace, environment: Environment, root: Path) -> Client:
     """The client that `private` asks with; to be closed by ``with``."""
-    return Client(Reaches(workspace.registries, workspace.registry(environment), root))
+    return Client(Reaches(workspace.mirroring(environment), root))
 
 
 # -- looking ---------------------------------------------------------------------------------------

@@ -126,13 +126,14 @@ def workspace(opened: Callable[[], Opened]) -> Iterator[Finding]:
 
 def registries(workspace: Workspace, environment: Environment, root: Path) -> Iterator[Finding]:
     """The private registry, for reading and for writing, and each place that sources come from."""
-    private = workspace.registry(environment)
-    with Client(Reaches(workspace.registries, private, root)) as client:
+    settings = workspace.mirroring(environment)
+    private = settings.private
+    with Client(Reaches(settings, root)) as client:
         path = "/".join(part for part in (private.prefix, "kfdeploy-doctor") if part)
         there = ImageRef(private.host, path, "latest")
         yield _ask(f"private registry {private.host}", "read", lambda: client.digest(there))
         yield _ask(f"private registry {private.host}", "write", lambda: client.check_push(there))
-        for place in sorted(set(workspace.registries.sources.values())):
+        for place in sorted(set(settings.sources.values())):
             host, _, prefix = place.partition("/")
             ref = ImageRef(host, "/".join(p for p in (prefix, "library/busybox") if p), "latest")
             yield _ask(f"source {place}", "read", lambda ref=ref: client.digest(ref))

@@ -115,7 +115,7 @@ def export(
     held = Lock([image for image in lock if image.id in covered and mirror.digest(image)])
     hosts = route.hosts(held, mirror)
     copies = _copies(held, mirror, workspace)
-    reach = Reaches(workspace.registries, registry, root)
+    reach = Reaches(workspace.mirroring(environment), root)
     names = {registry.host, *(copy.source.host for copy in copies)}
     reaches = {name: reach(name) for name in sorted(names)}
     made = maker(

@@ -188,10 +188,7 @@ def resolve(
     total = sum(len(want.ids) for want in wanted) + len(failures)
     done = 0
     if client is None:
-        private = workspace.registries.private
-        if environment is not None:
-            private = workspace.registry(environment)
-        client = Client(Reaches(workspace.registries, private, root))
+        client = Client(Reaches(workspace.mirroring(environment), root))
     before = {} if previous is None else dict(previous.by_id)
     environments = workspace.platforms
     reader = Reader(client, Manifests(client, cache or Cache(None)), tuple(environments))

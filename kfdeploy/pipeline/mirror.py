@@ -14,11 +14,12 @@ import threading
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from kfdeploy.cache import Cache
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.model.lockfile import Lock
+from kfdeploy.model.registries import MirrorSettings
 from kfdeploy.model.transfer import Item, Plan, State, Summary, wanted_items
 from kfdeploy.model.watch import Watch
 from kfdeploy.pipeline.mirror_engine.board import Board
@@ -27,13 +28,10 @@ from kfdeploy.tools import pool
 from kfdeploy.tools.exchange import Patience
 from kfdeploy.tools.manifests import Manifests
 from kfdeploy.tools.reach import Reaches
-from kfdeploy.tools.registry import Client
+from kfdeploy.tools.registry import Client, manifest_path
 from kfdeploy.tools.registry_errors import RegistryError
 from kfdeploy.tools.stores import Destination, Origin
 from kfdeploy.tools.stores_registry import RegistryDestination, RegistryOrigin
-
-if TYPE_CHECKING:
-    from kfdeploy.model.workspace import Environment, Workspace
 
 JOBS: Final = 8
 """Blobs on the way at a time."""
@@ -56,50 +54,49 @@ class Sides:
 
 
 @contextlib.contextmanager
-def opened(
-    workspace: Workspace, environment: Environment, root: Path, cache: Cache
-) -> Iterator[Sides]:
+def opened(settings: MirrorSettings, root: Path, cache: Cache) -> Iterator[Sides]:
     """The registries that a workspace names, until the block ends.
 
     Args:
         root: the workspace's folder, which paths in kfdeploy.yaml are relative to.
     """
-    private = workspace.registry(environment)
-    with Client(Reaches(workspace.registries, private, root), patience=_PATIENCE) as client:
+    with Client(Reaches(settings, root), patience=_PATIENCE) as client:
         manifests = Manifests(client, cache)
         yield Sides(
             client,
             manifests,
             RegistryOrigin(client, manifests),
-            RegistryDestination(client, private, root),
+            RegistryDestination(client, settings.private, root),
         )
 
 
-def asking(workspace: Workspace, environment: Environment, root: Path) -> Client:
+def asking(settings: MirrorSettings, root: Path) -> Client:
     """A client that only asks; to be closed by ``with``. Arguments as for `opened`."""
-    return Client(Reaches(workspace.registries, workspace.registry(environment), root))
+    return Client(Reaches(settings, root))
 
 
 def plan(
     lock: Lock,
-    workspace: Workspace,
-    environment: Environment,
+    settings: MirrorSettings,
     *,
     client: Client,
     jobs: int = ASK_JOBS,
     by_tag: Container[str] = (),
+    answered: Container[tuple[str, str]] = (),
 ) -> Plan:
     """Find out what the private registry lacks: one HEAD for each image.
 
     Args:
         by_tag: references that some place must have by tag alone, which matters to a registry that
             does not move tags.
+        answered: paths of manifests (`manifest_path`) with their digests, as the private registry
+            has just given them: it is not asked again.
 
     Raises:
         UserError: two images on one target, the private registry can't be asked, or a tag would
             have to move that can't; the same complaint about many images is one error.
     """
-    registry = workspace.registry(environment)
+    registry = settings.private
     errors: dict[str, UserError] = {}
     items: list[Item] = []
 
@@ -119,13 +116,19 @@ def plan(
             return error
         return _with_state(item, found)
 
-    sources = workspace.registries.sources
-    wanted = wanted_items(lock, registry, sources, environment.platforms)
-    for _, item in pool.each(ask, wanted, max(jobs, ASK_JOBS), client.close):
-        if isinstance(item, UserError):
-            errors.setdefault(item.message, item)
+    wanted: list[Item] = []
+    for item in wanted_items(lock, registry, settings.sources, settings.platforms):
+        if (manifest_path(item.destination), item.digest) in answered:
+            items.append(replace(item, state="present"))
         else:
-            items.append(item)
+            wanted.append(item)
+    if items:
+        client.exchange.has_answered(registry.host)
+    for _, found in pool.each(ask, wanted, max(jobs, ASK_JOBS), client.close):
+        if isinstance(found, UserError):
+            errors.setdefault(found.message, found)
+        else:
+            items.append(found)
     raise_all([errors[message] for message in sorted(errors)])
     return Plan(tuple(sorted(items, key=_by_target)))
 
@@ -216,11 +219,14 @@ def places(todo: Plan, sides: Sides) -> dict[str, str]:
 
     As far as the cache knows their manifests: nobody is asked.
     """
+    if not todo.to_copy:
+        return {}
+    sources = {item.digest: (item.source.digest, item.platforms) for item in todo.present}
+    blobs = sides.manifests.known_blobs(sources)
     found: dict[str, str] = {}
-    for item in todo.present if todo.to_copy else ():
-        tree = sides.manifests.known_tree(item.source.digest, item.platforms)
-        for blob in tree.blobs if tree is not None else ():
-            found.setdefault(blob.digest, sides.destination.place(item))
+    for item in todo.present:
+        for digest in blobs.get(item.digest, ()):
+            found.setdefault(digest, sides.destination.place(item))
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from kfdeploy.errors import UserError
 from kfdeploy.files import read_text
-from kfdeploy.model.workspace import PrivateRegistry
+from kfdeploy.model.registries import PrivateRegistry
 from kfdeploy.tools.reach import Reach
 
 _SETTING: Final = "the private registry's ca"

@@ -116,6 +116,10 @@ class Exchange:
         known = self._knowledge(host)
         return known.answered and not known.scheme
 
+    def has_answered(self, host: str) -> None:
+        """Take note that ``host`` has just answered somebody else here, without a sign-in."""
+        self._knowledge(host).answered = True
+
     def ask(
         self,
         method: str,

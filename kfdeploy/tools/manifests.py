@@ -9,13 +9,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
+from typing import Final
 
-from kfdeploy.cache import Cache
+from kfdeploy.cache import Cache, key_of
 from kfdeploy.model import manifest as model
 from kfdeploy.model.image import ImageRef
 from kfdeploy.model.manifest import Malformed, Manifest, Tree
 from kfdeploy.tools.registry import Client
 from kfdeploy.tools.registry_errors import RegistryError
+
+_BLOBS: Final = key_of("blobs of images")
 
 
 class Manifests:
@@ -74,6 +78,28 @@ class Manifests:
             return model.tree(_for(root, platforms), fetch)
         except Malformed as error:
             raise RegistryError("content", f"{ref}: {error}") from error
+
+    def known_blobs(
+        self, images: Mapping[str, tuple[str, tuple[str, ...]]]
+    ) -> Mapping[str, Sequence[str]]:
+        """The digests of images' blobs, by image, as far as the cache has their manifests.
+
+        They are kept together: to read a few hundred manifests for it takes longer than to carry
+        an image.
+
+        Args:
+            images: digests, each with that of its source and the platforms it was reduced to.
+        """
+        kept = self._cache.get_json(_BLOBS)
+        found: dict[str, list[str]] = kept if isinstance(kept, dict) else {}
+        known = {digest: found[digest] for digest in images if digest in found}
+        for digest in images.keys() - known.keys():
+            tree = self.known_tree(*images[digest])
+            if tree is not None and tree.root.digest == digest:
+                known[digest] = [blob.digest for blob in tree.blobs]
+        if known.keys() - found.keys():
+            self._cache.put_json(_BLOBS, known)
+        return known
 
     def known_tree(self, digest: str, platforms: tuple[str, ...] = ()) -> Tree | None:
         """All manifests of an image, if the cache has them."""

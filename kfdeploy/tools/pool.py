@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -20,10 +19,16 @@ def each(
         stop: called when the work is broken off (^C, an exception in ``work``, or a consumer that
             ends early): it makes running work end soon. No thread is left when this returns.
     """
+    left = list(items)
+    if len(left) == 1:  # no threads for it: to import them takes longer than most work
+        yield left[0], _alone(work, left[0], stop)
+        return
+    from concurrent.futures import ThreadPoolExecutor, as_completed
+
     pool = ThreadPoolExecutor(max(1, jobs))
     finished = False
     try:
-        futures = {pool.submit(work, item): item for item in items}
+        futures = {pool.submit(work, item): item for item in left}
         for future in as_completed(futures):
             yield futures[future], future.result()
         finished = True
@@ -31,3 +36,11 @@ def each(
         if not finished:
             stop()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _alone(work: Callable[[Item], Result], item: Item, stop: Callable[[], None]) -> Result:
+    try:
+        return work(item)
+    except BaseException:
+        stop()
+        raise

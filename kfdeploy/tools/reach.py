@@ -10,7 +10,7 @@ from kfdeploy.tools.credentials import Login
 from kfdeploy.tools.wire import is_loopback
 
 if TYPE_CHECKING:
-    from kfdeploy.model.workspace import Access, PrivateRegistry, Registries
+    from kfdeploy.model.registries import Access, MirrorSettings
 
 _API_HOSTS: Final = {"docker.io": "registry-1.docker.io"}
 """Docker Hub's API has another name than its images."""
@@ -68,14 +68,13 @@ class Reach:
 class Reaches:
     """How each registry is reached, by the workspace's settings."""
 
-    def __init__(self, registries: Registries, private: PrivateRegistry, root: Path) -> None:
-        self._registries = registries
-        self._private = private
+    def __init__(self, settings: MirrorSettings, root: Path) -> None:
+        self._settings = settings
         self._root = root
 
     def __call__(self, host: str) -> Reach:
         """``private`` is the environment's; its settings win for its own host."""
-        if host == self._private.host:
-            return Reach.of(host, self._private, self._root, "registries.private")
+        if host == self._settings.private.host:
+            return Reach.of(host, self._settings.private, self._root, "registries.private")
         setting = f"registries.hosts[{host!r}]"
-        return Reach.of(host, self._registries.hosts.get(host), self._root, setting)
+        return Reach.of(host, self._settings.hosts.get(host), self._root, setting)

@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kfdeploy.model.image import ImageRef
-from kfdeploy.model.lockfile import Lock
 from kfdeploy.model.manifest import Descriptor, Tree
 from kfdeploy.model.transfer import Item
 from kfdeploy.tools.manifests import Manifests
 from kfdeploy.tools.registry import Client
-from kfdeploy.tools.signature import AtRegistry, Rules, Unsigned, check
 from kfdeploy.tools.stores import Pieces, Readable
 from kfdeploy.tools.uploads import Uploads
 
 if TYPE_CHECKING:
-    from kfdeploy.model.workspace import PrivateRegistry
+    from kfdeploy.model.registries import PrivateRegistry
 
 
 class RegistryOrigin:
@@ -35,30 +33,6 @@ class RegistryOrigin:
 
     def open(self, item: Item, blob: Descriptor, offset: int) -> AbstractContextManager[Readable]:
         return self._client.open_blob(item.source, blob.digest, offset=offset)
-
-
-class SignedOrigin(RegistryOrigin):
-    """The same, of which an image that must be signed comes only when it is."""
-
-    def __init__(self, client: Client, manifests: Manifests, rules: Rules, lock: Lock) -> None:
-        """Take what must be signed.
-
-        Args:
-            lock: says what belongs to its images.
-        """
-        super().__init__(client, manifests)
-        self._rules = rules
-        self._lock = lock
-
-    def tree(self, item: Item) -> Tree:
-        image = self._lock.find(item.ids[0])
-        if image is not None and not item.belongs_to:
-            reader = AtRegistry(self._client, item.source)
-            try:
-                check(image.image, self._rules, reader, image.attached)
-            except Unsigned as error:
-                raise error.about(item.name) from error
-        return super().tree(item)
 
 
 class RegistryDestination:

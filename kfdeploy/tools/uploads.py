@@ -16,7 +16,6 @@ from urllib.parse import quote, urljoin, urlsplit
 from kfdeploy.model.attached import fallback_index, fallback_tag
 from kfdeploy.model.image import ImageRef
 from kfdeploy.model.manifest import Descriptor, Manifest
-from kfdeploy.tools import process
 from kfdeploy.tools import registry_errors as errors
 from kfdeploy.tools.registry import (
     Client,
@@ -179,6 +178,8 @@ class Uploads:
             lock = self._made.setdefault(repository, threading.Lock())
         with lock:
             if repository not in self._created:
+                from kfdeploy.tools import process
+
                 program, *arguments = self._create(repository.path)
                 if self._root is not None and "/" in program:
                     program = str((self._root / program).absolute())

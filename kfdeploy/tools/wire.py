@@ -316,7 +316,8 @@ def _has_ended(connection: http.client.HTTPConnection) -> bool:
 
 def _proxy(scheme: str, netloc: str) -> str:
     """The proxy that the environment names for this server; empty for none."""
-    if not any(name.lower().endswith("_proxy") for name in os.environ):
+    names = {name.lower() for name in os.environ} - {"no_proxy"}
+    if not any(name.endswith("_proxy") for name in names):
         return ""
     from urllib.request import getproxies, proxy_bypass
 

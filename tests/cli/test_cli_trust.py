@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kfdeploy.model.image import ImageRef
-from kfdeploy.model.workspace import PrivateRegistry, Registries
+from kfdeploy.model.registries import MirrorSettings, PrivateRegistry
 from kfdeploy.tools.reach import Reaches
 from kfdeploy.tools.registry import Client
 from tests.conftest import Runner, edit_workspace, need_programs
@@ -117,8 +117,7 @@ def test_what_belongs_to_an_image_is_mirrored_with_it(
         tag = f"{made.digest.replace(':', '-')}.sig"
         belongings = [item["belongsTo"] for item in done["copied"] if "belongsTo" in item]
         assert sorted(belongings) == ["application/spdx+json", tag]
-        registry = PrivateRegistry(host=private.host)
-        reaches = Reaches(Registries(private=registry), registry, tmp_path)
+        reaches = Reaches(MirrorSettings(PrivateRegistry(host=private.host)), tmp_path)
         with Client(reaches) as client:
             at = ImageRef(private.host, "kf/quay.io/acme/app")
             assert client.digest(replace(at, tag=tag)) is not None

@@ -11,7 +11,7 @@ from kfdeploy.errors import UserError
 from kfdeploy.model.environment import Mirror, Sources, neutral_path
 from kfdeploy.model.image import ImageRef, is_reference
 from kfdeploy.model.lockfile import LockedImage, tag_of
-from kfdeploy.model.workspace import Naming, PrivateRegistry
+from kfdeploy.model.registries import Naming, PrivateRegistry
 
 D = "sha256:" + "0123456789abcdef" * 4
 E = "sha256:" + "f" * 64

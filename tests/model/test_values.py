@@ -10,9 +10,9 @@ from kfdeploy.errors import UserError
 from kfdeploy.model.environment import Mirror
 from kfdeploy.model.image import ImageRef
 from kfdeploy.model.lockfile import Lock, LockedImage
+from kfdeploy.model.registries import PrivateRegistry
 from kfdeploy.model.sources import SourceImage
 from kfdeploy.model.values import look_ups
-from kfdeploy.model.workspace import PrivateRegistry
 
 SHA = "sha256:" + "ab" * 32
 REGISTRY = PrivateRegistry(host="reg.test:5000", prefix="kf")

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from kfdeploy.model.workspace import PrivateRegistry, Workspace
+from kfdeploy.model.registries import PrivateRegistry
+from kfdeploy.model.workspace import Workspace
 
 
 def workspace(private: dict[str, Any], environments: dict[str, Any]) -> Workspace:

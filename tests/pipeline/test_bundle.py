@@ -97,11 +97,11 @@ def write(
     **wish: Any,
 ) -> tuple[tuple[Part, ...], Summary, list[str]]:
     space = workspace(public.host, "r.test:5000", platforms)
-    environment = space.environments["default"]
-    registry, sources = space.registries.private, space.registries.sources
+    settings = space.mirroring(space.environments["default"])
+    registry, sources = settings.private, settings.sources
     root.mkdir(exist_ok=True)
     (root / "images.lock").write_text(lockfile.dumps(lock))
-    with mirror.opened(space, environment, root, Cache(root / "cache")) as sides:
+    with mirror.opened(settings, root, Cache(root / "cache")) as sides:
         known, notes = None, []
         if older is not None:
             known, notes = bundle_write.older(
@@ -111,7 +111,7 @@ def write(
                 sides.origin,
             )
         prepared = bundle_write.prepare(
-            wanted_items(lock, registry, sources, environment.platforms),
+            wanted_items(lock, registry, sources, settings.platforms),
             lock,
             root,
             bundle_write.Wish(to, images_only=True, **wish),
@@ -143,11 +143,11 @@ def arrive(
 ) -> tuple[Summary, list[str]]:
     """Push what is in these folders; returns that, and what was said before."""
     space = workspace("none.test", private.host, **more)
-    environment = space.environments["default"]
-    names = Mirror(space.registries.private)
+    settings = space.mirroring(space.environments["default"])
+    names = Mirror(settings.private)
     opened = bundle_read.opened(given)
-    with mirror.opened(space, environment, root, Cache(root / "cache")) as sides:
-        plan = mirror.plan(opened.lock, space, environment, client=sides.client)
+    with mirror.opened(settings, root, Cache(root / "cache")) as sides:
+        plan = mirror.plan(opened.lock, settings, client=sides.client)
         arrival = bundle_read.arrive(
             opened,
             plan,

@@ -18,6 +18,7 @@ from kfdeploy.cache import Cache
 from kfdeploy.errors import UserError
 from kfdeploy.model.image import ImageRef
 from kfdeploy.model.lockfile import Lock, LockedImage, tag_of
+from kfdeploy.model.registries import MirrorSettings
 from kfdeploy.model.transfer import Plan, Summary, show_bytes
 from kfdeploy.model.watch import MirrorEvent, Watch, show_seconds
 from kfdeploy.model.workspace import Workspace
@@ -70,13 +71,17 @@ def workspace(source: str, private: dict[str, Any]) -> Workspace:
     )
 
 
+def settings(space: Workspace) -> MirrorSettings:
+    return space.mirroring(space.environments["default"])
+
+
 def opened(space: Workspace, root: Path) -> AbstractContextManager[mirror.Sides]:
-    return mirror.opened(space, space.environments["default"], root, Cache(root / "cache"))
+    return mirror.opened(settings(space), root, Cache(root / "cache"))
 
 
 def plan(lock: Lock, space: Workspace, root: Path) -> Plan:
     with opened(space, root) as sides:
-        return mirror.plan(lock, space, space.environments["default"], client=sides.client)
+        return mirror.plan(lock, settings(space), client=sides.client)
 
 
 def run(
@@ -84,7 +89,7 @@ def run(
 ) -> Summary:
     watch = Watch(None if events is None else events.append)
     with opened(space, root) as sides:
-        todo = mirror.plan(lock, space, space.environments["default"], client=sides.client)
+        todo = mirror.plan(lock, settings(space), client=sides.client)
         known = mirror.places(todo, sides)
         return mirror.run(
             todo, sides.origin, sides.destination, jobs=jobs, known=known, watch=watch
@@ -300,7 +305,6 @@ def test_interrupted_and_run_again_it_goes_on(
     timers: list[threading.Timer] = []
     with relay(public.host, bytes_per_second=1500) as slow:
         space = workspace(slow, {"host": private.host})
-        environment = space.environments["default"]
 
         def interrupt() -> None:
             interrupted.append(time.monotonic())
@@ -312,7 +316,7 @@ def test_interrupted_and_run_again_it_goes_on(
                 timers[0].start()
 
         with opened(space, tmp_path) as sides:
-            todo = mirror.plan(LOCK, space, environment, client=sides.client)
+            todo = mirror.plan(LOCK, settings(space), client=sides.client)
             with pytest.raises(KeyboardInterrupt):
                 mirror.run(
                     todo,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from kfdeploy.model.registries import MirrorSettings
+from kfdeploy.model.workspace import Workspace
 from tests.conftest import Runner, edit_workspace
 
 _KUSTOMIZATION = """\
@@ -26,6 +29,12 @@ spec:
       - name: main
         image: IMAGE
 """
+
+
+def mirror_settings(registries: dict[str, Any]) -> MirrorSettings:
+    """Of a workspace with this section `registries`."""
+    upstream = {"upstream": {"source": "up"}, "components": [{"name": "a", "path": "a"}]}
+    return Workspace.model_validate({**upstream, "registries": registries}).mirroring()
 
 
 def deployment(name: str, image: str) -> str:

@@ -17,7 +17,7 @@ import pytest
 from kfdeploy.errors import UserError
 from kfdeploy.model.content.layer import Layer, visible
 from kfdeploy.model.image import ImageRef
-from kfdeploy.model.workspace import PrivateRegistry, Registries
+from kfdeploy.model.registries import MirrorSettings, PrivateRegistry
 from kfdeploy.tools.imagefiles import Daemon, Layout, Stored, Unreadable, in_registry, saved
 from kfdeploy.tools.reach import Reaches
 from kfdeploy.tools.registry import Client
@@ -96,8 +96,7 @@ def damage(layers: list[Layer]) -> list[str]:
 
 
 def client(host: str, root: Path) -> Client:
-    registries = Registries(private=PrivateRegistry(host=host))
-    return Client(Reaches(registries, registries.private, root))
+    return Client(Reaches(MirrorSettings(PrivateRegistry(host=host)), root))
 
 
 # -- a registry ------------------------------------------------------------------------------------

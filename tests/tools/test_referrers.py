@@ -11,7 +11,7 @@ import pytest
 
 from kfdeploy.model.attached import Attached
 from kfdeploy.model.image import ImageRef
-from kfdeploy.model.workspace import Registries
+from kfdeploy.model.registries import MirrorSettings, PrivateRegistry
 from kfdeploy.tools.reach import Reaches
 from kfdeploy.tools.referrers import Finder
 from kfdeploy.tools.registry import Client
@@ -32,8 +32,8 @@ INDEX = {"Content-Type": OCI_INDEX}
 @pytest.fixture
 def finder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Finder]:
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "no-docker-config"))
-    registries = Registries.model_validate({"private": {"host": "private.invalid"}})
-    with Client(Reaches(registries, registries.private, tmp_path)) as client:
+    settings = MirrorSettings(PrivateRegistry(host="private.invalid"))
+    with Client(Reaches(settings, tmp_path)) as client:
         yield Finder(client, patience=0.1)
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from kfdeploy.errors import UserError
 from kfdeploy.model.image import ImageRef
-from kfdeploy.model.workspace import PrivateRegistry, Registries
+from kfdeploy.model.registries import Access
 from kfdeploy.tools.reach import Reach, Reaches
 from kfdeploy.tools.registry import Client
 from kfdeploy.tools.registry_errors import RegistryError
@@ -31,15 +31,14 @@ from tests.support.registries import (
     serve_registry,
 )
 from tests.support.standins import fill, make
+from tests.support.workspaces import mirror_settings
 
 REFS = ("gcr.io/a/one:v1", "gcr.io/a/two:v1", "redis")
 
 
 def client(root: Path, hosts: dict[str, Any] | None = None, **wire: float) -> Client:
-    registries = Registries.model_validate(
-        {"private": {"host": "private.invalid"}, "hosts": hosts or {}}
-    )
-    return Client(Reaches(registries, registries.private, root), wire=Wire(**wire))
+    settings = mirror_settings({"private": {"host": "private.invalid"}, "hosts": hosts or {}})
+    return Client(Reaches(settings, root), wire=Wire(**wire))
 
 
 def at(host: str, path: str = "gcr.io/a/one", tag: str = "v1", digest: str = "") -> ImageRef:
@@ -536,12 +535,12 @@ def test_closing_ends_requests_under_way(tmp_path: Path) -> None:
 def test_plain_http_by_default_only_on_loopback(host: str, loopback: bool, tmp_path: Path) -> None:
     assert is_loopback(host) is loopback
     assert Reach.of(host, None, tmp_path, "").plain_http is loopback
-    access = PrivateRegistry(host="r.corp")
+    access = Access()
     assert Reach.of(host, access, tmp_path, "").plain_http is loopback
 
 
 def test_tls_settings_on_loopback_mean_tls(tmp_path: Path) -> None:
-    access = PrivateRegistry(host="localhost:5000", ca="ca.pem")
+    access = Access(ca="ca.pem")
     assert not Reach.of("localhost:5000", access, tmp_path, "").plain_http
 
 
@@ -551,10 +550,8 @@ def test_docker_hub_is_asked_at_its_api(tmp_path: Path) -> None:
 
 
 def test_paths_are_relative_to_the_workspace(tmp_path: Path) -> None:
-    access = PrivateRegistry.model_validate(
-        {"host": "r.corp", "ca": "ca.pem", "credentials": {"dockerConfig": "/etc/docker"}}
-    )
-    reach = Reach.of("r.corp", access, tmp_path, "")
+    private = {"host": "r.corp", "ca": "ca.pem", "credentials": {"dockerConfig": "/etc/docker"}}
+    reach = Reaches(mirror_settings({"private": private}), tmp_path)("r.corp")
     assert reach.ca == tmp_path / "ca.pem"
     assert reach.login.docker_config == Path("/etc/docker")
 
