@@ -77,7 +77,11 @@ def _item(one: Drift) -> Item:
         return Item(DANGER, f"{name}: {owner}")
     below: list[str] = []
     hunk: list[str] = []
+    if one.schema:
+        below.append(f"{counted(one.schema, 'field')} of its schemas and columns")
     for field in one.fields:
+        if field.is_schema:
+            continue
         difference = field.difference
         if field.is_one_line:
             below.append(str(field))

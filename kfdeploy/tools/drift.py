@@ -48,6 +48,10 @@ class Drifted:
         }
 
     @property
+    def is_schema(self) -> bool:
+        return fields.is_schema(self.difference)
+
+    @property
     def is_one_line(self) -> bool:
         """Whether `str` says all of it."""
         one = self.difference
@@ -85,6 +89,11 @@ class Drift:
     owner: str = ""
     unconfirmed: str = ""
 
+    @property
+    def schema(self) -> int:
+        """How many of the fields are of a definition's schemas."""
+        return sum(one.is_schema for one in self.fields)
+
     def to_json(self) -> dict[str, Any]:
         out: dict[str, Any] = {
             "what": self.what,
@@ -92,7 +101,9 @@ class Drift:
             "release": self.release,
         }
         if self.what == "changed":
-            out["fields"] = [one.to_json() for one in self.fields]
+            out["fields"] = [one.to_json() for one in self.fields if not one.is_schema]
+            if self.schema:
+                out["schemaFields"] = self.schema
         if self.what == "owner":
             out["owner"] = self.owner
         if self.unconfirmed:

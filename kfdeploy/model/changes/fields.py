@@ -76,6 +76,12 @@ def applied(wanted: Body, live: Body, after: Body) -> list[Difference]:
     return [_shown(one, wanted) for one in found if not _is_owned(one, wanted)]
 
 
+def is_schema(one: Difference) -> bool:
+    """A field of a definition's schemas or columns; nobody decides by reading hundreds of them."""
+    of_version = one.path[:2] == ("spec", "versions")
+    return of_version and ("schema" in one.path or "additionalPrinterColumns" in one.path)
+
+
 def between(was: Any, becomes: Any, path: tuple[Step, ...]) -> Iterator[Difference]:
     """Every difference of two values of the field at ``path``."""
     return _Walk(one_sided=False).field(was, becomes, path)
