@@ -60,7 +60,9 @@ class Drifted:
     def __str__(self) -> str:
         one = self.difference
         if one.is_hidden or not self.is_one_line:
-            what = "is missing" if one.was is None else "is otherwise"
+            what = "is otherwise"
+            if one.was is None or one.becomes is None:
+                what = "is missing" if one.was is None else "is not in the set"
         elif one.becomes is None:
             what = f"is {hunks.one_line(one.was)}, and nothing in the set"
         elif one.was is None:

@@ -25,7 +25,7 @@ def make_workspace(folder: Path, *, namespace: str, context: str = "test", **hel
         "environments": {"default": {"kubeContext": context, "kubeVersion": "1.36.0"}},
         "helm": {"namespace": namespace, **helm},
     }
-    (folder / "kfdeploy.yaml").writetext_of(json.dumps(settings))  # JSON is YAML
+    (folder / "kfdeploy.yaml").write_text(json.dumps(settings))  # JSON is YAML
     return folder
 
 
@@ -44,7 +44,7 @@ def write_set(
         waves: names of releases; each needs all of the wave before. By default there is one.
         waits: releases that are done only when their workloads are ready.
     """
-    settings = json.loads((workspace / "kfdeploy.yaml").readtext_of())
+    settings = json.loads((workspace / "kfdeploy.yaml").read_text())
     order = [list(wave) for wave in waves] or [list(releases)]
     before = dict(zip(range(1, len(order)), order, strict=False))
     made = []
