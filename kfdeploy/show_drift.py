@@ -55,7 +55,11 @@ def _sections(diff: ClusterDiff) -> list[Section]:
     )
     made = [
         Section(
-            "releases", "releases", f"{len(releases)} are not as in the set", releases, open=True
+            "releases",
+            "releases",
+            f"{len(releases)} {'is' if len(releases) == 1 else 'are'} not as in the set",
+            releases,
+            open=True,
         )
     ]
     drifts = [one for found in diff.drift.values() for one in found]

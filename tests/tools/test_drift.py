@@ -177,12 +177,13 @@ def test_each_change_is_told_with_who_made_it(cluster: Cluster, tmp_path: Path) 
         kubectl("patch", "networkpolicy", "policy", "--type=json", "-p", json.dumps(port))
         kubectl("annotate", "--overwrite", "pvc/claim", "meta.helm.sh/release-name=other")
         found = drifting.drift(live, releases, namespace=RECORDS)
+        opened = "spec.ingress[0].ports[port=22]"
         assert told(found) == [
             "Deployment da/web: spec.replicas is 3, 1 in the set (by kubectl/scale) and 1 more",
             "Service da/web is missing",
             "ConfigMap da/config: data[a.yaml] is otherwise (by kubectl-patch)",
             "Secret da/secret: data.password is otherwise (by kubectl-patch)",
-            "NetworkPolicy da/policy: spec.ingress[0].ports[port=22] is not in the set (by kubectl-patch)",
+            f"NetworkPolicy da/policy: {opened} is not in the set (by kubectl-patch)",
             "Role da/role: rules[0].verbs is otherwise (by kubectl-patch)",
             "PersistentVolumeClaim da/claim is of the Helm release drift-records/other",
         ]

@@ -30,9 +30,10 @@ def one_line(value: Any) -> str:
 
 
 def hunk(was: Any, becomes: Any) -> Iterator[str]:
-    """Lines that go (``-``), come (``+``) and stand around; hunks apart by ``@@``."""
+    """Lines that go (``-``), come (``+``) and stand around; what lies between them is ``@@``."""
     first, second = list(_lines(was)), list(_lines(becomes))
-    for line in list(difflib.unified_diff(first, second, n=_AROUND, lineterm=""))[2:]:
+    # Two lines name the files, and the third the first hunk's place.
+    for line in list(difflib.unified_diff(first, second, n=_AROUND, lineterm=""))[3:]:
         yield "@@" if line.startswith("@@") else line
 
 

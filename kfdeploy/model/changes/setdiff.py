@@ -25,7 +25,7 @@ _KEPT: Final = {
 _COSTS: Final = {
     "PersistentVolumeClaim": "the data of the claim is lost unless it is copied first",
     "PersistentVolume": "the data stays where it is only with reclaimPolicy Retain",
-    "StatefulSet": "its pods can stay (deleted with cascade=orphan); its claims stay",
+    "StatefulSet": "its pods stop until the new ones are ready; its claims stay",
     "Deployment": "its pods stop until the new ones are ready",
     "DaemonSet": "its pods stop until the new ones are ready",
     "ReplicaSet": "its pods stop until the new ones are ready",

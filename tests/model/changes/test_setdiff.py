@@ -402,7 +402,7 @@ def test_what_must_be_made_anew_says_what_that_costs() -> None:
     found = compared([workload("a"), claims[0]], [workload("b"), claims[1]])
     stateful, claim = found.to_recreate
     assert (claim.loses_data, stateful.loses_data) == (True, False)
-    assert stateful.cost == "its pods can stay (deleted with cascade=orphan); its claims stay"
+    assert stateful.cost == "its pods stop until the new ones are ready; its claims stay"
     plan = found.to_json()["plan"]["recreate"]
     assert [one["reasons"][0]["field"] for one in plan] == [
         "spec.serviceName",
