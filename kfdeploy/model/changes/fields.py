@@ -262,6 +262,8 @@ class _Walk:
     def items(
         self, was: Mapping[Keys, Any], becomes: Mapping[Keys, Any], path: tuple[Step, ...]
     ) -> Iterator[Difference]:
+        if (orders := lists.order(_key(path), was, becomes)) is not None:
+            yield Difference(path, *orders)
         whole = not self.one_sided or self.custom or lists.is_replaced_whole(path)
         for keys, item in becomes.items():
             yield from self.field(was.get(keys), item, (*path, keys))

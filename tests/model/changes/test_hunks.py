@@ -31,7 +31,16 @@ def test_a_value_becomes_another(was: Any, becomes: Any, expected: list[str]) ->
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(None, "(none)"), ("a", "a"), ("", '""'), (" a", '" a"'), (1, "1"), (True, "true")],
+    [
+        (None, "(none)"),
+        ("a", "a"),
+        ("", '""'),
+        (" a", '" a"'),
+        (1, "1"),
+        ("1", '"1"'),
+        (True, "true"),
+        ("true", '"true"'),
+    ],
 )
 def test_a_value_on_one_line(value: Any, shown: str) -> None:
     assert hunks.one_line(value) == shown
