@@ -164,7 +164,7 @@ def _confirmed(output: str) -> bool:
 
 def _whole_set(session: Session, name: str, env: str) -> SetFolder:
     """A set that is as it was rendered, and for this environment."""
-    from kfdeploy.tools import setfolder
+    from kfdeploy.tools import bodies, setfolder
 
     found = setfolder.open_set(session.find_set(name))
     session.must_be_of(found.summary, explicit=bool(env))
@@ -174,6 +174,8 @@ def _whole_set(session: Session, name: str, env: str) -> SetFolder:
             hint="run `kfdeploy render`; what should stay belongs into patches/",
             exit_code=DIFFERENCE,
         )
+    for release in found.releases:
+        bodies.load((*release.crds, *release.objects), session.cache)
     return found
 
 

@@ -59,7 +59,10 @@ class Preflight:
         for finding in (*errors, *warnings):
             yield from finding.lines()
         good = len(self.of("ok"))
-        yield f"preflight: {len(errors)} errors, {len(warnings)} warnings, {good} times all well"
+        yield (
+            f"preflight: {_counted(errors, 'error')}, {_counted(warnings, 'warning')},"
+            f" {good} times all well"
+        )
 
 
 def preflight(
@@ -113,7 +116,8 @@ def preflight(
         yield from webhooks.dead(judges, answering)
 
     def pulled() -> Iterator[Finding]:
-        wanted = pods.pull_secrets(contents, places, pull_secrets)
+        if not (wanted := pods.pull_secrets(contents, places, pull_secrets)):
+            return
         own = {(places.of(i).namespace, i.key.name) for i in contents.of_kind("Secret")}
         asked = [key for key in wanted if (key.namespace, key.name) not in own]
         yield from pods.pulls(wanted, own, look.namespaces(), look.types(asked))
@@ -130,7 +134,7 @@ def preflight(
     checks: tuple[tuple[str, str, Callable[[], Iterable[Finding]]], ...] = (
         ("rights", "rights", lambda: preflight_rights.check(cluster, rights)),
         ("conflict", "the objects that are there", conflicts),
-        ("node", "nodes", lambda: [pods.nodes_found(look.listed("nodes"))]),
+        ("node", "nodes", lambda: [pods.nodes_found(look.listed("nodes"), contents)]),
         ("image", "images", images),
         ("pull-secret", "pull secrets", pulled),
         (
@@ -145,6 +149,10 @@ def preflight(
     most, good = releaseset.STORED_MAX, releaseset.STORED_GOOD
     found += apis.sizes(release_set.summary, most, good)
     return Preflight(tuple(found))
+
+
+def _counted(found: Sequence[Finding], what: str) -> str:
+    return f"{len(found)} {what}" if len(found) == 1 else f"{len(found)} {what}s"
 
 
 def _guarded(check: str, what: str, run: Callable[[], Iterable[Finding]]) -> list[Finding]:

@@ -83,7 +83,7 @@ class Place:
 
     @property
     def env(self) -> dict[str, str | None]:
-        return {"KUBECONFIG": str(self.live.kubeconfig)}
+        return {"KUBECONFIG": str(self.live.cluster.kubeconfig)}
 
     def write(self, releases: dict[str, list[Body]], **how: Any) -> Path:
         """Write a set; the release ``base`` comes first."""

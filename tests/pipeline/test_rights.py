@@ -14,7 +14,8 @@ from kfdeploy.model.needed_rights import APPLIED, LOCK, Needed, needed
 from kfdeploy.model.objects import ObjectKey
 from kfdeploy.model.order.contents import Contents
 from kfdeploy.model.served import Places
-from kfdeploy.pipeline.exports import preflight_rights, rights
+from kfdeploy.pipeline import preflight_rights
+from kfdeploy.pipeline.exports import rights
 from kfdeploy.tools import cluster as tool
 from kfdeploy.tools import lease, setstate
 from kfdeploy.tools.cluster import Refused
@@ -258,6 +259,15 @@ def test_what_is_not_of_the_set_is_out_of_reach(cluster: Cluster, account: Accou
     )
     account.cluster.delete(ObjectKey.of(bound))
     assert "attempting to grant RBAC permissions" in refused(account, bound)
+
+
+def test_leave_to_write_a_role_by_name_is_for_server_side_apply(account: Account) -> None:
+    """The API server does not know the name of what is created by POST: docs/rights.md, Helm 3."""
+    role = made(RBAC, "ClusterRole", "rights-own", rules=ANY_SECRET)
+    account.cluster.delete(ObjectKey.of(role))
+    with pytest.raises(Refused, match="attempting to grant RBAC permissions"):
+        account.cluster.create(role)
+    assert account.cluster.apply(role, manager="helm")["metadata"]["name"] == "rights-own"
 
 
 def test_going_from_one_set_to_the_next_takes_both(account: Account) -> None:

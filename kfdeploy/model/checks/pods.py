@@ -35,8 +35,10 @@ def platforms(nodes: Sequence[Body]) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-def nodes_found(nodes: Sequence[Body]) -> Finding:
-    """Whether there is a node to run on."""
+def nodes_found(nodes: Sequence[Body], contents: Contents) -> Finding:
+    """Whether there is a node for the set's pods to run on."""
+    if not contents.pods:
+        return Finding("node", "ok", "the set has no pods")
     if not nodes:
         hint = "pods wait for one; where an autoscaler makes nodes, it makes them for pods"
         return Finding("node", "error", "the cluster has no nodes", hint=hint)

@@ -335,13 +335,15 @@ def node(name: str, ready: str = "True", arch: str = "amd64", *, cordoned: bool 
 
 
 def test_nodes() -> None:
-    assert pods.nodes_found([]).what == "the cluster has no nodes"
+    web = contents(workload("web", "x"))
+    assert pods.nodes_found([], contents(made("v1", "ConfigMap", "a", "x"))).severity == "ok"
+    assert pods.nodes_found([], web).what == "the cluster has no nodes"
     some = [node("a"), node("b", arch="arm64"), node("c", "False", "s390x")]
-    assert pods.nodes_found(some).what == (
+    assert pods.nodes_found(some, web).what == (
         "nodes that take pods: 1 of linux/amd64, 1 of linux/arm64"
     )
     assert list(pods.platforms(some)) == ["linux/amd64", "linux/arm64"]
-    none = pods.nodes_found([node("a", "Unknown"), node("b", cordoned=True)])
+    none = pods.nodes_found([node("a", "Unknown"), node("b", cordoned=True)], web)
     assert (none.severity, none.what) == ("error", "no node takes pods")
     assert none.where == ("a: kubelet stopped", "b: is cordoned")
 
