@@ -220,7 +220,7 @@ def _object(one: ObjectChange, told: Sequence[Difference]) -> Iterator[Item]:
     lines: list[str] = list(schema)
     hunk: list[str] = []
     for field in told:
-        if field.is_hidden:
+        if field.is_hidden or field.path[0] == "binaryData":
             lines.append(f"{field.field}: {_hidden(field)}")
         elif hunks.is_short(field.was) and hunks.is_short(field.becomes):
             was_text, text = hunks.one_line(field.was), hunks.one_line(field.becomes)

@@ -55,7 +55,11 @@ def _sections(diff: ClusterDiff) -> list[Section]:
     )
     made = [
         Section(
-            "releases", "releases", f"{len(releases)} are not as in the set", releases, open=True
+            "releases",
+            "releases",
+            f"{len(releases)} {'is' if len(releases) == 1 else 'are'} not as in the set",
+            releases,
+            open=True,
         )
     ]
     drifts = [one for found in diff.drift.values() for one in found]
@@ -77,7 +81,11 @@ def _item(one: Drift) -> Item:
         return Item(DANGER, f"{name}: {owner}")
     below: list[str] = []
     hunk: list[str] = []
+    if one.schema:
+        below.append(f"{counted(one.schema, 'field')} of its schemas and columns")
     for field in one.fields:
+        if field.is_schema:
+            continue
         difference = field.difference
         if field.is_one_line:
             below.append(str(field))

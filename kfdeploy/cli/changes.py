@@ -68,10 +68,11 @@ def diff(
 def _must_fit(old: str, new: str, *, with_cluster: bool, only: list[str]) -> None:
     from kfdeploy import show_changes
 
-    if with_cluster and (new or only):
+    if with_cluster and new:
+        raise UserError("--cluster compares one release set: OLD", exit_code=WRONG_USE)
+    if with_cluster and only:
         raise UserError(
-            f"--cluster compares all of one set{'' if new else ': --only is for two'}",
-            exit_code=WRONG_USE,
+            "--only chooses parts of what differs between two release sets", exit_code=WRONG_USE
         )
     if not with_cluster and not (old and new):
         raise UserError(

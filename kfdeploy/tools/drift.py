@@ -48,6 +48,10 @@ class Drifted:
         }
 
     @property
+    def is_schema(self) -> bool:
+        return fields.is_schema(self.difference)
+
+    @property
     def is_one_line(self) -> bool:
         """Whether `str` says all of it."""
         one = self.difference
@@ -56,7 +60,9 @@ class Drifted:
     def __str__(self) -> str:
         one = self.difference
         if one.is_hidden or not self.is_one_line:
-            what = "is missing" if one.was is None else "is otherwise"
+            what = "is otherwise"
+            if one.was is None or one.becomes is None:
+                what = "is missing" if one.was is None else "is not in the set"
         elif one.becomes is None:
             what = f"is {hunks.one_line(one.was)}, and nothing in the set"
         elif one.was is None:
@@ -85,6 +91,11 @@ class Drift:
     owner: str = ""
     unconfirmed: str = ""
 
+    @property
+    def schema(self) -> int:
+        """How many of the fields are of a definition's schemas."""
+        return sum(one.is_schema for one in self.fields)
+
     def to_json(self) -> dict[str, Any]:
         out: dict[str, Any] = {
             "what": self.what,
@@ -92,7 +103,9 @@ class Drift:
             "release": self.release,
         }
         if self.what == "changed":
-            out["fields"] = [one.to_json() for one in self.fields]
+            out["fields"] = [one.to_json() for one in self.fields if not one.is_schema]
+            if self.schema:
+                out["schemaFields"] = self.schema
         if self.what == "owner":
             out["owner"] = self.owner
         if self.unconfirmed:

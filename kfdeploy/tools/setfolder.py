@@ -55,10 +55,14 @@ class SetFolder:
 
     @cached_property
     def releases(self) -> tuple[SetRelease, ...]:
-        """In an order in which they can be installed."""
-        wave = {name: n for n, names in enumerate(self.summary["waves"]) for name in names}
+        """In an order in which they can be installed.
+
+        A set of an earlier kfdeploy, which may be compared with, has no waves.
+        """
+        waves = self.summary.get("waves", ())
+        wave = {name: n for n, names in enumerate(waves) for name in names}
         return tuple(
-            self._release(entry, wave[entry["name"]]) for entry in self.summary["releases"]
+            self._release(entry, wave.get(entry["name"], 0)) for entry in self.summary["releases"]
         )
 
     def _release(self, entry: Mapping[str, Any], wave: int) -> SetRelease:
@@ -68,9 +72,9 @@ class SetFolder:
         crd_text = read_text(self.folder / crds) if entry["crds"] else ""
         return SetRelease(
             name=name,
-            component=entry["component"],
-            needs=tuple(entry["needs"]),
-            wait=entry["wait"],
+            component=entry.get("component", name),
+            needs=tuple(entry.get("needs", ())),
+            wait=entry.get("wait", False),
             wave=wave,
             objects=tuple(split(text, f"{self.name}/{manifests}")),
             crds=tuple(split(crd_text, f"{self.name}/{crds}")),

@@ -76,6 +76,12 @@ def applied(wanted: Body, live: Body, after: Body) -> list[Difference]:
     return [_shown(one, wanted) for one in found if not _is_owned(one, wanted)]
 
 
+def is_schema(one: Difference) -> bool:
+    """A field of a definition's schemas or columns; nobody decides by reading hundreds of them."""
+    of_version = one.path[:2] == ("spec", "versions")
+    return of_version and ("schema" in one.path or "additionalPrinterColumns" in one.path)
+
+
 def between(was: Any, becomes: Any, path: tuple[Step, ...]) -> Iterator[Difference]:
     """Every difference of two values of the field at ``path``."""
     return _Walk(one_sided=False).field(was, becomes, path)
@@ -256,6 +262,8 @@ class _Walk:
     def items(
         self, was: Mapping[Keys, Any], becomes: Mapping[Keys, Any], path: tuple[Step, ...]
     ) -> Iterator[Difference]:
+        if (orders := lists.order(_key(path), was, becomes)) is not None:
+            yield Difference(path, *orders)
         whole = not self.one_sided or self.custom or lists.is_replaced_whole(path)
         for keys, item in becomes.items():
             yield from self.field(was.get(keys), item, (*path, keys))

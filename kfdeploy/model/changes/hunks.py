@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
 _AROUND: Final = 2
 _SHORT: Final = 100
+_WORDS: Final = frozenset(("true", "false", "null", "(none)"))
+_NUMBER: Final = re.compile(r"[+-]?[0-9.]+")
 
 
 def is_short(value: Any) -> bool:
@@ -24,15 +27,23 @@ def one_line(value: Any) -> str:
     """A value as JSON writes it, texts without quotes where nothing is lost."""
     if value is None:
         return "(none)"
-    if isinstance(value, str) and value and value == value.strip() and value.isprintable():
+    if isinstance(value, str) and _plain(value):
         return value
     return json.dumps(value, ensure_ascii=False)
 
 
+def _plain(text: str) -> bool:
+    """Whether a text cannot be taken for something else: a number, true, nothing."""
+    if not text or text != text.strip() or not text.isprintable():
+        return False
+    return text.lower() not in _WORDS and _NUMBER.fullmatch(text) is None
+
+
 def hunk(was: Any, becomes: Any) -> Iterator[str]:
-    """Lines that go (``-``), come (``+``) and stand around; hunks apart by ``@@``."""
+    """Lines that go (``-``), come (``+``) and stand around; what lies between them is ``@@``."""
     first, second = list(_lines(was)), list(_lines(becomes))
-    for line in list(difflib.unified_diff(first, second, n=_AROUND, lineterm=""))[2:]:
+    # Two lines name the files, and the third the first hunk's place.
+    for line in list(difflib.unified_diff(first, second, n=_AROUND, lineterm=""))[3:]:
         yield "@@" if line.startswith("@@") else line
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 Keys = tuple[tuple[str, Any], ...]
@@ -30,6 +30,7 @@ _KEYS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
     "items": (("path",),),
 }
 _DEFAULTS: Final = {"protocol": "TCP"}
+_ORDERED: Final = frozenset(("initContainers", "env"))
 _WHOLE: Final = frozenset(("versions", "volumeClaimTemplates", "items", "schedulingGates"))
 """Paired to be read, yet replaced as a whole: what the wanted list lacks goes."""
 
@@ -41,6 +42,20 @@ def is_replaced_whole(path: Sequence[Step]) -> bool:
         of_container = len(path) > 2 and path[-3] in _CONTAINERS
         return not (of_container or tuple(path) == ("spec", "ports"))
     return key not in _KEYS or key in _WHOLE
+
+
+def order(key: str, first: Iterable[Keys], second: Iterable[Keys]) -> list[list[str]] | None:
+    """How the items that both lists have are ordered, where that differs and means something.
+
+    Containers that come first, variables that name others, routes of a custom resource: what comes
+    first decides. Of volumes or ports the order says nothing.
+    """
+    if key in _KEYS and key not in _ORDERED:
+        return None
+    one, two = list(first), list(second)
+    both = set(one) & set(two)
+    orders = [[show([keys])[1:-1] for keys in some if keys in both] for some in (one, two)]
+    return orders if orders[0] != orders[1] else None
 
 
 def pairing(

@@ -25,7 +25,7 @@ class Manager:
     subresource: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.subresource})" if self.subresource else self.name
+        return f"{self.name}/{self.subresource}" if self.subresource else self.name
 
 
 def of(body: Mapping[str, Any], path: Iterable[Step]) -> tuple[Manager, ...]:

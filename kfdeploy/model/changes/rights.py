@@ -327,8 +327,8 @@ _DANGERS: Final[Sequence[tuple[str, str, frozenset[str], str]]] = (
 )
 _DANGEROUS_VERBS: Final = {
     "impersonate": "acts as others",
-    "bind": "hands out roles that it does not have",
-    "escalate": "gives itself rights that it does not have",
+    "bind": "hands out roles that it lacks",
+    "escalate": "gives itself rights that it lacks",
 }
 
 
@@ -340,6 +340,8 @@ def danger(group: str, resource: str, verbs: Iterable[str]) -> str:
             return why
     if resource.startswith("/"):
         return ""
+    if group == resource == "*" and "*" in some:
+        return "everything there is"
     for of, what, which, why in _DANGERS:
         if group in ("*", of) and resource in ("*", what) and some & which:
             return why if resource == what else f"every kind: {why}"

@@ -9,7 +9,7 @@ from typing import Any, Final
 from kfdeploy.model.changes import connections, crds, fields, images, rights
 from kfdeploy.model.changes.connections import Connection
 from kfdeploy.model.changes.crds import KindChange
-from kfdeploy.model.changes.fields import Difference
+from kfdeploy.model.changes.fields import Difference, is_schema
 from kfdeploy.model.changes.images import ImageChange
 from kfdeploy.model.changes.recreate import Reason, must_recreate
 from kfdeploy.model.changes.rights import BindingChange, RoleChange
@@ -25,7 +25,7 @@ _KEPT: Final = {
 _COSTS: Final = {
     "PersistentVolumeClaim": "the data of the claim is lost unless it is copied first",
     "PersistentVolume": "the data stays where it is only with reclaimPolicy Retain",
-    "StatefulSet": "its pods can stay (deleted with cascade=orphan); its claims stay",
+    "StatefulSet": "its pods stop until the new ones are ready; its claims stay",
     "Deployment": "its pods stop until the new ones are ready",
     "DaemonSet": "its pods stop until the new ones are ready",
     "ReplicaSet": "its pods stop until the new ones are ready",
@@ -270,7 +270,7 @@ def _object(pair: Pair) -> ObjectChange | None:
         return ObjectChange("moved", new.key, new.release, None, moved) if moved else None
     found = fields.changes(old.body, new.body)
     listed = [short for one in found if (short := _without_schema(one)) is not None]
-    schema = sum(1 for one in found if _is_schema(one))
+    schema = sum(1 for one in found if is_schema(one))
     reasons = must_recreate(old.body, new.body) if renamed is None or _same_name(pair) else ()
     if not found and renamed is None:
         return ObjectChange("moved", new.key, new.release, None, moved) if moved else None
@@ -284,15 +284,9 @@ def _same_name(pair: Pair) -> bool:
     return old is not None and new is not None and old.key.name == new.key.name
 
 
-def _is_schema(one: Difference) -> bool:
-    """A field of a definition's schemas or columns; nobody decides by reading hundreds of them."""
-    of_version = one.path[:2] == ("spec", "versions")
-    return of_version and ("schema" in one.path or "additionalPrinterColumns" in one.path)
-
-
 def _without_schema(one: Difference) -> Difference | None:
     """A definition's field without schemas; None where it is in one."""
-    if _is_schema(one):
+    if is_schema(one):
         return None
     if one.path[:2] != ("spec", "versions"):
         return one

@@ -216,6 +216,23 @@ def test_the_value_of_a_secret_never_leaves() -> None:
 
 
 CHANGES = {
+    "which container comes first": (
+        pods(initContainers=[{"name": "a"}, {"name": "b"}, {"name": "c"}]),
+        pods(initContainers=[{"name": "b"}, {"name": "a"}]),
+        [
+            (
+                "spec.template.spec.initContainers",
+                ["name=a", "name=b"],
+                ["name=b", "name=a"],
+            ),
+            ("spec.template.spec.initContainers[name=c]", {"name": "c"}, None),
+        ],
+    ),
+    "which volume comes first": (
+        pods(volumes=[{"name": "a"}, {"name": "b"}]),
+        pods(volumes=[{"name": "b"}, {"name": "a"}]),
+        [],
+    ),
     "what is dropped": (
         pods(containers=[{"name": "main", "env": [{"name": "A"}]}, {"name": "side"}]),
         pods(containers=[{"name": "main"}]),
