@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -21,6 +22,11 @@ from kfdeploy.cli.common import (
 from kfdeploy.errors import WRONG_USE, UserError
 from kfdeploy.terminal import counted, exit_if_drift, print_json, print_lines
 
+if TYPE_CHECKING:
+    from kfdeploy.pipeline.exports import Exported
+    from kfdeploy.pipeline.exports.delivery import Options
+    from kfdeploy.session import Session
+
 
 @app.command()
 def export(
@@ -29,40 +35,96 @@ def export(
         typer.Argument(
             metavar="FORMAT",
             help="For nodes: hosts-toml, registries-yaml, idms. For tools that copy images:"
-            " regsync, skopeo-sync, hauler, zarf. A bill of materials: cyclonedx.",
+            " regsync, skopeo-sync, hauler, zarf. A bill of materials: cyclonedx. A release set"
+            " for engines: flux, argocd. Pipelines: gitlab-ci, github-actions, containerfile. For"
+            " the cluster's administrator, of release sets: rbac.",
         ),
     ] = "",
+    sets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SET]...", help="flux, argocd: a set below releases/. rbac: some."),
+    ] = None,
     directory: Directory = HERE,
     env: EnvironmentName = "",
     to: Annotated[
         Path | None, typer.Option("--to", metavar="DIR", help="Write files below this folder.")
     ] = None,
+    name: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="flux, argocd: what their objects' names begin with."),
+    ] = "kubeflow",
+    namespace: Annotated[
+        str, typer.Option(metavar="NAME", help="Of these objects; flux-system or argocd.")
+    ] = "",
+    interval: Annotated[
+        str, typer.Option(metavar="TIME", help="flux: how often it looks, such as 10m.")
+    ] = "10m",
+    source: Annotated[
+        Literal["oci", "git"],
+        typer.Option(help="flux, argocd: the set as `publish` pushes it, or from --repo."),
+    ] = "oci",
+    tag: Annotated[
+        str, typer.Option(metavar="TAG", help="Follow this tag of `publish`; else this very set.")
+    ] = "",
+    secret: Annotated[
+        str, typer.Option(metavar="NAME", help="flux: its Secret for signing in to the source.")
+    ] = "",
+    repo: Annotated[
+        str, typer.Option(metavar="URL", help="flux, argocd: git repository of the workspace.")
+    ] = "",
+    path: Annotated[str, typer.Option(metavar="DIR", help="The workspace's folder in it.")] = ".",
+    revision: Annotated[
+        str, typer.Option(metavar="REF", help="Branch of it, or for argocd any reference.")
+    ] = "main",
+    image: Annotated[
+        str, typer.Option(metavar="REF", help="gitlab-ci, github-actions: what jobs run in.")
+    ] = "",
+    gap: Annotated[
+        bool, typer.Option("--gap", help="The same: with bundles, and a file for each side.")
+    ] = False,
     output: OutputFormat = "text",
     quiet: Quiet = False,
     check: Check = False,
 ) -> None:
-    """The lock and the mirror as other tools' input."""
-    from kfdeploy.files import read_text, write_all
-    from kfdeploy.model import sources
+    """The lock, a release set and the workspace as other tools' input; the rights of apply."""
+    from kfdeploy.files import write_all
     from kfdeploy.pipeline import export as stage
+    from kfdeploy.pipeline.exports import rights
 
     if check and to is None:
         raise UserError("--check compares files: name their folder by --to", exit_code=WRONG_USE)
-    maker = stage.find(format_)
+    stage.check(format_)
     session = open_session(directory, env, quiet)
-    locked = session.lock(required=True)
-    listed = session.root / sources.NAME
-    if not listed.is_file():
-        raise UserError(f"the workspace has no {sources.NAME} yet", hint="run `kfdeploy lock`")
-    made = stage.export(
-        maker,
-        session.workspace,
-        session.root,
-        session.environment_name,
-        locked,
-        sources.parse(read_text(listed)),
-        session.known_version(),
-    )
+    if sets and (format_ not in stage.OF_SETS or (format_ in stage.OF_A_SET and len(sets) > 1)):
+        many = "several release sets" if format_ in stage.OF_A_SET else "a release set"
+        raise UserError(f"{format_} is not of {many}: leave {sets[-1]} out", exit_code=WRONG_USE)
+    if format_ == rights.NAME:
+        made = _rights(session, sets or [""], explicit=bool(env))
+    elif format_ in stage.OF_A_SET:
+        from kfdeploy.pipeline.exports.delivery import Options
+
+        folder = to.resolve() if to else session.root.resolve() / format_
+        options = Options(
+            namespace=namespace,
+            name=name,
+            interval=interval,
+            source=source,
+            repository=repo,
+            path=path,
+            revision=revision,
+            tag=tag,
+            secret=secret,
+            folder=os.path.relpath(folder, session.root.resolve()),
+        )
+        which = sets[0] if sets else ""
+        made = _of_a_set(session, format_, which, options, explicit=bool(env))
+    elif format_ in stage.OF_THE_WORKSPACE:
+        from kfdeploy.pipeline.exports.pipelines import Pipelines
+
+        make = stage.OF_THE_WORKSPACE[format_][1]
+        made = make(Pipelines.of(session.workspace, image, has_gap=gap))
+    else:
+        made = _of_the_lock(session, format_)
     fresh, stale = stage.changes(made, to) if to else ({}, [])
     if to and not check:
         write_all(to, fresh, remove=stale)
@@ -80,3 +142,70 @@ def export(
         counts = f"{len(fresh)} written, {len(stale)} removed"
         print(f"{to}: {counted(len(made.files), 'file')}, {counts}")
     exit_if_drift(check, bool(fresh or stale))
+
+
+def _of_the_lock(session: Session, format_: str) -> Exported:
+    from kfdeploy.files import read_text
+    from kfdeploy.model import sources
+    from kfdeploy.pipeline import export as stage
+
+    locked = session.lock(required=True)
+    listed = session.root / sources.NAME
+    if not listed.is_file():
+        raise UserError(f"the workspace has no {sources.NAME} yet", hint="run `kfdeploy lock`")
+    return stage.export(
+        stage.FORMATS[format_][1],
+        session.workspace,
+        session.root,
+        session.environment_name,
+        locked,
+        sources.parse(read_text(listed)),
+        session.known_version(),
+    )
+
+
+def _rights(session: Session, names: list[str], *, explicit: bool) -> Exported:
+    from kfdeploy.pipeline.exports import rights
+    from kfdeploy.tools import setfolder
+
+    found = [setfolder.open_set(session.find_set(name)) for name in names]
+    for one in found:
+        session.must_be_of(one.summary, explicit=explicit)
+    secrets = session.environment.image_pull_secrets
+    return rights.export(found, session.workspace.helm.namespace, secrets)
+
+
+def _of_a_set(
+    session: Session, format_: str, name: str, options: Options, *, explicit: bool
+) -> Exported:
+    from kfdeploy.model.artifact import repository_of
+    from kfdeploy.model.image import ImageRef
+    from kfdeploy.pipeline import export as stage
+    from kfdeploy.pipeline import publish
+    from kfdeploy.pipeline.exports import delivery
+    from kfdeploy.tools.authority import registry_ca
+    from kfdeploy.tools.reach import Reaches
+    from kfdeploy.tools.setfolder import open_set
+
+    delivery.check(
+        options,
+        {"--name": options.name, "--namespace": options.namespace, "--secret": options.secret},
+    )
+    found = open_set(session.find_set(name))
+    session.must_be_of(found.summary, explicit=explicit)
+    registry = session.workspace.registry(session.environment)
+    reach = Reaches(session.workspace.registries, registry, session.root)(registry.host)
+    place = repository_of(registry.host, registry.prefix)
+    packed = publish.pack(found)
+    return stage.OF_A_SET[format_][1](
+        delivery.Delivery(
+            found=found,
+            environment=session.environment_name,
+            artifact=ImageRef(place.host, place.path, publish.tag_of(found), packed.digest),
+            is_plain=reach.plain_http,
+            skips_verify=reach.skip_tls_verify and not reach.plain_http,
+            ca=registry_ca(registry, session.root),
+            helm_namespace=session.workspace.helm.namespace,
+            options=options,
+        )
+    )

@@ -19,15 +19,21 @@ from kfdeploy.pipeline.exports import (
     Copy,
     Exported,
     Material,
+    argocd,
     cyclonedx,
+    flux,
     hauler,
     hosts_toml,
     idms,
+    pipelines,
     registries_yaml,
     regsync,
+    rights,
     skopeo_sync,
     zarf,
 )
+from kfdeploy.pipeline.exports.delivery import Delivery
+from kfdeploy.pipeline.exports.pipelines import Pipelines
 from kfdeploy.tools.authority import ca_text, registry_ca
 from kfdeploy.tools.reach import Reaches
 
@@ -45,22 +51,42 @@ FORMATS: Final[Mapping[str, tuple[str, Maker]]] = {
         cyclonedx,
     )
 }
-"""Each format by its name: what it is, and what makes it."""
+"""Each format of the lock by its name: what it is, and what makes it."""
+OF_A_SET: Final[Mapping[str, tuple[str, Callable[[Delivery], Exported]]]] = {
+    module.NAME: (module.ABOUT, module.export) for module in (flux, argocd)
+}
+"""The same, of a release set."""
+OF_THE_WORKSPACE: Final[Mapping[str, tuple[str, Callable[[Pipelines], Exported]]]] = {
+    "gitlab-ci": ("GitLab: a pipeline", pipelines.gitlab_ci),
+    "github-actions": ("GitHub: a workflow", pipelines.github_actions),
+    "containerfile": ("the image that pipelines run in", pipelines.containerfile),
+}
+"""The same, of the workspace's environments."""
+
+OF_SETS: Final = frozenset((*OF_A_SET, rights.NAME))
+"""What takes a set's name; rights may be those of several."""
+_ABOUT: Final = {
+    **{
+        name: about
+        for formats in (FORMATS, OF_A_SET, OF_THE_WORKSPACE)
+        for name, (about, _) in formats.items()
+    },
+    rights.NAME: rights.ABOUT,
+}
 
 
-def find(name: str) -> Maker:
-    """What makes a format.
+def check(name: str) -> None:
+    """See that there is such a format.
 
     Raises:
-        UserError: there is no such format; names those that there are.
+        UserError: there is none; names those that there are.
     """
-    if name not in FORMATS:
+    if name not in _ABOUT:
         raise UserError(
             f"{name}: there is no such format" if name else "export needs a FORMAT",
-            hint="; ".join(f"{known} ({about})" for known, (about, _) in FORMATS.items()),
+            hint="; ".join(f"{known} ({about})" for known, about in _ABOUT.items()),
             exit_code=WRONG_USE,
         )
-    return FORMATS[name][1]
 
 
 def export(

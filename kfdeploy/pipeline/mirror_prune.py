@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kfdeploy.errors import UserError
+from kfdeploy.model.artifact import REPOSITORY
 from kfdeploy.model.image import ImageRef
 from kfdeploy.model.transfer import Item
 from kfdeploy.tools import listing, pool
@@ -138,7 +139,8 @@ def _paths(client: Client, host: str, prefix: str, wanted: Iterable[str]) -> tup
 
 
 def _is_below(path: str, prefix: str) -> bool:
-    return path.startswith(prefix + "/")
+    """Published release sets stay: no lock says which of them a cluster follows."""
+    return path.startswith(prefix + "/") and path != f"{prefix}/{REPOSITORY}"
 
 
 def _look(client: Client, repository: ImageRef, wanted: set[str]) -> list[Obsolete]:

@@ -201,7 +201,9 @@ class Cluster:
                     out, query = [], {k: v for k, v in query.items() if k != "continue"}
                     continue
                 raise
-            out += ({**item, "apiVersion": api_version, "kind": kind} for item in page["items"])
+            out += (
+                {**item, "apiVersion": api_version, "kind": kind} for item in page["items"] or ()
+            )
             if not (more := page["metadata"].get("continue")):
                 return out
             query = {**query, "continue": more}

@@ -83,7 +83,9 @@ class Uploads:
         answer = self._begin(repository, query, *others)
         return None if answer.status == 201 else _location(answer)
 
-    def put(self, repository: ImageRef, blob: Descriptor, body: Body, begun: str = "") -> None:
+    def put(
+        self, repository: ImageRef, blob: Descriptor, body: bytes | Body, begun: str = ""
+    ) -> None:
         """Send a blob.
 
         Args:

@@ -66,6 +66,16 @@ def changes(old: Body, new: Body) -> list[Difference]:
     return [_shown(one, new) for one in found]
 
 
+def applied(wanted: Body, live: Body, after: Body) -> list[Difference]:
+    """What an apply of ``wanted`` changes of a live object, as the API server tried it.
+
+    Args:
+        after: what it would leave.
+    """
+    found = _Walk(one_sided=False).mapping(_stored(live), _stored(after), ())
+    return [_shown(one, wanted) for one in found if not _is_owned(one, wanted)]
+
+
 def between(was: Any, becomes: Any, path: tuple[Step, ...]) -> Iterator[Difference]:
     """Every difference of two values of the field at ``path``."""
     return _Walk(one_sided=False).field(was, becomes, path)
@@ -73,7 +83,6 @@ def between(was: Any, becomes: Any, path: tuple[Step, ...]) -> Iterator[Differen
 
 # -- what is compared ------------------------------------------------------------------------------
 
-_METADATA: Final = ("labels", "annotations", "finalizers")
 _HELM: Final = "app.kubernetes.io/managed-by"
 _NOT_COMPARED: Final = frozenset(
     (
@@ -89,10 +98,12 @@ def _stored(body: Body) -> dict[str, Any]:
     """A body as the API server would store it, without what identifies the object or reports."""
     out = {key: value for key, value in body.items() if key not in ("status", "apiVersion", "kind")}
     meta = body.get("metadata") or {}
-    out["metadata"] = {key: meta[key] for key in _METADATA if meta.get(key)}
-    for key in ("labels", "annotations"):
-        if marks := out["metadata"].get(key):
-            out["metadata"][key] = {k: v for k, v in marks.items() if k not in _NOT_COMPARED}
+    out["metadata"] = {
+        name: {k: v for k, v in (meta.get(name) or {}).items() if not _is_helms(k, v)}
+        for name in ("labels", "annotations")
+    }
+    if meta.get("finalizers"):
+        out["metadata"]["finalizers"] = meta["finalizers"]
     if is_secret(body):
         texts = out.pop("stringData", None) or {}
         encoded = {name: _encoded(value) for name, value in texts.items()}
@@ -110,6 +121,11 @@ _OWN_GROUPS: Final = frozenset(
         *("resource.k8s.io", "scheduling.k8s.io", "storagemigration.k8s.io"),
     )
 )
+
+
+def _is_helms(name: str, value: Any) -> bool:
+    """A mark that Helm, kubectl or a controller puts on whatever it handles."""
+    return name in _NOT_COMPARED or (name == _HELM and value == "Helm")
 
 
 def is_custom(body: Body) -> bool:
@@ -160,7 +176,7 @@ def _is_owned(one: Difference, wanted: Body) -> bool:
         marks = meta.get("annotations") or {}
         return one.becomes in _PLACEHOLDERS or any(name in marks for name in _INJECTED)
     if path == ("metadata", "labels", _HELM):
-        return bool(one.was == "Helm")
+        return one.was is None  # Helm's own mark, which `_stored` has left out
     # The controller manager fills an aggregated role with the rules of those that it selects.
     return path[0] == "rules" and bool(wanted.get("aggregationRule"))
 
@@ -216,9 +232,7 @@ class _Walk:
         elif key == "finalizers" and self.one_sided:
             if not set(becomes) <= set(was):
                 yield Difference(path, was, becomes)
-        elif len(was) == len(becomes) and all(
-            isinstance(item, Mapping) for item in (*was, *becomes)
-        ):
+        elif self._by_place(was, becomes):
             for index, (one, two) in enumerate(zip(was, becomes, strict=True)):
                 name = two.get("name")
                 alike = isinstance(name, str) and one.get("name") == name
@@ -231,6 +245,13 @@ class _Walk:
                 yield Difference(path, was, becomes)
         else:
             yield Difference(path, was, becomes)
+
+    def _by_place(self, was: Sequence[Any], becomes: Sequence[Any]) -> bool:
+        """Whether items can be told by their place: as many, and between sets mostly the same."""
+        if len(was) != len(becomes) or not all(isinstance(i, Mapping) for i in (*was, *becomes)):
+            return False
+        other = sum(one != two for one, two in zip(was, becomes, strict=True))
+        return self.one_sided or other == 1 or other * 2 <= len(was)
 
     def items(
         self, was: Mapping[Keys, Any], becomes: Mapping[Keys, Any], path: tuple[Step, ...]

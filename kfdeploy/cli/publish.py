@@ -1,0 +1,60 @@
+"""The release set as an artifact that other engines pull: publish."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kfdeploy.cli.common import (
+    HERE,
+    Check,
+    Directory,
+    EnvironmentName,
+    OutputFormat,
+    Quiet,
+    app,
+    open_session,
+)
+from kfdeploy.terminal import exit_if_drift, print_json, print_lines
+
+_DONE = {"present": "there already", "push": "pushed", "move": "moved"}
+_TODO = {"present": "there already", "push": "to be pushed", "move": "to be moved"}
+
+
+@app.command()
+def publish(
+    name: Annotated[str, typer.Argument(metavar="[SET]", help="A set below releases/.")] = "",
+    tags: Annotated[
+        list[str] | None,
+        typer.Option("--tag", metavar="TAG", help="A further tag, which may move; repeatable."),
+    ] = None,
+    directory: Directory = HERE,
+    env: EnvironmentName = "",
+    output: OutputFormat = "text",
+    quiet: Quiet = False,
+    check: Check = False,
+) -> None:
+    """The release set into the private registry, as an OCI artifact for Flux and Argo CD."""
+    from kfdeploy.pipeline import mirror
+    from kfdeploy.pipeline import publish as stage
+    from kfdeploy.tools.setfolder import open_set
+
+    session = open_session(directory, env, quiet)
+    found = open_set(session.find_set(name))
+    session.must_be_of(found.summary, explicit=bool(env))
+    registry = session.workspace.registry(session.environment)
+    with mirror.asking(session.workspace, session.environment, session.root) as client:
+        todo = stage.plan(found, registry, client, tags or ())
+        if not check and not todo.is_there:
+            session.progress.line(f"pushing {todo.artifact.size / 1e6:.1f} MB to {todo.repository}")
+            stage.push(todo, registry, client, session.root)
+    if output == "json":
+        print_json(
+            {"set": f"releases/{found.name}", "changed": not todo.is_there, **todo.to_json()}
+        )
+    else:
+        words = _TODO if check else _DONE
+        print(todo.ref)
+        print_lines(f"  {tag}: {words[state]}" for tag, state in todo.states.items())
+    exit_if_drift(check, not todo.is_there)
