@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
+from tests.support.apifaults import faulty_api
+from tests.support.faults import Faults
 from tests.support.live import LiveCluster
 from tests.support.nodes import Fault
 
@@ -295,3 +298,24 @@ def test_a_profile_gets_its_namespace_and_goes_by_its_controller(live: LiveClust
     live.cluster.kubectl("scale", "deployment/profiles-deployment", "--replicas=1", "-n", namespace)
     live.cluster.kubectl("wait", "--for=delete", "profile/team-a", WAIT)
     live.cluster.kubectl("delete", "crd", "profiles.kubeflow.org", "--wait=false")
+
+
+def test_stand_ins_outlive_an_api_server_that_is_killed(
+    live_cluster: Callable[..., LiveCluster], tmp_path: Path
+) -> None:
+    own = live_cluster()
+    programs = own.cluster.programs
+    assert programs is not None
+    own.cluster.create(*hook("restart-hook", "default", {}), deployment("hook", "default"))
+    until(lambda: not judged(own, "default", "before"), "admitted")
+    programs.kill("kube-apiserver")
+    programs.start("kube-apiserver")
+    until(
+        lambda: own.cluster.kubectl("get", "--raw", "/readyz", check=False).stdout == "ok", "ready"
+    )
+    own.cluster.create(deployment("web", "default"))
+    wait(own, "default", "--for=condition=Available", "deployment/web")
+    assert not judged(own, "default", "after")
+    with faulty_api(own.cluster, tmp_path, Faults(too_many=1.0, at_most=1)) as (proxy, env):
+        own.cluster.kubectl("get", "nodes", f"--kubeconfig={env['KUBECONFIG']}")
+        assert proxy.counts.answers[429] == 1
