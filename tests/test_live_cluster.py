@@ -229,6 +229,33 @@ def crd(plural: str, kind: str, group: str, versions: list[str], scope: str) -> 
     }
 
 
+def test_a_conversion_changes_the_version_alone(live: LiveCluster) -> None:
+    namespace = live.cluster.namespace("operators-convert")
+    things = crd("things", "Thing", "test.example.com", ["v1", "v2"], "Namespaced")
+    place = {"namespace": namespace, "name": "hook"}
+    client = {"service": {**place, "path": "/convert"}}
+    hook_of = {"clientConfig": client, "conversionReviewVersions": ["v1"]}
+    things["spec"]["conversion"] = {"strategy": "Webhook", "webhook": hook_of}
+    service, _ = hook("unused", namespace, {})
+    live.cluster.create(things, service)
+    name = "things.test.example.com"
+    live.cluster.kubectl("wait", "--for=condition=Established", f"crd/{name}", WAIT)
+    thing = {
+        "apiVersion": "test.example.com/v1",
+        "kind": "Thing",
+        "metadata": {"namespace": namespace, "name": "a"},
+        "spec": {"size": 3},
+    }
+    live.cluster.create(thing)
+    asked = ("get", "things.v2.test.example.com/a", "-n", namespace)
+    assert "connection refused" in live.cluster.kubectl(*asked, check=False).stderr
+    live.cluster.create(deployment("hook", namespace))
+    until(lambda: live.cluster.kubectl(*asked, check=False).returncode == 0, "converted")
+    found = live.cluster.get(*asked[1:])
+    assert (found["apiVersion"], found["spec"]) == ("test.example.com/v2", {"size": 3})
+    live.cluster.kubectl("delete", "crd", name, WAIT)
+
+
 def test_a_certificate_comes_from_cert_manager_and_its_ca_from_cainjector(
     live: LiveCluster,
 ) -> None:
