@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from bench import transfers
+from bench import applies, transfers
 from bench.content import measured
 from bench.measure import Subject, interleaved
 from bench.peers import PEERS, WORKERS, Copy, Peer
@@ -194,6 +194,7 @@ CASES: Final[dict[str, Case]] = {
     "patch": patch,
     "verify": verify,
     "content": content,
+    "apply": applies.apply,
 }
 ONCE: Final = frozenset(
     {

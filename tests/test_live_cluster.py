@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
+from tests.support.apifaults import faulty_api
+from tests.support.faults import Faults
 from tests.support.live import LiveCluster
 from tests.support.nodes import Fault
 
@@ -226,6 +229,33 @@ def crd(plural: str, kind: str, group: str, versions: list[str], scope: str) -> 
     }
 
 
+def test_a_conversion_changes_the_version_alone(live: LiveCluster) -> None:
+    namespace = live.cluster.namespace("operators-convert")
+    things = crd("things", "Thing", "test.example.com", ["v1", "v2"], "Namespaced")
+    place = {"namespace": namespace, "name": "hook"}
+    client = {"service": {**place, "path": "/convert"}}
+    hook_of = {"clientConfig": client, "conversionReviewVersions": ["v1"]}
+    things["spec"]["conversion"] = {"strategy": "Webhook", "webhook": hook_of}
+    service, _ = hook("unused", namespace, {})
+    live.cluster.create(things, service)
+    name = "things.test.example.com"
+    live.cluster.kubectl("wait", "--for=condition=Established", f"crd/{name}", WAIT)
+    thing = {
+        "apiVersion": "test.example.com/v1",
+        "kind": "Thing",
+        "metadata": {"namespace": namespace, "name": "a"},
+        "spec": {"size": 3},
+    }
+    live.cluster.create(thing)
+    asked = ("get", "things.v2.test.example.com/a", "-n", namespace)
+    assert "connection refused" in live.cluster.kubectl(*asked, check=False).stderr
+    live.cluster.create(deployment("hook", namespace))
+    until(lambda: live.cluster.kubectl(*asked, check=False).returncode == 0, "converted")
+    found = live.cluster.get(*asked[1:])
+    assert (found["apiVersion"], found["spec"]) == ("test.example.com/v2", {"size": 3})
+    live.cluster.kubectl("delete", "crd", name, WAIT)
+
+
 def test_a_certificate_comes_from_cert_manager_and_its_ca_from_cainjector(
     live: LiveCluster,
 ) -> None:
@@ -295,3 +325,24 @@ def test_a_profile_gets_its_namespace_and_goes_by_its_controller(live: LiveClust
     live.cluster.kubectl("scale", "deployment/profiles-deployment", "--replicas=1", "-n", namespace)
     live.cluster.kubectl("wait", "--for=delete", "profile/team-a", WAIT)
     live.cluster.kubectl("delete", "crd", "profiles.kubeflow.org", "--wait=false")
+
+
+def test_stand_ins_outlive_an_api_server_that_is_killed(
+    live_cluster: Callable[..., LiveCluster], tmp_path: Path
+) -> None:
+    own = live_cluster()
+    programs = own.cluster.programs
+    assert programs is not None
+    own.cluster.create(*hook("restart-hook", "default", {}), deployment("hook", "default"))
+    until(lambda: not judged(own, "default", "before"), "admitted")
+    programs.kill("kube-apiserver")
+    programs.start("kube-apiserver")
+    until(
+        lambda: own.cluster.kubectl("get", "--raw", "/readyz", check=False).stdout == "ok", "ready"
+    )
+    own.cluster.create(deployment("web", "default"))
+    wait(own, "default", "--for=condition=Available", "deployment/web")
+    assert not judged(own, "default", "after")
+    with faulty_api(own.cluster, tmp_path, Faults(too_many=1.0, at_most=1)) as (proxy, env):
+        own.cluster.kubectl("get", "nodes", f"--kubeconfig={env['KUBECONFIG']}")
+        assert proxy.counts.answers[429] == 1

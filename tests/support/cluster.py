@@ -21,7 +21,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,6 +48,53 @@ class NoCluster(RuntimeError):
     """A program for it is missing, or one did not start."""
 
 
+class Programs:
+    """The running programs of a cluster, by name."""
+
+    def __init__(self, folder: Path, commands: Mapping[str, Sequence[str]]) -> None:
+        self._folder = folder
+        self._commands = commands
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str) -> None:
+        """Start a program that does not run; what it says is added to its log."""
+        with (self._folder / f"{name}.log").open("ab") as log:
+            self._running[name] = subprocess.Popen(
+                [_program(name), *self._commands[name]],
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def kill(self, name: str) -> None:
+        """End a program without asking it (SIGKILL)."""
+        self._running[name].kill()
+        self._running[name].wait()
+
+    def stop(self) -> None:
+        """End all, those last that others need."""
+        for name in reversed(self._running):
+            process = self._running[name]
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(timeout=_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    @property
+    def pids(self) -> dict[str, int]:
+        return {name: process.pid for name, process in self._running.items()}
+
+    @property
+    def ended(self) -> list[str]:
+        """Those that are no longer running."""
+        return [name for name, process in self._running.items() if process.poll() is not None]
+
+
 @dataclass(frozen=True, slots=True)
 class Cluster:
     """A running control plane.
@@ -56,13 +103,15 @@ class Cluster:
         server: ``https://127.0.0.1:PORT``.
         kubeconfig: of a cluster administrator, with absolute paths.
         folder: what it keeps; serving the same folder again shows the same objects.
-        pids: program to process, for tests that kill one.
+        pids: program to process, as they began.
+        programs: of a cluster that this process serves: a test can kill them and start them again.
     """
 
     server: str
     kubeconfig: Path
     folder: Path
     pids: Mapping[str, int]
+    programs: Programs | None = field(default=None, compare=False, repr=False)
 
     @property
     def ca(self) -> Path:
@@ -160,32 +209,30 @@ def _started(
     commands = _commands(folder, store, port, services)
     commands["kube-apiserver"] += apiserver
     commands["kube-controller-manager"] += controllers
-    running: dict[str, subprocess.Popen[bytes]] = {}
-
-    def start(name: str) -> None:
-        argv = [_program(name), *commands[name]]
-        running[name] = stack.enter_context(_process(argv, folder / f"{name}.log"))
+    for name in commands:
+        (folder / f"{name}.log").unlink(missing_ok=True)
+    programs = Programs(folder, commands)
+    stack.callback(programs.stop)
 
     def wait(path: str, what: str) -> None:
         until = time.monotonic() + _START_SECONDS
         while not _found(folder, port, path):
-            ended = [name for name, process in running.items() if process.poll() is not None]
+            ended = programs.ended
             if ended or time.monotonic() > until:
-                blamed = ended or list(running)
+                blamed = ended or list(programs.pids)
                 logs = [f"--- {name}\n{_end_of(folder / f'{name}.log')}" for name in blamed]
                 raise NoCluster("\n".join([f"the cluster did not start: no {what}", *logs]))
             time.sleep(0.02)
 
-    start("etcd")
-    start("kube-apiserver")
+    programs.start("etcd")
+    programs.start("kube-apiserver")
     wait("/readyz", "API server that is ready")
-    start("kube-controller-manager")
-    start("kube-scheduler")
+    programs.start("kube-controller-manager")
+    programs.start("kube-scheduler")
     # `readyz` comes before these, which only the controllers make.
     wait("/api/v1/namespaces/default/serviceaccounts/default", "default service account")
     wait("/api/v1/namespaces/default/configmaps/kube-root-ca.crt", "root CA in a namespace")
-    pids = {name: process.pid for name, process in running.items()}
-    return Cluster(server, folder / "admin.kubeconfig", folder, pids)
+    return Cluster(server, folder / "admin.kubeconfig", folder, programs.pids, programs)
 
 
 def _commands(folder: Path, store: int, port: int, services: str) -> dict[str, list[str]]:
@@ -246,29 +293,6 @@ def _program(name: str) -> str:
     if found := shutil.which(name, path=path):
         return found
     raise NoCluster(f"{name} is not on PATH; `make setup` builds it")
-
-
-@contextlib.contextmanager
-def _process(argv: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as opened:
-        process = subprocess.Popen(
-            argv,
-            cwd=log.parent,
-            stdin=subprocess.DEVNULL,
-            stdout=opened,
-            stderr=opened,
-            start_new_session=True,
-        )
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(timeout=_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _end_of(log: Path) -> str:

@@ -6,7 +6,6 @@ python -m tests.support.kubelet FOLDER
 from __future__ import annotations
 
 import http.client
-import itertools
 import json
 import queue
 import secrets
@@ -60,8 +59,6 @@ class Kubelet:
         self._seen = Seen()
         self._written: dict[str, podstatus.Outcome] = {}  # pod's uid to what its status says
         self._first: dict[str, float] = {}
-        self._addresses: dict[str, str] = {}
-        self._counter = itertools.count(2)
         self._due: dict[tuple[str, str], float] = {}
         self.events: Final[queue.SimpleQueue[Event]] = queue.SimpleQueue()
 
@@ -109,7 +106,7 @@ class Kubelet:
                 if pod["metadata"].get("deletionTimestamp"):
                     self._due[name_of(pod)] = 0.0
             for pod in gone:
-                for kept in (self._written, self._first, self._addresses):
+                for kept in (self._written, self._first):
                     kept.pop(pod["metadata"]["uid"], None)
         elif kind == "claims":
             for claim in shown:
@@ -180,17 +177,10 @@ class Kubelet:
         ]
         what = podstatus.outcome(pod, missing, fault)
         if what.how == "pull" and before and before.how in ("pull", "backoff"):
-            if before.how == "pull":
-                self._due[name_of(pod)] = time.monotonic() + _BACK_OFF_SECONDS
-                self._written[uid] = podstatus.Outcome("pulled", what.container)
-            return
-        if what.how == "pull" and before and before.how == "pulled":
             what = podstatus.Outcome("backoff", what.container)
         if what == before:
             return
-        if uid not in self._addresses:
-            self._addresses[uid] = _address(next(self._counter))
-        content = podstatus.status(pod, what, self._addresses[uid])
+        content = podstatus.status(pod, what, _address(uid))
         self._api.call("PATCH", f"{path}/status", {"status": content}, STRATEGIC)
         self._written[uid] = what
         if what.how == "pull":
@@ -264,8 +254,10 @@ class Kubelet:
             self._api.call("DELETE", f"/api/v1/persistentvolumes/{name}")
 
 
-def _address(number: int) -> str:
-    return f"10.{244 + number // 62500}.{number // 250 % 250}.{number % 250 + 1}"
+def _address(uid: str) -> str:
+    """Of a pod: the same one when this process has been started again."""
+    number = int(uid[:8], 16)
+    return f"10.{128 + number // 65536 % 64}.{number // 256 % 256}.{number % 254 + 1}"
 
 
 _GONE: Final = podstatus.Outcome("gone")

@@ -162,6 +162,7 @@ def _pipelines() -> list[Body]:
                 "trigger": {"cronSchedule": {"cron": "0 0 2 * * *"}},
                 "workflow": {"spec": workflow},
             },
+            "status": {},  # its CRD asks for one
         },
     ]
 
