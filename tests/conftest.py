@@ -8,6 +8,8 @@ A test that changes a site copies it first (`Site.copy`).
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -15,14 +17,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from tests.support.cluster import Cluster
+from tests.support.cluster import Cluster, NoCluster
+from tests.support.live import LiveCluster, serve_live_cluster
 from tests.support.registries import MEMORY
 from tests.support.services import NotServed, Run, only_one, service
 
@@ -225,6 +228,36 @@ def cluster(shared: Path) -> Cluster:
     content["kubeconfig"] = Path(content["kubeconfig"])
     content["folder"] = Path(content["folder"])
     return Cluster(**content)
+
+
+@pytest.fixture(scope="session")
+def live(shared: Path) -> LiveCluster:
+    """A control plane with stand-ins for nodes and operators, for all tests of the run.
+
+    As `cluster`, with pods that run: for tests that make objects of their own in it. Whole sets go
+    into a `live_cluster`.
+    """
+    return LiveCluster.from_json(_service(shared, "live"))
+
+
+@pytest.fixture
+def live_cluster(tmp_path: Path) -> Iterator[Callable[..., LiveCluster]]:
+    """Starts fresh clusters that whole sets can be applied to, in seconds each.
+
+    ``live = live_cluster(faults=[...])``, with `serve_live_cluster`'s options, and then
+    ``kfdeploy("apply", site.set, env=live.env)``. They end with the test.
+    """
+    with contextlib.ExitStack() as stack:
+        numbers = itertools.count(1)
+
+        def start(**options: Any) -> LiveCluster:
+            folder = tmp_path / f"live-{next(numbers)}"
+            try:
+                return stack.enter_context(serve_live_cluster(folder, **options))
+            except NoCluster as error:
+                pytest.skip(str(error))
+
+        yield start
 
 
 @pytest.fixture(scope="session")

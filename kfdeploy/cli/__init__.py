@@ -22,7 +22,8 @@ def _command() -> int:
     if idle.main():
         return 0
     # In the order in which help lists their commands.
-    from kfdeploy.cli import workspace, images, sets, publish, export, machine  # noqa: F401  # isort: skip
+    from kfdeploy.cli import workspace, images, sets, apply, changes  # noqa: F401  # isort: skip
+    from kfdeploy.cli import publish, export, machine  # noqa: F401  # isort: skip
     from kfdeploy.cli.common import app
 
     return app(standalone_mode=False) or 0

@@ -36,12 +36,14 @@ def export(
             metavar="FORMAT",
             help="For nodes: hosts-toml, registries-yaml, idms. For tools that copy images:"
             " regsync, skopeo-sync, hauler, zarf. A bill of materials: cyclonedx. A release set"
-            " for engines: flux, argocd. Pipelines: gitlab-ci, github-actions, containerfile.",
+            " for engines: flux, argocd. Pipelines: gitlab-ci, github-actions, containerfile. For"
+            " the cluster's administrator, of release sets: rbac.",
         ),
     ] = "",
-    set_name: Annotated[
-        str, typer.Argument(metavar="[SET]", help="flux, argocd: a set below releases/.")
-    ] = "",
+    sets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SET]...", help="flux, argocd: a set below releases/. rbac: some."),
+    ] = None,
     directory: Directory = HERE,
     env: EnvironmentName = "",
     to: Annotated[
@@ -84,15 +86,21 @@ def export(
     quiet: Quiet = False,
     check: Check = False,
 ) -> None:
-    """The lock, a release set and the workspace as other tools' input."""
+    """The lock, a release set and the workspace as other tools' input; the rights of apply."""
     from kfdeploy.files import write_all
     from kfdeploy.pipeline import export as stage
+    from kfdeploy.pipeline.exports import rights
 
     if check and to is None:
         raise UserError("--check compares files: name their folder by --to", exit_code=WRONG_USE)
     stage.check(format_)
     session = open_session(directory, env, quiet)
-    if format_ in stage.OF_A_SET:
+    if sets and (format_ not in stage.OF_SETS or (format_ in stage.OF_A_SET and len(sets) > 1)):
+        many = "several release sets" if format_ in stage.OF_A_SET else "a release set"
+        raise UserError(f"{format_} is not of {many}: leave {sets[-1]} out", exit_code=WRONG_USE)
+    if format_ == rights.NAME:
+        made = _rights(session, sets or [""], explicit=bool(env))
+    elif format_ in stage.OF_A_SET:
         from kfdeploy.pipeline.exports.delivery import Options
 
         folder = to.resolve() if to else session.root.resolve() / format_
@@ -108,11 +116,8 @@ def export(
             secret=secret,
             folder=os.path.relpath(folder, session.root.resolve()),
         )
-        made = _of_a_set(session, format_, set_name, options, explicit=bool(env))
-    elif set_name:
-        raise UserError(
-            f"{format_} is not of a release set: leave {set_name} out", exit_code=WRONG_USE
-        )
+        which = sets[0] if sets else ""
+        made = _of_a_set(session, format_, which, options, explicit=bool(env))
     elif format_ in stage.OF_THE_WORKSPACE:
         from kfdeploy.pipeline.exports.pipelines import Pipelines
 
@@ -157,6 +162,17 @@ def _of_the_lock(session: Session, format_: str) -> Exported:
         sources.parse(read_text(listed)),
         session.known_version(),
     )
+
+
+def _rights(session: Session, names: list[str], *, explicit: bool) -> Exported:
+    from kfdeploy.pipeline.exports import rights
+    from kfdeploy.tools import setfolder
+
+    found = [setfolder.open_set(session.find_set(name)) for name in names]
+    for one in found:
+        session.must_be_of(one.summary, explicit=explicit)
+    secrets = session.environment.image_pull_secrets
+    return rights.export(found, session.workspace.helm.namespace, secrets)
 
 
 def _of_a_set(

@@ -40,6 +40,7 @@ def patch(
         session.workspace, session.root, inventory, session.rendered(), session.facts.catalogue()
     )
     drift = stage.compare(session.root, made)
+    complain(f"note: {p.where}: {p.what}" for p in inventory.problems if p.about == "name")
     if not check:
         wanted = {name: made.files[name] for name in (*drift.new, *drift.changed)}
         write_all(session.root, wanted, remove=drift.stale)

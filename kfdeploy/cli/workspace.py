@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from kfdeploy.cli.common import HERE, Check, Directory, OutputFormat, Quiet, app, open_session
+from kfdeploy.cli.common import HERE, Check, Directory, Jobs, Quiet, app, open_session
 from kfdeploy.errors import DIFFERENCE, WRONG_USE, UserError
 from kfdeploy.terminal import counted, exit_if_drift, print_json, print_lines
+
+Upgrade = Annotated[
+    bool, typer.Option("--upgrade", help="Move the workspace to this release, in place.")
+]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="With --upgrade: ask no registry for new images.")
+]
+Form = Annotated[
+    Literal["text", "json", "markdown"],
+    typer.Option("--output", help="What goes to stdout; markdown is the report of --upgrade."),
+]
 
 
 @app.command()
@@ -27,14 +38,27 @@ def init(
         str, typer.Option("--registry", metavar="HOST[/PREFIX]", help="The private registry.")
     ] = "",
     features: Annotated[str, typer.Option("--features", help="all, none, or A,B.")] = "none",
-    output: OutputFormat = "text",
+    upgrade: Upgrade = False,
+    offline: Offline = False,
+    jobs: Jobs = 8,
+    output: Form = "text",
     quiet: Quiet = False,
     check: Check = False,
 ) -> None:
-    """A new workspace with a commented kfdeploy.yaml."""
+    """A new workspace with a commented kfdeploy.yaml; or one at another release, in place."""
     from kfdeploy.files import write_all
     from kfdeploy.pipeline import init as stage
 
+    if upgrade:
+        if registry or features != "none":
+            raise UserError(
+                "--upgrade leaves the registry and the features as kfdeploy.yaml has them",
+                hint="edit kfdeploy.yaml for these",
+                exit_code=WRONG_USE,
+            )
+        _upgrade(folder, upstream, ref, remotes, offline, jobs, output, quiet, check)
+        return
+    _only_with_upgrade(offline, output)
     if not upstream:
         raise UserError(
             "--upstream is missing",
@@ -75,7 +99,23 @@ def init(
 @app.command()
 def vendor(
     directory: Directory = HERE,
-    output: OutputFormat = "text",
+    upgrade: Upgrade = False,
+    upstream: Annotated[
+        str,
+        typer.Option(
+            "--upstream", metavar="DIR_OR_GIT_URL", help="With --upgrade: where it is from."
+        ),
+    ] = "",
+    ref: Annotated[str, typer.Option("--ref", help="With --upgrade: tag, branch or commit.")] = "",
+    remotes: Annotated[
+        Path | None,
+        typer.Option(
+            "--remotes", metavar="DIR", help="With --upgrade: folders that answer for hosts."
+        ),
+    ] = None,
+    offline: Offline = False,
+    jobs: Jobs = 8,
+    output: Form = "text",
     quiet: Quiet = False,
     check: Check = False,
 ) -> None:
@@ -83,6 +123,16 @@ def vendor(
     from kfdeploy.files import uninterrupted
     from kfdeploy.pipeline import vendor as stage
 
+    if upgrade:
+        _upgrade(directory, upstream, ref, remotes, offline, jobs, output, quiet, check)
+        return
+    if upstream or ref or remotes:
+        raise UserError(
+            "--upstream, --ref and --remotes go with --upgrade",
+            hint="kfdeploy.yaml says what is vendored; --upgrade changes it with all that follows",
+            exit_code=WRONG_USE,
+        )
+    _only_with_upgrade(offline, output)
     session = open_session(directory, quiet=quiet)
     plan = stage.vendor(
         session.workspace, session.root, locate=session.locate, step=session.progress.line
@@ -105,6 +155,37 @@ def vendor(
     elif check:
         print_lines(changes)
     else:
-        remotes = len(plan.lock.remotes)
-        print(f"upstream/: {len(plan.files)} files; {counted(remotes, 'remote')}")
+        found = counted(len(plan.lock.remotes), "remote")
+        print(f"upstream/: {len(plan.files)} files; {found}")
     exit_if_drift(check, bool(changes))
+
+
+def _only_with_upgrade(offline: bool, output: str) -> None:
+    if offline or output == "markdown":
+        given = "--offline" if offline else "--output markdown"
+        raise UserError(f"{given} goes with --upgrade", exit_code=WRONG_USE)
+
+
+def _upgrade(
+    folder: Path,
+    upstream: str,
+    ref: str,
+    remotes: Path | None,
+    offline: bool,
+    jobs: int,
+    output: Literal["text", "json", "markdown"],
+    quiet: bool,
+    check: bool,
+) -> None:
+    from kfdeploy.cli.upgrade import Wish
+    from kfdeploy.cli.upgrade import upgrade as run
+    from kfdeploy.pipeline import init as stage
+
+    wish = Wish(
+        stage.named(upstream, folder) if upstream else "",
+        ref,
+        dict(stage.remotes_in(remotes, folder)),
+        offline,
+        jobs,
+    )
+    run(folder, wish, form=output, quiet=quiet, check=check)

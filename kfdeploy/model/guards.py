@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kfdeploy.errors import UserError
@@ -25,11 +25,40 @@ _SELECTORS = {"labelSelector": "labels", "annotationSelector": "annotations"}
 _TERM = re.compile(r"\s*(?P<name>[\w./-]+)\s*(?P<op>==?|!=)\s*(?P<value>[\w.-]*)\s*")
 
 
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """One thing that a patch no longer finds.
+
+    Attributes:
+        file: the patch.
+        object: what it is for; None where there is no such object.
+        field: a JSON pointer, or the names down to a merge's field; empty where it is the object.
+        reason: a sentence, with the field in it.
+    """
+
+    file: str
+    object: ObjectKey | None
+    field: str
+    reason: str
+
+    def error(self) -> UserError:
+        """As it is reported where patches are applied."""
+        about = f"{self.object}: " if self.object else ""
+        return UserError(f"{self.file}: {about}{self.reason}", hint=_MOVED)
+
+
 class _Misfit(Exception):
-    pass
+    def __init__(self, reason: str, field: str) -> None:
+        super().__init__(reason)
+        self.field = field
 
 
 def check(patches: Sequence[Patch], objects: Sequence[Object]) -> Iterator[UserError]:
+    """`misfits` as errors."""
+    return (misfit.error() for misfit in misfits(patches, objects))
+
+
+def misfits(patches: Sequence[Patch], objects: Sequence[Object]) -> Iterator[Misfit]:
     """Every patch that does not fit, with file, object and field.
 
     Patches of one object are tried in their order, each on what the ones before it left.
@@ -38,10 +67,10 @@ def check(patches: Sequence[Patch], objects: Sequence[Object]) -> Iterator[UserE
     for patch in patches:
         if patch.form == "transformer":
             continue
-        targets = list(_targets(patch, objects))
+        targets = list(targets_of(patch, objects))
         if not targets:
             name = _named(patch.target)
-            yield UserError(f"{patch.file}: there is no {name} for it to change", hint=_MOVED)
+            yield Misfit(patch.file, None, "", f"there is no {name} for it to change")
         for item in targets:
             body = bodies.setdefault(item.key, copy.deepcopy(item.body))
             try:
@@ -50,10 +79,11 @@ def check(patches: Sequence[Patch], objects: Sequence[Object]) -> Iterator[UserE
                 else:
                     _check_merge(body, patch.data, item.key, ())
             except _Misfit as error:
-                yield UserError(f"{patch.file}: {item.key}: {error}", hint=_MOVED)
+                yield Misfit(patch.file, item.key, error.field, str(error))
 
 
-def _targets(patch: Patch, objects: Sequence[Object]) -> Iterator[Object]:
+def targets_of(patch: Patch, objects: Sequence[Object]) -> Iterator[Object]:
+    """The objects that a patch's target names."""
     selectors = {name: patch.target[name] for name in _SELECTORS if name in patch.target}
     if selectors:
         target = {name: value for name, value in patch.target.items() if name not in selectors}
@@ -86,7 +116,7 @@ def _apply(body: Any, operations: Sequence[Mapping[str, Any]]) -> Any:
     for number, operation in enumerate(operations):
         op, pointer = operation.get("op"), str(operation.get("path", ""))
         if op not in ("test", "replace", "remove", "add", "copy", "move"):
-            raise _Misfit(f"patch[{number}].op: {op!r} is no JSON patch operation")
+            raise _Misfit(f"patch[{number}].op: {op!r} is no JSON patch operation", pointer)
         steps = parse_pointer(pointer)
         if op in ("copy", "move"):
             source = str(operation.get("from"))
@@ -96,14 +126,14 @@ def _apply(body: Any, operations: Sequence[Mapping[str, Any]]) -> Any:
             operation = {**operation, "value": moved}
         value = operation.get("value")
         if not steps:
-            raise _Misfit(f"patch[{number}].path: the whole object can't be the target")
+            raise _Misfit(f"patch[{number}].path: the whole object can't be the target", "")
         parent, last = _at(body, steps[:-1], pointer), steps[-1]
         if op in ("add", "copy", "move"):
             _add(parent, last, value, pointer)
             continue
         there = _child(parent, last, pointer)
         if op == "test" and there != value:
-            raise _Misfit(f"{pointer} is {_short(there)}, not {_short(value)}")
+            raise _Misfit(f"{pointer} is {_short(there)}, not {_short(value)}", pointer)
         if op == "replace":
             _add(parent, last, value, pointer, over=True)
         elif op == "remove":
@@ -127,7 +157,7 @@ def _child(node: Any, step: str, pointer: str) -> Any:
     try:
         return node[int(step)] if isinstance(node, list) else node[step]
     except (LookupError, TypeError, ValueError) as error:
-        raise _Misfit(f"there is nothing at {pointer} (no {step})") from error
+        raise _Misfit(f"there is nothing at {pointer} (no {step})", pointer) from error
 
 
 def _add(parent: Any, last: str, value: Any, pointer: str, *, over: bool = False) -> None:
@@ -138,19 +168,21 @@ def _add(parent: Any, last: str, value: Any, pointer: str, *, over: bool = False
         try:
             index = int(last)
         except ValueError as error:
-            raise _Misfit(f"{pointer}: {last} is no index") from error
+            raise _Misfit(f"{pointer}: {last} is no index", pointer) from error
         if index > len(parent):
-            raise _Misfit(f"there is nothing at {pointer} (the list has {len(parent)} items)")
+            raise _Misfit(
+                f"there is nothing at {pointer} (the list has {len(parent)} items)", pointer
+            )
         if over:
             parent[index] = value
         else:
             parent.insert(index, value)
     elif isinstance(parent, dict):
         if not over and isinstance(parent.get(last), dict | list) and parent[last]:
-            raise _Misfit(f"{pointer} is there already, and would be replaced as a whole")
+            raise _Misfit(f"{pointer} is there already, and would be replaced as a whole", pointer)
         parent[last] = value
     else:
-        raise _Misfit(f"there is nothing at {pointer}")
+        raise _Misfit(f"there is nothing at {pointer}", pointer)
 
 
 def _check_merge(body: Any, change: Any, key: ObjectKey, path: tuple[str, ...]) -> None:
@@ -167,7 +199,8 @@ def _check_merge(body: Any, change: Any, key: ObjectKey, path: tuple[str, ...]) 
             elif "." in key.group and not key.group.endswith(".k8s.io") and _has_maps(there):
                 raise _Misfit(
                     f"{'.'.join(here)}: a strategic merge replaces the whole list in a custom"
-                    " resource; write a JSON patch"
+                    " resource; write a JSON patch",
+                    ".".join(here),
                 )
 
 
@@ -180,7 +213,10 @@ def _check_containers(
         known = name in names
         if isinstance(container, dict) and container.get("$patch") != "delete":
             if not known and "image" not in container:
-                raise _Misfit(f"{'.'.join(path)}: there is no container {name}; it would be added")
+                raise _Misfit(
+                    f"{'.'.join(path)}: there is no container {name}; it would be added",
+                    ".".join(path),
+                )
             if known:
                 base = next(c for c in there if c.get("name") == name)
                 _check_merge(base, container, key, (*path, str(name)))

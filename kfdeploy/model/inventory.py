@@ -99,11 +99,18 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
+    """What could not be told, or is not fit for a cluster.
+
+    ``about`` is ``name`` where an API server would refuse the object for its name; else empty.
+    """
+
     what: str
     where: str
+    about: str = ""
 
     def to_json(self) -> dict[str, str]:
-        return {"what": self.what, "where": self.where}
+        out = {"what": self.what, "where": self.where}
+        return {**out, "about": self.about} if self.about else out
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -212,7 +219,7 @@ class Part:
     def from_cache(cls, kept: Mapping[str, Any]) -> Part:
         return cls(
             tuple(_found_from_cache(item) for item in kept["found"]),
-            tuple(Problem(item["what"], item["where"]) for item in kept["problems"]),
+            tuple(Problem(**item) for item in kept["problems"]),
             tuple(Unknown.from_json(item) for item in kept["unknown"]),
             tuple(LostImage(**item) for item in kept["lost"]),
         )

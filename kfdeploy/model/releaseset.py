@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kfdeploy.files import sha256
+from kfdeploy.model import helmrecord
 from kfdeploy.model.patchfile import scalar
 
 SUMS = "SHA256SUMS"
@@ -44,6 +45,11 @@ class Release:
     trusts: tuple[str, ...] = ()
 
 
+def digest(manifests: str, crds: str) -> str:
+    """What a release installs, in one word: sha256 of its objects and CRDs, in hex."""
+    return sha256(f"{manifests}\0{crds}".encode())
+
+
 def stored_size(manifests: str) -> int:
     """Bytes of Helm's record: JSON, gzip -9, base64 (helm v4 pkg/storage/driver/util.go).
 
@@ -71,7 +77,8 @@ def charts(release: Release, version: str) -> dict[str, str]:
     inner = f"{folder}/charts/objects"
     head = f"apiVersion: v2\nversion: {chart_version(version)}\nappVersion: {json.dumps(version)}\n"
     return {
-        f"{folder}/Chart.yaml": f"{head}name: {release.name}\n",
+        f"{folder}/Chart.yaml": f"{head}name: {release.name}\nannotations:\n"
+        f"  {helmrecord.DIGEST}: {digest(release.manifests, release.crds)}\n",
         f"{inner}/Chart.yaml": f"{head}name: objects\n",
         f"{inner}/objects.yaml": release.manifests,
         f"{inner}/templates/objects.yaml": '{{ .Files.Get "objects.yaml" }}\n',

@@ -365,6 +365,12 @@ class Features(_Section):
 
 class Helm(_Section):
     namespace: str = Field("kfdeploy", description="Namespace of all of Helm's records.")
+    timeout: Annotated[int, Field(ge=1)] = Field(
+        600, description="Seconds for which apply waits for workloads."
+    )
+    on_failure: Literal["leave", "rollback"] = Field(
+        "leave", description="What apply does with a release that fails and has been well before."
+    )
 
 
 class Workspace(_Section):

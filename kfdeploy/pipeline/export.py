@@ -28,6 +28,7 @@ from kfdeploy.pipeline.exports import (
     pipelines,
     registries_yaml,
     regsync,
+    rights,
     skopeo_sync,
     zarf,
 )
@@ -62,6 +63,17 @@ OF_THE_WORKSPACE: Final[Mapping[str, tuple[str, Callable[[Pipelines], Exported]]
 }
 """The same, of the workspace's environments."""
 
+OF_SETS: Final = frozenset((*OF_A_SET, rights.NAME))
+"""What takes a set's name; rights may be those of several."""
+_ABOUT: Final = {
+    **{
+        name: about
+        for formats in (FORMATS, OF_A_SET, OF_THE_WORKSPACE)
+        for name, (about, _) in formats.items()
+    },
+    rights.NAME: rights.ABOUT,
+}
+
 
 def check(name: str) -> None:
     """See that there is such a format.
@@ -69,11 +81,10 @@ def check(name: str) -> None:
     Raises:
         UserError: there is none; names those that there are.
     """
-    known = {**FORMATS, **OF_A_SET, **OF_THE_WORKSPACE}
-    if name not in known:
+    if name not in _ABOUT:
         raise UserError(
             f"{name}: there is no such format" if name else "export needs a FORMAT",
-            hint="; ".join(f"{each} ({about})" for each, (about, _) in known.items()),
+            hint="; ".join(f"{known} ({about})" for known, about in _ABOUT.items()),
             exit_code=WRONG_USE,
         )
 

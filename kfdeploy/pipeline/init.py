@@ -48,10 +48,11 @@ def init(
     if (root / NAME).exists():
         raise UserError(
             f"{root / NAME} is there already",
-            hint="edit it, or name another folder: kfdeploy init DIR",
+            hint="edit it, or name another folder: kfdeploy init DIR; --upgrade moves it to another"
+            " release",
             exit_code=WRONG_USE,
         )
-    given = upstream if is_url(upstream) else _relative(Path(upstream), root)
+    given = named(upstream, root)
     # A folder is read where it is: the workspace, which its path is relative to, may not be there.
     there = upstream if is_url(upstream) else str(Path(upstream).expanduser().resolve())
     source = read_source(there, ref, root, root / ".kfdeploy" / "git")
@@ -60,7 +61,7 @@ def init(
     text = _fill(
         source=scalar(given),
         ref=scalar(ref) if ref else None,
-        remotes=[(scalar(p), scalar(f)) for p, f in _remotes(remotes, root)],
+        remotes=[(scalar(p), scalar(f)) for p, f in remotes_in(remotes, root)],
         components=example.components,
         features=features,
         host=scalar(host) if host else None,
@@ -72,6 +73,15 @@ def init(
         source.version,
         example.problems,
     )
+
+
+def named(upstream: str, root: Path) -> str:
+    """How a workspace's `upstream.source` names what ``--upstream`` does.
+
+    Raises:
+        UserError: a folder or tarball that is not there.
+    """
+    return upstream if is_url(upstream) else _relative(Path(upstream), root)
 
 
 def chosen_features(given: str) -> tuple[str, ...]:
@@ -126,8 +136,12 @@ def _relative(path: Path, root: Path) -> str:
     return Path(os.path.relpath(path.expanduser().resolve(), root.resolve())).as_posix()
 
 
-def _remotes(folder: Path | None, root: Path) -> list[tuple[str, str]]:
-    """Each host that has a folder in ``folder`` is answered for by it."""
+def remotes_in(folder: Path | None, root: Path) -> list[tuple[str, str]]:
+    """Entries of `upstream.remotes`: each host that has a folder in ``folder`` is answered for.
+
+    Raises:
+        UserError: there is no such folder, or none in it that is named as a host.
+    """
     if folder is None:
         return []
     if not folder.is_dir():

@@ -22,10 +22,9 @@ from kfdeploy.model.order.plan import Part, Plan
 from kfdeploy.model.releaseset import Release
 from kfdeploy.model.sources import SourceImage
 from kfdeploy.model.values import Look, look_ups
-from kfdeploy.model.workspace import Environment, Workspace
+from kfdeploy.model.workspace import Workspace
 from kfdeploy.tools import patching
-from kfdeploy.tools.authority import registry_ca
-from kfdeploy.tools.filling import Filler
+from kfdeploy.tools.filling import Filler, environment_values, registry_name
 from kfdeploy.tools.rendering import Rendered
 
 
@@ -67,7 +66,7 @@ def render(
     environment = workspace.environments[environment_name]
     mirror = Mirror(workspace.registry(environment), environment.platforms)
     looks = look_ups(images, lock, mirror, unpinned=unpinned)
-    filler = Filler(root, _values(workspace, root, environment_name, looks))
+    filler = Filler(root, environment_values(workspace, root, environment_name, looks))
 
     def one(item: Rendered) -> tuple[Object, ...]:
         return patching.apply(item, filler.patches(item), cache)
@@ -90,35 +89,6 @@ def render(
     releases = tuple(_release(part) for part in ordered.parts)
     raise_all(_too_large(releases))
     return _assemble(workspace, environment_name, releases, ordered, images, looks, lock, version)
-
-
-def _values(
-    workspace: Workspace, root: Path, name: str, looks: Mapping[str, Look]
-) -> dict[str, Any]:
-    """What patches look up, as ``templates/values.yaml.gotmpl`` gives it to plain Helmfile."""
-    environment = workspace.environments[name]
-    admission = workspace.features.admission
-    return {
-        "Values": {
-            "imagePullPolicy": environment.image_pull_policy or "",
-            "imagePullSecrets": list(environment.image_pull_secrets),
-            "registry": _registry(workspace, environment),
-            "registryCa": registry_ca(workspace.registry(environment), root),
-            "admission": {
-                "api": admission.api(environment.kube_version),
-                "namespaceSelector": admission.namespace_selector,
-                "allowed": list(admission.allow),
-            },
-            "images": {ref: look.to_values() for ref, look in looks.items()},
-        },
-        "Environment": {"Name": name},
-    }
-
-
-def _registry(workspace: Workspace, environment: Environment) -> str:
-    """HOST[/PREFIX] that all images are below."""
-    registry = workspace.registry(environment)
-    return "/".join(part for part in (registry.host, registry.prefix) if part)
 
 
 def _added(
@@ -210,7 +180,7 @@ def _assemble(
         "environment": name,
         "kfdeploy": __version__,
         "upstream": version,
-        "registry": _registry(workspace, environment),
+        "registry": registry_name(workspace, environment),
         "kubeVersion": environment.kube_version,
         "platforms": list(environment.platforms),
         "unpinned": sorted(ref for ref, look in looks.items() if look.covered and not look.digest),

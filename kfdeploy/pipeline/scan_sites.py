@@ -18,6 +18,7 @@ from kfdeploy.tools.provenance import Index
 from kfdeploy.tools.rendering import Rendered
 
 _SCHEMA_DEFAULT = re.compile(r"^ +default: [\"']?(?P<value>[^\s\"']+)", re.MULTILINE)
+_UNRESOLVED = re.compile(r"\$\([\w.-]+\)")
 _DEFAULT_NEED = {"config": "optional", "custom-resource": "optional", "assembled": "optional"}
 
 
@@ -31,6 +32,7 @@ def look(rendered: Rendered, facts: Catalogue) -> Part:
     scanner = _Scanner(rendered, facts)
     named = list(scanner.found())
     found = [*named, *hidden.images(name, scanner.objects, scanner.programs, named)]
+    scanner.problems += scanner.unresolved()
     return Part(
         tuple(found),
         tuple(scanner.problems),
@@ -58,6 +60,23 @@ class _Scanner:
     @cached_property
     def programs(self) -> tuple[Program, ...]:
         return self.facts.programs(self.objects)
+
+    def unresolved(self) -> Iterator[Problem]:
+        """Names with a `$(variable)` in them that no kustomization has replaced."""
+        for item in self.objects:
+            for field in ("name", "namespace"):
+                value = (item.body.get("metadata") or {}).get(field)
+                match = _UNRESOLVED.search(value) if isinstance(value, str) else None
+                if match is None:
+                    continue
+                path = ("metadata", field)
+                place, _ = self.index.find(item.key, item.body, path, match[0], at=match.start())
+                yield Problem(
+                    f"{item.key}: metadata.{field}: nothing has replaced {match[0]}, and an API"
+                    " server refuses the name",
+                    str(place) if place else f"component {self.rendered.component.name}",
+                    "name",
+                )
 
     def found(self) -> Iterator[tuple[str, Found]]:
         for item in self.objects:

@@ -16,6 +16,7 @@ import socket
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -127,7 +128,9 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-_Connections = list[_Connection]
+# Weak, so that the connection of a thread that has ended is closed, and not kept to the end: a wait
+# starts threads every second.
+_Connections = weakref.WeakSet[_Connection]
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,9 @@ class Cluster:
                     out, query = [], {k: v for k, v in query.items() if k != "continue"}
                     continue
                 raise
-            out += ({**item, "apiVersion": api_version, "kind": kind} for item in page["items"])
+            out += (
+                {**item, "apiVersion": api_version, "kind": kind} for item in page["items"] or ()
+            )
             if not (more := page["metadata"].get("continue")):
                 return out
             query = {**query, "continue": more}
@@ -383,13 +388,13 @@ class Cluster:
 
     @cached_property
     def _opened(self) -> _Connections:
-        return []
+        return weakref.WeakSet()
 
     def _connection(self) -> _Connection:
         found: _Connection | None = getattr(self._local, "connection", None)
         if found is None:
             found = self._local.connection = _Connection(self.path)
-            self._opened.append(found)
+            self._opened.add(found)
         return found
 
     def _forget(self) -> None:
@@ -399,7 +404,7 @@ class Cluster:
             self._local.connection = None
 
     def close(self) -> None:
-        for connection in self._opened:
+        for connection in list(self._opened):
             connection.close()
 
 

@@ -13,7 +13,10 @@ from kfdeploy.files import read_text
 from kfdeploy.model import gotemplate, patchfile
 from kfdeploy.model.objects import Object, lookup, split
 from kfdeploy.model.patchfile import Patch
+from kfdeploy.model.values import Look
+from kfdeploy.model.workspace import Environment, Workspace
 from kfdeploy.tools import helmfile
+from kfdeploy.tools.authority import registry_ca
 from kfdeploy.tools.rendering import Rendered
 
 _ORDER = {"json": 0, "merge": 1, "transformer": 2}
@@ -50,16 +53,21 @@ class Filler:
                 continue
             try:
                 text = read_text(path)
-                name = path.relative_to(self.root).as_posix()
-                filled = self.fill(path, text, rendered) if path.suffix == ".gotmpl" else text
-                patch = patchfile.parse(name, filled)
-                out.append(
-                    ((_ORDER[patch.form], not patchfile.is_generated(text), path.name), patch)
-                )
+                patch = self.patch(path, text, rendered)
+                out.append((order(patch, text), patch))
             except UserError as error:
                 errors += error.each()
         raise_all(errors)
         return tuple(patch for _, patch in sorted(out, key=lambda pair: pair[0]))
+
+    def patch(self, path: Path, text: str, rendered: Rendered) -> Patch:
+        """One patch file, filled.
+
+        Raises:
+            UserError: it can't be filled or read.
+        """
+        filled = self.fill(path, text, rendered) if path.suffix == ".gotmpl" else text
+        return patchfile.parse(path.relative_to(self.root).as_posix(), filled)
 
     def objects(self, folder: Path) -> Iterator[Object]:
         """The objects that a folder's files give, one a file, in the order of their names.
@@ -117,6 +125,45 @@ class Filler:
         except gotemplate.Unsupported:
             # A person's own template may use all that Helmfile knows.
             return helmfile.fill(path, self.values["Values"], self.values["Environment"]["Name"])
+
+
+def order(patch: Patch, text: str) -> tuple[int, bool, str]:
+    """The place of a patch among those of its component; ``text`` is its file's."""
+    return _ORDER[patch.form], not patchfile.is_generated(text), patch.file
+
+
+def environment_values(
+    workspace: Workspace, root: Path, name: str, looks: Mapping[str, Look]
+) -> dict[str, Any]:
+    """What patches look up, as ``templates/values.yaml.gotmpl`` gives it to plain Helmfile.
+
+    Args:
+        root: what paths in kfdeploy.yaml are relative to.
+        name: the environment's.
+    """
+    environment = workspace.environments[name]
+    admission = workspace.features.admission
+    return {
+        "Values": {
+            "imagePullPolicy": environment.image_pull_policy or "",
+            "imagePullSecrets": list(environment.image_pull_secrets),
+            "registry": registry_name(workspace, environment),
+            "registryCa": registry_ca(workspace.registry(environment), root),
+            "admission": {
+                "api": admission.api(environment.kube_version),
+                "namespaceSelector": admission.namespace_selector,
+                "allowed": list(admission.allow),
+            },
+            "images": {ref: look.to_values() for ref, look in looks.items()},
+        },
+        "Environment": {"Name": name},
+    }
+
+
+def registry_name(workspace: Workspace, environment: Environment) -> str:
+    """HOST[/PREFIX] that all images are below."""
+    registry = workspace.registry(environment)
+    return "/".join(part for part in (registry.host, registry.prefix) if part)
 
 
 def _mentions(call: Mapping[str, Any], objects: Sequence[Object]) -> str:

@@ -180,3 +180,15 @@ def _difference(one: Any, two: Any, at: str) -> str | None:
                 return found
         return None
     return None if one == two else at
+
+
+def rollback(release: str, revision: int, namespace: str, context: str, *, seconds: float) -> None:
+    """Bring a release back to an earlier revision.
+
+    Raises:
+        ProgramFailed: Helm refuses; in its own words.
+    """
+    argv = ["helm", "rollback", release, str(revision), f"--namespace={namespace}"]
+    argv += [f"--kube-context={context}"] if context else []
+    argv += ["--force-conflicts"] if version() >= (4,) else []
+    run([*argv, f"--timeout={seconds:.0f}s"], timeout=seconds + 60, what=f"rollback of {release}")

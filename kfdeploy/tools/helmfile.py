@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
 from kfdeploy.errors import UserError
-from kfdeploy.tools.process import ProgramFailed, run
+from kfdeploy.tools.process import ProgramFailed, run, stream
 
 OLDEST: Final = (1, 1)
 _TIMEOUT = 120.0
@@ -68,3 +68,57 @@ def fill(file: Path, values: Mapping[str, Any], environment: str) -> str:
             raise UserError(
                 f"{file.name}: Helmfile can't fill it: {error.stderr.strip()[-600:]}"
             ) from error
+
+
+_FAILED = re.compile(r"failed processing release (\S+?):")
+_WORDS_MAX: Final = 12
+
+
+def sync(
+    folder: Path,
+    releases: Sequence[str],
+    on_line: Callable[[str], None],
+    *,
+    seconds: float,
+    jobs: int,
+    force_conflicts: bool,
+) -> None:
+    """Install or upgrade releases of a set; what they need is taken to be there.
+
+    Args:
+        on_line: what Helmfile, Helm and kubectl say.
+        seconds: for which Helm waits for workloads.
+        jobs: Helm processes at a time.
+        force_conflicts: fields that others own become Helm's (Helm 4).
+
+    Raises:
+        UserError: Helmfile is missing.
+        ProgramFailed: a release failed.
+    """
+    argv: list[str | Path] = ["helmfile", "-f", folder / "helmfile.yaml", "--no-color"]
+    for name in releases:
+        argv += ["-l", f"name={name}"]
+    argv += ["sync", f"--timeout={seconds:.0f}", f"--concurrency={jobs}"]
+    if force_conflicts:
+        argv += ["--sync-args", "--force-conflicts"]
+    env = {"HELMFILE_UPGRADE_NOTICE_DISABLED": "true", "KUBERC": "off"}
+    stream(argv, on_line, env=env, what="helmfile sync", guarded=True)
+
+
+def words_of(release: str, lines: Sequence[str]) -> list[str]:
+    """Why a release failed, out of what Helmfile said: what the program itself had to say."""
+    starts = [n for n, line in enumerate(lines) if _FAILED.search(line)]
+    for n in starts:
+        match = _FAILED.search(lines[n])
+        if match is None or match[1] != release:
+            continue
+        end = next((other for other in starts if other > n), len(lines))
+        block = [line.strip() for line in lines[n:end]]
+        if "STDERR:" in block:
+            said = block[block.index("STDERR:") + 1 :]
+            stop = next(
+                (k for k, line in enumerate(said) if not line or line.endswith("OUTPUT:")), None
+            )
+            return [line for line in said[:stop] if line][-_WORDS_MAX:]
+        return [line for line in block if line][:_WORDS_MAX]
+    return []

@@ -14,8 +14,12 @@ from kfdeploy.model.kustomization import (
     rewrite,
 )
 from kfdeploy.model.kustomization_plugins import parse_plugins
+from kfdeploy.model.replacements import escaped
 from kfdeploy.tools.graph import Edge, Graph, Node
 from kfdeploy.tools.tree import MANIFESTS, Tree
+
+REPLACEMENTS = "kfdeploy-replacements.yaml"
+"""In a local copy: the replacements that need another selector since kustomize 5.8."""
 
 
 def wrapped(tree: Tree, folder: str) -> tuple[str, bytes]:
@@ -34,13 +38,14 @@ def wrapped(tree: Tree, folder: str) -> tuple[str, bytes]:
 def local_copies(graph: Graph, roots: set[str]) -> dict[str, bytes]:
     """A copy of every kustomization that reaches a remote, with local references.
 
-    And of a component's own whose file has another name: Helmfile knows ``kustomization.yaml``
-    only.
+    And of a component's own whose file has another name, as Helmfile knows ``kustomization.yaml``
+    only; and of one whose replacements kustomize 5.8 would leave out (`model.replacements`).
     """
     copied = {
         folder
         for folder, node in graph.nodes.items()
         if graph.remotes(folder)
+        or escaped(node.kustomization.text)
         or (folder in roots and posixpath.basename(node.file) != "kustomization.yaml")
     }
     # Who refers to a copied one refers to its copy, and so needs one too.
@@ -94,9 +99,11 @@ def _copy(node: Node, copied: set[str]) -> dict[str, bytes]:
     text = rewrite(node.kustomization.text, replaced(node.file))
     if node.kustomization.charts and node.kustomization.chart_home is None:
         text = _with_chart_home(node, text, folder)
-    made: dict[str, bytes] = {
-        f"{folder}/kustomization.yaml": _generated(node.file, text),
-    }
+    made: dict[str, bytes] = {}
+    if more := escaped(node.kustomization.text):
+        made[f"{folder}/{REPLACEMENTS}"] = _generated(node.file, more)
+        text = _with_transformer(node, text)
+    made[f"{folder}/kustomization.yaml"] = _generated(node.file, text)
     for path, own_text in node.plugins.items():
         own = rewrite(own_text.removeprefix("\ufeff"), replaced(path))
         made[f"{folder}/{plugins[path]}"] = _generated(path, own)
@@ -107,7 +114,7 @@ def _plugin_names(node: Node) -> dict[str, str]:
     names: dict[str, str] = {}
     for path in node.plugins:
         name = posixpath.basename(path)
-        while name in names.values() or name == "kustomization.yaml":
+        while name in names.values() or name in ("kustomization.yaml", REPLACEMENTS):
             name = f"plugin-{name}"
         names[path] = name
     return names
@@ -121,6 +128,17 @@ def _with_chart_home(node: Node, text: str, folder: str) -> str:
         )
     home = posixpath.relpath(posixpath.join(node.folder, DEFAULT_CHART_HOME), folder)
     return f"{text.rstrip()}\nhelmGlobals:\n  chartHome: {home}\n"
+
+
+def _with_transformer(node: Node, text: str) -> str:
+    """Behind all the rest, so that the lines of the original keep their numbers."""
+    if any(name.lower() == "transformers" for name in node.kustomization.fields):
+        raise UserError(
+            f"{node.file}: kustomize since 5.8 reads the names that its replacements select as"
+            " regular expressions, and it has transformers already, to which kfdeploy adds nothing",
+            hint="escape the names upstream, for kustomize 5.8 and later",
+        )
+    return f"{text.rstrip()}\ntransformers:\n- {REPLACEMENTS}\n"
 
 
 def _generated(file: str, text: str) -> bytes:

@@ -24,6 +24,7 @@ class SetRelease:
         wait: whether it is done only when its workloads are ready.
         wave: 0 for what needs nothing.
         objects: all but CRDs, in the set's order; parsed when they are looked at.
+        digest: `releaseset.digest` of it, which its chart names.
     """
 
     name: str
@@ -33,6 +34,7 @@ class SetRelease:
     wave: int
     objects: tuple[Object, ...]
     crds: tuple[Object, ...]
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -56,21 +58,24 @@ class SetFolder:
         """In an order in which they can be installed."""
         wave = {name: n for n, names in enumerate(self.summary["waves"]) for name in names}
         return tuple(
-            SetRelease(
-                name=entry["name"],
-                component=entry["component"],
-                needs=tuple(entry["needs"]),
-                wait=entry["wait"],
-                wave=wave[entry["name"]],
-                objects=self._objects(f"charts/{entry['name']}/charts/objects/objects.yaml"),
-                crds=self._objects(f"crds/{entry['name']}.yaml") if entry["crds"] else (),
-            )
-            for entry in self.summary["releases"]
+            self._release(entry, wave[entry["name"]]) for entry in self.summary["releases"]
         )
 
-    def _objects(self, name: str) -> tuple[Object, ...]:
-        path = self.folder / name
-        return tuple(split(read_text(path), f"{self.folder.name}/{name}"))
+    def _release(self, entry: Mapping[str, Any], wave: int) -> SetRelease:
+        name = entry["name"]
+        manifests, crds = f"charts/{name}/charts/objects/objects.yaml", f"crds/{name}.yaml"
+        text = read_text(self.folder / manifests)
+        crd_text = read_text(self.folder / crds) if entry["crds"] else ""
+        return SetRelease(
+            name=name,
+            component=entry["component"],
+            needs=tuple(entry["needs"]),
+            wait=entry["wait"],
+            wave=wave,
+            objects=tuple(split(text, f"{self.name}/{manifests}")),
+            crds=tuple(split(crd_text, f"{self.name}/{crds}")),
+            digest=releaseset.digest(text, crd_text),
+        )
 
     def altered(self) -> Iterator[str]:
         """What its ``SHA256SUMS`` does not say; nothing for a set that is whole."""

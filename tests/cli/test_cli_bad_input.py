@@ -220,7 +220,8 @@ CASES = {
         {},
         ("init", ".", "--upstream", "up"),
         "error: kfdeploy.yaml is there already\n"
-        "  hint: edit it, or name another folder: kfdeploy init DIR\n",
+        "  hint: edit it, or name another folder: kfdeploy init DIR; --upgrade moves it to another"
+        " release\n",
         2,
     ),
     "init without an upstream": Case(

@@ -34,8 +34,7 @@ _STOP_SECONDS: Final = 10.0
 # this machine: refused at once where nothing listens, and a server bound to it is the webhook.
 SERVICE_NETWORK: Final = "127.96.0.0/16"
 _SERVER_NAMES: Final = (
-    "DNS:localhost,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,"
-    "IP:127.0.0.1,IP:127.96.0.1"
+    "DNS:localhost,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,IP:127.0.0.1"
 )
 # Who signs in with a certificate of its own: file name to subject.
 _CLIENTS: Final = {
@@ -114,13 +113,19 @@ class Cluster:
 
 @contextlib.contextmanager
 def serve_cluster(
-    folder: Path, *, apiserver: Sequence[str] = (), controllers: Sequence[str] = ()
+    folder: Path,
+    *,
+    apiserver: Sequence[str] = (),
+    controllers: Sequence[str] = (),
+    services: str = SERVICE_NETWORK,
 ) -> Iterator[Cluster]:
     """Run a control plane that keeps its data in ``folder`` until the block ends.
 
     Args:
         apiserver: further flags of kube-apiserver, such as ``--feature-gates=...``.
         controllers: further flags of kube-controller-manager.
+        services: network of the ClusterIPs, on loopback. Where stand-ins listen at them
+            (`tests.support.operators`), no two clusters may have the same one at a time.
 
     Raises:
         NoCluster: a program is missing, or one does not start; with the end of its log.
@@ -131,7 +136,7 @@ def serve_cluster(
     for attempt in range(3):
         with contextlib.ExitStack() as stack:
             try:
-                cluster = _started(stack, folder, apiserver, controllers)
+                cluster = _started(stack, folder, apiserver, controllers, services)
             except NoCluster as error:
                 # Between the look for a free port and its use another program can take it.
                 if "address already in use" not in str(error) or attempt == 2:
@@ -146,12 +151,13 @@ def _started(
     folder: Path,
     apiserver: Sequence[str],
     controllers: Sequence[str],
+    services: str,
 ) -> Cluster:
     store, port = free_port(), free_port()
     server = f"https://127.0.0.1:{port}"
     for client in _CLIENTS:
         _write_kubeconfig(folder, client, server)
-    commands = _commands(folder, store, port)
+    commands = _commands(folder, store, port, services)
     commands["kube-apiserver"] += apiserver
     commands["kube-controller-manager"] += controllers
     running: dict[str, subprocess.Popen[bytes]] = {}
@@ -182,7 +188,7 @@ def _started(
     return Cluster(server, folder / "admin.kubeconfig", folder, pids)
 
 
-def _commands(folder: Path, store: int, port: int) -> dict[str, list[str]]:
+def _commands(folder: Path, store: int, port: int, services: str) -> dict[str, list[str]]:
     """Each program's flags. All that listens does so on loopback."""
     etcd = f"http://127.0.0.1:{store}"
     peer = "http://127.0.0.1:0"  # nobody will ask for it
@@ -201,7 +207,7 @@ def _commands(folder: Path, store: int, port: int) -> dict[str, list[str]]:
             "--bind-address=127.0.0.1",
             "--advertise-address=127.0.0.1",
             f"--secure-port={port}",
-            f"--service-cluster-ip-range={SERVICE_NETWORK}",
+            f"--service-cluster-ip-range={services}",
             # A loopback address is no endpoint that Kubernetes would accept.
             "--endpoint-reconciler-type=none",
             f"--client-ca-file={folder / 'ca.crt'}",

@@ -1,4 +1,4 @@
-"""Servers that all processes of a test run share: registries and a cluster.
+"""Servers that all processes of a test run share: registries and clusters.
 
 The first test that needs one starts it, in a process of its own, below a folder that the run's
 controlling process made. It ends with the controlling process, however that ends: that holds a
@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from tests.support.cluster import NoCluster, serve_cluster
+from tests.support.kubeapi import NotStarted
+from tests.support.live import serve_live_cluster
 from tests.support.registries import NoRegistry, serve_registry
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
@@ -116,9 +118,16 @@ def _cluster(folder: Path) -> Iterator[Mapping[str, Any]]:
         }
 
 
+@contextlib.contextmanager
+def _live(folder: Path) -> Iterator[Mapping[str, Any]]:
+    with serve_live_cluster(folder / "live") as live:
+        yield live.to_json()
+
+
 _SERVICES: Final[Mapping[str, Callable[[Path], AbstractContextManager[Mapping[str, Any]]]]] = {
     "registries": _registries,
     "cluster": _cluster,
+    "live": _live,
 }
 
 
@@ -130,7 +139,7 @@ def _serve(folder: Path, name: str) -> None:
             content: Mapping[str, Any]
             try:
                 content = stack.enter_context(_SERVICES[name](folder))
-            except (NoCluster, NoRegistry) as error:
+            except (NoCluster, NoRegistry, NotStarted) as error:
                 content = {"error": str(error)}
             fresh = file.with_suffix(".new")
             fresh.write_text(json.dumps(content))

@@ -132,7 +132,7 @@ class Contents:
     def request(self, item: Item) -> Request:
         """The object as the API server sees it."""
         key, crd = item.key, self.crd_of(item)
-        plural = (crd.spec.get("names") or {}).get("plural", "") if crd else _plural(key.kind)
+        resource = (crd.spec.get("names") or {}).get("plural", "") if crd else plural(key.kind)
         namespace = self.namespace_of(item)
         labels: Mapping[str, str] | None = None
         if key.kind == "Namespace" and not key.group:
@@ -140,7 +140,7 @@ class Contents:
         elif namespace:
             labels = self.namespace_labels(namespace)
         return Request(
-            key.group, key.version, plural, key.name, bool(namespace), item.labels, labels
+            key.group, key.version, resource, key.name, bool(namespace), item.labels, labels
         )
 
     def namespace_of(self, item: Item) -> str:
@@ -205,7 +205,7 @@ def _nearest(found: Sequence[Item], near: Item | None) -> Item | None:
     return found[0] if found else None
 
 
-def _plural(kind: str) -> str:
+def plural(kind: str) -> str:
     """The resource of a kind that Kubernetes itself has."""
     name = kind.lower()
     if name == "endpoints":

@@ -1,0 +1,270 @@
+"""A release set and a cluster: apply, destroy."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from kfdeploy.cli.common import (
+    HERE,
+    Directory,
+    EnvironmentName,
+    OutputFormat,
+    Quiet,
+    app,
+    open_session,
+)
+from kfdeploy.errors import DIFFERENCE, FAILED, WRONG_USE, UserError
+from kfdeploy.terminal import complain, counted, print_json, print_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kfdeploy.model.applying import Steps
+    from kfdeploy.pipeline.preflight import Preflight
+    from kfdeploy.session import Session
+    from kfdeploy.tools.cluster import Cluster
+    from kfdeploy.tools.setfolder import SetFolder, SetRelease
+
+SetName = Annotated[str, typer.Argument(metavar="[SET]", help="A set below releases/.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+@app.command()
+def apply(
+    name: SetName = "",
+    directory: Directory = HERE,
+    env: EnvironmentName = "",
+    release: Annotated[
+        list[str] | None,
+        typer.Option("--release", metavar="NAME", help="Only this one; it may be given again."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="The API server tries each object; nothing changes.")
+    ] = False,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Objects that were made without Helm become its.")
+    ] = False,
+    on_failure: Annotated[
+        Literal["leave", "rollback"] | None,
+        typer.Option("--on-failure", help="What becomes of a release that fails."),
+    ] = None,
+    timeout: Annotated[
+        int | None,
+        typer.Option("--timeout", metavar="SECONDS", min=1, help="For each wait."),
+    ] = None,
+    skip_registry: Annotated[
+        bool, typer.Option("--skip-registry", help="Do not look whether images are mirrored.")
+    ] = False,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, max=64, help="Helm processes.")] = 4,
+    output: OutputFormat = "text",
+    quiet: Quiet = False,
+) -> None:
+    """Helmfile applies a release set: one pass, wave by wave."""
+    from kfdeploy import show_apply
+    from kfdeploy.model.applying import Outcomes
+    from kfdeploy.pipeline import apply_plan
+    from kfdeploy.pipeline.apply import Applying
+    from kfdeploy.tools import cluster, helm, helmfile, lease
+
+    session = open_session(directory, env, quiet)
+    release_set = _whole_set(session, name, env)
+    chosen = _chosen(release_set, release or [])
+    helm.version()
+    helmfile.version()
+    settings, say = session.workspace.helm, session.progress.line
+    with cluster.connect(session.environment.kube_context) as opened:
+        ready = _preflight(session, opened, release_set, take_over, skip_registry)
+        if ready.errors:
+            _refuse(ready, output)
+        if dry_run:
+            steps = _plan(session, opened, release_set, chosen)
+            _rehearse(opened, release_set, steps, ready, output)
+            return
+        for line in ready.lines():
+            say(line)
+        apply_plan.make_namespace(opened, settings.namespace)
+        with lease.hold(opened, settings.namespace, say) as held:
+            steps = _plan(session, opened, release_set, chosen)
+            for line in steps.lines():
+                say(line)
+            outcomes = Outcomes()
+            Applying(
+                opened,
+                release_set,
+                settings.namespace,
+                held,
+                seconds=timeout or settings.timeout,
+                jobs=jobs,
+                on_failure=on_failure or settings.on_failure,
+                say=say,
+                told=show_apply.Waits(say).told,
+            ).run(steps, outcomes)
+    if output == "json":
+        print_json({"set": release_set.name, "plan": steps.to_json(), **outcomes.to_json()})
+    else:
+        print_lines(show_apply.lines(release_set.name, outcomes))
+    if not outcomes.is_good:
+        complain(show_apply.failures(outcomes))
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def destroy(
+    name: SetName = "",
+    directory: Directory = HERE,
+    env: EnvironmentName = "",
+    delete_data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--delete-data",
+            metavar="KIND/[NAMESPACE/]NAME",
+            help="A Namespace, claim, Profile or CustomResourceDefinition of the set that goes,"
+            " with all that is in it; it may be given again.",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    yes: Yes = False,
+    output: OutputFormat = "text",
+    quiet: Quiet = False,
+) -> None:
+    """Take a set out of its cluster; what users have made stays."""
+    from kfdeploy.pipeline import destroy as stage
+    from kfdeploy.tools import cluster, lease
+
+    session = open_session(directory, env, quiet)
+    release_set = _whole_set(session, name, env)
+    namespace, say = session.workspace.helm.namespace, session.progress.line
+    with cluster.connect(session.environment.kube_context) as opened:
+        what = stage.plan(opened, release_set, namespace, delete_data or [])
+        if output != "json":
+            print_lines(what.lines())
+        goes = bool(what.releases or what.data) and not dry_run
+        if goes and not yes and not _confirmed(output):
+            print("nothing was removed: `kfdeploy destroy --yes` does", file=sys.stderr)
+            goes = False
+        if goes:
+            with lease.hold(opened, namespace, say) as held:
+                stage.run(opened, what, namespace, held, say)
+    if output == "json":
+        print_json({"set": release_set.name, "removed": goes, **what.to_json()})
+    else:
+        word = "removed" if goes else "would go"
+        print(f"releases/{release_set.name}: {counted(len(what.releases), 'release')} {word}")
+
+
+def _confirmed(output: str) -> bool:
+    if output == "json" or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return False
+    return typer.confirm("remove all of this from the cluster?")
+
+
+def _whole_set(session: Session, name: str, env: str) -> SetFolder:
+    """A set that is as it was rendered, and for this environment."""
+    from kfdeploy.tools import bodies, setfolder
+
+    found = setfolder.open_set(session.find_set(name))
+    session.must_be_of(found.summary, explicit=bool(env))
+    if altered := list(found.altered()):
+        raise UserError(
+            f"releases/{found.name}: not as it was rendered: {'; '.join(altered[:5])}",
+            hint="run `kfdeploy render`; what should stay belongs into patches/",
+            exit_code=DIFFERENCE,
+        )
+    for release in found.releases:
+        bodies.load((*release.crds, *release.objects), session.cache)
+    return found
+
+
+def _chosen(release_set: SetFolder, names: list[str]) -> list[str]:
+    there = [release.name for release in release_set.releases]
+    if unknown := [name for name in names if name not in there]:
+        raise UserError(
+            f"--release {unknown[0]}: the set has {', '.join(there)}", exit_code=WRONG_USE
+        )
+    return names
+
+
+def _preflight(
+    session: Session,
+    cluster: Cluster,
+    release_set: SetFolder,
+    take_over: bool,
+    skip_registry: bool,
+) -> Preflight:
+    from kfdeploy.pipeline import mirror, preflight
+
+    asking = (
+        nullcontext(None)
+        if skip_registry
+        else mirror.asking(session.workspace, session.environment, session.root)
+    )
+    with asking as client:
+        return preflight.preflight(
+            cluster,
+            release_set,
+            namespace=session.workspace.helm.namespace,
+            registry_client=client,
+            take_over=take_over,
+            pull_secrets=session.environment.image_pull_secrets,
+        )
+
+
+def _refuse(ready: Preflight, output: str) -> None:
+    if output == "json":
+        print_json({"done": False, "preflight": ready.to_json()})
+    complain(ready.lines())
+    raise typer.Exit(FAILED)
+
+
+def _plan(
+    session: Session, cluster: Cluster, release_set: SetFolder, chosen: Sequence[str]
+) -> Steps:
+    from kfdeploy.pipeline import apply_plan
+    from kfdeploy.tools import drift
+
+    namespace = session.workspace.helm.namespace
+
+    def drifts(cluster: Cluster, releases: Sequence[SetRelease]) -> Mapping[str, Sequence[str]]:
+        found = drift.drift(cluster, releases, cache=session.cache, namespace=namespace)
+        return {name: [str(one) for one in drifted] for name, drifted in found.items()}
+
+    return apply_plan.plan(cluster, release_set, namespace, drifts, only=chosen)
+
+
+def _rehearse(
+    cluster: Cluster, release_set: SetFolder, steps: Steps, ready: Preflight, output: str
+) -> None:
+    """Say what would be done, and try each object of it."""
+    from kfdeploy.tools import rehearsal
+
+    acting = {step.release for step in steps.steps if step.acts}
+    releases = [release for release in release_set.releases if release.name in acting]
+    skip = {one.key for step in steps.steps for one in step.recreate}
+    tried = rehearsal.rehearse(cluster, releases, skip)
+    refused = [one for one in tried if one.refused]
+    untried = [one for one in tried if one.untried]
+    if output == "json":
+        print_json(
+            {
+                "set": release_set.name,
+                "preflight": ready.to_json(),
+                "plan": steps.to_json(),
+                "tried": len(tried) - len(untried),
+                "refused": [one.to_json() for one in refused],
+                "untried": [one.to_json() for one in untried],
+            }
+        )
+    else:
+        print_lines(ready.lines())
+        print_lines(steps.lines())
+        print(
+            f"{counted(len(tried) - len(untried), 'object')} tried, {len(refused)} refused,"
+            f" {len(untried)} can't be told before what they need is there"
+        )
+    complain(f"error: {one.release}: {one.key}: {one.refused}" for one in refused)
+    if refused:
+        raise typer.Exit(FAILED)

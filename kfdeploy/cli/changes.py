@@ -1,0 +1,169 @@
+"""What differs: diff, audit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from kfdeploy.cli.common import (
+    HERE,
+    Directory,
+    EnvironmentName,
+    Quiet,
+    app,
+    open_session,
+)
+from kfdeploy.errors import DIFFERENCE, WRONG_USE, UserError
+from kfdeploy.terminal import print_json, print_lines
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from kfdeploy.session import Session
+    from kfdeploy.tools.cluster import Cluster
+
+
+SetName = Annotated[str, typer.Argument(metavar="[SET]", help="A set below releases/.")]
+Report = Annotated[
+    Literal["text", "json", "markdown"],
+    typer.Option("--output", help="What goes to stdout; markdown is for a merge request."),
+]
+WithCluster = Annotated[
+    bool, typer.Option("--cluster", help="Compare with what the environment's cluster has.")
+]
+
+
+@app.command()
+def diff(
+    old: Annotated[
+        str, typer.Argument(metavar="OLD", help="A release set: its name or its folder.")
+    ] = "",
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Another.")] = "",
+    with_cluster: WithCluster = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="PART", help="One part, such as plan; repeatable."),
+    ] = None,
+    directory: Directory = HERE,
+    env: EnvironmentName = "",
+    output: Report = "text",
+    quiet: Quiet = False,
+) -> None:
+    """Two release sets: what an upgrade changes, recreates and deletes.
+
+    With --cluster, one set and its cluster: what is missing, otherwise, or somebody else's there.
+    """
+    _must_fit(old, new, with_cluster=with_cluster, only=only or [])
+    session = open_session(directory, env, quiet)
+    if with_cluster:
+        different = _with_cluster(session, old, env, output)
+    else:
+        different = _two_sets(session, old, new, only or [], output)
+    if different:
+        raise typer.Exit(DIFFERENCE)
+
+
+def _must_fit(old: str, new: str, *, with_cluster: bool, only: list[str]) -> None:
+    from kfdeploy import show_changes
+
+    if with_cluster and (new or only):
+        raise UserError(
+            f"--cluster compares all of one set{'' if new else ': --only is for two'}",
+            exit_code=WRONG_USE,
+        )
+    if not with_cluster and not (old and new):
+        raise UserError(
+            "diff takes two release sets, OLD and NEW, or one with --cluster",
+            exit_code=WRONG_USE,
+        )
+    for part in only:
+        if part not in show_changes.names():
+            raise UserError(
+                f"--only {part}: there is no such part",
+                hint=f"there are {', '.join(show_changes.names())}",
+                exit_code=WRONG_USE,
+            )
+
+
+def _two_sets(session: Session, old: str, new: str, only: list[str], output: str) -> bool:
+    from kfdeploy import show_changes
+    from kfdeploy.pipeline import diff as stage
+
+    found = stage.diff(session.find_set(old), session.find_set(new), session.cache)
+    if output == "json":
+        print_json(found.to_json())
+    else:
+        show = show_changes.markdown if output == "markdown" else show_changes.text
+        print_lines(show(found, only))
+    return not found.is_empty
+
+
+def _with_cluster(session: Session, name: str, env: str, output: str) -> bool:
+    from kfdeploy import show_drift
+    from kfdeploy.pipeline import diff as stage
+
+    folder, cluster = _set_and_cluster(session, name, env)
+    with cluster as opened:
+        found = stage.against(opened, folder, session.workspace.helm.namespace, session.cache)
+    if output == "json":
+        print_json(found.to_json())
+    else:
+        print_lines((show_drift.markdown if output == "markdown" else show_drift.text)(found))
+    return not found.is_empty
+
+
+def _set_and_cluster(
+    session: Session, name: str, env: str
+) -> tuple[Path, AbstractContextManager[Cluster]]:
+    """A set, and the cluster of the environment that it was rendered for."""
+    from kfdeploy.tools import cluster, setfolder
+
+    folder = session.find_set(name)
+    session.must_be_of(setfolder.open_set(folder).summary, explicit=bool(env))
+    return folder, cluster.connect(session.environment.kube_context)
+
+
+audit = typer.Typer(
+    name="audit",
+    help="What is, against what should be.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(audit)
+
+
+@audit.command()
+def images(
+    name: SetName = "",
+    with_cluster: WithCluster = False,
+    everywhere: Annotated[
+        bool, typer.Option("--all-namespaces", help="Also pods that have nothing to do with it.")
+    ] = False,
+    directory: Directory = HERE,
+    env: EnvironmentName = "",
+    output: Report = "text",
+    quiet: Quiet = False,
+) -> None:
+    """The images that pods run, against the lock."""
+    from kfdeploy import show_audit
+    from kfdeploy.pipeline import audit as stage
+
+    if not with_cluster:
+        raise UserError(
+            "audit images asks the cluster: add --cluster",
+            hint="`kfdeploy verify` looks at a set's images without one",
+            exit_code=WRONG_USE,
+        )
+    session = open_session(directory, env, quiet)
+    folder, cluster = _set_and_cluster(session, name, env)
+    uncovered = session.workspace.registries.uncovered
+    with cluster as opened:
+        found = stage.images(opened, folder, uncovered, everywhere=everywhere)
+    if output == "json":
+        print_json(found.to_json())
+    else:
+        print_lines(show_audit.images(found, output))
+    if not found.is_good:
+        raise typer.Exit(DIFFERENCE)

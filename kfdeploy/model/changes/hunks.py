@@ -1,0 +1,62 @@
+"""A value that became another, as lines of a unified diff."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+_AROUND: Final = 2
+_SHORT: Final = 100
+
+
+def is_short(value: Any) -> bool:
+    """Whether a value is shown on one line."""
+    return (
+        not isinstance(value, (dict, list))
+        and len(one_line(value)) <= _SHORT
+        and not (isinstance(value, str) and "\n" in value.rstrip("\n"))
+    )
+
+
+def one_line(value: Any) -> str:
+    """A value as JSON writes it, texts without quotes where nothing is lost."""
+    if value is None:
+        return "(none)"
+    if isinstance(value, str) and value and value == value.strip() and value.isprintable():
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def hunk(was: Any, becomes: Any) -> Iterator[str]:
+    """Lines that go (``-``), come (``+``) and stand around; hunks apart by ``@@``."""
+    first, second = list(_lines(was)), list(_lines(becomes))
+    for line in list(difflib.unified_diff(first, second, n=_AROUND, lineterm=""))[2:]:
+        yield "@@" if line.startswith("@@") else line
+
+
+def _lines(value: Any) -> Iterator[str]:
+    if value is None:
+        return
+    if isinstance(value, str):
+        yield from value.splitlines()
+    elif isinstance(value, list):
+        for item in value:
+            first, *rest = list(_lines(item)) or ['""']
+            yield f"- {first}"
+            yield from (f"  {line}" for line in rest)
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            if isinstance(inner, (dict, list)) and inner:
+                yield f"{name}:"
+                yield from (f"  {line}" for line in _lines(inner))
+            elif isinstance(inner, str) and "\n" in inner:
+                yield f"{name}: |"
+                yield from (f"  {line}" for line in inner.splitlines())
+            else:
+                yield f"{name}: {one_line(inner)}"
+        if not value:
+            yield "{}"
+    else:
+        yield one_line(value)

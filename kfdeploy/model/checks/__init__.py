@@ -1,0 +1,1 @@
+"""Judgements of the check before applying: what the cluster has, against what the set needs."""

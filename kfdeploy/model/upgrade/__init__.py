@@ -1,0 +1,1 @@
+"""Moving a workspace to another release of its upstream: what stays, what goes, what is new."""

@@ -1,0 +1,171 @@
+"""A set out of a cluster: by plan, last wave first, and what users have made stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kfdeploy.errors import WRONG_USE, UserError
+from kfdeploy.model import helmrecord
+from kfdeploy.model.helmrecord import OWNER, OWNER_NAMESPACE, POLICY
+from kfdeploy.model.objects import ObjectKey
+from kfdeploy.tools import live, records, removal, setstate
+from kfdeploy.tools.cluster import Cluster
+from kfdeploy.tools.lease import Held
+from kfdeploy.tools.setfolder import SetFolder
+
+
+@dataclass(frozen=True)
+class Goes:
+    """A release that goes, with what is deleted and what stays."""
+
+    release: str
+    deleted: tuple[ObjectKey, ...]
+    kept: tuple[ObjectKey, ...]
+
+
+@dataclass(frozen=True)
+class Destruction:
+    """What `destroy` is going to do.
+
+    Attributes:
+        releases: last wave first.
+        data: what was named with ``--delete-data``: deleted at the end.
+        kept: CRDs of the set that stay, with how many objects of each kind there are.
+    """
+
+    releases: tuple[Goes, ...]
+    data: tuple[ObjectKey, ...]
+    kept: dict[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "releases": [
+                {
+                    "release": one.release,
+                    "deleted": [key.to_json() for key in one.deleted],
+                    "kept": [key.to_json() for key in one.kept],
+                }
+                for one in self.releases
+            ],
+            "data": [key.to_json() for key in self.data],
+            "customResources": self.kept,
+        }
+
+    def lines(self) -> Iterator[str]:
+        for one in self.releases:
+            yield f"remove {one.release}: {len(one.deleted)} objects"
+            for key in one.kept:
+                yield f"  keeps {key}"
+        for name, count in self.kept.items():
+            if count:
+                yield f"keeps CustomResourceDefinition {name} and its {count} objects"
+        for key in self.data:
+            yield f"DELETES {key}, and all that is in it"
+
+
+def plan(
+    cluster: Cluster, release_set: SetFolder, namespace: str, delete_data: Sequence[str]
+) -> Destruction:
+    """What would go.
+
+    Args:
+        namespace: of Helm's records.
+        delete_data: ``KIND/NAME`` or ``KIND/NAMESPACE/NAME`` of what is to go although it is data.
+
+    Raises:
+        UserError: data that is named, and that the set does not have.
+    """
+    histories = records.read(cluster, namespace)
+    wave = {release.name: release.wave for release in release_set.releases}
+    known = [name for name in histories if name in wave]
+    data_keys = _data(release_set, delete_data)
+    goes = []
+    for name in sorted(known, key=lambda one: (-wave[one], one)):
+        history = histories[name]
+        record = history.deployed or history.newest
+        goes.append(_goes(cluster, name, record, namespace, data_keys))
+    crds = [item.key for release in release_set.releases for item in release.crds]
+    kept = {key.name: _count(cluster, key) for key in sorted(crds) if key not in data_keys}
+    return Destruction(tuple(goes), tuple(sorted(data_keys)), kept)
+
+
+def _goes(
+    cluster: Cluster,
+    name: str,
+    record: helmrecord.Record,
+    namespace: str,
+    data: Collection[ObjectKey],
+) -> Goes:
+    deleted: list[ObjectKey] = []
+    kept: list[ObjectKey] = []
+    keys = [item.key for item in record.objects]
+    for key, body in live.read(cluster, keys, metadata=True).items():
+        notes = body["metadata"].get("annotations") or {}
+        owner = (notes.get(OWNER, ""), notes.get(OWNER_NAMESPACE, ""))
+        stays = helmrecord.is_data(key) or notes.get(POLICY) == "keep" or owner != (name, namespace)
+        if key not in data:
+            (kept if stays else deleted).append(key)
+    return Goes(name, tuple(deleted), tuple(kept))
+
+
+def _data(release_set: SetFolder, names: Sequence[str]) -> set[ObjectKey]:
+    """The set's data that is named."""
+    there = [
+        item.key
+        for release in release_set.releases
+        for item in (*release.crds, *release.objects)
+        if helmrecord.is_data(item.key)
+    ]
+    out = set()
+    for name in names:
+        found = [key for key in there if name in _names(key)]
+        if not found:
+            near = ", ".join(sorted(_names(key)[0] for key in there if key.name in name)[:5])
+            raise UserError(
+                f"--delete-data {name}: the set has no such Namespace, claim, Profile or"
+                " CustomResourceDefinition",
+                hint=f"it has {near}" if near else "`kfdeploy destroy --dry-run` lists what stays",
+                exit_code=WRONG_USE,
+            )
+        out |= set(found)
+    return out
+
+
+def _names(key: ObjectKey) -> tuple[str, ...]:
+    where = f"{key.namespace}/" if key.namespace else ""
+    return f"{key.kind}/{where}{key.name}", f"{key.kind.lower()}/{where}{key.name}"
+
+
+def _count(cluster: Cluster, crd: ObjectKey) -> int:
+    """How many objects of a kind there are; 0 where it is not served."""
+    body = cluster.get(crd)
+    if body is None:
+        return 0
+    spec = body["spec"]
+    version = next((v["name"] for v in spec["versions"] if v.get("storage")), "")
+    api = f"{spec['group']}/{version}"
+    return len(cluster.list(api, spec["names"]["kind"], metadata=True))
+
+
+def run(
+    cluster: Cluster,
+    what: Destruction,
+    namespace: str,
+    held: Held,
+    say: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Do what a plan says; interrupted and run again, it goes on.
+
+    Raises:
+        UserError: the API server refuses, or the lock was lost.
+    """
+    for one in what.releases:
+        held.must_hold()
+        say(f"removes {one.release}")
+        removal.delete(cluster, one.deleted)
+        removal.forget(cluster, namespace, one.release)
+    held.must_hold()
+    removal.delete(cluster, what.data)
+    setstate.forget(cluster, namespace)

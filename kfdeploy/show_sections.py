@@ -1,0 +1,130 @@
+"""What there is to say of a comparison, in sections: as text and as Markdown.
+
+Both say the same; Markdown folds what is long, so that a merge request begins with the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from kfdeploy.terminal import counted
+
+DANGER: Final = "!"
+NOTHING: Final = "no difference"
+_FOLDED: Final = 12
+"""Lines from which on Markdown folds a section."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One line, what is said below it, and lines of a unified diff."""
+
+    sign: str
+    text: str
+    below: tuple[str, ...] = ()
+    hunk: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading with what is below it.
+
+    Attributes:
+        note: what that comes to, in one line.
+        open: Markdown shows all of it, however long; its lines say in words what their signs mean.
+    """
+
+    name: str
+    title: str
+    note: str
+    items: tuple[Item, ...]
+    open: bool = False
+
+
+def text(head: Sequence[str], sections: Sequence[Section], nothing: str = NOTHING) -> Iterator[str]:
+    """Lines for a terminal; ``nothing`` where there is no section."""
+    yield from head
+    if not sections:
+        yield nothing
+    for section in sections:
+        yield ""
+        yield f"{section.title}: {section.note}"
+        for item in section.items:
+            yield f"  {item.sign} {item.text}"
+            yield from (f"      {line}" for line in item.below)
+            yield from (f"      {line}".rstrip() for line in item.hunk)
+
+
+def markdown(
+    head: Sequence[str], sections: Sequence[Section], nothing: str = NOTHING
+) -> Iterator[str]:
+    """Lines for a merge request; the first of the head is its heading."""
+    title, *rest = head
+    yield f"## {title}"
+    yield ""
+    yield from (f"{line.strip()}  " for line in rest)
+    if not sections:
+        yield f"{_capital(nothing)}."
+    for section in sections:
+        yield ""
+        yield f"### {_capital(section.title)}"
+        yield ""
+        yield f"{_capital(section.note)}."
+        yield from _items(section)
+
+
+def _items(section: Section) -> Iterator[str]:
+    size = sum(1 + len(item.below) + len(item.hunk) for item in section.items)
+    folded = size > _FOLDED and not section.open
+    if folded:
+        yield ""
+        yield f"<details><summary>{counted(size, 'line')}</summary>"
+    yield ""
+    for item in section.items:
+        mark = _MARKS[item.sign] if item.sign == DANGER or not section.open else ""
+        yield f"- {mark}{_code(item.text)}"
+        yield from (f"  - {_code(line)}" for line in item.below)
+        if item.hunk:
+            fence = "`" * max(3, 1 + _ticks(item.hunk))
+            yield ""
+            yield f"  {fence}diff"
+            yield from (f"  {line}".rstrip() for line in item.hunk)
+            yield f"  {fence}"
+    if folded:
+        yield ""
+        yield "</details>"
+
+
+def _capital(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}"
+
+
+_MARKS: Final = {
+    DANGER: "\N{WARNING SIGN} ",
+    "+": "added ",
+    "-": "gone ",
+    "=": "stays ",
+    ">": "moved ",
+    "~": "",
+    "": "",
+}
+
+
+def _ticks(lines: Iterable[str]) -> int:
+    """The longest run of backticks, which a fence must outdo."""
+    return max((len(run) for line in lines for run in _runs(line)), default=0)
+
+
+def _runs(line: str) -> Iterator[str]:
+    run = ""
+    for letter in line:
+        run = run + letter if letter == "`" else ""
+        yield run
+
+
+def _code(line: str) -> str:
+    """Text of a set in Markdown: in a code span nothing is markup, a mention or a link."""
+    ticks = "`" * (1 + _ticks([line]))
+    return f"{ticks}{line}{ticks}" if len(ticks) == 1 else f"{ticks} {line} {ticks}"

@@ -1,0 +1,164 @@
+"""One apply at a time in a cluster: a Lease, renewed while it is held."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from kfdeploy.errors import UserError
+from kfdeploy.model.objects import ObjectKey
+from kfdeploy.tools.cluster import Cluster, Refused
+
+NAME: Final = "kfdeploy"
+SECONDS: Final = 30
+"""Who has not renewed it for so long is taken to be gone."""
+_RENEW_SECONDS: Final = 8.0
+_LOOK_SECONDS: Final = 2.0
+_API: Final = "coordination.k8s.io/v1"
+
+
+@dataclass
+class Held:
+    """The lock of an apply that is running.
+
+    Attributes:
+        lost: set when another one has taken it, which it does when it was not renewed in time.
+    """
+
+    lost: threading.Event = field(default_factory=threading.Event)
+
+    def must_hold(self) -> None:
+        """Raises:
+        UserError: another one has taken it.
+        """
+        if self.lost.is_set():
+            raise UserError(
+                "another apply has taken the lock, which could not be renewed in time",
+                hint="run `kfdeploy apply` again when the other one is done",
+            )
+
+
+@contextlib.contextmanager
+def hold(cluster: Cluster, namespace: str, told: Callable[[str], None]) -> Iterator[Held]:
+    """Hold the cluster's lock until the block ends.
+
+    One that is left behind (its process killed, its machine gone) is taken over: at once where it
+    was a process of this machine that is no more, else when nobody has renewed it for `SECONDS`.
+
+    Args:
+        namespace: Helm's; it must exist.
+        told: what is being waited for.
+
+    Raises:
+        UserError: another apply is running.
+    """
+    key = ObjectKey(_API, "Lease", namespace, NAME)
+    me = f"{socket.gethostname()}/{os.getpid()}/{time.time_ns():x}"
+    _take(cluster, key, me, told)
+    held, done = Held(), threading.Event()
+    renewer = threading.Thread(target=_renew, args=(cluster, key, me, held, done), daemon=True)
+    renewer.start()
+    try:
+        yield held
+    finally:
+        done.set()
+        renewer.join()
+        if not held.lost.is_set():
+            with contextlib.suppress(UserError):  # it runs out by itself
+                _release(cluster, key, me)
+
+
+def _take(cluster: Cluster, key: ObjectKey, me: str, told: Callable[[str], None]) -> None:
+    seen, since = "", time.monotonic()
+    while True:
+        found = cluster.get(key)
+        holder = _holder(found)
+        if found is None:
+            body = {"apiVersion": _API, "kind": "Lease", **_named(key), "spec": _spec(me, None)}
+            with contextlib.suppress(Refused):  # somebody was faster, or an answer was lost
+                cluster.create(body)
+            if _holder(cluster.get(key)) == me:
+                return
+            continue
+        renewed = f"{holder} {found['spec'].get('renewTime', '')}"
+        if (
+            not holder
+            or _is_gone(holder)
+            or (renewed == seen and time.monotonic() - since > SECONDS)
+        ):
+            with contextlib.suppress(Refused):
+                cluster.replace({**found, "spec": _spec(me, found["spec"])})
+            if _holder(cluster.get(key)) == me:
+                return
+            continue
+        if renewed != seen and seen.startswith(f"{holder} "):
+            where, _, _ = holder.rpartition("/")
+            raise UserError(
+                f"another apply is running: {where} holds the lock since"
+                f" {found['spec'].get('acquireTime', 'some time')}",
+                hint="run `kfdeploy apply` again when it is done",
+            )
+        if renewed != seen:
+            told(f"the lock is held by {holder.rpartition('/')[0]}: looking whether it is alive")
+            seen, since = renewed, time.monotonic()
+        time.sleep(_LOOK_SECONDS)
+
+
+def _renew(cluster: Cluster, key: ObjectKey, me: str, held: Held, done: threading.Event) -> None:
+    renewed = time.monotonic()
+    while not done.wait(_RENEW_SECONDS):
+        try:
+            found = cluster.get(key)
+            if found is None or _holder(found) != me:
+                held.lost.set()
+                return
+            cluster.replace({**found, "spec": {**found["spec"], "renewTime": _now()}})
+            renewed = time.monotonic()
+        except UserError:
+            if time.monotonic() - renewed > SECONDS:
+                held.lost.set()
+                return
+
+
+def _release(cluster: Cluster, key: ObjectKey, me: str) -> None:
+    found = cluster.get(key)
+    if found is not None and _holder(found) == me:
+        cluster.replace({**found, "spec": {**found["spec"], "holderIdentity": ""}})
+
+
+def _holder(lease: Mapping[str, Any] | None) -> str:
+    return str(((lease or {}).get("spec") or {}).get("holderIdentity") or "")
+
+
+def _is_gone(holder: str) -> bool:
+    """Whether it was a process of this machine that no longer runs."""
+    host, _, rest = holder.partition("/")
+    pid = rest.partition("/")[0]
+    return host == socket.gethostname() and pid.isdigit() and not Path(f"/proc/{pid}").exists()
+
+
+def _spec(me: str, before: Mapping[str, Any] | None) -> dict[str, Any]:
+    now = _now()
+    return {
+        "holderIdentity": me,
+        "leaseDurationSeconds": SECONDS,
+        "acquireTime": now,
+        "renewTime": now,
+        "leaseTransitions": int((before or {}).get("leaseTransitions") or 0) + (before is not None),
+    }
+
+
+def _named(key: ObjectKey) -> dict[str, Any]:
+    return {"metadata": {"name": key.name, "namespace": key.namespace}}
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

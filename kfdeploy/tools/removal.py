@@ -1,0 +1,58 @@
+"""A release taken away, without what must stay.
+
+`helm uninstall` deletes all that its record lists and that is not marked in the record itself; what
+another release has taken on since would go, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from typing import Final
+
+from kfdeploy.model import helmrecord
+from kfdeploy.model.objects import ObjectKey
+from kfdeploy.tools import live
+from kfdeploy.tools.cluster import Cluster
+
+_ORDER: Final = (
+    # Webhooks first: they would refuse what their own pods no longer judge.
+    *("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"),
+    *("MutatingAdmissionPolicyBinding", "ValidatingAdmissionPolicyBinding"),
+    *("MutatingAdmissionPolicy", "ValidatingAdmissionPolicy", "APIService"),
+)
+_LAST: Final = (
+    # As Helm has it, what others need goes last (helm v4 pkg/release/v1/util/kind_sorter.go).
+    *("Ingress", "Service", "CronJob", "Job", "StatefulSet", "HorizontalPodAutoscaler"),
+    *("Deployment", "ReplicaSet", "ReplicationController", "Pod", "DaemonSet"),
+    *("RoleBinding", "Role", "ClusterRoleBinding", "ClusterRole", "PersistentVolumeClaim"),
+    *("PersistentVolume", "StorageClass", "ConfigMap", "Secret", "ServiceAccount"),
+    *("PodDisruptionBudget", "ResourceQuota", "LimitRange", "PriorityClass", "NetworkPolicy"),
+    *("CustomResourceDefinition", "Namespace"),
+)
+
+
+def order(keys: Iterable[ObjectKey]) -> list[ObjectKey]:
+    """Objects in the order in which they go: webhooks, custom resources, all else as Helm."""
+    place = {kind: n for n, kind in enumerate(_ORDER)}
+    place |= {kind: n + len(_ORDER) + 1 for n, kind in enumerate(_LAST)}
+    return sorted(keys, key=lambda key: (place.get(key.kind, len(_ORDER)), key))
+
+
+def delete(cluster: Cluster, keys: Sequence[ObjectKey]) -> None:
+    """Delete objects, a kind after the other. What is gone already is fine.
+
+    Raises:
+        UserError: the API server refuses one.
+    """
+    for _, heap in groupby(order(keys), key=lambda key: key.kind):
+        with ThreadPoolExecutor(live.JOBS) as pool:
+            list(pool.map(cluster.delete, heap))
+
+
+def forget(cluster: Cluster, namespace: str, release: str) -> None:
+    """Take all of Helm's records of a release away."""
+    labels = f"{helmrecord.SELECTOR},name={release}"
+    for secret in cluster.list("v1", "Secret", namespace=namespace, labels=labels, metadata=True):
+        cluster.delete(ObjectKey("v1", "Secret", namespace, secret["metadata"]["name"]))

@@ -1,0 +1,42 @@
+"""What a cluster says of the set that was applied last: a ConfigMap beside Helm's records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from kfdeploy import __version__
+from kfdeploy.model.objects import ObjectKey
+from kfdeploy.tools.cluster import Cluster
+from kfdeploy.tools.setfolder import SetFolder
+
+NAME: Final = "kfdeploy-set"
+Word = Literal["applying", "applied", "failed"]
+
+
+def write(cluster: Cluster, namespace: str, release_set: SetFolder, state: Word) -> None:
+    """Say that a set is being applied, or was."""
+    data = {
+        "set": release_set.name,
+        "digest": release_set.digest,
+        "state": state,
+        "environment": str(release_set.summary["environment"]),
+        "upstream": str(release_set.summary["upstream"]),
+        "waves": json.dumps(release_set.summary["waves"]),
+        "kfdeploy": __version__,
+    }
+    meta = {"name": NAME, "namespace": namespace}
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data}
+    cluster.apply(body, force=True)
+
+
+def read(cluster: Cluster, namespace: str) -> Mapping[str, Any]:
+    """What it says; empty where nothing was applied yet."""
+    found = cluster.get(ObjectKey("v1", "ConfigMap", namespace, NAME))
+    data: Mapping[str, Any] = (found or {}).get("data") or {}
+    return data
+
+
+def forget(cluster: Cluster, namespace: str) -> None:
+    cluster.delete(ObjectKey("v1", "ConfigMap", namespace, NAME))

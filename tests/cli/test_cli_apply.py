@@ -1,0 +1,451 @@
+"""`apply` on a real control plane, with small sets."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Done, Runner
+from tests.support.live import LiveCluster, serve_live_cluster
+from tests.support.nodes import Fault
+from tests.support.sets import make_workspace, write_set
+
+Body = dict[str, Any]
+
+
+def config_map(name: str, namespace: str, **data: str) -> Body:
+    meta = {"name": name, "namespace": namespace}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data}
+
+
+def namespace(name: str) -> Body:
+    meta = {"name": name, "annotations": {"helm.sh/resource-policy": "keep"}}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": meta}
+
+
+def deployment(name: str, namespace: str, *, app: str = "", image: str = "r.test/a:1") -> Body:
+    labels = {"app": app or name}
+    template = {
+        "metadata": {"labels": labels},
+        "spec": {"containers": [{"name": "main", "image": image}]},
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"selector": {"matchLabels": labels}, "template": template},
+    }
+
+
+def definition(group: str) -> Body:
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"things.{group}"},
+        "spec": {
+            "group": group,
+            "names": {"kind": "Thing", "plural": "things"},
+            "scope": "Namespaced",
+            "versions": [{"name": "v1", "served": True, "storage": True, "schema": schema}],
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
+    with serve_live_cluster(tmp_path_factory.mktemp("live"), operators=False) as running:
+        yield running
+
+
+@dataclass(frozen=True)
+class Place:
+    """A workspace, a namespace of its own for objects, and one for Helm's records."""
+
+    folder: Path
+    live: LiveCluster
+    kfdeploy: Runner
+    name: str
+
+    @property
+    def helm(self) -> str:
+        return f"helm-{self.name}"
+
+    @property
+    def env(self) -> dict[str, str | None]:
+        return {"KUBECONFIG": str(self.live.cluster.kubeconfig)}
+
+    def write(self, releases: dict[str, list[Body]], **how: Any) -> Path:
+        """Write a set; the release ``base`` comes first."""
+        waves = [["base"], [name for name in releases if name != "base"]]
+        return write_set(self.folder, releases, **{"waves": [w for w in waves if w], **how})
+
+    def apply(self, *arguments: str, check: int | None = 0) -> Done:
+        return self.kfdeploy("apply", *arguments, cwd=self.folder, env=self.env, check=check)
+
+    def get(self, kind: str, name: str, namespace: str = "") -> Any:
+        found = self.live.cluster.kubectl(
+            *("get", kind, name, "-n", namespace or self.name, "-o", "json"), check=False
+        )
+        return json.loads(found.stdout) if found.returncode == 0 else None
+
+    def revisions(self) -> dict[str, list[str]]:
+        """Each release's revisions and their statuses."""
+        listed = self.live.cluster.kubectl(
+            *("get", "secrets", "-n", self.helm, "-l", "owner=helm", "-o", "json")
+        )
+        out: dict[str, list[str]] = {}
+        for secret in json.loads(listed.stdout)["items"]:
+            labels = secret["metadata"]["labels"]
+            out.setdefault(labels["name"], []).append(f"{labels['version']} {labels['status']}")
+        return {name: sorted(found) for name, found in sorted(out.items())}
+
+
+@pytest.fixture
+def place(
+    tmp_path: Path, live: LiveCluster, kfdeploy: Runner, request: pytest.FixtureRequest
+) -> Place:
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_"))[-40:].strip("-")
+    folder = make_workspace(tmp_path / "ws", namespace=f"helm-{name}")
+    return Place(folder, live, kfdeploy, name)
+
+
+def outcomes(done: Done) -> dict[str, str]:
+    return {one["release"]: one["outcome"] for one in done.json["releases"]}
+
+
+def test_one_pass_and_a_second_that_changes_nothing(place: Place) -> None:
+    ns = place.name
+    thing = {
+        "apiVersion": f"{ns}.test/v1",
+        "kind": "Thing",
+        "metadata": {"name": "x", "namespace": ns},
+    }
+    releases = {
+        "base": [namespace(ns), definition(f"{ns}.test")],
+        "app": [deployment("d", ns), thing],
+        "more": [config_map("c", ns, a="1")],
+    }
+    place.write(releases, waits=["app"])
+    first = place.apply()
+    assert first.stdout.splitlines()[:-1] == [
+        "base: installed, revision 1",
+        "app: installed, revision 1",
+        "more: installed, revision 1",
+    ]
+    assert first.stdout.splitlines()[-1].startswith("releases/default: applied: 3 installed in ")
+    assert [line for line in first.stderr.splitlines() if line.startswith("wave")] == [
+        "wave 1: install base",
+        "wave 2: install app",
+        "wave 2: install more",
+        "wave 1 of 2: base",
+        "wave 2 of 2: app, more",
+    ]
+    assert place.get("deployment", "d")["status"]["availableReplicas"] == 1
+    assert place.get(f"things.{ns}.test", "x")
+    before = place.revisions()
+    again = place.apply("--output", "json")
+    assert set(outcomes(again).values()) == {"unchanged"}
+    assert place.revisions() == before == {name: ["1 deployed"] for name in ("app", "base", "more")}
+    state = place.get("configmap", "kfdeploy-set", place.helm)["data"]
+    assert (state["set"], state["state"]) == ("default", "applied")
+
+
+def test_only_what_has_changed_gets_a_revision(place: Place) -> None:
+    ns = place.name
+    place.write(
+        {"base": [namespace(ns)], "a": [config_map("a", ns, x="1")], "b": []},
+        waves=[
+            ["base"],
+            ["a", "b"],
+        ],
+    )
+    place.apply()
+    place.write(
+        {"base": [namespace(ns)], "a": [config_map("a", ns, x="2")], "b": []},
+        waves=[
+            ["base"],
+            ["a", "b"],
+        ],
+    )
+    done = place.apply("--output", "json")
+    assert outcomes(done) == {"base": "unchanged", "a": "upgraded", "b": "unchanged"}
+    assert place.revisions()["a"] == ["1 superseded", "2 deployed"]
+    assert place.get("configmap", "a")["data"] == {"x": "2"}
+
+
+def test_what_was_deleted_by_hand_comes_back(place: Place) -> None:
+    ns = place.name
+    place.write({"base": [namespace(ns)], "a": [config_map("a", ns, x="1")]})
+    place.apply()
+    place.live.cluster.kubectl("delete", "configmap", "a", "-n", ns)
+    place.live.cluster.kubectl("delete", "namespace", ns)
+    done = place.apply("--output", "json")
+    assert outcomes(done) == {"base": "repaired", "a": "repaired"}
+    assert place.get("configmap", "a")["data"] == {"x": "1"}
+
+
+def test_an_object_that_moves_to_another_release_is_not_recreated(place: Place) -> None:
+    ns = place.name
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "data", "namespace": ns},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}},
+        },
+    }
+    moving = [config_map("a", ns, x="1"), claim]
+    place.write({"base": [namespace(ns)], "one": moving, "two": []})
+    place.apply()
+    before = place.get("configmap", "a")["metadata"]["uid"]
+    claimed = place.get("pvc", "data")["metadata"]["uid"]
+    place.write({"base": [namespace(ns)], "one": [], "two": moving})
+    place.apply()
+    now = place.get("configmap", "a")["metadata"]
+    assert now["uid"] == before
+    assert now["annotations"] == {
+        "meta.helm.sh/release-name": "two",
+        "meta.helm.sh/release-namespace": place.helm,
+    }
+    assert place.get("pvc", "data")["metadata"]["uid"] == claimed
+    # and when the first release goes altogether
+    place.write({"base": [namespace(ns)], "three": moving})
+    done = place.apply("--output", "json")
+    assert done.json["removed"] == ["one", "two"]
+    assert place.get("configmap", "a")["metadata"]["uid"] == before
+    assert place.get("pvc", "data")["metadata"]["uid"] == claimed
+    assert list(place.revisions()) == ["base", "three"]
+
+
+def test_a_release_that_the_set_drops_goes_and_its_users_data_stays(place: Place) -> None:
+    ns = place.name
+    group = f"{ns}.test"
+    old = [definition(group), deployment("operator", ns)]
+    place.write({"base": [namespace(ns)], "old": old})
+    place.apply()
+    users = {
+        "apiVersion": f"{group}/v1",
+        "kind": "Thing",
+        "metadata": {"name": "mine", "namespace": ns},
+    }
+    place.live.cluster.create(users)
+    place.write({"base": [namespace(ns)]})
+    done = place.apply("--output", "json")
+    assert done.json["removed"] == ["old"]
+    assert place.get("deployment", "operator") is None
+    assert place.get(f"things.{group}", "mine")["metadata"]["name"] == "mine"
+
+
+def test_what_can_not_be_changed_is_recreated_and_said(place: Place) -> None:
+    ns = place.name
+    place.write({"base": [namespace(ns)], "a": [deployment("d", ns, app="old")]})
+    place.apply()
+    place.write({"base": [namespace(ns)], "a": [deployment("d", ns, app="new")]})
+    done = place.apply()
+    assert (
+        f"  recreates Deployment {ns}/d: spec.selector.matchLabels.app: it cannot be changed"
+        in done.stderr.splitlines()
+    )
+    assert place.get("deployment", "d")["spec"]["selector"] == {"matchLabels": {"app": "new"}}
+
+
+def test_a_release_that_fails_is_left_with_its_reason_and_mended_by_the_next(place: Place) -> None:
+    ns = place.name
+    waves = [["base"], ["a"], ["later"]]
+    good = {
+        "base": [namespace(ns)],
+        "a": [deployment("d", ns)],
+        "later": [config_map("c", ns)],
+    }
+    place.live.nodes.faults(Fault("pull", image="r.test/bad"))
+    bad = {**good, "a": [deployment("d", ns, image="r.test/bad:1")]}
+    place.write(bad, waves=waves, waits=["a"])
+    done = place.apply("--timeout", "4", check=1)
+    assert "a: failed, revision 1" in done.stdout.splitlines()
+    assert "later: not reached" in done.stdout.splitlines()
+    assert f"Deployment {ns}/d: " in done.stderr
+    assert "ImagePullBackOff" in done.stderr or "ErrImagePull" in done.stderr
+    assert place.get("configmap", "kfdeploy-set", place.helm)["data"]["state"] == "failed"
+    place.write(good, waves=waves, waits=["a"])
+    mended = place.apply("--output", "json")
+    assert outcomes(mended) == {"base": "unchanged", "a": "finished", "later": "installed"}
+
+
+def test_a_release_that_fails_is_rolled_back_when_that_is_set(place: Place) -> None:
+    ns = place.name
+    place.write({"base": [namespace(ns)], "a": [deployment("d", ns)]})
+    place.apply()
+    place.live.nodes.faults(Fault("pull", image="r.test/bad"))
+    bad = [deployment("d", ns, image="r.test/bad:1"), config_map("new", ns)]
+    place.write({"base": [namespace(ns)], "a": bad}, waits=["a"])
+    done = place.apply("--timeout", "4", "--on-failure", "rollback", check=1)
+    assert "a: rolled back, revision 3" in done.stdout.splitlines()
+    container = place.get("deployment", "d")["spec"]["template"]["spec"]["containers"][0]
+    assert container["image"] == "r.test/a:1"
+    assert place.get("configmap", "new") is None
+
+
+def test_a_workload_nobody_waits_for_is_reported_at_the_end(place: Place) -> None:
+    ns = place.name
+    place.live.nodes.faults(Fault("pull", image="r.test/bad"))
+    place.write(
+        {"base": [namespace(ns)], "a": [deployment("d", ns, image="r.test/bad:1")]},
+        waves=[
+            ["base"],
+            ["a"],
+        ],
+    )
+    done = place.apply("--timeout", "3", check=1)
+    assert "a: installed, revision 1" in done.stdout.splitlines()
+    assert f"error: not ready: Deployment {ns}/d: 0/1 " in done.stderr
+
+
+@pytest.mark.parametrize("status", ["pending-install", "pending-upgrade"])
+def test_a_run_that_was_stopped_is_finished(place: Place, status: str) -> None:
+    ns = place.name
+    place.write({"base": [namespace(ns)], "a": [config_map("a", ns, x="1")]})
+    place.apply()
+    secret = place.get("secret", "sh.helm.release.v1.a.v1", place.helm)
+    number = 1 if status == "pending-install" else 2
+    _pending(place, secret, number, status, {"gone": config_map("gone", ns)})
+    if number == 1:
+        place.live.cluster.kubectl("delete", "configmap", "a", "-n", ns)
+    done = place.apply("--output", "json")
+    assert outcomes(done) == {"base": "unchanged", "a": "finished"}
+    assert place.revisions()["a"][-1].endswith(" deployed")
+    assert place.get("configmap", "a")["data"] == {"x": "1"}
+    # What the stopped revision had made, and no other has, does not stay behind.
+    assert place.get("configmap", "gone") is None
+
+
+def _pending(place: Place, secret: Any, number: int, status: str, made: dict[str, Body]) -> None:
+    """A revision as a killed Helm leaves it, with an object that it had made already."""
+    import base64
+    import gzip
+
+    data = json.loads(
+        gzip.decompress(base64.b64decode(base64.b64decode(secret["data"]["release"])))
+    )
+    data["version"] = number
+    data["info"]["status"] = status
+    data["info"]["last_deployed"] = "2026-01-01T00:00:00.123456789Z"
+    for body in made.values():
+        body["metadata"]["labels"] = {"app.kubernetes.io/managed-by": "Helm"}
+        body["metadata"]["annotations"] = {
+            "meta.helm.sh/release-name": "a",
+            "meta.helm.sh/release-namespace": place.helm,
+        }
+        place.live.cluster.create(body)
+        data["manifest"] += f"---\n{json.dumps(body)}\n"
+    packed = base64.b64encode(base64.b64encode(gzip.compress(json.dumps(data).encode()))).decode()
+    name = f"sh.helm.release.v1.a.v{number}"
+    labels = {"name": "a", "owner": "helm", "status": status, "version": str(number)}
+    body = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "helm.sh/release.v1",
+        "metadata": {"name": name, "namespace": place.helm, "labels": labels},
+        "data": {"release": packed},
+    }
+    place.live.cluster.kubectl("delete", "secret", name, "-n", place.helm, "--ignore-not-found")
+    place.live.cluster.create(body)
+
+
+def test_two_applies_do_not_meet(place: Place) -> None:
+    ns = place.name
+    place.write({"base": [namespace(ns), deployment("d", ns)]}, waits=["base"])
+    place.live.nodes.faults(Fault("slow", pod=f"{ns}/", seconds=15))
+    first = _start(place)
+    try:
+        _wait_until(lambda: "pending" in str(place.revisions()))
+        second = place.apply(check=1)
+    finally:
+        first.wait(timeout=60)
+        place.live.nodes.faults()
+    assert first.returncode == 0
+    assert "error: another apply is running: " in second.stderr
+    assert "hint: run `kfdeploy apply` again when it is done" in second.stderr
+
+
+def test_killed_and_run_again_it_goes_on(place: Place) -> None:
+    ns = place.name
+    place.live.nodes.faults(Fault("slow", pod=f"{ns}/", seconds=60))
+    place.write({"base": [namespace(ns), deployment("d", ns)]}, waits=["base"])
+    first = _start(place)
+    _wait_until(lambda: "pending" in str(place.revisions()))
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    place.live.nodes.faults()
+    place.live.cluster.kubectl("delete", "pods", "-n", ns, "--all", "--force")
+    done = place.apply("--output", "json")
+    assert outcomes(done) == {"base": "finished"}
+    assert place.get("deployment", "d")["status"]["availableReplicas"] == 1
+
+
+def test_stopped_by_ctrl_c_it_exits_130_and_gives_the_lock_back(place: Place) -> None:
+    ns = place.name
+    place.live.nodes.faults(Fault("slow", pod=f"{ns}/", seconds=60))
+    place.write({"base": [namespace(ns), deployment("d", ns)]}, waits=["base"])
+    first = _start(place)
+    _wait_until(lambda: "pending" in str(place.revisions()))
+    os.kill(first.pid, signal.SIGINT)
+    assert first.wait(timeout=30) == 130
+    assert not place.get("lease", "kfdeploy", place.helm)["spec"].get("holderIdentity")
+    place.live.nodes.faults()
+
+
+def test_one_release_alone(place: Place) -> None:
+    ns = place.name
+    place.write(
+        {"base": [namespace(ns)], "a": [config_map("a", ns)], "b": [config_map("b", ns)]},
+        waves=[
+            ["base"],
+            ["a", "b"],
+        ],
+    )
+    place.apply("--release", "base")
+    done = place.apply("--release", "a", "--output", "json")
+    assert outcomes(done) == {"a": "installed"}
+    assert list(place.revisions()) == ["a", "base"]
+    wrong = place.apply("--release", "c", check=2)
+    assert wrong.stderr == "error: --release c: the set has base, a, b\n"
+
+
+def test_a_set_that_was_changed_is_refused(place: Place) -> None:
+    folder = place.write({"base": [namespace(place.name)]})
+    with (folder / "helmfile.yaml").open("a") as file:
+        file.write("# mine\n")
+    done = place.apply(check=3)
+    assert done.stderr.startswith(
+        "error: releases/default: not as it was rendered: helmfile.yaml was changed\n"
+    )
+    assert place.get("namespace", place.helm) is None
+
+
+def _start(place: Place) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*place.kfdeploy.command, "apply"],
+        cwd=place.folder,
+        env=place.kfdeploy.environment(place.env),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def _wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "it did not come"
+        time.sleep(0.1)

@@ -1,0 +1,120 @@
+"""Small release sets, made without rendering, in a workspace that has no upstream."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kfdeploy.model import releaseset
+from kfdeploy.model.releaseset import Release
+
+Objects = Sequence[Mapping[str, Any]]
+REGISTRY = "registry.test:5000"
+
+
+def make_workspace(folder: Path, *, namespace: str, context: str = "test", **helm: Any) -> Path:
+    """A workspace that only `apply` and its like can do something with."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "upstream": {"source": "upstream", "ref": "1.0.0"},
+        "components": [{"name": "none", "path": "none"}],
+        "registries": {"private": {"host": REGISTRY}},
+        "environments": {"default": {"kubeContext": context, "kubeVersion": "1.36.0"}},
+        "helm": {"namespace": namespace, **helm},
+    }
+    (folder / "kfdeploy.yaml").write_text(json.dumps(settings))  # JSON is YAML
+    return folder
+
+
+def write_set(
+    workspace: Path,
+    releases: Mapping[str, Objects],
+    *,
+    name: str = "default",
+    waves: Sequence[Sequence[str]] = (),
+    waits: Sequence[str] = (),
+    upstream: str = "1.0.0",
+) -> Path:
+    """Releases as a set of a workspace; CRDs among their objects go where a set has them.
+
+    Args:
+        waves: names of releases; each needs all of the wave before. By default there is one.
+        waits: releases that are done only when their workloads are ready.
+    """
+    settings = json.loads((workspace / "kfdeploy.yaml").read_text())
+    order = [list(wave) for wave in waves] or [list(releases)]
+    before = dict(zip(range(1, len(order)), order, strict=False))
+    made = []
+    for number, wave in enumerate(order):
+        for one in wave:
+            crds = [text_of(body) for body in releases[one] if _is_crd(body)]
+            rest = [text_of(body) for body in releases[one] if not _is_crd(body)]
+            manifests = "---\n".join(rest)
+            release = Release(
+                name=one,
+                component=one,
+                manifests=manifests,
+                crds="---\n".join(crds),
+                objects=len(rest),
+                crd_count=len(crds),
+                stored=releaseset.stored_size(manifests),
+                needs=tuple(before.get(number, ())),
+                wait=one in waits,
+            )
+            made.append(release)
+    environment = settings["environments"]["default"]
+    texts = {
+        "helmfile.yaml": releaseset.helmfile(
+            made, settings["helm"]["namespace"], environment["kubeContext"], "1.36.0"
+        ),
+        "images.lock": "",
+    }
+    for release in made:
+        texts |= releaseset.charts(release, upstream)
+        if release.crds:
+            texts[f"crds/{release.name}.yaml"] = release.crds
+    summary = {
+        "environment": "default",
+        "upstream": upstream,
+        "registry": REGISTRY,
+        "kubeVersion": "1.36.0",
+        "platforms": [],
+        "images": {},
+        "releases": [
+            {
+                "name": release.name,
+                "component": release.component,
+                "needs": list(release.needs),
+                "wait": release.wait,
+                "objects": release.objects,
+                "crds": release.crd_count,
+                "storedBytes": release.stored,
+            }
+            for release in made
+        ],
+        "waves": order,
+    }
+    files = {path: text.encode() for path, text in texts.items()}
+    files[releaseset.SUMMARY] = releaseset.summary(summary)
+    files[releaseset.SUMS] = releaseset.sums(files)
+    folder = workspace / "releases" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    return folder
+
+
+def text_of(body: Mapping[str, Any]) -> str:
+    """As YAML: of each key a line of JSON; names of kinds are plain, as kustomize prints them."""
+    return "".join(
+        f"{key}: {value if isinstance(value, str) else json.dumps(value)}\n"
+        for key, value in body.items()
+    )
+
+
+def _is_crd(body: Mapping[str, Any]) -> bool:
+    return body["kind"] == "CustomResourceDefinition"
