@@ -52,6 +52,11 @@ class Session:
             UserError: mistakes in it, or an environment that it does not have.
         """
         file = workspace_file.read(directory)
+        if (directory / workspace_file.UNFINISHED).is_dir():
+            raise UserError(
+                "an upgrade of this workspace was stopped while it was written",
+                hint="`kfdeploy vendor --upgrade` writes the rest of it",
+            )
         names = list(file.workspace.environments)
         name = env or ("default" if "default" in names else names[0])
         if name not in names:

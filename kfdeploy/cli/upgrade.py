@@ -164,7 +164,8 @@ def _make(session: Session, wish: Wish, prepared: Path) -> _Made:
         ),
         files=files,
     )
-    return _Made(report, texts, drift.stale, any(files.upstream.values()), prepared)
+    written = {name: texts[name] for name in (*files.new, *files.changed)}
+    return _Made(report, written, drift.stale, any(files.upstream.values()), prepared)
 
 
 def _dropped(planned: Planned) -> list[str]:

@@ -34,10 +34,9 @@ from kfdeploy.tools.filling import Filler, order
 from kfdeploy.tools.rendering import Rendered
 from kfdeploy.tools.source import Source, is_url, read_source
 from kfdeploy.tools.vendored import UPSTREAM, kind_of
+from kfdeploy.tools.workspace_file import UNFINISHED
 
 CACHE = ".kfdeploy"
-READY = f"{CACHE}/upgrade"
-"""What is prepared whole and only has to take its place."""
 _BESIDE, _UNREADY, _DONE = "upgrade-", "ready-", "done-"
 _FILES = "files"
 _REMOVED = "removed.json"
@@ -360,7 +359,7 @@ def write(
             write_all(ready, {_REMOVED: json.dumps(list(removed))})
             if upstream:
                 (prepared / UPSTREAM).replace(ready / UPSTREAM)
-            ready.replace(root / READY)
+            ready.replace(root / UNFINISHED)
         except BaseException:
             shutil.rmtree(ready, ignore_errors=True)
             raise
@@ -369,26 +368,44 @@ def write(
 
 def is_unfinished(root: Path) -> bool:
     """Whether an upgrade was stopped while it took its place."""
-    return (root / READY).is_dir()
+    return (root / UNFINISHED).is_dir()
 
 
 def finish(root: Path) -> None:
-    """Put in place what `write` has prepared; called again, it goes on."""
-    ready = root / READY
+    """Put in place what `write` has prepared; called again, it goes on.
+
+    Each file takes its place by a rename: what is killed leaves no temporary file behind.
+
+    Raises:
+        UserError: a folder that can't be written; the next call goes on.
+    """
+    ready = root / UNFINISHED
+    path = ready
     with uninterrupted():
-        if (ready / UPSTREAM).is_dir():
-            old = ready / "old"
-            if (root / UPSTREAM).exists() and not old.exists():
-                (root / UPSTREAM).replace(old)
-            (ready / UPSTREAM).replace(root / UPSTREAM)
-        folder = ready / _FILES
-        texts = {
-            path.relative_to(folder).as_posix(): read_text(path)
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        }
-        write_all(root, texts, remove=json.loads(read_text(ready / _REMOVED)))
-        # First out of the way by one rename: half of it is not to be taken for the whole.
-        done = Path(tempfile.mkdtemp(prefix=_DONE, dir=root / CACHE))
-        ready.replace(done / "upgrade")
+        try:
+            if (ready / UPSTREAM).is_dir():
+                path, old = root / UPSTREAM, ready / "old"
+                if path.exists() and not old.exists():
+                    path.replace(old)
+                (ready / UPSTREAM).replace(path)
+            for new in sorted((ready / _FILES).rglob("*")):
+                if new.is_file():
+                    path = root / new.relative_to(ready / _FILES)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    new.replace(path)
+            for name in json.loads(read_text(ready / _REMOVED)):
+                path = root / name
+                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # not empty, or gone already
+                    path.parent.rmdir()
+            # Out of the way by one rename: half of it is not to be taken for the whole.
+            path = root / CACHE
+            done = Path(tempfile.mkdtemp(prefix=_DONE, dir=path))
+            ready.replace(done / "upgrade")
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise UserError(
+                f"{path}: can't be written: {reason}",
+                hint="`kfdeploy vendor --upgrade` goes on when it can be",
+            ) from error
         shutil.rmtree(done, ignore_errors=True)

@@ -20,6 +20,8 @@ from kfdeploy.files import read_text
 from kfdeploy.model.workspace import Workspace
 
 NAME = "kfdeploy.yaml"
+UNFINISHED = ".kfdeploy/upgrade"
+"""A folder that is there until all of an upgrade is in place (`pipeline.upgrade`)."""
 _LATER_FEATURES = (
     "network",
     "identity",
