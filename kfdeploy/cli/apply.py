@@ -200,7 +200,7 @@ def _preflight(
     asking = (
         nullcontext(None)
         if skip_registry
-        else mirror.asking(session.workspace, session.environment, session.root)
+        else mirror.asking(session.mirror_settings, session.root)
     )
     with asking as client:
         return preflight.preflight(

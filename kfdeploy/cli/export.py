@@ -194,7 +194,7 @@ def _of_a_set(
     found = open_set(session.find_set(name))
     session.must_be_of(found.summary, explicit=explicit)
     registry = session.workspace.registry(session.environment)
-    reach = Reaches(session.workspace.registries, registry, session.root)(registry.host)
+    reach = Reaches(session.mirror_settings, session.root)(registry.host)
     place = repository_of(registry.host, registry.prefix)
     packed = publish.pack(found)
     return stage.OF_A_SET[format_][1](

@@ -44,7 +44,7 @@ def publish(
     found = open_set(session.find_set(name))
     session.must_be_of(found.summary, explicit=bool(env))
     registry = session.workspace.registry(session.environment)
-    with mirror.asking(session.workspace, session.environment, session.root) as client:
+    with mirror.asking(session.mirror_settings, session.root) as client:
         todo = stage.plan(found, registry, client, tags or ())
         if not check and not todo.is_there:
             session.progress.line(f"pushing {todo.artifact.size / 1e6:.1f} MB to {todo.repository}")

@@ -267,9 +267,7 @@ def _carry(session: Session, lock: Lock | None, images: Sequence[SourceImage]) -
         except UserError:
             return None  # two images on one target: `render` says which
     unlocked = [image.ref for image in images if image.covered and image.ref not in lock.by_id]
-    with mirror.opened(
-        session.workspace, session.environment, session.root, session.cache
-    ) as opened:
+    with mirror.opened(session.mirror_settings, session.root, session.cache) as opened:
         return carried(
             sides[0],
             sides[1],

@@ -18,7 +18,7 @@ from kfdeploy.tools.setfolder import SetFolder
 from kfdeploy.tools.uploads import Uploads
 
 if TYPE_CHECKING:
-    from kfdeploy.model.workspace import PrivateRegistry
+    from kfdeploy.model.registries import PrivateRegistry
 
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
