@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import DATA, Done, Runner, Site
+from tests.conftest import DATA, Done, Runner, Site, need_programs
 from tests.support.cluster import Cluster
 from tests.support.sets import REGISTRY, make_workspace, write_set
 
@@ -303,3 +303,38 @@ def test_a_cluster_that_is_not_there(site: Path, kfdeploy: Runner) -> None:
     env = {"KUBECONFIG": str(site / "none")}
     done = kfdeploy("diff", "--cluster", cwd=site, env=env, check=1)
     assert "the context test can't be asked" in done.stderr
+
+
+def test_after_an_apply_nothing_differs_and_another_set_does(
+    cluster: Cluster, tmp_path: Path, kfdeploy: Runner
+) -> None:
+    need_programs("helm", "helmfile", "kubectl")
+    space = "diff-applied"
+    env = {"KUBECONFIG": str(cluster.kubeconfig)}
+    root = make_workspace(tmp_path / "site", namespace="diff-helm")
+    one = [
+        body("v1", "Namespace", space),
+        body("v1", "ConfigMap", "stays", space, data={"a": "1"}),
+        body("v1", "ConfigMap", "goes", space, data={"a": "1"}),
+    ]
+    write_set(
+        root,
+        {"one": one, "two": [body("v1", "Secret", "s", space, stringData={"a": "b"})]},
+        waves=[["one"], ["two"]],
+    )
+    kfdeploy("apply", cwd=root, env=env)
+    done = kfdeploy("diff", "--cluster", cwd=root, env=env)
+    assert done.stdout.splitlines()[-1] == "no difference"
+    write_set(root, {"one": one[:2], "three": []}, waves=[["one"], ["three"]])
+    done = kfdeploy("diff", "--cluster", cwd=root, env=env, check=3)
+    assert done.stdout.splitlines()[2:] == [
+        "",
+        "releases: 3 are not as in the set",
+        "  ~ one: installed from another set (revision 1)",
+        "  - three: not installed",
+        "  ~ two: no longer in the set (revision 1)",
+        "",
+        "left over: 2 objects of Helm's records that the set does not have",
+        "  + ConfigMap diff-applied/goes (one)",
+        "  + Secret diff-applied/s (two)",
+    ]

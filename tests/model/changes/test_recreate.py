@@ -64,6 +64,15 @@ CRD = body(
     },
 )
 CRD["metadata"]["name"] = "things.recreate.test"
+CLAIMING = workload(
+    "StatefulSet",
+    serviceName="a",
+    replicas=1,
+    volumeClaimTemplates=[{"metadata": {"name": "data"}, "spec": SIZE}],
+)
+POD = body("v1", "Pod", spec=TEMPLATE["spec"])
+CRON = body("batch/v1", "CronJob")
+CRON["spec"] = {"schedule": "0 * * * *", "jobTemplate": {"spec": JOB["spec"]}}
 PORTS = [{"port": 80}]
 
 
@@ -196,6 +205,16 @@ FIXED: Mapping[str, tuple[Body, Body, list[str]]] = {
         ["value"],
     ),
     "a definition's scope": (CRD, but(CRD, "spec/scope", "Namespaced"), ["spec.scope"]),
+    "a pod's variable": (
+        POD,
+        but(POD, "spec/containers/0/env", [{"name": "A", "value": "2"}]),
+        ["spec.containers[name=main].env[name=A].value"],
+    ),
+    "an ingress class's controller": (
+        body("networking.k8s.io/v1", "IngressClass", spec={"controller": "a.test/a"}),
+        body("networking.k8s.io/v1", "IngressClass", spec={"controller": "a.test/b"}),
+        ["spec.controller"],
+    ),
     "a runtime class's handler": (
         body("node.k8s.io/v1", "RuntimeClass", handler="a"),
         body("node.k8s.io/v1", "RuntimeClass", handler="b"),
@@ -229,6 +248,23 @@ FREE: Mapping[str, tuple[Body, Body]] = {
     "a storage class with its defaults": (
         CLASS,
         {**CLASS, "reclaimPolicy": "Delete", "volumeBindingMode": "Immediate"},
+    ),
+    "a StatefulSet that keeps its claims": (
+        CLAIMING,
+        but(CLAIMING, "spec/replicas", 2),
+    ),
+    "a claim that grows a label": (
+        body("v1", "PersistentVolumeClaim", spec=SIZE),
+        {
+            **body("v1", "PersistentVolumeClaim", spec=SIZE),
+            "metadata": {"name": "x", "labels": {"a": "b"}},
+        },
+    ),
+    "a pod's image": (POD, but(POD, "spec/containers/0/image", "a:2")),
+    "a CronJob's template": (CRON, but(CRON, "spec/schedule", "1 * * * *")),
+    "a ClusterRole's rules": (
+        body(f"{RBAC}/v1", "ClusterRole", rules=[]),
+        body(f"{RBAC}/v1", "ClusterRole", rules=[{"nonResourceURLs": ["/x"], "verbs": ["get"]}]),
     ),
     "a Secret with its type": (body("v1", "Secret"), body("v1", "Secret", type="Opaque")),
     "a ConfigMap that will stay": (
@@ -293,6 +329,14 @@ def test_the_api_server_agrees_with_every_rule(
     assert wrong == []
 
 
+_OF_THE_CLUSTER = frozenset(
+    (
+        *("ClusterRole", "ClusterRoleBinding", "StorageClass", "PriorityClass", "RuntimeClass"),
+        *("IngressClass",),
+    )
+)
+
+
 def until_served(live: api.Cluster, crd: Body) -> None:
     until = time.monotonic() + 30
     while time.monotonic() < until:
@@ -308,6 +352,6 @@ def _placed(original: Body, number: int) -> Body:
     if out["kind"] == "CustomResourceDefinition":
         return out
     out["metadata"]["name"] = f"recreate-{number}"
-    if out["kind"] not in ("ClusterRoleBinding", "StorageClass", "PriorityClass", "RuntimeClass"):
+    if out["kind"] not in _OF_THE_CLUSTER:
         out["metadata"]["namespace"] = NAMESPACE
     return out
