@@ -3,7 +3,7 @@
 Helmfile and Helm do what they do for any other add-on. What they leave to people is done around
 them: a plan of what has to change, so that what is as it should be gets no new revision; records of
 runs that were stopped; objects that change hands, or can't be changed; and words for what is not
-ready. docs/decisions/013-apply.md
+ready. docs/decisions/015-apply.md
 """
 
 from __future__ import annotations
