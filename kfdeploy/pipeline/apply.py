@@ -21,9 +21,10 @@ from kfdeploy.model.applying import Outcome, Outcomes, Removal, Result, Step, St
 from kfdeploy.model.helmrecord import OWNER, OWNER_NAMESPACE, POLICY, Record
 from kfdeploy.model.objects import ObjectKey
 from kfdeploy.model.workload import WORKLOADS
-from kfdeploy.tools import helm, helmfile, live, ownership, records, setstate, waiting
+from kfdeploy.tools import drift, helm, helmfile, live, ownership, records, setstate, waiting
 from kfdeploy.tools import removal as removing
 from kfdeploy.tools.cluster import Cluster
+from kfdeploy.tools.drift import Drifts
 from kfdeploy.tools.lease import Held
 from kfdeploy.tools.process import ProgramFailed
 from kfdeploy.tools.setfolder import SetFolder, SetRelease
@@ -41,6 +42,7 @@ class Applying:
 
     Attributes:
         namespace: of Helm's records.
+        drifts: what differs in the cluster from what releases have left there.
         seconds: for which Helm, and the end, wait for workloads.
         jobs: Helm processes at a time.
         on_failure: what becomes of a release that fails.
@@ -52,6 +54,7 @@ class Applying:
     release_set: SetFolder
     namespace: str
     held: Held
+    drifts: Drifts
     seconds: float = 600.0
     jobs: int = 4
     on_failure: OnFailure = "leave"
@@ -67,7 +70,8 @@ class Applying:
             UserError: the cluster, or Helmfile, can't be asked; the lock was lost.
         """
         started = time.monotonic()
-        self._mark("applying")
+        controlled = setstate.controlled(self.cluster, self.namespace)
+        self._mark("applying", controlled)
         try:
             for number, wave in enumerate(steps.waves):
                 outcomes.results += self._wave(number, len(steps.waves), wave)
@@ -81,12 +85,26 @@ class Applying:
             for step in steps.steps:
                 ownership.settle(self.cluster, step.moved)
             outcomes.not_ready += self._not_ready(steps)
+            controlled |= self._controlled(steps)
         finally:
             outcomes.seconds = time.monotonic() - started
-            self._mark("applied" if outcomes.is_good and outcomes.results else "failed")
+            self._mark("applied" if outcomes.is_good and outcomes.results else "failed", controlled)
 
-    def _mark(self, state: setstate.Word) -> None:
-        setstate.write(self.cluster, self.namespace, self.release_set, state)
+    def _mark(self, state: setstate.Word, controlled: Iterable[str]) -> None:
+        setstate.write(self.cluster, self.namespace, self.release_set, state, controlled)
+
+    def _controlled(self, steps: Steps) -> frozenset[str]:
+        """Fields of what was just applied that the cluster has otherwise again.
+
+        An operator had the last word about them, and would have it after each further apply.
+        """
+        self.cluster.kinds.refresh()  # new definitions have brought new ones
+        acted = [self._release(step.release) for step in steps.steps if step.acts]
+        found = [one for drifts in self.drifts(acted).values() for one in drifts]
+        fields = frozenset(field for one in found for field in drift.fields_of(one))
+        for field in sorted(fields):
+            self.say(f"note: something in the cluster changes it back: {field}")
+        return fields
 
     # -- waves ------------------------------------------------------------------------------------
 

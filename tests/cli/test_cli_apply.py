@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -193,6 +194,43 @@ def test_what_was_deleted_by_hand_comes_back(place: Place) -> None:
     done = place.apply("--output", "json")
     assert outcomes(done) == {"base": "repaired", "a": "repaired"}
     assert place.get("configmap", "a")["data"] == {"x": "1"}
+
+
+def test_what_was_changed_by_hand_is_set_right_and_by_a_controller_left(place: Place) -> None:
+    ns = place.name
+    place.write(
+        {"base": [namespace(ns)], "a": [config_map("a", ns, x="1"), config_map("b", ns, x="1")]}
+    )
+    stop = threading.Event()
+
+    def control() -> None:
+        while not stop.wait(0.1):
+            found = place.get("configmap", "b")
+            if found and found["data"] == {"x": "1"}:
+                change = json.dumps({"data": {"x": "mine"}})
+                patch = ("patch", "configmap", "b", "-n", ns, "--type=merge", "-p", change)
+                place.live.cluster.kubectl(*patch, check=False)
+
+    controller = threading.Thread(target=control)
+    controller.start()
+    try:
+        first = place.apply()
+        place.live.cluster.kubectl(
+            *("patch", "configmap", "a", "-n", ns, "--type=merge", "-p", '{"data": {"x": "2"}}')
+        )
+        done = place.apply()
+        again = place.apply("--output", "json")
+    finally:
+        stop.set()
+        controller.join()
+    note = f"note: something in the cluster changes it back: ConfigMap {ns}/b: data.x"
+    assert note in first.stderr.splitlines()
+    assert (
+        f"wave 2: repair a: ConfigMap {ns}/a: data.x is 2, 1 in the set (by kubectl-patch)"
+        in done.stderr.splitlines()
+    )
+    assert place.get("configmap", "a")["data"] == {"x": "1"}
+    assert set(outcomes(again).values()) == {"unchanged"}
 
 
 def test_an_object_that_moves_to_another_release_is_not_recreated(place: Place) -> None:
