@@ -85,10 +85,20 @@ class Removal:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """The plan of an apply."""
+    """The plan of an apply.
+
+    Attributes:
+        unsettled: objects that an earlier run had begun to hand over, and did not get to the end.
+    """
 
     steps: tuple[Step, ...]
     removals: tuple[Removal, ...] = ()
+    unsettled: tuple[ObjectKey, ...] = ()
+
+    @property
+    def handed(self) -> list[ObjectKey]:
+        """What is kept from Helm until each release has let go of what it no longer has."""
+        return [*self.unsettled, *(key for step in self.steps for key in step.moved)]
 
     @property
     def waves(self) -> list[list[Step]]:
@@ -100,7 +110,7 @@ class Steps:
 
     @property
     def acts(self) -> bool:
-        return bool(self.removals) or any(step.acts for step in self.steps)
+        return bool(self.removals or self.unsettled) or any(step.acts for step in self.steps)
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -73,6 +73,9 @@ class Applying:
         controlled = setstate.controlled(self.cluster, self.namespace)
         self._mark("applying", controlled)
         try:
+            # All at once: a release may let go of an object waves before another one has it.
+            for step in steps.steps:
+                ownership.hand_over(self.cluster, step.moved, step.release, self.namespace)
             for number, wave in enumerate(steps.waves):
                 outcomes.results += self._wave(number, len(steps.waves), wave)
                 if any(result.outcome in ("failed", "rolled back") for result in outcomes.results):
@@ -82,8 +85,7 @@ class Applying:
             for removal in steps.removals:
                 self._remove(removal)
                 outcomes.removed.append(removal.release)
-            for step in steps.steps:
-                ownership.settle(self.cluster, step.moved)
+            ownership.settle(self.cluster, steps.handed)
             outcomes.not_ready += self._not_ready(steps)
             controlled |= self._controlled(steps)
         finally:
@@ -157,7 +159,6 @@ class Applying:
             if record.is_pending:
                 self._let_end(record)
                 records.forget(self.cluster, self.namespace, record)
-        ownership.hand_over(self.cluster, step.moved, step.release, self.namespace)
         ownership.take_over(self.cluster, step.taken, step.release, self.namespace)
         for one in step.recreate:
             self.say(f"  {step.release}: deletes {one.key}: {one.why}")

@@ -11,7 +11,7 @@ from kfdeploy.model.applying import Action, Recreation, Removal, Step, Steps
 from kfdeploy.model.changes.recreate import must_recreate
 from kfdeploy.model.helmrecord import OWNER, OWNER_NAMESPACE, POLICY
 from kfdeploy.model.objects import Object, ObjectKey
-from kfdeploy.tools import drift, live, records, setstate
+from kfdeploy.tools import drift, live, ownership, records, setstate
 from kfdeploy.tools.cluster import Cluster
 from kfdeploy.tools.drift import Drift, Drifts
 from kfdeploy.tools.records import History
@@ -81,8 +81,11 @@ def plan(
                 tuple(_taken(one, state)),
             )
         )
-    removals = () if only else tuple(_removals(cluster, release_set, state, namespace))
-    return Steps(tuple(steps), removals)
+    if only:
+        return Steps(tuple(steps))
+    removals = tuple(_removals(cluster, release_set, state, namespace))
+    unsettled = tuple(sorted(key for key, body in state.live.items() if ownership.is_handed(body)))
+    return Steps(tuple(steps), removals, unsettled)
 
 
 def _drifted(

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from kfdeploy.model.helmrecord import OWNER, OWNER_NAMESPACE, POLICY
 from kfdeploy.model.objects import ObjectKey
-from kfdeploy.tools.cluster import Cluster, Refused
+from kfdeploy.tools.cluster import MANAGER, Cluster, Refused
 
 _LABEL: Final = "app.kubernetes.io/managed-by"
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
@@ -27,6 +27,19 @@ def hand_over(cluster: Cluster, keys: Iterable[ObjectKey], release: str, namespa
         notes = {OWNER: release, OWNER_NAMESPACE: namespace, POLICY: "keep"}
         with _gone_is_fine():
             cluster.patch(key, {"metadata": {"annotations": notes, "labels": {_LABEL: "Helm"}}})
+
+
+def is_handed(body: Mapping[str, Any]) -> bool:
+    """Whether `hand_over` keeps an object from Helm, and `settle` has not come yet."""
+    metadata = body.get("metadata") or {}
+    if (metadata.get("annotations") or {}).get(POLICY) != "keep":
+        return False
+    ours = (entry for entry in metadata.get("managedFields") or () if entry["manager"] == MANAGER)
+    return any(
+        f"f:{POLICY}"
+        in (entry.get("fieldsV1") or {}).get("f:metadata", {}).get("f:annotations", {})
+        for entry in ours
+    )
 
 
 def settle(cluster: Cluster, keys: Iterable[ObjectKey]) -> None:

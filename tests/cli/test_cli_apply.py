@@ -267,6 +267,26 @@ def test_an_object_that_moves_to_another_release_is_not_recreated(place: Place) 
     assert list(place.revisions()) == ["base", "three"]
 
 
+def test_an_object_that_moves_to_a_later_wave_is_not_recreated(place: Place) -> None:
+    ns = place.name
+    waves = [["base"], ["one"], ["two"]]
+    moving = [config_map("a", ns, x="1")]
+    place.write({"base": [namespace(ns)], "one": moving, "two": []}, waves=waves)
+    place.apply()
+    before = place.get("configmap", "a")["metadata"]["uid"]
+    place.write({"base": [namespace(ns)], "one": [], "two": moving}, waves=waves)
+    # as a run leaves it that was killed after it had begun
+    owner = ["meta.helm.sh/release-name=two", "helm.sh/resource-policy=keep"]
+    place.live.cluster.kubectl(
+        *("annotate", "--overwrite", "--field-manager=kfdeploy", "-n", ns, "configmap/a", *owner)
+    )
+    place.apply()
+    now = place.get("configmap", "a")["metadata"]
+    assert now["uid"] == before
+    assert "helm.sh/resource-policy" not in now["annotations"]
+    assert now["annotations"]["meta.helm.sh/release-name"] == "two"
+
+
 def test_a_release_that_the_set_drops_goes_and_its_users_data_stays(place: Place) -> None:
     ns = place.name
     group = f"{ns}.test"
