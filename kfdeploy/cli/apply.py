@@ -198,9 +198,7 @@ def _preflight(
     from kfdeploy.pipeline import mirror, preflight
 
     asking = (
-        nullcontext(None)
-        if skip_registry
-        else mirror.asking(session.mirror_settings, session.root)
+        nullcontext(None) if skip_registry else mirror.asking(session.mirror_settings, session.root)
     )
     with asking as client:
         return preflight.preflight(
