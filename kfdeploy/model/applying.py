@@ -36,6 +36,7 @@ class Step:
         recreate: what is deleted just before.
         moved: objects that other releases have had, which must not delete them.
         taken: objects that were made without Helm.
+        going: objects that are being deleted already.
     """
 
     release: str
@@ -45,6 +46,7 @@ class Step:
     recreate: tuple[Recreation, ...] = ()
     moved: tuple[ObjectKey, ...] = ()
     taken: tuple[ObjectKey, ...] = ()
+    going: tuple[ObjectKey, ...] = ()
 
     @property
     def acts(self) -> bool:
@@ -88,17 +90,13 @@ class Steps:
     """The plan of an apply.
 
     Attributes:
-        unsettled: objects that an earlier run had begun to hand over, and did not get to the end.
+        handed: objects that an earlier run has handed to another release, and was stopped before
+            it could end that.
     """
 
     steps: tuple[Step, ...]
     removals: tuple[Removal, ...] = ()
-    unsettled: tuple[ObjectKey, ...] = ()
-
-    @property
-    def handed(self) -> list[ObjectKey]:
-        """What is kept from Helm until each release has let go of what it no longer has."""
-        return [*self.unsettled, *(key for step in self.steps for key in step.moved)]
+    handed: tuple[ObjectKey, ...] = ()
 
     @property
     def waves(self) -> list[list[Step]]:
@@ -110,7 +108,7 @@ class Steps:
 
     @property
     def acts(self) -> bool:
-        return bool(self.removals or self.unsettled) or any(step.acts for step in self.steps)
+        return bool(self.removals or self.handed) or any(step.acts for step in self.steps)
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 from kfdeploy.errors import UserError
 from kfdeploy.model.objects import ObjectKey
+from kfdeploy.tools import process
 from kfdeploy.tools.cluster import Cluster, Refused
 
 NAME: Final = "kfdeploy"
@@ -22,6 +22,7 @@ SECONDS: Final = 30
 """Who has not renewed it for so long is taken to be gone."""
 _RENEW_SECONDS: Final = 8.0
 _LOOK_SECONDS: Final = 2.0
+_GONE_SECONDS: Final = 0.1
 _API: Final = "coordination.k8s.io/v1"
 
 
@@ -51,7 +52,8 @@ def hold(cluster: Cluster, namespace: str, told: Callable[[str], None]) -> Itera
     """Hold the cluster's lock until the block ends.
 
     One that is left behind (its process killed, its machine gone) is taken over: at once where it
-    was a process of this machine that is no more, else when nobody has renewed it for `SECONDS`.
+    was a process of this machine that is no more, nor any program that it had started; else when
+    nobody has renewed it for `SECONDS`.
 
     Args:
         namespace: Helm's; it must exist.
@@ -61,7 +63,7 @@ def hold(cluster: Cluster, namespace: str, told: Callable[[str], None]) -> Itera
         UserError: another apply is running.
     """
     key = ObjectKey(_API, "Lease", namespace, NAME)
-    me = f"{socket.gethostname()}/{os.getpid()}/{time.time_ns():x}"
+    me = f"{socket.gethostname()}/{os.getpid()}/{process.guard_pid()}/{time.time_ns():x}"
     _take(cluster, key, me, told)
     held, done = Held(), threading.Event()
     renewer = threading.Thread(target=_renew, args=(cluster, key, me, held, done), daemon=True)
@@ -100,16 +102,17 @@ def _take(cluster: Cluster, key: ObjectKey, me: str, told: Callable[[str], None]
                 return
             continue
         if renewed != seen and seen.startswith(f"{holder} "):
-            where, _, _ = holder.rpartition("/")
             raise UserError(
-                f"another apply is running: {where} holds the lock since"
+                f"another apply is running: {_shown(holder)} holds the lock since"
                 f" {found['spec'].get('acquireTime', 'some time')}",
                 hint="run `kfdeploy apply` again when it is done",
             )
         if renewed != seen:
-            told(f"the lock is held by {holder.rpartition('/')[0]}: looking whether it is alive")
+            told(f"the lock is held by {_shown(holder)}: looking whether it is alive")
             seen, since = renewed, time.monotonic()
-        time.sleep(_LOOK_SECONDS)
+        until = time.monotonic() + _LOOK_SECONDS
+        while time.monotonic() < until and not _is_gone(holder):
+            time.sleep(_GONE_SECONDS)
 
 
 def _renew(cluster: Cluster, key: ObjectKey, me: str, held: Held, done: threading.Event) -> None:
@@ -139,10 +142,19 @@ def _holder(lease: Mapping[str, Any] | None) -> str:
 
 
 def _is_gone(holder: str) -> bool:
-    """Whether it was a process of this machine that no longer runs."""
-    host, _, rest = holder.partition("/")
-    pid = rest.partition("/")[0]
-    return host == socket.gethostname() and pid.isdigit() and not Path(f"/proc/{pid}").exists()
+    """Whether it was a process of this machine that no longer runs, nor what looks after its
+    programs."""
+    host, *pids = holder.split("/")[:3]
+    return (
+        host == socket.gethostname()
+        and len(pids) == 2
+        and all(pid.isdigit() and not process.is_running(int(pid)) for pid in pids)
+    )
+
+
+def _shown(holder: str) -> str:
+    """Host and process, for people."""
+    return "/".join(holder.split("/")[:2])
 
 
 def _spec(me: str, before: Mapping[str, Any] | None) -> dict[str, Any]:

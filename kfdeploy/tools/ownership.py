@@ -29,24 +29,26 @@ def hand_over(cluster: Cluster, keys: Iterable[ObjectKey], release: str, namespa
             cluster.patch(key, {"metadata": {"annotations": notes, "labels": {_LABEL: "Helm"}}})
 
 
-def is_handed(body: Mapping[str, Any]) -> bool:
-    """Whether `hand_over` keeps an object from Helm, and `settle` has not come yet."""
-    metadata = body.get("metadata") or {}
-    if (metadata.get("annotations") or {}).get(POLICY) != "keep":
-        return False
-    ours = (entry for entry in metadata.get("managedFields") or () if entry["manager"] == MANAGER)
-    return any(
-        f"f:{POLICY}"
-        in (entry.get("fieldsV1") or {}).get("f:metadata", {}).get("f:annotations", {})
-        for entry in ours
-    )
-
-
 def settle(cluster: Cluster, keys: Iterable[ObjectKey]) -> None:
     """End what `hand_over` began, once the releases that had the objects have let go."""
     for key in keys:
         with _gone_is_fine():
             cluster.patch(key, {"metadata": {"annotations": {POLICY: None}}})
+
+
+def is_handed_over(body: Mapping[str, Any]) -> bool:
+    """Whether `hand_over` has been at an object, and no `settle` since."""
+    meta = body.get("metadata") or {}
+    if (meta.get("annotations") or {}).get(POLICY) != "keep":
+        return False
+    path = ("f:metadata", "f:annotations", f"f:{POLICY}")  # who wrote it: people may, too
+    for entry in meta.get("managedFields") or ():
+        fields: Any = entry.get("fieldsV1") or {}
+        for name in path:
+            fields = fields.get(name) if isinstance(fields, Mapping) else None
+        if fields is not None and entry.get("manager") == MANAGER:
+            return True
+    return False
 
 
 def take_over(cluster: Cluster, keys: Iterable[ObjectKey], release: str, namespace: str) -> None:
@@ -55,18 +57,20 @@ def take_over(cluster: Cluster, keys: Iterable[ObjectKey], release: str, namespa
     Fields that kubectl has owned become Helm's, so that those which the set does not have go away.
     """
     for key in keys:
-        body = cluster.get(key)
-        if body is None:
-            continue
-        notes = {OWNER: release, OWNER_NAMESPACE: namespace, _LAST_APPLIED: None}
-        change: dict[str, Any] = {"annotations": notes, "labels": {_LABEL: "Helm"}}
-        fields = body["metadata"].get("managedFields") or []
-        if any(_is_by_hand(entry) for entry in fields):
-            change["managedFields"] = list(_handed(fields))
-            # Fields change hands only if nobody has changed the object meanwhile.
-            change["resourceVersion"] = body["metadata"]["resourceVersion"]
-        with _gone_is_fine():
-            cluster.patch(key, {"metadata": change})
+        while (body := cluster.get(key)) is not None:
+            notes = {OWNER: release, OWNER_NAMESPACE: namespace, _LAST_APPLIED: None}
+            change: dict[str, Any] = {"annotations": notes, "labels": {_LABEL: "Helm"}}
+            fields = body["metadata"].get("managedFields") or []
+            if any(_is_by_hand(entry) for entry in fields):
+                change["managedFields"] = list(_handed(fields))
+                # Fields change hands only if nobody has changed the object meanwhile.
+                change["resourceVersion"] = body["metadata"]["resourceVersion"]
+            try:
+                cluster.patch(key, {"metadata": change})
+                break
+            except Refused as error:
+                if error.status not in (404, 409):  # another by now: look again
+                    raise
 
 
 def _handed(fields: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
@@ -93,6 +97,12 @@ def _union(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     for name, below in other.items():
         out[name] = _union(out.get(name) or {}, below or {})
     return out
+
+
+def is_kept(body: Mapping[str, Any]) -> bool:
+    """Whether Helm is told to leave an object when its release goes."""
+    notes = (body.get("metadata") or {}).get("annotations") or {}
+    return notes.get(POLICY) == "keep" and not is_handed_over(body)
 
 
 @contextlib.contextmanager

@@ -4,63 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
-import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import Done, Runner
+from tests.conftest import Runner
 from tests.support.live import LiveCluster, serve_live_cluster
 from tests.support.nodes import Fault
-from tests.support.sets import make_workspace, write_set
-
-Body = dict[str, Any]
-
-
-def config_map(name: str, namespace: str, **data: str) -> Body:
-    meta = {"name": name, "namespace": namespace}
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data}
-
-
-def namespace(name: str) -> Body:
-    meta = {"name": name, "annotations": {"helm.sh/resource-policy": "keep"}}
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": meta}
-
-
-def deployment(name: str, namespace: str, *, app: str = "", image: str = "r.test/a:1") -> Body:
-    labels = {"app": app or name}
-    template = {
-        "metadata": {"labels": labels},
-        "spec": {"containers": [{"name": "main", "image": image}]},
-    }
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"selector": {"matchLabels": labels}, "template": template},
-    }
-
-
-def definition(group: str) -> Body:
-    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"things.{group}"},
-        "spec": {
-            "group": group,
-            "names": {"kind": "Thing", "plural": "things"},
-            "scope": "Namespaced",
-            "versions": [{"name": "v1", "served": True, "storage": True, "schema": schema}],
-        },
-    }
+from tests.support.places import (
+    Body,
+    Place,
+    config_map,
+    definition,
+    deployment,
+    make_place,
+    namespace,
+    outcomes,
+    wait_until,
+)
 
 
 @pytest.fixture(scope="module")
@@ -69,60 +34,11 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
         yield running
 
 
-@dataclass(frozen=True)
-class Place:
-    """A workspace, a namespace of its own for objects, and one for Helm's records."""
-
-    folder: Path
-    live: LiveCluster
-    kfdeploy: Runner
-    name: str
-
-    @property
-    def helm(self) -> str:
-        return f"helm-{self.name}"
-
-    @property
-    def env(self) -> dict[str, str | None]:
-        return {"KUBECONFIG": str(self.live.cluster.kubeconfig)}
-
-    def write(self, releases: dict[str, list[Body]], **how: Any) -> Path:
-        """Write a set; the release ``base`` comes first."""
-        waves = [["base"], [name for name in releases if name != "base"]]
-        return write_set(self.folder, releases, **{"waves": [w for w in waves if w], **how})
-
-    def apply(self, *arguments: str, check: int | None = 0) -> Done:
-        return self.kfdeploy("apply", *arguments, cwd=self.folder, env=self.env, check=check)
-
-    def get(self, kind: str, name: str, namespace: str = "") -> Any:
-        found = self.live.cluster.kubectl(
-            *("get", kind, name, "-n", namespace or self.name, "-o", "json"), check=False
-        )
-        return json.loads(found.stdout) if found.returncode == 0 else None
-
-    def revisions(self) -> dict[str, list[str]]:
-        """Each release's revisions and their statuses."""
-        listed = self.live.cluster.kubectl(
-            *("get", "secrets", "-n", self.helm, "-l", "owner=helm", "-o", "json")
-        )
-        out: dict[str, list[str]] = {}
-        for secret in json.loads(listed.stdout)["items"]:
-            labels = secret["metadata"]["labels"]
-            out.setdefault(labels["name"], []).append(f"{labels['version']} {labels['status']}")
-        return {name: sorted(found) for name, found in sorted(out.items())}
-
-
 @pytest.fixture
 def place(
     tmp_path: Path, live: LiveCluster, kfdeploy: Runner, request: pytest.FixtureRequest
 ) -> Place:
-    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_"))[-40:].strip("-")
-    folder = make_workspace(tmp_path / "ws", namespace=f"helm-{name}")
-    return Place(folder, live, kfdeploy, name)
-
-
-def outcomes(done: Done) -> dict[str, str]:
-    return {one["release"]: one["outcome"] for one in done.json["releases"]}
+    return make_place(tmp_path / "ws", live, kfdeploy, request.node.name)
 
 
 def test_one_pass_and_a_second_that_changes_nothing(place: Place) -> None:
@@ -210,6 +126,7 @@ def test_what_was_changed_by_hand_is_set_right_and_by_a_controller_left(place: P
                 change = json.dumps({"data": {"x": "mine"}})
                 patch = ("patch", "configmap", "b", "-n", ns, "--type=merge", "-p", change)
                 place.live.cluster.kubectl(*patch, check=False)
+                place.live.nodes.faults()  # the first apply has been waiting for that
 
     controller = threading.Thread(target=control)
     controller.start()
@@ -425,9 +342,9 @@ def test_two_applies_do_not_meet(place: Place) -> None:
     ns = place.name
     place.write({"base": [namespace(ns), deployment("d", ns)]}, waits=["base"])
     place.live.nodes.faults(Fault("slow", pod=f"{ns}/", seconds=15))
-    first = _start(place)
+    first = place.start("apply")
     try:
-        _wait_until(lambda: "pending" in str(place.revisions()))
+        wait_until(lambda: "pending" in str(place.revisions()))
         second = place.apply(check=1)
     finally:
         first.wait(timeout=60)
@@ -441,8 +358,8 @@ def test_killed_and_run_again_it_goes_on(place: Place) -> None:
     ns = place.name
     place.live.nodes.faults(Fault("slow", pod=f"{ns}/", seconds=60))
     place.write({"base": [namespace(ns), deployment("d", ns)]}, waits=["base"])
-    first = _start(place)
-    _wait_until(lambda: "pending" in str(place.revisions()))
+    first = place.start("apply")
+    wait_until(lambda: "pending" in str(place.revisions()))
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
     place.live.nodes.faults()
@@ -456,8 +373,8 @@ def test_stopped_by_ctrl_c_it_exits_130_and_gives_the_lock_back(place: Place) ->
     ns = place.name
     place.live.nodes.faults(Fault("slow", pod=f"{ns}/", seconds=60))
     place.write({"base": [namespace(ns), deployment("d", ns)]}, waits=["base"])
-    first = _start(place)
-    _wait_until(lambda: "pending" in str(place.revisions()))
+    first = place.start("apply")
+    wait_until(lambda: "pending" in str(place.revisions()))
     os.kill(first.pid, signal.SIGINT)
     assert first.wait(timeout=30) == 130
     assert not place.get("lease", "kfdeploy", place.helm)["spec"].get("holderIdentity")
@@ -490,20 +407,3 @@ def test_a_set_that_was_changed_is_refused(place: Place) -> None:
         "error: releases/default: not as it was rendered: helmfile.yaml was changed\n"
     )
     assert place.get("namespace", place.helm) is None
-
-
-def _start(place: Place) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [*place.kfdeploy.command, "apply"],
-        cwd=place.folder,
-        env=place.kfdeploy.environment(place.env),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-
-def _wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, "it did not come"
-        time.sleep(0.1)
