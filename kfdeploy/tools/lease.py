@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ NAME: Final = "kfdeploy"
 SECONDS: Final = 30
 """Who has not renewed it for so long is taken to be gone."""
 _RENEW_SECONDS: Final = 8.0
+_ASK_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 2.0
 _GONE_SECONDS: Final = 0.1
 _API: Final = "coordination.k8s.io/v1"
@@ -31,20 +32,30 @@ class Held:
     """The lock of an apply that is running.
 
     Attributes:
-        lost: set when another one has taken it, which it does when it was not renewed in time.
+        lost: set when another one has taken it, or may have, as it was not renewed in time.
+        taken_by: who that is; empty where nobody could be asked.
     """
 
     lost: threading.Event = field(default_factory=threading.Event)
+    taken_by: str = ""
 
     def must_hold(self) -> None:
         """Raises:
-        UserError: another one has taken it.
+        UserError: another one has taken it, or may have.
         """
-        if self.lost.is_set():
+        if not self.lost.is_set():
+            return
+        if self.taken_by:
             raise UserError(
-                "another apply has taken the lock, which could not be renewed in time",
+                f"the lock was lost: {self.taken_by} has taken it",
                 hint="run `kfdeploy apply` again when the other one is done",
             )
+        raise UserError(
+            "the lock was lost: the API server did not answer for so long that another apply may"
+            " have taken it",
+            hint="`kubectl version` says whether it can be reached from here; then run"
+            " `kfdeploy apply` again",
+        )
 
 
 @contextlib.contextmanager
@@ -116,19 +127,28 @@ def _take(cluster: Cluster, key: ObjectKey, me: str, told: Callable[[str], None]
 
 
 def _renew(cluster: Cluster, key: ObjectKey, me: str, held: Held, done: threading.Event) -> None:
-    renewed = time.monotonic()
-    while not done.wait(_RENEW_SECONDS):
-        try:
-            found = cluster.get(key)
-            if found is None or _holder(found) != me:
-                held.lost.set()
-                return
-            cluster.replace({**found, "spec": {**found["spec"], "renewTime": _now()}})
-            renewed = time.monotonic()
-        except UserError:
-            if time.monotonic() - renewed > SECONDS:
-                held.lost.set()
-                return
+    # Its questions are not asked for as long as others': others may take what is not renewed.
+    asking = replace(cluster, patience=_ASK_SECONDS)
+    renewed, pause = time.monotonic(), _RENEW_SECONDS
+    try:
+        while not done.wait(pause):
+            pause = _RENEW_SECONDS
+            try:
+                found = asking.get(key)
+                if _holder(found) != me:
+                    held.taken_by = _shown(_holder(found)) or "somebody who has gone again"
+                    held.lost.set()
+                    return
+                assert found is not None
+                asking.replace({**found, "spec": {**found["spec"], "renewTime": _now()}})
+                renewed = time.monotonic()
+            except UserError:
+                pause = 0.5
+                if time.monotonic() - renewed > SECONDS - _ASK_SECONDS:
+                    held.lost.set()
+                    return
+    finally:
+        asking.close()
 
 
 def _release(cluster: Cluster, key: ObjectKey, me: str) -> None:
