@@ -39,21 +39,22 @@ def apply(
     env: EnvironmentName = "",
     release: Annotated[
         list[str] | None,
-        typer.Option("--release", metavar="NAME", help="Only this one; it may be given again."),
+        typer.Option("--release", metavar="NAME", help="Only this one; repeatable."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="The API server tries each object; nothing changes.")
     ] = False,
     take_over: Annotated[
-        bool, typer.Option("--take-over", help="Objects that were made without Helm become its.")
+        bool,
+        typer.Option("--take-over", help="Objects made without Helm become the releases' own."),
     ] = False,
     on_failure: Annotated[
         Literal["leave", "rollback"] | None,
-        typer.Option("--on-failure", help="What becomes of a release that fails."),
+        typer.Option("--on-failure", help="What becomes of a release that fails; helm.onFailure."),
     ] = None,
     timeout: Annotated[
         int | None,
-        typer.Option("--timeout", metavar="SECONDS", min=1, help="For each wait."),
+        typer.Option("--timeout", metavar="SECONDS", min=1, help="For each wait; helm.timeout."),
     ] = None,
     skip_registry: Annotated[
         bool, typer.Option("--skip-registry", help="Do not look whether images are mirrored.")

@@ -55,14 +55,18 @@ class Destruction:
 
     def lines(self) -> Iterator[str]:
         for one in self.releases:
-            yield f"remove {one.release}: {len(one.deleted)} objects"
+            yield f"remove {one.release}: {_objects(len(one.deleted))}"
             for key in one.kept:
                 yield f"  keeps {key}"
         for name, count in self.kept.items():
             if count:
-                yield f"keeps CustomResourceDefinition {name} and its {count} objects"
+                yield f"keeps CustomResourceDefinition {name} and its {_objects(count)}"
         for key in self.data:
             yield f"DELETES {key}, and all that is in it"
+
+
+def _objects(count: int) -> str:
+    return f"{count} object" if count == 1 else f"{count} objects"
 
 
 def plan(
