@@ -227,7 +227,19 @@ class Applying:
         for one in step.recreate:
             self.say(f"  {step.release}: deletes {one.key}: {one.why}")
             self.cluster.delete(one.key, cascade="foreground")
-        self._wait_gone([*(one.key for one in step.recreate), *step.going])
+        gone = [*(one.key for one in step.recreate), *step.going]
+        self._wait_gone(gone)
+        if helm.version() < (4,):
+            self._apply(step, gone)
+
+    def _apply(self, step: Step, without: Sequence[ObjectKey]) -> None:
+        """What Helm 3 can't do: it changes only what its own manifests tell apart, so fields stay
+        that others have made, and custom resources as others have changed them."""
+        wanted = {item.key: item for item in self._release(step.release).objects}
+        keys = wanted.keys() if step.action == "repair" else step.taken
+        there = live.read(self.cluster, set(keys) - set(without), metadata=True)
+        for key in there:
+            self.cluster.apply(wanted[key], manager="helm", force=True)
 
     def _wait_gone(self, keys: Sequence[ObjectKey]) -> None:
         until = time.monotonic() + self.seconds
