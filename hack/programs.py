@@ -131,12 +131,23 @@ ALL_TOOLS = (
     kubernetes("kubectl", (1, 31), "version", "--client"),
 )
 
-# What tests and benchmarks of image content look into: a real operator, as Kubeflow ships it. Built
-# only when it is named, as nothing else needs it.
-OPERATORS = (
+# Built only when they are named, as few tests need them: a real operator as Kubeflow ships it, for
+# tests and benchmarks of image content, and the Helm that many sites still have.
+ON_REQUEST = (
     Tool(
         "training-operator",
         (0, 0),
         package="github.com/kubeflow/training-operator/cmd/training-operator.v1",
+    ),
+    # Unset, it tells charts that the cluster is a Kubernetes 1.20.
+    Tool(
+        "helm3",
+        (3, 18),
+        package="helm.sh/helm/v3/cmd/helm",
+        ldflags="-X helm.sh/helm/v3/internal/version.version={version}"
+        " -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1"
+        " -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=36"
+        " -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1"
+        " -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=36",
     ),
 )

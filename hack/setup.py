@@ -30,7 +30,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from programs import ALL_TOOLS, OPERATORS, Tool, Version
+from programs import ALL_TOOLS, ON_REQUEST, Tool, Version
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -166,7 +166,7 @@ def setup_tool(tool: Tool) -> bool:
     state = read_json(stamp)
     if state.get("wanted") == wanted and state["is"] == fingerprint(Path(state["program"])):
         return False
-    if tool not in OPERATORS and (program := on_path(tool)):
+    if tool not in ON_REQUEST and (program := on_path(tool)):
         print(f"set-up: {program} will do", flush=True)
     else:
         program = from_debian(tool) or from_source(tool)
@@ -415,7 +415,7 @@ def main() -> int:
         print(f"{needed} {sys.version.split()[0]}", file=sys.stderr)
         print("  hint: make PYTHON=python3.12 ... names another", file=sys.stderr)
         return 1
-    tools = {tool.name: tool for tool in (*ALL_TOOLS, *OPERATORS)}
+    tools = {tool.name: tool for tool in (*ALL_TOOLS, *ON_REQUEST)}
     others = {"python": setup_python, "vectors": setup_vectors}
     parser = argparse.ArgumentParser(description="Sets up .venv and .tools/bin.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join([*others, *tools]))

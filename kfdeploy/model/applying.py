@@ -36,6 +36,7 @@ class Step:
         recreate: what is deleted just before.
         moved: objects that other releases have had, which must not delete them.
         taken: objects that were made without Helm.
+        going: objects that are being deleted already.
     """
 
     release: str
@@ -45,6 +46,7 @@ class Step:
     recreate: tuple[Recreation, ...] = ()
     moved: tuple[ObjectKey, ...] = ()
     taken: tuple[ObjectKey, ...] = ()
+    going: tuple[ObjectKey, ...] = ()
 
     @property
     def acts(self) -> bool:
@@ -85,10 +87,16 @@ class Removal:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """The plan of an apply."""
+    """The plan of an apply.
+
+    Attributes:
+        handed: objects that an earlier run has handed to another release, and was stopped before
+            it could end that.
+    """
 
     steps: tuple[Step, ...]
     removals: tuple[Removal, ...] = ()
+    handed: tuple[ObjectKey, ...] = ()
 
     @property
     def waves(self) -> list[list[Step]]:
@@ -100,7 +108,7 @@ class Steps:
 
     @property
     def acts(self) -> bool:
-        return bool(self.removals) or any(step.acts for step in self.steps)
+        return bool(self.removals or self.handed) or any(step.acts for step in self.steps)
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -56,8 +56,7 @@ def parse(secret: Mapping[str, Any]) -> Record:
     Raises:
         ValueError: it is none that Helm would read.
     """
-    packed = base64.b64decode(base64.b64decode(secret["data"]["release"]))
-    data = json.loads(gzip.decompress(packed))
+    data = _unpacked(secret)
     info = data.get("info") or {}
     notes = ((data.get("chart") or {}).get("metadata") or {}).get("annotations") or {}
     return Record(
@@ -69,6 +68,27 @@ def parse(secret: Mapping[str, Any]) -> Record:
         at=_when(str(info.get("last_deployed") or "")),
         secret=secret["metadata"]["name"],
     )
+
+
+def _unpacked(secret: Mapping[str, Any]) -> dict[str, Any]:
+    packed = base64.b64decode(base64.b64decode(secret["data"]["release"]))
+    data: dict[str, Any] = json.loads(gzip.decompress(packed))
+    return data
+
+
+def failed(secret: Mapping[str, Any]) -> dict[str, Any]:
+    """A revision's Secret, with the revision failed."""
+    data = _unpacked(secret)
+    why = "ended by kfdeploy: whoever was at it had been stopped"
+    data["info"] = {**(data.get("info") or {}), "status": "failed", "description": why}
+    packed = gzip.compress(json.dumps(data, separators=(",", ":")).encode(), mtime=0)
+    text = base64.b64encode(base64.b64encode(packed)).decode()
+    labels = {**(secret["metadata"].get("labels") or {}), "status": "failed"}
+    return {
+        **secret,
+        "metadata": {**secret["metadata"], "labels": labels},
+        "data": {**secret["data"], "release": text},
+    }
 
 
 def _when(text: str) -> datetime | None:

@@ -8,31 +8,37 @@ ready. docs/decisions/015-apply.md
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import cached_property
 from typing import Final, Literal
 
 from kfdeploy.errors import UserError
 from kfdeploy.model import helmrecord
 from kfdeploy.model.applying import Outcome, Outcomes, Removal, Result, Step, Steps
-from kfdeploy.model.helmrecord import OWNER, OWNER_NAMESPACE, POLICY, Record
+from kfdeploy.model.helmrecord import OWNER, OWNER_NAMESPACE
 from kfdeploy.model.objects import ObjectKey
+from kfdeploy.model.passing import may_pass
 from kfdeploy.model.workload import WORKLOADS
-from kfdeploy.tools import helm, helmfile, live, ownership, records, setstate, waiting
+from kfdeploy.tools import drift, helm, helmfile, live, ownership, records, setstate, waiting
 from kfdeploy.tools import removal as removing
 from kfdeploy.tools.cluster import Cluster
+from kfdeploy.tools.drift import Drifts
 from kfdeploy.tools.lease import Held
 from kfdeploy.tools.process import ProgramFailed
+from kfdeploy.tools.records import History
 from kfdeploy.tools.setfolder import SetFolder, SetRelease
 from kfdeploy.tools.waiting import Waiting
 
 OnFailure = Literal["leave", "rollback"]
 Say = Callable[[str], None]
-_QUIET_SECONDS: Final = 10.0
-"""A record that somebody was at is left alone for so long: Helm may be ending just now."""
+_PAUSES: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 15.0)
+"""Seconds before each further turn that Helm gets when the API server was away or busy."""
+_WORD_MAX: Final = 200
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class Applying:
 
     Attributes:
         namespace: of Helm's records.
+        drifts: what differs in the cluster from what releases have left there.
         seconds: for which Helm, and the end, wait for workloads.
         jobs: Helm processes at a time.
         on_failure: what becomes of a release that fails.
@@ -52,6 +59,7 @@ class Applying:
     release_set: SetFolder
     namespace: str
     held: Held
+    drifts: Drifts
     seconds: float = 600.0
     jobs: int = 4
     on_failure: OnFailure = "leave"
@@ -67,28 +75,57 @@ class Applying:
             UserError: the cluster, or Helmfile, can't be asked; the lock was lost.
         """
         started = time.monotonic()
-        self._mark("applying")
+        controlled = setstate.controlled(self.cluster, self.namespace)
+        self._mark("applying", controlled)
         try:
-            for number, wave in enumerate(steps.waves):
-                outcomes.results += self._wave(number, len(steps.waves), wave)
-                if any(result.outcome in ("failed", "rolled back") for result in outcomes.results):
-                    later = [step for wave in steps.waves[number + 1 :] for step in wave]
-                    outcomes.results += [Result(step.release, "not reached") for step in later]
-                    return
-            for removal in steps.removals:
-                self._remove(removal)
-                outcomes.removed.append(removal.release)
+            # All at once: a release of an early wave may let go of what one of a late wave gets.
             for step in steps.steps:
-                ownership.settle(self.cluster, step.moved)
-            outcomes.not_ready += self._not_ready(steps)
+                ownership.hand_over(self.cluster, step.moved, step.release, self.namespace)
+            if self._waves(steps, outcomes):
+                for removal in steps.removals:
+                    self._remove(removal)
+                    outcomes.removed.append(removal.release)
+                self.held.must_hold()
+                self._settle(steps)
+                outcomes.not_ready += self._not_ready(steps)
+                controlled |= self._controlled(steps)
+        except BaseException:
+            if not self.held.lost.is_set():
+                with contextlib.suppress(UserError):  # what has gone wrong matters more
+                    self._mark("failed", controlled)
+            raise
         finally:
             outcomes.seconds = time.monotonic() - started
-            self._mark("applied" if outcomes.is_good and outcomes.results else "failed")
+        word: setstate.Word = "applied" if outcomes.is_good and outcomes.results else "failed"
+        self._mark(word, controlled)
 
-    def _mark(self, state: setstate.Word) -> None:
-        setstate.write(self.cluster, self.namespace, self.release_set, state)
+    def _mark(self, state: setstate.Word, controlled: Iterable[str]) -> None:
+        setstate.write(self.cluster, self.namespace, self.release_set, state, controlled)
+
+    def _controlled(self, steps: Steps) -> frozenset[str]:
+        """Fields of what was just applied that the cluster has otherwise again.
+
+        An operator had the last word about them, and would have it after each further apply.
+        """
+        self.cluster.kinds.refresh()  # new definitions have brought new ones
+        acted = [self._release(step.release) for step in steps.steps if step.acts]
+        found = [one for drifts in self.drifts(acted).values() for one in drifts]
+        fields = frozenset(field for one in found for field in drift.fields_of(one))
+        for field in sorted(fields):
+            self.say(f"note: something in the cluster changes it back: {field}")
+        return fields
 
     # -- waves ------------------------------------------------------------------------------------
+
+    def _waves(self, steps: Steps, outcomes: Outcomes) -> bool:
+        """Whether all went well."""
+        for number, wave in enumerate(steps.waves):
+            outcomes.results += self._wave(number, len(steps.waves), wave)
+            if not outcomes.is_good:
+                later = [step for wave in steps.waves[number + 1 :] for step in wave]
+                outcomes.results += [Result(step.release, "not reached") for step in later]
+                return False
+        return True
 
     def _wave(self, number: int, waves: int, wave: Sequence[Step]) -> Iterator[Result]:
         acting = [step for step in wave if step.acts]
@@ -97,60 +134,112 @@ class Applying:
             return
         self.held.must_hold()
         self.say(f"wave {number + 1} of {waves}: {', '.join(step.release for step in acting)}")
+        since = time.monotonic()
         histories = records.read(self.cluster, self.namespace, [one.release for one in acting])
         for step in acting:
-            history = histories.get(step.release)
-            self._prepare(step, history.between if history else ())
-        since = time.monotonic()
-        said: list[str] = []
-        failed = ""
-        try:
-            self._sync(acting, said)
-        except ProgramFailed as error:
-            failed = error.message
+            self._clear(step, histories.get(step.release))
+            self._prepare(step)
+        after, failed = self._synced(acting, histories)
         took = time.monotonic() - since
-        after = records.read(self.cluster, self.namespace, [one.release for one in acting])
         explained = dict(self._look(acting)) if failed else {}
         for step in acting:
-            wanted = self._release(step.release).digest
             history = after.get(step.release)
-            newest = history.newest if history else None
-            if newest and newest.status == "deployed" and newest.digest == wanted:
-                before = histories.get(step.release)
-                self._clean_up(step, before.between if before else (), newest)
-                yield Result(step.release, "done", step.action, newest.revision, took)
+            revision = history.newest.revision if history else 0
+            if step.release not in failed:
+                yield Result(step.release, "done", step.action, revision, took)
                 continue
-            why = tuple(helmfile.words_of(step.release, said)) or (failed.strip(),)
-            outcome = self._failed(step, after.get(step.release))
-            revision = newest.revision if newest else 0
+            outcome = self._failed(step, history)
             revision += outcome == "rolled back"  # which is a revision of its own
-            yield Result(
-                step.release,
-                outcome,
-                step.action,
-                revision,
-                took,
-                (*why, *explained.get(step.release, ())),
-            )
+            why = (*failed[step.release], *explained.get(step.release, ()))
+            yield Result(step.release, outcome, step.action, revision, took, why)
 
-    def _prepare(self, step: Step, between: Iterable[Record]) -> None:
-        """Clear the way: nothing of it is lost when the run ends before Helm has begun."""
-        for record in between:
+    def _synced(
+        self, acting: Sequence[Step], before: Mapping[str, History]
+    ) -> tuple[Mapping[str, History], Mapping[str, Sequence[str]]]:
+        """Helm's records after its turn, and why it failed of those releases where it did.
+
+        Helm gives up when the API server is away for a moment, or too busy: it gets another turn.
+        """
+        turn, pauses, left = list(acting), list(_PAUSES), dict[str, Sequence[str]]()
+        while True:
+            said: list[str] = []
+            problem = ""
+            try:
+                self._sync(turn, said)
+            except ProgramFailed as error:
+                problem = error.message
+            names = [step.release for step in acting]
+            after = records.read(self.cluster, self.namespace, names)
+            for step in turn:
+                left.pop(step.release, None)
+                old = before.get(step.release)
+                if not self._is_done(step, old, after.get(step.release), bool(problem)):
+                    words = helmfile.words_of(step.release, said) or [problem.strip()]
+                    left[step.release] = words
+            turn = [step for step in turn if any(map(may_pass, left.get(step.release, ())))]
+            if not turn or not pauses:
+                return after, left
+            pause = pauses.pop(0)
+            for step in turn:
+                word = next(filter(may_pass, left[step.release]))
+                self.say(f"  {step.release}: tried again in {pause:g} s: {word[:_WORD_MAX]}")
+            if self.held.lost.wait(pause):
+                self.held.must_hold()
+            for step in turn:
+                self._clear(step, after.get(step.release))
+
+    def _is_done(
+        self, step: Step, before: History | None, after: History | None, failed: bool
+    ) -> bool:
+        """Whether Helm has a release as the set has it; of a failed turn, whether since then."""
+        if after is None or after.newest.status != "deployed":
+            return False
+        newer = before is None or after.newest.revision > before.newest.revision
+        return after.newest.digest == self._release(step.release).digest and (newer or not failed)
+
+    def _clear(self, step: Step, history: History | None) -> None:
+        """End what stopped runs have begun: Helm refuses to go on after a pending revision, and
+        forgets what revisions have made that came to nothing."""
+        if history is None:
+            return
+        for record in history.between:
             if record.is_pending:
-                self._let_end(record)
-                records.forget(self.cluster, self.namespace, record)
-        ownership.hand_over(self.cluster, step.moved, step.release, self.namespace)
+                records.end(self.cluster, self.namespace, record)
+        known = {item.key for item in history.deployed.objects} if history.deployed else set()
+        left = {item.key for record in history.between for item in record.objects}
+        left -= known | self._keys
+        there = live.read(self.cluster, left, metadata=True)
+        for key in removing.order(there):
+            notes = there[key]["metadata"].get("annotations") or {}
+            mine = (notes.get(OWNER), notes.get(OWNER_NAMESPACE)) == (step.release, self.namespace)
+            if mine and not helmrecord.is_data(key) and not ownership.is_kept(there[key]):
+                self.cluster.delete(key)
+
+    @cached_property
+    def _keys(self) -> frozenset[ObjectKey]:
+        """All objects of the set."""
+        releases = self.release_set.releases
+        return frozenset(item.key for one in releases for item in (*one.crds, *one.objects))
+
+    def _prepare(self, step: Step) -> None:
+        """Clear the way: nothing of it is lost when the run ends before Helm has begun."""
         ownership.take_over(self.cluster, step.taken, step.release, self.namespace)
         for one in step.recreate:
             self.say(f"  {step.release}: deletes {one.key}: {one.why}")
             self.cluster.delete(one.key, cascade="foreground")
-        self._wait_gone([one.key for one in step.recreate])
+        gone = [*(one.key for one in step.recreate), *step.going]
+        self._wait_gone(gone)
+        if helm.version() < (4,):
+            self._apply(step, gone)
 
-    def _let_end(self, record: Record) -> None:
-        if record.at is not None:
-            age = (datetime.now(UTC) - record.at).total_seconds()
-            if 0 <= age < _QUIET_SECONDS:
-                time.sleep(_QUIET_SECONDS - age)
+    def _apply(self, step: Step, without: Sequence[ObjectKey]) -> None:
+        """What Helm 3 can't do: it changes only what its own manifests tell apart, so fields stay
+        that others have made, and custom resources as others have changed them."""
+        wanted = {item.key: item for item in self._release(step.release).objects}
+        keys = wanted.keys() if step.action == "repair" else step.taken
+        there = live.read(self.cluster, set(keys) - set(without), metadata=True)
+        for key in there:
+            self.cluster.apply(wanted[key], manager="helm", force=True)
 
     def _wait_gone(self, keys: Sequence[ObjectKey]) -> None:
         until = time.monotonic() + self.seconds
@@ -176,7 +265,11 @@ class Applying:
                 seconds=self.seconds,
                 jobs=self.jobs,
                 force_conflicts=helm.version() >= (4,),
+                cancelled=self.held.lost,
             )
+        except KeyboardInterrupt:
+            self.held.must_hold()
+            raise
         finally:
             done.set()
             watcher.join()
@@ -207,7 +300,7 @@ class Applying:
             found = waiting.wait(self.cluster, self._workloads([step]), seconds=0)
             yield step.release, [str(one) for one in found]
 
-    def _failed(self, step: Step, history: records.History | None) -> Outcome:
+    def _failed(self, step: Step, history: History | None) -> Outcome:
         if self.on_failure == "leave" or history is None or history.deployed is None:
             return "failed"
         if history.deployed is history.newest:  # Helm did not get as far as a new revision
@@ -225,20 +318,6 @@ class Applying:
             return "failed"
         return "rolled back"
 
-    def _clean_up(self, step: Step, between: Sequence[Record], newest: Record) -> None:
-        """Objects of a revision that came to nothing, which Helm forgets: it compares with the last
-        one that was deployed."""
-        now = {item.key for item in newest.objects}
-        left = {item.key for record in between for item in record.objects} - now
-        if not left:
-            return
-        mine = (step.release, self.namespace)
-        for key, body in live.read(self.cluster, left, metadata=True).items():
-            notes = body["metadata"].get("annotations") or {}
-            kept = helmrecord.is_data(key) or notes.get(POLICY) == "keep"
-            if (notes.get(OWNER), notes.get(OWNER_NAMESPACE)) == mine and not kept:
-                self.cluster.delete(key, uid=body["metadata"]["uid"])
-
     # -- the end ----------------------------------------------------------------------------------
 
     def _remove(self, removal: Removal) -> None:
@@ -246,6 +325,17 @@ class Applying:
         self.say(f"removes {removal.release}, which the set no longer has")
         removing.delete(self.cluster, removal.deleted)
         removing.forget(self.cluster, self.namespace, removal.release)
+
+    def _settle(self, steps: Steps) -> None:
+        """End what was handed over, but for what a release still has that was not applied."""
+        if not (keys := {*steps.handed, *(key for step in steps.steps for key in step.moved)}):
+            return
+        holders = Counter(
+            item.key
+            for history in records.read(self.cluster, self.namespace).values()
+            for item in history.objects
+        )
+        ownership.settle(self.cluster, sorted(key for key in keys if holders[key] < 2))
 
     def _not_ready(self, steps: Steps) -> list[str]:
         keys = self._workloads(steps.steps)

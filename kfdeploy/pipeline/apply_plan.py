@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from kfdeploy.model import helmrecord
 from kfdeploy.model.applying import Action, Recreation, Removal, Step, Steps
 from kfdeploy.model.changes.recreate import must_recreate
-from kfdeploy.model.helmrecord import OWNER, OWNER_NAMESPACE, POLICY
+from kfdeploy.model.helmrecord import OWNER, OWNER_NAMESPACE
 from kfdeploy.model.objects import Object, ObjectKey
-from kfdeploy.tools import live, records
+from kfdeploy.tools import drift, live, ownership, records, setstate
 from kfdeploy.tools.cluster import Cluster
+from kfdeploy.tools.drift import Drift, Drifts
 from kfdeploy.tools.records import History
 from kfdeploy.tools.setfolder import SetFolder, SetRelease
 
 Body = Mapping[str, Any]
-Drifts = Callable[[Cluster, Sequence[SetRelease]], Mapping[str, Sequence[str]]]
-"""What differs in a cluster from what releases have left there: release to sentences."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +61,15 @@ def plan(
     chosen = [one for one in release_set.releases if not only or one.name in only]
     actions = {one.name: _action(one, state.histories.get(one.name)) for one in chosen}
     kept = [one for one in chosen if actions[one.name][0] == "keep"]
-    drifted = drifts(cluster, kept)
+    drifted = _drifted(drifts(kept), setstate.controlled(cluster, namespace))
     steps = []
     for one in chosen:
         action, why = actions[one.name]
+        going = tuple(_going(one, state))
         if action == "keep" and (found := drifted.get(one.name)):
             action, why = "repair", tuple(found)
+        elif action == "keep" and going:
+            action, why = "repair", tuple(f"{key} is being deleted" for key in going)
         elif action == "keep":
             steps.append(Step(one.name, one.wave, "keep"))
             continue
@@ -80,10 +82,25 @@ def plan(
                 tuple(_recreations(cluster, one, state)),
                 tuple(_moved(one, state, namespace)),
                 tuple(_taken(one, state)),
+                going,
             )
         )
     removals = () if only else tuple(_removals(cluster, release_set, state, namespace))
-    return Steps(tuple(steps), removals)
+    return Steps(tuple(steps), removals, tuple(_handed(release_set, state, namespace)))
+
+
+def _drifted(
+    found: Mapping[str, Sequence[Drift]], controlled: Collection[str]
+) -> dict[str, list[str]]:
+    """What is worth a repair: not what is changed back at once, nor what nobody could confirm."""
+    return {
+        name: [
+            str(one)
+            for one in drifts
+            if not one.unconfirmed and not drift.is_controlled(one, controlled)
+        ]
+        for name, drifts in found.items()
+    }
 
 
 def _action(release: SetRelease, history: History | None) -> tuple[Action, tuple[str, ...]]:
@@ -147,6 +164,24 @@ def _taken(release: SetRelease, state: State) -> Iterator[ObjectKey]:
             yield item.key
 
 
+def _going(release: SetRelease, state: State) -> Iterator[ObjectKey]:
+    for item in release.objects:
+        if "deletionTimestamp" in ((state.live.get(item.key) or {}).get("metadata") or {}):
+            yield item.key
+
+
+def _handed(release_set: SetFolder, state: State, namespace: str) -> Iterator[ObjectKey]:
+    for release in release_set.releases:
+        for item in release.objects:
+            body = state.live.get(item.key)
+            if (
+                body is not None
+                and _owner(body) == (release.name, namespace)
+                and ownership.is_handed_over(body)
+            ):
+                yield item.key
+
+
 def _removals(
     cluster: Cluster, release_set: SetFolder, state: State, namespace: str
 ) -> Iterator[Removal]:
@@ -154,9 +189,8 @@ def _removals(
     names = {release.name for release in release_set.releases}
     ours = {item.key for release in release_set.releases for item in release.objects}
     for name, history in state.histories.items():
-        record = history.deployed or history.newest
-        if name not in names and record.digest:
-            yield removal(cluster, name, record.objects, namespace, ours)
+        if name not in names and history.newest.digest:
+            yield removal(cluster, name, history.objects, namespace, ours)
 
 
 def removal(
@@ -178,9 +212,9 @@ def removal(
     kept: list[ObjectKey] = []
     for key in keys:
         if key in there:
-            notes = there[key]["metadata"].get("annotations") or {}
-            stays = key in ours or helmrecord.is_data(key) or notes.get(POLICY) == "keep"
-            other = _owner(there[key]) not in ((name, namespace), ("", ""))
+            body = there[key]
+            stays = key in ours or helmrecord.is_data(key) or ownership.is_kept(body)
+            other = _owner(body) not in ((name, namespace), ("", ""))
             (kept if stays or other else deleted).append(key)
     return Removal(name, tuple(deleted), tuple(kept))
 

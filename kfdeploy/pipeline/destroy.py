@@ -8,9 +8,9 @@ from typing import Any
 
 from kfdeploy.errors import WRONG_USE, UserError
 from kfdeploy.model import helmrecord
-from kfdeploy.model.helmrecord import OWNER, OWNER_NAMESPACE, POLICY
+from kfdeploy.model.helmrecord import OWNER, OWNER_NAMESPACE
 from kfdeploy.model.objects import ObjectKey
-from kfdeploy.tools import live, records, removal, setstate
+from kfdeploy.tools import live, ownership, records, removal, setstate
 from kfdeploy.tools.cluster import Cluster
 from kfdeploy.tools.lease import Held
 from kfdeploy.tools.setfolder import SetFolder
@@ -87,9 +87,7 @@ def plan(
     data_keys = _data(release_set, delete_data)
     goes = []
     for name in sorted(known, key=lambda one: (-wave[one], one)):
-        history = histories[name]
-        record = history.deployed or history.newest
-        goes.append(_goes(cluster, name, record, namespace, data_keys))
+        goes.append(_goes(cluster, name, histories[name], namespace, data_keys))
     crds = [item.key for release in release_set.releases for item in release.crds]
     kept = {key.name: _count(cluster, key) for key in sorted(crds) if key not in data_keys}
     return Destruction(tuple(goes), tuple(sorted(data_keys)), kept)
@@ -98,17 +96,17 @@ def plan(
 def _goes(
     cluster: Cluster,
     name: str,
-    record: helmrecord.Record,
+    history: records.History,
     namespace: str,
     data: Collection[ObjectKey],
 ) -> Goes:
     deleted: list[ObjectKey] = []
     kept: list[ObjectKey] = []
-    keys = [item.key for item in record.objects]
+    keys = [item.key for item in history.objects]
     for key, body in live.read(cluster, keys, metadata=True).items():
         notes = body["metadata"].get("annotations") or {}
         owner = (notes.get(OWNER, ""), notes.get(OWNER_NAMESPACE, ""))
-        stays = helmrecord.is_data(key) or notes.get(POLICY) == "keep" or owner != (name, namespace)
+        stays = helmrecord.is_data(key) or ownership.is_kept(body) or owner != (name, namespace)
         if key not in data:
             (kept if stays else deleted).append(key)
     return Goes(name, tuple(deleted), tuple(kept))

@@ -133,12 +133,30 @@ class _Connection(http.client.HTTPConnection):
 _Connections = weakref.WeakSet[_Connection]
 
 
+class _Away:
+    """Since when nobody has had an answer: who asks last need not be patient all over again."""
+
+    def __init__(self) -> None:
+        self._first, self._last = 0.0, float("-inf")
+
+    def since(self, lapse: float) -> float:
+        """After ``lapse`` seconds in which nobody has asked it counts anew."""
+        now = time.monotonic()
+        if now - self._last > lapse:
+            self._first = now
+        self._last = now
+        return self._first
+
+    def ends(self) -> None:
+        self._last = float("-inf")
+
+
 @dataclass(frozen=True)
 class Cluster:
     """What an API server has, and how it is changed; safe to be used by several threads.
 
     Whatever is asked raises `Refused` with the API server's answer, and `Unreachable` when there is
-    none within ``patience`` seconds.
+    none within ``patience`` seconds, however many questions that are.
     """
 
     path: Path
@@ -347,16 +365,20 @@ class Cluster:
                 status, answer, retry_after = self._ask(method, target, body, headers)
             except (OSError, http.client.HTTPException) as error:
                 self._forget()
-                failure: UserError = Unreachable(
+                failure: Refused | Unreachable = Unreachable(
                     f"{what}: the API server does not answer: {error or type(error).__name__}",
                     hint="`kubectl version` says whether it can be reached from here",
                 )
             else:
                 if status < 300:
+                    self._away.ends()
                     return answer
                 failure = _failure(what, status, answer)
                 if isinstance(failure, Refused) and not _may_pass(failure):
+                    self._away.ends()
                     raise failure
+            if isinstance(failure, Unreachable):
+                until = min(until, self._away.since(self.patience) + self.patience)
             pause = min(pause * 2, _LONGEST_PAUSE)
             # Jitter, so that threads that were refused together do not come back together.
             seconds = max(retry_after, pause * random.uniform(0.5, 1.0))
@@ -381,6 +403,10 @@ class Cluster:
         except ValueError:
             answer = raw.decode("utf-8", "replace")
         return response.status, answer, float(after) if after.isdigit() else 0.0
+
+    @cached_property
+    def _away(self) -> _Away:
+        return _Away()
 
     @cached_property
     def _local(self) -> threading.local:
@@ -408,7 +434,7 @@ class Cluster:
             connection.close()
 
 
-def _failure(what: str, status: int, answer: Any) -> UserError:
+def _failure(what: str, status: int, answer: Any) -> Refused | Unreachable:
     # The proxy's own words for an API server that is away.
     if status >= 500 and not isinstance(answer, Mapping):
         return Unreachable(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -82,6 +83,7 @@ def sync(
     seconds: float,
     jobs: int,
     force_conflicts: bool,
+    cancelled: threading.Event | None = None,
 ) -> None:
     """Install or upgrade releases of a set; what they need is taken to be there.
 
@@ -90,10 +92,12 @@ def sync(
         seconds: for which Helm waits for workloads.
         jobs: Helm processes at a time.
         force_conflicts: fields that others own become Helm's (Helm 4).
+        cancelled: Helmfile and what it has started are stopped when it is set.
 
     Raises:
         UserError: Helmfile is missing.
         ProgramFailed: a release failed.
+        KeyboardInterrupt: it was cancelled.
     """
     argv: list[str | Path] = ["helmfile", "-f", folder / "helmfile.yaml", "--no-color"]
     for name in releases:
@@ -102,7 +106,7 @@ def sync(
     if force_conflicts:
         argv += ["--sync-args", "--force-conflicts"]
     env = {"HELMFILE_UPGRADE_NOTICE_DISABLED": "true", "KUBERC": "off"}
-    stream(argv, on_line, env=env, what="helmfile sync", guarded=True)
+    stream(argv, on_line, env=env, what="helmfile sync", guarded=True, cancelled=cancelled)
 
 
 def words_of(release: str, lines: Sequence[str]) -> list[str]:

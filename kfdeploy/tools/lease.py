@@ -8,20 +8,22 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 from kfdeploy.errors import UserError
 from kfdeploy.model.objects import ObjectKey
+from kfdeploy.tools import process
 from kfdeploy.tools.cluster import Cluster, Refused
 
 NAME: Final = "kfdeploy"
 SECONDS: Final = 30
 """Who has not renewed it for so long is taken to be gone."""
 _RENEW_SECONDS: Final = 8.0
+_ASK_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 2.0
+_GONE_SECONDS: Final = 0.1
 _API: Final = "coordination.k8s.io/v1"
 
 
@@ -30,20 +32,30 @@ class Held:
     """The lock of an apply that is running.
 
     Attributes:
-        lost: set when another one has taken it, which it does when it was not renewed in time.
+        lost: set when another one has taken it, or may have, as it was not renewed in time.
+        taken_by: who that is; empty where nobody could be asked.
     """
 
     lost: threading.Event = field(default_factory=threading.Event)
+    taken_by: str = ""
 
     def must_hold(self) -> None:
         """Raises:
-        UserError: another one has taken it.
+        UserError: another one has taken it, or may have.
         """
-        if self.lost.is_set():
+        if not self.lost.is_set():
+            return
+        if self.taken_by:
             raise UserError(
-                "another apply has taken the lock, which could not be renewed in time",
+                f"the lock was lost: {self.taken_by} has taken it",
                 hint="run `kfdeploy apply` again when the other one is done",
             )
+        raise UserError(
+            "the lock was lost: the API server did not answer for so long that another apply may"
+            " have taken it",
+            hint="`kubectl version` says whether it can be reached from here; then run"
+            " `kfdeploy apply` again",
+        )
 
 
 @contextlib.contextmanager
@@ -51,7 +63,8 @@ def hold(cluster: Cluster, namespace: str, told: Callable[[str], None]) -> Itera
     """Hold the cluster's lock until the block ends.
 
     One that is left behind (its process killed, its machine gone) is taken over: at once where it
-    was a process of this machine that is no more, else when nobody has renewed it for `SECONDS`.
+    was a process of this machine that is no more, nor any program that it had started; else when
+    nobody has renewed it for `SECONDS`.
 
     Args:
         namespace: Helm's; it must exist.
@@ -61,7 +74,7 @@ def hold(cluster: Cluster, namespace: str, told: Callable[[str], None]) -> Itera
         UserError: another apply is running.
     """
     key = ObjectKey(_API, "Lease", namespace, NAME)
-    me = f"{socket.gethostname()}/{os.getpid()}/{time.time_ns():x}"
+    me = f"{socket.gethostname()}/{os.getpid()}/{process.guard_pid()}/{time.time_ns():x}"
     _take(cluster, key, me, told)
     held, done = Held(), threading.Event()
     renewer = threading.Thread(target=_renew, args=(cluster, key, me, held, done), daemon=True)
@@ -100,32 +113,42 @@ def _take(cluster: Cluster, key: ObjectKey, me: str, told: Callable[[str], None]
                 return
             continue
         if renewed != seen and seen.startswith(f"{holder} "):
-            where, _, _ = holder.rpartition("/")
             raise UserError(
-                f"another apply is running: {where} holds the lock since"
+                f"another apply is running: {_shown(holder)} holds the lock since"
                 f" {found['spec'].get('acquireTime', 'some time')}",
                 hint="run `kfdeploy apply` again when it is done",
             )
         if renewed != seen:
-            told(f"the lock is held by {holder.rpartition('/')[0]}: looking whether it is alive")
+            told(f"the lock is held by {_shown(holder)}: looking whether it is alive")
             seen, since = renewed, time.monotonic()
-        time.sleep(_LOOK_SECONDS)
+        until = time.monotonic() + _LOOK_SECONDS
+        while time.monotonic() < until and not _is_gone(holder):
+            time.sleep(_GONE_SECONDS)
 
 
 def _renew(cluster: Cluster, key: ObjectKey, me: str, held: Held, done: threading.Event) -> None:
-    renewed = time.monotonic()
-    while not done.wait(_RENEW_SECONDS):
-        try:
-            found = cluster.get(key)
-            if found is None or _holder(found) != me:
-                held.lost.set()
-                return
-            cluster.replace({**found, "spec": {**found["spec"], "renewTime": _now()}})
-            renewed = time.monotonic()
-        except UserError:
-            if time.monotonic() - renewed > SECONDS:
-                held.lost.set()
-                return
+    # Its questions are not asked for as long as others': others may take what is not renewed.
+    asking = replace(cluster, patience=_ASK_SECONDS)
+    renewed, pause = time.monotonic(), _RENEW_SECONDS
+    try:
+        while not done.wait(pause):
+            pause = _RENEW_SECONDS
+            try:
+                found = asking.get(key)
+                if _holder(found) != me:
+                    held.taken_by = _shown(_holder(found)) or "somebody who has gone again"
+                    held.lost.set()
+                    return
+                assert found is not None
+                asking.replace({**found, "spec": {**found["spec"], "renewTime": _now()}})
+                renewed = time.monotonic()
+            except UserError:
+                pause = 0.5
+                if time.monotonic() - renewed > SECONDS - _ASK_SECONDS:
+                    held.lost.set()
+                    return
+    finally:
+        asking.close()
 
 
 def _release(cluster: Cluster, key: ObjectKey, me: str) -> None:
@@ -139,10 +162,19 @@ def _holder(lease: Mapping[str, Any] | None) -> str:
 
 
 def _is_gone(holder: str) -> bool:
-    """Whether it was a process of this machine that no longer runs."""
-    host, _, rest = holder.partition("/")
-    pid = rest.partition("/")[0]
-    return host == socket.gethostname() and pid.isdigit() and not Path(f"/proc/{pid}").exists()
+    """Whether it was a process of this machine that no longer runs, nor what looks after its
+    programs."""
+    host, *pids = holder.split("/")[:3]
+    return (
+        host == socket.gethostname()
+        and len(pids) == 2
+        and all(pid.isdigit() and not process.is_running(int(pid)) for pid in pids)
+    )
+
+
+def _shown(holder: str) -> str:
+    """Host and process, for people."""
+    return "/".join(holder.split("/")[:2])
 
 
 def _spec(me: str, before: Mapping[str, Any] | None) -> dict[str, Any]:

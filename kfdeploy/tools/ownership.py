@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from kfdeploy.model.helmrecord import OWNER, OWNER_NAMESPACE, POLICY
 from kfdeploy.model.objects import ObjectKey
-from kfdeploy.tools.cluster import Cluster, Refused
+from kfdeploy.tools.cluster import MANAGER, Cluster, Refused
 
 _LABEL: Final = "app.kubernetes.io/managed-by"
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
@@ -36,24 +36,41 @@ def settle(cluster: Cluster, keys: Iterable[ObjectKey]) -> None:
             cluster.patch(key, {"metadata": {"annotations": {POLICY: None}}})
 
 
+def is_handed_over(body: Mapping[str, Any]) -> bool:
+    """Whether `hand_over` has been at an object, and no `settle` since."""
+    meta = body.get("metadata") or {}
+    if (meta.get("annotations") or {}).get(POLICY) != "keep":
+        return False
+    path = ("f:metadata", "f:annotations", f"f:{POLICY}")  # who wrote it: people may, too
+    for entry in meta.get("managedFields") or ():
+        fields: Any = entry.get("fieldsV1") or {}
+        for name in path:
+            fields = fields.get(name) if isinstance(fields, Mapping) else None
+        if fields is not None and entry.get("manager") == MANAGER:
+            return True
+    return False
+
+
 def take_over(cluster: Cluster, keys: Iterable[ObjectKey], release: str, namespace: str) -> None:
     """Make objects that ``kubectl apply`` made a release's own, with their fields.
 
     Fields that kubectl has owned become Helm's, so that those which the set does not have go away.
     """
     for key in keys:
-        body = cluster.get(key)
-        if body is None:
-            continue
-        notes = {OWNER: release, OWNER_NAMESPACE: namespace, _LAST_APPLIED: None}
-        change: dict[str, Any] = {"annotations": notes, "labels": {_LABEL: "Helm"}}
-        fields = body["metadata"].get("managedFields") or []
-        if any(_is_by_hand(entry) for entry in fields):
-            change["managedFields"] = list(_handed(fields))
-            # Fields change hands only if nobody has changed the object meanwhile.
-            change["resourceVersion"] = body["metadata"]["resourceVersion"]
-        with _gone_is_fine():
-            cluster.patch(key, {"metadata": change})
+        while (body := cluster.get(key)) is not None:
+            notes = {OWNER: release, OWNER_NAMESPACE: namespace, _LAST_APPLIED: None}
+            change: dict[str, Any] = {"annotations": notes, "labels": {_LABEL: "Helm"}}
+            fields = body["metadata"].get("managedFields") or []
+            if any(_is_by_hand(entry) for entry in fields):
+                change["managedFields"] = list(_handed(fields))
+                # Fields change hands only if nobody has changed the object meanwhile.
+                change["resourceVersion"] = body["metadata"]["resourceVersion"]
+            try:
+                cluster.patch(key, {"metadata": change})
+                break
+            except Refused as error:
+                if error.status not in (404, 409):  # another by now: look again
+                    raise
 
 
 def _handed(fields: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
@@ -80,6 +97,12 @@ def _union(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     for name, below in other.items():
         out[name] = _union(out.get(name) or {}, below or {})
     return out
+
+
+def is_kept(body: Mapping[str, Any]) -> bool:
+    """Whether Helm is told to leave an object when its release goes."""
+    notes = (body.get("metadata") or {}).get("annotations") or {}
+    return notes.get(POLICY) == "keep" and not is_handed_over(body)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -156,26 +157,51 @@ class Background:
 
 
 # Who is killed can't stop its programs, and Helm would go on with a release that the next run is
-# at. So a process that does nothing else ends them when the pipe from kfdeploy is closed.
+# at. So a process that does nothing else ends them when the pipe from kfdeploy is closed; as long
+# as it is there, so may they be.
 _GUARD: Final = """
 import os, signal, sys, time
 groups = set()
 for line in sys.stdin:
     (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
-for sign in (signal.SIGTERM, signal.SIGKILL) if groups else ():
-    for group in groups:
+def left(sign):
+    for group in list(groups):
         try:
             os.killpg(group, sign)
         except OSError:
-            pass
-    if sign == signal.SIGTERM:
-        time.sleep(5)
+            groups.discard(group)
+    return groups
+until = time.monotonic() + 5
+left(signal.SIGTERM)
+while left(0) and time.monotonic() < until:
+    time.sleep(0.05)
+left(signal.SIGKILL)
 """
 
 
+def guard_pid() -> int:
+    """The process that ends this one's programs when it is killed."""
+    return _guard().pid
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process; one that has ended, and that nobody asks about, is none."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return True
+    return not state.rpartition(")")[2].startswith(" Z")
+
+
 @lru_cache(maxsize=1)
-def _guard() -> IO[str]:
-    guard = subprocess.Popen(
+def _guard() -> subprocess.Popen[str]:
+    return subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _GUARD],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -184,14 +210,13 @@ def _guard() -> IO[str]:
         text=True,
         bufsize=1,
     )
-    assert guard.stdin is not None
-    return guard.stdin
 
 
 @contextlib.contextmanager
 def _guarded(group: int) -> Iterator[None]:
     """End this process group, too, when kfdeploy ends without having done so."""
-    guard = _guard()
+    guard = _guard().stdin
+    assert guard is not None
     guard.write(f"+{group}\n")
     try:
         yield
@@ -268,12 +293,16 @@ def _said(program: str, code: int, stderr: str) -> str:
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:
-    """Ask the program and its children to end, then make them."""
+    """Ask the program and its children to end, then make them.
+
+    Its children may take longer than it does.
+    """
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGTERM)
-    try:
-        child.wait(timeout=3)
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            child.poll()
+            os.killpg(child.pid, 0)
+            time.sleep(0.02)
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()

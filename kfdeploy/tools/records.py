@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from kfdeploy.errors import UserError
 from kfdeploy.model import helmrecord
 from kfdeploy.model.helmrecord import Record
-from kfdeploy.model.objects import ObjectKey
-from kfdeploy.tools.cluster import Cluster
+from kfdeploy.model.objects import Object, ObjectKey
+from kfdeploy.tools.cluster import Cluster, Refused
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,12 @@ class History:
     newest: Record
     deployed: Record | None
     between: tuple[Record, ...]
+
+    @property
+    def objects(self) -> list[Object]:
+        """What may be there of it: of all revisions since the last that was deployed."""
+        records = (*self.between, self.deployed) if self.deployed else self.between
+        return list({item.key: item for record in records for item in record.objects}.values())
 
 
 def read(
@@ -79,6 +85,15 @@ def _record(cluster: Cluster, namespace: str, name: str) -> Record | None:
         ) from error
 
 
-def forget(cluster: Cluster, namespace: str, record: Record) -> None:
-    """Take a revision away that was never finished: Helm refuses to go on while it is there."""
-    cluster.delete(ObjectKey("v1", "Secret", namespace, record.secret))
+def end(cluster: Cluster, namespace: str, record: Record) -> None:
+    """Call a revision failed that was never finished: Helm refuses to go on while it is pending.
+
+    Without it nobody would know what objects it has made.
+    """
+    key = ObjectKey("v1", "Secret", namespace, record.secret)
+    while (secret := cluster.get(key)) is not None and helmrecord.parse(secret).is_pending:
+        try:
+            cluster.replace(helmrecord.failed(secret))
+        except Refused as error:
+            if error.status not in (404, 409):  # it has become another meanwhile: look again
+                raise

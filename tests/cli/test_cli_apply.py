@@ -4,62 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
-import subprocess
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import Done, Runner
+from tests.conftest import Runner
 from tests.support.live import LiveCluster, serve_live_cluster
 from tests.support.nodes import Fault
-from tests.support.sets import make_workspace, write_set
-
-Body = dict[str, Any]
-
-
-def config_map(name: str, namespace: str, **data: str) -> Body:
-    meta = {"name": name, "namespace": namespace}
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data}
-
-
-def namespace(name: str) -> Body:
-    meta = {"name": name, "annotations": {"helm.sh/resource-policy": "keep"}}
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": meta}
-
-
-def deployment(name: str, namespace: str, *, app: str = "", image: str = "r.test/a:1") -> Body:
-    labels = {"app": app or name}
-    template = {
-        "metadata": {"labels": labels},
-        "spec": {"containers": [{"name": "main", "image": image}]},
-    }
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"selector": {"matchLabels": labels}, "template": template},
-    }
-
-
-def definition(group: str) -> Body:
-    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"things.{group}"},
-        "spec": {
-            "group": group,
-            "names": {"kind": "Thing", "plural": "things"},
-            "scope": "Namespaced",
-            "versions": [{"name": "v1", "served": True, "storage": True, "schema": schema}],
-        },
-    }
+from tests.support.places import (
+    Body,
+    Place,
+    config_map,
+    definition,
+    deployment,
+    make_place,
+    namespace,
+    outcomes,
+    wait_until,
+)
 
 
 @pytest.fixture(scope="module")
@@ -68,60 +34,11 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
         yield running
 
 
-@dataclass(frozen=True)
-class Place:
-    """A workspace, a namespace of its own for objects, and one for Helm's records."""
-
-    folder: Path
-    live: LiveCluster
-    kfdeploy: Runner
-    name: str
-
-    @property
-    def helm(self) -> str:
-        return f"helm-{self.name}"
-
-    @property
-    def env(self) -> dict[str, str | None]:
-        return {"KUBECONFIG": str(self.live.cluster.kubeconfig)}
-
-    def write(self, releases: dict[str, list[Body]], **how: Any) -> Path:
-        """Write a set; the release ``base`` comes first."""
-        waves = [["base"], [name for name in releases if name != "base"]]
-        return write_set(self.folder, releases, **{"waves": [w for w in waves if w], **how})
-
-    def apply(self, *arguments: str, check: int | None = 0) -> Done:
-        return self.kfdeploy("apply", *arguments, cwd=self.folder, env=self.env, check=check)
-
-    def get(self, kind: str, name: str, namespace: str = "") -> Any:
-        found = self.live.cluster.kubectl(
-            *("get", kind, name, "-n", namespace or self.name, "-o", "json"), check=False
-        )
-        return json.loads(found.stdout) if found.returncode == 0 else None
-
-    def revisions(self) -> dict[str, list[str]]:
-        """Each release's revisions and their statuses."""
-        listed = self.live.cluster.kubectl(
-            *("get", "secrets", "-n", self.helm, "-l", "owner=helm", "-o", "json")
-        )
-        out: dict[str, list[str]] = {}
-        for secret in json.loads(listed.stdout)["items"]:
-            labels = secret["metadata"]["labels"]
-            out.setdefault(labels["name"], []).append(f"{labels['version']} {labels['status']}")
-        return {name: sorted(found) for name, found in sorted(out.items())}
-
-
 @pytest.fixture
 def place(
     tmp_path: Path, live: LiveCluster, kfdeploy: Runner, request: pytest.FixtureRequest
 ) -> Place:
-    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_"))[-40:].strip("-")
-    folder = make_workspace(tmp_path / "ws", namespace=f"helm-{name}")
-    return Place(folder, live, kfdeploy, name)
-
-
-def outcomes(done: Done) -> dict[str, str]:
-    return {one["release"]: one["outcome"] for one in done.json["releases"]}
+    return make_place(tmp_path / "ws", live, kfdeploy, request.node.name)
 
 
 def test_one_pass_and_a_second_that_changes_nothing(place: Place) -> None:
@@ -195,6 +112,43 @@ def test_what_was_deleted_by_hand_comes_back(place: Place) -> None:
     assert place.get("configmap", "a")["data"] == {"x": "1"}
 
 
+def test_what_was_changed_by_hand_is_set_right_and_by_a_controller_left(place: Place) -> None:
+    ns = place.name
+    maps = [config_map("a", ns, x="1"), config_map("b", ns, x="1")]
+    place.write({"base": [namespace(ns)], "a": [*maps, deployment("d", ns)]})
+    place.live.nodes.faults(Fault("unready", pod=f"{ns}/"))
+    stop = threading.Event()
+
+    def control() -> None:
+        while not stop.wait(0.1):
+            found = place.get("configmap", "b")
+            if found and found["data"] == {"x": "1"}:
+                change = json.dumps({"data": {"x": "mine"}})
+                patch = ("patch", "configmap", "b", "-n", ns, "--type=merge", "-p", change)
+                place.live.cluster.kubectl(*patch, check=False)
+                place.live.nodes.faults()  # the first apply has been waiting for that
+
+    controller = threading.Thread(target=control)
+    controller.start()
+    try:
+        first = place.apply()
+        place.live.cluster.kubectl(
+            *("patch", "configmap", "a", "-n", ns, "--type=merge", "-p", '{"data": {"x": "2"}}')
+        )
+        done = place.apply()
+        again = place.apply("--output", "json")
+    finally:
+        stop.set()
+        controller.join()
+    note = f"note: something in the cluster changes it back: ConfigMap {ns}/b: data.x"
+    assert note in first.stderr.splitlines()
+    (repair,) = (line for line in done.stderr.splitlines() if line.startswith("wave 2: repair"))
+    assert repair.startswith(f"wave 2: repair a: ConfigMap {ns}/a: data.x is ")
+    assert "kubectl-patch" in repair
+    assert place.get("configmap", "a")["data"] == {"x": "1"}
+    assert set(outcomes(again).values()) == {"unchanged"}
+
+
 def test_an_object_that_moves_to_another_release_is_not_recreated(place: Place) -> None:
     ns = place.name
     claim = {
@@ -227,6 +181,26 @@ def test_an_object_that_moves_to_another_release_is_not_recreated(place: Place) 
     assert place.get("configmap", "a")["metadata"]["uid"] == before
     assert place.get("pvc", "data")["metadata"]["uid"] == claimed
     assert list(place.revisions()) == ["base", "three"]
+
+
+def test_an_object_that_moves_to_a_later_wave_is_not_recreated(place: Place) -> None:
+    ns = place.name
+    waves = [["base"], ["one"], ["two"]]
+    moving = [config_map("a", ns, x="1")]
+    place.write({"base": [namespace(ns)], "one": moving, "two": []}, waves=waves)
+    place.apply()
+    before = place.get("configmap", "a")["metadata"]["uid"]
+    place.write({"base": [namespace(ns)], "one": [], "two": moving}, waves=waves)
+    # as a run leaves it that was killed after it had begun
+    owner = ["meta.helm.sh/release-name=two", "helm.sh/resource-policy=keep"]
+    place.live.cluster.kubectl(
+        *("annotate", "--overwrite", "--field-manager=kfdeploy", "-n", ns, "configmap/a", *owner)
+    )
+    place.apply()
+    now = place.get("configmap", "a")["metadata"]
+    assert now["uid"] == before
+    assert "helm.sh/resource-policy" not in now["annotations"]
+    assert now["annotations"]["meta.helm.sh/release-name"] == "two"
 
 
 def test_a_release_that_the_set_drops_goes_and_its_users_data_stays(place: Place) -> None:
@@ -367,9 +341,9 @@ def test_two_applies_do_not_meet(place: Place) -> None:
     ns = place.name
     place.write({"base": [namespace(ns), deployment("d", ns)]}, waits=["base"])
     place.live.nodes.faults(Fault("slow", pod=f"{ns}/", seconds=15))
-    first = _start(place)
+    first = place.start("apply")
     try:
-        _wait_until(lambda: "pending" in str(place.revisions()))
+        wait_until(lambda: "pending" in str(place.revisions()))
         second = place.apply(check=1)
     finally:
         first.wait(timeout=60)
@@ -383,8 +357,8 @@ def test_killed_and_run_again_it_goes_on(place: Place) -> None:
     ns = place.name
     place.live.nodes.faults(Fault("slow", pod=f"{ns}/", seconds=60))
     place.write({"base": [namespace(ns), deployment("d", ns)]}, waits=["base"])
-    first = _start(place)
-    _wait_until(lambda: "pending" in str(place.revisions()))
+    first = place.start("apply")
+    wait_until(lambda: "pending" in str(place.revisions()))
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
     place.live.nodes.faults()
@@ -398,8 +372,8 @@ def test_stopped_by_ctrl_c_it_exits_130_and_gives_the_lock_back(place: Place) ->
     ns = place.name
     place.live.nodes.faults(Fault("slow", pod=f"{ns}/", seconds=60))
     place.write({"base": [namespace(ns), deployment("d", ns)]}, waits=["base"])
-    first = _start(place)
-    _wait_until(lambda: "pending" in str(place.revisions()))
+    first = place.start("apply")
+    wait_until(lambda: "pending" in str(place.revisions()))
     os.kill(first.pid, signal.SIGINT)
     assert first.wait(timeout=30) == 130
     assert not place.get("lease", "kfdeploy", place.helm)["spec"].get("holderIdentity")
@@ -432,20 +406,3 @@ def test_a_set_that_was_changed_is_refused(place: Place) -> None:
         "error: releases/default: not as it was rendered: helmfile.yaml was changed\n"
     )
     assert place.get("namespace", place.helm) is None
-
-
-def _start(place: Place) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [*place.kfdeploy.command, "apply"],
-        cwd=place.folder,
-        env=place.kfdeploy.environment(place.env),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-
-def _wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, "it did not come"
-        time.sleep(0.1)

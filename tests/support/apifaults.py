@@ -33,7 +33,10 @@ class _FaultyApi(Faulty):
         self._context.load_cert_chain(folder / "admin.crt", folder / "admin.key")
 
     def connect(self, stopped: threading.Event) -> socket.socket:
-        return self._context.wrap_socket(super().connect(stopped), server_hostname="127.0.0.1")
+        plain = super().connect(stopped)
+        there = self._context.wrap_socket(plain, server_hostname="127.0.0.1")
+        self._opened(there, stopped)  # a stop has no hold on the plain one any more
+        return there
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 from kfdeploy.model.finding import Finding
-from kfdeploy.model.helmrecord import OWNER, OWNER_NAMESPACE
+from kfdeploy.model.helmrecord import OWNER, OWNER_NAMESPACE, is_data
 from kfdeploy.model.objects import ObjectKey
 
 CHECK: Final = "conflict"
@@ -57,12 +57,14 @@ def _conflict(
 ) -> tuple[str, str] | None:
     """What kind of conflict, and with whom."""
     meta = body.get("metadata") or {}
-    if meta.get("deletionTimestamp"):
-        return "going", ""
-    if who := _gitops(meta):
-        return "gitops", who
     notes = meta.get("annotations") or {}
     name, where = str(notes.get(OWNER, "")), str(notes.get(OWNER_NAMESPACE, ""))
+    if meta.get("deletionTimestamp"):
+        # One of ours that an apply was about to make anew when it was stopped: it is waited for.
+        ours = where == namespace and name in releases and not is_data(key)
+        return None if ours else ("going", "")
+    if who := _gitops(meta):
+        return "gitops", who
     if name and where == namespace:
         return None if name in releases else ("earlier", name)
     if name:
