@@ -28,6 +28,15 @@ _PASSING: Final = re.compile("|".join(map(re.escape, (*_AWAY, *_BUSY))))
 _WEBHOOK: Final = re.compile(r"admission webhook .* denied the request|failed calling webhook")
 
 
+# Helm's waits, and kubectl's.
+_OVERDUE: Final = re.compile(r"context deadline exceeded|timed out waiting for the condition")
+
+
+def is_overdue(text: str) -> bool:
+    """Whether a program has waited for as long as it was told to."""
+    return _OVERDUE.search(text) is not None
+
+
 def may_pass(text: str) -> bool:
     """Whether a program that failed with these words may do better in a moment."""
     found = _WEBHOOK.search(text)

@@ -22,7 +22,7 @@ from kfdeploy.model import helmrecord
 from kfdeploy.model.applying import Outcome, Outcomes, Removal, Result, Step, Steps
 from kfdeploy.model.helmrecord import OWNER, OWNER_NAMESPACE
 from kfdeploy.model.objects import ObjectKey
-from kfdeploy.model.passing import may_pass
+from kfdeploy.model.passing import is_overdue, may_pass
 from kfdeploy.model.workload import WORKLOADS
 from kfdeploy.tools import drift, helm, helmfile, live, ownership, records, setstate, waiting
 from kfdeploy.tools import removal as removing
@@ -176,17 +176,28 @@ class Applying:
                 if not self._is_done(step, old, after.get(step.release), bool(problem)):
                     words = helmfile.words_of(step.release, said) or [problem.strip()]
                     left[step.release] = words
-            turn = [step for step in turn if any(map(may_pass, left.get(step.release, ())))]
+            found = ((step, self._passing(step, left.get(step.release, ()))) for step in turn)
+            again = {step: why for step, why in found if why}
+            turn = list(again)
             if not turn or not pauses:
                 return after, left
             pause = pauses.pop(0)
-            for step in turn:
-                word = next(filter(may_pass, left[step.release]))
-                self.say(f"  {step.release}: tried again in {pause:g} s: {word[:_WORD_MAX]}")
+            for step, why in again.items():
+                self.say(f"  {step.release}: tried again in {pause:g} s: {why[:_WORD_MAX]}")
             if self.held.lost.wait(pause):
                 self.held.must_hold()
             for step in turn:
                 self._clear(step, after.get(step.release))
+
+    def _passing(self, step: Step, words: Sequence[str]) -> str:
+        """Those of Helm's words by which another turn may help; empty where none would."""
+        if (word := next(filter(may_pass, words), "")) or not any(map(is_overdue, words)):
+            return word
+        # Helm 4 looks no more at what does not change any more: where the answer to its last look
+        # was lost, it waits in vain.
+        keys = self._workloads([step])
+        ready = bool(keys) and not waiting.wait(self.cluster, keys, seconds=0)
+        return "Helm has waited in vain for what is ready" if ready else ""
 
     def _is_done(
         self, step: Step, before: History | None, after: History | None, failed: bool
@@ -272,7 +283,7 @@ class Applying:
             raise
         finally:
             done.set()
-            watcher.join()
+            watcher.join(timeout=1.0)  # it may be asking an API server that is away
 
     def _watch(self, steps: Sequence[Step], done: threading.Event) -> None:
         def told(waiting: Waiting) -> None:

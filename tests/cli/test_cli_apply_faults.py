@@ -74,7 +74,7 @@ def apply_until_right(place: Place, most: int = 4) -> list[Done]:
     """Apply as often as it fails clearly: exit code 1, and words that say what to do."""
     done = []
     for _ in range(most):
-        done.append(place.apply(check=None))
+        done.append(place.apply("--timeout", "20", check=None))
         if done[-1].code == 0:
             return done
         assert done[-1].code == 1, str(done[-1])
@@ -168,11 +168,26 @@ def test_gone_for_good_it_says_so_and_the_next_run_finishes(place: Place) -> Non
         finally:
             place.live.nodes.faults()
         assert process.returncode == 1
-        assert "the API server does not answer: " in said
-        assert "hint: `kubectl version` says whether it can be reached from here" in said
+        assert said.endswith(
+            "error: the lock was lost: the API server did not answer for so long that another"
+            " apply may have taken it\n"
+            "  hint: `kubectl version` says whether it can be reached from here; then run"
+            " `kfdeploy apply` again\n"
+        )
         proxy.start()
         through.apply()
         must_be(place, "1")
+
+
+def test_away_from_the_beginning_it_says_so(place: Place) -> None:
+    place.write({"base": [namespace(place.name)]})
+    with behind(place) as (proxy, through):
+        proxy.stop()
+        done = through.apply(check=1)
+    assert done.stderr.startswith("error: GET /version: the API server does not answer: ")
+    assert done.stderr.splitlines()[-1] == (
+        "  hint: `kubectl version` says whether it can be reached from here"
+    )
 
 
 def test_the_api_server_is_killed_and_started_again(
