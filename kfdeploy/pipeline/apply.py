@@ -96,8 +96,10 @@ class Applying:
             raise
         finally:
             outcomes.seconds = time.monotonic() - started
-        word: setstate.Word = "applied" if outcomes.is_good and outcomes.results else "failed"
-        self._mark(word, controlled)
+        good: setstate.Word = (
+            "applied" if len(steps.steps) == len(self.release_set.releases) else "partly applied"
+        )
+        self._mark(good if outcomes.is_good else "failed", controlled)
 
     def _mark(self, state: setstate.Word, controlled: Iterable[str]) -> None:
         setstate.write(self.cluster, self.namespace, self.release_set, state, controlled)
@@ -275,7 +277,7 @@ class Applying:
                 said.append,
                 seconds=self.seconds,
                 jobs=self.jobs,
-                force_conflicts=helm.version() >= (4,),
+                flags=helm.server_side(),
                 cancelled=self.held.lost,
             )
         except KeyboardInterrupt:

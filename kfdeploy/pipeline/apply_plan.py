@@ -131,7 +131,7 @@ _FIXED: Final = frozenset(
     (
         *("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "Pod", "Service"),
         *("RoleBinding", "ClusterRoleBinding", "StorageClass", "PriorityClass", "CSIDriver"),
-        *("ConfigMap", "Secret", "PersistentVolume", "RuntimeClass", "VolumeAttributesClass"),
+        *("ConfigMap", "Secret", "RuntimeClass", "VolumeAttributesClass"),
     )
 )
 """Kinds that have immutable fields and may be deleted; a claim holds data."""

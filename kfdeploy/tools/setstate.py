@@ -12,7 +12,7 @@ from kfdeploy.tools.cluster import Cluster
 from kfdeploy.tools.setfolder import SetFolder
 
 NAME: Final = "kfdeploy-set"
-Word = Literal["applying", "applied", "failed"]
+Word = Literal["applying", "applied", "partly applied", "failed"]
 
 
 def write(
