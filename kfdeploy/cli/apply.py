@@ -150,7 +150,7 @@ def destroy(
             goes = False
         if goes:
             with lease.hold(opened, namespace, say) as held:
-                stage.run(opened, what, namespace, held, say)
+                stage.run(opened, what, namespace, held, session.workspace.helm.timeout, say)
     if output == "json":
         print_json({"set": release_set.name, "removed": goes, **what.to_json()})
     else:

@@ -241,7 +241,7 @@ class Applying:
             self.say(f"  {step.release}: deletes {one.key}: {one.why}")
             self.cluster.delete(one.key, cascade="foreground")
         gone = [*(one.key for one in step.recreate), *step.going]
-        self._wait_gone(gone)
+        removing.wait_gone(self.cluster, gone, self.seconds)
         if helm.version() < (4,):
             self._apply(step, gone)
 
@@ -253,17 +253,6 @@ class Applying:
         there = live.read(self.cluster, set(keys) - set(without), metadata=True)
         for key in there:
             self.cluster.apply(wanted[key], manager="helm", force=True)
-
-    def _wait_gone(self, keys: Sequence[ObjectKey]) -> None:
-        until = time.monotonic() + self.seconds
-        while keys and (keys := list(live.read(self.cluster, keys, metadata=True))):
-            if time.monotonic() > until:
-                names = ", ".join(map(str, keys))
-                raise UserError(
-                    f"{names}: deleted, and still there after {self.seconds:g} s",
-                    hint="`kubectl get ... -o yaml` shows the finalizers that hold it",
-                )
-            time.sleep(0.2)
 
     def _sync(self, steps: Sequence[Step], said: list[str]) -> None:
         """Helmfile's turn; meanwhile what its releases wait for is looked at."""
@@ -336,7 +325,7 @@ class Applying:
     def _remove(self, removal: Removal) -> None:
         self.held.must_hold()
         self.say(f"removes {removal.release}, which the set no longer has")
-        removing.delete(self.cluster, removal.deleted)
+        removing.delete(self.cluster, removal.deleted, seconds=self.seconds)
         removing.forget(self.cluster, self.namespace, removal.release)
 
     def _settle(self, steps: Steps) -> None:

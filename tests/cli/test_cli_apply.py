@@ -406,3 +406,30 @@ def test_a_set_that_was_changed_is_refused(place: Place) -> None:
         "error: releases/default: not as it was rendered: helmfile.yaml was changed\n"
     )
     assert place.get("namespace", place.helm) is None
+
+
+def test_an_operator_stays_until_its_custom_resources_are_gone(place: Place) -> None:
+    ns = place.name
+    settings = json.loads((place.folder / "kfdeploy.yaml").read_text())
+    settings["helm"]["timeout"] = 3
+    (place.folder / "kfdeploy.yaml").write_text(json.dumps(settings))
+    thing = {
+        "apiVersion": f"{ns}.test/v1",
+        "kind": "Thing",
+        "metadata": {"name": "x", "namespace": ns, "finalizers": [f"{ns}.test/clean-up"]},
+    }
+    base = [namespace(ns), definition(f"{ns}.test"), deployment("operator", ns)]
+    place.write({"base": base, "things": [thing]})
+    place.apply("--timeout", "60")
+    done = place.kfdeploy("destroy", "--yes", cwd=place.folder, env=place.env, check=1)
+    assert done.stderr.endswith(
+        f"error: Thing {ns}/x: deleted, and still there after 3 s\n"
+        "  hint: `kubectl get ... -o yaml` shows the finalizers that hold it\n"
+    )
+    assert place.get("deployment", "operator")
+    place.live.cluster.kubectl(
+        *("patch", f"things.{ns}.test", "x", "-n", ns, "--type=merge"),
+        *("-p", '{"metadata": {"finalizers": null}}'),
+    )
+    place.kfdeploy("destroy", "--yes", cwd=place.folder, env=place.env)
+    assert place.get("deployment", "operator") is None
