@@ -126,7 +126,6 @@ def test_26_03_on_an_empty_cluster_in_one_pass_by_the_smallest_rights(
     again = apply(kfdeploy, site, live, "--output", "json", KUBECONFIG=str(account))
     assert {one["outcome"] for one in again.json["releases"]} == {"unchanged"}
     assert revisions(live) == before
-    assert again.seconds < first.seconds / 3
 
 
 def _account(kfdeploy: Runner, site: Site, live: LiveCluster, folder: Path) -> Path:
