@@ -123,7 +123,7 @@ def destroy(
         list[str] | None,
         typer.Option(
             "--delete-data",
-            metavar="KIND/[NAMESPACE/]NAME",
+            metavar="[KIND/[NAMESPACE/]]NAME",
             help="A Namespace, claim, Profile or CustomResourceDefinition of the set that goes,"
             " with all that is in it; it may be given again.",
         ),
@@ -154,8 +154,13 @@ def destroy(
     if output == "json":
         print_json({"set": release_set.name, "removed": goes, **what.to_json()})
     else:
-        word = "removed" if goes else "would go"
-        print(f"releases/{release_set.name}: {counted(len(what.releases), 'release')} {word}")
+        what_goes = counted(len(what.releases), "release")
+        if what.data:
+            what_goes += f" and {counted(len(what.data), 'object')} of data"
+        if not what.releases and not what.data:
+            print(f"releases/{release_set.name}: nothing of it is in the cluster")
+        else:
+            print(f"releases/{release_set.name}: {what_goes} {'removed' if goes else 'would go'}")
 
 
 def _confirmed(output: str) -> bool:

@@ -76,7 +76,8 @@ def plan(
 
     Args:
         namespace: of Helm's records.
-        delete_data: ``KIND/NAME`` or ``KIND/NAMESPACE/NAME`` of what is to go although it is data.
+        delete_data: ``NAME``, ``KIND/NAME`` or ``KIND/NAMESPACE/NAME`` of what is to go although it
+            is data.
 
     Raises:
         UserError: data that is named, and that the set does not have.
@@ -131,13 +132,21 @@ def _data(release_set: SetFolder, names: Sequence[str]) -> set[ObjectKey]:
                 hint=f"it has {near}" if near else "`kfdeploy destroy --dry-run` lists what stays",
                 exit_code=WRONG_USE,
             )
+        if len(set(found)) > 1:
+            several = ", ".join(sorted(_names(key)[0] for key in set(found)))
+            raise UserError(
+                f"--delete-data {name}: the set has several of that name: {several}",
+                hint="name the kind too",
+                exit_code=WRONG_USE,
+            )
         out |= set(found)
     return out
 
 
 def _names(key: ObjectKey) -> tuple[str, ...]:
     where = f"{key.namespace}/" if key.namespace else ""
-    return f"{key.kind}/{where}{key.name}", f"{key.kind.lower()}/{where}{key.name}"
+    long = f"{key.kind}/{where}{key.name}"
+    return long, f"{key.kind.lower()}/{where}{key.name}", key.name
 
 
 def _count(cluster: Cluster, crd: ObjectKey) -> int:
@@ -167,6 +176,9 @@ def run(
     Raises:
         UserError: the API server refuses, something holds an object, or the lock was lost.
     """
+    # While their controller is there to end what their finalizers are for.
+    profiles = [key for key in what.data if key.kind == "Profile"]
+    removal.delete(cluster, profiles, seconds=seconds)
     for one in what.releases:
         held.must_hold()
         say(f"removes {one.release}")

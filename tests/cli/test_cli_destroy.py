@@ -61,12 +61,12 @@ def test_last_wave_first_and_data_stays(place: Place) -> None:
     place.live.cluster.create(user_thing(ns), config_map("users", ns))
     done = place.destroy("--yes")
     assert done.stdout.splitlines() == [
-        "remove two: 1 objects",
+        "remove two: 1 object",
         "remove one: 2 objects",
         f"  keeps PersistentVolumeClaim {ns}/data",
         "remove base: 0 objects",
         f"  keeps Namespace {ns}",
-        f"keeps CustomResourceDefinition things.{ns}.test and its 1 objects",
+        f"keeps CustomResourceDefinition things.{ns}.test and its 1 object",
         "releases/default: 3 releases removed",
     ]
     steps = [line for line in done.stderr.splitlines() if line.startswith("removes")]
@@ -81,7 +81,10 @@ def test_last_wave_first_and_data_stays(place: Place) -> None:
     assert place.revisions() == {}
     assert place.get("configmap", "kfdeploy-set", place.helm) is None
     # again: nothing to do, and that is fine
-    assert place.destroy("--yes").stdout.splitlines()[-1] == "releases/default: 0 releases would go"
+    assert (
+        place.destroy("--yes").stdout.splitlines()[-1]
+        == "releases/default: nothing of it is in the cluster"
+    )
     # and back, with the user's data as it was
     claimed = place.get("pvc", "data")["metadata"]["uid"]
     back = place.apply("--output", "json")
@@ -118,7 +121,7 @@ def test_data_goes_when_it_is_named(place: Place) -> None:
     )
     data = [
         *("--delete-data", f"PersistentVolumeClaim/{ns}/data"),
-        *("--delete-data", f"CustomResourceDefinition/things.{ns}.test"),
+        *("--delete-data", f"things.{ns}.test"),
     ]
     done = place.destroy(*data, "--yes")
     assert f"DELETES PersistentVolumeClaim {ns}/data, and all that is in it" in done.stdout
