@@ -145,6 +145,29 @@ def test_an_object_that_moves_to_another_release_is_not_recreated(place: Place) 
     assert list(place.revisions()) == ["base", "three"]
 
 
+def test_an_object_that_moves_stays_when_its_new_release_is_applied_alone(place: Place) -> None:
+    ns = place.name
+    moving = [config_map("a", ns, x="1")]
+    place.write({"base": [namespace(ns)], "one": moving, "two": []})
+    place.apply()
+    before = place.get("configmap", "a")["metadata"]["uid"]
+    # Helm's record of the one still has it, and the two comes in a wave before.
+    place.write(
+        {"base": [namespace(ns)], "one": [], "two": moving}, waves=[["base"], ["one"], ["two"]]
+    )
+    place.apply("--release", "two")
+    place.apply()
+    now = place.get("configmap", "a")["metadata"]
+    assert now["uid"] == before
+    assert "helm.sh/resource-policy" not in now["annotations"]
+    # and back, where the release that lets go comes later than the one that gets it
+    place.write(
+        {"base": [namespace(ns)], "one": moving, "two": []}, waves=[["base"], ["two"], ["one"]]
+    )
+    place.apply()
+    assert place.get("configmap", "a")["metadata"]["uid"] == before
+
+
 def test_a_release_that_the_set_drops_goes_and_its_users_data_stays(place: Place) -> None:
     ns = place.name
     group = f"{ns}.test"
