@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from kfdeploy.model.applying import Outcomes
+from kfdeploy.tools.waiting import ABSENT
 
 if TYPE_CHECKING:
     from kfdeploy.tools.waiting import Waiting
@@ -32,10 +33,12 @@ class Waits:
             f"  waiting{f' for {what}' if what else ''}: {waiting.ready} of {waiting.total}"
             f" workloads are ready"
         )
-        for item in waiting.pending[:_SHOWN]:
+        # What Helm has not come to yet says nothing; what is there and not ready does.
+        pending = sorted(waiting.pending, key=lambda item: item.state == ABSENT)
+        for item in pending[:_SHOWN]:
             self.say(f"    {item}")
-        if len(waiting.pending) > _SHOWN:
-            self.say(f"    and {len(waiting.pending) - _SHOWN} more")
+        if len(pending) > _SHOWN:
+            self.say(f"    and {len(pending) - _SHOWN} more")
 
 
 def lines(name: str, outcomes: Outcomes) -> Iterator[str]:

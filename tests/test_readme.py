@@ -6,12 +6,14 @@ import importlib.util
 import re
 import shutil
 import subprocess
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
 from kfdeploy.model.workspace import Workspace
+from tests.support.live import LiveCluster
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -41,7 +43,9 @@ def test_every_link_in_the_documents_leads_somewhere() -> None:
 @pytest.mark.skipif(
     importlib.util.find_spec("kfdeploy.cli") is None, reason="kfdeploy has no command line yet"
 )
-def test_the_worked_run_ends_with_a_verified_set(tmp_path: Path) -> None:
+def test_the_worked_run_ends_with_a_set_that_is_verified_and_applied(
+    tmp_path: Path, live_cluster: Callable[..., LiveCluster]
+) -> None:
     for program in ("kfdeploy", "kustomize"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not on PATH; `make setup` installs it")
@@ -57,19 +61,24 @@ def test_the_worked_run_ends_with_a_verified_set(tmp_path: Path) -> None:
         substitutes = {ref: standin_of(ref) for ref in fill(public.host, expected_refs())}
         fill(public.host, substitutes.values())
 
-        def shell(script: str) -> None:
+        def shell(script: str, env: Mapping[str, str] | None = None) -> str:
             done = subprocess.run(
                 ["bash", "-eu", "-c", script],
                 cwd=tmp_path,
-                env={**environment(), "REGISTRY": private.host},
+                env={**environment(), "REGISTRY": private.host, **(env or {})},
                 capture_output=True,
                 text=True,
                 check=False,
                 timeout=600,
             )
             assert done.returncode == 0, done.stdout + done.stderr
+            return done.stdout
 
         shell(marked("README.md", "worked run: 1"))
         edit(tmp_path / "site/kfdeploy.yaml", public.host, substitutes)
         shell(marked("README.md", "worked run: 2"))
-    assert (tmp_path / "site/releases/default/SHA256SUMS").is_file()
+        assert (tmp_path / "site/releases/default/SHA256SUMS").is_file()
+        said = shell("cd site\n" + marked("README.md", "worked run: 3"), live_cluster().env)
+    assert "releases/default: applied: 15 installed in " in said
+    assert "releases/default: applied: 15 unchanged in " in said
+    assert said.endswith("all that runs is of the lock\n")

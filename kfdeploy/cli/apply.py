@@ -21,13 +21,12 @@ from kfdeploy.errors import DIFFERENCE, FAILED, WRONG_USE, UserError
 from kfdeploy.terminal import complain, counted, print_json, print_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from kfdeploy.model.applying import Steps
     from kfdeploy.pipeline.preflight import Preflight
     from kfdeploy.session import Session
     from kfdeploy.tools.cluster import Cluster
-    from kfdeploy.tools.setfolder import SetFolder, SetRelease
+    from kfdeploy.tools.drift import Drifts
+    from kfdeploy.tools.setfolder import SetFolder
 
 SetName = Annotated[str, typer.Argument(metavar="[SET]", help="A set below releases/.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
@@ -40,21 +39,22 @@ def apply(
     env: EnvironmentName = "",
     release: Annotated[
         list[str] | None,
-        typer.Option("--release", metavar="NAME", help="Only this one; it may be given again."),
+        typer.Option("--release", metavar="NAME", help="Only this one; repeatable."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="The API server tries each object; nothing changes.")
     ] = False,
     take_over: Annotated[
-        bool, typer.Option("--take-over", help="Objects that were made without Helm become its.")
+        bool,
+        typer.Option("--take-over", help="Objects made without Helm become the releases' own."),
     ] = False,
     on_failure: Annotated[
         Literal["leave", "rollback"] | None,
-        typer.Option("--on-failure", help="What becomes of a release that fails."),
+        typer.Option("--on-failure", help="What becomes of a release that fails; helm.onFailure."),
     ] = None,
     timeout: Annotated[
         int | None,
-        typer.Option("--timeout", metavar="SECONDS", min=1, help="For each wait."),
+        typer.Option("--timeout", metavar="SECONDS", min=1, help="For each wait; helm.timeout."),
     ] = None,
     skip_registry: Annotated[
         bool, typer.Option("--skip-registry", help="Do not look whether images are mirrored.")
@@ -80,15 +80,16 @@ def apply(
         ready = _preflight(session, opened, release_set, take_over, skip_registry)
         if ready.errors:
             _refuse(ready, output)
+        drifts = _drifts(session, opened)
         if dry_run:
-            steps = _plan(session, opened, release_set, chosen)
+            steps = apply_plan.plan(opened, release_set, settings.namespace, drifts, only=chosen)
             _rehearse(opened, release_set, steps, ready, output)
             return
         for line in ready.lines():
             say(line)
         apply_plan.make_namespace(opened, settings.namespace)
         with lease.hold(opened, settings.namespace, say) as held:
-            steps = _plan(session, opened, release_set, chosen)
+            steps = apply_plan.plan(opened, release_set, settings.namespace, drifts, only=chosen)
             for line in steps.lines():
                 say(line)
             outcomes = Outcomes()
@@ -97,6 +98,7 @@ def apply(
                 release_set,
                 settings.namespace,
                 held,
+                drifts,
                 seconds=timeout or settings.timeout,
                 jobs=jobs,
                 on_failure=on_failure or settings.on_failure,
@@ -148,7 +150,7 @@ def destroy(
             goes = False
         if goes:
             with lease.hold(opened, namespace, say) as held:
-                stage.run(opened, what, namespace, held, say)
+                stage.run(opened, what, namespace, held, session.workspace.helm.timeout, say)
     if output == "json":
         print_json({"set": release_set.name, "removed": goes, **what.to_json()})
     else:
@@ -218,19 +220,11 @@ def _refuse(ready: Preflight, output: str) -> None:
     raise typer.Exit(FAILED)
 
 
-def _plan(
-    session: Session, cluster: Cluster, release_set: SetFolder, chosen: Sequence[str]
-) -> Steps:
-    from kfdeploy.pipeline import apply_plan
+def _drifts(session: Session, cluster: Cluster) -> Drifts:
     from kfdeploy.tools import drift
 
     namespace = session.workspace.helm.namespace
-
-    def drifts(cluster: Cluster, releases: Sequence[SetRelease]) -> Mapping[str, Sequence[str]]:
-        found = drift.drift(cluster, releases, cache=session.cache, namespace=namespace)
-        return {name: [str(one) for one in drifted] for name, drifted in found.items()}
-
-    return apply_plan.plan(cluster, release_set, namespace, drifts, only=chosen)
+    return lambda releases: drift.drift(cluster, releases, cache=session.cache, namespace=namespace)
 
 
 def _rehearse(

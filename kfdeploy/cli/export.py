@@ -200,7 +200,6 @@ def _of_a_set(
     return stage.OF_A_SET[format_][1](
         delivery.Delivery(
             found=found,
-            environment=session.environment_name,
             artifact=ImageRef(place.host, place.path, publish.tag_of(found), packed.digest),
             is_plain=reach.plain_http,
             skips_verify=reach.skip_tls_verify and not reach.plain_http,

@@ -108,7 +108,7 @@ class Steps:
 
     @property
     def acts(self) -> bool:
-        return bool(self.removals) or any(step.acts for step in self.steps)
+        return bool(self.removals or self.handed) or any(step.acts for step in self.steps)
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -22,9 +22,9 @@ _SEPARATOR = re.compile(r"^---[ \t]*(?:#.*)?\r?\n", re.MULTILINE)
 _CONTENT = re.compile(r"^[^\S\n]*[^\s#]", re.MULTILINE)
 _LIST = re.compile(r"kind: *[\"']?\w*List\b")
 _JSON_LIST = re.compile(r"\"kind\": *\"\w*List\"")
-_CRD = re.compile(r"^kind: CustomResourceDefinition\s*$", re.MULTILINE)
-_NAME = re.compile(r"^  name: (.+?)\s*$", re.MULTILINE)
-_API = re.compile(r"^apiVersion: (.+?)\s*$", re.MULTILINE)
+_CRD = re.compile(r"^kind: ([\"']?)CustomResourceDefinition\1\s*$", re.MULTILINE)
+_NAME = re.compile(r"^  name: [\"']?([^\"'\s]+)[\"']?\s*$", re.MULTILINE)
+_API = re.compile(r"^apiVersion: [\"']?([^\"'\s]+)[\"']?\s*$", re.MULTILINE)
 
 Path = tuple[str | int, ...]
 """Where a field stands in an object: keys and list indexes."""

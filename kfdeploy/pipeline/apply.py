@@ -3,7 +3,7 @@
 Helmfile and Helm do what they do for any other add-on. What they leave to people is done around
 them: a plan of what has to change, so that what is as it should be gets no new revision; records of
 runs that were stopped; objects that change hands, or can't be changed; and words for what is not
-ready. docs/decisions/013-apply.md
+ready. docs/decisions/015-apply.md
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from kfdeploy.model.helmrecord import OWNER, OWNER_NAMESPACE
 from kfdeploy.model.objects import ObjectKey
 from kfdeploy.model.passing import is_overdue, may_pass
 from kfdeploy.model.workload import WORKLOADS
-from kfdeploy.tools import helm, helmfile, live, ownership, records, setstate, waiting
+from kfdeploy.tools import drift, helm, helmfile, live, ownership, records, setstate, waiting
 from kfdeploy.tools import removal as removing
 from kfdeploy.tools.cluster import Cluster
+from kfdeploy.tools.drift import Drifts
 from kfdeploy.tools.lease import Held
 from kfdeploy.tools.process import ProgramFailed
 from kfdeploy.tools.records import History
@@ -46,6 +47,7 @@ class Applying:
 
     Attributes:
         namespace: of Helm's records.
+        drifts: what differs in the cluster from what releases have left there.
         seconds: for which Helm, and the end, wait for workloads.
         jobs: Helm processes at a time.
         on_failure: what becomes of a release that fails.
@@ -57,6 +59,7 @@ class Applying:
     release_set: SetFolder
     namespace: str
     held: Held
+    drifts: Drifts
     seconds: float = 600.0
     jobs: int = 4
     on_failure: OnFailure = "leave"
@@ -72,7 +75,8 @@ class Applying:
             UserError: the cluster, or Helmfile, can't be asked; the lock was lost.
         """
         started = time.monotonic()
-        self._mark("applying")
+        controlled = setstate.controlled(self.cluster, self.namespace)
+        self._mark("applying", controlled)
         try:
             # All at once: a release of an early wave may let go of what one of a late wave gets.
             for step in steps.steps:
@@ -84,17 +88,34 @@ class Applying:
                 self.held.must_hold()
                 self._settle(steps)
                 outcomes.not_ready += self._not_ready(steps)
+                controlled |= self._controlled(steps)
         except BaseException:
             if not self.held.lost.is_set():
                 with contextlib.suppress(UserError):  # what has gone wrong matters more
-                    self._mark("failed")
+                    self._mark("failed", controlled)
             raise
         finally:
             outcomes.seconds = time.monotonic() - started
-        self._mark("applied" if outcomes.is_good and outcomes.results else "failed")
+        good: setstate.Word = (
+            "applied" if len(steps.steps) == len(self.release_set.releases) else "partly applied"
+        )
+        self._mark(good if outcomes.is_good else "failed", controlled)
 
-    def _mark(self, state: setstate.Word) -> None:
-        setstate.write(self.cluster, self.namespace, self.release_set, state)
+    def _mark(self, state: setstate.Word, controlled: Iterable[str]) -> None:
+        setstate.write(self.cluster, self.namespace, self.release_set, state, controlled)
+
+    def _controlled(self, steps: Steps) -> frozenset[str]:
+        """Fields of what was just applied that the cluster has otherwise again.
+
+        An operator had the last word about them, and would have it after each further apply.
+        """
+        self.cluster.kinds.refresh()  # new definitions have brought new ones
+        acted = [self._release(step.release) for step in steps.steps if step.acts]
+        found = [one for drifts in self.drifts(acted).values() for one in drifts]
+        fields = frozenset(field for one in found for field in drift.fields_of(one))
+        for field in sorted(fields):
+            self.say(f"note: something in the cluster changes it back: {field}")
+        return fields
 
     # -- waves ------------------------------------------------------------------------------------
 
@@ -220,7 +241,7 @@ class Applying:
             self.say(f"  {step.release}: deletes {one.key}: {one.why}")
             self.cluster.delete(one.key, cascade="foreground")
         gone = [*(one.key for one in step.recreate), *step.going]
-        self._wait_gone(gone)
+        removing.wait_gone(self.cluster, gone, self.seconds)
         if helm.version() < (4,):
             self._apply(step, gone)
 
@@ -232,17 +253,6 @@ class Applying:
         there = live.read(self.cluster, set(keys) - set(without), metadata=True)
         for key in there:
             self.cluster.apply(wanted[key], manager="helm", force=True)
-
-    def _wait_gone(self, keys: Sequence[ObjectKey]) -> None:
-        until = time.monotonic() + self.seconds
-        while keys and (keys := list(live.read(self.cluster, keys, metadata=True))):
-            if time.monotonic() > until:
-                names = ", ".join(map(str, keys))
-                raise UserError(
-                    f"{names}: deleted, and still there after {self.seconds:g} s",
-                    hint="`kubectl get ... -o yaml` shows the finalizers that hold it",
-                )
-            time.sleep(0.2)
 
     def _sync(self, steps: Sequence[Step], said: list[str]) -> None:
         """Helmfile's turn; meanwhile what its releases wait for is looked at."""
@@ -256,7 +266,7 @@ class Applying:
                 said.append,
                 seconds=self.seconds,
                 jobs=self.jobs,
-                force_conflicts=helm.version() >= (4,),
+                flags=helm.server_side(),
                 cancelled=self.held.lost,
             )
         except KeyboardInterrupt:
@@ -315,7 +325,7 @@ class Applying:
     def _remove(self, removal: Removal) -> None:
         self.held.must_hold()
         self.say(f"removes {removal.release}, which the set no longer has")
-        removing.delete(self.cluster, removal.deleted)
+        removing.delete(self.cluster, removal.deleted, seconds=self.seconds)
         removing.forget(self.cluster, self.namespace, removal.release)
 
     def _settle(self, steps: Steps) -> None:

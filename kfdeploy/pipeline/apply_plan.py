@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,14 +11,13 @@ from kfdeploy.model.applying import Action, Recreation, Removal, Step, Steps
 from kfdeploy.model.changes.recreate import must_recreate
 from kfdeploy.model.helmrecord import OWNER, OWNER_NAMESPACE
 from kfdeploy.model.objects import Object, ObjectKey
-from kfdeploy.tools import live, ownership, records
+from kfdeploy.tools import drift, live, ownership, records, setstate
 from kfdeploy.tools.cluster import Cluster
+from kfdeploy.tools.drift import Drift, Drifts
 from kfdeploy.tools.records import History
 from kfdeploy.tools.setfolder import SetFolder, SetRelease
 
 Body = Mapping[str, Any]
-Drifts = Callable[[Cluster, Sequence[SetRelease]], Mapping[str, Sequence[str]]]
-"""What differs in a cluster from what releases have left there: release to sentences."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def plan(
     chosen = [one for one in release_set.releases if not only or one.name in only]
     actions = {one.name: _action(one, state.histories.get(one.name)) for one in chosen}
     kept = [one for one in chosen if actions[one.name][0] == "keep"]
-    drifted = drifts(cluster, kept)
+    drifted = _drifted(drifts(kept), setstate.controlled(cluster, namespace))
     steps = []
     for one in chosen:
         action, why = actions[one.name]
@@ -88,6 +87,20 @@ def plan(
         )
     removals = () if only else tuple(_removals(cluster, release_set, state, namespace))
     return Steps(tuple(steps), removals, tuple(_handed(release_set, state, namespace)))
+
+
+def _drifted(
+    found: Mapping[str, Sequence[Drift]], controlled: Collection[str]
+) -> dict[str, list[str]]:
+    """What is worth a repair: not what is changed back at once, nor what nobody could confirm."""
+    return {
+        name: [
+            str(one)
+            for one in drifts
+            if not one.unconfirmed and not drift.is_controlled(one, controlled)
+        ]
+        for name, drifts in found.items()
+    }
 
 
 def _action(release: SetRelease, history: History | None) -> tuple[Action, tuple[str, ...]]:
@@ -118,7 +131,7 @@ _FIXED: Final = frozenset(
     (
         *("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "Pod", "Service"),
         *("RoleBinding", "ClusterRoleBinding", "StorageClass", "PriorityClass", "CSIDriver"),
-        *("ConfigMap", "Secret", "PersistentVolume", "RuntimeClass", "VolumeAttributesClass"),
+        *("ConfigMap", "Secret", "RuntimeClass", "VolumeAttributesClass"),
     )
 )
 """Kinds that have immutable fields and may be deleted; a claim holds data."""

@@ -55,14 +55,18 @@ class Destruction:
 
     def lines(self) -> Iterator[str]:
         for one in self.releases:
-            yield f"remove {one.release}: {len(one.deleted)} objects"
+            yield f"remove {one.release}: {_objects(len(one.deleted))}"
             for key in one.kept:
                 yield f"  keeps {key}"
         for name, count in self.kept.items():
             if count:
-                yield f"keeps CustomResourceDefinition {name} and its {count} objects"
+                yield f"keeps CustomResourceDefinition {name} and its {_objects(count)}"
         for key in self.data:
             yield f"DELETES {key}, and all that is in it"
+
+
+def _objects(count: int) -> str:
+    return f"{count} object" if count == 1 else f"{count} objects"
 
 
 def plan(
@@ -152,18 +156,22 @@ def run(
     what: Destruction,
     namespace: str,
     held: Held,
+    seconds: float,
     say: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Do what a plan says; interrupted and run again, it goes on.
 
+    Args:
+        seconds: for which what is deleted is waited for to be gone.
+
     Raises:
-        UserError: the API server refuses, or the lock was lost.
+        UserError: the API server refuses, something holds an object, or the lock was lost.
     """
     for one in what.releases:
         held.must_hold()
         say(f"removes {one.release}")
-        removal.delete(cluster, one.deleted)
+        removal.delete(cluster, one.deleted, seconds=seconds)
         removal.forget(cluster, namespace, one.release)
     held.must_hold()
-    removal.delete(cluster, what.data)
+    removal.delete(cluster, what.data, seconds=seconds)
     setstate.forget(cluster, namespace)

@@ -46,7 +46,7 @@ PROGRAMS = (
         f"{_GO} helm.sh/helm/v4/cmd/helm@v4.2.4",
     ),
     Program(
-        "kubectl", ("version", "--client"), (1, 28), "applies CRDs when the set is applied",
+        "kubectl", ("version", "--client"), (1, 28), "signs in to the cluster: apply, diff, audit",
         "take kubectl from your Kubernetes distribution's packages", needed=False,
     ),
     Program(

@@ -235,6 +235,8 @@ class _Maker:
                 yield self._named(item.key, "hook"), self._unhook(item, names)
             if not item.key.namespace and item.key.kind in _NAMESPACED:
                 yield self._named(item.key, "namespace"), self._place(item)
+            if item.key.kind == "ClusterRole" and item.body.get("aggregationRule"):
+                yield from self._gather(item)
         self._own_config(objects, own)
         for item in objects:
             yield from self._roll(item)
@@ -339,6 +341,13 @@ class _Maker:
         body = f"# {shown(item.key)}: names no namespace; kubectl would put it into default\n"
         body += target_yaml(item.key) + "patch:\n"
         return body + operation("add", ("metadata", "namespace"), "default")
+
+    def _gather(self, item: Object) -> Iterator[tuple[str, str]]:
+        """The controller writes an aggregated role's rules, and Helm 4 can't write them, too."""
+        if item.body.get("rules") == []:
+            body = f"# {shown(item.key)}: its rules are what it gathers, and not Helm's\n"
+            body += target_yaml(item.key) + "patch:\n"
+            yield self._named(item.key, "rules"), body + operation("remove", ("rules",))
 
     def _own_config(self, objects: Sequence[Object], own: Sequence[str]) -> None:
         """A person's patch of a ConfigMap or Secret makes the pods roll as well."""

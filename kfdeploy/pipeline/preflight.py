@@ -61,7 +61,7 @@ class Preflight:
         good = len(self.of("ok"))
         yield (
             f"preflight: {_counted(errors, 'error')}, {_counted(warnings, 'warning')},"
-            f" {good} times all well"
+            f" {good} checks passed"
         )
 
 

@@ -3,7 +3,7 @@
 kubectl knows every way to sign in that a kubeconfig can name (certificates, tokens, programs, OIDC)
 and renews what runs out; it listens on a socket in a folder that only this user can enter. Through
 it one connection a thread answers in a few milliseconds, where kubectl itself would start for each
-question. docs/decisions/013-apply.md
+question. docs/decisions/015-apply.md
 """
 
 from __future__ import annotations

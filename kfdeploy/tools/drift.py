@@ -7,7 +7,7 @@ defaults, normalises or lets a webhook fill in is never taken for drift.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -122,6 +122,10 @@ class Drift:
         return f"{self.key}: {self.fields[0]}{more}"
 
 
+Drifts = Callable[[Sequence[SetRelease]], Mapping[str, Sequence[Drift]]]
+"""`drift` of one cluster."""
+
+
 def drift(
     cluster: Cluster,
     releases: Sequence[SetRelease],
@@ -199,6 +203,19 @@ def _tried(
     told = [one for one in told if not _is_controlled(item.body, one)]
     if told:
         yield Drift("changed", release.name, item.key, tuple(told), unconfirmed=unconfirmed)
+
+
+def fields_of(one: Drift) -> frozenset[str]:
+    """What differs, as `setstate` keeps it: the object and the field, one each."""
+    if one.what != "changed" or one.unconfirmed:
+        return frozenset()
+    return frozenset(f"{one.key}: {drifted.difference.field}" for drifted in one.fields)
+
+
+def is_controlled(one: Drift, controlled: Collection[str]) -> bool:
+    """Whether all that differs is known to be changed back."""
+    found = fields_of(one)
+    return bool(found) and all(field in controlled for field in found)
 
 
 _AUTOSCALER: Final = Manager("kube-controller-manager", "scale")

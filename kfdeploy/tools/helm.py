@@ -182,6 +182,14 @@ def _difference(one: Any, two: Any, at: str) -> str | None:
     return None if one == two else at
 
 
+def server_side() -> list[str]:
+    """Flags with which Helm 4 applies on the server, and takes fields that others own.
+
+    By default it goes on as the last revision was made, and Helm 3 made it otherwise.
+    """
+    return ["--server-side=true", "--force-conflicts"] if version() >= (4,) else []
+
+
 def rollback(release: str, revision: int, namespace: str, context: str, *, seconds: float) -> None:
     """Bring a release back to an earlier revision.
 
@@ -190,5 +198,5 @@ def rollback(release: str, revision: int, namespace: str, context: str, *, secon
     """
     argv = ["helm", "rollback", release, str(revision), f"--namespace={namespace}"]
     argv += [f"--kube-context={context}"] if context else []
-    argv += ["--force-conflicts"] if version() >= (4,) else []
+    argv += server_side()
     run([*argv, f"--timeout={seconds:.0f}s"], timeout=seconds + 60, what=f"rollback of {release}")

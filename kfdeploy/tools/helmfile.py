@@ -82,7 +82,7 @@ def sync(
     *,
     seconds: float,
     jobs: int,
-    force_conflicts: bool,
+    flags: Sequence[str],
     cancelled: threading.Event | None = None,
 ) -> None:
     """Install or upgrade releases of a set; what they need is taken to be there.
@@ -91,7 +91,7 @@ def sync(
         on_line: what Helmfile, Helm and kubectl say.
         seconds: for which Helm waits for workloads.
         jobs: Helm processes at a time.
-        force_conflicts: fields that others own become Helm's (Helm 4).
+        flags: of ``helm upgrade``.
         cancelled: Helmfile and what it has started are stopped when it is set.
 
     Raises:
@@ -103,8 +103,8 @@ def sync(
     for name in releases:
         argv += ["-l", f"name={name}"]
     argv += ["sync", f"--timeout={seconds:.0f}", f"--concurrency={jobs}"]
-    if force_conflicts:
-        argv += ["--sync-args", "--force-conflicts"]
+    if flags:
+        argv += ["--sync-args", " ".join(flags)]
     env = {"HELMFILE_UPGRADE_NOTICE_DISABLED": "true", "KUBERC": "off"}
     stream(argv, on_line, env=env, what="helmfile sync", guarded=True, cancelled=cancelled)
 
@@ -123,6 +123,8 @@ def words_of(release: str, lines: Sequence[str]) -> list[str]:
             stop = next(
                 (k for k, line in enumerate(said) if not line or line.endswith("OUTPUT:")), None
             )
-            return [line for line in said[:stop] if line][-_WORDS_MAX:]
+            # Helm 4 logs an error before it says it.
+            plain = [line for line in said[:stop] if line and not line.startswith("level=")]
+            return (plain or said[:stop])[-_WORDS_MAX:]
         return [line for line in block if line][:_WORDS_MAX]
     return []

@@ -6,11 +6,13 @@ another release has taken on since would go, too.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from typing import Final
 
+from kfdeploy.errors import UserError
 from kfdeploy.model import helmrecord
 from kfdeploy.model.objects import ObjectKey
 from kfdeploy.tools import live
@@ -40,15 +42,40 @@ def order(keys: Iterable[ObjectKey]) -> list[ObjectKey]:
     return sorted(keys, key=lambda key: (place.get(key.kind, len(_ORDER)), key))
 
 
-def delete(cluster: Cluster, keys: Sequence[ObjectKey]) -> None:
+def delete(cluster: Cluster, keys: Sequence[ObjectKey], *, seconds: float) -> None:
     """Delete objects, a kind after the other. What is gone already is fine.
 
+    Custom resources are waited for: the operator that ends their finalizers goes after them.
+
+    Args:
+        seconds: for which each kind of them is waited for.
+
     Raises:
-        UserError: the API server refuses one.
+        UserError: the API server refuses one, or something holds one.
     """
-    for _, heap in groupby(order(keys), key=lambda key: key.kind):
+    for kind, group in groupby(order(keys), key=lambda key: key.kind):
+        heap = list(group)
         with ThreadPoolExecutor(live.JOBS) as pool:
             list(pool.map(cluster.delete, heap))
+        if kind not in _LAST:
+            wait_gone(cluster, heap, seconds)
+
+
+def wait_gone(cluster: Cluster, keys: Sequence[ObjectKey], seconds: float) -> None:
+    """Wait until objects that were deleted are no longer there.
+
+    Raises:
+        UserError: they still are after ``seconds``.
+    """
+    until = time.monotonic() + seconds
+    while keys and (keys := list(live.read(cluster, keys, metadata=True))):
+        if time.monotonic() > until:
+            names = ", ".join(map(str, keys))
+            raise UserError(
+                f"{names}: deleted, and still there after {seconds:g} s",
+                hint="`kubectl get ... -o yaml` shows the finalizers that hold it",
+            )
+        time.sleep(0.2)
 
 
 def forget(cluster: Cluster, namespace: str, release: str) -> None:

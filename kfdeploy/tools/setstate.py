@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal
 
 from kfdeploy import __version__
@@ -12,12 +12,24 @@ from kfdeploy.tools.cluster import Cluster
 from kfdeploy.tools.setfolder import SetFolder
 
 NAME: Final = "kfdeploy-set"
-Word = Literal["applying", "applied", "failed"]
+Word = Literal["applying", "applied", "partly applied", "failed"]
 
 
-def write(cluster: Cluster, namespace: str, release_set: SetFolder, state: Word) -> None:
-    """Say that a set is being applied, or was."""
+def write(
+    cluster: Cluster,
+    namespace: str,
+    release_set: SetFolder,
+    state: Word,
+    controlled: Iterable[str] = (),
+) -> None:
+    """Say that a set is being applied, or was.
+
+    Args:
+        controlled: fields that something in the cluster changes back, as `drift.fields_of` has
+            them: to set them again at each apply would help nobody.
+    """
     data = {
+        "controlled": "\n".join(sorted(controlled)),
         "set": release_set.name,
         "digest": release_set.digest,
         "state": state,
@@ -36,6 +48,11 @@ def read(cluster: Cluster, namespace: str) -> Mapping[str, Any]:
     found = cluster.get(ObjectKey("v1", "ConfigMap", namespace, NAME))
     data: Mapping[str, Any] = (found or {}).get("data") or {}
     return data
+
+
+def controlled(cluster: Cluster, namespace: str) -> frozenset[str]:
+    """The fields that the last apply found to be changed back."""
+    return frozenset(str(read(cluster, namespace).get("controlled", "")).splitlines())
 
 
 def forget(cluster: Cluster, namespace: str) -> None:

@@ -27,6 +27,8 @@ _EXPLAIN_EVERY: Final = 5.0
 """Seconds between two looks for causes, which ask for more than the objects themselves."""
 _EXPLAINED_MAX: Final = 20
 """Of how many objects a cause is looked for while it is waited; in the end of all."""
+ABSENT: Final = "is not there"
+"""State of what nobody has made yet."""
 _PODS_MAX: Final = 3
 """Of how many pods of a workload the events are read: they mostly say the same."""
 _JOBS: Final = 8
@@ -146,7 +148,7 @@ def explain(
 
 def _state(body: Body | None, binding: _Binding) -> State:
     if body is None:
-        return State("progressing", "is not there")
+        return State("progressing", ABSENT)
     found = readiness.state(body)
     if body.get("kind") == "PersistentVolumeClaim" and not found.is_ready and binding.is_late(body):
         return READY

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,43 @@ def test_what_was_deleted_by_hand_comes_back(place: Place) -> None:
     assert place.get("configmap", "a")["data"] == {"x": "1"}
 
 
+def test_what_was_changed_by_hand_is_set_right_and_by_a_controller_left(place: Place) -> None:
+    ns = place.name
+    maps = [config_map("a", ns, x="1"), config_map("b", ns, x="1")]
+    place.write({"base": [namespace(ns)], "a": [*maps, deployment("d", ns)]})
+    place.live.nodes.faults(Fault("unready", pod=f"{ns}/"))
+    stop = threading.Event()
+
+    def control() -> None:
+        while not stop.wait(0.1):
+            found = place.get("configmap", "b")
+            if found and found["data"] == {"x": "1"}:
+                change = json.dumps({"data": {"x": "mine"}})
+                patch = ("patch", "configmap", "b", "-n", ns, "--type=merge", "-p", change)
+                place.live.cluster.kubectl(*patch, check=False)
+                place.live.nodes.faults()  # the first apply has been waiting for that
+
+    controller = threading.Thread(target=control)
+    controller.start()
+    try:
+        first = place.apply()
+        place.live.cluster.kubectl(
+            *("patch", "configmap", "a", "-n", ns, "--type=merge", "-p", '{"data": {"x": "2"}}')
+        )
+        done = place.apply()
+        again = place.apply("--output", "json")
+    finally:
+        stop.set()
+        controller.join()
+    note = f"note: something in the cluster changes it back: ConfigMap {ns}/b: data.x"
+    assert note in first.stderr.splitlines()
+    (repair,) = (line for line in done.stderr.splitlines() if line.startswith("wave 2: repair"))
+    assert repair.startswith(f"wave 2: repair a: ConfigMap {ns}/a: data.x is ")
+    assert "kubectl-patch" in repair
+    assert place.get("configmap", "a")["data"] == {"x": "1"}
+    assert set(outcomes(again).values()) == {"unchanged"}
+
+
 def test_an_object_that_moves_to_another_release_is_not_recreated(place: Place) -> None:
     ns = place.name
     claim = {
@@ -145,27 +183,42 @@ def test_an_object_that_moves_to_another_release_is_not_recreated(place: Place) 
     assert list(place.revisions()) == ["base", "three"]
 
 
+def test_an_object_that_moves_to_a_later_wave_is_not_recreated(place: Place) -> None:
+    ns = place.name
+    waves = [["base"], ["one"], ["two"]]
+    moving = [config_map("a", ns, x="1")]
+    place.write({"base": [namespace(ns)], "one": moving, "two": []}, waves=waves)
+    place.apply()
+    before = place.get("configmap", "a")["metadata"]["uid"]
+    place.write({"base": [namespace(ns)], "one": [], "two": moving}, waves=waves)
+    # as a run leaves it that was killed after it had begun
+    owner = ["meta.helm.sh/release-name=two", "helm.sh/resource-policy=keep"]
+    place.live.cluster.kubectl(
+        *("annotate", "--overwrite", "--field-manager=kfdeploy", "-n", ns, "configmap/a", *owner)
+    )
+    place.apply()
+    now = place.get("configmap", "a")["metadata"]
+    assert now["uid"] == before
+    assert "helm.sh/resource-policy" not in now["annotations"]
+    assert now["annotations"]["meta.helm.sh/release-name"] == "two"
+
+
 def test_an_object_that_moves_stays_when_its_new_release_is_applied_alone(place: Place) -> None:
     ns = place.name
     moving = [config_map("a", ns, x="1")]
     place.write({"base": [namespace(ns)], "one": moving, "two": []})
     place.apply()
     before = place.get("configmap", "a")["metadata"]["uid"]
-    # Helm's record of the one still has it, and the two comes in a wave before.
+    # Helm's record of the one still has it until it is applied, too.
     place.write(
         {"base": [namespace(ns)], "one": [], "two": moving}, waves=[["base"], ["one"], ["two"]]
     )
     place.apply("--release", "two")
+    assert place.get("configmap", "a")["metadata"]["annotations"]["helm.sh/resource-policy"]
     place.apply()
     now = place.get("configmap", "a")["metadata"]
     assert now["uid"] == before
     assert "helm.sh/resource-policy" not in now["annotations"]
-    # and back, where the release that lets go comes later than the one that gets it
-    place.write(
-        {"base": [namespace(ns)], "one": moving, "two": []}, waves=[["base"], ["two"], ["one"]]
-    )
-    place.apply()
-    assert place.get("configmap", "a")["metadata"]["uid"] == before
 
 
 def test_a_release_that_the_set_drops_goes_and_its_users_data_stays(place: Place) -> None:
@@ -371,3 +424,30 @@ def test_a_set_that_was_changed_is_refused(place: Place) -> None:
         "error: releases/default: not as it was rendered: helmfile.yaml was changed\n"
     )
     assert place.get("namespace", place.helm) is None
+
+
+def test_an_operator_stays_until_its_custom_resources_are_gone(place: Place) -> None:
+    ns = place.name
+    settings = json.loads((place.folder / "kfdeploy.yaml").read_text())
+    settings["helm"]["timeout"] = 3
+    (place.folder / "kfdeploy.yaml").write_text(json.dumps(settings))
+    thing = {
+        "apiVersion": f"{ns}.test/v1",
+        "kind": "Thing",
+        "metadata": {"name": "x", "namespace": ns, "finalizers": [f"{ns}.test/clean-up"]},
+    }
+    base = [namespace(ns), definition(f"{ns}.test"), deployment("operator", ns)]
+    place.write({"base": base, "things": [thing]})
+    place.apply("--timeout", "60")
+    done = place.kfdeploy("destroy", "--yes", cwd=place.folder, env=place.env, check=1)
+    assert done.stderr.endswith(
+        f"error: Thing {ns}/x: deleted, and still there after 3 s\n"
+        "  hint: `kubectl get ... -o yaml` shows the finalizers that hold it\n"
+    )
+    assert place.get("deployment", "operator")
+    place.live.cluster.kubectl(
+        *("patch", f"things.{ns}.test", "x", "-n", ns, "--type=merge"),
+        *("-p", '{"metadata": {"finalizers": null}}'),
+    )
+    place.kfdeploy("destroy", "--yes", cwd=place.folder, env=place.env)
+    assert place.get("deployment", "operator") is None

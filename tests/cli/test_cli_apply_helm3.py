@@ -68,6 +68,28 @@ def test_installed_unchanged_upgraded_recreated(place: Place) -> None:
     assert set(outcomes(place.apply("--output", "json")).values()) == {"unchanged"}
 
 
+def test_from_3_to_4_and_back(place: Place, kfdeploy: Runner) -> None:
+    ns = place.name
+    fourth = place.on({"PATH": kfdeploy.env["PATH"]})
+
+    def releases(value: str, image: str = "r.test/a:1") -> dict[str, list[Body]]:
+        made = [config_map("c", ns, x=value), deployment("d", ns, image=image)]
+        return {"base": [namespace(ns)], "a": made}
+
+    place.write(releases("1"), waits=["a"])
+    place.apply()
+    assert set(outcomes(fourth.apply("--output", "json")).values()) == {"unchanged"}
+    place.write(releases("2"), waits=["a"])
+    assert outcomes(fourth.apply("--output", "json"))["a"] == "upgraded"
+    place.live.nodes.faults(Fault("pull", image="r.test/bad"))
+    place.write(releases("3", "r.test/bad:1"), waits=["a"])
+    fourth.apply("--timeout", "4", "--on-failure", "rollback", check=1)
+    assert place.get("configmap", "c")["data"] == {"x": "2"}
+    place.write(releases("4"), waits=["a"])
+    assert outcomes(place.apply("--output", "json"))["a"] == "upgraded"
+    assert place.get("configmap", "c")["data"] == {"x": "4"}
+
+
 def test_what_others_have_changed_is_repaired(place: Place) -> None:
     ns = place.name
     base = [namespace(ns), definition(f"{ns}.test")]

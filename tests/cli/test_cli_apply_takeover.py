@@ -61,7 +61,7 @@ def test_what_kubectl_has_applied_is_taken_over_when_that_is_asked_for(
         f"    Deployment {ns}/d (by {maker})",
         f"    ConfigMap {ns}/c (by {maker})",
         "  hint: `kfdeploy apply --take-over` makes them the releases' own",
-        "preflight: 1 error, 0 warnings, 9 times all well",
+        "preflight: 1 error, 0 warnings, 9 checks passed",
     ]
     assert place.get("namespace", place.helm) is None
     done = place.apply("--take-over")

@@ -70,20 +70,28 @@ def upstream(folder: Path, components: Mapping[str, tuple[str, str]]) -> Path:
     return folder
 
 
-@pytest.fixture
-def site(tmp_path: Path, kfdeploy: Runner, registries: Served) -> Path:
-    """A workspace at ``up-1.0``, locked and patched, with ``up-2.0`` beside its upstream."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, kfdeploy: Runner, registries: Served) -> Path:
+    """A folder with `site`, which each test has a copy of."""
     need_programs("kustomize")
-    upstream(tmp_path / "up-1.0", OLD)
-    upstream(tmp_path / "up-2.0", NEW)
+    folder = tmp_path_factory.mktemp("upgrade")
+    upstream(folder / "up-1.0", OLD)
+    upstream(folder / "up-2.0", NEW)
     fill(registries.public, REFS)
-    root = tmp_path / "ws"
-    source = ("--upstream", tmp_path / "up-1.0", "--ref", "1.0")
+    root = folder / "ws"
+    source = ("--upstream", folder / "up-1.0", "--ref", "1.0")
     kfdeploy("init", root, *source, "--registry", f"{registries.private}/upgrade")
     edit_workspace(root, {"registries.sources": {"*": registries.public}})
     for command in ("vendor", "lock", "patch"):
         kfdeploy(command, "-q", cwd=root)
-    return root
+    return folder
+
+
+@pytest.fixture
+def site(made: Path, tmp_path: Path) -> Path:
+    """A workspace at ``up-1.0``, locked and patched, with ``up-2.0`` beside its upstream."""
+    shutil.copytree(made, tmp_path / "site")
+    return tmp_path / "site" / "ws"
 
 
 def content(root: Path) -> dict[str, bytes]:

@@ -136,3 +136,12 @@ def test_a_pointer_leads_into_lists() -> None:
     for missing in ("/a/1", "/a/x", "/c", "/a/0/b/c"):
         with pytest.raises(KeyError):
             lookup({"a": [{"b": 1}]}, parse_pointer(missing))
+
+
+def test_a_definition_is_known_by_its_kind_quoted_or_not() -> None:
+    text = 'apiVersion: "apiextensions.k8s.io/v1"\nkind: "CustomResourceDefinition"\n'
+    (found,) = split(text + "metadata:\n  name: 'things.a.test'\n")
+    assert found.is_crd
+    assert found.key == ObjectKey(
+        "apiextensions.k8s.io/v1", "CustomResourceDefinition", "", "things.a.test"
+    )

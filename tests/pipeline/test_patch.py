@@ -143,10 +143,12 @@ def compare(made: Site) -> int:
 
 
 def is_addition(path: tuple[str | int, ...], old: Any, new: Any) -> bool:
-    """What patches add beside images: checksums, what is kept, variables, flags, files, a
-    namespace."""
+    """What patches do beside images: checksums, what is kept, variables, flags, files, a
+    namespace, no rules of an aggregated role."""
     if path == ("metadata", "namespace") and old is None:
         return bool(new == "default")
+    if path == ("rules",) and old == []:
+        return new is None  # of an aggregated role
     if "annotations" in path and old is None:
         keys = new if path[-1] == "annotations" else [path[-1]]
         return all(str(key).startswith(ANNOTATIONS) for key in keys)

@@ -69,7 +69,6 @@ class Delivery:
     """A set, and where it is found.
 
     Attributes:
-        environment: its name.
         artifact: where it is published: repository, its own tag, and digest.
         is_plain: the registry speaks HTTP.
         skips_verify: the site says not to check the registry's certificate.
@@ -78,7 +77,6 @@ class Delivery:
     """
 
     found: SetFolder
-    environment: str
     artifact: ImageRef
     is_plain: bool
     skips_verify: bool
