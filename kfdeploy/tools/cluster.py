@@ -18,7 +18,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -40,6 +40,8 @@ _PASSING: Final = frozenset((429, 500, 502, 503, 504))
 _ASKED_SECONDS: Final = 60.0
 """What the API server allows a request itself (--request-timeout)."""
 _START_SECONDS: Final = 20.0
+_FIRST_SECONDS: Final = 10.0
+"""Of patience for the first question: who has named a wrong server need not wait long for it."""
 _LONGEST_PAUSE: Final = 5.0
 _PAGE: Final = 500
 
@@ -90,7 +92,9 @@ def connect(context: str | None, *, patience: float = 60.0) -> Iterator[Cluster]
         with background(argv, env={"KUBERC": "off"}) as proxy:
             _wait_for(path, proxy, context)
             cluster = Cluster(path, context or "", patience)
-            _ = cluster.version
+            first = replace(cluster, patience=min(patience, _FIRST_SECONDS))
+            with contextlib.closing(first):
+                _ = first.version
             try:
                 yield cluster
             finally:

@@ -203,6 +203,24 @@ def test_an_object_that_moves_to_a_later_wave_is_not_recreated(place: Place) -> 
     assert now["annotations"]["meta.helm.sh/release-name"] == "two"
 
 
+def test_an_object_that_moves_stays_when_its_new_release_is_applied_alone(place: Place) -> None:
+    ns = place.name
+    moving = [config_map("a", ns, x="1")]
+    place.write({"base": [namespace(ns)], "one": moving, "two": []})
+    place.apply()
+    before = place.get("configmap", "a")["metadata"]["uid"]
+    # Helm's record of the one still has it until it is applied, too.
+    place.write(
+        {"base": [namespace(ns)], "one": [], "two": moving}, waves=[["base"], ["one"], ["two"]]
+    )
+    place.apply("--release", "two")
+    assert place.get("configmap", "a")["metadata"]["annotations"]["helm.sh/resource-policy"]
+    place.apply()
+    now = place.get("configmap", "a")["metadata"]
+    assert now["uid"] == before
+    assert "helm.sh/resource-policy" not in now["annotations"]
+
+
 def test_a_release_that_the_set_drops_goes_and_its_users_data_stays(place: Place) -> None:
     ns = place.name
     group = f"{ns}.test"

@@ -26,8 +26,8 @@ from tests.support.places import (
     wait_until,
 )
 
-CHUNKS: Final = 5
-KILLS: Final = 6
+CHUNKS: Final = 3
+KILLS: Final = 10
 """Of each chunk: 30 moments in all."""
 
 
@@ -200,7 +200,7 @@ def test_destroy_killed_at_any_moment_and_run_again_leaves_nothing(killed: Kille
     place.apply()
     took = place.destroy("--yes").seconds
     assert _left(place) == []
-    for _ in range(4):
+    for _ in range(3):
         place.apply()
         killed.kill("destroy", "--yes", within=took)
         place.destroy("--yes")

@@ -199,6 +199,7 @@ def helm(name: str, namespace: str = "helm") -> Body:
 
 MADE = {"managedFields": [{"manager": "kubectl-client-side-apply", "operation": "Update"}]}
 CONTROLLED = {"ownerReferences": [{"kind": "Thing", "name": "t", "controller": True}]}
+_GOES = "an object of the set is being deleted"
 ADOPTED = {"ownerReferences": [{"kind": "Namespace", "name": "x"}]}
 
 
@@ -283,11 +284,16 @@ ADOPTED = {"ownerReferences": [{"kind": "Namespace", "name": "x"}]}
             "error",
             "an object of the set is controlled by Thing t, which would undo what apply changes",
         ),
+        # A stopped apply was about to make it anew: the next one waits for it.
         (
             "ConfigMap",
             {**helm("main"), "deletionTimestamp": "now"},
-            "error",
-            "an object of the set is being deleted",
+            "ok",
+            "1 of the set's objects are there, as its own",
+        ),
+        *(
+            (kind, {**marks, "deletionTimestamp": "now"}, "error", _GOES)
+            for kind, marks in (("ConfigMap", MADE), ("Namespace", helm("main")))
         ),
         (
             "Namespace",
