@@ -12,7 +12,7 @@ import pytest
 
 from kfdeploy.model import lockfile
 from kfdeploy.model.finding import Finding
-from kfdeploy.model.workspace import PrivateRegistry, Registries
+from kfdeploy.model.registries import MirrorSettings, PrivateRegistry
 from kfdeploy.pipeline import preflight_images
 from kfdeploy.pipeline.preflight import Preflight, preflight
 from kfdeploy.tools import cluster as tool
@@ -295,7 +295,7 @@ def test_a_cluster_that_has_all_finds_nothing(
 @pytest.fixture
 def client(small_site: Site, tmp_path: Path) -> Iterator[Client]:
     private = PrivateRegistry(host=small_site.private)
-    reaches = Reaches(Registries(private=private), private, tmp_path)
+    reaches = Reaches(MirrorSettings(private), tmp_path)
     with Client(reaches) as opened:
         yield opened
 
@@ -337,7 +337,7 @@ def test_a_registry_that_does_not_answer_is_one_error(small_site: Site, tmp_path
         for ref, image in summary["images"].items()
     }
     private = PrivateRegistry(host="127.0.0.1:1")
-    reaches = Reaches(Registries(private=private), private, tmp_path)
+    reaches = Reaches(MirrorSettings(private), tmp_path)
     from kfdeploy.tools.exchange import Patience
 
     with Client(reaches, patience=Patience(0.0, 0.0, 1)) as opened:
