@@ -33,9 +33,11 @@ def run(command: Callable[[], int | None]) -> NoReturn:
     """Run the command line, and end with its exit code; the one place that prints errors."""
     # A command lives for seconds and makes few cycles: looking for them took a tenth of a render.
     gc.set_threshold(100_000, 20, 20)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # not under nohup
-            signal.signal(number, signal.default_int_handler)
+    stop = _Stop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # not under nohup
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, stop)
     try:
         code = command() or 0
         if code == INTERRUPTED:  # typer makes an exit code of ^C itself
@@ -53,11 +55,31 @@ def run(command: Callable[[], int | None]) -> NoReturn:
     except OSError as error:
         code = _machine(error)
     except Exception as error:
-        code = _wrong_use(error)
-    for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(stop, signal.SIG_IGN)  # it is done, and says so with its code
+        if stop.came:
+            print(_INTERRUPTED, file=sys.stderr)
+            code = INTERRUPTED
+        else:
+            code = _wrong_use(error)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # it is done, and says so with its code
     gc.freeze()  # Python would look once more as it ends
     sys.exit(code)
+
+
+class _Stop:
+    """The answer to ^C and its like: KeyboardInterrupt.
+
+    Where a class is being made, Python and pydantic turn that into errors of their own.
+
+    Attributes:
+        came: whether there was one.
+    """
+
+    came = False
+
+    def __call__(self, number: int, frame: Any) -> NoReturn:
+        self.came = True
+        raise KeyboardInterrupt
 
 
 def print_errors(errors: Sequence[UserError]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -129,3 +130,15 @@ def test_an_interrupted_mirror_goes_on_where_it_was(
         assert f", {there} present, 0 failed" in last
         kfdeploy("render", "--quiet", cwd=root)
         kfdeploy("verify", "--quiet", cwd=root)
+
+
+def test_a_stop_that_became_another_error_is_one_all_the_same() -> None:
+    script = (
+        "import signal\nfrom kfdeploy import terminal\n"
+        "class Field:\n"
+        "    def __set_name__(self, owner, name):\n        signal.raise_signal(signal.SIGINT)\n"
+        "def command():\n    class Model:\n        field = Field()\n"
+        "terminal.run(command)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, SAID)
