@@ -19,7 +19,7 @@ from kfdeploy.cli.common import (
 from kfdeploy.terminal import exit_if_drift, print_json, print_lines
 
 _DONE = {"present": "there already", "push": "pushed", "move": "moved"}
-_TODO = {"present": "there already", "push": "to be pushed", "move": "to be moved"}
+_PLANNED = {"present": "there already", "push": "to be pushed", "move": "to be moved"}
 
 
 @app.command()
@@ -54,7 +54,7 @@ def publish(
             {"set": f"releases/{found.name}", "changed": not todo.is_there, **todo.to_json()}
         )
     else:
-        words = _TODO if check else _DONE
+        words = _PLANNED if check else _DONE
         print(todo.ref)
         print_lines(f"  {tag}: {words[state]}" for tag, state in todo.states.items())
     exit_if_drift(check, not todo.is_there)

@@ -133,7 +133,7 @@ def _workbench() -> list[Body]:
             "apiVersion": "tensorboard.kubeflow.org/v1alpha1",
             "kind": "Tensorboard",
             "metadata": {"name": "losses"},
-            "spec": {"logspath": "pvc://work/logs"},
+            "spec": {"logspath": "pvc://data/logs"},
         },
     ]
 
@@ -224,7 +224,7 @@ def _spark_application() -> Body:
             "mode": "cluster",
             "sparkVersion": "4.0.0",
             "image": _IMAGE,
-            "mainApplicationFile": "local:///work/features.py",
+            "mainApplicationFile": "local:///opt/app/features.py",
             "driver": size,
             "executor": {**size, "instances": 2},
         },
