@@ -137,7 +137,7 @@ def unknown(component: str, programs: Iterable[Program]) -> Iterator[Unknown]:
 def grouped(programs: Iterable[Unknown]) -> list[dict[str, Any]]:
     """The programs that nobody has looked at, once each, as a set's summary has them.
 
-    One has ``program``, the catalogue's entry or empty, ``version``, and the ``images`` that run it.
+    One has ``program`` (the catalogue's entry, or empty), ``version``, and ``images`` that run it.
     """
     groups: dict[tuple[str, str], set[str]] = {}
     for one in programs:

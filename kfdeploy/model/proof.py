@@ -106,7 +106,9 @@ def _program(one: Mapping[str, Any]) -> str:
     """A program that nobody has read, by the catalogue's name for it, and as it runs."""
     first, *others = one["images"]
     runs = f"{first} and {len(others)} more" if others else str(first)
-    return f"{one['program']} {one['version'] or 'of this tag'} ({runs})" if one["program"] else runs
+    if not one["program"]:
+        return runs
+    return f"{one['program']} {one['version'] or 'of this tag'} ({runs})"
 
 
 def _way(ref: str, redirects: Sequence[str], uncovered: Sequence[str]) -> str:
