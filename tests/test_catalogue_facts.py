@@ -67,6 +67,88 @@ def test_no_program_belongs_to_two_entries(facts: Catalogue) -> None:
     assert len(patterns) == len(set(patterns))
 
 
+PIPELINES = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: ml-pipeline, namespace: kubeflow}
+spec:
+  template:
+    spec:
+      containers:
+      - {name: ml-pipeline-api-server, image: IMAGE}
+"""
+GONE = "gcr.io/ml-pipeline/kfp-driver@sha256:"
+LIST, OBJECT = "[]", '{"loadSamplesOnRestart": false, "pipelines": []}'
+
+
+@pytest.mark.parametrize(
+    ("image", "driver", "tutorials", "samples"),
+    [
+        ("gcr.io/ml-pipeline/api-server:2.0.5", f"{GONE}8e60086b", "python:3.7", LIST),
+        ("gcr.io/ml-pipeline/api-server:2.2.0", f"{GONE}3c0665cd", "python:3.7", LIST),
+        ("gcr.io/ml-pipeline/api-server:2.3.0", f"{GONE}dc8b56a2", "python:3.7", LIST),
+        (
+            "ghcr.io/kubeflow/kfp-api-server:2.4.1",
+            "ghcr.io/kubeflow/kfp-driver:2.4.1",
+            "python:3.7",
+            LIST,
+        ),
+        (
+            "ghcr.io/kubeflow/kfp-api-server:2.14.3",
+            "ghcr.io/kubeflow/kfp-driver:latest",
+            "python:3.7",
+            OBJECT,
+        ),
+        (
+            "ghcr.io/kubeflow/kfp-api-server:2.15.0",
+            "ghcr.io/kubeflow/kfp-driver:latest",
+            "python:3.9",
+            OBJECT,
+        ),
+        (
+            "ghcr.io/kubeflow/kfp-api-server:2.17.0",
+            "ghcr.io/kubeflow/kfp-driver:latest",
+            "python:3.11",
+            OBJECT,
+        ),
+    ],
+)
+def test_what_the_pipelines_api_server_falls_back_to_is_its_versions(
+    facts: Catalogue, image: str, driver: str, tutorials: str, samples: str
+) -> None:
+    """The driver without its variable; the tutorials' Python, and the file that takes them away."""
+    objects = list(split(PIPELINES.replace("IMAGE", image)))
+    found = list(hidden.images("pipeline", objects, facts.programs(objects), []))
+    by_way = {hit.redirect: ref for ref, hit in found if hit.adds}
+    assert set(by_way) == {
+        "env V2_DRIVER_IMAGE",
+        "env V2_LAUNCHER_IMAGE",
+        "config sample_config.json",
+    }
+    assert by_way["env V2_DRIVER_IMAGE"].startswith(driver)
+    assert by_way["config sample_config.json"] == tutorials
+    assert [hit.adds.content for _, hit in found if hit.adds and hit.adds.file] == [samples]
+
+
+@pytest.mark.parametrize("version", ["3.3.10", "3.4.16", "3.4.17", "3.5.14", "3.7.3", "4.0.5"])
+def test_argos_executor_is_of_the_controllers_version(facts: Catalogue, version: str) -> None:
+    text = PIPELINES.replace("ml-pipeline-api-server", "workflow-controller")
+    text = text.replace("ml-pipeline", "workflow-controller")
+    objects = list(split(text.replace("IMAGE", f"quay.io/argoproj/workflow-controller:v{version}")))
+    (found,) = hidden.images("pipeline", objects, facts.programs(objects), [])
+    assert (found[0], found[1].redirect) == (
+        f"quay.io/argoproj/argoexec:v{version}",
+        "flag --executor-image",
+    )
+
+
+def test_argos_lost_copies_have_argos_own_images_as_substitutes(facts: Catalogue) -> None:
+    for name in ("argoexec", "workflow-controller"):
+        lost = facts.lost(f"gcr.io/ml-pipeline/{name}:v3.4.17-license-compliance")
+        assert lost is not None
+        assert lost.substitute == f"quay.io/argoproj/{name}:v3.4.17"
+
+
 @pytest.fixture(params=(*RELEASES, "beside 26.03"))
 def workspace(request: pytest.FixtureRequest) -> tuple[Path, str]:
     """A real release, or what upstream ships beside it; and how its mirror references begin."""
