@@ -73,6 +73,7 @@ def _compiled_in(
                 source=image.source,
                 pin="" if image.digest else "tag",
                 adds=redirect if target else None,
+                outside=image.outside,
             ),
         )
 

@@ -34,6 +34,7 @@ images:
   need: optional
   when: the agent is on
   source: "a/b@v1:c.go:2"
+  outside: jobs
   objects: [{kind: DaemonSet, name: agent}]
 - of: {kind: Runtime, name: big, field: "spec.image"}
   suffix: -gpu
@@ -175,6 +176,7 @@ def test_the_object_that_an_image_needs_is_the_one_that_pulls_it(tmp_path: Path)
     found = dict(hidden.images("c", objects, programs, []))
     assert found["a/agent:latest"].object.name == "agent"
     assert found["a/x:1"].object.name == programs[0].object.name != "agent"
+    assert (found["a/agent:latest"].outside, found["a/x:1"].outside) == ("jobs", "")
 
 
 @pytest.mark.parametrize(
