@@ -13,7 +13,8 @@ import pytest
 
 from kfdeploy.model import catalogue_file, hidden, workload
 from kfdeploy.model.catalogue import Catalogue
-from kfdeploy.model.objects import Object, lookup, show_path, split
+from kfdeploy.model.inventory import Found
+from kfdeploy.model.objects import Object, ObjectKey, lookup, show_path, split
 from kfdeploy.model.redirect import Redirect
 from kfdeploy.model.site import sites
 from kfdeploy.pipeline import patch_additions
@@ -156,6 +157,83 @@ def workspace(request: pytest.FixtureRequest) -> tuple[Path, str]:
         site = request.getfixturevalue("real_site")(request.param)
         return site.root, f"{site.private}/{site.prefix}/"
     return request.getfixturevalue("beside"), "registry.test:5000/kf/"
+
+
+OTHERS = (
+    *("docker.io/istio/pilot:1.22.1", "gcr.io/istio-release/pilot:1.24.3"),
+    *("gcr.io/istio-release/proxyv2:1.24.3", "gcr.io/istio-release/ztunnel:1.29.1"),
+    *("kserve/kserve-controller:v0.13.0", "kserve/kserve-controller:v0.13.1"),
+    *("kserve/kserve-localmodelnode-agent:v0.14.1", "kserve/kserve-controller:v0.15.2"),
+    *("kserve/models-web-app:v0.13.0-rc.0", "kserve/models-web-app:v0.14.0-rc.0"),
+    "quay.io/jetstack/cert-manager-controller:v1.14.5",
+    *("gcr.io/kubebuilder/kube-rbac-proxy:v0.8.0", "quay.io/brancz/kube-rbac-proxy:v0.11.0"),
+    *("knative.dev/serving/cmd/controller 1.12.4", "knative.dev/serving/cmd/activator 1.20.0"),
+    *("knative.dev/net-istio/cmd/controller 1.12.3", "knative.dev/net-istio/cmd/webhook 1.20.1"),
+    *("knative.dev/eventing/cmd/controller 1.12.6", "knative.dev/eventing/cmd/mtping 1.20.0"),
+)
+"""Programs of Kubeflow 1.9.0 to 1.11.0 and of its main branch; Knative's have a label's version."""
+
+
+def workload_of(image: str, version: str = "") -> Object:
+    """A Deployment that runs an image; by digest where a label has the version."""
+    if version:
+        image = f"gcr.io/knative-releases/{image}@sha256:{'0' * 64}"
+    labels = {"app.kubernetes.io/version": version} if version else {}
+    spec = {"template": {"spec": {"containers": [{"name": "c", "image": image}]}}}
+    meta = {"name": "x", "namespace": "n", "labels": labels}
+    body = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec}
+    return Object(json.dumps(body))
+
+
+@pytest.mark.parametrize("program", OTHERS)
+def test_programs_of_other_releases_were_read(facts: Catalogue, program: str) -> None:
+    image, _, version = program.partition(" ")
+    (found,) = facts.programs([workload_of(image, version)])
+    assert found.is_known
+    assert str(found.version) in program
+
+
+@pytest.mark.parametrize(
+    ("version", "pinned", "suffixed"),
+    [
+        ("0.13.0", {"mlserver", "torchserve", "huggingfaceserver"}, {"torchserve"}),
+        ("0.14.1", {"mlserver", "torchserve", "huggingfaceserver"}, {"torchserve"}),
+        *(
+            (
+                version,
+                {"mlserver", "torchserve", "huggingfaceserver"},
+                {"torchserve", "huggingfaceserver"},
+            )
+            for version in ("0.15.0", "0.15.2")
+        ),
+        ("0.16.0", {"torchserve", "huggingfaceserver"}, {"torchserve", "huggingfaceserver"}),
+    ],
+)
+def test_a_runtime_goes_by_its_tag_where_kserve_changes_it(
+    facts: Catalogue, version: str, pinned: set[str], suffixed: set[str]
+) -> None:
+    """Before 0.16.0 a runtimeVersion makes a broken reference of any runtime's digest."""
+    programs = facts.programs([workload_of(f"kserve/kserve-controller:v{version}")])
+    field = "spec.containers[name=kserve-container].image"
+    by_tag, found = set(), []
+    for name in ("mlserver", "torchserve", "huggingfaceserver"):
+        key = ObjectKey("serving.kserve.io/v1alpha1", "ClusterServingRuntime", "", f"kserve-{name}")
+        rule = facts.rule(key, field, "", "a/b:1", programs)
+        if rule is not None and rule.pin == "tag":
+            by_tag.add(name)
+        site = Found(
+            component="kserve",
+            object=key,
+            field=field,
+            path=("spec",),
+            how="custom-resource",
+            redirect="patch",
+            pin="tag",
+        )
+        found.append((f"a/{name}:1", site))
+    assert by_tag == pinned
+    made = {ref for ref, _ in hidden.images("kserve", [], programs, found)}
+    assert {ref.split("/")[1].removesuffix(":1-gpu") for ref in made if "-gpu" in ref} == suffixed
 
 
 def final_text(root: Path) -> str:

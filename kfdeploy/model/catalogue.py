@@ -45,7 +45,8 @@ class HiddenImage:
     """An image that an operator creates objects with, or offers, by a default in its code.
 
     ``refs`` are as the code has them. Where ``of`` is set they are empty, and the reference is that
-    site's with ``suffix`` behind its tag.
+    site's with ``suffix`` behind its tag. ``outside`` is the namespace of the pods that pull it,
+    where that is none of a user's: admission rewrites nothing there.
     """
 
     refs: tuple[str, ...]
@@ -58,6 +59,7 @@ class HiddenImage:
     objects: tuple[tuple[str, str], ...] = ()
     of: SiteOf | None = None
     suffix: str = ""
+    outside: str = ""
 
 
 @dataclass(frozen=True, slots=True)

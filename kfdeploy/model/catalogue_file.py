@@ -157,7 +157,8 @@ def _read(where: str, data: _Value) -> Read:
 
 
 def _image(where: str, data: _Value) -> HiddenImage:
-    optional = {"ref", "refs", "of", "suffix", "versions", "digest", "objects", "redirect"}
+    optional = {"ref", "refs", "of", "suffix"}
+    optional |= {"versions", "digest", "objects", "outside", "redirect"}
     _keys(where, data, {"need", "when", "source"}, optional)
     _need(where, data["need"])
     _sources(where, data["source"])
@@ -188,6 +189,7 @@ def _image(where: str, data: _Value) -> HiddenImage:
         objects=tuple((item["kind"], item["name"]) for item in data.get("objects") or ()),
         of=of,
         suffix=data.get("suffix", ""),
+        outside=data.get("outside", ""),
     )
 
 

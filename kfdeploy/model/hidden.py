@@ -52,12 +52,17 @@ def _compiled_in(
         target = next((item for item in objects if redirect.is_of(item.key)), None)
         if target is not None and redirect.is_set(target.body, objects):
             return
+    # Of several programs of one operator it is the one that the record names.
+    puller = next(
+        (item.key for item in objects if (item.key.kind, item.key.name) in image.objects),
+        program.object,
+    )
     for ref in image.refs:
         yield (
             ref,
             Found(
                 component=component,
-                object=target.key if target else program.object,
+                object=target.key if target else puller,
                 field=f"spec.template.spec.containers[name={redirect.container}]"
                 if target and redirect and redirect.container
                 else "",
@@ -69,6 +74,7 @@ def _compiled_in(
                 source=image.source,
                 pin="" if image.digest else "tag",
                 adds=redirect if target else None,
+                outside=image.outside,
             ),
         )
 

@@ -42,7 +42,8 @@ class Found:
 
     ``pin`` is ``tag`` where a digest would break what is made of the reference. ``adds`` is what a
     patch must add to an object, for an image that no manifest names; ``source`` is where that image
-    was read, and ``note`` what pulls it.
+    was read, and ``note`` what pulls it. ``outside`` is the namespace where that happens, if no
+    user's: admission does not reach it.
     """
 
     component: str
@@ -61,6 +62,7 @@ class Found:
     pin: str = ""
     adds: Redirect | None = None
     source: str = ""
+    outside: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As the contract has it for ``scan --format json``."""
@@ -253,7 +255,9 @@ def with_admission(content: Inventory) -> Inventory:
         replace(
             image,
             found=tuple(
-                replace(found, redirect="admission") if found.redirect == "none" else found
+                replace(found, redirect="admission")
+                if found.redirect == "none" and not found.outside
+                else found
                 for found in image.found
             ),
         )
@@ -292,6 +296,7 @@ def _found_to_cache(ref: str, found: Found) -> dict[str, Any]:
         "source": found.source,
         "pin": found.pin,
         "adds": asdict(found.adds) if found.adds else None,
+        "outside": found.outside,
     }
 
 
@@ -314,4 +319,5 @@ def _found_from_cache(data: Mapping[str, Any]) -> tuple[str, Found]:
         source=data["source"],
         pin=data["pin"],
         adds=Redirect(**data["adds"]) if data["adds"] else None,
+        outside=data["outside"],
     )

@@ -36,6 +36,7 @@ images:
   need: optional
   when: the agent is on
   source: "a/b@v1:c.go:2"
+  outside: jobs
   objects: [{kind: DaemonSet, name: agent}]
 - of: {kind: Runtime, name: big, field: "spec.image"}
   suffix: -gpu
@@ -168,6 +169,17 @@ def test_an_image_may_need_another_object(tmp_path: Path) -> None:
     agent = "---\napiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: agent, namespace: n}\n"
     assert "a/agent:latest" not in refs(load(tmp_path), operator())
     assert "a/agent:latest" in refs(load(tmp_path), operator(more=agent))
+
+
+def test_the_object_that_an_image_needs_is_the_one_that_pulls_it(tmp_path: Path) -> None:
+    objects = operator(
+        more="---\napiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: agent, namespace: n}\n"
+    )
+    programs = load(tmp_path).programs(objects)
+    found = dict(hidden.images("c", objects, programs, []))
+    assert found["a/agent:latest"].object.name == "agent"
+    assert found["a/x:1"].object.name == programs[0].object.name != "agent"
+    assert (found["a/agent:latest"].outside, found["a/x:1"].outside) == ("jobs", "")
 
 
 @pytest.mark.parametrize(
