@@ -45,7 +45,8 @@ class HiddenImage:
     """An image that an operator creates objects with, or offers, by a default in its code.
 
     ``refs`` are as the code has them. Where ``of`` is set they are empty, and the reference is that
-    site's with ``suffix`` behind its tag.
+    site's with ``suffix`` behind its tag. ``pulled_by`` is ``program`` where no kubelet pulls it: a
+    program copies it itself, past admission policies and a node's mirror; else empty.
     """
 
     refs: tuple[str, ...]
@@ -58,6 +59,7 @@ class HiddenImage:
     objects: tuple[tuple[str, str], ...] = ()
     of: SiteOf | None = None
     suffix: str = ""
+    pulled_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

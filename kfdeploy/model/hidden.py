@@ -68,6 +68,7 @@ def _compiled_in(
                 source=image.source,
                 pin="" if image.digest else "tag",
                 adds=redirect if target else None,
+                pulled_by=image.pulled_by,
             ),
         )
 
