@@ -99,6 +99,7 @@ def render(
         session.lock(required=not unpinned),
         session.version,
         session.cache,
+        not_read=session.inventory().unknown,
         unpinned=unpinned,
         jobs=jobs,
     )
@@ -159,6 +160,6 @@ def verify(
         print(f"releases/{folder.name}: {state}: {counted(report.images, 'image')}{asked}")
         print_lines(report.proof.lines())
         if not report.foreign:
-            print("  nothing else in the set can be pulled from outside")
+            print(f"  {report.proof.end}")
     if not report.is_good:
         raise typer.Exit(DIFFERENCE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from kfdeploy.model.catalogue import Catalogue, HiddenImage, Program
 from kfdeploy.model.image import ImageRef, is_reference
@@ -132,3 +133,18 @@ def unknown(component: str, programs: Iterable[Program]) -> Iterator[Unknown]:
             nearest=str(nearest or ""),
             images=tuple(sorted(refs)),
         )
+
+
+def grouped(programs: Iterable[Unknown]) -> list[dict[str, Any]]:
+    """The programs that nobody has looked at, once each, as a set's summary has them.
+
+    One has ``program`` (the catalogue's entry, or empty), ``version``, and ``images`` that run it.
+    """
+    groups: dict[tuple[str, str], set[str]] = {}
+    for one in programs:
+        key = (one.entry, one.version if one.entry else one.image)
+        groups.setdefault(key, set()).add(one.image)
+    return [
+        {"program": entry, "version": version if entry else "", "images": sorted(refs)}
+        for (entry, version), refs in sorted(groups.items())
+    ]

@@ -12,8 +12,9 @@ from typing import Any
 from kfdeploy import __version__, features
 from kfdeploy.cache import Cache, key_of, program_key
 from kfdeploy.errors import UserError, raise_all
-from kfdeploy.model import lockfile, releaseset
+from kfdeploy.model import hidden, lockfile, releaseset
 from kfdeploy.model.environment import Mirror
+from kfdeploy.model.inventory import Unknown
 from kfdeploy.model.lockfile import Lock
 from kfdeploy.model.objects import Object, join
 from kfdeploy.model.order import contents
@@ -48,6 +49,7 @@ def render(
     version: str,
     cache: Cache,
     *,
+    not_read: Sequence[Unknown] = (),
     unpinned: bool = False,
     jobs: int = 2,
     done: Callable[[str], None] = lambda name: None,
@@ -57,6 +59,7 @@ def render(
     Args:
         images: what ``images.sources.yaml`` lists.
         version: the upstream's.
+        not_read: programs whose hidden images nobody has looked at; the summary names them.
         unpinned: render images that aren't locked by their tag.
 
     Raises:
@@ -88,7 +91,9 @@ def render(
     )
     releases = tuple(_release(part) for part in ordered.parts)
     raise_all(_too_large(releases))
-    return _assemble(workspace, environment_name, releases, ordered, images, looks, lock, version)
+    return _assemble(
+        workspace, environment_name, releases, ordered, images, looks, lock, version, not_read
+    )
 
 
 def _added(
@@ -164,6 +169,7 @@ def _assemble(
     looks: Mapping[str, Look],
     lock: Lock,
     version: str,
+    not_read: Sequence[Unknown],
 ) -> ReleaseSet:
     environment = workspace.environments[name]
     texts: dict[str, str] = {
@@ -185,6 +191,7 @@ def _assemble(
         "platforms": list(environment.platforms),
         "unpinned": sorted(ref for ref, look in looks.items() if look.covered and not look.digest),
         "notMirrored": {i.ref: i.why_not for i in images if not i.covered},
+        "notRead": hidden.grouped(not_read),
         "noRedirect": sorted(i.ref for i in images if i.lacks_redirect),
         "images": {image.ref: _image(image, looks[image.ref]) for image in images},
         "releases": [

@@ -80,7 +80,12 @@ def verify(
     """
     failures = [*setfolder.SetFolder(folder, summary).altered(), *_not_admitted(folder, summary)]
     found = tuple(_foreign(folder, summary, uncovered))
+    proven = proof.of(summary, uncovered)
     notes = list(_notes(folder, summary))
+    notes += [
+        f"{program}: nobody has looked for images that its code names; `kfdeploy scan` says how"
+        for program in proven.not_read
+    ]
     failures += [
         f"{ref}: nothing leads it to the private registry; accept it by registries.uncovered"
         for ref in summary.get("noRedirect", ())
@@ -92,7 +97,7 @@ def verify(
         len(summary["images"]),
         tuple(failures),
         tuple(notes),
-        proof.of(summary, uncovered),
+        proven,
         found,
         asked=client is not None,
     )
