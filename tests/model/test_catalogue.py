@@ -259,6 +259,7 @@ def test_a_sites_own_entries_come_first(tmp_path: Path) -> None:
         ("pin: tag", "pin: digest", "one.yaml: sites[3].pin: 'digest' is not tag"),
         ('"docker.io/x/y:1"', "X", "one.yaml: lost[0].substitute: 'X' is no image reference"),
         ('["a/x:1", "a/y:1"]', "a/x:1", "one.yaml: images[1].refs: not a list"),
+        ("when: always", "when: x\n  pulled_by: me", "one.yaml: images[0].pulled_by: 'me' is not"),
     ],
 )
 def test_a_mistake_is_named_with_file_and_key(
