@@ -63,7 +63,8 @@ def load_all(text: str) -> list[Any]:
     Raises:
         YAMLError: broken YAML; in libyaml's words.
     """
-    return _read(text, lambda yaml: list(yaml.load_all(text)))
+    found: list[Any] = _read(text, lambda yaml: list(yaml.load_all(text)))
+    return found
 
 
 def _read(text: str, how: Callable[[_Yaml], Any]) -> Any:
