@@ -31,7 +31,8 @@ def facts() -> Catalogue:
 
 def sources(facts: Catalogue) -> Iterator[tuple[str, str]]:
     for entry in facts.entries:
-        for fact in (*entry.images, *entry.sites, *entry.asks, *entry.unused, *entry.egress):
+        facts_of: tuple[Any, ...] = (*entry.images, *entry.sites, *entry.asks, *entry.unused)
+        for fact in (*facts_of, *entry.egress):
             for source in fact.source.split("; "):
                 yield entry.component, source
 
@@ -52,7 +53,8 @@ def test_every_fact_names_file_and_line_at_a_tag(facts: Catalogue) -> None:
 
 def test_every_image_record_holds_for_a_version_that_was_read(facts: Catalogue) -> None:
     for entry in facts.entries:
-        for fact in (*entry.images, *entry.asks, *entry.egress):
+        records: tuple[Any, ...] = (*entry.images, *entry.asks, *entry.egress)
+        for fact in records:
             for versions in fact.versions:
                 if not versions.is_any:
                     assert entry.is_read(versions.first), f"{entry.component}: {versions}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 
-from kfdeploy.model import catalogue_file, hidden
+from kfdeploy.model import catalogue_file, hidden, nodes
 from kfdeploy.model.catalogue import Catalogue
 from kfdeploy.model.catalogue_file import BadCatalogue
 from kfdeploy.model.inventory import Found, Place
@@ -58,6 +60,7 @@ spec:
       containers:
       - {name: main, image: "IMAGE", args: ARGS, env: ENV}
 """
+SCHEMA = jsonschema.Draft202012Validator(json.loads(catalogue_file.SCHEMA.read_text("utf-8")))
 CONFIG = ObjectKey("v1", "ConfigMap", "n", "settings")
 
 
@@ -260,6 +263,16 @@ def test_a_sites_own_entries_come_first(tmp_path: Path) -> None:
         ('"docker.io/x/y:1"', "X", "one.yaml: lost[0].substitute: 'X' is no image reference"),
         ('["a/x:1", "a/y:1"]', "a/x:1", "one.yaml: images[1].refs: not a list"),
         ("when: always", "when: x\n  pulled_by: me", "one.yaml: images[0].pulled_by: 'me' is not"),
+        ("component: one\n", "component: [one]\n", "one.yaml: component: ['one'] is no text"),
+        ("  when: always\n", "  when: 1\n", "one.yaml: images[0].when: 1 is no text"),
+        ("suffix: -gpu\n", "suffix: -1\n", "one.yaml: images[3].suffix: -1 is no text"),
+        ("ref: alpine:3.10", "ref: 3.10", "one.yaml: images[0].ref: 3.1 is no text"),
+        ("{v1-abc: 1.9.2}", "[a]", "one.yaml: aliases: not a mapping"),
+        (
+            "  when: always\n",
+            "  when: always\n  digest: 'no'\n",
+            "one.yaml: images[0].digest: 'no'",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_file_and_key(
@@ -269,3 +282,12 @@ def test_a_mistake_is_named_with_file_and_key(
     with pytest.raises(BadCatalogue) as caught:
         load(tmp_path, GOOD.replace(old, new, 1))
     assert str(caught.value).startswith(message)
+    if "broken YAML" not in message:
+        assert list(SCHEMA.iter_errors(nodes.load(GOOD.replace(old, new, 1)))), "the JSON Schema"
+
+
+def test_the_schema_for_editors_takes_what_is_taken() -> None:
+    files = sorted(catalogue_file.FOLDER.glob("*.yaml"))
+    assert len(files) > 30
+    for text in (GOOD, *(path.read_text("utf-8") for path in files)):
+        assert [error.message for error in SCHEMA.iter_errors(nodes.load(text))] == []
