@@ -106,6 +106,8 @@ def why(images: Sequence[Image]) -> Iterator[str]:
 
 def _redirect(found: Found) -> str:
     adds = found.adds
+    if found.pulled_by:
+        return f"{found.redirect} (a program copies it itself, past the nodes)"
     if adds is None:
         return found.redirect
     where = f" of container {adds.container}" if adds.container else ""

@@ -47,6 +47,8 @@ class HiddenImage:
     ``refs`` are as the code has them. Where ``of`` is set they are empty, and the reference is that
     site's with ``suffix`` behind its tag. ``outside`` is the namespace of the pods that pull it,
     where that is none of a user's: admission rewrites nothing there.
+    ``pulled_by`` is ``program`` where no kubelet pulls it: a program copies it itself, past
+    admission policies and a node's mirror; else empty.
     """
 
     refs: tuple[str, ...]
@@ -60,6 +62,7 @@ class HiddenImage:
     of: SiteOf | None = None
     suffix: str = ""
     outside: str = ""
+    pulled_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,8 +157,8 @@ def _read(where: str, data: _Value) -> Read:
 
 
 def _image(where: str, data: _Value) -> HiddenImage:
-    optional = {"ref", "refs", "of", "suffix"}
-    optional |= {"versions", "digest", "objects", "outside", "redirect"}
+    optional = {"ref", "refs", "of", "suffix", "versions", "digest", "objects", "redirect"}
+    optional |= {"outside", "pulled_by"}
     _keys(where, data, {"need", "when", "source"}, optional)
     _need(where, data["need"])
     _sources(where, data["source"])
@@ -174,6 +174,8 @@ def _image(where: str, data: _Value) -> HiddenImage:
     if "of" in data:
         _keys(f"{where}.of", data["of"], {"kind", "name", "field"}, set())
         of = SiteOf(**data["of"])
+    if data.get("pulled_by", "program") != "program":
+        raise BadCatalogue(f"{where}.pulled_by: {data['pulled_by']!r} is not program")
     if bool(of) != ("suffix" in data):
         raise BadCatalogue(f"{where}: of and suffix belong together")
     for index, item in enumerate(_list(f"{where}.objects", data.get("objects"))):
@@ -190,6 +192,7 @@ def _image(where: str, data: _Value) -> HiddenImage:
         of=of,
         suffix=data.get("suffix", ""),
         outside=data.get("outside", ""),
+        pulled_by=data.get("pulled_by", ""),
     )
 
 

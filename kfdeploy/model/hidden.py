@@ -75,6 +75,7 @@ def _compiled_in(
                 pin="" if image.digest else "tag",
                 adds=redirect if target else None,
                 outside=image.outside,
+                pulled_by=image.pulled_by,
             ),
         )
 

@@ -15,6 +15,7 @@ _WAYS = {
     "none": "nothing",
 }
 NODE_MIRROR = "a node's registry mirror"
+COPIED = "nothing: a program copies them itself, past the nodes"
 UNNAMED = "no object: only those who name them pull them"
 
 
@@ -49,7 +50,7 @@ class Proof:
         """What rests on admission or a node's mirror alone, or on nothing."""
         return [
             ref
-            for way in (_WAYS["admission"], NODE_MIRROR, _WAYS["none"])
+            for way in (_WAYS["admission"], NODE_MIRROR, COPIED, _WAYS["none"])
             for ref in self.ways.get(way, ())
         ]
 
@@ -88,11 +89,11 @@ def of(summary: Mapping[str, Any], uncovered: Sequence[str]) -> Proof:
         uncovered: images that a person accepted without a redirect.
     """
     order = [*_WAYS.values()]
-    order.insert(order.index(_WAYS["none"]), NODE_MIRROR)
+    order[-1:-1] = (NODE_MIRROR, COPIED)
     order.insert(order.index(_WAYS["admission"]), UNNAMED)
     ways: dict[str, list[str]] = {way: [] for way in order}
     for ref, image in sorted(summary["images"].items()):
-        ways[_way(ref, image.get("redirects", ()), uncovered)].append(ref)
+        ways[_way(ref, image, uncovered)].append(ref)
     return Proof(
         {way: refs for way, refs in ways.items() if refs},
         {r: i["byTag"] for r, i in sorted(summary["images"].items()) if "byTag" in i},
@@ -111,11 +112,14 @@ def _program(one: Mapping[str, Any]) -> str:
     return f"{one['program']} {one['version'] or 'of this tag'} ({runs})"
 
 
-def _way(ref: str, redirects: Sequence[str], uncovered: Sequence[str]) -> str:
+def _way(ref: str, image: Mapping[str, Any], uncovered: Sequence[str]) -> str:
+    redirects = image.get("redirects", ())
     if not redirects:
         return UNNAMED
     words = [redirect.partition(" ")[0] for redirect in redirects]
     weakest = max(words, key=list(_WAYS).index)
+    if weakest == "none" and image.get("copied"):
+        return COPIED
     if weakest == "none" and ref in uncovered:
         return NODE_MIRROR
     return _WAYS[weakest]

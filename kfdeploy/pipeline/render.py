@@ -155,6 +155,8 @@ def _image(image: SourceImage, look: Look) -> dict[str, Any]:
     }
     if image.is_loose:
         out["loose"] = True
+    if image.is_copied:
+        out["copied"] = True
     if image.by_tag and look.by_tag != look.ref:
         out["byTag"] = look.by_tag
     return out

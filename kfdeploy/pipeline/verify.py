@@ -87,7 +87,7 @@ def verify(
         for program in proven.not_read
     ]
     failures += [
-        f"{ref}: nothing leads it to the private registry; accept it by registries.uncovered"
+        f"{ref}: {_UNLED[bool(summary['images'][ref].get('copied'))]}"
         for ref in summary.get("noRedirect", ())
         if ref not in uncovered
     ]
@@ -133,6 +133,13 @@ def _not_admitted(folder: Path, summary: Mapping[str, Any]) -> Iterator[str]:
             yield f"{ref} rests on admission, and no policy of the set leads it to {mirror}"
 
 
+_UNLED = (
+    "nothing leads it to the private registry; accept it by registries.uncovered",
+    (
+        "a program copies it itself, from where its code says, and neither admission nor a node's"
+        " mirror leads it; accept by registries.uncovered that this fails"
+    ),
+)
 _ADMISSION = (
     ("MutatingAdmissionPolicy", "MutatingPolicy"),
     ("ValidatingAdmissionPolicy", "ValidatingPolicy"),

@@ -163,6 +163,27 @@ def test_verify_names_what_nothing_redirects_until_somebody_decides(
     ) in said
 
 
+def test_what_a_program_copies_itself_rests_on_nothing(site: Path, kfdeploy: Runner) -> None:
+    (site / "catalogue").mkdir()
+    (site / "catalogue" / "acme.yaml").write_text(OWN + "  pulled_by: program\n")
+    gone = {"images.exclude": [{"ref": LOST, "reason": "gone"}]}
+    edit_workspace(site, {**gone, "features.admission": {"enabled": True}})
+    kfdeploy("lock", "--offline", cwd=site, check=1)
+    kfdeploy("patch", cwd=site)
+    kfdeploy("render", "--unpinned", cwd=site)
+    refused = kfdeploy("verify", "--offline", cwd=site, check=3)
+    assert (
+        "error: docker.io/acme/report: a program copies it itself, from where its code says, and"
+        " neither admission nor a node's mirror leads it; accept by registries.uncovered that this"
+        " fails\n"
+    ) in refused.stderr
+    edit_workspace(site, {"registries.uncovered": ["docker.io/acme/report"]})
+    accepted = kfdeploy("verify", "--offline", cwd=site)
+    proof = "     1 by nothing: a program copies them itself, past the nodes\n"
+    assert f"{proof}         docker.io/acme/report\n" in accepted.stdout
+    assert proof in refused.stdout
+
+
 def test_why_says_what_pulls_it_where_that_was_read_and_what_a_patch_adds(
     site: Path, kfdeploy: Runner
 ) -> None:

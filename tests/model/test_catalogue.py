@@ -274,6 +274,7 @@ def test_a_sites_own_entries_come_first(tmp_path: Path) -> None:
         ("pin: tag", "pin: digest", "one.yaml: sites[3].pin: 'digest' is not tag"),
         ('"docker.io/x/y:1"', "X", "one.yaml: lost[0].substitute: 'X' is no image reference"),
         ('["a/x:1", "a/y:1"]', "a/x:1", "one.yaml: images[1].refs: not a list"),
+        ("when: always", "when: x\n  pulled_by: me", "one.yaml: images[0].pulled_by: 'me' is not"),
         ("component: one\n", "component: [one]\n", "one.yaml: component: ['one'] is no text"),
         ("  when: always\n", "  when: 1\n", "one.yaml: images[0].when: 1 is no text"),
         ("suffix: -gpu\n", "suffix: -1\n", "one.yaml: images[3].suffix: -1 is no text"),
