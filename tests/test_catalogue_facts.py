@@ -84,6 +84,7 @@ GHCR, HUB = "ghcr.io/kubeflow/training-v1", "docker.io/kubeflow"
         (TRAINING, "kubeflow/training-operator:v1-04f9f13", "1.8.1", "kubeflow", [HUB]),
         (TRAINING, "kubeflow/training-operator:v1-5170a36", "1.9.0", "kubeflow", [HUB]),
         (TRAINING, f"{GHCR}/training-operator:v1-5c0e763", "1.9.1", GHCR, [HUB, GHCR]),
+        (TRAINING, "kubeflow/training-operator", "1.9.1", GHCR, [HUB, GHCR]),
         (TRAINING, f"{GHCR}/training-operator:v1-3f15cb8", "1.9.2", GHCR, [HUB, GHCR]),
         (TRAINING, f"{GHCR}/training-operator:v1-93c5489", "1.9.4", GHCR, [HUB, GHCR]),
     ],
@@ -130,16 +131,16 @@ def test_what_other_releases_run_was_read_at_their_versions(
     assert any(offered in ref for ref, _ in found) if offered else found == []
 
 
-def test_an_operator_without_a_tag_is_unknown_and_what_was_meant_is_proposed(
+def test_the_operator_that_1_10_0_runs_without_a_tag_is_redirected_and_what_was_meant_proposed(
     facts: Catalogue,
 ) -> None:
-    """Kubeflow 1.10.0 runs the training operator so."""
-    (program,) = facts.programs(operator("Deployment", TRAINING, "kubeflow/training-operator"))
-    assert not program.is_known
     lost = facts.lost("kubeflow/training-operator")
     assert lost is not None and lost.substitute == f"{GHCR}/training-operator:v1-5c0e763"
-    assert facts.lost("kubeflow/training-operator:v1-04f9f13") is None
-    assert facts.lost("docker.io/kubeflow/training-operator:v1-04f9f13") is None
+    for tag in ("v1-04f9f13", "latest"):
+        assert facts.lost(f"kubeflow/training-operator:{tag}") is None
+        assert facts.lost(f"docker.io/kubeflow/training-operator:{tag}") is None
+    (moves,) = facts.programs(operator("Deployment", TRAINING, "kubeflow/training-operator:latest"))
+    assert not moves.is_known
 
 
 def test_objects_that_a_record_asks_for_are_beside_its_program_in_a_real_release(

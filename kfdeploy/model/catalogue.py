@@ -285,13 +285,16 @@ def _holds(versions: Sequence[Versions], version: Version | None) -> bool:
 
 
 def _version(body: dict[str, Any], image: str, entry: Entry | None) -> Version | None:
-    """A program's version: its alias, its image's tag, or a label of its workload."""
+    """A program's version: its alias, its image's tag, or a label of its workload.
+
+    The alias ``""`` is that of an image with neither tag nor digest.
+    """
     try:
         ref = ImageRef.parse(image)
     except InvalidImageRef:
         return None
     aliases = dict(entry.aliases) if entry else {}
-    for word in (ref.tag, ref.digest):
+    for word in [word for word in (ref.tag, ref.digest) if word] or [""]:
         if word in aliases:
             return Version.parse(aliases[word])
     if version := Version.parse(ref.tag):
