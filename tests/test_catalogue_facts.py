@@ -398,3 +398,102 @@ def test_what_an_operator_derives_is_at_the_mirror_by_its_tag(
     for ref in derived:
         assert ref.endswith("-gpu")
         assert f"{ref.removesuffix('-gpu')}\n" in text
+
+
+def operator(kind: str, name: str, image: str) -> list[Object]:
+    container = {"name": name, "image": image}
+    template = {"spec": {"containers": [container]}}
+    body = {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name}}
+    return [Object(json.dumps({**body, "spec": {"template": template}}))]
+
+
+TRAINING = "training-operator"
+FLAGS = {"alpine:3.10": "flag --pytorch-init-container-image"}
+GHCR, HUB = "ghcr.io/kubeflow/training-v1", "docker.io/kubeflow"
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "version", "redirected", "offered"),
+    [
+        (TRAINING, "kubeflow/training-operator:v1-e1434f6", "1.5.0", "mpioperator", []),
+        (TRAINING, "kubeflow/training-operator:v1-5a5f92d", "1.6.0", "mpioperator", []),
+        (TRAINING, "kubeflow/training-operator:v1-855e096", "1.7.0", "mpioperator", []),
+        (TRAINING, "kubeflow/training-operator:v1-9e52eb7", "1.8.0", "kubeflow", [HUB]),
+        (TRAINING, "kubeflow/training-operator:v1-04f9f13", "1.8.1", "kubeflow", [HUB]),
+        (TRAINING, "kubeflow/training-operator:v1-5170a36", "1.9.0", "kubeflow", [HUB]),
+        (TRAINING, f"{GHCR}/training-operator:v1-5c0e763", "1.9.1", GHCR, [HUB, GHCR]),
+        (TRAINING, "kubeflow/training-operator", "1.9.1", GHCR, [HUB, GHCR]),
+        (TRAINING, f"{GHCR}/training-operator:v1-3f15cb8", "1.9.2", GHCR, [HUB, GHCR]),
+        (TRAINING, f"{GHCR}/training-operator:v1-93c5489", "1.9.4", GHCR, [HUB, GHCR]),
+    ],
+)
+def test_the_training_operator_pulls_what_its_release_was_built_with(
+    facts: Catalogue, name: str, image: str, version: str, redirected: str, offered: list[str]
+) -> None:
+    objects = operator("Deployment", name, image)
+    programs = facts.programs(objects)
+    assert [(str(one.version), one.is_known) for one in programs] == [(version, True)]
+    found = list(hidden.images("c", objects, programs, []))
+    flags = {ref: place.redirect for ref, place in found if place.adds is not None}
+    mpi = {f"{redirected}/kubectl-delivery:latest": "flag --mpi-kubectl-delivery-image"}
+    assert flags == FLAGS | mpi
+    starters = {ref for ref, place in found if ref.endswith("/storage-initializer")}
+    assert starters == {f"{where}/storage-initializer" for where in offered}
+    assert all(place.need == "user-choice" for ref, place in found if ref not in flags)
+
+
+@pytest.mark.parametrize(
+    ("image", "offered"),
+    [
+        ("docker.io/kubeflowkatib/katib-controller:v0.14.0", ""),
+        ("docker.io/kubeflowkatib/katib-controller:v0.15.0", "tensorflow:2.11.0-gpu"),
+        ("docker.io/kubeflowkatib/katib-controller:v0.16.0", "pytorch:1.12.1"),
+        ("docker.io/kubeflowkatib/katib-controller:v0.17.0", "mxnet/python"),
+        ("ghcr.io/kubeflow/trainer/trainer-controller-manager:v2.2.0", "flux-view-ubuntu"),
+        ("ghcr.io/kubeflow/trainer/trainer-controller-manager:v2.1.0", ""),
+        ("ghcr.io/kubeflow/trainer/trainer-controller-manager:v2.0.1", ""),
+        ("docker.io/kubeflow/spark-operator:2.0.2", ""),
+        ("docker.io/kubeflow/spark-operator:2.1.1", ""),
+        ("ghcr.io/kubeflow/spark-operator/controller:2.4.0", "apache/spark"),
+        ("quay.io/kuberay/operator:v1.1.1", ""),
+        ("registry.k8s.io/jobset/jobset:v0.11.0", ""),
+        ("registry.k8s.io/lws/lws:v0.8.0", ""),
+    ],
+)
+def test_what_other_releases_run_was_read_at_their_versions(
+    facts: Catalogue, image: str, offered: str
+) -> None:
+    """Of Kubeflow 1.6.1 to 1.11.0 and of what follows 26.03; `offered` is no more than a choice."""
+    objects = operator("Deployment", "controller", image)
+    programs = facts.programs(objects)
+    assert all(program.is_known for program in programs)
+    found = list(hidden.images("c", objects, programs, []))
+    assert {place.need for _, place in found} <= {"user-choice"}
+    assert any(offered in ref for ref, _ in found) if offered else found == []
+
+
+def test_the_operator_that_1_10_0_runs_without_a_tag_is_redirected_and_what_was_meant_proposed(
+    facts: Catalogue,
+) -> None:
+    lost = facts.lost("kubeflow/training-operator")
+    assert lost is not None and lost.substitute == f"{GHCR}/training-operator:v1-5c0e763"
+    for tag in ("v1-04f9f13", "latest"):
+        assert facts.lost(f"kubeflow/training-operator:{tag}") is None
+        assert facts.lost(f"docker.io/kubeflow/training-operator:{tag}") is None
+    (moves,) = facts.programs(operator("Deployment", TRAINING, "kubeflow/training-operator:latest"))
+    assert not moves.is_known
+
+
+def test_objects_that_a_record_asks_for_are_beside_its_program_in_a_real_release(
+    real_site: RealSite, beside: Path, facts: Catalogue
+) -> None:
+    """In one component: nothing looks for them in another. KServe's agent was in 1.10.0."""
+    left = {image for entry in facts.entries for image in entry.images if image.objects}
+    for root in (*(real_site(version).root for version in RELEASES), beside):
+        for rendered in Session.open(root, "", quiet=True).rendered():
+            objects = [item for item in rendered.objects if not item.is_crd]
+            there = {(item.key.kind, item.key.name) for item in objects}
+            for program in facts.programs(objects):
+                images = program.entry.images if program.entry else ()
+                left -= {image for image in images if set(image.objects) <= there}
+    assert {image.refs for image in left} == {("kserve/storage-initializer:latest",)}

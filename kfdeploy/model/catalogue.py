@@ -18,7 +18,7 @@ from kfdeploy.model import workload
 from kfdeploy.model.image import ImageRef, InvalidImageRef
 from kfdeploy.model.objects import Object, ObjectKey
 from kfdeploy.model.redirect import Redirect, same_name
-from kfdeploy.model.versions import Version, Versions
+from kfdeploy.model.versions import Version, Versions, closest
 
 _LABELS = ("app.kubernetes.io/version", "serving.knative.dev/release", "app.kubernetes.io/release")
 """Labels that hold a program's version, where its image is named by digest."""
@@ -174,14 +174,9 @@ class Entry:
         return any(version in read.versions for read in self.read)
 
     def nearest(self, version: Version | None) -> Version | None:
-        """The latest version read before one that nobody has read, else the earliest after it.
-
-        The latest of all for a program without a version.
-        """
+        """The version read that is closest to one that nobody has read; the latest for none."""
         ends = [end for read in self.read for end in (read.versions.first, read.versions.last)]
-        known = sorted({end for end in ends if end is not None})
-        before = [end for end in known if version is None or end < version]
-        return before[-1] if before else next(iter(known), None)
+        return closest(version, (end for end in ends if end is not None))
 
     def images_at(self, version: Version | None) -> Iterator[HiddenImage]:
         """The hidden images of a version; records without versions hold for all."""
@@ -295,13 +290,16 @@ def _holds(versions: Sequence[Versions], version: Version | None) -> bool:
 
 
 def _version(body: dict[str, Any], image: str, entry: Entry | None) -> Version | None:
-    """A program's version: its alias, its image's tag, or a label of its workload."""
+    """A program's version: its alias, its image's tag, or a label of its workload.
+
+    The alias ``""`` is that of an image with neither tag nor digest.
+    """
     try:
         ref = ImageRef.parse(image)
     except InvalidImageRef:
         return None
     aliases = dict(entry.aliases) if entry else {}
-    for word in (ref.tag, ref.digest):
+    for word in [word for word in (ref.tag, ref.digest) if word] or [""]:
         if word in aliases:
             return Version.parse(aliases[word])
     if version := Version.parse(ref.tag):
