@@ -194,6 +194,26 @@ def test_what_a_webhook_adds_afterwards_is_rewritten_too(
     assert found == [mirrored("mysql:8.4"), mirrored("busybox")]
 
 
+@pytest.mark.parametrize("options", [(), ("--server-side",)])
+def test_applying_the_same_again_changes_nothing(
+    admission: Admission, options: tuple[str, ...]
+) -> None:
+    """Whoever keeps a pod as it is written does not fight the policy, and can change it."""
+    cluster, namespace = admission.cluster, admission.namespaces[0]
+    name = f"applied{len(options)}"
+
+    def applied(*refs: str) -> Any:
+        stdin = json.dumps(a_pod(refs, name))
+        cluster.kubectl("apply", *options, "-n", namespace, "-f", "-", stdin=stdin)
+        return cluster.get("pod", name, "-n", namespace)
+
+    once, again = applied("mysql:8.4", "busybox"), applied("mysql:8.4", "busybox")
+    assert images_of(once) == [mirrored("mysql:8.4"), mirrored("busybox")]
+    assert again["metadata"]["resourceVersion"] == once["metadata"]["resourceVersion"]
+    changed = applied("curlimages/curl:8", "busybox")
+    assert images_of(changed) == [mirrored("curlimages/curl:8"), mirrored("busybox")]
+
+
 # -- pods that are there already ------------------------------------------------------------------
 
 
@@ -307,6 +327,12 @@ def test_five_of_many_are_named(admission: Admission) -> None:
         "registry.example.com/other/app:1",
         "registry.example.com:5000/kubeflow/app:1",
         "evil/registry.example.com/kubeflow/app:1",
+        "index.docker.io/registry.example.com/kubeflow/app:1",
+        "REGISTRY.example.com/kubeflow/app:1",
+        "registry-1.docker.io/library/mysql:8.4",
+        "quay.io/org/deep/er:v1",
+        "Mysql:8.4",
+        "my sql:8.4",
         "localhost:5001/team/built:1",
         "localhost:1",
     ],
