@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.conftest import Runner, Site, edit_workspace
-from tests.support.admission import a_pod, eventually, images_of
+from tests.support.admission import a_pod, digest_of, eventually, images_of
 from tests.support.cluster import Cluster
 
 LABEL = {"users": "of-the-set"}
@@ -199,3 +200,24 @@ def test_render_says_what_one_may_not_expect(root: Path, kfdeploy: Runner, tmp_p
         " name them only where their service accounts do; features.admission adds them (with"
         " images: false, nothing else)\n"
     ) in kfdeploy("render", cwd=copy).stderr
+
+
+def test_more_images_than_admission_can_have_are_said_before_the_cluster_does(
+    root: Path, kfdeploy: Runner, tmp_path: Path
+) -> None:
+    copy = tmp_path / "ws"
+    shutil.copytree(root, copy, symlinks=True)
+    many = [
+        f"registry.example.com/{'folder/' * 25}image-{i}:1@{digest_of(str(i))}" for i in range(1200)
+    ]
+    edit_workspace(copy, {"images.extra": many})
+    kfdeploy("lock", "--offline", cwd=copy, check=None)
+    said = kfdeploy("render", "--unpinned", cwd=copy, check=1).stderr
+    assert re.search(
+        r"^error: patches/kfdeploy-admission/mutatingadmissionpolicy-kfdeploy-images\.yaml\.gotmpl:"
+        r" an expression has \d+ characters, and CEL takes 100000\n"
+        r"  hint: these are more images than admission can have: leave some out by images\.needs,"
+        r" images\.extra or images\.exclude$",
+        said,
+        re.MULTILINE,
+    ), said
