@@ -85,7 +85,7 @@ def render(
     check: Check = False,
 ) -> None:
     """A release set: all that apply needs, pinned, and nothing from outside."""
-    from kfdeploy import files, show_order
+    from kfdeploy import features, files, show_order
     from kfdeploy.pipeline import render as stage
 
     session = open_session(directory, env, quiet)
@@ -103,6 +103,8 @@ def render(
         unpinned=unpinned,
         jobs=jobs,
     )
+    for note in features.notes(session.workspace, session.environment_name):
+        session.progress.line(f"note: {note}")
     target = session.root / "releases" / name
     changed = files.tree_differs(target, made.files)
     if changed and not check:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from kfdeploy import __version__, features
 from kfdeploy.cache import Cache, key_of, program_key
@@ -27,6 +27,9 @@ from kfdeploy.model.workspace import Workspace
 from kfdeploy.tools import patching
 from kfdeploy.tools.filling import Filler, environment_values, registry_name
 from kfdeploy.tools.rendering import Rendered
+
+_EXPRESSION: Final = 100_000
+"""Characters that an expression may have (google/cel-go@v0.26.0:parser/parser.go:69)."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +88,10 @@ def render(
                 errors += error.each()
             done(item.component.name)
     raise_all(errors)
+    added = list(_added(workspace, root, filler))
+    raise_all([error for _, objects in added for error in _too_long(objects)])
     # Policies first, so that they are there before the first pod that they are for.
-    ordered = order.derive(
-        [*_added(workspace, root, filler), *finals], lambda objects: _read(objects, cache)
-    )
+    ordered = order.derive([*added, *finals], lambda objects: _read(objects, cache))
     releases = tuple(_release(part) for part in ordered.parts)
     raise_all(_too_large(releases))
     return _assemble(
@@ -102,6 +105,22 @@ def _added(
     """The releases of features: their objects are files of their own, with people's beside them."""
     for addition in features.additions(workspace):
         yield addition.release, tuple(filler.objects(root / "patches" / addition.release))
+
+
+def _too_long(objects: Sequence[Object]) -> Iterator[UserError]:
+    """Policies whose map of images no API server compiles."""
+    for item in objects:
+        if len(item.text) <= _EXPRESSION or not item.key.kind.endswith("Policy"):
+            continue
+        variables = item.body["spec"].get("variables") or ()
+        longest = max((len(str(each.get("expression"))) for each in variables), default=0)
+        if longest > _EXPRESSION:
+            yield UserError(
+                f"{item.origin}: an expression has {longest} characters, and CEL takes"
+                f" {_EXPRESSION}",
+                hint="these are more images than admission can have: leave some out by"
+                " images.needs, images.extra or images.exclude",
+            )
 
 
 def _read(objects: Sequence[Object], cache: Cache) -> Sequence[contents.Body]:

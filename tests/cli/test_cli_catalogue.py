@@ -150,7 +150,12 @@ def test_verify_names_what_nothing_redirects_until_somebody_decides(
     (folder / "mutatingadmissionpolicybinding-kfdeploy-images.yaml.gotmpl").unlink()
     kfdeploy("render", "--unpinned", cwd=site)
     unbound = kfdeploy("verify", "--offline", cwd=site, check=3).stderr
-    assert "and the set has no MutatingAdmissionPolicyBinding: run" in unbound
+    assert "the set has no MutatingAdmissionPolicyBinding of kfdeploy-images: run" in unbound
+    edit_workspace(site, {"environments.default.imagePullSecrets": ["regcred"]})
+    kfdeploy("render", "--unpinned", cwd=site)  # another binding of that kind is no help
+    unbound = kfdeploy("verify", "--offline", cwd=site, check=3).stderr
+    assert "the set has no MutatingAdmissionPolicyBinding of kfdeploy-images: run" in unbound
+    edit_workspace(site, {"environments.default": {}})
     policy = folder / "mutatingadmissionpolicy-kfdeploy-images.yaml.gotmpl"
     policy.write_text(policy.read_text().replace(".Values.images", ".Values.none"))
     kfdeploy("render", "--unpinned", cwd=site, check=1)
