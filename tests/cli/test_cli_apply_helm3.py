@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Runner
+from tests.conftest import Runner
 from tests.support.live import LiveCluster
 from tests.support.nodes import Fault
 from tests.support.places import (
@@ -23,17 +21,15 @@ from tests.support.places import (
     namespace,
     outcomes,
 )
+from tests.support.programs import on_request
 
 
 @pytest.fixture(scope="module")
 def helm3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which ``helm`` is Helm 3."""
-    setup = [sys.executable, str(ROOT / "hack" / "setup.py"), "helm3"]
-    done = subprocess.run(setup, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"Helm 3 can't be built here: {done.stderr.strip()}")
+    program = on_request("helm3")
     folder = tmp_path_factory.mktemp("helm3")
-    (folder / "helm").symlink_to((ROOT / ".tools" / "bin" / "helm3").resolve())
+    (folder / "helm").symlink_to(program)
     return folder
 
 

@@ -1,6 +1,6 @@
 """Kyverno's policies by Kyverno's own code: the same answers as the API server's.
 
-Its command line takes minutes to build, so `hack/setup.py kyverno` is for whoever wants these.
+Its command line takes minutes to build the first time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any, Final
 import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import ROOT
 from tests.features.test_admission import NORMALISED
 from tests.support.admission import (
     HINT,
@@ -27,8 +26,8 @@ from tests.support.admission import (
     mirrored,
     values,
 )
+from tests.support.programs import on_request
 
-_PROGRAM: Final = ROOT / ".tools" / "bin" / "kyverno"
 _LABELS: Final = {
     "users": {"app.kubernetes.io/part-of": "kubeflow-profile"},
     "elsewhere": {"some": "label"},
@@ -67,9 +66,7 @@ class Kyverno:
 
 @pytest.fixture
 def kyverno(tmp_path: Path) -> Kyverno:
-    program = str(_PROGRAM) if _PROGRAM.exists() else shutil.which("kyverno")
-    if program is None:
-        pytest.skip("no kyverno; `hack/setup.py kyverno` builds it")
+    program = str(on_request("kyverno"))
     settings = values(api="kyverno", imagePullSecrets=["mirror", "other"], allowed=["quay.io/a"])
     for what in ("images", "pull-secrets"):
         for kind, policy in filled(settings, what).items():
