@@ -97,7 +97,10 @@ def scan(
         from kfdeploy import show_egress
 
         form = "json" if output == "json" else format_
-        print_lines(show_egress.report(session.egress(), form))
+        report = session.egress()
+        print_lines(show_egress.report(report, form))
+        if form == "table":
+            complain(show_egress.unread(report))
         return
     inventory = session.inventory()
     if output == "json" or format_ == "json":
