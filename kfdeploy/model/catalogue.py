@@ -97,7 +97,10 @@ class Unused:
 
 @dataclass(frozen=True, slots=True)
 class Asks:
-    """A controller that asks an image registry itself, as the kubelet does."""
+    """A controller that asks an image registry itself, as the kubelet does.
+
+    ``role`` is its ClusterRole, where that does not let it read the pull secrets it signs in with.
+    """
 
     kind: str
     name: str
@@ -107,6 +110,7 @@ class Asks:
     spared_by: str = ""
     ca: str = ""
     credentials: str = ""
+    role: str = ""
     versions: tuple[Versions, ...] = ()
 
 

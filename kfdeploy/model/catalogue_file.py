@@ -225,7 +225,7 @@ def _unused(where: str, data: _Value) -> Unused:
 
 
 def _asks(where: str, data: _Value) -> Asks:
-    optional = {"spared_by", "ca", "credentials", "versions"}
+    optional = {"spared_by", "ca", "credentials", "role", "versions"}
     _keys(where, data, {"kind", "name", "container", "what", "source"}, optional)
     _sources(where, data["source"])
     return Asks(**{**data, "versions": _ranges(where, data)})

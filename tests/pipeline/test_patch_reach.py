@@ -204,6 +204,24 @@ def test_real_releases_have_all_of_it_in_plain_helmfile_too(
         ("kubeflow", "katib-controller"),
         ("kubeflow", "workflow-controller"),
     }
+    # go-containerregistry's k8schain fails where it is forbidden to read a pull secret. Katib's and
+    # Knative's controllers may read all.
+    rules = given[("rbac.authorization.k8s.io/v1", "ClusterRole", "", "argo-cluster-role")]["rules"]
+    assert [r for r in rules if r.get("resourceNames") == ["regcred"]] == [
+        {
+            "apiGroups": [""],
+            "resources": ["secrets"],
+            "resourceNames": ["regcred"],
+            "verbs": ["get"],
+        }
+    ]
+    for name in ("katib-controller", "knative-serving-core"):
+        role = given[("rbac.authorization.k8s.io/v1", "ClusterRole", "", name)]["rules"]
+        assert any(
+            "secrets" in r["resources"] and "get" in r["verbs"] and "resourceNames" not in r
+            for r in role
+            if "resources" in r
+        )
     profile = given[(*CONTROLLER, "kubeflow-pipelines-profile-controller")]
     assert "KFDEPLOY_PULL_SECRETS" in str(profile)
     for key, body in given.items():
