@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from kfdeploy.model.image import ImageRef, InvalidImageRef
 from kfdeploy.model.inventory import Found, Image, Inventory, LostImage, Unknown
+from kfdeploy.model.upgrade.images import unused_substitutes
 
 if TYPE_CHECKING:
     from kfdeploy.model.lockfile import LockedImage
+    from kfdeploy.model.workspace import Images
 
 
 class Failure(Protocol):
@@ -142,10 +144,10 @@ def _nobody(program: Unknown) -> str:
     return f"{text} for hidden images; known of {program.nearest or 'others'}: {images}"
 
 
-def lost(content: Inventory, substitutes: Mapping[str, str]) -> Iterator[str]:
+def lost(content: Inventory, images: Images) -> Iterator[str]:
     """Images that are gone from their source and that nobody has substituted."""
     for image in content.lost:
-        if image.ref not in substitutes:
+        if not images.substitute(image.ref):
             yield f"note: {image.ref}: {image.why} ({image.source})"
             yield f"  {_substitute(image)}"
 
@@ -154,6 +156,13 @@ def _substitute(lost: LostImage) -> str:
     if not lost.substitute:
         return "no substitute is known: name one in images.substitutes, or images.exclude it"
     return f"to confirm in kfdeploy.yaml, images.substitutes: {{{lost.ref}: {lost.substitute}}}"
+
+
+def unused(images: Images, refs: Iterable[str]) -> Iterator[str]:
+    """Substitutes of images that nothing names: a slip of the pen, or left from another release."""
+    for setting in unused_substitutes(images, refs):
+        near = f"; there is {', '.join(setting.near)}" if setting.near else ""
+        yield f"note: kfdeploy.yaml: {setting.key}: no image of this name is found{near}"
 
 
 def not_locked(

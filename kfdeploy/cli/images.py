@@ -111,7 +111,11 @@ def scan(
         for problem in inventory.problems:
             print(f"note: {problem.where}: {problem.what}", file=sys.stderr)
         complain(show.unknown(inventory))
-        complain(show.lost(inventory, session.workspace.images.substitutes))
+        from kfdeploy.model import sources
+
+        settings = session.workspace.images
+        complain(show.lost(inventory, settings))
+        complain(show.unused(settings, (i.ref for i in sources.listed(inventory, settings))))
 
 
 @app.command()
@@ -197,6 +201,7 @@ def lock(
         session.progress.line(f"{_ABOUT[note.about]}: {note.id}: {note.reason}")
     for warning in result.warnings:
         print(f"note: {warning}", file=sys.stderr)
+    complain(show.unused(session.workspace.images, (image.ref for image in images)))
     complain(show.not_locked(result.failures, inventory, kept))
     if output == "json":
         print_json({**result.to_json(), "kept": sorted(kept), "changed": changed})

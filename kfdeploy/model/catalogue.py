@@ -116,7 +116,10 @@ class Asks:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Images that are gone from their source; ``substitute`` is for a person to confirm."""
+    """Images that are gone from their source; ``substitute`` is for a person to confirm.
+
+    ``{tag}`` in it is the tag of the image that is gone.
+    """
 
     ref: str
     why: str
@@ -125,6 +128,13 @@ class Lost:
 
     def matches(self, ref: str) -> bool:
         return fnmatchcase(ref, self.ref) or fnmatchcase(_repository(ref), self.ref)
+
+    def instead_of(self, ref: str) -> str:
+        """The substitute of one of them; empty where none is known, or an image has no tag."""
+        if "{tag}" not in self.substitute:
+            return self.substitute
+        tag = ImageRef.parse(ref).with_default_tag().tag
+        return self.substitute.replace("{tag}", tag) if tag else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,8 @@ def _read_secrets(item: Object) -> str:
     """A controller's right to read the pull secrets, by their names, wherever they are."""
     body = f"# {shown(item.key)}: may read the pull secrets, with which it asks registries\n"
     body += target_yaml(item.key) + "patch:\n"
+    # Also for an environment that has none: a patch that holds nothing is no patch.
+    body += operation("test", ("metadata", "name"), scalar(item.key.name))
     body += "{{- if .Values.imagePullSecrets }}\n"
     names = "{{ .Values.imagePullSecrets | toJson }}"
     rule = f'{{apiGroups: [""], resources: [secrets], resourceNames: {names}, verbs: [get]}}'

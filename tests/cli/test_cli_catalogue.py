@@ -67,12 +67,38 @@ def test_a_lost_image_is_named_with_a_substitute_to_confirm(site: Path, kfdeploy
     said = notes(kfdeploy, site)
     assert f"note: {LOST}: " in said
     assert f"  {confirm}" in said
-    nowhere = f"127.0.0.1:{free_port()}"
-    edit_workspace(site, {"registries.sources": {"*": nowhere}})
+    edit_workspace(site, {"registries.sources": {"*": nobody()}})
     locked = kfdeploy("lock", cwd=site, check=1)
     assert f"  hint: {confirm}" in locked.stderr
     edit_workspace(site, {"images.substitutes": {LOST: "registry.k8s.io/jobset/jobset:v0.10.1"}})
     assert LOST not in notes(kfdeploy, site)
+
+
+def test_a_substitute_of_an_image_that_nothing_names_is_said(site: Path, kfdeploy: Runner) -> None:
+    typo = LOST.replace(":v0.10.1", ":v0.10.0")
+    setting = {typo: "registry.k8s.io/jobset/jobset:v0.10.1"}
+    edit_workspace(site, {"images.substitutes": setting, "registries.sources": {"*": nobody()}})
+    said = (
+        f"note: kfdeploy.yaml: images.substitutes['{typo}']: no image of this name is found;"
+        f" there is {LOST}\n"
+    )
+    assert said in notes(kfdeploy, site)
+    assert said in kfdeploy("lock", "--quiet", cwd=site, check=1).stderr
+
+
+def test_a_substitute_may_be_spelled_otherwise_than_the_image(
+    tmp_path: Path, kfdeploy: Runner
+) -> None:
+    image = "docker.io/bitnami/kubectl:1.30.4"
+    site = workspace(tmp_path, kfdeploy, deployment("k", image))
+    assert f"note: {image}: Bitnami took" in notes(kfdeploy, site)
+    setting = {"bitnami/kubectl:1.30.4": "docker.io/bitnamilegacy/kubectl:1.30.4"}
+    edit_workspace(site, {"images.substitutes": setting})
+    assert "note:" not in notes(kfdeploy, site)
+
+
+def nobody() -> str:
+    return f"127.0.0.1:{free_port()}"
 
 
 def test_a_sites_own_entry_is_scanned_and_patched(site: Path, kfdeploy: Runner) -> None:

@@ -261,6 +261,37 @@ def body_of(item: Any) -> str:
     return body
 
 
+ROLE = """\
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: argo-cluster-role}
+rules: []
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: workflow-controller, namespace: kubeflow}
+spec:
+  template:
+    spec:
+      containers: [{name: workflow-controller, image: "quay.io/argoproj/workflow-controller:v3.7.3"}]
+"""
+
+
+def test_the_right_to_read_pull_secrets_is_a_patch_also_where_there_are_none() -> None:
+    """One environment has pull secrets, another has none: its patch must hold something too."""
+    text = WITH_CA + "environments: {default: {}, site: {imagePullSecrets: [regcred]}}\n"
+    workspace = Workspace.model_validate(YAML(typ="safe").load(text))
+    facts = catalogue_file.load()
+    items = list(split(ROLE))
+    asks = list(facts.asks(facts.programs(items)))
+    ((purpose, body),) = patch_reach.patches(workspace, items[0], asks)
+    assert purpose == "secrets"
+    always, condition, rest = body.partition("{{- if .Values.imagePullSecrets }}\n")
+    assert always.endswith("- op: test\n  path: /metadata/name\n  value: argo-cluster-role\n")
+    assert condition
+    assert rest.startswith("- op: add\n  path: /rules/-\n")
+
+
 def test_a_workload_without_annotations_volumes_and_mounts_gets_them() -> None:
     body = body_of(knative("[]"))
     assert "path: /spec/template/metadata\n  value: {}" in body
