@@ -273,7 +273,8 @@ metadata: {name: workflow-controller, namespace: kubeflow}
 spec:
   template:
     spec:
-      containers: [{name: workflow-controller, image: "quay.io/argoproj/workflow-controller:v3.7.3"}]
+      containers:
+      - {name: workflow-controller, image: "quay.io/argoproj/workflow-controller:v3.7.3"}
 """
 
 
