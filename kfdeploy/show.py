@@ -7,7 +7,6 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from kfdeploy.model.image import ImageRef, InvalidImageRef
 from kfdeploy.model.inventory import Found, Image, Inventory, LostImage, Unknown
 from kfdeploy.model.upgrade.images import unused_substitutes
 
@@ -74,24 +73,17 @@ def _row(values: Sequence[str]) -> str:
     return out.getvalue()
 
 
-def matching(content: Inventory, wanted: str) -> list[Image]:
-    """The image of a reference, however it is written; else those that have the text in them."""
-    try:
-        normal = ImageRef.parse(wanted).with_default_tag()
-    except InvalidImageRef:
-        normal = None
-    same = [
-        image
-        for image in content.images
-        if image.ref == wanted or ImageRef.parse(image.ref).with_default_tag() == normal
-    ]
-    return same or [image for image in content.images if wanted in image.ref]
-
-
-def why(images: Sequence[Image]) -> Iterator[str]:
+def why(images: Sequence[Image], content: Inventory, settings: Images) -> Iterator[str]:
     """Each image, its places, and what redirects each."""
+    gone = {image.ref: image for image in content.lost}
     for image in images:
         yield f"{image.ref} ({image.need})"
+        substitute = settings.substitute(image.ref)
+        if substitute:
+            yield f"  {substitute} is taken in its place, by images.substitutes of kfdeploy.yaml"
+        elif lost := gone.get(image.ref):
+            yield f"  gone from its source: {lost.why} ({lost.source})"
+            yield f"  {_substitute(lost)}"
         for found in image.found:
             yield f"  {found.component}: {found.object}"
             if found.how == "catalogue":

@@ -120,7 +120,9 @@ def scan(
 
 @app.command()
 def why(
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A reference, or a part of one.")],
+    image: Annotated[
+        str, typer.Argument(metavar="IMAGE", help="A reference, a part of one, or a digest.")
+    ],
     directory: Directory = HERE,
     env: EnvironmentName = "",
     output: OutputFormat = "text",
@@ -128,18 +130,25 @@ def why(
 ) -> None:
     """Each place that names an image, with file and line, and what redirects it."""
     from kfdeploy import show
+    from kfdeploy.model import named
+    from kfdeploy.model.environment import Mirror
 
     session = open_session(directory, env, quiet)
-    images = show.matching(session.inventory(), image)
+    inventory = session.inventory()
+    settings = session.workspace.images
+    private = session.mirror_settings.private
+    names = named.Names(session.lock(required=False), settings, private.host, Mirror(private))
+    images = named.meant(inventory.images, image, names)
     if not images:
+        near = ", ".join(named.near(inventory.images, image))
         raise UserError(
             f"{image}: nothing in this workspace names it",
-            hint="`kfdeploy scan --format refs` lists the images",
+            hint=f"there is {near}" if near else "`kfdeploy scan --format refs` lists the images",
         )
     if output == "json":
         print_json({"images": [found.to_json() for found in images]})
     else:
-        print_lines(show.why(images))
+        print_lines(show.why(images, inventory, settings))
 
 
 @app.command()

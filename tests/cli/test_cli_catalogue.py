@@ -175,6 +175,84 @@ def test_why_says_what_pulls_it_where_that_was_read_and_what_a_patch_adds(
     )
 
 
+DIGEST = "sha256:" + "d" * 64
+
+
+@pytest.mark.parametrize(
+    ("wanted", "named"),
+    [
+        ("python:3.11", ["python:3.11"]),
+        ("index.docker.io/library/python:3.11", ["python:3.11"]),
+        ("python", ["python:3.11", "python:3.12"]),
+        ("docker.io/library/python", ["python:3.11", "python:3.12"]),
+        ("registry.example.com/kf/docker.io/library/python:3.11", ["python:3.11"]),
+        (
+            f"registry.example.com/kf/docker.io/library/python:3.11@sha256:{'a' * 64}",
+            ["python:3.11"],
+        ),
+        ("registry.example.com/kf/docker.io/library/python", ["python:3.11", "python:3.12"]),
+        (DIGEST, [f"quay.io/acme/pinned@{DIGEST}"]),
+        (f"quay.io/acme/pinned@{DIGEST}", [f"quay.io/acme/pinned@{DIGEST}"]),
+        ("registry.k8s.io/jobset/jobset:v0.10.1", [LOST]),
+        ("jobset", [LOST]),
+    ],
+)
+def test_why_finds_an_image_by_any_of_its_names(
+    wanted: str, named: list[str], whyable: Path, kfdeploy: Runner
+) -> None:
+    answer = kfdeploy("why", wanted, "--output", "json", cwd=whyable).json
+    assert [image["ref"] for image in answer["images"]] == named
+
+
+@pytest.fixture(scope="module")
+def whyable(tmp_path_factory: pytest.TempPathFactory, kfdeploy: Runner) -> Path:
+    images = {
+        "one": "python:3.11",
+        "two": "python:3.12",
+        "pinned": f"quay.io/acme/pinned@{DIGEST}",
+        "jobset": LOST,
+    }
+    objects = "".join(deployment(name, image) for name, image in images.items())
+    site = workspace(tmp_path_factory.mktemp("why"), kfdeploy, objects)
+    private = {"host": "registry.example.com", "prefix": "kf"}
+    instead = {LOST: "registry.k8s.io/jobset/jobset:v0.10.1"}
+    edit_workspace(site, {"registries.private": private, "images.substitutes": instead})
+    kfdeploy("lock", "--offline", cwd=site, check=1)
+    return site
+
+
+@pytest.mark.parametrize(
+    ("wanted", "near"),
+    [
+        ("python:3.10", "there is python:3.11, python:3.12"),
+        ("pyhton:3.12", "there is python:3.12, python:3.11"),
+        ("docker.io/acme/pined", f"there is quay.io/acme/pinned@{DIGEST}"),
+        ("sha256:" + "0" * 64, "`kfdeploy scan --format refs` lists the images"),
+        ("nothing/like:it", "`kfdeploy scan --format refs` lists the images"),
+    ],
+)
+def test_why_offers_what_looks_like_an_image_that_nothing_names(
+    wanted: str, near: str, whyable: Path, kfdeploy: Runner
+) -> None:
+    said = kfdeploy("why", wanted, "--quiet", cwd=whyable, check=1).stderr
+    assert said == f"error: {wanted}: nothing in this workspace names it\n  hint: {near}\n"
+
+
+def test_why_says_what_takes_an_images_place(whyable: Path, kfdeploy: Runner) -> None:
+    said = kfdeploy("why", LOST, cwd=whyable).stdout
+    assert said.startswith(
+        f"{LOST} (required)\n  registry.k8s.io/jobset/jobset:v0.10.1 is taken in its place,"
+        " by images.substitutes of kfdeploy.yaml\n  one: Deployment n/jobset\n"
+    )
+
+
+def test_why_says_that_an_image_is_gone(tmp_path: Path, kfdeploy: Runner) -> None:
+    site = workspace(tmp_path, kfdeploy, deployment("jobset", LOST))
+    lines = kfdeploy("why", "jobset", cwd=site).stdout.splitlines()
+    assert lines[1].startswith("  gone from its source: a staging registry")
+    assert lines[2].startswith("  to confirm in kfdeploy.yaml, images.substitutes: {us-central1")
+
+
 def test_two_patches_that_would_begin_the_same_list_are_an_error(
     site: Path, kfdeploy: Runner
 ) -> None:
