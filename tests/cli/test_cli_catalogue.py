@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Runner, edit_workspace
+from tests.conftest import Runner, Served, edit_workspace
 from tests.support.registries import free_port
+from tests.support.standins import fill
 from tests.support.workspaces import deployment, workspace
 
 LOST = "us-central1-docker.pkg.dev/k8s-staging-images/jobset/jobset:v0.10.1"
@@ -95,6 +96,34 @@ def test_a_substitute_may_be_spelled_otherwise_than_the_image(
     setting = {"bitnami/kubectl:1.30.4": "docker.io/bitnamilegacy/kubectl:1.30.4"}
     edit_workspace(site, {"images.substitutes": setting})
     assert "note:" not in notes(kfdeploy, site)
+
+
+def test_a_lost_image_goes_its_whole_way_by_its_substitute(
+    tmp_path: Path, kfdeploy: Runner, registries: Served
+) -> None:
+    """What is copied is the substitute; all names are those of the image that is gone."""
+    site = workspace(tmp_path, kfdeploy, deployment("jobset", LOST))
+    instead = "registry.k8s.io/jobset/jobset:v0.10.1"
+    fill(registries.public, [instead])
+    settings = {
+        "registries.private": {"host": registries.private, "prefix": "lost", "plainHttp": True},
+        "registries.sources": {"*": registries.public},
+        "registries.hosts": {registries.public: {"plainHttp": True}},
+    }
+    edit_workspace(site, settings)
+    said = kfdeploy("lock", "--quiet", cwd=site, check=1).stderr
+    assert f"error: {LOST}: not there: " in said
+    assert f"  hint: to confirm in kfdeploy.yaml, images.substitutes: {{{LOST}: {instead}}}" in said
+    edit_workspace(site, {"images.substitutes": {LOST: instead}})
+    for command in ("lock", "mirror", "patch", "render"):
+        kfdeploy(command, "--quiet", cwd=site)
+    lock = (site / "images.lock").read_text()
+    assert "- image: registry.k8s.io/jobset/jobset@sha256:" in lock
+    assert f"kbld.carvel.dev/id: {LOST}\n" in lock
+    name, _, tag = LOST.rpartition(":")
+    text = (site / "releases/default/charts/one/charts/objects/objects.yaml").read_text()
+    assert f"image: {registries.private}/lost/{name}:{tag}@sha256:" in text
+    kfdeploy("verify", "--quiet", cwd=site)
 
 
 def nobody() -> str:
