@@ -132,7 +132,8 @@ ALL_TOOLS = (
 )
 
 # Built only when they are named, as few tests need them: a real operator as Kubeflow ships it, for
-# tests and benchmarks of image content, and the Helm that many sites still have.
+# tests and benchmarks of image content, the Helm that many sites still have, and Kyverno's command
+# line, whose tests are left out until somebody builds it (it takes minutes).
 ON_REQUEST = (
     Tool(
         "training-operator",
@@ -149,5 +150,13 @@ ON_REQUEST = (
         " -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=36"
         " -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1"
         " -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=36",
+    ),
+    Tool(
+        "kyverno",
+        (1, 19),
+        version_args=("version",),
+        banner="Version: ",
+        package="github.com/kyverno/kyverno/cmd/cli/kubectl-kyverno",
+        ldflags="-X github.com/kyverno/kyverno/pkg/version.BuildVersion={version}",
     ),
 )

@@ -150,7 +150,7 @@ class Session:
         found = scan.scan(
             self.version, self.rendered(), self.cache, facts=facts, known=self._scanned
         )
-        if self.workspace.features.admission.enabled:
+        if self.workspace.features.admission.judges_images:
             return inventory.with_admission(found)
         return found
 

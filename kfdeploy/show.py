@@ -100,6 +100,8 @@ def why(images: Sequence[Image], content: Inventory, settings: Images) -> Iterat
 
 def _redirect(found: Found) -> str:
     adds = found.adds
+    if found.pulled_by:
+        return f"{found.redirect} (a program copies it itself, past the nodes)"
     if adds is None:
         return found.redirect
     where = f" of container {adds.container}" if adds.container else ""

@@ -66,6 +66,7 @@ def test_the_components_are_what_init_lists(
 
 def test_the_committed_schema_is_that_of_the_model(kfdeploy: Runner) -> None:
     assert kfdeploy("schema").stdout == (ROOT / "kfdeploy.schema.json").read_text()
+    assert kfdeploy("schema", "--catalogue").json["title"] == "a file of kfdeploy's catalogue"
 
 
 def test_no_committed_patch_names_a_registry_or_depends_on_the_stand_in_script() -> None:

@@ -107,7 +107,7 @@ def scan(
         print_json(inventory.to_json())
     else:
         print_lines(show.inventory(inventory, format_))
-    if format_ == "table" and output == "text":
+        # In JSON the same is part of the answer.
         for problem in inventory.problems:
             print(f"note: {problem.where}: {problem.what}", file=sys.stderr)
         complain(show.unknown(inventory))
@@ -170,7 +170,7 @@ def lock(
     """Tags to digests: images.lock, and images.sources.yaml beside it."""
     from kfdeploy import show
     from kfdeploy.files import write_all
-    from kfdeploy.model import lockfile, sources
+    from kfdeploy.model import hidden, lockfile, sources
     from kfdeploy.pipeline import lock as stage
 
     session = open_session(directory, env, quiet)
@@ -212,6 +212,11 @@ def lock(
         print(f"note: {warning}", file=sys.stderr)
     complain(show.unused(session.workspace.images, (image.ref for image in images)))
     complain(show.not_locked(result.failures, inventory, kept))
+    if not_read := hidden.grouped(inventory.unknown):
+        count = counted(len(not_read), "program")
+        session.progress.line(
+            f"note: {count} at versions that nobody has read for images: `kfdeploy scan` names them"
+        )
     if output == "json":
         print_json({**result.to_json(), "kept": sorted(kept), "changed": changed})
     else:

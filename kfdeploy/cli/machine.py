@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -44,8 +45,17 @@ def doctor(
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    catalogue: Annotated[
+        bool, typer.Option("--catalogue", help="Of the files in catalogue/ instead.")
+    ] = False,
+) -> None:
     """The JSON Schema of kfdeploy.yaml, for editors."""
-    from kfdeploy.pipeline.init import schema as text
+    if catalogue:
+        from kfdeploy.model import catalogue_file
 
-    sys.stdout.write(text())
+        sys.stdout.write(catalogue_file.SCHEMA.read_text("utf-8"))
+    else:
+        from kfdeploy.pipeline.init import schema as text
+
+        sys.stdout.write(text())

@@ -85,7 +85,7 @@ def render(
     check: Check = False,
 ) -> None:
     """A release set: all that apply needs, pinned, and nothing from outside."""
-    from kfdeploy import files, show_order
+    from kfdeploy import features, files, show_order
     from kfdeploy.pipeline import render as stage
 
     session = open_session(directory, env, quiet)
@@ -99,9 +99,12 @@ def render(
         session.lock(required=not unpinned),
         session.version,
         session.cache,
+        not_read=session.inventory().unknown,
         unpinned=unpinned,
         jobs=jobs,
     )
+    for note in features.notes(session.workspace, session.environment_name):
+        session.progress.line(f"note: {note}")
     target = session.root / "releases" / name
     changed = files.tree_differs(target, made.files)
     if changed and not check:
@@ -159,6 +162,6 @@ def verify(
         print(f"releases/{folder.name}: {state}: {counted(report.images, 'image')}{asked}")
         print_lines(report.proof.lines())
         if not report.foreign:
-            print("  nothing else in the set can be pulled from outside")
+            print(f"  {report.proof.end}")
     if not report.is_good:
         raise typer.Exit(DIFFERENCE)

@@ -8,10 +8,16 @@ from kfdeploy.features import admission
 from kfdeploy.features.addition import Addition
 from kfdeploy.model.workspace import Workspace
 
-__all__ = ["Addition", "additions"]
+__all__ = ["Addition", "additions", "notes"]
 
 
 def additions(workspace: Workspace) -> Iterator[Addition]:
     """The releases that the features which are on add, in the order of installation."""
-    if workspace.features.admission.enabled:
-        yield admission.addition()
+    settings = workspace.features.admission
+    if settings.enabled:
+        yield admission.addition(images=settings.images)
+
+
+def notes(workspace: Workspace, environment: str) -> Iterator[str]:
+    """What an operator may not expect of the features in an environment."""
+    return admission.notes(workspace, environment)

@@ -19,7 +19,7 @@ from kfdeploy.model.image import ImageRef, InvalidImageRef
 from kfdeploy.model.objects import Object, ObjectKey, show_path
 from kfdeploy.model.redirect import Redirect, same_name
 from kfdeploy.model.site import sites
-from kfdeploy.model.versions import Version, Versions
+from kfdeploy.model.versions import Version, Versions, closest
 
 _LABELS = ("app.kubernetes.io/version", "serving.knative.dev/release", "app.kubernetes.io/release")
 """Labels that hold a program's version, where its image is named by digest."""
@@ -46,7 +46,10 @@ class HiddenImage:
     """An image that an operator creates objects with, or offers, by a default in its code.
 
     ``refs`` are as the code has them. Where ``of`` is set they are empty, and the reference is that
-    site's with ``suffix`` behind its tag.
+    site's with ``suffix`` behind its tag. ``outside`` is the namespace of the pods that pull it,
+    where that is none of a user's: admission rewrites nothing there.
+    ``pulled_by`` is ``program`` where no kubelet pulls it: a program copies it itself, past
+    admission policies and a node's mirror; else empty.
     """
 
     refs: tuple[str, ...]
@@ -59,6 +62,8 @@ class HiddenImage:
     objects: tuple[tuple[str, str], ...] = ()
     of: SiteOf | None = None
     suffix: str = ""
+    outside: str = ""
+    pulled_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,14 +189,9 @@ class Entry:
         return any(version in read.versions for read in self.read)
 
     def nearest(self, version: Version | None) -> Version | None:
-        """The latest version read before one that nobody has read, else the earliest after it.
-
-        The latest of all for a program without a version.
-        """
+        """The version read that is closest to one that nobody has read; the latest for none."""
         ends = [end for read in self.read for end in (read.versions.first, read.versions.last)]
-        known = sorted({end for end in ends if end is not None})
-        before = [end for end in known if version is None or end < version]
-        return before[-1] if before else next(iter(known), None)
+        return closest(version, (end for end in ends if end is not None))
 
     def images_at(self, version: Version | None) -> Iterator[HiddenImage]:
         """The hidden images of a version; records without versions hold for all."""
@@ -335,13 +335,16 @@ def _holds(versions: Sequence[Versions], version: Version | None) -> bool:
 
 
 def _version(body: dict[str, Any], image: str, entry: Entry | None) -> Version | None:
-    """A program's version: its alias, its image's tag, or a label of its workload."""
+    """A program's version: its alias, its image's tag, or a label of its workload.
+
+    The alias ``""`` is that of an image with neither tag nor digest.
+    """
     try:
         ref = ImageRef.parse(image)
     except InvalidImageRef:
         return None
     aliases = dict(entry.aliases) if entry else {}
-    for word in (ref.tag, ref.digest):
+    for word in [word for word in (ref.tag, ref.digest) if word] or [""]:
         if word in aliases:
             return Version.parse(aliases[word])
     if version := Version.parse(ref.tag):

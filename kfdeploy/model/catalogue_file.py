@@ -32,6 +32,8 @@ from kfdeploy.model.redirect import Redirect
 from kfdeploy.model.versions import Version, Versions
 
 FOLDER = Path(__file__).parent.parent / "catalog"
+SCHEMA = FOLDER.parent / "templates" / "catalogue.schema.json"
+"""The same format as a JSON Schema, for editors: `kfdeploy schema --catalogue`."""
 EGRESS = (
     *("package-install", "model", "dataset", "web-asset", "webhook", "schema", "identity"),
     *("telemetry", "git", "other"),
@@ -39,6 +41,13 @@ EGRESS = (
 _SOURCE = re.compile(
     r"[\w.-]+/[\w.-]+(?:@[^\s:;]+(?::[^\s;:]+:\d+(?:-\d+)?(?:,\s*\d+(?:-\d+)?)*)?|#\d+)"
 )
+_NO_TEXT = frozenset(
+    (
+        *("programs", "aliases", "read", "images", "unused", "sites", "asks", "lost", "egress"),
+        *("refs", "of", "objects", "redirect", "digest", "versions"),
+    )
+)
+"""Keys whose values are more than a text."""
 _Value = Any
 
 
@@ -127,13 +136,15 @@ def entry(file: str, data: _Value) -> Entry:
         for name, read in sections.items()
     }
     aliases = data.get("aliases") or {}
+    if not isinstance(aliases, dict):
+        raise BadCatalogue(f"{file}: aliases: not a mapping")
     for alias, version in aliases.items():
-        if Version.parse(str(version)) is None:
+        if not isinstance(version, str) or Version.parse(version) is None:
             raise BadCatalogue(f"{file}: aliases.{alias}: {version!r} is no version")
     return Entry(
         component=data["component"],
         programs=_words(f"{file}: programs", data.get("programs")),
-        aliases=tuple((str(alias), str(version)) for alias, version in aliases.items()),
+        aliases=tuple((str(alias), version) for alias, version in aliases.items()),
         file=file,
         **fields,
     )
@@ -147,6 +158,7 @@ def _read(where: str, data: _Value) -> Read:
 
 def _image(where: str, data: _Value) -> HiddenImage:
     optional = {"ref", "refs", "of", "suffix", "versions", "digest", "objects", "redirect"}
+    optional |= {"outside", "pulled_by"}
     _keys(where, data, {"need", "when", "source"}, optional)
     _need(where, data["need"])
     _sources(where, data["source"])
@@ -156,10 +168,14 @@ def _image(where: str, data: _Value) -> HiddenImage:
     for ref in refs:
         if not is_reference(ref):
             raise BadCatalogue(f"{where}.ref: {ref!r} is no image reference")
+    if not isinstance(data.get("digest", True), bool):
+        raise BadCatalogue(f"{where}.digest: {data['digest']!r} is neither true nor false")
     of = None
     if "of" in data:
         _keys(f"{where}.of", data["of"], {"kind", "name", "field"}, set())
         of = SiteOf(**data["of"])
+    if data.get("pulled_by", "program") != "program":
+        raise BadCatalogue(f"{where}.pulled_by: {data['pulled_by']!r} is not program")
     if bool(of) != ("suffix" in data):
         raise BadCatalogue(f"{where}: of and suffix belong together")
     for index, item in enumerate(_list(f"{where}.objects", data.get("objects"))):
@@ -175,6 +191,8 @@ def _image(where: str, data: _Value) -> HiddenImage:
         objects=tuple((item["kind"], item["name"]) for item in data.get("objects") or ()),
         of=of,
         suffix=data.get("suffix", ""),
+        outside=data.get("outside", ""),
+        pulled_by=data.get("pulled_by", ""),
     )
 
 
@@ -259,7 +277,11 @@ def _keys(where: str, data: _Value, required: set[str], optional: set[str]) -> N
     if missing := required - set(data):
         raise BadCatalogue(f"{where}: lacks {', '.join(sorted(missing))}")
     if unknown := set(data) - required - optional:
-        raise BadCatalogue(f"{where}: unknown {', '.join(sorted(unknown))}")
+        raise BadCatalogue(f"{where}: unknown {', '.join(sorted(map(str, unknown)))}")
+    for key in data.keys() - _NO_TEXT:
+        if not isinstance(data[key], str) or not (data[key] or key == "content"):
+            at = f"{where}.{key}" if ": " in where else f"{where}: {key}"
+            raise BadCatalogue(f"{at}: {data[key]!r} is no text")
 
 
 def _list(where: str, data: _Value) -> Sequence[_Value]:
@@ -298,7 +320,10 @@ def _ranges(where: str, data: Mapping[str, _Value]) -> tuple[Versions, ...]:
 
 
 def _range(where: str, text: _Value) -> Versions:
+    if not isinstance(text, str):
+        # 1.10 without quotes is the number 1.1.
+        raise BadCatalogue(f"{where}: {text!r} is no text: put the version in quotes")
     try:
-        return Versions.parse(str(text))
+        return Versions.parse(text)
     except ValueError as error:
         raise BadCatalogue(f"{where}: {error}") from error

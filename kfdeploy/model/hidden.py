@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from kfdeploy.model.catalogue import Catalogue, HiddenImage, Program
 from kfdeploy.model.image import ImageRef, is_reference
@@ -51,12 +52,17 @@ def _compiled_in(
         target = next((item for item in objects if redirect.is_of(item.key)), None)
         if target is not None and redirect.is_set(target.body, objects):
             return
+    # Of several programs of one operator it is the one that the record names.
+    puller = next(
+        (item.key for item in objects if (item.key.kind, item.key.name) in image.objects),
+        program.object,
+    )
     for ref in image.refs:
         yield (
             ref,
             Found(
                 component=component,
-                object=target.key if target else program.object,
+                object=target.key if target else puller,
                 field=f"spec.template.spec.containers[name={redirect.container}]"
                 if target and redirect and redirect.container
                 else "",
@@ -68,6 +74,8 @@ def _compiled_in(
                 source=image.source,
                 pin="" if image.digest else "tag",
                 adds=redirect if target else None,
+                outside=image.outside,
+                pulled_by=image.pulled_by,
             ),
         )
 
@@ -131,3 +139,18 @@ def unknown(component: str, programs: Iterable[Program]) -> Iterator[Unknown]:
             nearest=str(nearest or ""),
             images=tuple(sorted(refs)),
         )
+
+
+def grouped(programs: Iterable[Unknown]) -> list[dict[str, Any]]:
+    """The programs that nobody has looked at, once each, as a set's summary has them.
+
+    One has ``program`` (the catalogue's entry, or empty), ``version``, and ``images`` that run it.
+    """
+    groups: dict[tuple[str, str], set[str]] = {}
+    for one in programs:
+        key = (one.entry, one.version if one.entry else one.image)
+        groups.setdefault(key, set()).add(one.image)
+    return [
+        {"program": entry, "version": version if entry else "", "images": sorted(refs)}
+        for (entry, version), refs in sorted(groups.items())
+    ]

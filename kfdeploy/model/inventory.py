@@ -42,7 +42,8 @@ class Found:
 
     ``pin`` is ``tag`` where a digest would break what is made of the reference. ``adds`` is what a
     patch must add to an object, for an image that no manifest names; ``source`` is where that image
-    was read, and ``note`` what pulls it.
+    was read, and ``note`` what pulls it: in the namespace ``outside``, if that is no user's, where
+    admission does not reach it. ``pulled_by`` is ``program`` where no kubelet pulls it.
     """
 
     component: str
@@ -61,6 +62,8 @@ class Found:
     pin: str = ""
     adds: Redirect | None = None
     source: str = ""
+    outside: str = ""
+    pulled_by: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As the contract has it for ``scan --format json``."""
@@ -78,6 +81,8 @@ class Found:
             ]
         if self.pin:
             out["pin"] = self.pin
+        if self.pulled_by:
+            out["pulled_by"] = self.pulled_by
         if self.note:
             out["note"] = self.note
         if self.source:
@@ -248,12 +253,17 @@ def gather(version: str, parts: Sequence[Part]) -> Inventory:
 
 
 def with_admission(content: Inventory) -> Inventory:
-    """The inventory of a site whose admission policies rewrite what nothing else redirects."""
+    """The inventory of a site whose admission policies rewrite what nothing else redirects.
+
+    They see what pods name: what a program copies itself stays as it is.
+    """
     images = [
         replace(
             image,
             found=tuple(
-                replace(found, redirect="admission") if found.redirect == "none" else found
+                replace(found, redirect="admission")
+                if found.redirect == "none" and not (found.outside or found.pulled_by)
+                else found
                 for found in image.found
             ),
         )
@@ -291,7 +301,9 @@ def _found_to_cache(ref: str, found: Found) -> dict[str, Any]:
         "note": found.note,
         "source": found.source,
         "pin": found.pin,
+        "pulled_by": found.pulled_by,
         "adds": asdict(found.adds) if found.adds else None,
+        "outside": found.outside,
     }
 
 
@@ -313,5 +325,7 @@ def _found_from_cache(data: Mapping[str, Any]) -> tuple[str, Found]:
         note=data["note"],
         source=data["source"],
         pin=data["pin"],
+        pulled_by=data["pulled_by"],
         adds=Redirect(**data["adds"]) if data["adds"] else None,
+        outside=data["outside"],
     )

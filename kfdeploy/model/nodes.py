@@ -7,9 +7,11 @@ strings, numbers and dates, which took a third.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.resolver import VersionedResolver
@@ -26,7 +28,19 @@ class _Resolver(VersionedResolver):
         return self.DEFAULT_SEQUENCE_TAG if kind is SequenceNode else self.DEFAULT_MAPPING_TAG
 
 
+class _Constructor(SafeConstructor):
+    """Takes a lone ``=`` for the text it is: YAML 1.1 has a type of its own for it, which Go's YAML
+    does not know (kustomize's ``delimiter: =``, the operators that a CRD lists)."""
+
+
+_Constructor.add_constructor("tag:yaml.org,2002:value", SafeConstructor.construct_yaml_str)
+
+
 class _Yaml(YAML):
+    def __init__(self, *, pure: bool = False) -> None:
+        super().__init__(typ="safe", pure=pure)
+        self.Constructor = _Constructor
+
     def official_plug_ins(self) -> Any:
         return []
 
@@ -40,13 +54,27 @@ def load(text: str) -> Any:
     Raises:
         YAMLError: broken YAML, or several documents; in libyaml's words.
     """
+    return _read(text, lambda yaml: yaml.load(text))
+
+
+def load_all(text: str) -> list[Any]:
+    """The values of all documents of a text.
+
+    Raises:
+        YAMLError: broken YAML; in libyaml's words.
+    """
+    found: list[Any] = _read(text, lambda yaml: list(yaml.load_all(text)))
+    return found
+
+
+def _read(text: str, how: Callable[[_Yaml], Any]) -> Any:
     try:
-        return _Yaml(typ="safe").load(text)
+        return how(_Yaml())
     except YAMLError:
         if len(text) > _PURE_MAX:
             raise
         with contextlib.suppress(YAMLError):
-            return _Yaml(typ="safe", pure=True).load(text)
+            return how(_Yaml(pure=True))
         raise
 
 
@@ -57,7 +85,7 @@ def compose_all(text: str) -> list[Node]:
     twenty times slower, so that it is only asked for texts up to 64 KB.
     """
     for pure in (False, True) if len(text) <= _PURE_MAX else (False,):
-        yaml = _Yaml(typ="safe", pure=pure)
+        yaml = _Yaml(pure=pure)
         yaml.Resolver = _Resolver
         try:
             return [node for node in yaml.compose_all(text) if node is not None]

@@ -15,6 +15,7 @@ _WAYS = {
     "none": "nothing",
 }
 NODE_MIRROR = "a node's registry mirror"
+COPIED = "nothing: a program copies them itself, past the nodes"
 UNNAMED = "no object: only those who name them pull them"
 
 
@@ -27,19 +28,29 @@ class Proof:
         by_tag: images that some place has by tag alone, with what it says there.
         loose: images that users may name in a place that nothing redirects.
         not_mirrored: images that are named and that the private registry need not have, and why.
+        not_read: programs that may pull images which nobody knows: their code was not read at the
+            version that runs.
     """
 
     ways: Mapping[str, Sequence[str]]
     by_tag: Mapping[str, str]
     loose: Sequence[str]
     not_mirrored: Mapping[str, str]
+    not_read: Sequence[str] = ()
+
+    @property
+    def end(self) -> str:
+        """What holds for all that is not counted."""
+        if not self.not_read:
+            return "nothing else in the set can be pulled from outside"
+        return "nothing else that the set names can be pulled from outside; see what was not read"
 
     @property
     def weak(self) -> Sequence[str]:
         """What rests on admission or a node's mirror alone, or on nothing."""
         return [
             ref
-            for way in (_WAYS["admission"], NODE_MIRROR, _WAYS["none"])
+            for way in (_WAYS["admission"], NODE_MIRROR, COPIED, _WAYS["none"])
             for ref in self.ways.get(way, ())
         ]
 
@@ -49,6 +60,7 @@ class Proof:
             "byTag": dict(self.by_tag),
             "loose": list(self.loose),
             "notMirrored": dict(self.not_mirrored),
+            "notRead": list(self.not_read),
         }
 
     def lines(self) -> Iterator[str]:
@@ -65,6 +77,9 @@ class Proof:
             yield f"  {count:4} of them users may name in places that nothing redirects"
         if self.not_mirrored:
             yield f"  {len(self.not_mirrored):4} of them not mirrored (see the notes)"
+        if self.not_read:
+            count = len(self.not_read)
+            yield f"  programs not read for images that their code names: {count} (see the notes)"
 
 
 def of(summary: Mapping[str, Any], uncovered: Sequence[str]) -> Proof:
@@ -74,24 +89,37 @@ def of(summary: Mapping[str, Any], uncovered: Sequence[str]) -> Proof:
         uncovered: images that a person accepted without a redirect.
     """
     order = [*_WAYS.values()]
-    order.insert(order.index(_WAYS["none"]), NODE_MIRROR)
+    order[-1:-1] = (NODE_MIRROR, COPIED)
     order.insert(order.index(_WAYS["admission"]), UNNAMED)
     ways: dict[str, list[str]] = {way: [] for way in order}
     for ref, image in sorted(summary["images"].items()):
-        ways[_way(ref, image.get("redirects", ()), uncovered)].append(ref)
+        ways[_way(ref, image, uncovered)].append(ref)
     return Proof(
         {way: refs for way, refs in ways.items() if refs},
         {r: i["byTag"] for r, i in sorted(summary["images"].items()) if "byTag" in i},
         [ref for ref, image in sorted(summary["images"].items()) if image.get("loose")],
         dict(sorted(summary.get("notMirrored", {}).items())),
+        [_program(one) for one in summary.get("notRead", ())],
     )
 
 
-def _way(ref: str, redirects: Sequence[str], uncovered: Sequence[str]) -> str:
+def _program(one: Mapping[str, Any]) -> str:
+    """A program that nobody has read, by the catalogue's name for it, and as it runs."""
+    first, *others = one["images"]
+    runs = f"{first} and {len(others)} more" if others else str(first)
+    if not one["program"]:
+        return runs
+    return f"{one['program']} {one['version'] or 'of this tag'} ({runs})"
+
+
+def _way(ref: str, image: Mapping[str, Any], uncovered: Sequence[str]) -> str:
+    redirects = image.get("redirects", ())
     if not redirects:
         return UNNAMED
     words = [redirect.partition(" ")[0] for redirect in redirects]
     weakest = max(words, key=list(_WAYS).index)
+    if weakest == "none" and image.get("copied"):
+        return COPIED
     if weakest == "none" and ref in uncovered:
         return NODE_MIRROR
     return _WAYS[weakest]

@@ -14,7 +14,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from kfdeploy.model import nodes
 
 _FIELDS = ("group", "version", "kind", "name", "namespace")
 _SPECIAL = re.compile(r"([\\.+*?()|\[\]{}^$])")
@@ -34,7 +36,11 @@ def escaped(text: str) -> str:
     """
     if "replacements" not in text:
         return ""
-    top = next(iter(YAML(typ="safe").load_all(text)), None)
+    try:
+        top = next(iter(nodes.load_all(text)), None)
+    except YAMLError:
+        # A key that is there twice, for example: kustomize says it when it builds.
+        return ""
     listed = top.get("replacements") if isinstance(top, dict) else None
     made = [
         {"source": entry["source"], "targets": targets}

@@ -44,6 +44,7 @@ class SourceImage:
         redirects: what leads its places to the private registry; only those that need it, where
             it is not the users' choice everywhere.
         is_loose: whether users may name it in a place that nothing redirects.
+        is_copied: whether a program copies it itself, from where its code says.
         by_tag: whether a place must have it by its tag, without a digest.
         found: all its places, in the file's order.
     """
@@ -58,6 +59,7 @@ class SourceImage:
     redirects: tuple[str, ...] = ()
     by_tag: bool = False
     is_loose: bool = False
+    is_copied: bool = False
     found: tuple[Where, ...] = ()
 
     def keys(self, digest: str) -> tuple[str, ...]:
@@ -82,7 +84,8 @@ def listed(inventory: Inventory, settings: Images) -> tuple[SourceImage, ...]:
     needs = {image.ref: image.need for image in inventory.images}
     places = {
         image.ref: [
-            _Led(found.need, found.redirect, found.pin, _where(found)) for found in image.found
+            _Led(found.need, found.redirect, found.pin, found.pulled_by, _where(found))
+            for found in image.found
         ]
         for image in inventory.images
     }
@@ -114,6 +117,7 @@ class _Led:
     need: str
     redirect: str
     pin: str
+    pulled_by: str
     where: Where
 
 
@@ -129,6 +133,7 @@ def _led(places: Sequence[_Led]) -> dict[str, Any]:
         "redirects": tuple(sorted({place.redirect for place in needed or chosen})),
         "by_tag": any(place.pin == "tag" for place in places),
         "is_loose": any(place.redirect == "none" for place in chosen),
+        "is_copied": any(place.pulled_by for place in needed or chosen),
         "found": tuple(place.where for place in places),
     }
 
@@ -186,6 +191,8 @@ def _places(image: Image | None) -> Iterable[str]:
         yield f"    redirect: {json.dumps(place.redirect)}"
         if place.pin:
             yield f"    pin: {place.pin}"
+        if place.pulled_by:
+            yield f"    pulledBy: {place.pulled_by}"
         if place.note:
             yield f"    note: {json.dumps(place.note)}"
         if place.source:
@@ -216,6 +223,7 @@ def parse(text: str) -> tuple[SourceImage, ...]:
                             place["need"],
                             place["redirect"],
                             place.get("pin", ""),
+                            place.get("pulledBy", ""),
                             Where(
                                 place["component"],
                                 place["object"],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import total_ordering
+from itertools import zip_longest
 
 _VERSION = re.compile(r"v?(?P<numbers>\d+(?:\.\d+)+)(?P<rest>.*)", re.DOTALL)
 _BEFORE = re.compile(r"[-.]?(?:rc|alpha|beta|pre|dev)", re.IGNORECASE)
@@ -83,3 +85,21 @@ class Versions:
         if self.first == self.last:
             return str(self.first or "any")
         return f"{self.first} - {self.last}"
+
+
+def closest(version: Version | None, known: Iterable[Version]) -> Version | None:
+    """The version of those known that differs least: in major, then in minor, then in patch.
+
+    Of two that are as close the lower one. The latest of all where there is no version to compare.
+    """
+    ordered = sorted(known)
+    if version is None:
+        return ordered[-1] if ordered else None
+    return min(ordered, key=lambda one: _distance(one, version), default=None)
+
+
+def _distance(one: Version, other: Version) -> tuple[tuple[int, ...], bool]:
+    """The numbers of the later less those of the earlier: 1.9.2 is closer to 1.10.0 than 1.9.0."""
+    early, late = sorted((one, other))
+    pairs = zip_longest(late.numbers, early.numbers, fillvalue=0)
+    return tuple(its - mine for its, mine in pairs), one.before != other.before

@@ -317,6 +317,10 @@ class Admission(_Section):
     """Policies in user namespaces: known images are led to the private registry, others refused."""
 
     enabled: bool = False
+    images: bool = Field(
+        True,
+        description="Rewrite and refuse images; false: pods only get the pull secrets they lack.",
+    )
     policies: Literal["auto", "v1", "v1beta1", "kyverno"] = Field(
         "auto",
         description="auto takes the API server's own policies: v1 from Kubernetes 1.36 on, v1beta1"
@@ -339,6 +343,11 @@ class Admission(_Section):
             if host != prefix.partition("/")[0]:
                 raise ValueError(f"{prefix!r} names no registry; Docker Hub's is docker.io")
         return tuple(prefix.rstrip("/") for prefix in value)
+
+    @property
+    def judges_images(self) -> bool:
+        """Whether an image that nothing else redirects is rewritten by a policy."""
+        return self.enabled and self.images
 
     def api(self, kube_version: str) -> str:
         """Whose policies: ``v1``, ``v1beta1`` or ``kyverno``.

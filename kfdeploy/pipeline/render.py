@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from kfdeploy import __version__, features
 from kfdeploy.cache import Cache, key_of, program_key
 from kfdeploy.errors import UserError, raise_all
-from kfdeploy.model import lockfile, releaseset
+from kfdeploy.model import hidden, lockfile, releaseset
 from kfdeploy.model.environment import Mirror
+from kfdeploy.model.inventory import Unknown
 from kfdeploy.model.lockfile import Lock
 from kfdeploy.model.objects import Object, join
 from kfdeploy.model.order import contents
@@ -26,6 +27,9 @@ from kfdeploy.model.workspace import Workspace
 from kfdeploy.tools import patching
 from kfdeploy.tools.filling import Filler, environment_values, registry_name
 from kfdeploy.tools.rendering import Rendered
+
+_EXPRESSION: Final = 100_000
+"""Characters that an expression may have (google/cel-go@v0.26.0:parser/parser.go:69)."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ def render(
     version: str,
     cache: Cache,
     *,
+    not_read: Sequence[Unknown] = (),
     unpinned: bool = False,
     jobs: int = 2,
     done: Callable[[str], None] = lambda name: None,
@@ -57,6 +62,7 @@ def render(
     Args:
         images: what ``images.sources.yaml`` lists.
         version: the upstream's.
+        not_read: programs whose hidden images nobody has looked at; the summary names them.
         unpinned: render images that aren't locked by their tag.
 
     Raises:
@@ -82,13 +88,15 @@ def render(
                 errors += error.each()
             done(item.component.name)
     raise_all(errors)
+    added = list(_added(workspace, root, filler))
+    raise_all([error for _, objects in added for error in _too_long(objects)])
     # Policies first, so that they are there before the first pod that they are for.
-    ordered = order.derive(
-        [*_added(workspace, root, filler), *finals], lambda objects: _read(objects, cache)
-    )
+    ordered = order.derive([*added, *finals], lambda objects: _read(objects, cache))
     releases = tuple(_release(part) for part in ordered.parts)
     raise_all(_too_large(releases))
-    return _assemble(workspace, environment_name, releases, ordered, images, looks, lock, version)
+    return _assemble(
+        workspace, environment_name, releases, ordered, images, looks, lock, version, not_read
+    )
 
 
 def _added(
@@ -97,6 +105,22 @@ def _added(
     """The releases of features: their objects are files of their own, with people's beside them."""
     for addition in features.additions(workspace):
         yield addition.release, tuple(filler.objects(root / "patches" / addition.release))
+
+
+def _too_long(objects: Sequence[Object]) -> Iterator[UserError]:
+    """Policies whose map of images no API server compiles."""
+    for item in objects:
+        if len(item.text) <= _EXPRESSION or not item.key.kind.endswith("Policy"):
+            continue
+        variables = item.body["spec"].get("variables") or ()
+        longest = max((len(str(each.get("expression"))) for each in variables), default=0)
+        if longest > _EXPRESSION:
+            yield UserError(
+                f"{item.origin}: an expression has {longest} characters, and CEL takes"
+                f" {_EXPRESSION}",
+                hint="these are more images than admission can have: leave some out by"
+                " images.needs, images.extra or images.exclude",
+            )
 
 
 def _read(objects: Sequence[Object], cache: Cache) -> Sequence[contents.Body]:
@@ -150,6 +174,8 @@ def _image(image: SourceImage, look: Look) -> dict[str, Any]:
     }
     if image.is_loose:
         out["loose"] = True
+    if image.is_copied:
+        out["copied"] = True
     if image.by_tag and look.by_tag != look.ref:
         out["byTag"] = look.by_tag
     return out
@@ -164,6 +190,7 @@ def _assemble(
     looks: Mapping[str, Look],
     lock: Lock,
     version: str,
+    not_read: Sequence[Unknown],
 ) -> ReleaseSet:
     environment = workspace.environments[name]
     texts: dict[str, str] = {
@@ -185,6 +212,7 @@ def _assemble(
         "platforms": list(environment.platforms),
         "unpinned": sorted(ref for ref, look in looks.items() if look.covered and not look.digest),
         "notMirrored": {i.ref: i.why_not for i in images if not i.covered},
+        "notRead": hidden.grouped(not_read),
         "noRedirect": sorted(i.ref for i in images if i.lacks_redirect),
         "images": {image.ref: _image(image, looks[image.ref]) for image in images},
         "releases": [

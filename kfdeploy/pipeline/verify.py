@@ -80,9 +80,14 @@ def verify(
     """
     failures = [*setfolder.SetFolder(folder, summary).altered(), *_not_admitted(folder, summary)]
     found = tuple(_foreign(folder, summary, uncovered))
+    proven = proof.of(summary, uncovered)
     notes = list(_notes(folder, summary))
+    notes += [
+        f"{program}: nobody has looked for images that its code names; `kfdeploy scan` says how"
+        for program in proven.not_read
+    ]
     failures += [
-        f"{ref}: nothing leads it to the private registry; accept it by registries.uncovered"
+        f"{ref}: {_UNLED[bool(summary['images'][ref].get('copied'))]}"
         for ref in summary.get("noRedirect", ())
         if ref not in uncovered
     ]
@@ -92,7 +97,7 @@ def verify(
         len(summary["images"]),
         tuple(failures),
         tuple(notes),
-        proof.of(summary, uncovered),
+        proven,
         found,
         asked=client is not None,
     )
@@ -107,27 +112,40 @@ def _not_admitted(folder: Path, summary: Mapping[str, Any]) -> Iterator[str]:
     }
     if not resting:
         return
-    policies: dict[str, str] = {}
+    policies: list[tuple[str, str, str]] = []
+    bound: set[tuple[str, str]] = set()
     for path in folder.glob("charts/*/charts/objects/objects.yaml"):
         text = read_text(path)
         for _, item in _objects(path.name, text) if "Policy" in text else ():
-            policies[item.key.kind] = policies.get(item.key.kind, "") + item.text
+            policies.append((item.key.kind, item.key.name, item.text))
+            if item.key.kind.endswith("PolicyBinding"):
+                kind = item.key.kind.removesuffix("Binding")
+                bound.add((kind, str(item.body["spec"].get("policyName"))))
     for native, kyverno in _ADMISSION:
+        found = [(kind, name) for kind, name, _ in policies if kind in (native, kyverno)]
         # Without its binding a policy of the API server's does nothing; Kyverno's need none.
-        needed = () if kyverno in policies else (native, f"{native}Binding")
-        if lacking := [kind for kind in needed if kind not in policies]:
+        idle = [name for kind, name in found if kind == native and (kind, name) not in bound]
+        if not found or idle:
+            lacking = f"{native}Binding of {idle[0]}" if idle else native
             yield (
-                f"{next(iter(resting))} rests on admission, and the set has no {lacking[0]}:"
+                f"{next(iter(resting))} rests on admission, and the set has no {lacking}:"
                 " run `kfdeploy patch` and `kfdeploy render`"
             )
             return
-    rewriting = "".join(policies.get(kind, "") for kind in _ADMISSION[0])
+    rewriting = "".join(text for kind, _, text in policies if kind in _ADMISSION[0])
     for ref, mirror in sorted(resting.items()):
         known = json.dumps(mirror.removeprefix(f"{summary['registry']}/"))
         if ref not in summary.get("notMirrored", {}) and known not in rewriting:
             yield f"{ref} rests on admission, and no policy of the set leads it to {mirror}"
 
 
+_UNLED = (
+    "nothing leads it to the private registry; accept it by registries.uncovered",
+    (
+        "a program copies it itself, from where its code says, and neither admission nor a node's"
+        " mirror leads it; accept by registries.uncovered that this fails"
+    ),
+)
 _ADMISSION = (
     ("MutatingAdmissionPolicy", "MutatingPolicy"),
     ("ValidatingAdmissionPolicy", "ValidatingPolicy"),

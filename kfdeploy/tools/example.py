@@ -75,8 +75,18 @@ def _folder(tree: Tree, reference: Reference) -> str | Problem:
 
 
 def _ignored(kustomization: Kustomization, file: str) -> list[Problem]:
+    # A kustomize component changes what all the others made together, and each of kfdeploy's is
+    # built for itself: it has no place there, and would fail where what it changes is missing.
     return [
+        Problem(
+            f"{reference.value}: a kustomize component of the example is not taken over by"
+            " kfdeploy; what it changes is for patches of your own to say",
+            f"{file}:{reference.line}",
+        )
+        for reference in kustomization.references
+        if reference.role == "components"
+    ] + [
         Problem(f"the example's {name} are not taken over by kfdeploy", f"{file}:{line}")
         for name, line in kustomization.fields.items()
-        if name.lower() not in _HARMLESS
+        if name.lower() not in {*_HARMLESS, "components"}
     ]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kfdeploy.errors import UserError, raise_all
+from kfdeploy.model import nodes
 from kfdeploy.tools.kustomize import OFFLINE
 from kfdeploy.tools.process import run, which
 from kfdeploy.tools.tree import FolderTree, Tree
@@ -104,12 +105,11 @@ def missing_dependencies(tree: Tree, chart: str) -> list[UserError]:
     Args:
         tree: what ``chart``, the chart's folder, is relative to.
     """
-    from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     path = posixpath.join(chart, "Chart.yaml")
     try:
-        data = YAML(typ="safe").load(tree.read(path))
+        data = nodes.load(tree.read(path).decode("utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: broken YAML: {error}") from error
     listed = data.get("dependencies") if isinstance(data, dict) else None
@@ -153,10 +153,8 @@ def _refuse_difference(release: str, first: bytes, second: bytes) -> None:
 
 
 def _objects(text: bytes) -> dict[str, Any]:
-    from ruamel.yaml import YAML
-
     found: dict[str, Any] = {}
-    for data in YAML(typ="safe").load_all(text):
+    for data in nodes.load_all(text.decode("utf-8")):
         if not isinstance(data, dict):
             continue
         meta = data.get("metadata") or {}

@@ -7,12 +7,10 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import Runner
 from tests.support.live import LiveCluster, serve_live_cluster
 from tests.support.nodes import Fault
 from tests.support.places import (
@@ -21,7 +19,6 @@ from tests.support.places import (
     config_map,
     definition,
     deployment,
-    make_place,
     namespace,
     outcomes,
     wait_until,
@@ -32,13 +29,6 @@ from tests.support.places import (
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
     with serve_live_cluster(tmp_path_factory.mktemp("live"), operators=False) as running:
         yield running
-
-
-@pytest.fixture
-def place(
-    tmp_path: Path, live: LiveCluster, kfdeploy: Runner, request: pytest.FixtureRequest
-) -> Place:
-    return make_place(tmp_path / "ws", live, kfdeploy, request.node.name)
 
 
 def test_one_pass_and_a_second_that_changes_nothing(place: Place) -> None:

@@ -26,13 +26,6 @@ from tests.support.places import (
 )
 
 
-@pytest.fixture
-def place(
-    tmp_path: Path, live: LiveCluster, kfdeploy: Runner, request: pytest.FixtureRequest
-) -> Place:
-    return make_place(tmp_path / "ws", live, kfdeploy, request.node.name)
-
-
 @contextlib.contextmanager
 def behind(place: Place, faults: Faults | None = None) -> Iterator[tuple[Faulty, Place]]:
     """A proxy before the API server, and the place as it is seen through it."""

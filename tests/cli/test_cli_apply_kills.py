@@ -13,15 +13,12 @@ from typing import Any, Final
 
 import pytest
 
-from tests.conftest import Runner
-from tests.support.live import LiveCluster
 from tests.support.places import (
     Body,
     Place,
     config_map,
     definition,
     deployment,
-    make_place,
     namespace,
     wait_until,
 )
@@ -147,13 +144,10 @@ def _essence(body: Any) -> Any:
 
 
 @pytest.fixture
-def killed(
-    tmp_path: Path, live: LiveCluster, kfdeploy: Runner, request: pytest.FixtureRequest
-) -> Killed:
-    place = make_place(tmp_path / "ws", live, kfdeploy, request.node.name)
+def killed(place: Place, tmp_path: Path, request: pytest.FixtureRequest) -> Killed:
     # Of its own, so that this test's programs are told from others'.
     config = tmp_path / "kubeconfig"
-    shutil.copy(live.cluster.kubeconfig, config)
+    shutil.copy(place.live.cluster.kubeconfig, config)
     seed = request.node.callspec.params.get("chunk", 0) if hasattr(request.node, "callspec") else 0
     return Killed(place.on({"KUBECONFIG": str(config)}), seed)
 

@@ -5,33 +5,20 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
-import pytest
-
 from kfdeploy.tools import lease
-from tests.conftest import Runner
-from tests.support.live import LiveCluster
 from tests.support.nodes import Fault
 from tests.support.places import (
     Place,
     config_map,
     deployment,
-    make_place,
     namespace,
     outcomes,
     wait_until,
 )
 
 SINCE = "2026-01-01T00:00:00.000000Z"
-
-
-@pytest.fixture
-def place(
-    tmp_path: Path, live: LiveCluster, kfdeploy: Runner, request: pytest.FixtureRequest
-) -> Place:
-    return make_place(tmp_path / "ws", live, kfdeploy, request.node.name)
 
 
 def held_by(place: Place, holder: str) -> None:

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
-from tests.conftest import Runner
-from tests.support.live import LiveCluster
 from tests.support.places import (
     Body,
     Place,
     config_map,
     deployment,
-    make_place,
     namespace,
     outcomes,
 )
 
 LAST = "kubectl.kubernetes.io/last-applied-configuration"
-
-
-@pytest.fixture
-def place(
-    tmp_path: Path, live: LiveCluster, kfdeploy: Runner, request: pytest.FixtureRequest
-) -> Place:
-    return make_place(tmp_path / "ws", live, kfdeploy, request.node.name)
 
 
 def by_hand(place: Place, how: tuple[str, ...]) -> list[Body]:

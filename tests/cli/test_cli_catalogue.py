@@ -145,6 +145,35 @@ def test_a_sites_own_entry_is_scanned_and_patched(site: Path, kfdeploy: Runner) 
     assert '[{name: WAIT_IMAGE, value: "{{ (index .Values.images "busybox:1.36").ref }}"}]' in patch
 
 
+def test_the_proof_says_which_programs_nobody_has_read(site: Path, kfdeploy: Runner) -> None:
+    edit_workspace(site, {"images.exclude": [{"ref": LOST, "reason": "gone"}]})
+    locked = kfdeploy("lock", "--offline", cwd=site, check=1).stderr
+    assert "note: 2 programs at versions that nobody has read for images: `kfdeploy scan`" in locked
+    kfdeploy("patch", cwd=site)
+
+    def verified() -> tuple[str, str]:
+        kfdeploy("render", "--unpinned", cwd=site)
+        done = kfdeploy("verify", "--offline", cwd=site)
+        return done.stdout, done.stderr
+
+    said, noted = verified()
+    assert "  programs not read for images that their code names: 2 (see the notes)\n" in said
+    assert said.endswith("can be pulled from outside; see what was not read\n")
+    for program in (OPERATOR, f"katib 0.99.0 ({KATIB})"):
+        assert f"note: {program}: nobody has looked for images that its code names;" in noted
+    (site / "catalogue").mkdir()
+    (site / "catalogue" / "acme.yaml").write_text(OWN.replace("optional", "user-choice"))
+    (site / "catalogue" / "katib.yaml").write_text(
+        "component: katib\nprograms: ['*/kubeflow/katib/*']\n"
+        "read: [{versions: 0.99.0, source: acme/katib@v0.99.0}]\n"
+    )
+    kfdeploy("lock", "--offline", cwd=site, check=1)
+    kfdeploy("patch", cwd=site)
+    said, noted = verified()
+    assert said.endswith("  nothing else in the set can be pulled from outside\n")
+    assert "nobody has looked" not in noted
+
+
 def test_verify_names_what_nothing_redirects_until_somebody_decides(
     site: Path, kfdeploy: Runner
 ) -> None:
@@ -167,7 +196,7 @@ def test_verify_names_what_nothing_redirects_until_somebody_decides(
     kfdeploy("lock", "--offline", cwd=site, check=1)
     said = verified(0).stdout
     assert "     1 by admission\n         docker.io/acme/report\n" in said
-    assert "  nothing else in the set can be pulled from outside\n" in said
+    assert "  nothing else that the set names can be pulled from outside; see what" in said
     folder = site / "patches" / "kfdeploy-admission"
     (folder / "ours.yaml").write_text("kind: [\n")
     broken = kfdeploy("render", "--unpinned", "--quiet", cwd=site, check=1).stderr
@@ -176,7 +205,12 @@ def test_verify_names_what_nothing_redirects_until_somebody_decides(
     (folder / "mutatingadmissionpolicybinding-kfdeploy-images.yaml.gotmpl").unlink()
     kfdeploy("render", "--unpinned", cwd=site)
     unbound = kfdeploy("verify", "--offline", cwd=site, check=3).stderr
-    assert "and the set has no MutatingAdmissionPolicyBinding: run" in unbound
+    assert "the set has no MutatingAdmissionPolicyBinding of kfdeploy-images: run" in unbound
+    edit_workspace(site, {"environments.default.imagePullSecrets": ["regcred"]})
+    kfdeploy("render", "--unpinned", cwd=site)  # another binding of that kind is no help
+    unbound = kfdeploy("verify", "--offline", cwd=site, check=3).stderr
+    assert "the set has no MutatingAdmissionPolicyBinding of kfdeploy-images: run" in unbound
+    edit_workspace(site, {"environments.default": {}})
     policy = folder / "mutatingadmissionpolicy-kfdeploy-images.yaml.gotmpl"
     policy.write_text(policy.read_text().replace(".Values.images", ".Values.none"))
     kfdeploy("render", "--unpinned", cwd=site, check=1)
@@ -187,6 +221,27 @@ def test_verify_names_what_nothing_redirects_until_somebody_decides(
         "error: docker.io/acme/report rests on admission, and the set has no"
         " MutatingAdmissionPolicy: run `kfdeploy patch` and `kfdeploy render`\n"
     ) in said
+
+
+def test_what_a_program_copies_itself_rests_on_nothing(site: Path, kfdeploy: Runner) -> None:
+    (site / "catalogue").mkdir()
+    (site / "catalogue" / "acme.yaml").write_text(OWN + "  pulled_by: program\n")
+    gone = {"images.exclude": [{"ref": LOST, "reason": "gone"}]}
+    edit_workspace(site, {**gone, "features.admission": {"enabled": True}})
+    kfdeploy("lock", "--offline", cwd=site, check=1)
+    kfdeploy("patch", cwd=site)
+    kfdeploy("render", "--unpinned", cwd=site)
+    refused = kfdeploy("verify", "--offline", cwd=site, check=3)
+    assert (
+        "error: docker.io/acme/report: a program copies it itself, from where its code says, and"
+        " neither admission nor a node's mirror leads it; accept by registries.uncovered that this"
+        " fails\n"
+    ) in refused.stderr
+    edit_workspace(site, {"registries.uncovered": ["docker.io/acme/report"]})
+    accepted = kfdeploy("verify", "--offline", cwd=site)
+    proof = "     1 by nothing: a program copies them itself, past the nodes\n"
+    assert f"{proof}         docker.io/acme/report\n" in accepted.stdout
+    assert proof in refused.stdout
 
 
 def test_why_says_what_pulls_it_where_that_was_read_and_what_a_patch_adds(

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-
-from tests.conftest import Runner
-from tests.support.live import LiveCluster
 from tests.support.places import (
     Body,
     Place,
     config_map,
     definition,
     deployment,
-    make_place,
     namespace,
     outcomes,
     wait_until,
 )
-
-
-@pytest.fixture
-def place(
-    tmp_path: Path, live: LiveCluster, kfdeploy: Runner, request: pytest.FixtureRequest
-) -> Place:
-    return make_place(tmp_path / "ws", live, kfdeploy, request.node.name)
 
 
 def claim(ns: str) -> Body:

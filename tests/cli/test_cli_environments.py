@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
@@ -33,7 +34,7 @@ def two(small_site: Site, kfdeploy: Runner, tmp_path_factory: pytest.TempPathFac
     return root
 
 
-def pods(folder: Path) -> list[dict]:
+def pods(folder: Path) -> list[dict[str, Any]]:
     """The pod templates of a set's workloads."""
     yaml = YAML(typ="safe", pure=False)
     out = []

@@ -203,10 +203,11 @@ def test_flux_takes_for_healthy_what_is(export: Export, tmp_path: Path) -> None:
         for each in body["spec"].get("healthCheckExprs", ())
     }
     assert found.keys() >= {"ValidatingWebhookConfiguration", "Certificate"}
-    for kind, cases in (
+    table: list[tuple[str, Any]] = [
         ("ValidatingWebhookConfiguration", WEBHOOK_HEALTH),
         ("Certificate", CERTIFICATE_HEALTH),
-    ):
+    ]
+    for kind, cases in table:
         for body, state in cases:
             assert engines.health(program, found[kind], body, tmp_path) == state, body
 

@@ -377,10 +377,11 @@ def test_the_bill_of_materials_is_valid_and_names_every_image(
     for image in images.values():
         (place,) = [p["value"] for p in image["properties"] if p["name"] == "kfdeploy:mirror"]
         url = PackageURL.from_string(image["purl"])
-        assert (url.type, url.version) == ("oci", place.rpartition("@")[2])
+        digest = place.rpartition("@")[2]
+        assert (url.type, url.version) == ("oci", digest)
         assert url.qualifiers["repository_url"].endswith(f"/{url.name}")
-        assert image["hashes"] == [{"alg": "SHA-256", "content": url.version.partition(":")[2]}]
-        mirrored[place.partition("@")[0]] = url.version
+        assert image["hashes"] == [{"alg": "SHA-256", "content": digest.partition(":")[2]}]
+        mirrored[place.partition("@")[0]] = digest
     assert {t: d for t, d in wanted.items() if ":digest-" not in t}.items() <= mirrored.items()
     assert set(mirrored.values()) == set(wanted.values())
 

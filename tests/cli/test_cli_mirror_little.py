@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from kfdeploy import idle
 from kfdeploy.files import alone
 from kfdeploy.model import lockfile
+from kfdeploy.model.image import ImageRef
 from kfdeploy.model.lockfile import Lock
 from kfdeploy.model.registries import MirrorSettings
 from tests.conftest import Done, Runner, Site, edit_workspace
@@ -48,7 +50,8 @@ class Both:
             assert is_read(run, "typer") == is_read(run, "pydantic") == bool(env.get("HTTPS_PROXY"))
             done.append([text.replace(private.host, "PRIVATE") for text in (run.stdout, said(run))])
         assert done[0] == done[1]
-        return Done(run.arguments, run.code, *done[0], run.seconds)
+        stdout, stderr = done[0]
+        return Done(run.arguments, run.code, stdout, stderr, run.seconds)
 
 
 def is_read(done: Done, module: str) -> bool:
@@ -106,6 +109,10 @@ def noted(
     return root
 
 
+def _always(path: str, _: ImageRef) -> str:
+    return path
+
+
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "tls"])
 def test_one_image_more_is_brought_as_always(
     tls: bool, small_site: Site, kfdeploy: Runner, tmp_path: Path
@@ -132,7 +139,7 @@ def test_what_another_has_put_there_is_replaced_as_always(
         for root, private in two.sites:
             image = lockfile.read(root / "images.lock").images[0]
             path = f"kf/{image.path}"
-            fill(private.host, [f"acme/other:{image.tag}"], path_of=lambda _, path=path: path)
+            fill(private.host, [f"acme/other:{image.tag}"], path_of=partial(_always, path))
         done = two.mirror("--output", "json").json
         assert [item["state"] for item in done["copied"]] == ["replace"]
 
@@ -192,7 +199,7 @@ def test_a_copy_that_fails_is_said_as_always(
         def spoil(root: Path) -> None:
             file = root / "images.lock"
             *rest, last = lockfile.read(file)
-            nobody = lockfile.ImageRef(last.image.host, last.image.path, "", f"sha256:{'0' * 64}")
+            nobody = ImageRef(last.image.host, last.image.path, "", f"sha256:{'0' * 64}")
             lost = lockfile.LockedImage(last.id, nobody, last.tag)
             lockfile.write(file, Lock([*rest, lost]))
 

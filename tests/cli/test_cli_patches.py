@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
@@ -18,7 +19,7 @@ def root(small_site: Site, tmp_path: Path) -> Path:
     return small_site.copy(tmp_path / "site")
 
 
-def rendered(root: Path, component: str, kind: str, name: str) -> dict:
+def rendered(root: Path, component: str, kind: str, name: str) -> Any:
     """An object of the release set."""
     path = root / f"releases/default/charts/{component}/charts/objects/objects.yaml"
     for item in YAML(typ="safe").load_all(path.read_text()):

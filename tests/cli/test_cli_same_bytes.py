@@ -6,11 +6,14 @@ import os
 import shutil
 import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import VERSIONS, Runner, Site, tree
+
+RealSite = Callable[[str], Site]
 
 STEPS = ("vendor", "lock", "patch", "render")
 OTHER = {
@@ -66,7 +69,7 @@ def test_the_small_site_is_the_same_made_elsewhere(
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_real_site_is_the_same_made_elsewhere(
-    version: str, real_site, kfdeploy: Runner, tmp_path: Path
+    version: str, real_site: RealSite, kfdeploy: Runner, tmp_path: Path
 ) -> None:
     again(real_site(version), kfdeploy, tmp_path / "other")
     same(real_site(version), tmp_path / "other")

@@ -8,7 +8,9 @@ import re
 import select
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,7 +54,11 @@ def test_without_arguments_the_help_is_shown_as_wrong_use(kfdeploy: Runner) -> N
 # -- doctor -------------------------------------------------------------------------------------
 
 
-def findings(kfdeploy: Runner, *words: str, env: dict | None = None) -> dict[tuple[str, str], dict]:
+Env = Mapping[str, str | None]
+Findings = dict[tuple[str, str], Any]
+
+
+def findings(kfdeploy: Runner, *words: str, env: Env | None = None) -> Findings:
     done = kfdeploy("doctor", "--output", "json", *words, env=env, check=None)
     assert done.code == int(
         any(f["state"] in ("missing", "old", "failed") for f in done.json["findings"])

@@ -194,6 +194,26 @@ def test_what_a_webhook_adds_afterwards_is_rewritten_too(
     assert found == [mirrored("mysql:8.4"), mirrored("busybox")]
 
 
+@pytest.mark.parametrize("options", [(), ("--server-side",)])
+def test_applying_the_same_again_changes_nothing(
+    admission: Admission, options: tuple[str, ...]
+) -> None:
+    """Whoever keeps a pod as it is written does not fight the policy, and can change it."""
+    cluster, namespace = admission.cluster, admission.namespaces[0]
+    name = f"applied{len(options)}"
+
+    def applied(*refs: str) -> Any:
+        stdin = json.dumps(a_pod(refs, name))
+        cluster.kubectl("apply", *options, "-n", namespace, "-f", "-", stdin=stdin)
+        return cluster.get("pod", name, "-n", namespace)
+
+    once, again = applied("mysql:8.4", "busybox"), applied("mysql:8.4", "busybox")
+    assert images_of(once) == [mirrored("mysql:8.4"), mirrored("busybox")]
+    assert again["metadata"]["resourceVersion"] == once["metadata"]["resourceVersion"]
+    changed = applied("curlimages/curl:8", "busybox")
+    assert images_of(changed) == [mirrored("curlimages/curl:8"), mirrored("busybox")]
+
+
 # -- pods that are there already ------------------------------------------------------------------
 
 
@@ -307,6 +327,12 @@ def test_five_of_many_are_named(admission: Admission) -> None:
         "registry.example.com/other/app:1",
         "registry.example.com:5000/kubeflow/app:1",
         "evil/registry.example.com/kubeflow/app:1",
+        "index.docker.io/registry.example.com/kubeflow/app:1",
+        "REGISTRY.example.com/kubeflow/app:1",
+        "registry-1.docker.io/library/mysql:8.4",
+        "quay.io/org/deep/er:v1",
+        "Mysql:8.4",
+        "my sql:8.4",
         "localhost:5001/team/built:1",
         "localhost:1",
     ],
@@ -337,6 +363,17 @@ def test_pull_secrets_are_added_once(cluster: Cluster, worker_id: str) -> None:
     own = [{"name": "own"}, {"name": "other"}]
     pod = admission.pod({"containers": containers, "imagePullSecrets": own})
     assert pod["spec"]["imagePullSecrets"] == [*own, {"name": "mirror"}]
+    # The service account's come first, and none comes twice.
+    namespace = admission.namespace()
+    accounts = {"imagePullSecrets": [{"name": "other"}, {"name": "theirs"}]}
+    account = ("serviceaccount", "default", "-n", namespace)
+    cluster.kubectl("patch", *account, "-p", json.dumps(accounts))
+    named = [*accounts["imagePullSecrets"], {"name": "mirror"}]
+    pod = eventually(
+        lambda: admission.pod({"containers": containers}, namespace),
+        lambda got: got["spec"]["imagePullSecrets"] == named,
+    )
+    assert pod["spec"]["imagePullSecrets"] == named
     # They can't change afterwards, and nobody tries.
     namespace = admission.namespaces[0]
     elsewhere = cluster.namespace(f"{admission.label}-older")
@@ -347,6 +384,57 @@ def test_pull_secrets_are_added_once(cluster: Cluster, worker_id: str) -> None:
     cluster.create(a_pod(["mysql:8.4"], "new"), options=["-n", namespace])
     cluster.kubectl("label", "pod", "new", "-n", namespace, "some=label")
     assert len(cluster.get("pod", "new", "-n", namespace)["spec"]["imagePullSecrets"]) == 2
+
+
+def test_service_accounts_get_pull_secrets_when_they_come(cluster: Cluster, worker_id: str) -> None:
+    """Knative, Argo and Katib ask the registry with them. Later changes are nobody's but theirs."""
+    settings = values(imagePullSecrets=["mirror", "other"])
+    admission = install(cluster, f"accounts-{worker_id}", settings, secrets_only=True)
+    namespace = admission.namespace()
+    both = [{"name": "mirror"}, {"name": "other"}]
+    account: dict[str, Any] = {"apiVersion": "v1", "kind": "ServiceAccount"}
+    account["metadata"] = {"name": "default-editor", "namespace": namespace}
+    (made,) = cluster.create(account)
+    assert made["imagePullSecrets"] == both
+    assert cluster.get("serviceaccount", "default", "-n", namespace)["imagePullSecrets"] == both
+    account["metadata"]["name"] = "own"
+    (made,) = cluster.create({**account, "imagePullSecrets": [{"name": "own"}, {"name": "other"}]})
+    assert made["imagePullSecrets"] == [{"name": "own"}, {"name": "other"}, {"name": "mirror"}]
+    taken = '{"imagePullSecrets": null}'
+    cluster.kubectl("patch", "serviceaccount", "own", "-n", namespace, "-p", taken)
+    assert "imagePullSecrets" not in cluster.get("serviceaccount", "own", "-n", namespace)
+    elsewhere = cluster.namespace(f"{admission.label}-elsewhere")
+    assert "imagePullSecrets" not in cluster.get("serviceaccount", "default", "-n", elsewhere)
+
+
+def test_pull_secrets_can_do_without_the_rest(cluster: Cluster, worker_id: str) -> None:
+    settings = values(imagePullSecrets=["mirror"])
+    admission = install(cluster, f"alone-{worker_id}", settings, secrets_only=True)
+    namespace = admission.namespaces[0]
+    refs = ["mysql:8.4", "nowhere.example/foreign:1"]
+    template = a_pod(refs)["spec"] | {"restartPolicy": "Never"}
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "trial", "namespace": namespace},
+        "spec": {"template": {"spec": template}},
+    }
+    cluster.create(job)
+    (pod,) = eventually(lambda: cluster.get("pods", "-n", namespace)["items"], bool)
+    assert pod["spec"]["imagePullSecrets"] == [{"name": "mirror"}]
+    assert images_of(pod) == refs
+
+
+def test_a_static_pods_copy_may_name_no_secret(cluster: Cluster, worker_id: str) -> None:
+    """What a kubelet shows of it: the API server refuses one that refers to Secrets."""
+    settings = values(imagePullSecrets=["mirror"])
+    admission = install(cluster, f"static-{worker_id}", settings, secrets_only=True)
+    pod = a_pod(["mysql:8.4"])
+    pod["metadata"]["annotations"] = {"kubernetes.io/config.mirror": "sum"}
+    pod["spec"] |= {"nodeName": "a", "automountServiceAccountToken": False}
+    options = ["--dry-run=server", "-n", admission.namespaces[0]]
+    (shown,) = cluster.create(pod, options=options)
+    assert "imagePullSecrets" not in shown["spec"]
 
 
 # -- other servers, larger maps -------------------------------------------------------------------

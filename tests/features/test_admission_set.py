@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from tests.conftest import Runner, Site, edit_workspace
-from tests.support.admission import a_pod, eventually, images_of
+from tests.support.admission import a_pod, digest_of, eventually, images_of
 from tests.support.cluster import Cluster
 
 LABEL = {"users": "of-the-set"}
@@ -152,3 +154,70 @@ def test_a_policy_that_names_upstream_elsewhere_is_still_found(
     kfdeploy("render", cwd=copy)
     done = kfdeploy("verify", "default", "--offline", cwd=copy, check=3)
     assert f"{MYSQL} leads elsewhere" in done.stderr
+
+
+def test_images_can_be_left_alone(root: Path, kfdeploy: Runner, tmp_path: Path) -> None:
+    """Pull secrets reach operators' pods, and nothing else changes."""
+    copy = tmp_path / "ws"
+    shutil.copytree(root, copy, symlinks=True)
+    edit_workspace(copy, {"features.admission.images": False})
+    (copy / "patches" / "kfdeploy-admission" / "ours.yaml.gotmpl").unlink()
+    for command in ("lock", "patch", "render"):
+        kfdeploy(command, cwd=copy)
+    assert [path.name for path in sorted((copy / "patches" / "kfdeploy-admission").iterdir())] == [
+        "mutatingadmissionpolicy-kfdeploy-pull-secrets.yaml.gotmpl",
+        "mutatingadmissionpolicybinding-kfdeploy-pull-secrets.yaml.gotmpl",
+    ]
+    yaml = YAML(typ="safe")
+    policy, binding = yaml.load_all(policies(copy).read_text())
+    assert (policy["kind"], binding["kind"]) == (
+        "MutatingAdmissionPolicy",
+        "MutatingAdmissionPolicyBinding",
+    )
+    assert binding["spec"] == {"policyName": policy["metadata"]["name"]}
+    scanned = kfdeploy("scan", "--format", "json", cwd=copy).json
+    redirects = {found["redirect"] for image in scanned["images"] for found in image["found"]}
+    assert "admission" not in redirects
+    # An environment without pull secrets has no policy, and its release is empty.
+    kfdeploy("render", "--env", "older", cwd=copy)
+    assert policies(copy, "older").read_text() == ""
+    kfdeploy("verify", "older", "--env", "older", cwd=copy)
+
+
+def test_render_says_what_one_may_not_expect(root: Path, kfdeploy: Runner, tmp_path: Path) -> None:
+    copy = tmp_path / "ws"
+    shutil.copytree(root, copy, symlinks=True)
+    edit_workspace(copy, {"environments": {"default": {"imagePullSecrets": ["regcred"]}}})
+    assert (
+        "note: environments.default has no kubeVersion: the admission policies are those of"
+        " 1.34.0 (v1beta1), which the cluster must serve\n"
+    ) in kfdeploy("render", cwd=copy).stderr
+    edit_workspace(copy, {"features.admission.enabled": False})
+    for command in ("lock", "patch"):
+        kfdeploy(command, cwd=copy)
+    assert (
+        "note: environments.default.imagePullSecrets: pods that operators make in users' namespaces"
+        " name them only where their service accounts do; features.admission adds them (with"
+        " images: false, nothing else)\n"
+    ) in kfdeploy("render", cwd=copy).stderr
+
+
+def test_more_images_than_admission_can_have_are_said_before_the_cluster_does(
+    root: Path, kfdeploy: Runner, tmp_path: Path
+) -> None:
+    copy = tmp_path / "ws"
+    shutil.copytree(root, copy, symlinks=True)
+    many = [
+        f"registry.example.com/{'folder/' * 25}image-{i}:1@{digest_of(str(i))}" for i in range(1200)
+    ]
+    edit_workspace(copy, {"images.extra": many})
+    kfdeploy("lock", "--offline", cwd=copy, check=None)
+    said = kfdeploy("render", "--unpinned", cwd=copy, check=1).stderr
+    assert re.search(
+        r"^error: patches/kfdeploy-admission/mutatingadmissionpolicy-kfdeploy-images\.yaml\.gotmpl:"
+        r" an expression has \d+ characters, and CEL takes 100000\n"
+        r"  hint: these are more images than admission can have: leave some out by images\.needs,"
+        r" images\.extra or images\.exclude$",
+        said,
+        re.MULTILINE,
+    ), said

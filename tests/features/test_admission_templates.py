@@ -51,6 +51,15 @@ def test_kyverno_gets_the_same_expressions() -> None:
         assert theirs["spec"]["autogen"] == {"podControllers": {"controllers": []}}
 
 
+def test_pull_secrets_have_a_policy_of_their_own_where_there_are_any() -> None:
+    assert filled(values(), "pull-secrets") == {}
+    native = filled(values(imagePullSecrets=["a"]), "pull-secrets")
+    assert list(native) == ["MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"]
+    (theirs,) = filled(values(api="kyverno", imagePullSecrets=["a"]), "pull-secrets").values()
+    assert theirs["apiVersion"] == "policies.kyverno.io/v1"
+    assert theirs["spec"] | native["MutatingAdmissionPolicy"]["spec"] == theirs["spec"]
+
+
 @pytest.mark.parametrize("api", ["v1", "v1beta1", "kyverno"])
 def test_helmfile_fills_them_alike(api: str, tmp_path: Path) -> None:
     need_programs("helmfile", "helm")

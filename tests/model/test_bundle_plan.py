@@ -20,7 +20,7 @@ from kfdeploy.model.manifest import OCI_MANIFEST, Manifest, Tree
 from kfdeploy.model.transfer import Item
 
 
-def made(ref: str, layers: Sequence[tuple[str, int]], **more: str) -> tuple[Item, Tree]:
+def made(ref: str, layers: Sequence[tuple[str, int]], **more: Any) -> tuple[Item, Tree]:
     """An image with these layers: the first digit of the digest, and bytes."""
     content = {
         "schemaVersion": 2,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 
-from kfdeploy.model import catalogue_file, hidden
+from kfdeploy.model import catalogue_file, hidden, nodes
 from kfdeploy.model.catalogue import Catalogue, Lost
 from kfdeploy.model.catalogue_file import BadCatalogue
 from kfdeploy.model.inventory import Found, Place
@@ -34,6 +36,7 @@ images:
   need: optional
   when: the agent is on
   source: "a/b@v1:c.go:2"
+  outside: jobs
   objects: [{kind: DaemonSet, name: agent}]
 - of: {kind: Runtime, name: big, field: "spec.image"}
   suffix: -gpu
@@ -58,6 +61,7 @@ spec:
       containers:
       - {name: main, image: "IMAGE", args: ARGS, env: ENV}
 """
+SCHEMA = jsonschema.Draft202012Validator(json.loads(catalogue_file.SCHEMA.read_text("utf-8")))
 CONFIG = ObjectKey("v1", "ConfigMap", "n", "settings")
 
 
@@ -167,6 +171,17 @@ def test_an_image_may_need_another_object(tmp_path: Path) -> None:
     assert "a/agent:latest" in refs(load(tmp_path), operator(more=agent))
 
 
+def test_the_object_that_an_image_needs_is_the_one_that_pulls_it(tmp_path: Path) -> None:
+    objects = operator(
+        more="---\napiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: agent, namespace: n}\n"
+    )
+    programs = load(tmp_path).programs(objects)
+    found = dict(hidden.images("c", objects, programs, []))
+    assert found["a/agent:latest"].object.name == "agent"
+    assert found["a/x:1"].object.name == programs[0].object.name != "agent"
+    assert (found["a/agent:latest"].outside, found["a/x:1"].outside) == ("jobs", "")
+
+
 @pytest.mark.parametrize(
     ("ref", "pin", "derived"),
     [
@@ -230,7 +245,10 @@ def test_the_tag_of_a_lost_image_may_be_its_substitutes_too() -> None:
     ("ref", "substitute"),
     [
         ("gcr.io/istio-release/pilot:1.24.3", "docker.io/istio/pilot:1.24.3"),
-        ("gcr.io/kubebuilder/kube-rbac-proxy:v0.8.0", "quay.io/brancz/kube-rbac-proxy:v0.8.0"),
+        (
+            "gcr.io/kubebuilder/kube-rbac-proxy:v0.8.0",
+            "registry.k8s.io/kubebuilder/kube-rbac-proxy:v0.8.0",
+        ),
         (
             "gcr.io/ml-pipeline/argoexec:v3.4.17-license-compliance",
             "quay.io/argoproj/argoexec:v3.4.17",
@@ -286,6 +304,17 @@ def test_a_sites_own_entries_come_first(tmp_path: Path) -> None:
         ("pin: tag", "pin: digest", "one.yaml: sites[3].pin: 'digest' is not tag"),
         ('"docker.io/x/y:1"', "X", "one.yaml: lost[0].substitute: 'X' is no image reference"),
         ('["a/x:1", "a/y:1"]', "a/x:1", "one.yaml: images[1].refs: not a list"),
+        ("when: always", "when: x\n  pulled_by: me", "one.yaml: images[0].pulled_by: 'me' is not"),
+        ("component: one\n", "component: [one]\n", "one.yaml: component: ['one'] is no text"),
+        ("  when: always\n", "  when: 1\n", "one.yaml: images[0].when: 1 is no text"),
+        ("suffix: -gpu\n", "suffix: -1\n", "one.yaml: images[3].suffix: -1 is no text"),
+        ("ref: alpine:3.10", "ref: 3.10", "one.yaml: images[0].ref: 3.1 is no text"),
+        ("{v1-abc: 1.9.2}", "[a]", "one.yaml: aliases: not a mapping"),
+        (
+            "  when: always\n",
+            "  when: always\n  digest: 'no'\n",
+            "one.yaml: images[0].digest: 'no'",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_file_and_key(
@@ -295,3 +324,12 @@ def test_a_mistake_is_named_with_file_and_key(
     with pytest.raises(BadCatalogue) as caught:
         load(tmp_path, GOOD.replace(old, new, 1))
     assert str(caught.value).startswith(message)
+    if "broken YAML" not in message:
+        assert list(SCHEMA.iter_errors(nodes.load(GOOD.replace(old, new, 1)))), "the JSON Schema"
+
+
+def test_the_schema_for_editors_takes_what_is_taken() -> None:
+    files = sorted(catalogue_file.FOLDER.glob("*.yaml"))
+    assert len(files) > 30
+    for text in (GOOD, *(path.read_text("utf-8") for path in files)):
+        assert [error.message for error in SCHEMA.iter_errors(nodes.load(text))] == []

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from kfdeploy.errors import UserError
-from kfdeploy.model.environment import Mirror, Sources, neutral_path
-from kfdeploy.model.image import ImageRef, is_reference
+from kfdeploy.model.environment import Mirror, Sources
+from kfdeploy.model.image import ImageRef, is_reference, neutral_path
 from kfdeploy.model.lockfile import LockedImage, tag_of
 from kfdeploy.model.registries import Naming, PrivateRegistry
 

@@ -42,6 +42,8 @@ ADDED = replace(
     pin="tag",
     adds=Redirect("Deployment", "web", "x", file="/etc/a.json", content="{}", source="a/b@v1:c:1"),
     source="a/b@v1:c.go:1",
+    outside="jobs",
+    pulled_by="program",
 )
 
 
@@ -134,6 +136,19 @@ def test_admission_takes_what_nothing_else_redirects() -> None:
     content = gather("1", [Part((("a:1", FOUND), ("a:1", replace(FOUND, redirect="none"))))])
     (image,) = with_admission(content).images
     assert sorted(found.redirect for found in image.found) == ["admission", "patch"]
+
+
+def test_admission_does_not_take_what_is_pulled_outside_users_namespaces() -> None:
+    away = replace(FOUND, redirect="none", outside="jobs")
+    (image,) = with_admission(gather("1", [Part((("a:1", away),))])).images
+    assert [found.redirect for found in image.found] == ["none"]
+
+
+def test_admission_does_not_see_what_a_program_copies_itself() -> None:
+    copied = replace(FOUND, redirect="none", pulled_by="program")
+    content = gather("1", [Part((("a:1", copied),))])
+    assert with_admission(content) == content
+    assert content.images[0].found[0].to_json()["pulled_by"] == "program"
 
 
 def test_places_that_differ_in_what_is_said_of_them_alone_have_an_order() -> None:

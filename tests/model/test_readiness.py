@@ -50,7 +50,7 @@ _UNSEEN = "its controller has not reported yet"
 _OVERDUE = {
     "conditions": [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]
 }
-_REVISIONS = {"currentRevision": "a", "updateRevision": "b"}
+_REVISIONS: Body = {"currentRevision": "a", "updateRevision": "b"}
 
 
 @pytest.mark.parametrize(

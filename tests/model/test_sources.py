@@ -16,13 +16,14 @@ SHA = "sha256:" + "ab" * 32
 KEY = ObjectKey("v1", "ConfigMap", "n", 'odd "name"')
 
 
-def found(need: str = "required", redirect: str = "patch") -> Found:
+def found(need: str = "required", redirect: str = "patch", pulled_by: str = "") -> Found:
     return Found(
         *("one", KEY, "data[a: b]", ("data", "a: b"), "config", redirect),
         place=Place("a b.yaml", 3),
         overridden_by=(Place("k.yaml", 1),),
         need=need,
         note='says "x"',
+        pulled_by=pulled_by,
     )
 
 
@@ -93,6 +94,27 @@ def test_a_place_that_nothing_redirects_is_for_a_person_to_decide() -> None:
         "a/two:1": ("none",),
         "a/five:1": ("patch",),
     }
+
+
+def test_what_a_program_copies_itself_says_so() -> None:
+    copied = found(redirect="none", pulled_by="program")
+    choice = replace(copied, need="user-choice")
+    content = gather(
+        "1.0",
+        [
+            Part(
+                (
+                    ("a/one:1", copied),
+                    ("a/two:1", found(redirect="none")),
+                    ("a/three:1", choice),
+                    ("a/four:1", choice),
+                    ("a/four:1", found()),
+                )
+            )
+        ],
+    )
+    images = sources.parse(sources.dump(content, sources.listed(content, Images())))
+    assert [image.ref for image in images if image.is_copied] == ["a/one:1", "a/three:1"]
 
 
 def test_an_image_that_a_place_needs_by_tag_says_so() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kfdeploy.model.versions import Version, Versions
+from kfdeploy.model.versions import Version, Versions, closest
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,30 @@ def test_only_any_holds_a_program_without_a_version() -> None:
 def test_anything_else_is_no_range(text: str) -> None:
     with pytest.raises(ValueError, match=r"is neither|backwards"):
         Versions.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("version", "known", "nearest"),
+    [
+        ("2.15.0", ["2.5.0", "2.16.0"], "2.16.0"),
+        ("2.15.0", ["2.14.0", "2.16.0"], "2.14.0"),
+        ("2.15.0", ["2.14.0", "2.14.9", "2.16.0"], "2.14.9"),
+        ("1.10.0", ["1.9.0", "1.9.2"], "1.9.2"),
+        ("1.8.0", ["1.9.2", "1.7.0"], "1.7.0"),
+        ("1.8.0", ["1.9.0", "1.7.3"], "1.7.3"),
+        ("1.9.7", ["1.9.9", "1.9.2"], "1.9.9"),
+        ("2.0.0", ["1.99.0", "4.0.0"], "1.99.0"),
+        ("3.0.0", ["2.1.0", "4.0.5"], "2.1.0"),
+        ("1.9", ["1.9.1", "1.8.0"], "1.9.1"),
+        ("1.9.2-rc.1", ["1.9.1", "1.9.2"], "1.9.2"),
+        ("1.0.0", [], None),
+        (None, ["1.9.2", "2.0.0", "1.7.0"], "2.0.0"),
+    ],
+)
+def test_the_nearest_version_is_the_closest_by_major_then_minor_then_patch(
+    version: str | None, known: list[str], nearest: str | None
+) -> None:
+    """Of two as close it is the lower one; without a version, the latest."""
+    asked = Version.parse(version) if version else None
+    found = closest(asked, [one for one in map(Version.parse, known) if one])
+    assert (str(found) if found else None) == nearest

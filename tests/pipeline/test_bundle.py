@@ -102,7 +102,7 @@ def write(
     root.mkdir(exist_ok=True)
     (root / "images.lock").write_text(lockfile.dumps(lock))
     with mirror.opened(settings, root, Cache(root / "cache")) as sides:
-        known, notes = None, []
+        known, notes = None, list[str]()
         if older is not None:
             known, notes = bundle_write.older(
                 lockfile.dumps(older).encode(),

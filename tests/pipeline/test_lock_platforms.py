@@ -17,6 +17,7 @@ from kfdeploy.model.manifest import Manifest, reduced
 from kfdeploy.model.workspace import Workspace
 from kfdeploy.pipeline.lock import Resolution, resolve
 from kfdeploy.tools.manifests import Manifests
+from kfdeploy.tools.reach import Reach, Reaches
 from kfdeploy.tools.registry import Client
 from tests.support.answers import Reply, answering
 from tests.support.registries import Registry, free_port, serve_registry
@@ -158,10 +159,18 @@ def test_an_image_that_lacks_some_is_noted(public: Registry, tmp_path: Path) -> 
     ]
 
 
+class _Nobody(Reaches):
+    def __init__(self) -> None:
+        """No registry is to be asked."""
+
+    def __call__(self, host: str) -> Reach:
+        pytest.fail(f"{host} was asked")
+
+
 def test_what_is_read_is_in_the_cache_for_the_mirror(public: Registry, tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache")
     resolve(REFS, workspace(public.host, {"one": (X,)}), root=tmp_path, cache=cache)
-    with Client(lambda host: pytest.fail(f"{host} was asked")) as nobody:
+    with Client(_Nobody()) as nobody:
         stock = Manifests(nobody, cache)
         for ref in REFS:
             tree = stock.known_tree(make(ref).digest)

@@ -39,7 +39,7 @@ def looks(session: Session) -> dict[str, Look]:
 
 def finals(site: Site, component: str) -> dict[ObjectKey, Any]:
     """The objects of a component in the release set."""
-    found = {}
+    found: dict[ObjectKey, Any] = {}
     for path in sorted((site.set / "charts").glob("*/charts/objects/objects.yaml")):
         if path.parts[-4] in (component, f"{component}-after"):
             found |= {item.key: item.body for item in split(path.read_text())}

@@ -70,12 +70,12 @@ def values(**changes: Any) -> dict[str, Any]:
     return standard | {"admission": admission} | changes
 
 
-def filled(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The objects, by kind."""
+def filled(settings: Mapping[str, Any], what: str = "images") -> dict[str, Any]:
+    """The objects for images, or for ``pull-secrets``, by kind."""
     yaml = YAML(typ="safe")
     texts = [
         gotemplate.render(path.read_text(), {"Values": settings})
-        for path in sorted(TEMPLATES.iterdir())
+        for path in sorted(TEMPLATES.glob(f"*-kfdeploy-{what}.yaml.gotmpl"))
     ]
     objects = [yaml.load(text) for text in texts]
     return {each["kind"]: each for each in objects if each}
@@ -131,12 +131,16 @@ def images_of(pod: Any, kind: str = "containers") -> list[str]:
     return [container["image"] for container in pod["spec"][kind]]
 
 
-def install(cluster: Cluster, label: str, settings: dict[str, Any]) -> Admission:
+def install(
+    cluster: Cluster, label: str, settings: dict[str, Any], *, secrets_only: bool = False
+) -> Admission:
     """The policies under a name, and for a label, of their own; and one namespace."""
-    selector = {"matchLabels": {"admission": label}}
-    settings["admission"]["namespaceSelector"] = selector
-    text = json.dumps(list(filled(settings).values())).replace("kfdeploy-images", label)
-    cluster.create(*json.loads(text))
+    settings["admission"]["namespaceSelector"] = {"matchLabels": {"admission": label}}
+    objects = list(filled(settings, "pull-secrets").values())
+    if not secrets_only:
+        objects += filled(settings).values()
+    text = json.dumps(objects).replace("kfdeploy-images", label)
+    cluster.create(*json.loads(text.replace("kfdeploy-pull-secrets", f"{label}-secrets")))
     out = Admission(cluster, label)
     out.namespace()
     known = next(iter(settings["images"]))
@@ -147,8 +151,12 @@ def install(cluster: Cluster, label: str, settings: dict[str, Any]) -> Admission
             cluster.kubectl(*create, stdin=json.dumps(a_pod([image])), check=False)
             for image in (known, "probe")
         )
-        rewritten = mapped.returncode == 0 and images_of(json.loads(mapped.stdout)) != [known]
-        return rewritten and label in probe.stderr
+        if mapped.returncode:
+            return False
+        pod = json.loads(mapped.stdout)
+        if settings["imagePullSecrets"] and "imagePullSecrets" not in pod["spec"]:
+            return False
+        return secrets_only or (images_of(pod) != [known] and label in probe.stderr)
 
     assert eventually(active, bool)
     return out

@@ -55,7 +55,7 @@ def flux() -> Path:
             env = {"CGO_ENABLED": "0", "GOFLAGS": "-trimpath -mod=readonly", **_GO_ENV}
             try:
                 with setup.filled_at_once(folder) as new:
-                    build = [go, "build", "-ldflags", "-s -w", "-o", new / "flux", "."]
+                    build: setup.Argv = [go, "build", "-ldflags", "-s -w", "-o", new / "flux", "."]
                     setup.run(build, cwd=SOURCE, env=env)
             except setup.SetupError as error:
                 pytest.skip(f"Flux's packages can't be built here: {error}")

@@ -117,4 +117,4 @@ def text_of(body: Mapping[str, Any]) -> str:
 
 
 def _is_crd(body: Mapping[str, Any]) -> bool:
-    return body["kind"] == "CustomResourceDefinition"
+    return bool(body["kind"] == "CustomResourceDefinition")

@@ -28,8 +28,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from kfdeploy.model.environment import neutral_path
-from kfdeploy.model.image import ImageRef
+from kfdeploy.model.image import ImageRef, neutral_path
 
 OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"

@@ -249,6 +249,18 @@ def test_what_the_example_does_besides_is_a_problem(tmp_path: Path) -> None:
     ]
 
 
+def test_each_kustomize_component_of_the_example_is_named(tmp_path: Path) -> None:
+    text = "resources: [../common/a/base]\ncomponents:\n# why\n- ../common/security/baseline\n"
+    files = {"example/kustomization.yaml": text, "common/a/base/kustomization.yaml": ""}
+    tree(tmp_path, {**files, "common/security/baseline/kustomization.yaml": "kind: Component\n"})
+    (problem,) = read_example(tmp_path).problems
+    assert problem.where == "example/kustomization.yaml:4"
+    assert problem.what == (
+        "../common/security/baseline: a kustomize component of the example is not taken over by"
+        " kfdeploy; what it changes is for patches of your own to say"
+    )
+
+
 def test_no_example_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no example/kustomization\.yaml"):
         read_example(tmp_path)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -307,8 +307,10 @@ def real(content: dict[str, Any]) -> tuple[ImageRef, Stored, list[Attached]]:
     stored.manifests = {each.digest: each for each in (image, *manifests)}
     blobs = [text.encode() for text in content["blobs"]]
     stored.blobs = {f"sha256:{hashlib.sha256(blob).hexdigest()}": blob for blob in blobs}
-    kind = ("tag", content["tag"]) if content["tag"].endswith(".sig") else ("referrer", BUNDLE)
-    belongs = [Attached(image.digest, *kind, each.digest) for each in manifests]  # type: ignore[arg-type]
+    is_tag = content["tag"].endswith(".sig")
+    kind: Literal["tag", "referrer"] = "tag" if is_tag else "referrer"
+    name = content["tag"] if is_tag else BUNDLE
+    belongs = [Attached(image.digest, kind, name, each.digest) for each in manifests]
     return ImageRef("quay.io", "acme/app", "", image.digest), stored, belongs
 
 

@@ -106,11 +106,17 @@ def test_a_deployment_is_waited_for_and_its_newest_pods_say_what_is_wrong(
     assert str(found) == f"{head} ErrImagePull: registry.test/web:1: not found"
     # A new form of it: what is wrong with the pods of the old one is past.
     cluster.kubectl("set", "image", "deployment/web", "main=registry.test/web:2", "-n", namespace)
-    second = next(
-        pod
-        for pod in pods(cluster, namespace, 2)
-        if pod["metadata"]["name"] != first["metadata"]["name"]
-    )
+
+    def judged() -> list[Body]:
+        """The new pod, once the scheduler has had its say, which would replace the test's."""
+        return [
+            pod
+            for pod in pods(cluster, namespace, 2)
+            if pod["metadata"]["name"] != first["metadata"]["name"]
+            and pod["status"].get("conditions")
+        ]
+
+    (second,) = until(judged)
     say(cluster, second, waits("CreateContainerConfigError", 'secret "db" not found'))
     until(lambda: "0/1 ready" in str(wait(asked, [web], seconds=0)))
     (found,) = wait(asked, [web], seconds=0)

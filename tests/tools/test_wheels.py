@@ -35,7 +35,14 @@ def test_pip_installs_kfdeploy_from_the_wheels_alone(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     there = tmp_path / "venv" / "bin"
     clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PIP_CONFIG_FILE")}
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", there / "python"]
+    pip: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--python",
+        there / "python",
+    ]
     subprocess.run(
         [
             *(*pip, "install", "-q", "--no-compile", "--no-cache-dir"),

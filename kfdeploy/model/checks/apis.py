@@ -9,12 +9,18 @@ from kfdeploy.model.finding import Finding
 from kfdeploy.model.order.contents import Contents, Item
 from kfdeploy.model.served import Kinds, is_builtin, minor, removed, since
 
-_POLICIES: Final = frozenset(("MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"))
+_POLICIES: Final = frozenset(
+    (
+        *("MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"),
+        *("MutatingPolicy", "ValidatingPolicy"),
+    )
+)
 _ADMISSION: Final = (
     "features.admission.policies in kfdeploy.yaml has to be what the cluster can do: v1 from"
     " Kubernetes 1.36 on; v1beta1 with the API server's"
     " --feature-gates=MutatingAdmissionPolicy=true and"
-    " --runtime-config=admissionregistration.k8s.io/v1beta1=true; kyverno where that is installed"
+    " --runtime-config=admissionregistration.k8s.io/v1beta1=true; kyverno where Kyverno 1.19 or"
+    " later is installed"
 )
 
 

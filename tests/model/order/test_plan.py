@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kfdeploy import show_order
@@ -17,7 +19,7 @@ JUDGING = (
 JUDGE = webhooks("Validating", "hook", rule("things"), name="c")
 
 
-def reads(name: str, config: str, **more: str) -> dict[str, object]:
+def reads(name: str, config: str, **more: Any) -> dict[str, object]:
     volumes = [{"name": "v", "configMap": {"name": config}}]
     return deployment(name, volumes=volumes, **more)
 
