@@ -7,11 +7,12 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from kfdeploy.model.image import ImageRef, InvalidImageRef
 from kfdeploy.model.inventory import Found, Image, Inventory, LostImage, Unknown
+from kfdeploy.model.upgrade.images import unused_substitutes
 
 if TYPE_CHECKING:
     from kfdeploy.model.lockfile import LockedImage
+    from kfdeploy.model.workspace import Images
 
 
 class Failure(Protocol):
@@ -72,24 +73,17 @@ def _row(values: Sequence[str]) -> str:
     return out.getvalue()
 
 
-def matching(content: Inventory, wanted: str) -> list[Image]:
-    """The image of a reference, however it is written; else those that have the text in them."""
-    try:
-        normal = ImageRef.parse(wanted).with_default_tag()
-    except InvalidImageRef:
-        normal = None
-    same = [
-        image
-        for image in content.images
-        if image.ref == wanted or ImageRef.parse(image.ref).with_default_tag() == normal
-    ]
-    return same or [image for image in content.images if wanted in image.ref]
-
-
-def why(images: Sequence[Image]) -> Iterator[str]:
+def why(images: Sequence[Image], content: Inventory, settings: Images) -> Iterator[str]:
     """Each image, its places, and what redirects each."""
+    gone = {image.ref: image for image in content.lost}
     for image in images:
         yield f"{image.ref} ({image.need})"
+        substitute = settings.substitute(image.ref)
+        if substitute:
+            yield f"  {substitute} is taken in its place, by images.substitutes of kfdeploy.yaml"
+        elif lost := gone.get(image.ref):
+            yield f"  gone from its source: {lost.why} ({lost.source})"
+            yield f"  {_substitute(lost)}"
         for found in image.found:
             yield f"  {found.component}: {found.object}"
             if found.how == "catalogue":
@@ -144,10 +138,10 @@ def _nobody(program: Unknown) -> str:
     return f"{text} for hidden images; known of {program.nearest or 'others'}: {images}"
 
 
-def lost(content: Inventory, substitutes: Mapping[str, str]) -> Iterator[str]:
+def lost(content: Inventory, images: Images) -> Iterator[str]:
     """Images that are gone from their source and that nobody has substituted."""
     for image in content.lost:
-        if image.ref not in substitutes:
+        if not images.substitute(image.ref):
             yield f"note: {image.ref}: {image.why} ({image.source})"
             yield f"  {_substitute(image)}"
 
@@ -156,6 +150,13 @@ def _substitute(lost: LostImage) -> str:
     if not lost.substitute:
         return "no substitute is known: name one in images.substitutes, or images.exclude it"
     return f"to confirm in kfdeploy.yaml, images.substitutes: {{{lost.ref}: {lost.substitute}}}"
+
+
+def unused(images: Images, refs: Iterable[str]) -> Iterator[str]:
+    """Substitutes of images that nothing names: a slip of the pen, or left from another release."""
+    for setting in unused_substitutes(images, refs):
+        near = f"; there is {', '.join(setting.near)}" if setting.near else ""
+        yield f"note: kfdeploy.yaml: {setting.key}: no image of this name is found{near}"
 
 
 def not_locked(

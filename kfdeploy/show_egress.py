@@ -25,6 +25,13 @@ def report(content: Report, form: str) -> Iterator[str]:
         yield from _table(content.records)
 
 
+def unread(content: Report) -> Iterator[str]:
+    """That some programs run at versions at which nobody has read what they reach for."""
+    if content.unread:
+        yield f"note: nobody has read what these reach for: {', '.join(content.unread)}"
+        yield "  to look: `kfdeploy scan` names each one's image and the command that looks into it"
+
+
 def _table(records: Sequence[Record]) -> Iterator[str]:
     """Each address once for each reason, with its first place."""
     seen: dict[tuple[str, str, str, str], list[Record]] = {}
@@ -38,6 +45,8 @@ def _table(records: Sequence[Record]) -> Iterator[str]:
         yield f"  {first.component}: {_where(first)}{more}"
         yield f"  why: {why}"
         yield f"  way out: {first.way_out}"
+        if first.unread:
+            yield f"  read at another version: {first.unread} runs here"
     count = len({record.target for record in records})
     yield f"{count} address{'' if count == 1 else 'es'} outside the cluster"
 

@@ -97,7 +97,10 @@ def scan(
         from kfdeploy import show_egress
 
         form = "json" if output == "json" else format_
-        print_lines(show_egress.report(session.egress(), form))
+        report = session.egress()
+        print_lines(show_egress.report(report, form))
+        if form == "table":
+            complain(show_egress.unread(report))
         return
     inventory = session.inventory()
     if output == "json" or format_ == "json":
@@ -108,12 +111,18 @@ def scan(
         for problem in inventory.problems:
             print(f"note: {problem.where}: {problem.what}", file=sys.stderr)
         complain(show.unknown(inventory))
-        complain(show.lost(inventory, session.workspace.images.substitutes))
+        from kfdeploy.model import sources
+
+        settings = session.workspace.images
+        complain(show.lost(inventory, settings))
+        complain(show.unused(settings, (i.ref for i in sources.listed(inventory, settings))))
 
 
 @app.command()
 def why(
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A reference, or a part of one.")],
+    image: Annotated[
+        str, typer.Argument(metavar="IMAGE", help="A reference, a part of one, or a digest.")
+    ],
     directory: Directory = HERE,
     env: EnvironmentName = "",
     output: OutputFormat = "text",
@@ -121,18 +130,25 @@ def why(
 ) -> None:
     """Each place that names an image, with file and line, and what redirects it."""
     from kfdeploy import show
+    from kfdeploy.model import named
+    from kfdeploy.model.environment import Mirror
 
     session = open_session(directory, env, quiet)
-    images = show.matching(session.inventory(), image)
+    inventory = session.inventory()
+    settings = session.workspace.images
+    private = session.mirror_settings.private
+    names = named.Names(session.lock(required=False), settings, private.host, Mirror(private))
+    images = named.meant(inventory.images, image, names)
     if not images:
+        near = ", ".join(named.near(inventory.images, image))
         raise UserError(
             f"{image}: nothing in this workspace names it",
-            hint="`kfdeploy scan --format refs` lists the images",
+            hint=f"there is {near}" if near else "`kfdeploy scan --format refs` lists the images",
         )
     if output == "json":
         print_json({"images": [found.to_json() for found in images]})
     else:
-        print_lines(show.why(images))
+        print_lines(show.why(images, inventory, settings))
 
 
 @app.command()
@@ -194,6 +210,7 @@ def lock(
         session.progress.line(f"{_ABOUT[note.about]}: {note.id}: {note.reason}")
     for warning in result.warnings:
         print(f"note: {warning}", file=sys.stderr)
+    complain(show.unused(session.workspace.images, (image.ref for image in images)))
     complain(show.not_locked(result.failures, inventory, kept))
     if not_read := hidden.grouped(inventory.unknown):
         count = counted(len(not_read), "program")

@@ -155,7 +155,7 @@ def _make(session: Session, wish: Wish, prepared: Path) -> _Made:
         lock=locked,
         carry=_carry(session, lock, images_now),
         unknown=tuple(one for one in news.unknown if (one.entry, one.image) not in known),
-        lost=tuple(lost for lost in news.lost if lost.ref not in before.images.substitutes),
+        lost=tuple(lost for lost in news.lost if not before.images.substitute(lost.ref)),
         stale=stale(before, there, {image.ref for image in images_now}),
         problems=(
             *((problem.what, problem.where) for problem in planned.problems),

@@ -16,8 +16,9 @@ from typing import Any
 
 from kfdeploy.model import workload
 from kfdeploy.model.image import ImageRef, InvalidImageRef
-from kfdeploy.model.objects import Object, ObjectKey
+from kfdeploy.model.objects import Object, ObjectKey, show_path
 from kfdeploy.model.redirect import Redirect, same_name
+from kfdeploy.model.site import sites
 from kfdeploy.model.versions import Version, Versions, closest
 
 _LABELS = ("app.kubernetes.io/version", "serving.knative.dev/release", "app.kubernetes.io/release")
@@ -101,7 +102,10 @@ class Unused:
 
 @dataclass(frozen=True, slots=True)
 class Asks:
-    """A controller that asks an image registry itself, as the kubelet does."""
+    """A controller that asks an image registry itself, as the kubelet does.
+
+    ``role`` is its ClusterRole, where that does not let it read the pull secrets it signs in with.
+    """
 
     kind: str
     name: str
@@ -111,12 +115,16 @@ class Asks:
     spared_by: str = ""
     ca: str = ""
     credentials: str = ""
+    role: str = ""
     versions: tuple[Versions, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Images that are gone from their source; ``substitute`` is for a person to confirm."""
+    """Images that are gone from their source; ``substitute`` is for a person to confirm.
+
+    ``{tag}`` in it is the tag of the image that is gone.
+    """
 
     ref: str
     why: str
@@ -125,6 +133,13 @@ class Lost:
 
     def matches(self, ref: str) -> bool:
         return fnmatchcase(ref, self.ref) or fnmatchcase(_repository(ref), self.ref)
+
+    def instead_of(self, ref: str) -> str:
+        """The substitute of one of them; empty where none is known, or an image has no tag."""
+        if "{tag}" not in self.substitute:
+            return self.substitute
+        tag = ImageRef.parse(ref).with_default_tag().tag
+        return self.substitute.replace("{tag}", tag) if tag else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +212,13 @@ class Program:
     def is_known(self) -> bool:
         return self.entry is not None and self.entry.is_read(self.version)
 
+    @property
+    def unread(self) -> str:
+        """What to call it where nobody has read it at the version that runs; empty where it is."""
+        if self.entry is None:
+            return self.image
+        return "" if self.is_known else f"{self.entry.component} {self.version or self.image}"
+
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
@@ -216,6 +238,24 @@ class Catalogue:
                     name = str(container.get("name", ""))
                     out.append(self._program(item, name, image))
         return tuple(out)
+
+    def named(self, objects: Iterable[Object]) -> Iterator[Program]:
+        """Programs with facts of what they reach for that other objects name: a runtime's server.
+
+        They run in pods that operators make. ``container`` is the field that names one.
+        """
+        entries = [entry for entry in self.entries if entry.egress]
+        words = {_word(pattern) for entry in entries for pattern in entry.programs}
+        for item in objects:
+            if item.is_crd or not any(word in item.text for word in words):
+                continue
+            if item.key.kind in workload.WORKLOADS:
+                continue
+            for found in sites(item.key, item.body):
+                for mention in found.mentions:
+                    program = self._program(item, show_path(item.body, found.path), mention.ref)
+                    if program.entry in entries:
+                        yield program
 
     def _program(self, item: Object, container: str, image: str) -> Program:
         repository = _repository(image)
@@ -271,6 +311,11 @@ class Catalogue:
                 if egress not in seen and _holds(egress.versions, program.version):
                     seen.add(egress)
                     yield program, egress
+
+
+def _word(pattern: str) -> str:
+    """What stands in every reference that a pattern of repositories fits, as it is written."""
+    return next((part for part in reversed(pattern.split("/")) if "*" not in part), "")
 
 
 def _applies(rule: SiteRule, entry: Entry, programs: Sequence[Program]) -> bool:

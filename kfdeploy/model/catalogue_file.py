@@ -243,7 +243,7 @@ def _unused(where: str, data: _Value) -> Unused:
 
 
 def _asks(where: str, data: _Value) -> Asks:
-    optional = {"spared_by", "ca", "credentials", "versions"}
+    optional = {"spared_by", "ca", "credentials", "role", "versions"}
     _keys(where, data, {"kind", "name", "container", "what", "source"}, optional)
     _sources(where, data["source"])
     return Asks(**{**data, "versions": _ranges(where, data)})
@@ -252,7 +252,8 @@ def _asks(where: str, data: _Value) -> Asks:
 def _lost(where: str, data: _Value) -> Lost:
     _keys(where, data, {"ref", "why", "source"}, {"substitute"})
     _sources(where, data["source"])
-    if data.get("substitute") and not is_reference(data["substitute"]):
+    substitute = data.get("substitute")
+    if substitute and not is_reference(str(substitute).replace("{tag}", "1")):
         raise BadCatalogue(f"{where}.substitute: {data['substitute']!r} is no image reference")
     return Lost(**data)
 

@@ -116,7 +116,7 @@ def lost(facts: Catalogue, found: Iterable[tuple[str, Found]]) -> Iterator[LostI
     """Those of the images found that are gone from their source."""
     for ref in {ref for ref, _ in found}:
         if known := facts.lost(ref):
-            yield LostImage(ref, known.why, known.source, known.substitute)
+            yield LostImage(ref, known.why, known.source, known.instead_of(ref))
 
 
 def unknown(component: str, programs: Iterable[Program]) -> Iterator[Unknown]:

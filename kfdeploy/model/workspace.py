@@ -231,6 +231,17 @@ class Images(_Section):
         (), description="Images that are locked only when they are signed by a key."
     )
 
+    def substitute(self, ref: str) -> str:
+        """What takes an image's place, however the two are spelled; empty where nothing does."""
+        try:
+            wanted = ImageRef.parse(ref).with_default_tag()
+        except InvalidImageRef:
+            return ""
+        for old, new in self.substitutes.items():
+            if ImageRef.parse(old).with_default_tag() == wanted:
+                return new
+        return ""
+
     @field_validator("extra")
     @classmethod
     def _extra(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from kfdeploy.cache import Cache, key_of, program_key
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.model import workload
-from kfdeploy.model.catalogue import Catalogue
+from kfdeploy.model.catalogue import Catalogue, Program
 from kfdeploy.model.catalogue_file import Facts
 from kfdeploy.model.egress.reaches import namespaces, reaches
 from kfdeploy.model.egress.report import MANIFEST, Record, Report, gather
@@ -20,10 +20,11 @@ _WORKLOAD = re.compile(rf"^kind: [\"']?(?:{'|'.join(sorted(workload.WORKLOADS))}
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One component's records, and the namespaces that its objects lie in."""
+    """One component's records, the namespaces that its objects lie in, and what nobody has read."""
 
     records: tuple[Record, ...]
     namespaces: frozenset[str]
+    unread: tuple[str, ...] = ()
 
 
 def scan(
@@ -50,6 +51,7 @@ def scan(
         version,
         _once(record for part in parts for record in part.records),
         frozenset().union(*(part.namespaces for part in parts)),
+        (name for part in parts for name in part.unread),
     )
 
 
@@ -64,14 +66,20 @@ def component(rendered: Rendered, cache: Cache, facts: Facts | None = None) -> P
     kept = cache.get_json(key)
     if kept is not None:
         records = tuple(Record.from_cache(record) for record in kept["records"])
-        return Part(records, frozenset(kept["namespaces"]))
-    merged = _merged(list(_found(rendered)), list(_known(rendered, facts.catalogue())))
-    part = Part(tuple(merged), namespaces(rendered.objects))
+        return Part(records, frozenset(kept["namespaces"]), tuple(kept["unread"]))
+    catalogue = facts.catalogue()
+    workloads = [item for item in rendered.objects if _WORKLOAD.search(item.text)]
+    programs = catalogue.programs(workloads)
+    known = _known(rendered, catalogue, programs)
+    merged = _merged(list(_found(rendered)), list(known))
+    unread = sorted({program.unread for program in programs if program.unread})
+    part = Part(tuple(merged), namespaces(rendered.objects), tuple(unread))
     cache.put_json(
         key,
         {
             "records": [record.to_cache() for record in part.records],
             "namespaces": sorted(part.namespaces),
+            "unread": part.unread,
         },
     )
     return part
@@ -110,7 +118,14 @@ def _merged(found: Sequence[Record], known: Sequence[Record]) -> Iterator[Record
             yield record
         else:
             way_out = f"{fact.way_out}; or {record.way_out}"
-            yield replace(record, need=fact.need, why=fact.why, way_out=way_out, source=fact.source)
+            yield replace(
+                record,
+                need=fact.need,
+                why=fact.why,
+                way_out=way_out,
+                source=fact.source,
+                unread=fact.unread,
+            )
     yield from (fact for fact in known if (fact.what, fact.target) not in there)
 
 
@@ -127,9 +142,12 @@ def _once(records: Iterable[Record]) -> Iterator[Record]:
             yield record
 
 
-def _known(rendered: Rendered, facts: Catalogue) -> Iterator[Record]:
-    workloads = [item for item in rendered.objects if _WORKLOAD.search(item.text)]
-    for program, fact in facts.egress(facts.programs(workloads)):
+def _known(
+    rendered: Rendered, catalogue: Catalogue, programs: Sequence[Program]
+) -> Iterator[Record]:
+    named = catalogue.named(rendered.objects)
+    for program, fact in catalogue.egress((*programs, *named)):
+        is_workload = program.object.kind in workload.WORKLOADS
         yield Record(
             what=fact.what,
             target=fact.target,
@@ -139,5 +157,6 @@ def _known(rendered: Rendered, facts: Catalogue) -> Iterator[Record]:
             way_out=fact.way_out,
             source=fact.source,
             object=program.object,
-            field=f"container {program.container}",
+            field=f"container {program.container}" if is_workload else program.container,
+            unread=program.unread,
         )

@@ -156,7 +156,7 @@ def _copies(lock: Lock, mirror: Mirror, workspace: Workspace) -> tuple[Copy, ...
     copies = []
     for _, images in sorted(groups.items()):
         image = images[0]
-        named = ImageRef.parse(workspace.images.substitutes.get(image.id, image.id))
+        named = ImageRef.parse(workspace.images.substitute(image.id) or image.id)
         copies.append(
             Copy(
                 ids=tuple(each.id for each in images),

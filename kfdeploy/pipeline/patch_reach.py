@@ -6,7 +6,7 @@ they are replaced when it changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path as FilePath
 from typing import Any, Final
 
@@ -32,7 +32,7 @@ _HOOK: Final = "/hooks/sync.py"
 
 
 def patches(
-    workspace: Workspace, item: Object, asks: Iterable[tuple[Program, Asks]]
+    workspace: Workspace, item: Object, asks: Sequence[tuple[Program, Asks]]
 ) -> Iterator[tuple[str, str]]:
     """Purpose and body of each patch of one object.
 
@@ -57,6 +57,9 @@ def patches(
             command = container.get("command") or ()
             if item.key.name == "kubeflow-pipelines-profile-controller" and _HOOK in command:
                 yield "namespaces", _namespaces(item, path, container)
+        roles = {fact.role for _, fact in asks}
+        if item.key.kind == "ClusterRole" and item.key.name in roles:
+            yield "secrets", _read_secrets(item)
 
 
 def _ca(item: Object, containers: Sequence[tuple[Path, dict[str, Any]]]) -> str:
@@ -115,6 +118,18 @@ def _namespaces(item: Object, path: Path, container: dict[str, Any]) -> str:
     body += operation("add", (*path, "command", at), f"{_CODE_FOLDER}/{file.name}")
     names = "{name: KFDEPLOY_PULL_SECRETS, value: {{ .Values.imagePullSecrets | toJson | toJson }}}"
     return body + append(container, path, "env", [names]) + "{{- end }}\n"
+
+
+def _read_secrets(item: Object) -> str:
+    """A controller's right to read the pull secrets, by their names, wherever they are."""
+    body = f"# {shown(item.key)}: may read the pull secrets, with which it asks registries\n"
+    body += target_yaml(item.key) + "patch:\n"
+    # Also for an environment that has none: a patch that holds nothing is no patch.
+    body += operation("test", ("metadata", "name"), scalar(item.key.name))
+    body += "{{- if .Values.imagePullSecrets }}\n"
+    names = "{{ .Values.imagePullSecrets | toJson }}"
+    rule = f'{{apiGroups: [""], resources: [secrets], resourceNames: {names}, verbs: [get]}}'
+    return body + operation("add", ("rules", "-"), rule) + "{{- end }}\n"
 
 
 _SECRETS_AS_FILES: Final = f"""

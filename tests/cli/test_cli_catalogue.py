@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Runner, edit_workspace
+from tests.conftest import Runner, Served, edit_workspace
 from tests.support.registries import free_port
+from tests.support.standins import fill
 from tests.support.workspaces import deployment, workspace
 
 LOST = "us-central1-docker.pkg.dev/k8s-staging-images/jobset/jobset:v0.10.1"
@@ -67,12 +68,66 @@ def test_a_lost_image_is_named_with_a_substitute_to_confirm(site: Path, kfdeploy
     said = notes(kfdeploy, site)
     assert f"note: {LOST}: " in said
     assert f"  {confirm}" in said
-    nowhere = f"127.0.0.1:{free_port()}"
-    edit_workspace(site, {"registries.sources": {"*": nowhere}})
+    edit_workspace(site, {"registries.sources": {"*": nobody()}})
     locked = kfdeploy("lock", cwd=site, check=1)
     assert f"  hint: {confirm}" in locked.stderr
     edit_workspace(site, {"images.substitutes": {LOST: "registry.k8s.io/jobset/jobset:v0.10.1"}})
     assert LOST not in notes(kfdeploy, site)
+
+
+def test_a_substitute_of_an_image_that_nothing_names_is_said(site: Path, kfdeploy: Runner) -> None:
+    typo = LOST.replace(":v0.10.1", ":v0.10.0")
+    setting = {typo: "registry.k8s.io/jobset/jobset:v0.10.1"}
+    edit_workspace(site, {"images.substitutes": setting, "registries.sources": {"*": nobody()}})
+    said = (
+        f"note: kfdeploy.yaml: images.substitutes['{typo}']: no image of this name is found;"
+        f" there is {LOST}\n"
+    )
+    assert said in notes(kfdeploy, site)
+    assert said in kfdeploy("lock", "--quiet", cwd=site, check=1).stderr
+
+
+def test_a_substitute_may_be_spelled_otherwise_than_the_image(
+    tmp_path: Path, kfdeploy: Runner
+) -> None:
+    image = "docker.io/bitnami/kubectl:1.30.4"
+    site = workspace(tmp_path, kfdeploy, deployment("k", image))
+    assert f"note: {image}: Bitnami took" in notes(kfdeploy, site)
+    setting = {"bitnami/kubectl:1.30.4": "docker.io/bitnamilegacy/kubectl:1.30.4"}
+    edit_workspace(site, {"images.substitutes": setting})
+    assert "note:" not in notes(kfdeploy, site)
+
+
+def test_a_lost_image_goes_its_whole_way_by_its_substitute(
+    tmp_path: Path, kfdeploy: Runner, registries: Served
+) -> None:
+    """What is copied is the substitute; all names are those of the image that is gone."""
+    site = workspace(tmp_path, kfdeploy, deployment("jobset", LOST))
+    instead = "registry.k8s.io/jobset/jobset:v0.10.1"
+    fill(registries.public, [instead])
+    settings = {
+        "registries.private": {"host": registries.private, "prefix": "lost", "plainHttp": True},
+        "registries.sources": {"*": registries.public},
+        "registries.hosts": {registries.public: {"plainHttp": True}},
+    }
+    edit_workspace(site, settings)
+    said = kfdeploy("lock", "--quiet", cwd=site, check=1).stderr
+    assert f"error: {LOST}: not there: " in said
+    assert f"  hint: to confirm in kfdeploy.yaml, images.substitutes: {{{LOST}: {instead}}}" in said
+    edit_workspace(site, {"images.substitutes": {LOST: instead}})
+    for command in ("lock", "mirror", "patch", "render"):
+        kfdeploy(command, "--quiet", cwd=site)
+    lock = (site / "images.lock").read_text()
+    assert "- image: registry.k8s.io/jobset/jobset@sha256:" in lock
+    assert f"kbld.carvel.dev/id: {LOST}\n" in lock
+    name, _, tag = LOST.rpartition(":")
+    text = (site / "releases/default/charts/one/charts/objects/objects.yaml").read_text()
+    assert f"image: {registries.private}/lost/{name}:{tag}@sha256:" in text
+    kfdeploy("verify", "--quiet", cwd=site)
+
+
+def nobody() -> str:
+    return f"127.0.0.1:{free_port()}"
 
 
 def test_a_sites_own_entry_is_scanned_and_patched(site: Path, kfdeploy: Runner) -> None:
@@ -202,6 +257,84 @@ def test_why_says_what_pulls_it_where_that_was_read_and_what_a_patch_adds(
         "    catalogue, redirected by: env WAIT_IMAGE of container main of Deployment operator,"
         " which a patch adds\n"
     )
+
+
+DIGEST = "sha256:" + "d" * 64
+
+
+@pytest.mark.parametrize(
+    ("wanted", "named"),
+    [
+        ("python:3.11", ["python:3.11"]),
+        ("index.docker.io/library/python:3.11", ["python:3.11"]),
+        ("python", ["python:3.11", "python:3.12"]),
+        ("docker.io/library/python", ["python:3.11", "python:3.12"]),
+        ("registry.example.com/kf/docker.io/library/python:3.11", ["python:3.11"]),
+        (
+            f"registry.example.com/kf/docker.io/library/python:3.11@sha256:{'a' * 64}",
+            ["python:3.11"],
+        ),
+        ("registry.example.com/kf/docker.io/library/python", ["python:3.11", "python:3.12"]),
+        (DIGEST, [f"quay.io/acme/pinned@{DIGEST}"]),
+        (f"quay.io/acme/pinned@{DIGEST}", [f"quay.io/acme/pinned@{DIGEST}"]),
+        ("registry.k8s.io/jobset/jobset:v0.10.1", [LOST]),
+        ("jobset", [LOST]),
+    ],
+)
+def test_why_finds_an_image_by_any_of_its_names(
+    wanted: str, named: list[str], whyable: Path, kfdeploy: Runner
+) -> None:
+    answer = kfdeploy("why", wanted, "--output", "json", cwd=whyable).json
+    assert [image["ref"] for image in answer["images"]] == named
+
+
+@pytest.fixture(scope="module")
+def whyable(tmp_path_factory: pytest.TempPathFactory, kfdeploy: Runner) -> Path:
+    images = {
+        "one": "python:3.11",
+        "two": "python:3.12",
+        "pinned": f"quay.io/acme/pinned@{DIGEST}",
+        "jobset": LOST,
+    }
+    objects = "".join(deployment(name, image) for name, image in images.items())
+    site = workspace(tmp_path_factory.mktemp("why"), kfdeploy, objects)
+    private = {"host": "registry.example.com", "prefix": "kf"}
+    instead = {LOST: "registry.k8s.io/jobset/jobset:v0.10.1"}
+    edit_workspace(site, {"registries.private": private, "images.substitutes": instead})
+    kfdeploy("lock", "--offline", cwd=site, check=1)
+    return site
+
+
+@pytest.mark.parametrize(
+    ("wanted", "near"),
+    [
+        ("python:3.10", "there is python:3.11, python:3.12"),
+        ("pyhton:3.12", "there is python:3.12, python:3.11"),
+        ("docker.io/acme/pined", f"there is quay.io/acme/pinned@{DIGEST}"),
+        ("sha256:" + "0" * 64, "`kfdeploy scan --format refs` lists the images"),
+        ("nothing/like:it", "`kfdeploy scan --format refs` lists the images"),
+    ],
+)
+def test_why_offers_what_looks_like_an_image_that_nothing_names(
+    wanted: str, near: str, whyable: Path, kfdeploy: Runner
+) -> None:
+    said = kfdeploy("why", wanted, "--quiet", cwd=whyable, check=1).stderr
+    assert said == f"error: {wanted}: nothing in this workspace names it\n  hint: {near}\n"
+
+
+def test_why_says_what_takes_an_images_place(whyable: Path, kfdeploy: Runner) -> None:
+    said = kfdeploy("why", LOST, cwd=whyable).stdout
+    assert said.startswith(
+        f"{LOST} (required)\n  registry.k8s.io/jobset/jobset:v0.10.1 is taken in its place,"
+        " by images.substitutes of kfdeploy.yaml\n  one: Deployment n/jobset\n"
+    )
+
+
+def test_why_says_that_an_image_is_gone(tmp_path: Path, kfdeploy: Runner) -> None:
+    site = workspace(tmp_path, kfdeploy, deployment("jobset", LOST))
+    lines = kfdeploy("why", "jobset", cwd=site).stdout.splitlines()
+    assert lines[1].startswith("  gone from its source: a staging registry")
+    assert lines[2].startswith("  to confirm in kfdeploy.yaml, images.substitutes: {us-central1")
 
 
 def test_two_patches_that_would_begin_the_same_list_are_an_error(

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from kfdeploy.model import catalogue_file, hidden, nodes
-from kfdeploy.model.catalogue import Catalogue
+from kfdeploy.model.catalogue import Catalogue, Lost
 from kfdeploy.model.catalogue_file import BadCatalogue
 from kfdeploy.model.inventory import Found, Place
 from kfdeploy.model.objects import Object, ObjectKey, split
@@ -232,6 +232,36 @@ def test_a_lost_image_is_known_by_its_reference_or_its_repository(tmp_path: Path
     assert lost is not None
     assert lost.substitute == "docker.io/x/y:1"
     assert facts.lost("gcr.io/other/minio:1") is None
+
+
+def test_the_tag_of_a_lost_image_may_be_its_substitutes_too() -> None:
+    lost = Lost("gcr.io/a/b:*", "gone", "a/b#1", "docker.io/a/b:{tag}")
+    assert lost.instead_of("gcr.io/a/b:1.2") == "docker.io/a/b:1.2"
+    assert lost.instead_of("gcr.io/a/b") == "docker.io/a/b:latest"
+    assert lost.instead_of("gcr.io/a/b@sha256:" + "0" * 64) == ""
+
+
+@pytest.mark.parametrize(
+    ("ref", "substitute"),
+    [
+        ("gcr.io/istio-release/pilot:1.24.3", "docker.io/istio/pilot:1.24.3"),
+        (
+            "gcr.io/kubebuilder/kube-rbac-proxy:v0.8.0",
+            "registry.k8s.io/kubebuilder/kube-rbac-proxy:v0.8.0",
+        ),
+        (
+            "gcr.io/ml-pipeline/argoexec:v3.4.17-license-compliance",
+            "quay.io/argoproj/argoexec:v3.4.17",
+        ),
+        ("gcr.io/ml-pipeline/api-server:2.3.0", ""),
+        ("gcr.io/arrikto/istio/pilot:1.14.1-1-g19df463bb", ""),
+        ("gcr.io/google-containers/busybox", "ghcr.io/containerd/busybox"),
+    ],
+)
+def test_images_of_other_releases_that_are_lost_are_known(ref: str, substitute: str) -> None:
+    lost = catalogue_file.load().lost(ref)
+    assert lost is not None
+    assert lost.instead_of(ref) == substitute
 
 
 def test_a_sites_own_entries_come_first(tmp_path: Path) -> None:

@@ -204,6 +204,24 @@ def test_real_releases_have_all_of_it_in_plain_helmfile_too(
         ("kubeflow", "katib-controller"),
         ("kubeflow", "workflow-controller"),
     }
+    # go-containerregistry's k8schain fails where it is forbidden to read a pull secret. Katib's and
+    # Knative's controllers may read all.
+    rules = given[("rbac.authorization.k8s.io/v1", "ClusterRole", "", "argo-cluster-role")]["rules"]
+    assert [r for r in rules if r.get("resourceNames") == ["regcred"]] == [
+        {
+            "apiGroups": [""],
+            "resources": ["secrets"],
+            "resourceNames": ["regcred"],
+            "verbs": ["get"],
+        }
+    ]
+    for name in ("katib-controller", "knative-serving-core"):
+        role = given[("rbac.authorization.k8s.io/v1", "ClusterRole", "", name)]["rules"]
+        assert any(
+            "secrets" in r["resources"] and "get" in r["verbs"] and "resourceNames" not in r
+            for r in role
+            if "resources" in r
+        )
     profile = given[(*CONTROLLER, "kubeflow-pipelines-profile-controller")]
     assert "KFDEPLOY_PULL_SECRETS" in str(profile)
     for key, body in given.items():
@@ -241,6 +259,38 @@ def body_of(item: Any) -> str:
     ((purpose, body),) = patch_reach.patches(workspace, item, asks)
     assert purpose == "ca"
     return body
+
+
+ROLE = """\
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: argo-cluster-role}
+rules: []
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: workflow-controller, namespace: kubeflow}
+spec:
+  template:
+    spec:
+      containers:
+      - {name: workflow-controller, image: "quay.io/argoproj/workflow-controller:v3.7.3"}
+"""
+
+
+def test_the_right_to_read_pull_secrets_is_a_patch_also_where_there_are_none() -> None:
+    """One environment has pull secrets, another has none: its patch must hold something too."""
+    text = WITH_CA + "environments: {default: {}, site: {imagePullSecrets: [regcred]}}\n"
+    workspace = Workspace.model_validate(YAML(typ="safe").load(text))
+    facts = catalogue_file.load()
+    items = list(split(ROLE))
+    asks = list(facts.asks(facts.programs(items)))
+    ((purpose, body),) = patch_reach.patches(workspace, items[0], asks)
+    assert purpose == "secrets"
+    always, condition, rest = body.partition("{{- if .Values.imagePullSecrets }}\n")
+    assert always.endswith("- op: test\n  path: /metadata/name\n  value: argo-cluster-role\n")
+    assert condition
+    assert rest.startswith("- op: add\n  path: /rules/-\n")
 
 
 def test_a_workload_without_annotations_volumes_and_mounts_gets_them() -> None:

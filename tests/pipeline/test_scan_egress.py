@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from kfdeploy.model import catalogue_file
 from kfdeploy.model.inventory import NEEDS
 from kfdeploy.session import Session
 from tests.conftest import DATA, Runner, Site
@@ -228,6 +229,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, kfdeploy: Runner) -> Path:
 def test_each_address_has_its_place_and_way_out(site: Path, kfdeploy: Runner) -> None:
     answer = kfdeploy("scan", "--egress", "--format", "json", cwd=site).json
     assert answer["upstream"] == {"version": "1.0"}
+    assert answer["unread"] == []
     assert all(tuple(record) == KEYS for record in answer["egress"])
     assert [(r["what"], r["target"], r["line"]) for r in answer["egress"]] == [
         ("package-install", "pip install kfp==2.0", 13),
@@ -260,6 +262,18 @@ def test_the_table_names_address_place_and_way_out(site: Path, kfdeploy: Runner)
     assert table.endswith("\n3 addresses outside the cluster\n")
 
 
+def test_programs_that_nobody_has_read_are_named(tmp_path: Path, kfdeploy: Runner) -> None:
+    site = workspace(tmp_path, kfdeploy, deployment("d", "registry.example/tool:1.2"))
+    said = kfdeploy("scan", "--egress", cwd=site).stderr
+    assert said.endswith(
+        "note: nobody has read what these reach for: registry.example/tool:1.2\n"
+        "  to look: `kfdeploy scan` names each one's image and the command that looks into it\n"
+    )
+    assert "note:" not in kfdeploy("scan", "--egress", "--format", "csv", cwd=site).stderr
+    answer = kfdeploy("scan", "--egress", "--output", "json", cwd=site).json
+    assert answer["unread"] == ["registry.example/tool:1.2"]
+
+
 def test_csv_and_refs_have_a_line_each(site: Path, kfdeploy: Runner) -> None:
     rows = list(
         csv.DictReader(
@@ -274,7 +288,7 @@ def test_csv_and_refs_have_a_line_each(site: Path, kfdeploy: Runner) -> None:
 FACTS = """\
 component: thing
 programs: ["*/library/python"]
-read: [{versions: 3.11.0, source: example-org/thing@v1}]
+read: [{versions: '3.11', source: example-org/thing@v1}]
 egress:
 - what: telemetry
   target: https://stats.example.org
@@ -306,6 +320,63 @@ def test_what_a_sites_catalogue_knows_is_added_with_its_source(
         "wayOut": "env NO_STATS=1",
         "source": "example-org/thing@v1:main.py:3",
     }
+
+
+def test_a_fact_that_was_read_at_another_version_says_so(tmp_path: Path, kfdeploy: Runner) -> None:
+    site = workspace(tmp_path, kfdeploy, OBJECTS)
+    (site / "catalogue").mkdir()
+    (site / "catalogue" / "thing.yaml").write_text(FACTS.replace("3.11", "3.12"))
+    answer = kfdeploy("scan", "--egress", "--output", "json", cwd=site).json
+    (record,) = [r for r in answer["egress"] if r["source"] != "manifest"]
+    assert record["unread"] == "thing 3.11"
+    assert answer["unread"] == ["thing 3.11"]
+    table = kfdeploy("scan", "--egress", cwd=site).stdout
+    assert "way out: env NO_STATS=1\n  read at another version: thing 3.11 runs here\n" in table
+
+
+RUNTIME = """
+---
+apiVersion: serving.kserve.io/v1alpha1
+kind: ClusterServingRuntime
+metadata: {name: server}
+spec:
+  containers:
+  - name: kserve-container
+    image: python:3.11
+"""
+
+
+def test_a_program_that_only_a_custom_resource_names_has_its_facts(
+    tmp_path: Path, kfdeploy: Runner
+) -> None:
+    site = workspace(tmp_path, kfdeploy, RUNTIME)
+    (site / "catalogue").mkdir()
+    (site / "catalogue" / "thing.yaml").write_text(FACTS)
+    (record,) = kfdeploy("scan", "--egress", "--output", "json", cwd=site).json["egress"]
+    assert record["target"] == "https://stats.example.org"
+    assert record["object"]["kind"] == "ClusterServingRuntime"
+    assert record["field"] == "spec.containers[name=kserve-container].image"
+
+
+def test_every_fact_of_the_catalogue_is_listed_somewhere(real_site: RealSite, beside: Path) -> None:
+    roots = (real_site("26.03").root, real_site("1.10.2").root, beside)
+    listed_facts = {
+        (r["what"], r["target"], r["source"]) for root in roots for r in _answer(root)["egress"]
+    }
+    known = {
+        (fact.what, fact.target, fact.source)
+        for entry in catalogue_file.load().entries
+        for fact in entry.egress
+        if not fact.versions  # others may hold for other releases alone
+    }
+    assert known - listed_facts == set()
+
+
+@pytest.mark.parametrize("version", ["26.03", "1.10.2"])
+def test_every_program_of_a_release_was_read(real_site: RealSite, version: str) -> None:
+    answer = _answer(real_site(version).root)
+    assert answer["unread"] == []
+    assert not [r for r in answer["egress"] if "unread" in r]
 
 
 def test_what_the_catalogue_knows_of_an_address_in_a_manifest_goes_to_its_place(

@@ -18,7 +18,8 @@ MANIFEST = "manifest"
 class Record:
     """One address at one place.
 
-    ``host`` is empty where there is none, or where it surely lies outside.
+    ``host`` is empty where there is none, or where it surely lies outside. ``unread`` names a
+    program that runs at a version at which nobody has read the fact; else it is empty.
     """
 
     what: str
@@ -33,6 +34,7 @@ class Record:
     place: Place | None = None
     overridden_by: tuple[Place, ...] = ()
     host: str = ""
+    unread: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As in ``scan --egress --format json``; what is not known is null, or empty text."""
@@ -49,6 +51,8 @@ class Record:
             "wayOut": self.way_out,
             "source": self.source,
         }
+        if self.unread:
+            out["unread"] = self.unread
         if self.overridden_by:
             out["overridden_by"] = [{"file": p.file, "line": p.line} for p in self.overridden_by]
         return out
@@ -72,31 +76,43 @@ class Record:
             place=Place(data["file"], data["line"]) if data["file"] is not None else None,
             overridden_by=tuple(Place(p["file"], p["line"]) for p in data.get("overridden_by", ())),
             host=data["host"],
+            unread=data.get("unread", ""),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All records of an upstream, in order."""
+    """All records of an upstream, in order.
+
+    ``unread`` names the programs of which nobody has read what they reach for, at the versions that
+    run: ``katib 0.15.0``, or the image of a program that the catalogue does not know.
+    """
 
     version: str
     records: tuple[Record, ...]
+    unread: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
             "upstream": {"version": self.version},
             "egress": [record.to_json() for record in self.records],
+            "unread": list(self.unread),
         }
 
 
-def gather(version: str, records: Iterable[Record], namespaces: frozenset[str]) -> Report:
+def gather(
+    version: str,
+    records: Iterable[Record],
+    namespaces: frozenset[str],
+    unread: Iterable[str] = (),
+) -> Report:
     """A report, sorted and without doubles.
 
     Args:
         namespaces: those of all components; ``NAME.NAMESPACE`` of one of them is a Service.
     """
     outside = {r for r in records if not (r.host and r.host.rpartition(".")[2] in namespaces)}
-    return Report(version, tuple(sorted(outside, key=_order)))
+    return Report(version, tuple(sorted(outside, key=_order)), tuple(sorted(set(unread))))
 
 
 def _order(record: Record) -> tuple[Any, ...]:

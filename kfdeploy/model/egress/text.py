@@ -60,6 +60,7 @@ _NAMES = re.compile(
     r"\bxmlns(?::\w+)?[ \t]*=[ \t]*(?:\"[^\"]*\"|'[^']*')|<!DOCTYPE[^>\[]*"
     r"|\"@(?:type|context)\"[ \t]*:[ \t]*\"[^\"]*\"|<(?:rdf|cc|dc|sodipodi|inkscape):[^>]*>"
 )
+_TEMPLATE_COMMENT = re.compile(r"\{\{-?\s*/\*.*?\*/\s*-?\}\}", re.DOTALL)
 _PROSE_KEY = re.compile(rf"(?:{_PROSE})", re.IGNORECASE)
 
 _BETWEEN = r"(?:[ \t\"',\[\]]|\\\n|\n[ \t]*-[ \t])+"
@@ -189,7 +190,7 @@ def spots(value: str, key: str = "") -> tuple[Spot, ...]:
 
 
 def _passed(value: str) -> Iterator[tuple[int, int]]:
-    for pattern in (_PROSE_BLOCK, _PROSE_LINE, _NAMES):
+    for pattern in (_PROSE_BLOCK, _PROSE_LINE, _NAMES, _TEMPLATE_COMMENT):
         for match in pattern.finditer(value):
             yield match.span()
 

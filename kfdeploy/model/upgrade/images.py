@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from kfdeploy.model.image import ImageRef
+from kfdeploy.model.image import ImageRef, InvalidImageRef
 from kfdeploy.model.lockfile import Lock
 from kfdeploy.model.manifest import Tree
 from kfdeploy.model.sources import SourceImage
 from kfdeploy.model.transfer import Item
-from kfdeploy.model.workspace import Workspace
+from kfdeploy.model.workspace import Images, Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +188,7 @@ def stale(
         before, now: the references as found at each release.
     """
     olds, news = set(before), set(now)
-    out = []
-    for ref in workspace.images.substitutes:
-        if not _named(ref, news):
-            key = f"images.substitutes[{ref!r}]"
-            out.append(StaleSetting(key, ref, _named(ref, olds), _near(ref, news)))
+    out = list(unused_substitutes(workspace.images, news, olds))
     for name, patterns in (
         ("images.exclude", [one.ref for one in workspace.images.exclude]),
         ("registries.uncovered", workspace.registries.uncovered),
@@ -204,9 +201,31 @@ def stale(
     return tuple(out)
 
 
+def unused_substitutes(
+    images: Images, now: Iterable[str], before: Iterable[str] = ()
+) -> Iterator[StaleSetting]:
+    """Substitutes of images that nothing names.
+
+    Args:
+        now, before: the references as found, and those of a release before.
+    """
+    news, olds = set(now), set(before)
+    for ref in images.substitutes:
+        if not _named(ref, news):
+            key = f"images.substitutes[{ref!r}]"
+            yield StaleSetting(key, ref, _named(ref, olds), _near(ref, news))
+
+
 def _named(ref: str, refs: Iterable[str]) -> bool:
     wanted = ImageRef.parse(ref).with_default_tag()
-    return any(ImageRef.parse(each).with_default_tag() == wanted for each in refs)
+    return any(each.with_default_tag() == wanted for _, each in _parsed(refs))
+
+
+def _parsed(refs: Iterable[str]) -> Iterator[tuple[str, ImageRef]]:
+    """Without what is no reference, which `lock` says."""
+    for ref in refs:
+        with suppress(InvalidImageRef):
+            yield ref, ImageRef.parse(ref)
 
 
 def _matched(pattern: str, refs: Iterable[str]) -> bool:
@@ -217,7 +236,7 @@ def _near(ref: str, refs: Iterable[str]) -> tuple[str, ...]:
     if "*" in ref:
         return ()
     repository = ImageRef.parse(ref).repository
-    return tuple(sorted(each for each in refs if ImageRef.parse(each).repository == repository))
+    return tuple(sorted(ref for ref, each in _parsed(refs) if each.repository == repository))
 
 
 def still_locked(ids: Iterable[str], locks: Sequence[Lock], workspace: Workspace) -> Lock:

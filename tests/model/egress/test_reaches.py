@@ -349,3 +349,13 @@ def test_a_hostile_text_costs_seconds_at_most(text: str) -> None:
     started = time.process_time()
     list(spots(text, "endpoint"))
     assert time.process_time() - started < 10
+
+
+def test_a_comment_of_a_go_template_is_passed_over() -> None:
+    template = (
+        "spec:\n"
+        "  {{/* safe since 1.22: https://example.org/pull/1. */}}\n"
+        "  {{- /* two\n  lines: https://example.org/2 */ -}}\n"
+        "  url: https://example.org/3\n"
+    )
+    assert answers(config(template)) == [("other", "https://example.org/3", "optional")]
