@@ -47,6 +47,8 @@ _LANGUAGES: Final = {
         ("java", "kt", "scala", "rs", "c", "cc", "cpp", "h", "rb", "php"), "other code"
     ),
 }
+_BACKTICKS: Final = frozenset(("go", "script"))
+"""Languages that have literals in backticks."""
 _SHEBANG: Final = re.compile(rb"#![^\n]*\b(python|bash|dash|ash|zsh|sh|node)[\d.]*\b")
 # `IMAGE = "name/of-it"`, `image: name/of-it`: without a tag only the key tells.
 _NAME: Final = rb"[a-z0-9]+(?:[._-]+[a-z0-9]+)*"
@@ -189,6 +191,10 @@ class _Text:
         if self._tongue == "build" and _BUILD.search(head):
             return None
         quoted = before == after and before in (b'"', b"'", b"`")
+        if before == b"`" and quoted:
+            is_inside = line_start >= low - 400 and head.count(b'"') % 2 == 1
+            # Else it is how documentation quotes, inside a longer text.
+            quoted = self._tongue in _BACKTICKS and not is_inside
         if not quoted and before == b"\\" and raw[:1] in b"nrt":  # an escape's letter
             raw = raw[1:]
         key = key_before(head)
