@@ -39,7 +39,6 @@ _SKIPPED_AT_TOP: Final = frozenset(
     )
 )
 """Further down these are words like any other: Helm's `pkg/release` is code of the program."""
-_SETTINGS: Final = re.compile(r"\.env(?:\..*)?")
 _BUILD: Final = re.compile(
     r"\..*|makefile.*|.*\.mk|(?:.*\.)?(?:dockerfile|containerfile)(?:\..*)?|.*tiltfile|jenkinsfile"
     r"|procfile|renovate.*|buf(?:\..*)?\.ya?ml|.*bazelrc.*|.*\.(?:bazel|bzl)"
@@ -136,7 +135,7 @@ def _files(folder: Path, notes: list[str]) -> Iterator[_File]:
         for name in sorted(names):
             path = Path(root) / name
             shown = path.relative_to(folder).as_posix()
-            if _BUILD.fullmatch(name.lower()) and not _SETTINGS.fullmatch(name):
+            if _BUILD.fullmatch(name.lower()):
                 continue
             if layer.is_skipped(shown) or path.is_symlink() or not path.is_file():
                 continue

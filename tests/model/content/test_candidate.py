@@ -20,6 +20,9 @@ IMAGES = [
     "registry.k8s.io/pause:3.9",
     "public.ecr.aws/abc/def:v1",
     "us-docker.pkg.dev/vertex-ai/tabular/server:prod",
+    "docker.acme.co/team/thing",
+    "container-registry.acme.com/database/thing",
+    "cgr.dev/acme/thing",
     "internal.acme.dev:5000/team/thing:v2",
     "acme/thing@sha256:" + "0" * 64,
 ]
@@ -73,6 +76,7 @@ def test_what_is_no_image_is_not_likely(text: str) -> None:
         ("quay.io/argoproj/argoexec:", "quay.io/argoproj/argoexec"),
         ("quay.io/jetstack/solver:%s", "quay.io/jetstack/solver"),
         ("ghcr.io/a/b:v%s", "ghcr.io/a/b"),
+        ("ghcr.io/a/b:v", "ghcr.io/a/b"),
         ("ghcr.io/a/b:${TAG}", "ghcr.io/a/b"),
         ("ghcr.io/a/b:{version}", "ghcr.io/a/b"),
         ("docker.io/a/b:<tag>", "docker.io/a/b"),
