@@ -188,8 +188,9 @@ class Program:
                     self._read_headers(data, at, first, last, segment)
         start = max(start, code)  # no constants among the instructions
         for first, last in self._outside_tables(at, start, end):
-            for spot in anchors(data, first, last):
-                self._keep(self._windows, data, at, spot, AROUND)
+            if len(self._windows) < _WINDOWS_MAX or not self.overfull:
+                for spot in anchors(data, first, last):
+                    self._keep(self._windows, data, at, spot, AROUND)
             for name in _NAMES:
                 for match in name.finditer(data, first, last):
                     self._keep(self._names, data, at, match.start(), _NAME_AROUND)

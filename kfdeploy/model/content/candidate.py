@@ -187,6 +187,8 @@ def _form(token: str, *, whole: bool) -> tuple[str, bool] | None:
         text, joined = text[:at], True
     if joined or (whole and _ENDS_AT_TAG.search(text)):
         text, joined = _JOINT.sub("", text), True
+        if ":" in text.rpartition("/")[2]:  # a tag already: `vault:v1:` is some other format
+            return None
     elif not whole:
         text = text.rstrip(".:-/")
     first, colon, rest = text.partition(":")

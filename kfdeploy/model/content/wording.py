@@ -141,8 +141,12 @@ def spots(data: bytes, tongue: str, *, first_line: int = 1) -> Iterator[Spot]:
         return
     text = _Text(data, tongue, first_line)
     done: set[tuple[int, int]] = set()
-    for at in sorted(places | set(keyed)):
+    end = 0
+    for at in sorted(places.union(keyed)):
         low, high = (at, keyed[at]) if at in keyed else text.token(at)
+        if low >= end:  # nothing that was seen reaches here
+            done.clear()
+        end = max(end, high)
         if (low, high) not in done and high - low <= 2 * _REACH:
             done.add((low, high))
             if (spot := text.spot(low, high)) is not None:

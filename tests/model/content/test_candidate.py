@@ -89,7 +89,10 @@ def test_a_tag_that_is_joined_at_run_time_is_left_out_and_said(text: str, ref: s
     assert found.score >= LIKELY
 
 
-@pytest.mark.parametrize("text", ["%s/image:1.0", "${HUB}/proxyv2:1.0", "ghcr.io/{name}/x:1.0"])
+@pytest.mark.parametrize(
+    "text",
+    ["%s/image:1.0", "${HUB}/proxyv2:1.0", "ghcr.io/{name}/x:1.0", "vault:v1:", "a/b:v1:%s"],
+)
 def test_a_name_that_is_not_all_there_is_none(text: str) -> None:
     assert judge(text, bounds="exact") is None
 
