@@ -47,6 +47,7 @@ _LANGUAGES: Final = {
         ("java", "kt", "scala", "rs", "c", "cc", "cpp", "h", "rb", "php"), "other code"
     ),
 }
+_QUOTING: Final = frozenset(("go", "python", "script"))
 _BACKTICKS: Final = frozenset(("go", "script"))
 """Languages that have literals in backticks."""
 _SHEBANG: Final = re.compile(rb"#![^\n]*\b(python|bash|dash|ash|zsh|sh|node)[\d.]*\b")
@@ -195,10 +196,11 @@ class _Text:
         if self._tongue == "build" and _BUILD.search(head):
             return None
         quoted = before == after and before in (b'"', b"'", b"`")
-        if before == b"`" and quoted:
+        if quoted and before != b'"':
+            # Quotes inside a longer text, as messages and documentation have them.
             is_inside = line_start >= low - 400 and head.count(b'"') % 2 == 1
-            # Else it is how documentation quotes, inside a longer text.
-            quoted = self._tongue in _BACKTICKS and not is_inside
+            is_literal = before != b"`" or self._tongue in _BACKTICKS
+            quoted = is_literal and not (is_inside and self._tongue in _QUOTING)
         if not quoted and before == b"\\" and raw[:1] in b"nrt":  # an escape's letter
             raw = raw[1:]
         key = key_before(head)
