@@ -20,8 +20,9 @@ _READ: Final = (
     "sys.exit(found.damage or None)"
 )
 _GREP: Final = (
+    # LC_ALL: in a UTF-8 locale grep takes three times as long for the same answer.
     'gunzip -c "$1"'
-    " | grep -aoE '[a-z0-9.-]+[.](io|com|dev)/[a-z0-9./_-]+:[A-Za-z0-9._-]+' | sort -u"
+    " | LC_ALL=C grep -aoE '[a-z0-9.-]+[.](io|com|dev)/[a-z0-9./_-]+:[A-Za-z0-9._-]+' | sort -u"
 )
 
 

@@ -16,18 +16,40 @@ from kfdeploy.model.content.layer import Find
 from kfdeploy.tools import git
 
 _SKIPPED: Final = re.compile(
-    r"\.git|\.github|\.gitlab|\.circleci|\.ci|\.idea|\.vscode|\.venv|venv|vendor|node_modules|dist"
-    r"|third[_-]party|__\w+__|docs?|documentation|website|proposals|enhancements|design|examples?"
-    r"|tutorials|hack|scripts|ci|bench(?:mark)?s?|conformance|test-infra"
+    r"\..+|venv|vendor|node_modules|dist|third[_-]party|__\w+__|docs?|documentation|website"
+    r"|proposals|enhancements|design|examples?|samples?|tutorials|hack|scripts|ci|cd|prow"
+    r"|bench(?:mark)?s?|conformance|test-infra|renovate.*"
     r"|(?:.*[-_.])?(?:e2e|tests?|testing|test_?data|testutils?|fixtures|mocks?|fakes?)"
     r"|(?:mocks?|fakes?)[-_.].*"
 )
-"""Folders of tests, documents, other people's code, and what builds the operator."""
-_BUILD: Final = re.compile(
-    r"makefile.*|.*\.mk|(?:.*\.)?(?:dockerfile|containerfile)(?:\..*)?|tiltfile|jenkinsfile"
-    r"|buf(?:\..*)?\.ya?ml|\.ko\.ya?ml|.*bazelrc.*|.*\.(?:bazel|bzl)"
-    r"|skaffold.*\.ya?ml|\.?goreleaser.*|\.golangci.*|\.pre-commit.*|cloudbuild.*|justfile"
+"""Folders of tests, documents, other people's code, and what builds the operator. Whatever begins
+with a dot is some tool's."""
+_SKIPPED_AT_TOP: Final = frozenset(
+    (
+        "build",
+        "make",
+        "release",
+        "releases",
+        "releasing",
+        "dev",
+        "devel",
+        "devenv",
+        "development",
+        "gcb",
+    )
 )
+"""Further down these are words like any other: Helm's `pkg/release` is code of the program."""
+_BUILD: Final = re.compile(
+    r"\..*|makefile.*|.*\.mk|(?:.*\.)?(?:dockerfile|containerfile)(?:\..*)?|.*tiltfile|jenkinsfile"
+    r"|procfile|renovate.*|buf(?:\..*)?\.ya?ml|.*bazelrc.*|.*\.(?:bazel|bzl)"
+    r"|skaffold.*\.ya?ml|goreleaser.*|(?:.*[-_.])?cloudbuild.*|justfile"
+    r"|(?:.*[-_.])?compose(?:[-_.].*)?\.ya?ml"
+    r"|(?:build|release|push|publish|make)(?:[-_.].*)?\.(?:sh|ps1|bat|cmd)"
+    r"|(?:.*[-_.])?(?:mocks?|fakes?|stories)(?:[-_.].*)?\.(?:go|py|[jt]sx?)|.*_tests?\.[jt]sx?"
+)
+"""Files of the same kinds, by their names in lower case."""
+_COMPOSE: Final = re.compile(rb"^services:[ \t]*\r?\n", re.MULTILINE)
+"""Docker Compose: how a developer runs it, and no operator reads it."""
 _MANIFEST_FOLDERS: Final = re.compile(
     r"(?:^|/)(?:manifests|config|charts?|deploy|deployments?|helm|kustomize|install)/"
 )
@@ -66,6 +88,8 @@ def read(folder: Path) -> tuple[list[Find], list[str]]:
         is_manifest = bool(_MANIFEST_FOLDERS.search(file.path)) and file.tongue not in CODE
         if file.tongue in ("yaml", "settings", "") and _KUBERNETES.search(file.content):
             is_manifest = True
+        if file.tongue == "yaml" and not is_manifest and _COMPOSE.search(file.content):
+            continue
         try:
             for spot in wording.spots(file.content, file.tongue):
                 how = "manifest" if is_manifest else file.tongue or "text"
@@ -102,7 +126,12 @@ def origin(folder: Path) -> str:
 def _files(folder: Path, notes: list[str]) -> Iterator[_File]:
     """The texts that are looked at, by path. Links are not followed."""
     for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not _SKIPPED.fullmatch(name.lower()))
+        at_top = _SKIPPED_AT_TOP if root == str(folder) else frozenset()
+        folders[:] = sorted(
+            name
+            for name in folders
+            if name.lower() not in at_top and not _SKIPPED.fullmatch(name.lower())
+        )
         for name in sorted(names):
             path = Path(root) / name
             shown = path.relative_to(folder).as_posix()

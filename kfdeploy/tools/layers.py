@@ -42,13 +42,14 @@ def read(stream: Readable, digest: str, size: int | None, limits: Limits | None 
     limits = limits or Limits()
     out = Layer(digest)
     blob = Checked(stream, digest, size)
+    inflated = None
     try:
         inflated = Inflated(blob, limits)
         tar = Tar(inflated, limits)
         for find in _all(tar, out, limits):
             out.keep(find)
+            _check(out, limits)  # here too: one file may be full of them
         out.notes += tar.notes
-        out.read = inflated.count
         blob.finish()
         out.found = blob.found
     except CutOff as reason:
@@ -56,20 +57,26 @@ def read(stream: Readable, digest: str, size: int | None, limits: Limits | None 
     except Damaged as reason:
         out.damage = str(reason)
         out.trusted = "not its digest" not in out.damage
+    if inflated is not None:
+        out.read = inflated.count
     out.finds = layer.best(out.finds)
     return out
 
 
 def _all(tar: Tar, out: Layer, limits: Limits) -> Iterator[Find]:
     for member in tar.members():
-        if out.kept > limits.kept:
-            raise CutOff(f"has more names and candidates than fit into {limits.kept >> 20} MiB")
+        _check(out, limits)
         path = layer.normal(member.name)
         if not out.add(path) or member.kind != "file" or member.size < _TINY:
             continue
         out.files += 1
         if not layer.is_skipped(path):
             yield from look(path, member, out.notes)
+
+
+def _check(out: Layer, limits: Limits) -> None:
+    if out.kept > limits.kept:
+        raise CutOff(f"has more names and candidates than fit into {limits.kept >> 20} MiB")
 
 
 def look(path: str, member: Member, notes: list[str]) -> Iterator[Find]:

@@ -66,6 +66,7 @@ def test_a_layer_over_the_limit_is_cut_off() -> None:
     found = look(layer({"x.py": CODE, "big": b"\0" * (80 << 20)}, "none"))
     assert "the rest of it was not read" in found.damage
     assert refs(found) == [REF]
+    assert found.read > SMALL.inflated
 
 
 def test_a_zstd_stream_may_not_ask_for_any_memory() -> None:
@@ -204,6 +205,9 @@ def test_what_is_remembered_is_limited() -> None:
     names = {f"x{n}.py": code for n in range(3)}
     found = look(layer(names), replace(SMALL, kept=4 << 20))
     assert found.damage.startswith("has more names and candidates than fit into 4 MiB")
+    alone = look(layer({"x.py": code}), replace(SMALL, kept=1 << 20))
+    assert alone.damage.startswith("has more names and candidates than fit into 1 MiB")
+    assert 900 < len(alone.finds) < 1100
 
 
 def test_millions_of_tiny_files_take_little_memory() -> None:

@@ -47,6 +47,8 @@ _HOSTS: Final = (
     (b"mcr.microsoft.com/", rb"mcr\.microsoft\.com/"),
     (b".amazonaws.com/", rb"\.amazonaws\.com/"),
     (b"registry.", rb"registry\.[a-z][a-z0-9.-]*/[a-z]"),
+    (b"docker.", rb"docker\.[a-z][a-z0-9.-]*\.[a-z]{2,}/[a-z]"),
+    (b"cgr.dev/", rb"cgr\.dev/"),
 )
 """A literal, which is looked for first as that is far faster, and what it must be part of."""
 _HOST_PATTERNS: Final = tuple((literal, re.compile(pattern)) for literal, pattern in _HOSTS)
@@ -134,6 +136,7 @@ class Program:
         self._windows: list[_Window] = []
         self._names: list[_Window] = []
         self._pairs: list[tuple[int, int]] = []
+        self._headers: list[tuple[int, int]] = []
         self._lea_at = array("Q")
         self._lea_to = array("Q")
         self._tables = (0, 0)
@@ -152,7 +155,7 @@ class Program:
         """Offset and candidate, in order; each reference may come more than once."""
         self._look(self._rest, self._at, AROUND if self._at else 0, len(self._rest))
         self._rest = b""
-        table = StringTable(self._pairs if self.is_go else ())
+        table = StringTable(self._pairs, self._headers) if self.is_go else StringTable(())
         targets = sorted(set(self._lea_to)) if table else []
         names = self._named(table)
         places = self._uses(table, names) if names else {}
@@ -185,8 +188,9 @@ class Program:
                     self._read_headers(data, at, first, last, segment)
         start = max(start, code)  # no constants among the instructions
         for first, last in self._outside_tables(at, start, end):
-            for spot in anchors(data, first, last):
-                self._keep(self._windows, data, at, spot, AROUND)
+            if len(self._windows) < _WINDOWS_MAX or not self.overfull:
+                for spot in anchors(data, first, last):
+                    self._keep(self._windows, data, at, spot, AROUND)
             for name in _NAMES:
                 for match in name.finditer(data, first, last):
                     self._keep(self._names, data, at, match.start(), _NAME_AROUND)
@@ -256,8 +260,8 @@ class Program:
             if where < 0 or (where + skew) % 8:
                 continue
             pointer, length = _PAIR.unpack_from(data, where)
-            if bottom <= pointer < top and len(self._pairs) < _PAIRS_MAX:
-                self._pairs.append((pointer, length))
+            if bottom <= pointer < top and len(self._headers) < _PAIRS_MAX:
+                self._headers.append((pointer, length))
 
     # -- when all has been seen --------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ _KNOWN: Final = re.compile(
     r"(?:[\w-]+\.)?(?:docker\.io|quay\.io|gcr\.io|ghcr\.io|nvcr\.io|lscr\.io)"
     r"|registry\.k8s\.io|public\.ecr\.aws|mcr\.microsoft\.com|icr\.io|registry\.(?:[\w-]+\.)+[a-z]+"
     r"|[\w.-]+\.(?:pkg\.dev|azurecr\.io|amazonaws\.com|cr\.aliyuncs\.com)|registry\.gitlab\.com"
+    r"|(?:docker|images?|cr|harbor|container-registry)\.(?:[\w-]+\.)+[a-z]+|cgr\.dev"
 )
 _ONE_IS_ENOUGH: Final = ("docker.io", "registry.k8s.io", "mcr.microsoft.com")
 """Registries with images right below the host; elsewhere one path element is a project."""
@@ -72,6 +73,8 @@ _MARK: Final = re.compile(r"[%{$<]")
 _PLACEHOLDER: Final = re.compile(r"%[a-zA-Z+#]*|\$?\{.*|\$\w+.*|<[\w-]+>.*")
 _JOINT: Final = re.compile(r":v?$|:[\w.]+[.-]$")
 """Where a reference ends that something is joined to: at the tag, or inside it."""
+_ENDS_AT_TAG: Final = re.compile(r":v?$")
+"""A whole constant that ends so has its version joined to it: no tag is just ``v``."""
 _SCHEME: Final = re.compile(r"(?:docker|docker-daemon|docker-pullable)://")
 _IMAGE_KEY: Final = re.compile(r"image", re.IGNORECASE)
 _OTHER_KEY: Final = re.compile(
@@ -182,8 +185,10 @@ def _form(token: str, *, whole: bool) -> tuple[str, bool] | None:
         if not _PLACEHOLDER.fullmatch(text, at) or not _JOINT.search(text, 0, at):
             return None
         text, joined = text[:at], True
-    if joined or (whole and text.endswith(":")):
+    if joined or (whole and _ENDS_AT_TAG.search(text)):
         text, joined = _JOINT.sub("", text), True
+        if ":" in text.rpartition("/")[2]:  # a tag already: `vault:v1:` is some other format
+            return None
     elif not whole:
         text = text.rstrip(".:-/")
     first, colon, rest = text.partition(":")

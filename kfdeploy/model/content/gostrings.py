@@ -52,13 +52,23 @@ class _Class:
 class StringTable:
     """The run of constants, as far as known pairs of address and length tell."""
 
-    def __init__(self, pairs: Iterable[tuple[int, int]]) -> None:
+    def __init__(
+        self, pairs: Iterable[tuple[int, int]], doubtful: Iterable[tuple[int, int]] = ()
+    ) -> None:
         """
         Args:
             pairs: address and length as found in data and code; noise among them is outvoted, as
                 the true ones get longer with the address.
+            doubtful: others, that count only where those say that the run is. The linker sorts
+                more than constants by size: a symbol table's addresses and sizes, for one, are
+                such a run too, of the names of types.
         """
-        chain = _longest_rise(sorted(set(pairs)))
+        known = set(pairs)
+        chain = _longest_rise(sorted(known))
+        if doubtful:
+            low, high = _reach(chain) if len(chain) >= _ENOUGH else (0, 1 << 64)
+            known.update(pair for pair in doubtful if low <= pair[0] < high)
+            chain = _longest_rise(sorted(known))
         self._classes = _classes(chain) if len(chain) >= _ENOUGH else []
         self._firsts = [item.first for item in self._classes]
 
@@ -114,6 +124,16 @@ def _between(lower: _Class, upper: _Class, address: int) -> Sequence[Bounds]:
         skipped = (address - lower.end) % length
         found.append(Bounds(address - skipped, length, False))
     return found
+
+
+def _reach(chain: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Addresses between which the run lies, when a chain is most of it.
+
+    The ends of a chain are often noise, and the long constants behind most others are few.
+    """
+    odd = len(chain) // 50
+    low, high = chain[odd][0], chain[-1 - odd][0]
+    return low - (high - low) // 8, high + (high - low)
 
 
 def _longest_rise(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -47,6 +47,9 @@ _LANGUAGES: Final = {
         ("java", "kt", "scala", "rs", "c", "cc", "cpp", "h", "rb", "php"), "other code"
     ),
 }
+_QUOTING: Final = frozenset(("go", "python", "script"))
+_BACKTICKS: Final = frozenset(("go", "script"))
+"""Languages that have literals in backticks."""
 _SHEBANG: Final = re.compile(rb"#![^\n]*\b(python|bash|dash|ash|zsh|sh|node)[\d.]*\b")
 # `IMAGE = "name/of-it"`, `image: name/of-it`: without a tag only the key tells.
 _NAME: Final = rb"[a-z0-9]+(?:[._-]+[a-z0-9]+)*"
@@ -139,8 +142,12 @@ def spots(data: bytes, tongue: str, *, first_line: int = 1) -> Iterator[Spot]:
         return
     text = _Text(data, tongue, first_line)
     done: set[tuple[int, int]] = set()
-    for at in sorted(places | set(keyed)):
+    end = 0
+    for at in sorted(places.union(keyed)):
         low, high = (at, keyed[at]) if at in keyed else text.token(at)
+        if low >= end:  # nothing that was seen reaches here
+            done.clear()
+        end = max(end, high)
         if (low, high) not in done and high - low <= 2 * _REACH:
             done.add((low, high))
             if (spot := text.spot(low, high)) is not None:
@@ -189,6 +196,11 @@ class _Text:
         if self._tongue == "build" and _BUILD.search(head):
             return None
         quoted = before == after and before in (b'"', b"'", b"`")
+        if quoted and before != b'"':
+            # Quotes inside a longer text, as messages and documentation have them.
+            is_inside = line_start >= low - 400 and head.count(b'"') % 2 == 1
+            is_literal = before != b"`" or self._tongue in _BACKTICKS
+            quoted = is_literal and not (is_inside and self._tongue in _QUOTING)
         if not quoted and before == b"\\" and raw[:1] in b"nrt":  # an escape's letter
             raw = raw[1:]
         key = key_before(head)

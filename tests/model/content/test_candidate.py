@@ -20,6 +20,9 @@ IMAGES = [
     "registry.k8s.io/pause:3.9",
     "public.ecr.aws/abc/def:v1",
     "us-docker.pkg.dev/vertex-ai/tabular/server:prod",
+    "docker.acme.co/team/thing",
+    "container-registry.acme.com/database/thing",
+    "cgr.dev/acme/thing",
     "internal.acme.dev:5000/team/thing:v2",
     "acme/thing@sha256:" + "0" * 64,
 ]
@@ -73,6 +76,7 @@ def test_what_is_no_image_is_not_likely(text: str) -> None:
         ("quay.io/argoproj/argoexec:", "quay.io/argoproj/argoexec"),
         ("quay.io/jetstack/solver:%s", "quay.io/jetstack/solver"),
         ("ghcr.io/a/b:v%s", "ghcr.io/a/b"),
+        ("ghcr.io/a/b:v", "ghcr.io/a/b"),
         ("ghcr.io/a/b:${TAG}", "ghcr.io/a/b"),
         ("ghcr.io/a/b:{version}", "ghcr.io/a/b"),
         ("docker.io/a/b:<tag>", "docker.io/a/b"),
@@ -85,7 +89,10 @@ def test_a_tag_that_is_joined_at_run_time_is_left_out_and_said(text: str, ref: s
     assert found.score >= LIKELY
 
 
-@pytest.mark.parametrize("text", ["%s/image:1.0", "${HUB}/proxyv2:1.0", "ghcr.io/{name}/x:1.0"])
+@pytest.mark.parametrize(
+    "text",
+    ["%s/image:1.0", "${HUB}/proxyv2:1.0", "ghcr.io/{name}/x:1.0", "vault:v1:", "a/b:v1:%s"],
+)
 def test_a_name_that_is_not_all_there_is_none(text: str) -> None:
     assert judge(text, bounds="exact") is None
 

@@ -66,6 +66,16 @@ def test_pairs_that_are_no_strings_are_outvoted() -> None:
     assert not wrong
 
 
+def test_a_longer_run_of_doubtful_pairs_elsewhere_is_not_taken_for_the_constants() -> None:
+    _, places = run_of(LONG)
+    _, elsewhere = run_of(words(range(3, 60), 20))
+    other = [(at - (1 << 24), len(word)) for word, at in elsewhere.items()]
+    table = StringTable(known(places, 2), [*other, *known(places, 1)])
+    wrong = [word for word, at in places.items() if table.at(at)[0].start != at]
+    assert not wrong
+    assert StringTable((), known(places, 1)).at(places[LONG[40]])[0].sure
+
+
 def test_too_few_known_constants_tell_nothing() -> None:
     _, places = run_of(LONG)
     table = StringTable(known(places, 1)[:50])

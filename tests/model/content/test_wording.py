@@ -62,6 +62,21 @@ def test_python_literals_are_found_and_comments_and_docstrings_are_not() -> None
     assert found["ghcr.io/acme/joined"].candidate.joined
 
 
+@pytest.mark.parametrize(
+    ("text", "tongue"),
+    [
+        ('about = "A name. E.g. `acme/thing:2.1.2`."', "python"),
+        ("description: A name. E.g. `acme/thing:2.1.2`.", "yaml"),
+        ('{"description": "E.g. `acme/thing:2.1.2`."}', "json"),
+        ('const about = "such as `acme/thing:2.1.2`"', "go"),
+        ("""warn("The default will switch from 'acme/thing:2.1.2' to another")""", "python"),
+    ],
+)
+def test_quotes_inside_a_longer_text_are_no_literal(text: str, tongue: str) -> None:
+    assert likely(text, tongue) == {}
+    assert set(likely("const image = `acme/thing:2.1.2`", "script")) == {"acme/thing:2.1.2"}
+
+
 GO = """
 package x
 // acme/commented:1.0.0
