@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kfdeploy.model.image import neutral_path
 from tests.conftest import Runner, Served, edit_workspace
 from tests.support.registries import free_port
 from tests.support.standins import fill
@@ -104,10 +105,11 @@ def test_a_lost_image_goes_its_whole_way_by_its_substitute(
     """What is copied is the substitute; all names are those of the image that is gone."""
     site = workspace(tmp_path, kfdeploy, deployment("jobset", LOST))
     instead = "registry.k8s.io/jobset/jobset:v0.10.1"
-    fill(registries.public, [instead])
+    # Below a path of its own: elsewhere in it other tests' images are, that image among them.
+    fill(registries.public, [instead], path_of=lambda ref: f"lost/{neutral_path(ref)}")
     settings = {
         "registries.private": {"host": registries.private, "prefix": "lost", "plainHttp": True},
-        "registries.sources": {"*": registries.public},
+        "registries.sources": {"*": f"{registries.public}/lost"},
         "registries.hosts": {registries.public: {"plainHttp": True}},
     }
     edit_workspace(site, settings)
