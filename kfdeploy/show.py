@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from kfdeploy.model.inventory import Found, Image, Inventory, LostImage, Unknown
-from kfdeploy.model.upgrade.images import unused_substitutes
+from kfdeploy.model.stale import unused_substitutes
 
 if TYPE_CHECKING:
     from kfdeploy.model.lockfile import LockedImage

@@ -111,7 +111,8 @@ def _finish(root: Path, wish: Wish, check: bool) -> None:
 def _make(session: Session, wish: Wish, prepared: Path) -> _Made:
     from kfdeploy.files import read_text, write_text
     from kfdeploy.model import lockfile, sources
-    from kfdeploy.model.upgrade.images import compared, stale
+    from kfdeploy.model.stale import stale
+    from kfdeploy.model.upgrade.images import compared
     from kfdeploy.model.upgrade.report import Release, UpgradeReport
     from kfdeploy.pipeline import upgrade as stage
 

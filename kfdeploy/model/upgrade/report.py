@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from kfdeploy.model.inventory import LostImage, Unknown
+from kfdeploy.model.stale import StaleSetting
 from kfdeploy.model.upgrade.components import ComponentChange
-from kfdeploy.model.upgrade.images import Carry, ImageChanges, StaleSetting
+from kfdeploy.model.upgrade.images import Carry, ImageChanges
 from kfdeploy.model.upgrade.patches import Trial
 
 
