@@ -9,6 +9,7 @@ from kfdeploy.model.catalogue import Catalogue, HiddenImage, Program
 from kfdeploy.model.image import ImageRef, is_reference
 from kfdeploy.model.inventory import Found, LostImage, Unknown
 from kfdeploy.model.objects import Object, ObjectKey
+from kfdeploy.model.versions import Version
 
 _NOBODY = ObjectKey("", "", "", "")
 
@@ -71,13 +72,32 @@ def _compiled_in(
                 redirect=str(redirect) if target else "none",
                 need=image.need,
                 note=image.when,
-                source=image.source,
+                source=_at(image.source, program),
                 pin="" if image.digest else "tag",
                 adds=redirect if target else None,
                 outside=image.outside,
                 pulled_by=image.pulled_by,
             ),
         )
+
+
+def _at(source: str, program: Program) -> str:
+    """Where a fact was read, without the places in other versions than the one that runs.
+
+    A repository of which that version has no place, such as an SDK's, keeps all of its own.
+    """
+    places = source.split("; ")
+    there = {place: place.partition(":")[0].partition("@") for place in places}
+    exact = {
+        repository
+        for repository, _, tag in there.values()
+        if program.version is not None and Version.parse(tag) == program.version
+    }
+    return "; ".join(
+        place
+        for place, (repository, _, tag) in there.items()
+        if repository not in exact or Version.parse(tag) == program.version
+    )
 
 
 def _derived(

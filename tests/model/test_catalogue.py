@@ -226,6 +226,27 @@ def test_a_version_nobody_has_read_is_named_with_the_nearest_that_somebody_has(
     assert list(hidden.unknown("c", facts.programs(operator()))) == []
 
 
+def test_a_fact_is_shown_where_it_was_read_at_the_version_that_runs(tmp_path: Path) -> None:
+    read = "a/b@v1.9.0:c.go:1; a/b@1.9.1:c.go:2; a/b@v1.9.2:d.go:3; a/sdk@v7:e.py:4"
+    facts = load(tmp_path, GOOD.replace('"a/b@v1:c.go:1"', f'"{read}"', 1))
+
+    def shown(tag: str) -> str:
+        objects = operator(f"ghcr.io/org/operator:{tag}")
+        found = dict(hidden.images("c", objects, facts.programs(objects), []))
+        return found["alpine:3.10"].source
+
+    assert shown("v1.9.1") == "a/b@1.9.1:c.go:2; a/sdk@v7:e.py:4"
+    assert shown("v1.9.2") == "a/b@v1.9.2:d.go:3; a/sdk@v7:e.py:4"
+    assert shown("v1-abc") == shown("v1.9.2")  # its alias
+    # Between two ends that were read: nothing is more its own than the other.
+    ends = "a/b@v1.9.0:c.go:1; a/b@v1.9.2:d.go:3"
+    (tmp_path / "other").mkdir()
+    between = load(tmp_path / "other", GOOD.replace('"a/b@v1:c.go:1"', f'"{ends}"', 1))
+    objects = operator("ghcr.io/org/operator:v1.9.1")
+    found = dict(hidden.images("c", objects, between.programs(objects), []))
+    assert found["alpine:3.10"].source == ends
+
+
 def test_a_lost_image_is_known_by_its_reference_or_its_repository(tmp_path: Path) -> None:
     facts = load(tmp_path)
     lost = facts.lost("gcr.io/gone/minio:1")
