@@ -84,7 +84,8 @@ def _compiled_in(
 def _at(source: str, program: Program) -> str:
     """Where a fact was read, without the places in other versions than the one that runs.
 
-    A repository of which that version has no place, such as an SDK's, keeps all of its own.
+    A repository of which that version has no place, such as an SDK's, keeps all of its own, and so
+    do tags that are no version (``sdk-2.14.3``).
     """
     places = source.split("; ")
     there = {place: place.partition(":")[0].partition("@") for place in places}
@@ -96,7 +97,7 @@ def _at(source: str, program: Program) -> str:
     return "; ".join(
         place
         for place, (repository, _, tag) in there.items()
-        if repository not in exact or Version.parse(tag) == program.version
+        if repository not in exact or Version.parse(tag) in (None, program.version)
     )
 
 

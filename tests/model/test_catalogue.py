@@ -227,7 +227,8 @@ def test_a_version_nobody_has_read_is_named_with_the_nearest_that_somebody_has(
 
 
 def test_a_fact_is_shown_where_it_was_read_at_the_version_that_runs(tmp_path: Path) -> None:
-    read = "a/b@v1.9.0:c.go:1; a/b@1.9.1:c.go:2; a/b@v1.9.2:d.go:3; a/sdk@v7:e.py:4"
+    read = "a/b@v1.9.0:c.go:1; a/b@1.9.1:c.go:2; a/b@v1.9.2:d.go:3"
+    read += "; a/b@sdk-7:e.py:4; a/sdk@v7:e.py:4"
     facts = load(tmp_path, GOOD.replace('"a/b@v1:c.go:1"', f'"{read}"', 1))
 
     def shown(tag: str) -> str:
@@ -235,8 +236,8 @@ def test_a_fact_is_shown_where_it_was_read_at_the_version_that_runs(tmp_path: Pa
         found = dict(hidden.images("c", objects, facts.programs(objects), []))
         return found["alpine:3.10"].source
 
-    assert shown("v1.9.1") == "a/b@1.9.1:c.go:2; a/sdk@v7:e.py:4"
-    assert shown("v1.9.2") == "a/b@v1.9.2:d.go:3; a/sdk@v7:e.py:4"
+    assert shown("v1.9.1") == "a/b@1.9.1:c.go:2; a/b@sdk-7:e.py:4; a/sdk@v7:e.py:4"
+    assert shown("v1.9.2") == "a/b@v1.9.2:d.go:3; a/b@sdk-7:e.py:4; a/sdk@v7:e.py:4"
     assert shown("v1-abc") == shown("v1.9.2")  # its alias
     # Between two ends that were read: nothing is more its own than the other.
     ends = "a/b@v1.9.0:c.go:1; a/b@v1.9.2:d.go:3"
