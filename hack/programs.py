@@ -133,7 +133,7 @@ ALL_TOOLS = (
 
 # Built only when they are named, as few tests need them: a real operator as Kubeflow ships it, for
 # tests and benchmarks of image content, the Helm that many sites still have, and Kyverno's command
-# line, whose tests are left out until somebody builds it (it takes minutes).
+# line, which takes minutes to build.
 ON_REQUEST = (
     Tool(
         "training-operator",
