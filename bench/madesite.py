@@ -15,7 +15,7 @@ from typing import Final
 from bench.measure import BenchFailed, Place
 from bench.peers import Copy
 from bench.sites import KFDEPLOY
-from kfdeploy.model.image import ImageRef, neutral_path
+from kfdeploy.oci.reference import ImageRef, neutral_path
 from tests.conftest import Runner, edit_workspace
 from tests.support.madeset import MadeImage, MadeSet
 from tests.support.reader import Wanted, look

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.measure import Place
-from kfdeploy.model.image import ImageRef
+from kfdeploy.oci.reference import ImageRef
 
 WORKERS: Final = 8
 SKOPEO_COPY: Final = (

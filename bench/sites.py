@@ -15,9 +15,10 @@ from typing import Final
 
 from bench.measure import BenchFailed, Place
 from bench.peers import Copy, copy_of
-from kfdeploy.model.image import ImageRef, neutral_path
-from kfdeploy.model.objects import Object, split
-from kfdeploy.tools import vendored, workspace_file
+from kfdeploy.kubernetes.objects import Object, split
+from kfdeploy.oci.reference import ImageRef, neutral_path
+from kfdeploy.upstream import vendored
+from kfdeploy.workspace import settings_file
 from tests.support.registries import serve_registry
 from tests.support.standins import fill
 
@@ -151,7 +152,7 @@ class Site:
 
     def builds(self) -> list[list[str]]:
         """The kustomize builds that a scan must run, one command for each component."""
-        settings = workspace_file.read(self.vendored.folder).workspace
+        settings = settings_file.read(self.vendored.folder).workspace
         components = settings.components
         kinds = {vendored.component_kind(self.folder, one) for one in components}
         if kinds != {"kustomization"}:

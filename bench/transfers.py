@@ -19,7 +19,7 @@ from bench.measure import Samples, Subject, interleaved
 from bench.peers import PEERS, SKOPEO_COPY, WORKERS, Peer, skopeo_copies
 from bench.result import Measured, Result, Rounds
 from bench.sites import Site
-from kfdeploy.model.image import ImageRef, neutral_path
+from kfdeploy.oci.reference import ImageRef, neutral_path
 from tests.support.faults import Faults, Limit, faulty
 from tests.support.madeset import (
     QUICK,

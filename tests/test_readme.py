@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from kfdeploy.model.workspace import Workspace
+from kfdeploy.workspace.settings import Workspace
 from tests.support.live import LiveCluster
 
 ROOT = Path(__file__).resolve().parent.parent

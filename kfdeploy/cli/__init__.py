@@ -18,9 +18,9 @@ def main() -> NoReturn:
 
 
 def _command() -> int:
-    from kfdeploy import idle
+    from kfdeploy.cli import mirror_fast_path
 
-    if (noted := idle.look(sys.argv[1:])) is not None:
+    if (noted := mirror_fast_path.look(sys.argv[1:])) is not None:
         if noted.said is not None:
             sys.stdout.write(noted.said)
             return 0

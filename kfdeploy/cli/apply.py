@@ -21,12 +21,12 @@ from kfdeploy.errors import DIFFERENCE, FAILED, WRONG_USE, UserError
 from kfdeploy.terminal import complain, counted, print_json, print_lines
 
 if TYPE_CHECKING:
-    from kfdeploy.model.applying import Steps
-    from kfdeploy.pipeline.preflight import Preflight
-    from kfdeploy.session import Session
-    from kfdeploy.tools.cluster import Cluster
-    from kfdeploy.tools.drift import Drifts
-    from kfdeploy.tools.setfolder import SetFolder
+    from kfdeploy.apply.drift import Drifts
+    from kfdeploy.apply.preflight.preflight import Preflight
+    from kfdeploy.apply.steps import Steps
+    from kfdeploy.cli.session import Session
+    from kfdeploy.kubernetes.cluster.client import Cluster
+    from kfdeploy.releaseset.folder import SetFolder
 
 SetName = Annotated[str, typer.Argument(metavar="[SET]", help="A set below releases/.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
@@ -64,11 +64,13 @@ def apply(
     quiet: Quiet = False,
 ) -> None:
     """Helmfile applies a release set: one pass, wave by wave."""
-    from kfdeploy import show_apply
-    from kfdeploy.model.applying import Outcomes
-    from kfdeploy.pipeline import apply_plan
-    from kfdeploy.pipeline.apply import Applying
-    from kfdeploy.tools import cluster, helm, helmfile, lease
+    from kfdeploy.apply import plan
+    from kfdeploy.apply.apply import Applying
+    from kfdeploy.apply.steps import Outcomes
+    from kfdeploy.cli.report import apply as show_apply
+    from kfdeploy.kubernetes.cluster import client as cluster
+    from kfdeploy.kubernetes.cluster import lease
+    from kfdeploy.programs import helm, helmfile
 
     session = open_session(directory, env, quiet)
     release_set = _whole_set(session, name, env)
@@ -82,14 +84,14 @@ def apply(
             _refuse(ready, output)
         drifts = _drifts(session, opened)
         if dry_run:
-            steps = apply_plan.plan(opened, release_set, settings.namespace, drifts, only=chosen)
+            steps = plan.plan(opened, release_set, settings.namespace, drifts, only=chosen)
             _rehearse(opened, release_set, steps, ready, output)
             return
         for line in ready.lines():
             say(line)
-        apply_plan.make_namespace(opened, settings.namespace)
+        plan.make_namespace(opened, settings.namespace)
         with lease.hold(opened, settings.namespace, say) as held:
-            steps = apply_plan.plan(opened, release_set, settings.namespace, drifts, only=chosen)
+            steps = plan.plan(opened, release_set, settings.namespace, drifts, only=chosen)
             for line in steps.lines():
                 say(line)
             outcomes = Outcomes()
@@ -134,8 +136,9 @@ def destroy(
     quiet: Quiet = False,
 ) -> None:
     """Take a set out of its cluster; what users have made stays."""
-    from kfdeploy.pipeline import destroy as stage
-    from kfdeploy.tools import cluster, lease
+    from kfdeploy.apply import destroy as stage
+    from kfdeploy.kubernetes.cluster import client as cluster
+    from kfdeploy.kubernetes.cluster import lease
 
     session = open_session(directory, env, quiet)
     release_set = _whole_set(session, name, env)
@@ -171,9 +174,9 @@ def _confirmed(output: str) -> bool:
 
 def _whole_set(session: Session, name: str, env: str) -> SetFolder:
     """A set that is as it was rendered, and for this environment."""
-    from kfdeploy.tools import bodies, setfolder
+    from kfdeploy.releaseset import body_cache, folder
 
-    found = setfolder.open_set(session.find_set(name))
+    found = folder.open_set(session.find_set(name))
     session.must_be_of(found.summary, explicit=bool(env))
     if altered := list(found.altered()):
         raise UserError(
@@ -182,7 +185,7 @@ def _whole_set(session: Session, name: str, env: str) -> SetFolder:
             exit_code=DIFFERENCE,
         )
     for release in found.releases:
-        bodies.load((*release.crds, *release.objects), session.cache)
+        body_cache.load((*release.crds, *release.objects), session.cache)
     return found
 
 
@@ -202,7 +205,8 @@ def _preflight(
     take_over: bool,
     skip_registry: bool,
 ) -> Preflight:
-    from kfdeploy.pipeline import mirror, preflight
+    from kfdeploy.apply.preflight import preflight
+    from kfdeploy.mirror import mirror
 
     asking = (
         nullcontext(None) if skip_registry else mirror.asking(session.mirror_settings, session.root)
@@ -226,7 +230,7 @@ def _refuse(ready: Preflight, output: str) -> None:
 
 
 def _drifts(session: Session, cluster: Cluster) -> Drifts:
-    from kfdeploy.tools import drift
+    from kfdeploy.apply import drift
 
     namespace = session.workspace.helm.namespace
     return lambda releases: drift.drift(cluster, releases, cache=session.cache, namespace=namespace)
@@ -236,7 +240,7 @@ def _rehearse(
     cluster: Cluster, release_set: SetFolder, steps: Steps, ready: Preflight, output: str
 ) -> None:
     """Say what would be done, and try each object of it."""
-    from kfdeploy.tools import rehearsal
+    from kfdeploy.apply import dry_run as rehearsal
 
     acting = {step.release for step in steps.steps if step.acts}
     releases = [release for release in release_set.releases if release.name in acting]

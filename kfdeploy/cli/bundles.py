@@ -16,13 +16,15 @@ from kfdeploy.errors import FAILED, WRONG_USE, UserError
 from kfdeploy.terminal import counted, exit_if_drift, print_errors, print_json, print_lines
 
 if TYPE_CHECKING:
-    from kfdeploy.model.bundle_plan import Older
-    from kfdeploy.model.transfer import Summary
-    from kfdeploy.pipeline import bundle_read, bundle_write, mirror
-    from kfdeploy.session import Session
-    from kfdeploy.tools.layout import Part
-    from kfdeploy.tools.layout_read import Verify
-    from kfdeploy.tools.stores import Readable
+    from kfdeploy.bundle import read as bundle_read
+    from kfdeploy.bundle import write as bundle_write
+    from kfdeploy.bundle.plan import Older
+    from kfdeploy.bundle.read_layout import Verify
+    from kfdeploy.bundle.write_layout import Part
+    from kfdeploy.cli.session import Session
+    from kfdeploy.mirror import mirror
+    from kfdeploy.mirror.plan import Summary
+    from kfdeploy.mirror.stores import Readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,8 @@ def wish(
     sets: Sequence[str],
 ) -> bundle_write.Wish:
     """What a bundle is to be, from the command's options."""
-    from kfdeploy.model.bundle_plan import parse_size
-    from kfdeploy.pipeline.bundle_write import Wish
+    from kfdeploy.bundle.plan import parse_size
+    from kfdeploy.bundle.write import Wish
 
     releases = session.root / "releases"
     there = sorted(releases.iterdir()) if releases.is_dir() and not sets else []
@@ -102,11 +104,11 @@ def write(
     sign_key: Path | None,
 ) -> None:
     """The lock's images into a bundle."""
-    from kfdeploy.model.transfer import wanted_items
-    from kfdeploy.pipeline import bundle_write as stage
-    from kfdeploy.pipeline import mirror
-    from kfdeploy.tools.signature import Rules
-    from kfdeploy.tools.stores_signed import SignedOrigin
+    from kfdeploy.bundle import write as stage
+    from kfdeploy.mirror import mirror
+    from kfdeploy.mirror.plan import wanted_items
+    from kfdeploy.mirror.signed_store import SignedOrigin
+    from kfdeploy.oci.signing.verify import Rules
 
     sign = _signer(sign_key) if sign_key else None
     lock = session.lock(required=True)
@@ -148,11 +150,11 @@ def write(
 
 
 def _older(session: Session, sides: mirror.Sides, since: Path) -> tuple[Older, list[str]]:
+    from kfdeploy.bundle import write as stage
     from kfdeploy.files import read_bytes
-    from kfdeploy.model import lockfile
-    from kfdeploy.model.lockfile import Lock
-    from kfdeploy.model.transfer import wanted_items
-    from kfdeploy.pipeline import bundle_write as stage
+    from kfdeploy.images import lockfile
+    from kfdeploy.images.lockfile import Lock
+    from kfdeploy.mirror.plan import wanted_items
 
     lock = lockfile.read(since)
     registry = session.workspace.registry(session.environment)
@@ -189,7 +191,7 @@ def _show_plan(prepared: bundle_write.Prepared, shown: Shown) -> None:
 def _show_written(
     prepared: bundle_write.Prepared, summary: Summary, parts: Sequence[Part], shown: Shown
 ) -> None:
-    from kfdeploy.model.transfer import show_bytes
+    from kfdeploy.mirror.plan import show_bytes
 
     failed = [*prepared.failed, *summary.failed]
     unfinished = [part for part in parts if part.state == "unfinished"]
@@ -224,8 +226,8 @@ def _show_written(
 
 def read(session: Session, shown: Shown, given: Sequence[Path], keys: Sequence[Path]) -> None:
     """A bundle's images into the private registry."""
+    from kfdeploy.bundle import read as stage
     from kfdeploy.files import read_bytes
-    from kfdeploy.pipeline import bundle_read as stage
 
     own = [session.root / name for name in session.workspace.registries.bundle_keys]
     verify = _verifier([*keys] or own)
@@ -242,11 +244,11 @@ def read(session: Session, shown: Shown, given: Sequence[Path], keys: Sequence[P
 
 
 def _push(session: Session, shown: Shown, opened: bundle_read.Opened) -> None:
+    from kfdeploy.bundle import read as stage
     from kfdeploy.files import alone
-    from kfdeploy.model.environment import Mirror
-    from kfdeploy.model.image import ImageRef
-    from kfdeploy.pipeline import bundle_read as stage
-    from kfdeploy.pipeline import mirror
+    from kfdeploy.images.naming import Mirror
+    from kfdeploy.mirror import mirror
+    from kfdeploy.oci.reference import ImageRef
 
     names = Mirror(session.mirror_settings.private)
     with mirror.opened(session.mirror_settings, session.root, session.cache) as sides:
@@ -317,7 +319,7 @@ def _show_checked(opened: bundle_read.Opened, shown: Shown) -> None:
 
 
 def _signer(key: Path) -> Callable[[bytes], bytes]:
-    from kfdeploy.tools import signature
+    from kfdeploy.oci.signing import verify as signature
 
     def sign(data: bytes) -> bytes:
         return signature.sign(data, key)
@@ -329,8 +331,8 @@ def _signer(key: Path) -> Callable[[bytes], bytes]:
 def _verifier(keys: Sequence[Path]) -> Verify | None:
     if not keys:
         return None
-    from kfdeploy.pipeline.bundle_read import any_of
-    from kfdeploy.tools import signature
+    from kfdeploy.bundle.read import any_of
+    from kfdeploy.oci.signing import verify as signature
 
     return any_of(keys, signature.verify)
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from kfdeploy.session import Session
-    from kfdeploy.tools.cluster import Cluster
+    from kfdeploy.cli.session import Session
+    from kfdeploy.kubernetes.cluster.client import Cluster
 
 
 SetName = Annotated[str, typer.Argument(metavar="[SET]", help="A set below releases/.")]
@@ -66,7 +66,7 @@ def diff(
 
 
 def _must_fit(old: str, new: str, *, with_cluster: bool, only: list[str]) -> None:
-    from kfdeploy import show_changes
+    from kfdeploy.cli.report import set_diff
 
     if with_cluster and new:
         raise UserError("--cluster compares one release set: OLD", exit_code=WRONG_USE)
@@ -80,30 +80,30 @@ def _must_fit(old: str, new: str, *, with_cluster: bool, only: list[str]) -> Non
             exit_code=WRONG_USE,
         )
     for part in only:
-        if part not in show_changes.names():
+        if part not in set_diff.names():
             raise UserError(
                 f"--only {part}: there is no such part",
-                hint=f"there are {', '.join(show_changes.names())}",
+                hint=f"there are {', '.join(set_diff.names())}",
                 exit_code=WRONG_USE,
             )
 
 
 def _two_sets(session: Session, old: str, new: str, only: list[str], output: str) -> bool:
-    from kfdeploy import show_changes
-    from kfdeploy.pipeline import diff as stage
+    from kfdeploy.apply import cluster_diff as stage
+    from kfdeploy.cli.report import set_diff
 
     found = stage.diff(session.find_set(old), session.find_set(new), session.cache)
     if output == "json":
         print_json(found.to_json())
     else:
-        show = show_changes.markdown if output == "markdown" else show_changes.text
+        show = set_diff.markdown if output == "markdown" else set_diff.text
         print_lines(show(found, only))
     return not found.is_empty
 
 
 def _with_cluster(session: Session, name: str, env: str, output: str) -> bool:
-    from kfdeploy import show_drift
-    from kfdeploy.pipeline import diff as stage
+    from kfdeploy.apply import cluster_diff as stage
+    from kfdeploy.cli.report import drift
 
     folder, cluster = _set_and_cluster(session, name, env)
     with cluster as opened:
@@ -111,7 +111,7 @@ def _with_cluster(session: Session, name: str, env: str, output: str) -> bool:
     if output == "json":
         print_json(found.to_json())
     else:
-        print_lines((show_drift.markdown if output == "markdown" else show_drift.text)(found))
+        print_lines((drift.markdown if output == "markdown" else drift.text)(found))
     return not found.is_empty
 
 
@@ -119,7 +119,8 @@ def _set_and_cluster(
     session: Session, name: str, env: str
 ) -> tuple[Path, AbstractContextManager[Cluster]]:
     """A set, and the cluster of the environment that it was rendered for."""
-    from kfdeploy.tools import cluster, setfolder
+    from kfdeploy.kubernetes.cluster import client as cluster
+    from kfdeploy.releaseset import folder as setfolder
 
     folder = session.find_set(name)
     session.must_be_of(setfolder.open_set(folder).summary, explicit=bool(env))
@@ -148,8 +149,8 @@ def images(
     quiet: Quiet = False,
 ) -> None:
     """The images that pods run, against the lock."""
-    from kfdeploy import show_audit
-    from kfdeploy.pipeline import audit as stage
+    from kfdeploy.apply import audit as stage
+    from kfdeploy.cli.report import audit as show_audit
 
     if not with_cluster:
         raise UserError(

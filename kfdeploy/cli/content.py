@@ -12,8 +12,8 @@ from kfdeploy.errors import FAILED
 from kfdeploy.terminal import complain, print_json, print_lines
 
 if TYPE_CHECKING:
-    from kfdeploy.model.content.contents import Looked
-    from kfdeploy.session import Session
+    from kfdeploy.cli.session import Session
+    from kfdeploy.scan.content.compare import Looked
 
 
 def look_into_images(session: Session, wanted: Sequence[str], where: str, form: str) -> None:
@@ -23,13 +23,13 @@ def look_into_images(session: Session, wanted: Sequence[str], where: str, form: 
         where: ``private``, ``daemon``, or a folder with an OCI layout.
         form: ``table``, ``json``, ``csv`` or ``refs``.
     """
-    from kfdeploy.model import sources
-    from kfdeploy.model.environment import Mirror
-    from kfdeploy.pipeline import content as stage
+    from kfdeploy.images import sources_file
+    from kfdeploy.images.naming import Mirror
+    from kfdeploy.scan.content import scan as stage
 
     inventory = session.inventory()
     facts = session.facts.catalogue()
-    listed = sources.listed(inventory, session.workspace.images)
+    listed = sources_file.listed(inventory, session.workspace.images)
     covered = frozenset(image.ref for image in listed if image.covered)
     programs = [
         program for rendered in session.rendered() for program in facts.programs(rendered.objects)
@@ -54,27 +54,27 @@ def look_into_images(session: Session, wanted: Sequence[str], where: str, form: 
 
 def look_into_source(folder: Path, directory: Path, env: str, quiet: bool, form: str) -> None:
     """Look into a checkout; with a workspace's own catalogue and manifests where there is one."""
+    from kfdeploy.catalogue import load
     from kfdeploy.cli.common import open_session
-    from kfdeploy.model import catalogue_file
-    from kfdeploy.pipeline import content as stage
+    from kfdeploy.scan.content import scan as stage
 
     if (directory / "kfdeploy.yaml").is_file():
         facts = open_session(directory, env, quiet).facts.catalogue()
     else:
-        facts = catalogue_file.load()
+        facts = load.load()
     looked, origin = stage.source(folder, facts)
     _print([looked], form, {"source": origin}, origin)
 
 
 def _print(looked: Sequence[Looked], form: str, more: dict[str, Any], source: str = "") -> None:
-    from kfdeploy import show_content
-    from kfdeploy.model.content import proposal
+    from kfdeploy.cli.report import content
+    from kfdeploy.scan.content import proposal
 
     if form == "json":
         entries = "".join(f"{line}\n" for line in proposal.entries(looked, source=source))
         print_json({"images": [one.to_json() for one in looked], **more, "entries": entries})
     else:
-        print_lines(show_content.lines(looked, form, source))
-    complain(show_content.problems(looked))
+        print_lines(content.lines(looked, form, source))
+    complain(content.problems(looked))
     if any(one.problems for one in looked):
         raise typer.Exit(FAILED)

@@ -23,9 +23,9 @@ from kfdeploy.errors import WRONG_USE, UserError
 from kfdeploy.terminal import counted, exit_if_drift, print_json, print_lines
 
 if TYPE_CHECKING:
-    from kfdeploy.pipeline.exports import Exported
-    from kfdeploy.pipeline.exports.delivery import Options
-    from kfdeploy.session import Session
+    from kfdeploy.cli.session import Session
+    from kfdeploy.export.delivery import Options
+    from kfdeploy.export.material import Exported
 
 
 @app.command()
@@ -87,9 +87,9 @@ def export(
     check: Check = False,
 ) -> None:
     """The lock, a release set and the workspace as other tools' input; the rights of apply."""
+    from kfdeploy.export import formats as stage
+    from kfdeploy.export import rights
     from kfdeploy.files import write_all
-    from kfdeploy.pipeline import export as stage
-    from kfdeploy.pipeline.exports import rights
 
     if check and to is None:
         raise UserError("--check compares files: name their folder by --to", exit_code=WRONG_USE)
@@ -101,7 +101,7 @@ def export(
     if format_ == rights.NAME:
         made = _rights(session, sets or [""], explicit=bool(env))
     elif format_ in stage.OF_A_SET:
-        from kfdeploy.pipeline.exports.delivery import Options
+        from kfdeploy.export.delivery import Options
 
         folder = to.resolve() if to else session.root.resolve() / format_
         options = Options(
@@ -119,7 +119,7 @@ def export(
         which = sets[0] if sets else ""
         made = _of_a_set(session, format_, which, options, explicit=bool(env))
     elif format_ in stage.OF_THE_WORKSPACE:
-        from kfdeploy.pipeline.exports.pipelines import Pipelines
+        from kfdeploy.export.pipelines import Pipelines
 
         make = stage.OF_THE_WORKSPACE[format_][1]
         made = make(Pipelines.of(session.workspace, image, has_gap=gap))
@@ -145,28 +145,28 @@ def export(
 
 
 def _of_the_lock(session: Session, format_: str) -> Exported:
+    from kfdeploy.export import formats as stage
     from kfdeploy.files import read_text
-    from kfdeploy.model import sources
-    from kfdeploy.pipeline import export as stage
+    from kfdeploy.images import sources_file
 
     locked = session.lock(required=True)
-    listed = session.root / sources.NAME
+    listed = session.root / sources_file.NAME
     if not listed.is_file():
-        raise UserError(f"the workspace has no {sources.NAME} yet", hint="run `kfdeploy lock`")
+        raise UserError(f"the workspace has no {sources_file.NAME} yet", hint="run `kfdeploy lock`")
     return stage.export(
         stage.FORMATS[format_][1],
         session.workspace,
         session.root,
         session.environment_name,
         locked,
-        sources.parse(read_text(listed)),
+        sources_file.parse(read_text(listed)),
         session.known_version(),
     )
 
 
 def _rights(session: Session, names: list[str], *, explicit: bool) -> Exported:
-    from kfdeploy.pipeline.exports import rights
-    from kfdeploy.tools import setfolder
+    from kfdeploy.export import rights
+    from kfdeploy.releaseset import folder as setfolder
 
     found = [setfolder.open_set(session.find_set(name)) for name in names]
     for one in found:
@@ -178,14 +178,14 @@ def _rights(session: Session, names: list[str], *, explicit: bool) -> Exported:
 def _of_a_set(
     session: Session, format_: str, name: str, options: Options, *, explicit: bool
 ) -> Exported:
-    from kfdeploy.model.artifact import repository_of
-    from kfdeploy.model.image import ImageRef
-    from kfdeploy.pipeline import export as stage
-    from kfdeploy.pipeline import publish
-    from kfdeploy.pipeline.exports import delivery
-    from kfdeploy.tools.authority import registry_ca
-    from kfdeploy.tools.reach import Reaches
-    from kfdeploy.tools.setfolder import open_set
+    from kfdeploy.export import delivery
+    from kfdeploy.export import formats as stage
+    from kfdeploy.oci.reference import ImageRef
+    from kfdeploy.oci.registry.access import Reaches
+    from kfdeploy.oci.registry.ca import registry_ca
+    from kfdeploy.releaseset import publish
+    from kfdeploy.releaseset.artifact import repository_of
+    from kfdeploy.releaseset.folder import open_set
 
     delivery.check(
         options,

@@ -30,7 +30,7 @@ from kfdeploy.terminal import (
 
 if TYPE_CHECKING:
     from kfdeploy.cli.bundles import Shown
-    from kfdeploy.session import Session
+    from kfdeploy.cli.session import Session
 
 _ABOUT: Final = {
     "size": "no size known",
@@ -67,7 +67,7 @@ def scan(
     quiet: Quiet = False,
 ) -> None:
     """Every image, with where it was found."""
-    from kfdeploy import show
+    from kfdeploy.cli.report import inventory as show
 
     into_images = image_content or bool(images) or where != "private"
     if egress and (into_images or source is not None):
@@ -94,7 +94,7 @@ def scan(
         return
     session = open_session(directory, env, quiet)
     if egress:
-        from kfdeploy import show_egress
+        from kfdeploy.cli.report import egress as show_egress
 
         form = "json" if output == "json" else format_
         report = session.egress()
@@ -111,11 +111,11 @@ def scan(
         for problem in inventory.problems:
             print(f"note: {problem.where}: {problem.what}", file=sys.stderr)
         complain(show.unknown(inventory))
-        from kfdeploy.model import sources
+        from kfdeploy.images import sources_file
 
         settings = session.workspace.images
         complain(show.lost(inventory, settings))
-        complain(show.unused(settings, (i.ref for i in sources.listed(inventory, settings))))
+        complain(show.unused(settings, (i.ref for i in sources_file.listed(inventory, settings))))
 
 
 @app.command()
@@ -129,18 +129,18 @@ def why(
     quiet: Quiet = False,
 ) -> None:
     """Each place that names an image, with file and line, and what redirects it."""
-    from kfdeploy import show
-    from kfdeploy.model import named
-    from kfdeploy.model.environment import Mirror
+    from kfdeploy.cli.report import inventory as show
+    from kfdeploy.images import lookup
+    from kfdeploy.images.naming import Mirror
 
     session = open_session(directory, env, quiet)
     inventory = session.inventory()
     settings = session.workspace.images
     private = session.mirror_settings.private
-    names = named.Names(session.lock(required=False), settings, private.host, Mirror(private))
-    images = named.meant(inventory.images, image, names)
+    names = lookup.Names(session.lock(required=False), settings, private.host, Mirror(private))
+    images = lookup.meant(inventory.images, image, names)
     if not images:
-        near = ", ".join(named.near(inventory.images, image))
+        near = ", ".join(lookup.near(inventory.images, image))
         raise UserError(
             f"{image}: nothing in this workspace names it",
             hint=f"there is {near}" if near else "`kfdeploy scan --format refs` lists the images",
@@ -168,15 +168,16 @@ def lock(
     check: Check = False,
 ) -> None:
     """Tags to digests: images.lock, and images.sources.yaml beside it."""
-    from kfdeploy import show
+    from kfdeploy.catalogue import hidden_images
+    from kfdeploy.cli.report import inventory as show
     from kfdeploy.files import write_all
-    from kfdeploy.model import hidden, lockfile, sources
-    from kfdeploy.pipeline import lock as stage
+    from kfdeploy.images import lockfile, sources_file
+    from kfdeploy.lock import lock as stage
 
     session = open_session(directory, env, quiet)
     inventory = session.inventory()
     previous = session.lock(required=False)
-    images = sources.listed(inventory, session.workspace.images)
+    images = sources_file.listed(inventory, session.workspace.images)
     with session.progress.counting("locking") as advance:
         result = stage.resolve(
             [image.ref for image in images if image.covered],
@@ -197,7 +198,7 @@ def lock(
     locked = lockfile.Lock((*result.lock, *kept.values()))
     texts = {
         "images.lock": lockfile.dumps(locked),
-        sources.NAME: sources.dump(inventory, images),
+        sources_file.NAME: sources_file.dump(inventory, images),
     }
     changed = [name for name, text in texts.items() if session.differs(name, text)]
     if not check:
@@ -212,7 +213,7 @@ def lock(
         print(f"note: {warning}", file=sys.stderr)
     complain(show.unused(session.workspace.images, (image.ref for image in images)))
     complain(show.not_locked(result.failures, inventory, kept))
-    if not_read := hidden.grouped(inventory.unknown):
+    if not_read := hidden_images.grouped(inventory.unknown):
         count = counted(len(not_read), "program")
         session.progress.line(
             f"note: {count} at versions that nobody has read for images: `kfdeploy scan` names them"

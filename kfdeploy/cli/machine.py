@@ -28,7 +28,7 @@ def doctor(
     quiet: Quiet = False,
 ) -> None:
     """What is missing on this machine or behind these credentials, and how to get it."""
-    from kfdeploy.pipeline import doctor as stage
+    from kfdeploy.cli import doctor_checks as stage
 
     findings = list(stage.programs())
     if (directory / "kfdeploy.yaml").exists():
@@ -52,10 +52,10 @@ def schema(
 ) -> None:
     """The JSON Schema of kfdeploy.yaml, for editors."""
     if catalogue:
-        from kfdeploy.model import catalogue_file
+        from kfdeploy.catalogue import load
 
-        sys.stdout.write(catalogue_file.SCHEMA.read_text("utf-8"))
+        sys.stdout.write(load.SCHEMA.read_text("utf-8"))
     else:
-        from kfdeploy.pipeline.init import schema as text
+        from kfdeploy.upstream.init import schema as text
 
         sys.stdout.write(text())

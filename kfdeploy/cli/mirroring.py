@@ -1,7 +1,7 @@
 """`mirror` from registry to registry, with what was read already: nothing large is imported for it.
 
 It is reached in two ways, and is the same in both: by the command line and the settings' model, or,
-where an earlier run left a note of what the settings say, by `kfdeploy.idle`.
+where an earlier run left a note of what the settings say, by `kfdeploy.cli.mirror_fast_path`.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from kfdeploy import idle
 from kfdeploy.cache import Cache
+from kfdeploy.cli import mirror_fast_path
+from kfdeploy.cli.progress import Progress
 from kfdeploy.errors import DIFFERENCE, DONE, FAILED
 from kfdeploy.files import alone
-from kfdeploy.model import lockfile
-from kfdeploy.model.lockfile import Lock
-from kfdeploy.model.registries import MirrorSettings
-from kfdeploy.model.transfer import Plan, Summary
-from kfdeploy.pipeline import mirror as stage
-from kfdeploy.progress import Progress
+from kfdeploy.images import lockfile
+from kfdeploy.images.lockfile import Lock
+from kfdeploy.mirror import mirror as stage
+from kfdeploy.mirror.plan import Plan, Summary
+from kfdeploy.oci.registry.client import manifest_path
+from kfdeploy.oci.registry.settings import MirrorSettings
 from kfdeploy.terminal import print_errors, print_json, print_lines
-from kfdeploy.tools.registry import manifest_path
 
 if TYPE_CHECKING:
-    from kfdeploy.idle import Noted
-    from kfdeploy.pipeline.mirror import Sides
+    from kfdeploy.cli.mirror_fast_path import Noted
+    from kfdeploy.mirror.mirror import Sides
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def _remember(root: Path, settings: MirrorSettings, env: str, sides: Sides, plan
     is_open = sides.client.exchange.is_open(reach.host) and not reach.skip_tls_verify
     there = [replace(item, state="present", replaces="") for item in plan.items]
     summary = Summary((), tuple(there), ())
-    idle.remember(
+    mirror_fast_path.remember(
         root,
         env,
         settings.to_json(),

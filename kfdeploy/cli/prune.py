@@ -7,12 +7,13 @@ from pathlib import Path
 
 import typer
 
+from kfdeploy.cli.session import Session
 from kfdeploy.errors import FAILED
-from kfdeploy.model import lockfile
-from kfdeploy.model.lockfile import Lock
-from kfdeploy.model.transfer import Item, wanted_items
-from kfdeploy.pipeline import mirror, mirror_prune
-from kfdeploy.session import Session
+from kfdeploy.images import lockfile
+from kfdeploy.images.lockfile import Lock
+from kfdeploy.mirror import mirror
+from kfdeploy.mirror import prune as mirror_prune
+from kfdeploy.mirror.plan import Item, wanted_items
 from kfdeploy.terminal import counted, print_errors, print_json, print_lines
 
 

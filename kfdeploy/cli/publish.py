@@ -36,9 +36,9 @@ def publish(
     check: Check = False,
 ) -> None:
     """The release set into the private registry, as an OCI artifact for Flux and Argo CD."""
-    from kfdeploy.pipeline import mirror
-    from kfdeploy.pipeline import publish as stage
-    from kfdeploy.tools.setfolder import open_set
+    from kfdeploy.mirror import mirror
+    from kfdeploy.releaseset import publish as stage
+    from kfdeploy.releaseset.folder import open_set
 
     session = open_session(directory, env, quiet)
     found = open_set(session.find_set(name))

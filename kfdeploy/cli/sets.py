@@ -32,7 +32,7 @@ def patch(
 ) -> None:
     """patches/ and helmfile.yaml.gotmpl."""
     from kfdeploy.files import write_all
-    from kfdeploy.pipeline import patch as stage
+    from kfdeploy.patch import generate as stage
 
     session = open_session(directory, env, quiet)
     inventory = session.inventory()
@@ -85,8 +85,9 @@ def render(
     check: Check = False,
 ) -> None:
     """A release set: all that apply needs, pinned, and nothing from outside."""
-    from kfdeploy import features, files, show_order
-    from kfdeploy.pipeline import render as stage
+    from kfdeploy import features, files
+    from kfdeploy.cli.report import order
+    from kfdeploy.releaseset import render as stage
 
     session = open_session(directory, env, quiet)
     name = session.set_name(set_name)
@@ -112,7 +113,7 @@ def render(
     if explain_order and output == "json":
         print_json(made.order.to_json())
     elif explain_order:
-        print_lines(show_order.lines(made.order))
+        print_lines(order.lines(made.order))
     elif output == "json":
         print_json({"set": f"releases/{name}", "changed": changed, **made.summary})
     else:
@@ -138,8 +139,8 @@ def verify(
     """The set is whole, its images are mirrored, and nothing in it leads elsewhere."""
     from contextlib import nullcontext
 
-    from kfdeploy.pipeline import mirror
-    from kfdeploy.pipeline import verify as stage
+    from kfdeploy.mirror import mirror
+    from kfdeploy.releaseset import verify as stage
 
     session = open_session(directory, env, quiet)
     folder = session.find_set(name)

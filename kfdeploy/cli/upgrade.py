@@ -15,16 +15,16 @@ from kfdeploy.errors import DIFFERENCE, FAILED, WRONG_USE, UserError
 from kfdeploy.terminal import complain, exit_if_drift, print_json, print_lines
 
 if TYPE_CHECKING:
-    from kfdeploy.model.inventory import Inventory
-    from kfdeploy.model.lockfile import Lock
-    from kfdeploy.model.objects import Object
-    from kfdeploy.model.sources import SourceImage
-    from kfdeploy.model.upgrade.images import Carry
-    from kfdeploy.model.upgrade.patches import Trial
-    from kfdeploy.model.upgrade.report import Files, GeneratedFiles, LockReport, UpgradeReport
-    from kfdeploy.pipeline.patch import Drift, Generated
-    from kfdeploy.pipeline.upgrade import Planned
-    from kfdeploy.session import Session
+    from kfdeploy.cli.session import Session
+    from kfdeploy.images.inventory import Inventory
+    from kfdeploy.images.lockfile import Lock
+    from kfdeploy.images.sources_file import SourceImage
+    from kfdeploy.kubernetes.objects import Object
+    from kfdeploy.patch.generate import Drift, Generated
+    from kfdeploy.upgrade.images import Carry
+    from kfdeploy.upgrade.patches import Trial
+    from kfdeploy.upgrade.report import Files, GeneratedFiles, LockReport, UpgradeReport
+    from kfdeploy.upgrade.upgrade import Planned
 
 Form = Literal["text", "json", "markdown"]
 _SETTINGS = "kfdeploy.yaml"
@@ -67,7 +67,7 @@ def upgrade(directory: Path, wish: Wish, *, form: Form, quiet: bool, check: bool
             could not be locked.
     """
     from kfdeploy.files import alone
-    from kfdeploy.pipeline import upgrade as stage
+    from kfdeploy.upgrade import upgrade as stage
 
     if not (directory / _SETTINGS).is_file():
         open_session(directory, quiet=quiet)  # says what is missing
@@ -87,7 +87,7 @@ def upgrade(directory: Path, wish: Wish, *, form: Form, quiet: bool, check: bool
 
 
 def _finish(root: Path, wish: Wish, check: bool) -> None:
-    from kfdeploy.pipeline import upgrade as stage
+    from kfdeploy.upgrade import upgrade as stage
 
     if stage.is_unfinished(root):
         if check:
@@ -110,11 +110,12 @@ def _finish(root: Path, wish: Wish, check: bool) -> None:
 
 def _make(session: Session, wish: Wish, prepared: Path) -> _Made:
     from kfdeploy.files import read_text, write_text
-    from kfdeploy.model import lockfile, sources
-    from kfdeploy.model.stale import stale
-    from kfdeploy.model.upgrade.images import compared
-    from kfdeploy.model.upgrade.report import Release, UpgradeReport
-    from kfdeploy.pipeline import upgrade as stage
+    from kfdeploy.images import lockfile
+    from kfdeploy.images import sources_file as sources
+    from kfdeploy.images.stale_settings import stale
+    from kfdeploy.upgrade import upgrade as stage
+    from kfdeploy.upgrade.images import compared
+    from kfdeploy.upgrade.report import Release, UpgradeReport
 
     root, before = session.root, session.workspace
     planned = stage.plan(
@@ -179,12 +180,12 @@ def _vendored(
     """The new release's session, what vendoring changes, and its problems."""
     from dataclasses import replace
 
-    from kfdeploy.pipeline import upgrade as stage
-    from kfdeploy.pipeline import vendor
-    from kfdeploy.session import Session
-    from kfdeploy.tools import workspace_file
+    from kfdeploy.cli.session import Session
+    from kfdeploy.upgrade import upgrade as stage
+    from kfdeploy.upstream import vendor
+    from kfdeploy.workspace import settings_file
 
-    file = workspace_file.read(prepared)
+    file = settings_file.read(prepared)
     plan = vendor.vendor(
         file.workspace, session.root, locate=file.locate, step=session.progress.line
     )
@@ -199,9 +200,9 @@ def _earlier(session: Session) -> Session:
     """The release before, without components that its ``upstream/`` does not have."""
     from dataclasses import replace
 
-    from kfdeploy.session import Session
-    from kfdeploy.tools.tree import FolderTree
-    from kfdeploy.tools.vendored import UPSTREAM, kind_of
+    from kfdeploy.cli.session import Session
+    from kfdeploy.file_tree import FolderTree
+    from kfdeploy.upstream.vendored import UPSTREAM, kind_of
 
     tree = FolderTree(session.root / UPSTREAM)
     components = tuple(c for c in session.workspace.components if kind_of(tree, c.path, c.kind))
@@ -214,10 +215,10 @@ def _locked(
     session: Session, images: Sequence[SourceImage], wish: Wish
 ) -> tuple[Lock | None, LockReport | None]:
     """The lock of the new images: what an earlier lock has keeps its digest, the rest is asked."""
-    from kfdeploy.model import lockfile
-    from kfdeploy.model.upgrade.images import still_locked
-    from kfdeploy.model.upgrade.report import LockReport
-    from kfdeploy.pipeline import lock as stage
+    from kfdeploy.images import lockfile
+    from kfdeploy.lock import lock as stage
+    from kfdeploy.upgrade.images import still_locked
+    from kfdeploy.upgrade.report import LockReport
 
     if not (session.root / _LOCK).is_file():
         return None, None
@@ -245,10 +246,10 @@ def _locked(
 
 
 def _carry(session: Session, lock: Lock | None, images: Sequence[SourceImage]) -> Carry | None:
-    from kfdeploy.model.lockfile import Lock
-    from kfdeploy.model.transfer import wanted_items
-    from kfdeploy.model.upgrade.images import carried
-    from kfdeploy.pipeline import mirror
+    from kfdeploy.images.lockfile import Lock
+    from kfdeploy.mirror import mirror
+    from kfdeploy.mirror.plan import wanted_items
+    from kfdeploy.upgrade.images import carried
 
     if lock is None:
         return None
@@ -282,15 +283,15 @@ def _patched(
 ) -> tuple[Generated, Drift]:
     """The new generated files, which are written beside people's in the prepared workspace."""
     from kfdeploy.files import write_all
-    from kfdeploy.pipeline import patch
-    from kfdeploy.pipeline import upgrade as stage
-    from kfdeploy.tools import workspace_file
+    from kfdeploy.patch import generate
+    from kfdeploy.upgrade import upgrade as stage
+    from kfdeploy.workspace import settings_file
 
-    workspace = workspace_file.read(prepared).workspace
+    workspace = settings_file.read(prepared).workspace
     rendered = stage.relative(new.rendered(), workspace.components)
     facts = session.facts.catalogue()
-    made = patch.generate(workspace, prepared, inventory, rendered, facts)
-    drift = patch.compare(prepared, made)
+    made = generate.generate(workspace, prepared, inventory, rendered, facts)
+    drift = generate.compare(prepared, made)
     wanted = {name: made.files[name] for name in (*drift.new, *drift.changed)}
     write_all(prepared, wanted, remove=drift.stale)
     return made, drift
@@ -309,14 +310,14 @@ def _tried(
     from dataclasses import replace
 
     from kfdeploy import features
-    from kfdeploy.model import lockfile
-    from kfdeploy.model.environment import Mirror
-    from kfdeploy.model.upgrade.patches import Trial
-    from kfdeploy.model.upgrade.report import GeneratedFiles
-    from kfdeploy.model.values import look_ups
-    from kfdeploy.pipeline import patch
-    from kfdeploy.pipeline import upgrade as stage
-    from kfdeploy.tools.filling import Filler, environment_values
+    from kfdeploy.images import lockfile
+    from kfdeploy.images.naming import Mirror
+    from kfdeploy.patch import generate
+    from kfdeploy.patch.fill import Filler, environment_values
+    from kfdeploy.patch.values import look_ups
+    from kfdeploy.upgrade import upgrade as stage
+    from kfdeploy.upgrade.patches import Trial
+    from kfdeploy.upgrade.report import GeneratedFiles
 
     written = {*drift.new, *drift.changed, *drift.edited}
     generated = GeneratedFiles(
@@ -334,7 +335,7 @@ def _tried(
     trials = stage.trials(
         stage.Stage(prepared, new.rendered(), before, Filler(prepared, values), session.cache),
         [*own, *edited],
-        [patch.SHARED, *(addition.release for addition in features.additions(workspace))],
+        [generate.SHARED, *(addition.release for addition in features.additions(workspace))],
     )
     earlier = _generated_before(session) if drift.edited else {}
     judged = []
@@ -347,26 +348,26 @@ def _tried(
 
 
 def _own(root: Path) -> Iterator[str]:
-    from kfdeploy.pipeline import patch
+    from kfdeploy.patch import generate
 
     folders = root / "patches"
     for folder in sorted(folders.iterdir()) if folders.is_dir() else ():
-        yield from (f"patches/{folder.name}/{n}" for n in patch.own_files(root, folder.name))
+        yield from (f"patches/{folder.name}/{n}" for n in generate.own_files(root, folder.name))
 
 
 def _generated_before(session: Session) -> Mapping[str, str]:
     """What `patch` generates at the release before."""
-    from kfdeploy.pipeline import patch
+    from kfdeploy.patch import generate
 
     old = _earlier(session)
     facts = session.facts.catalogue()
-    return patch.generate(old.workspace, old.root, old.inventory(), old.rendered(), facts).files
+    return generate.generate(old.workspace, old.root, old.inventory(), old.rendered(), facts).files
 
 
 def _files(
     session: Session, texts: Mapping[str, str], stale: Sequence[str], upstream: Sequence[str]
 ) -> Files:
-    from kfdeploy.model.upgrade.report import Files
+    from kfdeploy.upgrade.report import Files
 
     new = [name for name in texts if not (session.root / name).is_file()]
     changed = [n for n, text in texts.items() if n not in new and session.differs(n, text)]
@@ -386,7 +387,7 @@ def _files(
 
 
 def _show(report: UpgradeReport, form: Form, check: bool) -> None:
-    from kfdeploy import show_upgrade
+    from kfdeploy.cli.report import upgrade as show_upgrade
 
     if form == "json":
         print_json(report.to_json())

@@ -47,7 +47,7 @@ def init(
 ) -> None:
     """A new workspace with a commented kfdeploy.yaml; or one at another release, in place."""
     from kfdeploy.files import write_all
-    from kfdeploy.pipeline import init as stage
+    from kfdeploy.upstream import init as stage
 
     if upgrade:
         if registry or features != "none":
@@ -121,7 +121,7 @@ def vendor(
 ) -> None:
     """A complete local upstream: every remote base and URL, recorded."""
     from kfdeploy.files import uninterrupted
-    from kfdeploy.pipeline import vendor as stage
+    from kfdeploy.upstream import vendor as stage
 
     if upgrade:
         _upgrade(directory, upstream, ref, remotes, offline, jobs, output, quiet, check)
@@ -179,7 +179,7 @@ def _upgrade(
 ) -> None:
     from kfdeploy.cli.upgrade import Wish
     from kfdeploy.cli.upgrade import upgrade as run
-    from kfdeploy.pipeline import init as stage
+    from kfdeploy.upstream import init as stage
 
     wish = Wish(
         stage.named(upstream, folder) if upstream else "",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kfdeploy.features import admission
 from kfdeploy.features.addition import Addition
-from kfdeploy.model.workspace import Workspace
+from kfdeploy.features.admission import admission
+from kfdeploy.workspace.settings import Workspace
 
 __all__ = ["Addition", "additions", "notes"]
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from ruamel.yaml import YAML
 
-from kfdeploy.model import gotemplate
-from kfdeploy.model.image import ImageRef, neutral_path
+from kfdeploy.oci.reference import ImageRef, neutral_path
+from kfdeploy.patch import go_template
 from tests.conftest import ROOT
 from tests.support.cluster import Cluster
 
@@ -21,7 +21,7 @@ MANY: Final = tuple(
     f"registry-{i % 7}.example.com/an-organisation/team-{i % 13}/component-{i}/image:v1.{i}.0-rc.1"
     for i in range(600)
 )
-TEMPLATES: Final = ROOT / "kfdeploy" / "templates" / "admission"
+TEMPLATES: Final = ROOT / "kfdeploy" / "features" / "admission" / "templates"
 REGISTRY: Final = "registry.example.com/kubeflow"
 HINT: Final = (
     "; add it to images.extra in kfdeploy.yaml, then run kfdeploy lock, mirror, render and apply"
@@ -74,7 +74,7 @@ def filled(settings: Mapping[str, Any], what: str = "images") -> dict[str, Any]:
     """The objects for images, or for ``pull-secrets``, by kind."""
     yaml = YAML(typ="safe")
     texts = [
-        gotemplate.render(path.read_text(), {"Values": settings})
+        go_template.render(path.read_text(), {"Values": settings})
         for path in sorted(TEMPLATES.glob(f"*-kfdeploy-{what}.yaml.gotmpl"))
     ]
     objects = [yaml.load(text) for text in texts]

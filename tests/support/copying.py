@@ -13,13 +13,13 @@ from contextlib import AbstractContextManager
 from urllib.parse import urlsplit
 
 from kfdeploy.errors import UserError
-from kfdeploy.model import manifest as manifests
-from kfdeploy.model.environment import Target
-from kfdeploy.model.image import ImageRef, neutral_path
-from kfdeploy.model.lockfile import Lock, LockedImage, tag_of
-from kfdeploy.model.manifest import OCI_MANIFEST, Descriptor, Manifest, Tree
-from kfdeploy.model.transfer import Failed, Item
-from kfdeploy.tools.stores import Destination, Origin, Pieces, Readable
+from kfdeploy.images.lockfile import Lock, LockedImage, tag_of
+from kfdeploy.images.naming import Target
+from kfdeploy.mirror.plan import Failed, Item
+from kfdeploy.mirror.stores import Destination, Origin, Pieces, Readable
+from kfdeploy.oci import manifest as manifests
+from kfdeploy.oci.manifest import OCI_MANIFEST, Descriptor, Manifest, Tree
+from kfdeploy.oci.reference import ImageRef, neutral_path
 from tests.support.standins import Standin, make
 
 

@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from kfdeploy.model.image import ImageRef, neutral_path
+from kfdeploy.oci.reference import ImageRef, neutral_path
 from tests.support.standins import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 
 TAG: Final = "v1.10.2"

@@ -18,7 +18,7 @@ from typing import Final
 
 import pytest
 
-from kfdeploy.model.image import ImageRef, neutral_path
+from kfdeploy.oci.reference import ImageRef, neutral_path
 from tests.conftest import Done, Runner, edit_workspace
 from tests.support.faults import Faults, Faulty, faulty
 from tests.support.madeset import MadeImage

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kfdeploy.model import releaseset
-from kfdeploy.model.releaseset import Release
+from kfdeploy.releaseset import format
+from kfdeploy.releaseset.format import Release
 
 Objects = Sequence[Mapping[str, Any]]
 REGISTRY = "registry.test:5000"
@@ -60,20 +60,20 @@ def write_set(
                 crds="---\n".join(crds),
                 objects=len(rest),
                 crd_count=len(crds),
-                stored=releaseset.stored_size(manifests),
+                stored=format.stored_size(manifests),
                 needs=tuple(before.get(number, ())),
                 wait=one in waits,
             )
             made.append(release)
     environment = settings["environments"]["default"]
     texts = {
-        "helmfile.yaml": releaseset.helmfile(
+        "helmfile.yaml": format.helmfile(
             made, settings["helm"]["namespace"], environment["kubeContext"], "1.36.0"
         ),
         "images.lock": "",
     }
     for release in made:
-        texts |= releaseset.charts(release, upstream)
+        texts |= format.charts(release, upstream)
         if release.crds:
             texts[f"crds/{release.name}.yaml"] = release.crds
     summary = {
@@ -98,8 +98,8 @@ def write_set(
         "waves": order,
     }
     files = {path: text.encode() for path, text in texts.items()}
-    files[releaseset.SUMMARY] = releaseset.summary(summary)
-    files[releaseset.SUMS] = releaseset.sums(files)
+    files[format.SUMMARY] = format.summary(summary)
+    files[format.SUMS] = format.sums(files)
     folder = workspace / "releases" / name
     shutil.rmtree(folder, ignore_errors=True)
     for path, content in files.items():

@@ -15,8 +15,8 @@ from typing import Any, Final
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from kfdeploy.model.attached import cosign_tags, fallback_index, fallback_tag
-from kfdeploy.model.manifest import Manifest
+from kfdeploy.oci.attachments import cosign_tags, fallback_index, fallback_tag
+from kfdeploy.oci.manifest import Manifest
 from tests.support.standins import OCI_INDEX, OCI_MANIFEST, Standin, push
 
 SIMPLE: Final = "application/vnd.dev.cosign.simplesigning.v1+json"

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from kfdeploy.model.registries import MirrorSettings
-from kfdeploy.model.workspace import Workspace
+from kfdeploy.oci.registry.settings import MirrorSettings
+from kfdeploy.workspace.settings import Workspace
 from tests.conftest import Runner, edit_workspace
 
 _KUSTOMIZATION = """\

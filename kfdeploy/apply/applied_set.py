@@ -1,0 +1,59 @@
+"""What a cluster says of the set that was applied last: a ConfigMap beside Helm's records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Literal
+
+from kfdeploy import __version__
+from kfdeploy.kubernetes.cluster.client import Cluster
+from kfdeploy.kubernetes.objects import ObjectKey
+from kfdeploy.releaseset.folder import SetFolder
+
+NAME: Final = "kfdeploy-set"
+Word = Literal["applying", "applied", "partly applied", "failed"]
+
+
+def write(
+    cluster: Cluster,
+    namespace: str,
+    release_set: SetFolder,
+    state: Word,
+    controlled: Iterable[str] = (),
+) -> None:
+    """Say that a set is being applied, or was.
+
+    Args:
+        controlled: fields that something in the cluster changes back, as `drift.fields_of` has
+            them: to set them again at each apply would help nobody.
+    """
+    data = {
+        "controlled": "\n".join(sorted(controlled)),
+        "set": release_set.name,
+        "digest": release_set.digest,
+        "state": state,
+        "environment": str(release_set.summary["environment"]),
+        "upstream": str(release_set.summary["upstream"]),
+        "waves": json.dumps(release_set.summary["waves"]),
+        "kfdeploy": __version__,
+    }
+    meta = {"name": NAME, "namespace": namespace}
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data}
+    cluster.apply(body, force=True)
+
+
+def read(cluster: Cluster, namespace: str) -> Mapping[str, Any]:
+    """What it says; empty where nothing was applied yet."""
+    found = cluster.get(ObjectKey("v1", "ConfigMap", namespace, NAME))
+    data: Mapping[str, Any] = (found or {}).get("data") or {}
+    return data
+
+
+def controlled(cluster: Cluster, namespace: str) -> frozenset[str]:
+    """The fields that the last apply found to be changed back."""
+    return frozenset(str(read(cluster, namespace).get("controlled", "")).splitlines())
+
+
+def forget(cluster: Cluster, namespace: str) -> None:
+    cluster.delete(ObjectKey("v1", "ConfigMap", namespace, NAME))

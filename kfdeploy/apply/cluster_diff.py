@@ -1,0 +1,167 @@
+"""Two release sets, or one and a cluster -> what differs between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kfdeploy.apply import drift as drifting
+from kfdeploy.apply.drift import Drift
+from kfdeploy.cache import Cache
+from kfdeploy.kubernetes.cluster import bulk, helm_history
+from kfdeploy.kubernetes.cluster.client import Cluster
+from kfdeploy.kubernetes.cluster.helm_history import History
+from kfdeploy.kubernetes.objects import ObjectKey
+from kfdeploy.releaseset import body_cache
+from kfdeploy.releaseset.diff import diff as setdiff
+from kfdeploy.releaseset.diff.diff import SetDiff
+from kfdeploy.releaseset.diff.sides import Placed, Side
+from kfdeploy.releaseset.folder import SetFolder, open_set
+
+
+def diff(old: Path, new: Path, cache: Cache) -> SetDiff:
+    """What differs between the release sets in two folders.
+
+    Raises:
+        UserError: one is no release set, or has broken YAML.
+    """
+    first, second = _side(open_set(old), cache), _side(open_set(new), cache)
+    _load_definitions(first, second, cache)
+    return setdiff.compare(first, second)
+
+
+def _side(content: SetFolder, cache: Cache) -> Side:
+    placed: list[Placed] = []
+    for release in content.releases:
+        # One entry a release: what did not change between two sets is read once.
+        body_cache.load(release.objects, cache)
+        placed += (Placed(release.name, item) for item in (*release.crds, *release.objects))
+    return Side(content.name, content.summary, tuple(placed))
+
+
+def _load_definitions(old: Side, new: Side, cache: Cache) -> None:
+    """Read those that differ; they are most of a set's bytes, and most stay as they are."""
+    texts = [{one.object.text for one in side.placed if one.object.is_crd} for side in (old, new)]
+    alike = texts[0] & texts[1]
+    body_cache.load_each(
+        (
+            one.object
+            for side in (old, new)
+            for one in side.placed
+            if one.object.is_crd and one.object.text not in alike
+        ),
+        cache,
+    )
+
+
+# -- a set and a cluster ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseState:
+    """A release that Helm does not have as the set has it.
+
+    Attributes:
+        state: ``not installed``, ``other`` (installed from another set), ``removed`` (the set no
+            longer has it), or Helm's own word: ``failed``, ``pending-upgrade`` ...
+        revision: Helm's; 0 where there is none.
+    """
+
+    name: str
+    state: str
+    revision: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "state": self.state, "revision": self.revision}
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterDiff:
+    """What a cluster has otherwise than a set.
+
+    Attributes:
+        left: objects that Helm's records have, the set does not, and the cluster still does.
+        objects: how many the set has.
+    """
+
+    set: str
+    context: str
+    version: str
+    objects: int
+    releases: tuple[ReleaseState, ...]
+    drift: Mapping[str, tuple[Drift, ...]]
+    left: tuple[tuple[str, ObjectKey], ...]
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.releases or self.drift or self.left)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "set": self.set,
+            "context": self.context,
+            "kubernetes": self.version,
+            "different": not self.is_empty,
+            "objects": self.objects,
+            "releases": [one.to_json() for one in self.releases],
+            "drift": [one.to_json() for found in self.drift.values() for one in found],
+            "leftOver": [
+                {"release": release, "object": key.to_json()} for release, key in self.left
+            ],
+        }
+
+
+def against(cluster: Cluster, folder: Path, namespace: str, cache: Cache) -> ClusterDiff:
+    """What a cluster has otherwise than the release set in a folder.
+
+    Args:
+        namespace: of Helm's records.
+
+    Raises:
+        UserError: the folder is no release set; the cluster can't be asked.
+    """
+    content = open_set(folder)
+    cluster.kinds.refresh()
+    histories = helm_history.read(cluster, namespace)
+    found = drifting.drift(cluster, content.releases, cache=cache, namespace=namespace)
+    return ClusterDiff(
+        set=content.name,
+        context=cluster.context,
+        version=cluster.version,
+        objects=sum(len(one.objects) + len(one.crds) for one in content.releases),
+        releases=tuple(_states(content, histories)),
+        drift={name: tuple(drifts) for name, drifts in found.items()},
+        left=tuple(_left(cluster, content, histories)),
+    )
+
+
+def _states(content: SetFolder, histories: Mapping[str, History]) -> Iterator[ReleaseState]:
+    names = set()
+    for release in content.releases:
+        names.add(release.name)
+        if (history := histories.get(release.name)) is None:
+            yield ReleaseState(release.name, "not installed")
+        elif history.newest.status != "deployed":
+            yield ReleaseState(release.name, history.newest.status, history.newest.revision)
+        elif history.newest.digest != release.digest:
+            yield ReleaseState(release.name, "other", history.newest.revision)
+    for name, history in histories.items():
+        # Charts that are not of a set are somebody else's, though in the same namespace.
+        if name not in names and history.newest.digest:
+            yield ReleaseState(name, "removed", history.newest.revision)
+
+
+def _left(
+    cluster: Cluster, content: SetFolder, histories: Mapping[str, History]
+) -> Iterator[tuple[str, ObjectKey]]:
+    ours = {item.key for release in content.releases for item in release.objects}
+    had: dict[ObjectKey, str] = {}
+    known = {release.name: release.digest for release in content.releases}
+    for name, history in histories.items():
+        record = history.deployed or history.newest
+        if record.digest and record.digest != known.get(name):
+            had |= {item.key: name for item in record.objects if item.key not in ours}
+    there = bulk.read(cluster, had, metadata=True)
+    yield from ((name, key) for key, name in sorted(had.items()) if key in there)

@@ -1,0 +1,134 @@
+"""The cluster's version and APIs against those that a set uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from kfdeploy.apply.preflight.api_versions import Kinds, is_builtin, minor, removed, since
+from kfdeploy.apply.preflight.finding import Finding
+from kfdeploy.releaseset.order.contents import Contents, Item
+
+_POLICIES: Final = frozenset(
+    (
+        *("MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"),
+        *("MutatingPolicy", "ValidatingPolicy"),
+    )
+)
+_ADMISSION: Final = (
+    "features.admission.policies in kfdeploy.yaml has to be what the cluster can do: v1 from"
+    " Kubernetes 1.36 on; v1beta1 with the API server's"
+    " --feature-gates=MutatingAdmissionPolicy=true and"
+    " --runtime-config=admissionregistration.k8s.io/v1beta1=true; kyverno where Kyverno 1.19 or"
+    " later is installed"
+)
+
+
+def version(has: str, rendered_for: str) -> Finding:
+    """A cluster's version against the one that a set was rendered for."""
+    wanted, found = minor(rendered_for), minor(has)
+    if (0, 0) in (wanted, found) or found == wanted:
+        return Finding("version", "ok", f"Kubernetes {has}")
+    shown = f"{wanted[0]}.{wanted[1]}"
+    if found < wanted:
+        return Finding(
+            "version",
+            "error",
+            f"the cluster is Kubernetes {has}, and the set was rendered for {shown}",
+            hint="set the environment's kubeVersion in kfdeploy.yaml to the cluster's and run"
+            " `kfdeploy render`, or upgrade the cluster",
+        )
+    return Finding(
+        "version",
+        "warning",
+        f"the cluster is Kubernetes {has}, newer than {shown} that the set was rendered for",
+        hint="set the environment's kubeVersion in kfdeploy.yaml to the cluster's and run"
+        " `kfdeploy render`",
+    )
+
+
+def apis(contents: Contents, kinds: Kinds, has: str) -> Iterator[Finding]:
+    """Kinds that nobody will serve, and versions of them that go soon."""
+    users: dict[tuple[str, str], list[Item]] = {}
+    for item in contents.items:
+        users.setdefault((item.key.api_version, item.key.kind), []).append(item)
+    good = 0
+    for (api_version, kind), items in sorted(users.items()):
+        finding = _one(contents, kinds, has, api_version, kind, items)
+        if finding is None:
+            good += 1
+        else:
+            yield finding
+    if good == len(users):
+        yield Finding("api", "ok", f"{good} kinds are served, or come with the set")
+
+
+def _one(
+    contents: Contents, kinds: Kinds, has: str, api_version: str, kind: str, items: list[Item]
+) -> Finding | None:
+    where = tuple(f"{item.component}: {item}" for item in items)
+    what = f"{api_version} {kind}"
+    crd = contents.crd_of(items[0])
+    if crd is not None:
+        brought = {str(v.get("name")): v for v in crd.spec.get("versions") or ()}
+        own = brought.get(api_version.rpartition("/")[2], {})
+        if own.get("served"):
+            return None
+        serves = ", ".join(name for name, v in brought.items() if v.get("served"))
+        return Finding(
+            "api",
+            "error",
+            f"{what}: {crd} of the set serves {serves or 'nothing'}",
+            where,
+            "render these objects in a version that is served, by a patch",
+        )
+    gone = removed(api_version, kind)
+    instead = f"; {gone.instead} is there instead" if gone and gone.instead else ""
+    if kinds.of(api_version, kind) is not None:
+        if gone is None or minor(has) >= gone.at:
+            return None
+        return Finding(
+            "api",
+            "warning",
+            f"{what} is not served from Kubernetes {gone.at[0]}.{gone.at[1]} on{instead}",
+            where,
+            "before the cluster is upgraded, change the objects' apiVersion by a patch",
+        )
+    if gone is not None:
+        text = f"{what} is not served: Kubernetes {gone.at[0]}.{gone.at[1]} removed it{instead}"
+        return Finding(
+            "api", "error", text, where, "change the objects' apiVersion and fields by a patch"
+        )
+    if (first := since(api_version, kind)) is not None and minor(has) < first:
+        text = f"{what} is served from Kubernetes {first[0]}.{first[1]} on; the cluster is {has}"
+        return Finding("api", "error", text, where, _ADMISSION)
+    if kind in _POLICIES:
+        return Finding("api", "error", f"{what} is not served", where, _ADMISSION)
+    hint = (
+        "the API server has it turned off: --runtime-config and --feature-gates say which"
+        if is_builtin(api_version)
+        else "install what brings it (its CRD) first, or leave the component out"
+    )
+    return Finding(
+        "api", "error", f"{what} is not served, and the set does not bring it", where, hint
+    )
+
+
+def sizes(summary: Mapping[str, Any], most: int, good: int) -> Iterator[Finding]:
+    """Releases that Helm's record has no room for."""
+    releases = summary.get("releases") or ()
+    largest = max((int(entry.get("storedBytes", 0)) for entry in releases), default=0)
+    for entry in releases:
+        stored = int(entry.get("storedBytes", 0))
+        if stored > good:
+            over = stored > most
+            yield Finding(
+                "size",
+                "error" if over else "warning",
+                f"{entry['name']}: Helm's record of it takes {stored // 1024} KiB, and a Secret"
+                f" holds {most // 1024}",
+                hint="" if not over else "leave parts of the component out, or split it in two",
+            )
+    if largest <= good:
+        text = f"Helm's records take {-(-largest // 1024)} KiB each at most, and {most // 1024} fit"
+        yield Finding("size", "ok", text)

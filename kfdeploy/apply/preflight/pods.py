@@ -1,0 +1,203 @@
+"""What a set's pods need of a cluster: nodes, storage, and secrets to pull with."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from kfdeploy.apply.preflight.api_versions import Places
+from kfdeploy.apply.preflight.finding import Finding
+from kfdeploy.kubernetes import workload
+from kfdeploy.kubernetes.objects import ObjectKey
+from kfdeploy.kubernetes.readiness import condition
+from kfdeploy.releaseset.order.contents import Contents, Item
+
+Body = Mapping[str, Any]
+_DEFAULT: Final = (
+    "storageclass.kubernetes.io/is-default-class",
+    "storageclass.beta.kubernetes.io/is-default-class",
+)
+PULL_TYPES: Final = frozenset(("kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg"))
+
+
+# -- nodes ----------------------------------------------------------------------------------------
+
+
+def platforms(nodes: Sequence[Body]) -> dict[str, int]:
+    """``os/arch`` of the nodes that take pods, and how many have it."""
+    found: dict[str, int] = {}
+    for node in nodes:
+        if _takes_pods(node):
+            info = (node.get("status") or {}).get("nodeInfo") or {}
+            name = f"{info.get('operatingSystem', '')}/{info.get('architecture', '')}"
+            if name.strip("/"):
+                found[name] = found.get(name, 0) + 1
+    return dict(sorted(found.items()))
+
+
+def nodes_found(nodes: Sequence[Body], contents: Contents) -> Finding:
+    """Whether there is a node for the set's pods to run on."""
+    if not contents.pods:
+        return Finding("node", "ok", "the set has no pods")
+    if not nodes:
+        hint = "pods wait for one; where an autoscaler makes nodes, it makes them for pods"
+        return Finding("node", "error", "the cluster has no nodes", hint=hint)
+    able = [node for node in nodes if _takes_pods(node)]
+    if able:
+        kinds = ", ".join(f"{count} of {name}" for name, count in platforms(nodes).items())
+        return Finding("node", "ok", f"nodes that take pods: {kinds or len(able)}")
+    where = tuple(f"{_name(node)}: {_why(node)}" for node in nodes)
+    hint = "`kubectl describe node` says why; `kubectl uncordon` lets pods on"
+    return Finding("node", "error", "no node takes pods", where, hint)
+
+
+def _takes_pods(node: Body) -> bool:
+    return _is_ready(node) and not (node.get("spec") or {}).get("unschedulable")
+
+
+def _is_ready(node: Body) -> bool:
+    return condition(node, "Ready").get("status") == "True"
+
+
+def _why(node: Body) -> str:
+    if _is_ready(node):
+        return "is cordoned"
+    return str(condition(node, "Ready").get("message") or "is not ready")
+
+
+# -- storage --------------------------------------------------------------------------------------
+
+
+def claims(contents: Contents) -> list[tuple[str, str | None, ObjectKey | None]]:
+    """The set's claims: name, storage class (None: the default one), and a claim's own key."""
+    out: list[tuple[str, str | None, ObjectKey | None]] = []
+    for item in contents.items:
+        if item.key.kind == "PersistentVolumeClaim":
+            out.append((str(item), item.spec.get("storageClassName"), item.key))
+        elif item.key.kind == "StatefulSet":
+            for claim in item.spec.get("volumeClaimTemplates") or ():
+                name = f"{item}, claim {_name(claim)}"
+                out.append((name, (claim.get("spec") or {}).get("storageClassName"), None))
+    return out
+
+
+def storage(
+    contents: Contents, classes: Sequence[Body], there: Collection[ObjectKey]
+) -> Iterator[Finding]:
+    """Claims that no storage class is for.
+
+    Args:
+        there: objects of the set that exist; their claims have what they need, or have had it.
+    """
+    wanted = [(name, kind) for name, kind, key in claims(contents) if key not in there]
+    names = {_name(body) for body in classes}
+    names |= {item.key.name for item in contents.of_kind("StorageClass")}
+    without = [name for name, kind in wanted if kind is None]
+    lost: dict[str, list[str]] = {}
+    for name, kind in wanted:
+        if kind and kind not in names:
+            lost.setdefault(kind, []).append(name)
+    has_default = any(_is_default(body) for body in classes) or any(
+        _is_default(item.body) for item in contents.of_kind("StorageClass")
+    )
+    if without and not has_default:
+        there_are = f"there are {', '.join(sorted(names))}" if names else "there is none at all"
+        yield Finding(
+            "storage",
+            "error",
+            f"claims name no storage class, and none is the default ({there_are})",
+            tuple(without),
+            f"`kubectl annotate storageclass NAME {_DEFAULT[0]}=true` makes one the default, or"
+            " name one by a patch",
+        )
+    for kind, users in sorted(lost.items()):
+        hint = f"there are {', '.join(sorted(names))}" if names else "there is none at all"
+        text = f"the storage class {kind} is not there"
+        yield Finding("storage", "error", text, tuple(users), hint)
+    if not lost and (has_default or not without):
+        yield Finding("storage", "ok", f"{len(wanted)} new claims have a storage class")
+
+
+def _is_default(body: Body) -> bool:
+    notes = (body.get("metadata") or {}).get("annotations") or {}
+    return any(notes.get(name) == "true" for name in _DEFAULT)
+
+
+# -- secrets to pull with -------------------------------------------------------------------------
+
+
+def pull_secrets(
+    contents: Contents, places: Places, named: Sequence[str]
+) -> dict[ObjectKey, list[Item]]:
+    """The Secrets that pods of the set pull with, and whose pods those are.
+
+    Args:
+        named: those that the environment gives to every pod.
+    """
+    out: dict[ObjectKey, list[Item]] = {}
+    for item in contents.items:
+        namespace = places.of(item).namespace
+        if item.key.kind not in workload.WORKLOADS or not namespace:
+            continue
+        spec = workload.pod_spec(dict(item.body))
+        account = contents.named(
+            "", "ServiceAccount", namespace, str(spec.get("serviceAccountName") or "default")
+        )
+        names = {*named, *_named(spec), *(_named(account.body) if account else ())}
+        for name in sorted(names - {""}):
+            out.setdefault(ObjectKey("v1", "Secret", namespace, name), []).append(item)
+    return out
+
+
+def pulls(
+    wanted: Mapping[ObjectKey, Sequence[Item]],
+    brought: Collection[tuple[str, str]],
+    namespaces: Collection[str],
+    types: Mapping[ObjectKey, str],
+) -> Iterator[Finding]:
+    """Secrets that are missing where pods need them.
+
+    Args:
+        brought: namespace and name of the set's own Secrets.
+        namespaces: that exist.
+        types: of the Secrets that are there.
+    """
+    missing: dict[tuple[str, bool], list[str]] = {}
+    wrong: dict[tuple[str, str], list[str]] = {}
+    for key in wanted:
+        if (key.namespace, key.name) in brought:
+            continue
+        if key not in types:
+            exists = key.namespace in namespaces
+            missing.setdefault((key.name, exists), []).append(key.namespace)
+        elif types[key] not in PULL_TYPES:
+            wrong.setdefault((key.name, types[key]), []).append(key.namespace)
+    for (name, exists), where in sorted(missing.items()):
+        make = f"`kubectl create secret docker-registry {name} -n NAMESPACE --docker-server=..."
+        if exists:
+            text = f"the pull secret {name} is not there, and pods will need it"
+            yield Finding("pull-secret", "error", text, tuple(where), f"{make}` makes it")
+            continue
+        yield Finding(
+            "pull-secret",
+            "warning",
+            f"the pull secret {name} can't be there yet: its namespaces come with the set",
+            tuple(where),
+            f"{make}` as soon as a namespace is there; pods wait for it. Or make the namespaces"
+            " before, as `kubectl create namespace` does: they become the set's",
+        )
+    for (name, kind), where in sorted(wrong.items()):
+        text = f"the Secret {name} is of type {kind}, and nothing can be pulled with it"
+        hint = "it has to be kubernetes.io/dockerconfigjson"
+        yield Finding("pull-secret", "error", text, tuple(where), hint)
+    if wanted and not missing and not wrong:
+        yield Finding("pull-secret", "ok", f"{len(wanted)} pull secrets are where pods need them")
+
+
+def _named(node: Body) -> Iterator[str]:
+    for entry in node.get("imagePullSecrets") or ():
+        yield str(entry.get("name", ""))
+
+
+def _name(body: Body) -> str:
+    return str((body.get("metadata") or {}).get("name", ""))

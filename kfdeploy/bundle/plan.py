@@ -1,0 +1,247 @@
+"""What goes into a bundle, and into which part of it.
+
+First fit, in the order of the lock: an image goes whole into the first part that has room for what
+it adds. The plan follows from the images, the files and the size of a part alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from kfdeploy.bundle.manifest import Bundle, Entry, Image, Placed, Since, Taken
+from kfdeploy.errors import WRONG_USE, UserError
+from kfdeploy.mirror.plan import Item, show_bytes
+from kfdeploy.oci.manifest import Tree
+from kfdeploy.oci.reference import ImageRef, neutral_path
+
+_UNITS: Final = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?)(I?)B?", re.IGNORECASE | re.ASCII)
+# What a file costs on a disk besides its bytes: the rest of its last block, its entry in the
+# folder, and its line in SHA256SUMS.
+_BLOCK: Final = 4096
+_ENTRY: Final = 512
+_PART_MAX: Final = 9999
+_PIECE_JSON: Final = 48
+"""Bytes of ``bundle.json`` that a piece of a blob takes."""
+
+
+@dataclass(frozen=True)
+class Older:
+    """What the far side has already.
+
+    Attributes:
+        lock: hex of its lock's sha256.
+        images: names to digests.
+        blobs: digest to repositories, as HOST/PATH of references as found.
+    """
+
+    lock: str
+    images: Mapping[str, str]
+    blobs: Mapping[str, frozenset[str]]
+
+    @classmethod
+    def of(cls, lock: str, items: Iterable[tuple[Item, Tree | None]]) -> Older:
+        """From the images of a lock; blobs as far as their manifests are known."""
+        images: dict[str, str] = {}
+        blobs: dict[str, frozenset[str]] = {}
+        for item, tree in items:
+            images.update({image.name: image.digest for image in names(item)})
+            places = frozenset(neutral_path(ImageRef.parse(ref)) for ref in item.ids)
+            for blob in tree.blobs if tree else ():
+                blobs[blob.digest] = blobs.get(blob.digest, frozenset()) | places
+        return cls(lock, images, blobs)
+
+
+def parse_size(text: str) -> int:
+    """Bytes of ``4.7G``, ``700MB`` (decimal, as disks are sold), ``4GiB`` (binary) or ``4700``.
+
+    Raises:
+        UserError: it is none of these, or nothing.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is not None and (match[2] or not match[3]):
+        size = int(float(match[1]) * (1024 if match[3] else 1000) ** _UNITS[match[2].upper()])
+        if size > 0:
+            return size
+    raise UserError(
+        f"--part-size {text}: no size", hint="write 4.7G, 700M or 4GiB", exit_code=WRONG_USE
+    )
+
+
+def names(item: Item) -> list[Image]:
+    """The names that an image, or what belongs to one, has in a bundle."""
+    found: dict[str, list[str]] = {}
+    for ref in item.ids:
+        parsed = ImageRef.parse(ref).with_default_tag()
+        if item.belongs_to:
+            end = f":{item.push_tag}" if item.push_tag else f"@{item.digest}"
+            found.setdefault(f"{parsed.repository}{end}", []).append(ref)
+        else:
+            found.setdefault(str(parsed), []).append(ref)
+    tag = item.push_tag if item.belongs_to else ""
+    return [
+        Image(name, tuple(sorted(refs)), item.digest, item.belongs_to, tag)
+        for name, refs in sorted(found.items())
+    ]
+
+
+def plan(
+    items: Sequence[tuple[Item, Tree]],
+    *,
+    lock: str,
+    kfdeploy: str,
+    part_size: int = 0,
+    common: int = 0,
+    files: Sequence[Taken] = (),
+    older: Older | None = None,
+    wheels_for: Sequence[str] = (),
+) -> Bundle:
+    """Lay out a bundle.
+
+    Args:
+        items: images and what belongs to them, in the order of the lock.
+        lock: hex of the sha256 of ``images.lock``.
+        part_size: bytes that a part may take on its disk; 0 for a single part without a limit.
+        common: bytes of the lock, which is in every part.
+        files: what is taken along, its ``part`` still to be said.
+
+    Raises:
+        UserError: parts of this size can't hold what must be in each, or a file.
+    """
+    images: dict[str, Image] = {}
+    left_out: dict[str, str] = {}
+    manifests: dict[str, Entry] = {}
+    sizes: dict[str, int] = {}
+    expected: dict[str, tuple[int, tuple[str, ...]]] = {}
+    groups: list[list[str]] = []
+    for item, tree in items:
+        carried = names(item)
+        for image in carried[:]:
+            if older and older.images.get(image.name) == image.digest:
+                left_out[image.name] = image.digest
+                carried.remove(image)
+        if not carried:
+            continue
+        images.update({image.name: image for image in carried})
+        manifests.update({m.digest: Entry(m.digest, m.size, m.media_type) for m in tree.manifests})
+        group = []
+        for blob in tree.blobs:
+            if older and blob.digest in older.blobs:
+                places = tuple(sorted(older.blobs[blob.digest]))
+                expected[blob.digest] = (blob.size, places)
+            elif blob.digest not in sizes:
+                sizes[blob.digest] = blob.size
+                group.append(blob.digest)
+        groups.append(group)
+    draft = Bundle(
+        kfdeploy=kfdeploy,
+        lock=lock,
+        part_size=part_size,
+        parts=_PART_MAX if part_size else 1,
+        images=tuple(sorted(images.values(), key=lambda image: image.name)),
+        manifests=tuple(sorted(manifests.values(), key=lambda entry: entry.digest)),
+        blobs=tuple(
+            Placed(digest, size, ((_PART_MAX if part_size else 1, size),))
+            for digest, size in sorted(sizes.items())
+        ),
+        files=tuple(sorted(files, key=lambda taken: taken.path)),
+        since=Since(older.lock, left_out, expected) if older else None,
+        wheels_for=tuple(wheels_for),
+    )
+    return _in_parts(draft, groups, sizes, common) if part_size else draft
+
+
+def _in_parts(
+    draft: Bundle, groups: Sequence[Sequence[str]], sizes: Mapping[str, int], common: int
+) -> Bundle:
+    shelves = _Shelves(draft.part_size, draft.part_size - _reserved(draft, common))
+    if shelves.room < draft.part_size // 8:
+        needed = (draft.part_size - shelves.room) * 8 // 7 * 21 // 20 // 1000
+        raise UserError(
+            f"--part-size: parts of {show_bytes(draft.part_size)} are too small: manifests and"
+            f" lists, which are in each, take {show_bytes(draft.part_size - shelves.room)}",
+            hint=f"`--part-size {needed}K` will do",
+            exit_code=WRONG_USE,
+        )
+    at: dict[str, int] = {}
+    for folder in ("workspace", "wheels"):
+        group = [taken for taken in draft.files if taken.path.startswith(f"{folder}/")]
+        parts = shelves.put([taken.size for taken in group], folder)
+        at.update({taken.path: part for taken, part in zip(group, parts, strict=True)})
+    for taken in draft.files:
+        if taken.path not in at:
+            at[taken.path] = shelves.put([taken.size], taken.path)[0]
+    pieces: dict[str, tuple[tuple[int, int], ...]] = {}
+    for blobs in groups:
+        pieces.update(shelves.put_blobs(blobs, sizes))
+    return replace(
+        draft,
+        parts=max(1, len(shelves.free)),
+        blobs=tuple(replace(blob, pieces=pieces[blob.digest]) for blob in draft.blobs),
+        files=tuple(replace(taken, part=at[taken.path]) for taken in draft.files),
+    )
+
+
+def _reserved(draft: Bundle, common: int) -> int:
+    """Bytes that what is in every part takes at most."""
+    smallest = max(1, draft.part_size // 8)
+    pieces = sum(b.size // smallest + 2 for b in draft.blobs if b.size > smallest)
+    own = len(draft.dumps()) + pieces * _PIECE_JSON
+    files = [own, common, len(draft.index()), *(entry.size for entry in draft.manifests)]
+    # part.json, oci-layout, SHA256SUMS and its signature.
+    return sum(map(_cost, files)) + 4 * (_BLOCK + _ENTRY)
+
+
+def _cost(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK + _ENTRY
+
+
+class _Shelves:
+    """Parts that fill up."""
+
+    def __init__(self, size: int, room: int) -> None:
+        self.size = size
+        self.room = room
+        self.free: list[int] = []
+
+    def put(self, sizes: Sequence[int], what: str) -> list[int]:
+        """The part of each: one for all where there is one with the room; files are not split."""
+        total = sum(map(_cost, sizes))
+        if total <= self.room:
+            return [self._first(total)] * len(sizes)
+        if max(map(_cost, sizes)) > self.room:
+            raise UserError(
+                f"--part-size: {what} does not fit into a part of {show_bytes(self.size)}",
+                hint="--images-only leaves wheels and programs out; or make the parts larger",
+            )
+        return [self._first(_cost(size)) for size in sizes]
+
+    def put_blobs(
+        self, blobs: Sequence[str], sizes: Mapping[str, int]
+    ) -> dict[str, tuple[tuple[int, int], ...]]:
+        """Part and bytes of each blob's pieces: all in one part where they fit into one."""
+        total = sum(_cost(sizes[blob]) for blob in blobs)
+        if not blobs:
+            return {}
+        if total <= self.room:
+            part = self._first(total)
+            return {blob: ((part, sizes[blob]),) for blob in blobs}
+        return {blob: tuple(self._pieces(sizes[blob])) for blob in blobs}
+
+    def _pieces(self, size: int) -> Iterable[tuple[int, int]]:
+        most = (self.room - _ENTRY) // _BLOCK * _BLOCK
+        while size > most:
+            yield self._first(_cost(most)), most
+            size -= most
+        yield self._first(_cost(size)), size
+
+    def _first(self, cost: int) -> int:
+        for number, free in enumerate(self.free, 1):
+            if free >= cost:
+                self.free[number - 1] -= cost
+                return number
+        self.free.append(self.room - cost)
+        return len(self.free)

@@ -1,0 +1,177 @@
+"""The images of a component that no manifest names, as the catalogue knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from kfdeploy.catalogue.facts import Catalogue, HiddenImage, Program
+from kfdeploy.catalogue.versions import Version
+from kfdeploy.images.inventory import Found, LostImage, Unknown
+from kfdeploy.kubernetes.objects import Object, ObjectKey
+from kfdeploy.oci.reference import ImageRef, is_reference
+
+_NOBODY = ObjectKey("", "", "", "")
+
+
+def images(
+    component: str,
+    objects: Sequence[Object],
+    programs: Iterable[Program],
+    sites: Iterable[tuple[str, Found]],
+) -> Iterator[tuple[str, Found]]:
+    """The hidden images that a component can pull as it is configured.
+
+    A default that the manifest overrides is none of them: what it is overridden with has a site.
+
+    Args:
+        objects: all but CRDs.
+        programs: what its workloads run.
+        sites: what was found in the objects, for references that are derived from others.
+    """
+    there = {(item.key.kind, item.key.name) for item in objects}
+    named = list(sites)
+    seen: set[HiddenImage] = set()
+    for program in programs:
+        if program.entry is None or not program.is_known:
+            continue
+        for image in program.entry.images_at(program.version):
+            if image in seen or not set(image.objects) <= there:
+                continue
+            seen.add(image)
+            if image.of is not None:
+                yield from _derived(component, image, named)
+            else:
+                yield from _compiled_in(component, image, program, objects)
+
+
+def _compiled_in(
+    component: str, image: HiddenImage, program: Program, objects: Sequence[Object]
+) -> Iterator[tuple[str, Found]]:
+    redirect, target = image.redirect, None
+    if redirect is not None:
+        target = next((item for item in objects if redirect.is_of(item.key)), None)
+        if target is not None and redirect.is_set(target.body, objects):
+            return
+    # Of several programs of one operator it is the one that the record names.
+    puller = next(
+        (item.key for item in objects if (item.key.kind, item.key.name) in image.objects),
+        program.object,
+    )
+    for ref in image.refs:
+        yield (
+            ref,
+            Found(
+                component=component,
+                object=target.key if target else puller,
+                field=f"spec.template.spec.containers[name={redirect.container}]"
+                if target and redirect and redirect.container
+                else "",
+                path=(),
+                how="catalogue",
+                redirect=str(redirect) if target else "none",
+                need=image.need,
+                note=image.when,
+                source=_at(image.source, program),
+                pin="" if image.digest else "tag",
+                adds=redirect if target else None,
+                outside=image.outside,
+                pulled_by=image.pulled_by,
+            ),
+        )
+
+
+def _at(source: str, program: Program) -> str:
+    """Where a fact was read, without the places in other versions than the one that runs.
+
+    A repository of which that version has no place, such as an SDK's, keeps all of its own, and so
+    do tags that are no version (``sdk-2.14.3``).
+    """
+    places = source.split("; ")
+    there = {place: place.partition(":")[0].partition("@") for place in places}
+    exact = {
+        repository
+        for repository, _, tag in there.values()
+        if program.version is not None and Version.parse(tag) == program.version
+    }
+    return "; ".join(
+        place
+        for place, (repository, _, tag) in there.items()
+        if repository not in exact or Version.parse(tag) in (None, program.version)
+    )
+
+
+def _derived(
+    component: str, image: HiddenImage, sites: Sequence[tuple[str, Found]]
+) -> Iterator[tuple[str, Found]]:
+    """References that the operator makes of a site's, so that the site's patch leads them too.
+
+    It does where the site goes by its tag; behind a digest nothing is appended.
+    """
+    assert image.of is not None
+    for ref, found in sites:
+        if found.path and image.of.matches(found.object, found.field):
+            parsed = ImageRef.parse(ref)
+            derived = f"{ref.partition('@')[0]}{image.suffix}"
+            if parsed.tag and found.pin == "tag" and is_reference(derived):
+                yield (
+                    derived,
+                    Found(
+                        component=component,
+                        object=found.object,
+                        field=found.field,
+                        path=(),
+                        how="catalogue",
+                        redirect="patch",
+                        place=found.place,
+                        overridden_by=found.overridden_by,
+                        need=image.need,
+                        note=image.when,
+                        source=image.source,
+                        pin="tag",
+                    ),
+                )
+
+
+def lost(facts: Catalogue, found: Iterable[tuple[str, Found]]) -> Iterator[LostImage]:
+    """Those of the images found that are gone from their source."""
+    for ref in {ref for ref, _ in found}:
+        if known := facts.lost(ref):
+            yield LostImage(ref, known.why, known.source, known.instead_of(ref))
+
+
+def unknown(component: str, programs: Iterable[Program]) -> Iterator[Unknown]:
+    """The programs whose hidden images nobody has looked at, at the versions that run."""
+    for program in programs:
+        if program.is_known:
+            continue
+        entry, nearest = program.entry, None
+        refs: set[str] = set()
+        if entry is not None:
+            nearest = entry.nearest(program.version)
+            for image in entry.images_at(nearest):
+                refs.update(image.refs)
+        yield Unknown(
+            component=component,
+            object=program.object,
+            image=program.image,
+            version=str(program.version or ""),
+            entry=entry.component if entry else "",
+            nearest=str(nearest or ""),
+            images=tuple(sorted(refs)),
+        )
+
+
+def grouped(programs: Iterable[Unknown]) -> list[dict[str, Any]]:
+    """The programs that nobody has looked at, once each, as a set's summary has them.
+
+    One has ``program`` (the catalogue's entry, or empty), ``version``, and ``images`` that run it.
+    """
+    groups: dict[tuple[str, str], set[str]] = {}
+    for one in programs:
+        key = (one.entry, one.version if one.entry else one.image)
+        groups.setdefault(key, set()).add(one.image)
+    return [
+        {"program": entry, "version": version if entry else "", "images": sorted(refs)}
+        for (entry, version), refs in sorted(groups.items())
+    ]

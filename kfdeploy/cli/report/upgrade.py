@@ -1,0 +1,228 @@
+"""The report of a move to another release: as text, and as Markdown for a merge request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from kfdeploy.mirror.plan import show_bytes
+from kfdeploy.oci.reference import ImageRef
+from kfdeploy.terminal import counted
+from kfdeploy.upgrade.components import ComponentChange
+from kfdeploy.upgrade.patches import Trial
+from kfdeploy.upgrade.report import UpgradeReport
+
+_Section = tuple[str, Sequence[str]]
+_SHOWN = 5
+"""Images that are named of many for which the same is said."""
+_STATES = {
+    "holds": "holds",
+    "look": "fits, and what it changes is another than before",
+    "misfit": "no longer matches",
+    "unused": "is not used any more",
+}
+_GENERATED = {
+    "same": "edited by hand; it would be generated as before",
+    "changed": "edited by hand; it would be generated otherwise now",
+    "gone": "edited by hand; it would not be generated any more",
+}
+
+
+def lines(report: UpgradeReport, *, check: bool) -> Iterator[str]:
+    """The report for a terminal."""
+    yield _title(report)
+    if report.files.is_nothing:
+        yield "  nothing changes"
+    for title, items in _sections(report, str):
+        if items:
+            yield f"{title}:"
+            yield from (f"  {item}" for item in items)
+    if not report.files.is_nothing:
+        yield f"files: {_files(report)}{'; nothing is written' if check else ''}"
+        if not check:
+            yield f"next: {_next(report)}"
+
+
+def markdown(report: UpgradeReport) -> Iterator[str]:
+    """The report for a merge request."""
+    yield f"# {_title(report)}"
+    yield ""
+    yield f"Files: {_files(report)}."
+    for title, items in _sections(report, lambda text: f"`{text}`"):
+        if items:
+            yield ""
+            yield f"## {title[0].upper()}{title[1:]}"
+            yield ""
+            for item in items:
+                # What belongs to an item is indented behind it.
+                yield f"  - {item.strip()}" if item.startswith("  ") else f"- {item}"
+
+
+def _title(report: UpgradeReport) -> str:
+    before, now = report.before.version, report.now.version
+    return f"{before} to {now}" if before != now else f"{now} again"
+
+
+def _sections(report: UpgradeReport, code: Callable[[str], str]) -> Iterator[_Section]:
+    yield "patches that have to be adapted", list(_trials(report.misfits, code))
+    yield "components", list(_components(report, code))
+    for title, state in (
+        ("your patches that fit, and change something else than before", "look"),
+        ("your patches that are not used any more", "unused"),
+    ):
+        yield title, list(_trials([t for t in report.own if t.state == state], code))
+    holding = [trial.file for trial in report.own if trial.state == "holds"]
+    yield "your patches that hold", [code(file) for file in holding]
+    left = [trial for trial in report.edited if trial not in report.misfits]
+    yield "generated patches that you edited, and that hold", [code(t.file) for t in left]
+    yield "generated patches", list(_generated(report))
+    yield "images", list(_images(report, code))
+    yield "bytes to carry", list(_carry(report, code))
+    yield "not locked", list(_failures(report, code))
+    yield (
+        "programs that nobody has looked into yet",
+        [
+            f"{code(one.image)} ({one.component}: {one.object}); to look: {code(one.look)}"
+            for one in report.unknown
+        ],
+    )
+    yield (
+        "images that are gone from their source",
+        [
+            f"{code(lost.ref)}: {lost.why}"
+            + (
+                f"; to confirm in images.substitutes: {code(lost.substitute)}"
+                if lost.substitute
+                else ""
+            )
+            for lost in report.lost
+        ],
+    )
+    yield (
+        "settings that name no image",
+        [
+            f"{code(stale.key)}: "
+            + ("no longer used" if stale.was_used else "was not used before either")
+            + (f"; there is {', '.join(map(code, stale.near))}" if stale.near else "")
+            for stale in report.stale
+        ],
+    )
+    yield "notes", [f"{where}: {what}" for what, where in report.problems]
+
+
+def _components(report: UpgradeReport, code: Callable[[str], str]) -> Iterator[str]:
+    same = sum(1 for change in report.components if change.state in ("same", "own"))
+    yield f"{counted(same, 'component')} as before"
+    left = {one.component: one for one in report.left}
+    for change in report.components:
+        if text := _component(change, code):
+            yield text
+        if one := left.get(change.name):
+            what = f"  in the cluster {counted(one.objects, 'object')} of it that nothing renders"
+            yield f"{what} any more" + (f"; kept: {', '.join(one.stays)}" if one.stays else "")
+            if one.elsewhere:
+                yield f"  others of its objects are in {', '.join(one.elsewhere)} now"
+    if report.absent:
+        yield f"left out, as before: {', '.join(report.absent)}"
+
+
+def _component(change: ComponentChange, code: Callable[[str], str]) -> str:
+    why = f": {change.why}" if change.why else ""
+    if change.state == "moved":
+        return f"moved: {change.name}: {code(change.before)} to {code(change.now)}{why}"
+    if change.state == "new":
+        return f"new: {change.name}: {code(change.now)}{why}"
+    if change.state == "dropped":
+        return f"dropped: {change.name}{why}"
+    return f"kept: {change.name}{why}" if why else ""
+
+
+def _trials(trials: Sequence[Trial], code: Callable[[str], str]) -> Iterator[str]:
+    for trial in trials:
+        how = _GENERATED[trial.generated] if trial.generated else _STATES[trial.state]
+        yield f"{code(trial.file)} {how}"
+        for note in trial.notes:
+            about = " ".join(part for part in (note.object, note.field) if part)
+            says = note.what if not note.object or note.field in note.what else f"{about}: "
+            text = note.what if says == note.what else f"{says}{note.what}"
+            if note.object and says == note.what and note.object not in text:
+                text = f"{note.object}: {text}"
+            near = f"; there is {', '.join(note.near)}" if note.near else ""
+            yield f"  {text}{near}"
+
+
+def _generated(report: UpgradeReport) -> Iterator[str]:
+    made = report.generated
+    yield (
+        f"{len(made.same)} the same, {len(made.changed)} changed, {len(made.new)} new,"
+        f" {len(made.gone)} gone"
+    )
+
+
+def _images(report: UpgradeReport, code: Callable[[str], str]) -> Iterator[str]:
+    images = report.images
+    yield f"{images.same} the same, {len(images.new)} new, {len(images.dropped)} dropped"
+    told: set[str] = set()
+    for one in images.retagged:
+        now = ", ".join(map(code, one.now))
+        yield f"{now}, was {', '.join(code(_end(ref)) for ref in one.before)}"
+        told |= {*one.before, *one.now}
+    for what, found in (("new", images.new), ("dropped", images.dropped)):
+        for image in found:
+            if image.ref not in told:
+                mark = "" if image.covered else f" ({image.why_not})"
+                yield f"{what}: {code(image.ref)}{mark}"
+
+
+def _end(ref: str) -> str:
+    """What a reference has behind its repository."""
+    parsed = ImageRef.parse(ref)
+    digest = f"@{parsed.digest}" if parsed.digest else ""
+    return f":{parsed.tag}{digest}" if parsed.tag else digest or "without a tag"
+
+
+def _carry(report: UpgradeReport, code: Callable[[str], str]) -> Iterator[str]:
+    if report.carry is None:
+        return
+    carry = report.carry
+    most = "at most " if carry.at_most else ""
+    sized = carry.images - len(carry.unsized)
+    if sized or not carry.unsized:
+        of = counted(sized, "image")
+        yield f"{most}{show_bytes(carry.size)} ({carry.size} bytes) of {of}"
+    if carry.unsized:
+        names = ", ".join(map(code, carry.unsized))
+        yield f"no size is known of {counted(len(carry.unsized), 'image')}: {names}"
+    if carry.unlocked:
+        yield f"of {counted(len(carry.unlocked), 'image')} that are not locked nothing is known"
+
+
+def _failures(report: UpgradeReport, code: Callable[[str], str]) -> Iterator[str]:
+    if report.lock is None:
+        yield "the workspace has no images.lock: `kfdeploy lock` makes it"
+        return
+    reasons: dict[str, list[str]] = {}
+    for failure in report.lock.failures:
+        reasons.setdefault(failure["reason"], []).append(failure["ref"])
+    for reason, refs in reasons.items():
+        shown = ", ".join(map(code, refs[:_SHOWN]))
+        more = f" and {len(refs) - _SHOWN} more" if len(refs) > _SHOWN else ""
+        yield f"{shown}{more}: {reason}"
+
+
+def _files(report: UpgradeReport) -> str:
+    files = report.files
+    counts = (len(files.new), len(files.changed), len(files.removed))
+    own = f"{counts[0]} new, {counts[1]} changed, {counts[2]} removed"
+    below = files.upstream
+    return (
+        f"{own}; in upstream/ {below['added']} new, {below['changed']} changed,"
+        f" {below['removed']} removed"
+    )
+
+
+def _next(report: UpgradeReport) -> str:
+    if report.misfits:
+        return "adapt the patches that no longer match, then kfdeploy render"
+    if report.lock is None or report.lock.failures:
+        return "kfdeploy lock where the sources can be reached, then mirror and render"
+    return "git diff; then kfdeploy mirror and kfdeploy render"

@@ -1,0 +1,228 @@
+"""Argo CD: an Application a release, in waves, and one above them.
+
+Read in Argo CD 3.5: OCI sources since 3.1, one content layer (util/oci/client.go); an Application's
+health is not looked at unless argocd-cm says how (docs/operator-manual/health.md), so waves of
+Applications would not wait; `helm.sh/resource-policy: keep` and CRDs survive the deletion of an
+Application (controller/appcontroller.go, shouldBeDeleted), but not pruning.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from typing import Any, Final
+
+from kfdeploy.export.delivery import KEPT, Delivery, empty_ca
+from kfdeploy.export.material import Exported
+from kfdeploy.releaseset.folder import SetRelease
+from kfdeploy.yamltext import emit
+
+NAME: Final = "argocd"
+ABOUT: Final = "Argo CD: Applications in waves"
+APPLICATIONS: Final = "applications/applications.yaml"
+ROOT: Final = "root.yaml"
+HEALTH: Final = "argocd-cm.yaml"
+WAVE: Final = "argocd.argoproj.io/sync-wave"
+WAITS: Final = "kfdeploy.io/wait"
+_NAMESPACE: Final = "argocd"
+_SERVER: Final = "https://kubernetes.default.svc"
+_LUA: Final = """\
+local hs = {status = "Progressing", message = "not synced to this revision yet"}
+if obj.status == nil then
+  return hs
+end
+local function wanted(source)
+  return source ~= nil and source.targetRevision == obj.spec.source.targetRevision
+end
+local sync, last = obj.status.sync, obj.status.operationState
+local synced = sync ~= nil and sync.status == "Synced" and sync.comparedTo ~= nil
+  and wanted(sync.comparedTo.source)
+local applied = last ~= nil and last.phase == "Succeeded" and last.syncResult ~= nil
+  and wanted(last.syncResult.source)
+if last ~= nil and (last.phase == "Failed" or last.phase == "Error") and not synced then
+  return {status = "Degraded", message = last.message or last.phase}
+end
+if not (synced or applied) then
+  return hs
+end
+local annotations = obj.metadata.annotations or {}
+if annotations["kfdeploy.io/wait"] == "false" then
+  return {status = "Healthy", message = "applied; nothing waits for it to be ready"}
+end
+if obj.status.health ~= nil and obj.status.health.status ~= nil then
+  hs.status = obj.status.health.status
+  hs.message = obj.status.health.message or ""
+end
+return hs
+"""
+"""Of an Application without that annotation, which is of no set, its own health counts."""
+
+
+def export(delivery: Delivery) -> Exported:
+    """The Applications, the one above them, and what argocd-cm needs for waves to wait.
+
+    Raises:
+        UserError: a name that is too long.
+    """
+    documents = [
+        *(_crds(delivery, release) for release in delivery.found.releases if release.crds),
+        *(_release(delivery, release) for release in delivery.filled),
+    ]
+    files = {
+        APPLICATIONS: delivery.head(NAME) + emit.stream(documents),
+        HEALTH: delivery.head(NAME) + emit.document(_health(delivery)),
+    }
+    if delivery.options.repository:
+        files[ROOT] = delivery.head(NAME) + emit.document(_root(delivery))
+    return Exported(files, (APPLICATIONS, HEALTH, ROOT), tuple(_notes(delivery)))
+
+
+def _notes(delivery: Delivery) -> Iterator[str]:
+    options = delivery.options
+    namespace = options.namespace or _NAMESPACE
+    yield (
+        f"waves wait only with `kubectl -n {namespace} patch configmap argocd-cm"
+        f" --patch-file {HEALTH}`"
+    )
+    if not options.repository:
+        yield (
+            "no Application above the others, which keeps their order: name the Git repository that"
+            " these files will be in by --repo URL"
+        )
+    if options.source == "git":
+        return
+    if not options.tag:
+        yield f"`kfdeploy publish {delivery.found.name}` brings the set to where Argo CD looks"
+    else:
+        yield "with --tag all Applications see a new set at once, and not in their order"
+    reach = "--insecure-oci-force-http" if delivery.is_plain else ""
+    reach = "--insecure-skip-server-verification" if delivery.skips_verify else reach
+    added = f"argocd repo add oci://{delivery.artifact.repository} --type oci"
+    yield f"Argo CD must know the repository: `{added}{reach and f' {reach}'}`"
+    if delivery.ca:
+        yield (
+            f"the CA of {delivery.artifact.host} belongs into the ConfigMap argocd-tls-certs-cm,"
+            f" under the key {delivery.artifact.host.partition(':')[0]}"
+        )
+
+
+def _application(
+    delivery: Delivery,
+    name: str,
+    wave: int,
+    source: dict[str, Any],
+    spec: dict[str, Any],
+    waits: bool,
+) -> dict[str, Any]:
+    annotations = {
+        WAVE: str(wave),
+        WAITS: "true" if waits else "false",
+        # Fields that controllers own are no difference.
+        "argocd.argoproj.io/compare-options": "ServerSideDiff=true",
+    }
+    return {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Application",
+        "metadata": {
+            "name": delivery.name_of(name),
+            "namespace": delivery.options.namespace or _NAMESPACE,
+            "annotations": annotations,
+            "labels": {"app.kubernetes.io/part-of": delivery.options.name},
+        },
+        "spec": {
+            "project": "default",
+            "destination": {"server": _SERVER, "namespace": delivery.helm_namespace},
+            "source": {**_where(delivery), **source},
+            **spec,
+        },
+    }
+
+
+def _where(delivery: Delivery) -> dict[str, Any]:
+    options, ref = delivery.options, delivery.artifact
+    if options.source == "git":
+        return {"repoURL": options.repository, "targetRevision": options.revision}
+    revision = options.tag or ref.digest
+    return {"repoURL": f"oci://{ref.repository}", "targetRevision": revision}
+
+
+def _crds(delivery: Delivery, release: SetRelease) -> dict[str, Any]:
+    """Of each release its own: all together are more than Argo CD reads for one Application."""
+    source = {
+        "path": delivery.folder_of("crds"),
+        "directory": {"include": f"{release.name}.yaml"},
+    }
+    return _application(
+        delivery, f"{release.name}-crds", -1, source, {"syncPolicy": _policy(prune=False)}, True
+    )
+
+
+def _release(delivery: Delivery, release: SetRelease) -> dict[str, Any]:
+    # Argo CD would take the folder for a chart.
+    source = {
+        "path": delivery.folder_of(f"charts/{release.name}/charts/objects"),
+        "directory": {"include": "objects.yaml"},
+    }
+    keeps = any(item.key.kind in KEPT for item in release.objects)
+    spec: dict[str, Any] = {"syncPolicy": _policy(prune=not keeps)}
+    if ignored := [
+        {
+            "group": key.group,
+            "kind": key.kind,
+            "name": key.name,
+            "jqPathExpressions": [".webhooks[].clientConfig.caBundle"],
+        }
+        for key, _ in empty_ca(release)
+    ]:
+        spec["ignoreDifferences"] = ignored
+        spec["syncPolicy"]["syncOptions"].append("RespectIgnoreDifferences=true")
+    waits = any(delivery.waits_for(release))
+    return _application(delivery, release.name, release.wave, source, spec, waits)
+
+
+def _policy(*, prune: bool) -> dict[str, Any]:
+    """Argo CD prunes by Application; in one that has data, it deletes nothing by itself."""
+    return {
+        "automated": {"prune": prune, "selfHeal": True},
+        "syncOptions": ["ServerSideApply=true", *([] if prune else ["Prune=false"])],
+        "retry": {"limit": 10, "backoff": {"duration": "10s", "factor": 2, "maxDuration": "3m"}},
+    }
+
+
+def _root(delivery: Delivery) -> dict[str, Any]:
+    options = delivery.options
+    path = posixpath.normpath(
+        posixpath.join(options.path, options.folder, posixpath.dirname(APPLICATIONS))
+    )
+    namespace = options.namespace or _NAMESPACE
+    return {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Application",
+        "metadata": {"name": options.name, "namespace": namespace},
+        "spec": {
+            "project": "default",
+            "destination": {"server": _SERVER, "namespace": namespace},
+            "source": {
+                "repoURL": options.repository,
+                "targetRevision": options.revision,
+                "path": path,
+            },
+            "syncPolicy": {
+                # An Application that goes leaves what it installed.
+                "automated": {"prune": True, "selfHeal": True},
+                "retry": {"limit": 5},
+            },
+        },
+    }
+
+
+def _health(delivery: Delivery) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": "argocd-cm",
+            "namespace": delivery.options.namespace or _NAMESPACE,
+        },
+        "data": {"resource.customizations.health.argoproj.io_Application": _LUA},
+    }

@@ -1,0 +1,129 @@
+"""A CycloneDX 1.6 bill of materials: Kubeflow, its components, and the images of each.
+
+The format: CycloneDX's bom-1.6.schema.json; a container's name is a package URL of type ``oci``
+(package-url/purl-spec, types/oci). No time in it, and a serial number that follows from the
+content, so that the same lock is the same file.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+from urllib.parse import quote
+
+from kfdeploy import __version__
+from kfdeploy.export.material import Exported, Material
+from kfdeploy.images.lockfile import LockedImage
+from kfdeploy.images.sources_file import SourceImage
+from kfdeploy.oci.reference import ImageRef
+
+NAME: Final = "cyclonedx"
+ABOUT: Final = "CycloneDX 1.6: bom.json"
+_FILE: Final = "bom.json"
+_ROOT: Final = "kubeflow"
+_SPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "https://cyclonedx.org/schema/bom-1.6.schema.json")
+_ALGORITHMS: Final = {"sha256": "SHA-256", "sha384": "SHA-384", "sha512": "SHA-512"}
+
+
+def export(material: Material) -> Exported:
+    """One file: what is deployed, its images at their digests, and which of them needs which."""
+    found = {image.ref: image for image in material.images}
+    parts = sorted({place.component for image in material.images for place in image.found})
+    bom: dict[str, Any] = {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": _metadata(material),
+        "components": [
+            *({"type": "application", "bom-ref": _part(name), "name": name} for name in parts),
+            *(_image(image, found[image.id], material) for image in material.lock),
+        ],
+        "dependencies": list(_dependencies(material, parts)),
+    }
+    content = json.dumps(bom, sort_keys=True)
+    bom["serialNumber"] = f"urn:uuid:{uuid.uuid5(_SPACE, content)}"
+    return Exported({_FILE: json.dumps(bom, indent=2, sort_keys=True) + "\n"}, (_FILE,))
+
+
+def _metadata(material: Material) -> dict[str, Any]:
+    root = {"type": "platform", "bom-ref": _ROOT, "name": "kubeflow"}
+    if material.version:
+        root["version"] = material.version
+    tool = {"type": "application", "name": "kfdeploy", "version": __version__}
+    return {
+        "tools": {"components": [tool]},
+        "component": root,
+        "properties": [_property("environment", material.environment)],
+    }
+
+
+def _image(image: LockedImage, source: SourceImage, material: Material) -> dict[str, Any]:
+    algorithm, _, content = image.digest.partition(":")
+    properties = [
+        _property("need", source.need),
+        _property("mirror", material.mirror.target(image).rendered),
+        *(_property("platform", f"{name} {d}") for name, d in sorted(image.platforms.items())),
+        *(_property("found", text) for text in sorted(_places(source))),
+    ]
+    if image.size is not None:
+        properties.insert(2, _property("bytes", str(image.size)))
+    return {
+        "type": "container",
+        "bom-ref": _ref(image),
+        "name": ImageRef.parse(image.id).repository,
+        "version": image.tag or image.digest,
+        "purl": purl(image),
+        "hashes": [{"alg": _ALGORITHMS[algorithm], "content": content}],
+        "properties": properties,
+    }
+
+
+def _places(source: SourceImage) -> Iterator[str]:
+    for place in source.found:
+        at = f" ({place.at})" if place.at else ""
+        yield f"{place.component}: {place.object} {place.field}{at}"
+
+
+def purl(image: LockedImage) -> str:
+    """The package URL of what the lock names: the substitute's, where there is one."""
+    ref = image.image
+    qualifiers: dict[str, str] = {"repository_url": ref.repository}
+    if image.tag and ref.repository == ImageRef.parse(image.id).repository:
+        qualifiers["tag"] = image.tag
+    name = ref.path.rpartition("/")[2]
+    return f"pkg:oci/{name}@{quote(ref.digest, safe='')}?{_query(qualifiers)}"
+
+
+def _query(qualifiers: Mapping[str, str]) -> str:
+    return "&".join(f"{key}={quote(value, safe='/')}" for key, value in sorted(qualifiers.items()))
+
+
+def _dependencies(material: Material, parts: list[str]) -> Iterator[dict[str, Any]]:
+    refs = {image.id: _ref(image) for image in material.lock}
+    needs: dict[str, set[str]] = {name: set() for name in parts}
+    alone = []  # images.extra: no component names them
+    for image in material.images:
+        for place in image.found:
+            needs[place.component].add(refs[image.ref])
+        if not image.found:
+            alone.append(refs[image.ref])
+    yield {"ref": _ROOT, "dependsOn": sorted([*map(_part, parts), *alone])}
+    for name in parts:
+        yield {"ref": _part(name), "dependsOn": sorted(needs[name])}
+    for ref in sorted(refs.values()):
+        yield {"ref": ref}
+
+
+def _part(name: str) -> str:
+    return f"component:{name}"
+
+
+def _ref(image: LockedImage) -> str:
+    return f"image:{image.id}"
+
+
+def _property(name: str, value: str) -> dict[str, str]:
+    return {"name": f"kfdeploy:{name}", "value": value}

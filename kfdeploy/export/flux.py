@@ -1,0 +1,191 @@
+"""Flux: the set as a source and one Kustomization a release.
+
+Read in kustomize-controller and source-controller 1.9 and pkg/kustomize 1.41: a path without a
+kustomization.yaml is built from all YAML files below it, each of which must be Kubernetes objects.
+A release's folder has a chart's files too, so the source leaves them out (`spec.ignore`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from kfdeploy.export.delivery import KEPT, WEBHOOKS, Delivery, empty_ca
+from kfdeploy.export.material import Exported
+from kfdeploy.releaseset.folder import SetRelease
+from kfdeploy.yamltext import emit
+
+NAME: Final = "flux"
+ABOUT: Final = "Flux: OCIRepository and Kustomizations"
+FILE: Final = "flux.yaml"
+_NAMESPACE: Final = "flux-system"
+_CRDS: Final = "crds"
+_PRUNE: Final = "kustomize.toolkit.fluxcd.io/prune"
+_API: Final = "kustomize.toolkit.fluxcd.io/v1"
+_READY: Final = "status.conditions.exists(c, c.type == 'Ready' && c.status == 'True')"
+_TRUSTED: Final = (
+    "webhooks.all(w, has(w.clientConfig.caBundle) && size(w.clientConfig.caBundle) > 8)"
+)
+"""Base64 of a placeholder is shorter, and of a certificate longer."""
+
+
+def export(delivery: Delivery) -> Exported:
+    """One file: the source, the CRDs, and the releases in their order.
+
+    Raises:
+        UserError: a name that is too long.
+    """
+    documents = [*_ca(delivery), _source(delivery)]
+    has_crds = any(release.crds for release in delivery.found.releases)
+    if has_crds:
+        documents.append(_crds(delivery))
+    documents += [_release(delivery, release, has_crds) for release in delivery.filled]
+    text = delivery.head(NAME) + emit.stream(documents)
+    return Exported({FILE: text}, (FILE,), tuple(_notes(delivery)))
+
+
+def _notes(delivery: Delivery) -> Iterator[str]:
+    if delivery.options.source == "git":
+        return
+    if not delivery.options.tag:
+        yield f"`kfdeploy publish {delivery.found.name}` brings the set to where Flux looks for it"
+    if delivery.skips_verify:
+        yield (
+            "Flux has no setting for a certificate that is not checked: give it the registry's CA,"
+            " registries.private.ca"
+        )
+
+
+def _meta(delivery: Delivery, name: str) -> dict[str, Any]:
+    return {"name": name, "namespace": delivery.options.namespace or _NAMESPACE}
+
+
+def _ca(delivery: Delivery) -> Iterator[dict[str, Any]]:
+    if delivery.ca and delivery.options.source == "oci":
+        yield {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": _meta(delivery, f"{delivery.options.name}-registry-ca"),
+            "type": "Opaque",
+            "stringData": {"ca.crt": delivery.ca},
+        }
+
+
+def _source(delivery: Delivery) -> dict[str, Any]:
+    options, ref = delivery.options, delivery.artifact
+    spec: dict[str, Any] = {"interval": options.interval}
+    if options.source == "git":
+        spec |= {"url": options.repository, "ref": {"branch": options.revision}}
+    else:
+        spec |= {
+            "url": f"oci://{ref.repository}",
+            # By its digest even where the tag moves: what was reviewed is what is applied.
+            "ref": {"tag": options.tag} if options.tag else {"tag": ref.tag, "digest": ref.digest},
+        }
+        if delivery.is_plain:
+            spec["insecure"] = True
+        if delivery.ca:
+            spec["certSecretRef"] = {"name": f"{options.name}-registry-ca"}
+    if options.secret:
+        spec["secretRef"] = {"name": options.secret}
+    # The set is all that is wanted, and of its charts the manifests.
+    root = delivery.folder_of("")
+    at = "" if root in ("", ".") else f"/{root}"
+    parents = [f"!{path}\n{path}/*\n" for path in _steps(at)]
+    last = f"!{at}/crds\n!{at}/charts\n{at}/charts/**/Chart.yaml\n{at}/charts/**/templates/\n"
+    spec["ignore"] = "/*\n" + "".join(parents) + last
+    return {
+        "apiVersion": "source.toolkit.fluxcd.io/v1",
+        "kind": "GitRepository" if options.source == "git" else "OCIRepository",
+        "metadata": _meta(delivery, options.name),
+        "spec": spec,
+    }
+
+
+def _steps(path: str) -> Iterator[str]:
+    parts = path.split("/")[1:]
+    for count in range(1, len(parts) + 1):
+        yield "/" + "/".join(parts[:count])
+
+
+def _kustomization(
+    delivery: Delivery, name: str, path: str, spec: dict[str, Any]
+) -> dict[str, Any]:
+    options = delivery.options
+    return {
+        "apiVersion": _API,
+        "kind": "Kustomization",
+        "metadata": _meta(delivery, delivery.name_of(name)),
+        "spec": {
+            "interval": options.interval,
+            "retryInterval": "1m",
+            "timeout": "15m",
+            "sourceRef": {
+                "kind": "GitRepository" if options.source == "git" else "OCIRepository",
+                "name": options.name,
+            },
+            "path": f"./{delivery.folder_of(path)}",
+            "force": False,
+            **spec,
+        },
+    }
+
+
+def _crds(delivery: Delivery) -> dict[str, Any]:
+    return _kustomization(
+        delivery,
+        _CRDS,
+        "crds",
+        {"prune": False, "wait": True, "patches": [_kept("CustomResourceDefinition")]},
+    )
+
+
+def _release(delivery: Delivery, release: SetRelease, has_crds: bool) -> dict[str, Any]:
+    needs = [delivery.name_of(name) for name in delivery.needs(release)]
+    if not needs and has_crds:
+        needs = [delivery.name_of(_CRDS)]
+    checked = list(delivery.waits_for(release))
+    kinds = sorted({item.key.kind for item in release.objects} & KEPT)
+    patches = [_kept(kind) for kind in kinds]
+    patches += [_without_ca(key.kind, key.name, places) for key, places in empty_ca(release)]
+    spec: dict[str, Any] = {"prune": True, "wait": False}
+    if needs:
+        spec["dependsOn"] = [{"name": name} for name in needs]
+    if checked:
+        spec["healthChecks"] = [key.to_json() for key in checked]
+        if expressions := list(_expressions(release, {key.kind for key in checked})):
+            spec["healthCheckExprs"] = expressions
+    if patches:
+        spec["patches"] = patches
+    path = f"charts/{release.name}/charts/objects"
+    return _kustomization(delivery, release.name, path, spec)
+
+
+def _kept(kind: str) -> dict[str, Any]:
+    """A patch for all objects of a kind; its own name says nothing where there is a target."""
+    patch = {
+        "apiVersion": "v1",
+        "kind": kind,
+        "metadata": {"name": "any", "annotations": {_PRUNE: "disabled"}},
+    }
+    return {"target": {"kind": kind}, "patch": emit.document(patch)}
+
+
+def _without_ca(kind: str, name: str, places: tuple[int, ...]) -> dict[str, Any]:
+    patch = "".join(
+        f"- op: remove\n  path: /webhooks/{place}/clientConfig/caBundle\n" for place in places
+    )
+    return {"target": {"kind": kind, "name": name}, "patch": patch}
+
+
+def _expressions(release: SetRelease, kinds: set[str]) -> Iterator[dict[str, Any]]:
+    """Where Flux takes an object that has no status yet for one that is ready."""
+    seen = set()
+    for item in release.objects:
+        key = item.key
+        if key.kind not in kinds or (key.group, key.kind) in seen:
+            continue
+        current = _TRUSTED if key.kind in WEBHOOKS else _READY
+        if key.kind in WEBHOOKS or key.group == "cert-manager.io":
+            seen.add((key.group, key.kind))
+            yield {"apiVersion": key.api_version, "kind": key.kind, "current": current}

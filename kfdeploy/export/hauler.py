@@ -1,0 +1,91 @@
+"""Hauler's ``Images`` manifests: one for each path that stands before the sources' own.
+
+What it reads: hauler-dev/hauler v2.0.3 pkg/apis/hauler.cattle.io/v1/image.go. ``hauler store copy
+registry://HOST/PATH`` keeps a source's path and drops its host, so that images of different hosts
+go from different stores. ``rewrite`` looks for REPOSITORY:DIGEST in a store that has
+REPOSITORY@DIGEST (cmd/hauler/cli/store/add.go): only what was pulled by its tag can be renamed.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from kfdeploy.export.material import (
+    TAGS,
+    Copy,
+    Exported,
+    Material,
+    before,
+    below,
+    head,
+    tags_file,
+    whole_copies,
+)
+
+NAME: Final = "hauler"
+ABOUT: Final = "Hauler: Images manifests"
+_TOP: Final = "hauler"
+_FILE: Final = "images.yaml"
+
+
+def export(material: Material) -> Exported:
+    """``hauler/PATH/images.yaml``, and the tags that Hauler does not set."""
+    groups: dict[str, list[str]] = {}
+    untagged: list[Copy] = []
+    by_tag = 0
+    notes = []
+    for copy in whole_copies(material, NAME):
+        folder = before(copy.path, copy.source.path)
+        source = copy.source
+        if folder is not None:
+            groups.setdefault(folder, []).append(f"  - name: {json.dumps(str(source))}")
+            untagged.append(copy)
+        elif copy.tag:
+            by_tag += 1
+            groups.setdefault("", []).extend(
+                [
+                    f"  - name: {json.dumps(f'{source.repository}:{copy.tag}')}",
+                    f"    # is to be {source.digest}",
+                    f"    rewrite: {json.dumps(copy.target.reference)}",
+                ]
+            )
+        else:
+            notes.append(
+                f"{copy.ids[0]} is left out: {NAME} can't rename what it pulls by digest, and there"
+                f" is no tag; copy {source} to {copy.target.reference} by other means"
+            )
+    files = {
+        below(_TOP, folder, _FILE): _manifest(folder, images, material)
+        for folder, images in sorted(groups.items())
+    }
+    if untagged:
+        files[f"{_TOP}/{TAGS}"] = tags_file(NAME, material, untagged)
+        notes.append(
+            f"{NAME} leaves what it pulled by digest without a tag: {_TOP}/{TAGS} has them"
+        )
+    if by_tag:
+        notes.append(
+            f"{by_tag} images are pulled by tag, as {NAME} can't rename what it pulls by digest:"
+            " `kfdeploy verify` says whether they are the lock's"
+        )
+    return Exported(files, (f"{_TOP}/**/{_FILE}", f"{_TOP}/{TAGS}"), tuple(notes))
+
+
+def _manifest(folder: str, images: list[str], material: Material) -> str:
+    name = below("kubeflow", folder).replace("/", "-").replace("_", "-")
+    where = below(material.registry.host, folder)
+    options = " --plain-http" if material.is_plain else ""
+    options += " --insecure" if material.skips_verify else ""
+    lines = [
+        f"# hauler store sync --store {name} --filename {_FILE}",
+        f"# hauler store copy --store {name}{options} registry://{where}",
+        "apiVersion: content.hauler.cattle.io/v1",
+        "kind: Images",
+        "metadata:",
+        f"  name: {name}",
+        "spec:",
+        "  images:",
+        *images,
+    ]
+    return head(NAME, material) + "\n".join(lines) + "\n"

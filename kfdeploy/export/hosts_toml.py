@@ -1,0 +1,94 @@
+"""containerd's ``certs.d/HOST/hosts.toml``: each upstream host led to the private registry.
+
+What containerd reads: remotes/docker/config/hosts.go (v1.7.28) and core/remotes/docker/config
+(v2.1.4). A port is written ``HOST_PORT_`` in a folder's name; 1.7 refuses a file without a
+``[host]`` table; a relative ``ca`` is relative to the file; ``override_path`` takes the URL's path
+as the API's root; HTTP with any TLS setting beside it would try HTTPS first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Final
+
+from kfdeploy.errors import UserError, raise_all
+from kfdeploy.export.material import Exported, Material, head
+from kfdeploy.export.routes import Host
+
+NAME: Final = "hosts-toml"
+ABOUT: Final = "containerd: certs.d/HOST/hosts.toml"
+_API_HOSTS: Final = {"docker.io": "registry-1.docker.io"}
+_CA: Final = "ca.crt"
+
+
+def export(material: Material) -> Exported:
+    """One file an upstream host, and one for the private registry where it needs one.
+
+    Raises:
+        UserError: paths that `naming` joins or cuts: containerd can't rename a repository.
+    """
+    raise_all([error for host in material.hosts for error in _joined(host, material)])
+    files = {f"certs.d/{folder(h.name)}/hosts.toml": _upstream(h, material) for h in material.hosts}
+    own = f"certs.d/{folder(material.registry.host)}"
+    if material.ca or material.is_plain or material.skips_verify:
+        files[f"{own}/hosts.toml"] = _private(material)
+    if material.ca:
+        files[f"{own}/{_CA}"] = material.ca
+    return Exported(
+        dict(sorted(files.items())),
+        ("certs.d/*/hosts.toml",),
+        ("put certs.d into the folder that containerd's registry.config_path names",),
+    )
+
+
+def folder(host: str) -> str:
+    """The folder of a host: containerd writes a port as ``_PORT_``."""
+    name, colon, port = host.rpartition(":")
+    return f"{name}_{port}_" if colon and port.isdigit() else host
+
+
+def _joined(host: Host, material: Material) -> Iterator[UserError]:
+    if host.prefix is None:
+        naming = material.registry.naming
+        limits = (("maxDepth", naming.max_depth), ("maxLength", naming.max_length))
+        setting = " or ".join(name for name, limit in limits if limit is not None)
+        for route in host.joined or host.routes:
+            yield UserError(
+                f"{route.refs[0]}: registries.private.naming.{setting} makes it {route.target}, and"
+                f" {NAME} can't rename a repository",
+                hint=f"raise {setting}, or use `kfdeploy export registries-yaml` or `idms`",
+            )
+
+
+def _upstream(host: Host, material: Material) -> str:
+    lines = [f'server = "https://{_API_HOSTS.get(host.name, host.name)}"', ""]
+    path = "/".join(part for part in ("v2", host.prefix) if part)
+    lines.append(f"[host.{_text(f'{material.url}/{path}')}]")
+    lines.append('  capabilities = ["pull", "resolve"]')
+    lines.append("  override_path = true")
+    up = f"../{folder(material.registry.host)}/"
+    return head(NAME, material) + "\n".join([*lines, *_tls(material, up), ""])
+
+
+def _private(material: Material) -> str:
+    # The table is for 1.7. `server` is asked after it, with the settings above the table.
+    tls = [line.lstrip() for line in _tls(material, "")]
+    lines = [f"server = {_text(material.url)}", *tls, ""]
+    lines.append(f"[host.{_text(material.url)}]")
+    lines.append('  capabilities = ["pull", "resolve"]')
+    return head(NAME, material) + "\n".join([*lines, *_tls(material, ""), ""])
+
+
+def _tls(material: Material, where: str) -> Iterator[str]:
+    if material.is_plain:
+        return
+    if material.ca:
+        yield f"  ca = {_text(where + _CA)}"
+    if material.skips_verify:
+        yield "  skip_verify = true"
+
+
+def _text(value: str) -> str:
+    """A TOML basic string; of names and URLs, which JSON writes alike."""
+    return json.dumps(value)

@@ -1,0 +1,46 @@
+"""OpenShift's ImageDigestMirrorSet and ImageTagMirrorSet (config.openshift.io/v1).
+
+A rule a repository, so that OpenShift's own images of the same hosts are left alone. The first set
+is for pods that name a digest, the second for those that name a tag.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kfdeploy.export.material import Exported, Material, head
+
+NAME: Final = "idms"
+ABOUT: Final = "OpenShift: ImageDigestMirrorSet and ImageTagMirrorSet"
+_SETS: Final = (
+    ("ImageDigestMirrorSet", "imageDigestMirrors"),
+    ("ImageTagMirrorSet", "imageTagMirrors"),
+)
+
+
+def export(material: Material) -> Exported:
+    """One file with both sets."""
+    pairs = sorted(
+        (f"{host.name}/{route.path}", f"{material.registry.host}/{route.target}")
+        for host in material.hosts
+        for route in host.routes
+    )
+    documents = []
+    for kind, field in _SETS:
+        lines = ["apiVersion: config.openshift.io/v1", f"kind: {kind}", "metadata:"]
+        lines += ["  name: kubeflow", "spec:", f"  {field}:" if pairs else f"  {field}: []"]
+        for source, mirror in pairs:
+            lines += [f"  - source: {source}", "    mirrors:", f"    - {mirror}"]
+        documents.append("\n".join(lines) + "\n")
+    text = head(NAME, material) + "---\n".join(documents)
+    return Exported({"idms.yaml": text}, ("idms.yaml",), tuple(_notes(material)))
+
+
+def _notes(material: Material) -> list[str]:
+    """What OpenShift keeps elsewhere: image.config.openshift.io/cluster."""
+    host, where = material.registry.host, "image.config.openshift.io/cluster"
+    if material.is_plain or material.skips_verify:
+        return [f"add {host} to spec.registrySources.insecureRegistries of {where}"]
+    if material.ca:
+        return [f"add the CA of {host} to the ConfigMap in spec.additionalTrustedCA of {where}"]
+    return []

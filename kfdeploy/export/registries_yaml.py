@@ -1,0 +1,62 @@
+"""``registries.yaml`` of K3s and RKE2: mirrors with rewrite rules, without credentials.
+
+What they read: github.com/rancher/wharfie@v0.7.1 pkg/registries/types.go; K3s
+pkg/agent/containerd/config.go. They try the rules of a host in no fixed order and take the first
+that changes the name, so that the rules here exclude one another. They copy a rule into TOML as it
+is: no backslash in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Final
+
+from kfdeploy.export.material import Exported, Material, head
+from kfdeploy.export.routes import Host
+
+NAME: Final = "registries-yaml"
+ABOUT: Final = "K3s and RKE2: registries.yaml"
+CA_FILE: Final = "/etc/rancher/kfdeploy-registry-ca.crt"
+"""On the node. K3s and RKE2 keep their own files in different folders below /etc/rancher."""
+
+
+def export(material: Material) -> Exported:
+    """``registries.yaml``, and the CA that it names."""
+    lines = ["mirrors:"]
+    for host in material.hosts:
+        lines += [f"  {json.dumps(host.name)}:", "    endpoint:", f"    - {material.url}"]
+        if found := list(rules(host)):
+            lines += [
+                "    rewrite:",
+                *(f"      {json.dumps(a)}: {json.dumps(b)}" for a, b in found),
+            ]
+    name = json.dumps(material.registry.host)
+    if material.is_plain:
+        # Without this its own images would be asked for by HTTPS.
+        lines += [f"  {name}:", "    endpoint:", f"    - {material.url}"]
+    if len(lines) == 1:
+        lines = ["mirrors: {}"]
+    if (material.ca and not material.is_plain) or material.skips_verify:
+        lines += ["configs:", f"  {name}:", "    tls:"]
+        if material.ca:
+            lines.append(f"      ca_file: {CA_FILE}")
+        if material.skips_verify:
+            lines.append("      insecure_skip_verify: true")
+    files = {"registries.yaml": head(NAME, material) + "\n".join(lines) + "\n"}
+    notes = ["registries.yaml belongs into /etc/rancher/k3s or /etc/rancher/rke2 of every node"]
+    if material.ca and not material.is_plain:
+        files[CA_FILE.rpartition("/")[2]] = material.ca
+        notes.append(f"the registry's CA belongs into {CA_FILE} of every node")
+    return Exported(files, ("registries.yaml",), tuple(notes))
+
+
+def rules(host: Host) -> Iterator[tuple[str, str]]:
+    """Pattern and replacement of each rule; empty where nothing changes."""
+    prefix = host.prefix
+    if prefix is None:
+        for route in host.routes:
+            # A dot as a class: a backslash would be an escape in TOML.
+            yield f"^{route.path.replace('.', '[.]')}$", route.target
+    elif prefix:
+        yield "^(.*)$", f"{prefix}/$1"

@@ -1,0 +1,61 @@
+"""``regsync.yaml``: regclient's regsync copies by digest to a tag, with signatures.
+
+What it reads: github.com/regclient/regclient@v0.11.5 cmd/regsync/config.go, config/host.go. It
+signs in as Docker's ``config.json`` says; ``creds`` here says only how a registry is reached.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Final
+
+from kfdeploy.export.material import Exported, Material, head, whole_copies
+
+NAME: Final = "regsync"
+ABOUT: Final = "regclient's regsync: regsync.yaml"
+_FILE: Final = "regsync.yaml"
+_PARALLEL: Final = 4
+
+
+def export(material: Material) -> Exported:
+    """One file: an entry an image, by digest, and how the registries are reached."""
+    copies = whole_copies(material, NAME)
+    creds = [line for host in sorted(material.reaches) for line in _creds(host, material)]
+    lines = [
+        "# regsync once -c regsync.yaml",
+        "version: 1",
+        *(["creds:", *creds] if creds else []),
+        "defaults:",
+        f"  parallel: {_PARALLEL}",
+        "  # Signatures, attestations and SBOMs: as tags beside the image, and by its referrers.",
+        "  digestTags: true",
+        "  referrers: true",
+        "sync:" if copies else "sync: []",
+    ]
+    for copy in copies:
+        lines += [
+            f"- source: {json.dumps(str(copy.source))}",
+            f"  target: {json.dumps(copy.target.reference)}",
+            "  type: image",
+        ]
+    text = head(NAME, material) + "\n".join(lines) + "\n"
+    note = "regsync signs in as Docker's config.json says; DOCKER_CONFIG names its folder"
+    return Exported({_FILE: text}, (_FILE,), (note,))
+
+
+def _creds(host: str, material: Material) -> Iterator[str]:
+    reach = material.reaches[host]
+    lines = []
+    if reach.plain_http:
+        lines.append("  tls: disabled")
+    elif reach.skip_tls_verify:
+        lines.append("  tls: insecure")
+    if not reach.plain_http and (ca := material.ca_of(host)):
+        lines.append("  regcert: |")
+        lines += [f"    {line}".rstrip() for line in ca.splitlines()]
+    if reach.login.helper:
+        lines.append(f"  credHelper: {json.dumps(f'docker-credential-{reach.login.helper}')}")
+    if lines:
+        yield f"- registry: {json.dumps(host)}"
+        yield from lines

@@ -1,0 +1,123 @@
+"""The rights to apply release sets, and an account that has them, as Kubernetes' objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from kfdeploy.apply.preflight import rbac
+from kfdeploy.apply.preflight.api_versions import Places
+from kfdeploy.apply.preflight.needed_rights import RBAC, Need, needed
+from kfdeploy.export.material import Exported
+from kfdeploy.kubernetes import helm_release
+from kfdeploy.patch.patch_file import scalar
+from kfdeploy.releaseset.folder import SetFolder
+from kfdeploy.releaseset.order.contents import Contents
+
+NAME: Final = "rbac"
+ABOUT: Final = "The smallest rights that `kfdeploy apply` works with, and an account that has them"
+FILE: Final = "rbac.yaml"
+ACCOUNT: Final = "kfdeploy"
+_APPLY: Final = "kfdeploy-apply"
+_PREFLIGHT: Final = "kfdeploy-preflight"
+_EVERYWHERE: Final = frozenset(("default", "kube-node-lease", "kube-public", "kube-system"))
+"""Namespaces that every cluster has."""
+Body = dict[str, Any]
+
+
+def export(sets: Sequence[SetFolder], namespace: str, pull_secrets: Sequence[str] = ()) -> Exported:
+    """One file for an administrator to apply: ``kubectl apply -f rbac.yaml``.
+
+    Args:
+        sets: what is to be applied; to go from one to the next, both.
+        namespace: Helm's; the account is in it.
+        pull_secrets: names that the preflight looks for.
+
+    Raises:
+        UserError: broken YAML in a set.
+    """
+    needs: set[Need] = set()
+    made: dict[str, str] = {}
+    for one in sets:
+        releases = one.releases
+        contents = Contents((r.name, (*r.crds, *r.objects)) for r in releases)
+        found = needed(
+            contents,
+            Places(contents, namespace),
+            namespace,
+            waits=[release.name for release in releases if release.wait],
+            pull_secrets=pull_secrets,
+        )
+        needs.update(found.all)
+        for item in contents.of_kind("Namespace"):
+            made[item.key.name] = item.component
+    objects = list(_objects(sorted(needs), made, namespace))
+    listed = ", ".join(one.name for one in sets)
+    head = (
+        f"# Made by kfdeploy export rbac of {listed}: what `kfdeploy apply` needs, and no more.\n"
+        "# An administrator applies it once, and again for each new set: docs/rights.md.\n"
+        f"# Without the ClusterRole {_PREFLIGHT}, apply works and its checks see less.\n"
+    )
+    text = head + "---\n".join("\n".join(_yaml(body)) + "\n" for body in objects)
+    return Exported({FILE: text}, (FILE,), tuple(_notes(needs, made, namespace)))
+
+
+def _notes(needs: set[Need], made: Mapping[str, str], namespace: str) -> Iterator[str]:
+    there = _EVERYWHERE.union(made, (namespace,))
+    for other in sorted({need.namespace for need in needs} - there - {""}):
+        yield f"the namespace {other} is not of the set: it must be there before this is applied"
+
+
+def _objects(needs: Sequence[Need], made: Mapping[str, str], namespace: str) -> Iterator[Body]:
+    # A Role is in its namespace, so that must be there first. Helm takes it on by these marks.
+    for name in sorted({*made, namespace}):
+        body: Body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        if name in made:
+            body["metadata"]["labels"] = {"app.kubernetes.io/managed-by": "Helm"}
+            body["metadata"]["annotations"] = {
+                helm_release.OWNER: made[name],
+                helm_release.OWNER_NAMESPACE: namespace,
+            }
+        yield body
+    account = {"name": ACCOUNT, "namespace": namespace}
+    yield {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account}
+    subjects = [{"kind": "ServiceAccount", **account}]
+    for name, purpose in ((_APPLY, "apply"), (_PREFLIGHT, "preflight")):
+        own = [n for n in needs if not n.namespace and n.purpose == purpose]
+        yield from _role("ClusterRole", name, "", own, subjects)
+    for where in sorted({need.namespace for need in needs} - {""}):
+        own = [need for need in needs if need.namespace == where]
+        yield from _role("Role", _APPLY, where, own, subjects)
+
+
+def _role(
+    kind: str, name: str, namespace: str, needs: Sequence[Need], subjects: Sequence[Body]
+) -> Iterator[Body]:
+    metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
+    api = {"apiVersion": f"{RBAC}/v1"}
+    yield {**api, "kind": kind, "metadata": metadata, "rules": rbac.rules(needs)}
+    ref = {"apiGroup": RBAC, "kind": kind, "name": name}
+    bound = {"kind": f"{kind}Binding", "metadata": metadata, "roleRef": ref, "subjects": subjects}
+    yield {**api, **bound}
+
+
+def _yaml(node: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """Mappings, lists and strings in block style; lists of strings without more on one line."""
+    for key, value in node.items():
+        head = f"{indent}{scalar(key)}:"
+        if isinstance(value, str):
+            yield f"{head} {scalar(value)}"
+        elif isinstance(value, Mapping):
+            yield head
+            yield from _yaml(value, f"{indent}  ")
+        elif key == "resourceNames":
+            yield head
+            yield from (f"{indent}- {scalar(name)}" for name in value)
+        elif all(isinstance(one, str) for one in value):
+            yield f"{head} [{', '.join(scalar(one) for one in value)}]"
+        else:
+            yield head
+            for one in value:
+                first, *rest = _yaml(one, f"{indent}  ")
+                yield f"{indent}- {first.strip()}"
+                yield from rest

@@ -1,0 +1,130 @@
+"""Files for ``skopeo sync --src yaml``, and a script that runs it for each of them.
+
+What skopeo (1.9.3) does with such a file: of the source's path it keeps the last element, so that
+there is a file for each folder of the private registry. With ``--scoped`` it keeps all of it and
+its host, which is no legal path where the host has a port, nor the mirror's where there is a proxy
+or ``naming``. An entry is a tag or a digest; what is pulled by digest is pushed by digest, without
+a tag. So the script gives it one with ``skopeo copy``, which finds all blobs there, and copies in
+the same way an image whose last element the mirror changes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from kfdeploy.export.material import (
+    Copy,
+    Exported,
+    Material,
+    below,
+    head,
+    host_folder,
+    whole_copies,
+)
+
+NAME: Final = "skopeo-sync"
+ABOUT: Final = "skopeo sync: a YAML file a folder, and a script"
+_TOP: Final = "skopeo-sync"
+_SCRIPT: Final = f"{_TOP}/sync.sh"
+
+
+def export(material: Material) -> Exported:
+    """``skopeo-sync/FOLDER/sync.yaml``, ``sync.sh``, and the CAs that they name."""
+    folders: dict[str, list[Copy]] = {}
+    renamed: list[Copy] = []
+    for copy in whole_copies(material, NAME):
+        folder, _, name = copy.path.rpartition("/")
+        if name == copy.source.path.rpartition("/")[2]:
+            folders.setdefault(folder, []).append(copy)
+        else:
+            renamed.append(copy)
+    files = {
+        below(_TOP, folder, "sync.yaml"): _yaml(copies, material)
+        for folder, copies in sorted(folders.items())
+    }
+    files[_SCRIPT] = _script(folders, renamed, material)
+    for host in material.reaches:
+        if _has_ca(host, material):
+            files[below(_TOP, _certs(host), "ca.crt")] = material.ca_of(host)
+    notes = (
+        f"run `sh {_SCRIPT}`; skopeo signs in as REGISTRY_AUTH_FILE or Docker's config.json says",
+        "skopeo sync leaves signatures behind that lie beside an image as a tag or a referrer",
+    )
+    return Exported(dict(sorted(files.items())), (f"{_TOP}/**/sync.yaml", _SCRIPT), notes)
+
+
+def _yaml(copies: Sequence[Copy], material: Material) -> str:
+    hosts: dict[str, dict[str, set[str]]] = {}
+    for copy in copies:
+        repositories = hosts.setdefault(copy.source.host, {})
+        repositories.setdefault(copy.source.path, set()).add(copy.source.digest)
+    lines = []
+    for host, repositories in sorted(hosts.items()):
+        reach = material.reaches[host]
+        lines.append(f"{json.dumps(host)}:")
+        if reach.plain_http or reach.skip_tls_verify:
+            lines.append("  tls-verify: false")
+        if _has_ca(host, material):
+            lines.append(f"  cert-dir: {json.dumps(_certs(host))}")
+        lines.append("  images:")
+        for path, digests in sorted(repositories.items()):
+            lines.append(f"    {json.dumps(path)}:")
+            lines += [f"    - {json.dumps(digest)}" for digest in sorted(digests)]
+    return head(NAME, material) + "\n".join(lines) + "\n"
+
+
+def _script(folders: dict[str, list[Copy]], renamed: Sequence[Copy], material: Material) -> str:
+    private = material.registry.host
+    to = "".join(f" {option}" for option in _options("dest", private, material))
+    again = "".join(f" {option}" for option in _options("src", private, material))
+    lines = [
+        "# SKOPEO names the program, with options before its command if need be.",
+        "set -eu",
+        'cd "$(dirname "$0")"',
+        ': "${SKOPEO:=skopeo}"',
+        f"registry={private}",
+        "",
+        "# sync FILE FOLDER",
+        "sync() {",
+        "    $SKOPEO sync --src yaml --dest docker --all --preserve-digests --retry-times 2 \\",
+        f'       {to} "$1" "$2"',
+        "}",
+        "# copy FROM TO [OPTION ...]",
+        "copy() {",
+        "    from=$1 to=$2; shift 2",
+        "    $SKOPEO copy --all --preserve-digests --retry-times 2 --quiet \\",
+        f'       {to} "$@" "docker://$from" "docker://$to"',
+        "}",
+        "# tag PATH DIGEST TAG: what `skopeo sync` copied by digest has none",
+        f'tag() {{ copy "$registry/$1@$2" "$registry/$1:$3"{again}; }}',
+        "",
+    ]
+    for folder, copies in sorted(folders.items()):
+        lines.append(f"sync {below(folder, 'sync.yaml')} {below('$registry', folder)}")
+        lines += [f"tag {copy.path} {copy.source.digest} {copy.target.push_tag}" for copy in copies]
+    if renamed:
+        lines += ["", "# The last element of their paths is another than the source's."]
+    for copy in renamed:
+        options = _options("src", copy.source.host, material)
+        to = f"$registry/{copy.path}:{copy.target.push_tag}"
+        lines.append(" ".join(["copy", str(copy.source), to, *options]))
+    return head(NAME, material) + "\n".join(lines) + "\n"
+
+
+def _options(side: str, host: str, material: Material) -> Iterator[str]:
+    reach = material.reaches[host]
+    if reach.plain_http or reach.skip_tls_verify:
+        yield f"--{side}-tls-verify=false"
+    if _has_ca(host, material):
+        yield f"--{side}-cert-dir={_certs(host)}"
+
+
+def _has_ca(host: str, material: Material) -> bool:
+    reach = material.reaches[host]
+    return reach.ca is not None and not reach.plain_http
+
+
+def _certs(host: str) -> str:
+    return f"certs/{host_folder(host)}"

@@ -1,0 +1,119 @@
+"""Zarf packages: one for each path that stands before the sources' own.
+
+What it does with images: github.com/zarf-dev/zarf@v0.84.0 src/pkg/images, src/pkg/transform. An
+image by digest comes with all its platforms, and goes to ``REGISTRY/PATH@DIGEST``: without the
+source's host, so that images of different hosts are different packages, and without a tag.
+``registry_override`` replaces the beginning of a reference where it pulls, not where it pushes;
+the longest wins.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from kfdeploy.export.material import (
+    TAGS,
+    Copy,
+    Exported,
+    Material,
+    before,
+    below,
+    head,
+    tags_file,
+    whole_copies,
+)
+from kfdeploy.oci.reference import ImageRef
+from kfdeploy.oci.registry.access import Reach
+
+NAME: Final = "zarf"
+ABOUT: Final = "Zarf: packages of images"
+_TOP: Final = "zarf"
+_FILE: Final = "zarf.yaml"
+_CONFIG: Final = "zarf-config.toml"
+
+
+def export(material: Material) -> Exported:
+    """``zarf/PATH/zarf.yaml`` with a ``zarf-config.toml``, and the tags that Zarf does not set."""
+    groups: dict[str, list[Copy]] = {}
+    notes = []
+    for copy in whole_copies(material, NAME):
+        folder = before(copy.path, copy.origin.path)
+        if folder is None:
+            notes.append(
+                f"{copy.ids[0]} is left out: {NAME} can't rename an image; copy {copy.source} to"
+                f" {copy.target.reference} by other means"
+            )
+        else:
+            groups.setdefault(folder, []).append(copy)
+    files: dict[str, str] = {}
+    for folder, copies in sorted(groups.items()):
+        files[below(_TOP, folder, _FILE)] = _package(folder, copies, material)
+        files[below(_TOP, folder, _CONFIG)] = _config(folder, copies, material)
+    if groups:
+        held = [copy for _, copies in sorted(groups.items()) for copy in copies]
+        files[f"{_TOP}/{TAGS}"] = tags_file(NAME, material, held)
+        notes.append(f"{NAME} pushes by digest, without a tag: {_TOP}/{TAGS} has them")
+    patterns = (f"{_TOP}/**/{_FILE}", f"{_TOP}/**/{_CONFIG}", f"{_TOP}/{TAGS}")
+    return Exported(files, patterns, tuple(notes))
+
+
+def _package(folder: str, copies: list[Copy], material: Material) -> str:
+    name = "-".join(part for part in ("kubeflow", *folder.split("/")) if part)
+    pull = _options([material.reaches[copy.source.host] for copy in copies])
+    push = _options([material.reaches[material.registry.host]])
+    mirror = "zarf package mirror-resources zarf-package-*.tar.zst --images --no-img-checksum"
+    lines = [
+        f"# zarf package create . --confirm{pull}",
+        f"# {mirror} --confirm{push}",
+        "kind: ZarfPackageConfig",
+        "metadata:",
+        f"  name: {name.replace('.', '-').replace('_', '-')}",
+        f"  description: {json.dumps(f'Images of Kubeflow for {material.environment}')}",
+        *([f"  version: {json.dumps(material.version)}"] if material.version else []),
+        "components:",
+        "- name: images",
+        "  required: true",
+        "  images:",
+        *(f"  - {json.dumps(str(_named(copy)))}" for copy in copies),
+    ]
+    return head(NAME, material) + "\n".join(lines) + "\n"
+
+
+def _named(copy: Copy) -> ImageRef:
+    """With its tag, for people, unless that is another image's."""
+    first = ImageRef.parse(copy.ids[0])
+    if first.repository != copy.origin.repository:
+        return copy.origin
+    return ImageRef(first.host, first.path, first.with_default_tag().tag, copy.origin.digest)
+
+
+def _config(folder: str, copies: list[Copy], material: Material) -> str:
+    """What the two commands take from the folder that they run in."""
+    overrides = sorted(
+        {
+            f"{_beginning(_named(copy))}={copy.source.repository}@"
+            for copy in copies
+            if copy.source != copy.origin
+        }
+    )
+    lines = [
+        "[init.registry]",
+        f"url = {json.dumps(below(material.registry.host, folder))}",
+    ]
+    if overrides:
+        lines += ["[package.create]", "registry_override = ["]
+        lines += [*(f"  {json.dumps(override)}," for override in overrides), "]"]
+    return head(NAME, material) + "\n".join(lines) + "\n"
+
+
+def _options(reaches: list[Reach]) -> str:
+    """For the command line alone: in the file they would be for pulling and pushing alike."""
+    plain = any(reach.plain_http for reach in reaches)
+    lax = any(reach.skip_tls_verify for reach in reaches)
+    return (" --plain-http" if plain else "") + (" --insecure-skip-tls-verify" if lax else "")
+
+
+def _beginning(named: ImageRef) -> str:
+    """All of a reference up to its digest, so that it is the beginning of no other's."""
+    return str(ImageRef(named.host, named.path, named.tag)) + "@"

@@ -1,0 +1,331 @@
+"""What a scan found: every image, each place that names it, and what redirects it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from kfdeploy.images.redirect import Redirect
+from kfdeploy.kubernetes.objects import ObjectKey, Path
+
+NEEDS = ("required", "optional", "user-choice")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """File and line, relative to the upstream (a remote: ``github.com/ORG/REPO@REF/path``)."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Piece:
+    """One piece of a site's string that a redirect replaces: itself, or by its context."""
+
+    role: str
+    old: str
+    offset: int
+    text: str
+
+    def to_json(self) -> list[Any]:
+        return [self.role, self.old, self.offset, self.text]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One place that names an image, or for which an operator's own default speaks.
+
+    ``pin`` is ``tag`` where a digest would break what is made of the reference. ``adds`` is what a
+    patch must add to an object, for an image that no manifest names; ``source`` is where that image
+    was read, and ``note`` what pulls it: in the namespace ``outside``, if that is no user's, where
+    admission does not reach it. ``pulled_by`` is ``program`` where no kubelet pulls it.
+    """
+
+    component: str
+    object: ObjectKey
+    field: str
+    path: Path
+    how: str
+    redirect: str
+    place: Place | None = None
+    overridden_by: tuple[Place, ...] = ()
+    pieces: tuple[Piece, ...] = ()
+    whole: bool = True
+    variables: tuple[str, ...] = ()
+    need: str = "required"
+    note: str = ""
+    pin: str = ""
+    adds: Redirect | None = None
+    source: str = ""
+    outside: str = ""
+    pulled_by: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As the contract has it for ``scan --format json``."""
+        out: dict[str, Any] = {
+            "component": self.component,
+            "object": self.object.to_json(),
+            "field": self.field,
+        }
+        if self.place:
+            out |= {"file": self.place.file, "line": self.place.line}
+        out |= {"how": self.how, "redirect": self.redirect, "need": self.need}
+        if self.overridden_by:
+            out["overridden_by"] = [
+                {"file": place.file, "line": place.line} for place in self.overridden_by
+            ]
+        if self.pin:
+            out["pin"] = self.pin
+        if self.pulled_by:
+            out["pulled_by"] = self.pulled_by
+        if self.note:
+            out["note"] = self.note
+        if self.source:
+            out["source"] = self.source
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One reference, as the cluster would ask for it, with all its places."""
+
+    ref: str
+    need: str
+    found: tuple[Found, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"ref": self.ref, "need": self.need, "found": [f.to_json() for f in self.found]}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What could not be told, or is not fit for a cluster.
+
+    ``about`` is ``name`` where an API server would refuse the object for its name; else empty.
+    """
+
+    what: str
+    where: str
+    about: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        out = {"what": self.what, "where": self.where}
+        return {**out, "about": self.about} if self.about else out
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Unknown:
+    """A program whose hidden images nobody has looked at, at the version that runs.
+
+    ``entry`` and ``nearest`` are the catalogue's entry for it and the nearest version it knows,
+    with the images that one had; empty where the catalogue has none.
+    """
+
+    component: str
+    object: ObjectKey
+    image: str
+    version: str
+    entry: str = ""
+    nearest: str = ""
+    images: tuple[str, ...] = ()
+
+    @property
+    def look(self) -> str:
+        """The command that looks into the program's image."""
+        return f"kfdeploy scan --image-content --image {self.image}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "component": self.component,
+            "object": self.object.to_json(),
+            "image": self.image,
+            "version": self.version,
+            "entry": self.entry,
+            "nearest": {"version": self.nearest, "images": list(self.images)},
+            "look": self.look,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Unknown:
+        """The reverse of `to_json`."""
+        nearest = data["nearest"]
+        return cls(
+            data["component"],
+            ObjectKey.from_json(data["object"]),
+            data["image"],
+            data["version"],
+            data["entry"],
+            nearest["version"],
+            tuple(nearest["images"]),
+        )
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class LostImage:
+    """An image that is gone from its source; a substitute is for a person to confirm."""
+
+    ref: str
+    why: str
+    source: str
+    substitute: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """All sites of all components, and the catalogue's images that have no site."""
+
+    version: str
+    images: tuple[Image, ...]
+    problems: tuple[Problem, ...] = field(default=())
+    unknown: tuple[Unknown, ...] = field(default=())
+    lost: tuple[LostImage, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "upstream": {"version": self.version},
+            "images": [image.to_json() for image in self.images],
+            "problems": [problem.to_json() for problem in self.problems],
+            "unknown": [unknown.to_json() for unknown in self.unknown],
+            "lost": [lost.to_json() for lost in self.lost],
+        }
+
+    def get(self, ref: str) -> Image | None:
+        return next((image for image in self.images if image.ref == ref), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One component's images, what could not be told, programs that nobody has looked at, and
+    images that are gone from their source."""
+
+    found: tuple[tuple[str, Found], ...] = ()
+    problems: tuple[Problem, ...] = ()
+    unknown: tuple[Unknown, ...] = ()
+    lost: tuple[LostImage, ...] = ()
+
+    def to_cache(self) -> dict[str, Any]:
+        """Everything, to be read back by `from_cache`."""
+        return {
+            "found": [_found_to_cache(ref, place) for ref, place in self.found],
+            "problems": [problem.to_json() for problem in self.problems],
+            "unknown": [unknown.to_json() for unknown in self.unknown],
+            "lost": [lost.to_json() for lost in self.lost],
+        }
+
+    @classmethod
+    def from_cache(cls, kept: Mapping[str, Any]) -> Part:
+        return cls(
+            tuple(_found_from_cache(item) for item in kept["found"]),
+            tuple(Problem(**item) for item in kept["problems"]),
+            tuple(Unknown.from_json(item) for item in kept["unknown"]),
+            tuple(LostImage(**item) for item in kept["lost"]),
+        )
+
+
+def gather(version: str, parts: Sequence[Part]) -> Inventory:
+    """An inventory of what was found, sorted; an image's need is the strongest of its places."""
+    by_ref: dict[str, list[Found]] = {}
+    for part in parts:
+        for ref, place in part.found:
+            by_ref.setdefault(ref, []).append(place)
+    images = []
+    for ref in sorted(by_ref):
+        places = tuple(sorted(set(by_ref[ref]), key=_order))
+        need = min((place.need for place in places), key=NEEDS.index)
+        images.append(Image(ref, need, places))
+    return Inventory(
+        version,
+        tuple(images),
+        tuple(
+            sorted({p for part in parts for p in part.problems}, key=lambda p: (p.where, p.what))
+        ),
+        tuple(sorted({unknown for part in parts for unknown in part.unknown})),
+        tuple(sorted({lost for part in parts for lost in part.lost})),
+    )
+
+
+def with_admission(content: Inventory) -> Inventory:
+    """The inventory of a site whose admission policies rewrite what nothing else redirects.
+
+    They see what pods name: what a program copies itself stays as it is.
+    """
+    images = [
+        replace(
+            image,
+            found=tuple(
+                replace(found, redirect="admission")
+                if found.redirect == "none" and not (found.outside or found.pulled_by)
+                else found
+                for found in image.found
+            ),
+        )
+        for image in content.images
+    ]
+    return replace(content, images=tuple(images))
+
+
+def _order(found: Found) -> tuple[Any, ...]:
+    place = found.place or Place("", 0)
+    where = (found.component, found.object, found.field, place.file, place.line)
+    return (*where, found.pieces, found.how, found.redirect, found.need, found.note, found.source)
+
+
+# --- the form kept in the cache -------------------------------------------------------------------
+
+
+def _found_to_cache(ref: str, found: Found) -> dict[str, Any]:
+    """Everything of a place, to be read back by `_found_from_cache`."""
+    place = found.place
+    return {
+        "ref": ref,
+        "component": found.component,
+        "object": found.object.to_json(),
+        "field": found.field,
+        "path": list(found.path),
+        "how": found.how,
+        "redirect": found.redirect,
+        "place": [place.file, place.line] if place else None,
+        "overridden": [[p.file, p.line] for p in found.overridden_by],
+        "pieces": [piece.to_json() for piece in found.pieces],
+        "whole": found.whole,
+        "variables": list(found.variables),
+        "need": found.need,
+        "note": found.note,
+        "source": found.source,
+        "pin": found.pin,
+        "pulled_by": found.pulled_by,
+        "adds": asdict(found.adds) if found.adds else None,
+        "outside": found.outside,
+    }
+
+
+def _found_from_cache(data: Mapping[str, Any]) -> tuple[str, Found]:
+    place = data["place"]
+    return data["ref"], Found(
+        component=data["component"],
+        object=ObjectKey.from_json(data["object"]),
+        field=data["field"],
+        path=tuple(data["path"]),
+        how=data["how"],
+        redirect=data["redirect"],
+        place=Place(*place) if place else None,
+        overridden_by=tuple(Place(*p) for p in data["overridden"]),
+        pieces=tuple(Piece(*piece) for piece in data["pieces"]),
+        whole=data["whole"],
+        variables=tuple(data["variables"]),
+        need=data["need"],
+        note=data["note"],
+        source=data["source"],
+        pin=data["pin"],
+        pulled_by=data["pulled_by"],
+        adds=Redirect(**data["adds"]) if data["adds"] else None,
+        outside=data["outside"],
+    )

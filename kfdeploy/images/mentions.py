@@ -1,0 +1,434 @@
+"""Images named inside a longer string: YAML, JSON, INI, scripts, Go templates.
+
+The string is never parsed and dumped again: a mention is a span of it, so that what is replaced is
+the mention and the rest keeps its comments and layout.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from kfdeploy.oci.reference import ImageRef, is_reference
+from kfdeploy.yamltext.nodes import compose_all, is_text
+
+_LEFT = r"(?:(?<![\w./@:$%{}\]\\-])|(?<=[A-Za-z_]:)|(?<=:-)|(?<=\\[bfnrt]))"
+"""What may stand before a reference; ``\\n`` is a line end inside a JSON string."""
+_RIGHT = r"(?<![.-])(?![\w/@{$%]|[.-][\w{$%]|:\S)"
+_KEYED_RIGHT = r"(?<![.-])(?![\w/@:{$%]|[.-][\w{$%])"
+_PATH = r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*"
+_DOTTED = r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}(?::\d{1,5})?"
+_LOCAL = r"(?:localhost|\d{1,3}(?:\.\d{1,3}){3}):\d{1,5}"
+_TAG = r":[A-Za-z0-9_][\w.-]{0,127}"
+_DIGEST = r"@sha256:[0-9a-f]{64}"
+_REF = rf"(?:(?:{_DOTTED}|{_LOCAL})/)?{_PATH}(?:{_TAG})?(?:{_DIGEST})?"
+_STRONG = re.compile(
+    rf"{_LEFT}(?:{_DOTTED}|{_LOCAL})/{_PATH}(?:{_TAG}(?:{_DIGEST})?|{_DIGEST}){_RIGHT}", re.ASCII
+)
+# The reference is only looked at, so that in `x: image=a/b:1` the word "image" can be a key again.
+_KEYED = re.compile(
+    r"(?<![\w.-])-{0,2}(?P<key>[A-Za-z_][\w.-]*)[\\\"'\]})]*[ \t]*(?::-|:=|\?=|[:=,])\s*"
+    rf"(?=\\?[\"']?(?P<ref>{_REF}){_KEYED_RIGHT})",
+    re.ASCII,
+)
+_FLAG = re.compile(
+    r"(?<![\w.-])--?(?P<key>[A-Za-z][\w.-]*)[ \t]+"
+    rf"(?=[\"']?(?P<ref>{_REF}){_KEYED_RIGHT})",
+    re.ASCII,
+)
+_MORE = re.compile(rf",[ \t]*(?P<ref>{_REF}){_KEYED_RIGHT}", re.ASCII)
+_HOST_PORT = re.compile(r"[a-z0-9-]+:\d{4,5}|[a-z0-9-]+(?:\.[a-z0-9-]+)+:\d{2,5}", re.ASCII)
+_IMAGE_ID = re.compile(r"sha256:[0-9a-f]{64}")
+_NO_REGISTRY = re.compile(
+    r"(?!registry\.|docker\.|images?\.)(?:[a-z0-9-]+\.)*"
+    r"(?:kubernetes\.io|x-k8s\.io|istio\.io|knative\.dev|kubeflow\.org|kserve\.io|cert-manager\.io)/"
+    r"|(?:github|gitlab|bitbucket)\.(?:com|org)/"
+)
+"""Hosts of label keys, API groups and source repositories."""
+_DOCSTRING = re.compile(r"^[ \t]*(\"{3}|'{3}).*?\1", re.MULTILINE | re.DOTALL)
+_COMMENT = re.compile(r"\s*(?:#(?!!)|//|;)")
+_TRAILING = re.compile(
+    r"(?:[^\"'#\\\n]|\\.|\"(?:[^\"\\\n]|\\.)*+\"|'[^'\n]*+'|(?<=\S)#)*+(?P<comment>(?<=\s)#)"
+)
+_NOT_IMAGE = re.compile(r"pull|secret|polic|version|tag|type|size|count|hash|digest|hide|allow")
+_VERSION_KEYS = ("defaultImageVersion", "imageVersion", "imageTag", "tag", "version")
+_MORE_VERSION_KEYS = ("defaultGpuImageVersion",)
+"""Versions of the same image that are taken besides (KServe up to 0.8)."""
+_CONTAINERS = frozenset(("containers", "initContainers", "ephemeralContainers"))
+_RUN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./@:-")
+"""Characters that may not stand beside what a patch looks for (``mentions.gotmpl``)."""
+_END = re.compile(r"\Z|[^A-Za-z0-9_./@:-]|[.:](?:[^A-Za-z0-9_]|\Z)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a string that a reference is joined from.
+
+    ``context`` is the shortest text around the piece that tells it apart (a key and its value);
+    it holds the piece at ``offset``.
+    """
+
+    role: str
+    start: int
+    end: int
+    text: str
+    context: str = ""
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """The part of a string that names one image.
+
+    ``ref`` is the reference as the cluster would ask for it, nothing added. One part with the role
+    ``reference``, or several that are joined at run time: ``hub``, ``name``, ``tag``.
+    ``variables`` are the environment variables that a script reads ahead of its own default.
+    ``anchor`` is where the image's own name stands, when none of the parts is it.
+    """
+
+    ref: str
+    parts: tuple[Part, ...]
+    variables: tuple[str, ...] = ()
+    anchor: Part | None = None
+
+    @classmethod
+    def whole(cls, value: str) -> Mention:
+        return cls(value, (Part("reference", 0, len(value), value),))
+
+    @classmethod
+    def at(cls, value: str, start: int, end: int, *, key: int | None = None) -> Mention:
+        """The mention of a span.
+
+        Args:
+            key: where the key of the value starts. A name without tag or digest is told apart by
+                it, because the same word may stand elsewhere and mean something else.
+        """
+        text = value[start:end]
+        begin = start
+        if key is not None and is_untagged(text) and not set("\r\n") & set(value[key:start]):
+            begin = key
+        context, offset = _context(value, begin, end)
+        if context == text:
+            return cls(text, (Part("reference", start, end, text),))
+        return cls(text, (Part("reference", start, end, text, context, offset + start - begin),))
+
+    @property
+    def is_assembled(self) -> bool:
+        return self.parts[0].role != "reference"
+
+    @property
+    def first(self) -> Part:
+        """The part that stands for the mention's place."""
+        return self.anchor or self.parts[0]
+
+
+def _context(value: str, start: int, end: int) -> tuple[str, int]:
+    """The span, made longer until its neighbours can bound it; and where the span starts in it."""
+    begin = start
+    while begin and value[begin - 1] in _RUN:
+        begin -= 1
+    if not _END.match(value, end):
+        while end < len(value) and value[end] in _RUN:
+            end += 1
+    return value[begin:end], start - begin
+
+
+def is_strong(value: str) -> bool:
+    """A reference by its form alone: a registry host, a path, and a tag or a digest."""
+    return bool(_STRONG.fullmatch(value)) and _may_be_image(value)
+
+
+def is_plausible(value: str) -> bool:
+    """Under a key that names an image: a reference with a path, a tag or a digest."""
+    if not is_reference(value) or _HOST_PORT.fullmatch(value) or _IMAGE_ID.fullmatch(value):
+        return False
+    ref = ImageRef.parse(value)
+    return "/" in value or bool(ref.tag or ref.digest)
+
+
+def is_untagged(ref: str) -> bool:
+    return ":" not in ref.rsplit("/", 1)[-1] and "@" not in ref
+
+
+def _may_be_image(ref: str) -> bool:
+    return is_reference(ref) and not _NO_REGISTRY.match(ref)
+
+
+def in_text(value: str) -> tuple[Mention, ...]:
+    """The mentions in a string, in order of their place.
+
+    Comments name images only as examples and are passed over, and so are URLs (``oci://``,
+    ``https://``), whose left neighbour is a slash.
+    """
+    if ":" not in value and "/" not in value:
+        return ()
+    lowered = value.lower()
+    roots = _roots(value) if "image" in lowered else []
+    joins = "hub" in lowered or "version" in lowered or "tag" in lowered
+    joined = tuple(_assembled(value, roots)) if joins else ()
+    parts = [(part.start, part.end) for mention in joined for part in mention.parts]
+    taken = Spans([*parts, *comment_spans(value)])
+    found: dict[tuple[int, int], Mention] = {}
+    for start, end, key in _spans(value, roots):
+        if (start, end) not in found and not taken.touch(start, end):
+            found[start, end] = Mention.at(value, start, end, key=key)
+    found.update(_script_defaults(value, found))
+    plain = [found[span] for span in sorted(found)]
+    return (*plain, *joined)
+
+
+class Spans:
+    """Spans of a text, to be asked whether one of them touches another span."""
+
+    def __init__(self, spans: Iterable[tuple[int, int]]) -> None:
+        self.starts: list[int] = []
+        self.ends: list[int] = []
+        for start, end in sorted(spans):
+            if self.ends and start <= self.ends[-1]:
+                self.ends[-1] = max(end, self.ends[-1])
+            else:
+                self.starts.append(start)
+                self.ends.append(end)
+
+    def touch(self, start: int, end: int) -> bool:
+        at = bisect_right(self.starts, end - 1) - 1
+        return at >= 0 and self.ends[at] > start
+
+
+def comment_spans(value: str) -> Iterator[tuple[int, int]]:
+    """Start and end of comments, and of a script's docstrings: strings that nothing takes."""
+    if "\n" not in value:
+        return
+    for match in _DOCSTRING.finditer(value):
+        yield match.span()
+    offset = 0
+    for line in value.splitlines(keepends=True):
+        if _COMMENT.match(line):
+            yield offset, offset + len(line)
+        elif "#" in line and (trailing := _TRAILING.match(line)):
+            yield offset + trailing.start("comment"), offset + len(line)
+        offset += len(line)
+
+
+def _spans(value: str, roots: Sequence[Node]) -> Iterator[tuple[int, int, int | None]]:
+    """Start, end, and the start of the key where there is one."""
+    for match in _STRONG.finditer(value):
+        if _may_be_image(match[0]):
+            yield *match.span(), None
+    for pattern in (_KEYED, _FLAG):
+        for match in pattern.finditer(value):
+            yield from _after_key(value, match)
+    for root in roots:
+        yield from _Structure(value).below(root, None, in_image=False, in_containers=False)
+
+
+def _after_key(value: str, match: re.Match[str]) -> Iterator[tuple[int, int, int | None]]:
+    key, ref = match["key"], match["ref"]
+    if not _is_image_key(key) or not is_plausible(ref):
+        return
+    if is_untagged(ref) and "." not in ref.split("/")[0]:
+        return
+    yield *match.span("ref"), match.start("key")
+    more = _MORE.match(value, match.end("ref"))
+    while more and is_plausible(more["ref"]) and not is_untagged(more["ref"]):
+        yield *more.span("ref"), None
+        more = _MORE.match(value, more.end())
+
+
+def _is_image_key(key: str) -> bool:
+    """``cacheImage``, ``images``, ``imageGroupOne``, but not ``imagePullPolicy``."""
+    _, image, after = key.rsplit(".", 1)[-1].lower().partition("image")
+    return bool(image) and not _NOT_IMAGE.search(after)
+
+
+# --- YAML and JSON -------------------------------------------------------------------------------
+
+
+def _roots(value: str) -> list[Node]:
+    """The documents of YAML or JSON text that are mappings or lists."""
+    if "\n" not in value and not value.lstrip().startswith(("{", "[")):
+        return []
+    if value.startswith("\ufeff"):  # libyaml does not count it
+        return []
+    return [node for node in compose_all(value) if not isinstance(node, ScalarNode)]
+
+
+class _Structure:
+    """Scalars below a key that names an image, also in lists: ``image: {options: [a/b:1]}``."""
+
+    def __init__(self, value: str) -> None:
+        self.value = value
+        self.seen: set[tuple[int, bool, bool]] = set()
+        """An alias leads to its anchor's node again, and may lead to itself."""
+
+    def below(
+        self, node: Node, key: Node | None, *, in_image: bool, in_containers: bool
+    ) -> Iterator[tuple[int, int, int | None]]:
+        if (id(node), in_image, in_containers) in self.seen:
+            return
+        self.seen.add((id(node), in_image, in_containers))
+        if isinstance(node, MappingNode):
+            for name, child in node.value:
+                text = str(name.value)
+                image = _is_image_key(text) or (in_image and not _NOT_IMAGE.search(text.lower()))
+                pods = text in _CONTAINERS or (in_containers and text == "image")
+                yield from self.below(child, name, in_image=image, in_containers=pods)
+        elif isinstance(node, SequenceNode):
+            for child in node.value:
+                in_list = in_containers and isinstance(child, MappingNode)
+                yield from self.below(child, key, in_image=in_image, in_containers=in_list)
+        elif in_image and isinstance(node, ScalarNode) and is_text(node):
+            yield from self._scalar(node, key, in_pod=in_containers)
+
+    def _scalar(
+        self, node: ScalarNode, key: Node | None, *, in_pod: bool
+    ) -> Iterator[tuple[int, int, int | None]]:
+        text = node.value.rstrip("\n")
+        if in_pod:
+            # Whatever stands here is an image, `image: mysql` too.
+            if not is_reference(text):
+                return
+        elif not is_plausible(text) or (is_untagged(text) and (not key or key.value != "image")):
+            return
+        start = self.value.find(text, node.start_mark.index, node.end_mark.index)
+        if start >= 0:
+            is_below = key is not None and key.end_mark.index <= start
+            yield start, start + len(text), key.start_mark.index if key and is_below else None
+
+
+# --- joined at run time --------------------------------------------------------------------------
+
+
+def _assembled(value: str, roots: Sequence[Node]) -> Iterator[Mention]:
+    """``hub`` + ``image`` + ``tag``, and ``image`` + a version key, in JSON or YAML text."""
+    seen: set[int] = set()
+    for root in roots:
+        yield from _joins(value, root, "", seen)
+
+
+def _joins(value: str, node: Node, name: str, seen: set[int]) -> Iterator[Mention]:
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, SequenceNode):
+        for child in node.value:
+            yield from _joins(value, child, name, seen)
+        return
+    if not isinstance(node, MappingNode):
+        return
+    fields: dict[str, tuple[Node, Node]] = {str(k.value): (k, v) for k, v in node.value}
+    hub, tag = fields.get("hub"), fields.get("tag")
+    if hub and tag and _is_filled(hub[1]) and _is_filled(tag[1]):
+        yield from _below_hub(value, node, hub, tag)
+        return
+    yield from _with_version(value, fields, name)
+    for key, (_, child) in fields.items():
+        yield from _joins(value, child, key, seen)
+
+
+def _below_hub(
+    value: str, node: Node, hub: tuple[Node, Node], tag: tuple[Node, Node]
+) -> Iterator[Mention]:
+    seen: set[str] = set()
+    for key, image in _image_names(node):
+        ref = f"{hub[1].value}/{image.value}:{tag[1].value}"
+        if ref not in seen and is_reference(ref):
+            seen.add(ref)
+            parts = (_part("hub", value, *hub), _part("tag", value, *tag))
+            yield Mention(ref, parts, anchor=_part("name", value, key, image))
+
+
+def _with_version(value: str, fields: dict[str, tuple[Node, Node]], name: str) -> Iterator[Mention]:
+    """``image`` + a version; below ``image:``, ``repository`` + ``tag``."""
+    image = fields.get("image")
+    if image is None and _is_image_key(name) and not _has_text(fields.get("registry")):
+        image = fields.get("repository")
+    if image is None or not _is_filled(image[1]):
+        return
+    text = image[1].value
+    if "/" not in text or not is_untagged(text):
+        return
+    given = [fields[key] for key in _VERSION_KEYS if key in fields and _is_filled(fields[key][1])]
+    given = given[:1] + [fields[key] for key in _MORE_VERSION_KEYS if key in fields]
+    for version in given:
+        ref = f"{text}:{version[1].value}"
+        if is_reference(ref):
+            yield Mention(ref, (_part("name", value, *image), _part("tag", value, *version)))
+
+
+def _has_text(field: tuple[Node, Node] | None) -> bool:
+    return field is not None and _is_filled(field[1])
+
+
+def _is_filled(node: Node) -> bool:
+    return is_text(node) and bool(node.value) and "\n" not in node.value
+
+
+def _image_names(node: Node) -> Iterator[tuple[Node, ScalarNode]]:
+    """Bare image names below a mapping that has a hub; a name with a slash is used verbatim."""
+    if isinstance(node, MappingNode):
+        for name, child in node.value:
+            if name.value == "image" and _is_filled(child) and "/" not in child.value:
+                yield name, child
+            else:
+                yield from _image_names(child)
+
+
+def _part(role: str, value: str, key: Node, scalar: Node) -> Part:
+    start = value.find(scalar.value, scalar.start_mark.index, scalar.end_mark.index)
+    text: str = scalar.value
+    begin, stop = key.start_mark.index, scalar.end_mark.index
+    return Part(role, start, start + len(text), text, value[begin:stop], start - begin)
+
+
+# --- scripts -------------------------------------------------------------------------------------
+
+_DEFAULT = re.compile(
+    r"[\"'{(](?P<variable>[A-Z][A-Z0-9_]{0,127})[\"']?\s*(?:,|:-|:=)\s*[\"']?"
+    rf"(?P<ref>(?:{_DOTTED}|{_LOCAL})/{_PATH}|{_PATH}/{_PATH})(?P<tag>{_TAG})?(?:{_DIGEST})?{_RIGHT}",
+    re.ASCII,
+)
+
+
+def _script_defaults(
+    value: str, found: dict[tuple[int, int], Mention]
+) -> dict[tuple[int, int], Mention]:
+    """Defaults of variables: ``os.environ.get("X_IMAGE", "host/x")``, ``${X_IMAGE:-host/x}``.
+
+    Where the script reads ``X_TAG`` too, the reference is joined from both.
+    """
+    out: dict[tuple[int, int], Mention] = {}
+    reads: dict[str, bool] = {}
+    for match in _DEFAULT.finditer(value):
+        variable = match["variable"]
+        if match["tag"] or "IMAGE" not in variable:
+            continue
+        tag = variable.replace("IMAGE", "TAG")
+        if tag not in reads:
+            reads[tag] = bool(re.search(rf"\b{tag}\b", value))
+        if not reads[tag]:
+            continue
+        start, end = match.span("ref")
+        found.pop((start, end), None)
+        part = Part("name", start, end, match["ref"])
+        out[start, end] = Mention(match["ref"], (part,), (variable, tag))
+    return out
+
+
+def tag_default(value: str, variable: str) -> str | None:
+    """The tag a script falls back to: ``"X_TAG", "v1"`` or ``${X_TAG:-v1}``."""
+    match = re.search(
+        rf"\b{variable}[\"']?\s*(?:,|:-|:=)\s*[\"']?(?P<tag>[A-Za-z0-9_][\w.-]{{0,127}})[\"')}}]",
+        value,
+    )
+    return match["tag"] if match else None
+
+
+def version_variables(value: str) -> tuple[str, ...]:
+    """Other variables a script reads that may hold the tag, sorted: ``KFP_VERSION``."""
+    names = re.findall(r"[\"'{$]([A-Z][A-Z0-9_]*VERSION[A-Z0-9_]*)\b", value)
+    return tuple(sorted(set(names)))

@@ -1,0 +1,92 @@
+"""How an image that no manifest names is led elsewhere: something to be added to an object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from kfdeploy.kubernetes import workload
+from kfdeploy.kubernetes.objects import Object, ObjectKey, lookup
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """How an image that no manifest names is led elsewhere: something to be added to an object.
+
+    One of ``flag``, ``env``, ``key`` (of a ConfigMap), ``field`` (a dotted path), or ``file``: a
+    path in the container that gets ``content`` in place of the image's own file, so that nothing
+    asks for the image any more.
+    """
+
+    kind: str
+    name: str
+    container: str = ""
+    flag: str = ""
+    env: str = ""
+    key: str = ""
+    field: str = ""
+    file: str = ""
+    content: str = ""
+    value: str = "{ref}"
+    source: str = ""
+
+    def __str__(self) -> str:
+        if self.env:
+            return f"env {self.env}"
+        if self.flag:
+            return f"flag {self.flag}"
+        if self.key or self.file:
+            return f"config {self.key or self.file.rpartition('/')[2]}"
+        return "patch"
+
+    def is_of(self, key: ObjectKey) -> bool:
+        """Whether an object is the one to be changed; a content hash in its name is ignored."""
+        return key.kind == self.kind and same_name(key.name, self.name)
+
+    def is_set(self, body: dict[str, Any], config: Sequence[Object]) -> bool:
+        """Whether the manifest says it already, so that the compiled-in default is not used.
+
+        Args:
+            config: the component's objects, for variables that come from a ConfigMap.
+        """
+        if self.key:
+            return bool((body.get("data") or {}).get(self.key))
+        if self.field:
+            try:
+                return bool(lookup(body, tuple(self.field.split("."))))
+            except KeyError:
+                return False
+        for _, container in workload.containers(body):
+            if container.get("name") == self.container:
+                return self._is_set_in(container, config)
+        return False
+
+    def _is_set_in(self, container: dict[str, Any], config: Sequence[Object]) -> bool:
+        if self.flag:
+            words = [*(container.get("command") or ()), *(container.get("args") or ())]
+            flag = self.flag.lstrip("-")
+            return any(
+                str(word).startswith("-") and str(word).lstrip("-").partition("=")[0] == flag
+                for word in words
+            )
+        if self.file:
+            mounts = container.get("volumeMounts") or ()
+            return any(mount.get("mountPath") == self.file for mount in mounts)
+        if any(variable.get("name") == self.env for variable in container.get("env") or ()):
+            return True
+        names = {
+            (source.get("configMapRef") or {}).get("name")
+            for source in container.get("envFrom") or ()
+        }
+        return any(
+            self.env in (item.body.get("data") or {})
+            for item in config
+            if not item.is_crd and item.key.kind == "ConfigMap" and item.key.name in names
+        )
+
+
+def same_name(name: str, pattern: str) -> bool:
+    """Whether an object is called so; a content hash behind its name is ignored."""
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}-??????????")

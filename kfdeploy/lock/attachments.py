@@ -1,0 +1,154 @@
+"""What `lock` asks about beside the image itself: what belongs to it, and who signed it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from kfdeploy.errors import UserError
+from kfdeploy.images.lockfile import LockedImage
+from kfdeploy.oci.attachments import Attached
+from kfdeploy.oci.reference import ImageRef
+from kfdeploy.oci.registry.client import Client
+from kfdeploy.oci.registry.errors import RegistryError
+from kfdeploy.oci.registry.referrers import Finder
+from kfdeploy.oci.signing.verify import AtRegistry, Rules, Unsigned, check
+
+if TYPE_CHECKING:
+    from kfdeploy.workspace.settings import Workspace
+
+_PATIENCE: Final = 3.0
+"""Seconds to wait for a busy registry: an image is locked without what belongs to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Belonging:
+    """What came of asking.
+
+    Attributes:
+        attached: None where it was not, or could not be, looked for.
+        note: what is not known, and why; None where nothing is missing.
+        error: the image must not be locked.
+        refused: what an earlier lock has of it must not stay either.
+    """
+
+    attached: tuple[Attached, ...] | None = None
+    note: tuple[Literal["attached", "signature"], str] | None = None
+    error: UserError | None = None
+    refused: bool = False
+
+
+class Belongings:
+    """Asks about images, as `images.attached` and `images.signatures` say; safe for threads."""
+
+    def __init__(self, client: Client, workspace: Workspace, root: Path, *, refresh: bool) -> None:
+        """``refresh``: ask again about what belongs to an image that has not changed.
+
+        Raises:
+            UserError: keys that can't be used.
+        """
+        self._client = client
+        self._wanted = workspace.images.attached
+        self._rules = Rules.of(workspace.images.signatures, root)
+        self._refresh = refresh
+        self._finder = Finder(client, patience=_PATIENCE)
+        # Without an answer an image that must be signed fails: that is worth waiting for.
+        self._patient = Finder(client)
+
+    def must_be_signed(self, image: ImageRef) -> bool:
+        return bool(self._rules.on(image))
+
+    def known(self, image: ImageRef, known: LockedImage | None) -> Belonging | None:
+        """What the lock before says of an image; None where its registry has to be asked."""
+        before = known.attached if known is not None and known.digest == image.digest else None
+        if self.must_be_signed(image) or (self._wanted and (before is None or self._refresh)):
+            return None
+        return Belonging(before if self._wanted else None)
+
+    def of(
+        self,
+        image: ImageRef,
+        at: ImageRef,
+        platforms: Iterable[str],
+        *,
+        known: LockedImage | None,
+        earlier: Iterable[LockedImage],
+        unasked: str,
+    ) -> Belonging:
+        """What belongs to an image, once its signatures are checked.
+
+        Args:
+            image: what is to be locked, at its digest.
+            at: the repository to ask.
+            platforms: digests of its platforms' manifests.
+            known: what the lock before has of the same repository. What belonged to the same
+                digest then is not asked for again.
+            earlier: all that the lock before has for the references that name the image now.
+            unasked: why the registry is not to be asked for what can be done without.
+        """
+        at = ImageRef(at.host, at.path, "", image.digest)
+        before = known.attached if known is not None and known.digest == image.digest else None
+        attached = before
+        note: tuple[Literal["attached"], str] | None = None
+        if self._wanted and (before is None or self._refresh):
+            try:
+                if unasked:
+                    raise RegistryError("busy", unasked)
+                attached = self._finder.of_image(at, platforms)
+            except RegistryError as error:
+                note = ("attached", error.message)
+        try:
+            self._check(image, at, attached)
+        except RegistryError as error:
+            return Belonging(error=error)
+        except Unsigned as error:
+            return Belonging(error=error, refused=not self._all_signed(earlier, image, at))
+        return Belonging(attached if self._wanted else None, note)
+
+    def offline(self, image: ImageRef, known: LockedImage | None) -> Belonging:
+        """The same without asking: what must be signed and is not locked yet can't enter."""
+        before = known if known is not None and known.digest == image.digest else None
+        rules = self._rules.on(image)
+        if rules and before is None:
+            error = UserError(
+                f"its signature can't be checked without asking its registry ({rules[0].where})",
+                hint="run `kfdeploy lock` where the sources can be reached",
+            )
+            return Belonging(error=error)
+        attached = before.attached if before is not None and self._wanted else None
+        return Belonging(attached, ("signature", "no registry may be asked") if rules else None)
+
+    def unmatched(self, images: Iterable[ImageRef]) -> Iterator[str]:
+        """The rules that are for none of these images: a check that is meant may not take place."""
+        listed = list(images)
+        for rule in self._rules.rules:
+            if not any(rule.matches(image) for image in listed):
+                yield f"{rule.where}: no image is {rule.pattern!r}"
+
+    def _check(self, image: ImageRef, at: ImageRef, attached: tuple[Attached, ...] | None) -> None:
+        check(
+            image,
+            self._rules,
+            AtRegistry(self._client, at),
+            attached,
+            lambda: self._patient.of_manifest(at, image.digest),
+        )
+
+    def _all_signed(self, earlier: Iterable[LockedImage], image: ImageRef, at: ImageRef) -> bool:
+        """Whether what the lock before has are other digests, and signed as they must be.
+
+        A tag that somebody has moved to an image of his own does not take away the good one.
+        """
+        for old in earlier:
+            if old.image.repository != image.repository:
+                continue
+            if old.digest == image.digest:
+                return False
+            try:
+                where = ImageRef(at.host, at.path, "", old.digest)
+                self._check(old.image, where, old.attached)
+            except UserError:
+                return False
+        return True

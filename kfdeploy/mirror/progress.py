@@ -1,0 +1,223 @@
+"""A mirror at work: what each worker does, what is done, and how long the rest takes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from kfdeploy.errors import UserError
+from kfdeploy.mirror.plan import Failed, Item, Tally, show_bytes
+
+EventState = Literal["retrying", "waiting", "copied", "present", "failed"]
+_RATE_SECONDS: Final = 10.0
+"""The rate that is shown is that of the last seconds, as a line of today is no line of tonight."""
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorEvent:
+    """Something that happened to one image, with where the whole stands.
+
+    Attributes:
+        image: as found; of ``waiting``, the registry that is waited for.
+        done: images finished, failed ones included.
+        bytes_done: bytes sent so far, those on the way included.
+        bytes_total: bytes to send, as far as images have been read.
+    """
+
+    image: str
+    state: EventState
+    done: int
+    total: int
+    bytes_done: int
+    bytes_total: int
+    message: str = ""
+
+    def line(self) -> str:
+        """For output that is no terminal."""
+        tail = f": {self.message}" if self.message else ""
+        return f"[{self.done}/{self.total}] {self.state} {self.image}{tail}"
+
+
+@dataclass(frozen=True, slots=True)
+class Working:
+    """What one worker does.
+
+    Attributes:
+        kind: ``read``, ``carry``, ``mount`` or ``seal``.
+        size: bytes of the blob, None where it is no blob.
+        done: bytes of it that were sent.
+    """
+
+    number: int
+    kind: str
+    image: str
+    size: int | None
+    done: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Where a mirror stands at a moment.
+
+    Attributes:
+        rate: bytes a second, of late.
+        seconds_left: None while not all images have been read, or nothing is known yet.
+    """
+
+    done: int
+    total: int
+    bytes_done: int
+    bytes_total: int
+    rate: float
+    seconds_left: float | None
+    workers: tuple[Working, ...]
+    waiting: tuple[str, ...]
+
+    def line(self) -> str:
+        """For output that is no terminal, now and then."""
+        left = "" if self.seconds_left is None else f", {show_seconds(self.seconds_left)} left"
+        waits = "".join(f"; {text}" for text in self.waiting)
+        return (
+            f"{self.done} of {self.total} images, {show_bytes(self.bytes_done)} of"
+            f" {show_bytes(self.bytes_total)}, {show_bytes(int(self.rate))}/s{left}{waits}"
+        )
+
+
+class Watch:
+    """Keeps count; every method may be called from any thread."""
+
+    def __init__(
+        self,
+        on_event: Callable[[MirrorEvent], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take whom to tell.
+
+        Args:
+            on_event: called for one event at a time, from any thread.
+        """
+        self._on_event = on_event
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._workers: dict[int, Working] = {}
+        self._waits: dict[str, float] = {}
+        self._total = self._done = 0
+        self._expected: Callable[[], tuple[int, bool]] = lambda: (0, False)
+        self._rates: list[tuple[float, int]] = [(clock(), 0)]
+        self.tally = Tally()
+        self.copied: list[Item] = []
+        self.failed: list[Failed] = []
+
+    def starts(
+        self, total: int, present: list[Item], expected: Callable[[], tuple[int, bool]]
+    ) -> None:
+        """The plan is made.
+
+        Args:
+            total: items in all.
+            expected: bytes to send in all, and whether that is the last word.
+        """
+        with self._lock:
+            self._total, self._expected = total, expected
+            for item in present:
+                self._done += 1
+                self._tell(item.name, "present")
+
+    def begins(self, number: int, kind: str, image: str, size: int | None) -> None:
+        with self._lock:
+            self._workers[number] = Working(number, kind, image, size)
+
+    def ends(self, number: int) -> None:
+        with self._lock:
+            self._workers.pop(number, None)
+
+    def passed(self, number: int, count: int) -> None:
+        """A worker has sent some bytes more."""
+        with self._lock:
+            at = self._workers[number]
+            self._workers[number] = replace(at, done=at.done + count)
+
+    def moved(self, count: int) -> None:
+        with self._lock:
+            self.tally = replace(self.tally, moved=self.tally.moved + count)
+
+    def mounted(self, count: int) -> None:
+        with self._lock:
+            self.tally = replace(self.tally, mounted=self.tally.mounted + count)
+
+    def skipped(self, count: int) -> None:
+        with self._lock:
+            self.tally = replace(self.tally, skipped=self.tally.skipped + count)
+
+    def broke(self, count: int) -> None:
+        """A transfer broke off after some bytes."""
+        with self._lock:
+            self.tally = replace(self.tally, retried=self.tally.retried + count)
+
+    def retries(self, item: Item, message: str) -> None:
+        with self._lock:
+            self.tally = replace(self.tally, retries=self.tally.retries + 1)
+            self._tell(item.name, "retrying", message)
+
+    def waits(self, host: str, seconds: float) -> None:
+        """A registry wants to be left alone; said once for all who wait."""
+        with self._lock:
+            now = self._clock()
+            self.tally = replace(self.tally, retries=self.tally.retries + 1)
+            if self._waits.get(host, 0.0) < now:
+                self._waits[host] = now + seconds
+                self._tell(host, "waiting", f"429: it asks to wait {max(1, round(seconds))} s")
+
+    def finished(
+        self, item: Item, state: Literal["copied", "failed"], error: UserError | None = None
+    ) -> None:
+        """An item is done with."""
+        with self._lock:
+            self._done += 1
+            if error is None:
+                self.copied.append(item)
+            else:
+                self.failed.append(Failed(item, error))
+            self._tell(item.name, state, error.message if error else "")
+
+    def snapshot(self) -> Snapshot:
+        """Where it stands now."""
+        with self._lock:
+            now = self._clock()
+            done = self._bytes_done()
+            total, is_last_word = self._expected()
+            total -= self.tally.skipped
+            self._rates = [(at, n) for at, n in self._rates if at >= now - _RATE_SECONDS][-200:]
+            since, before = self._rates[0] if self._rates else (now, done)
+            self._rates.append((now, done))
+            rate = max(0.0, (done - before) / (now - since)) if now > since else 0.0
+            left = (total - done) / rate if is_last_word and rate > 0 else None
+            waiting = tuple(
+                f"{host} is waited for, {max(1, round(end - now))} s"
+                for host, end in sorted(self._waits.items())
+                if end > now
+            )
+            workers = tuple(self._workers[n] for n in sorted(self._workers))
+            return Snapshot(self._done, self._total, done, total, rate, left, workers, waiting)
+
+    def _bytes_done(self) -> int:
+        return self.tally.moved + sum(at.done for at in self._workers.values())
+
+    def _tell(self, name: str, state: EventState, message: str = "") -> None:
+        if self._on_event is None:
+            return
+        total = self._expected()[0] - self.tally.skipped
+        self._on_event(
+            MirrorEvent(name, state, self._done, self._total, self._bytes_done(), total, message)
+        )
+
+
+def show_seconds(seconds: float) -> str:
+    """A time for people: ``45 s``, ``12 min``, ``2 h 05 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

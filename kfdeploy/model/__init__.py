@@ -1,1 +1,0 @@
-"""What it happens to: values, with no files and no programs."""

@@ -1,1 +1,0 @@
-"""What differs: between two release sets, and between a set and a cluster."""

@@ -1,1 +1,0 @@
-"""Judgements of the check before applying: what the cluster has, against what the set needs."""

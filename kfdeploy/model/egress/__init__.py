@@ -1,1 +1,0 @@
-"""What objects make something reach for outside the cluster, besides images."""

@@ -1,0 +1,130 @@
+"""What belongs to an image and is not in it: signatures, attestations, SBOMs.
+
+Two conventions say what belongs to a manifest. Cosign's older one is tags made from its digest,
+``sha256-HEX.sig``, ``.att`` and ``.sbom``. OCI 1.1's is manifests that name it as their
+``subject``: a registry lists them, its referrers; where a registry can't, whoever pushes one adds
+it to an index under the fallback tag ``sha256-HEX`` (distribution specification, "Referrers Tag
+Schema").
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from kfdeploy.oci.manifest import OCI_INDEX, Manifest, entries
+from kfdeploy.oci.reference import ImageRef
+
+COSIGN_SUFFIXES: Final = ("sig", "att", "sbom")
+UNNAMED: Final = "unknown"
+"""The artifact type of a referrer that says none, or something that is no media type."""
+_TAG_MAX: Final = 128
+_DIGEST: Final = re.compile(r"sha(?:256:[0-9a-f]{64}|384:[0-9a-f]{96}|512:[0-9a-f]{128})")
+_TAG: Final = re.compile(r"[A-Za-z0-9_][\w.-]{0,127}", re.ASCII)
+_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
+_TYPE: Final = re.compile(rf"{_NAME}/{_NAME}|{UNNAMED}")
+
+Kind = Literal["tag", "referrer"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Attached:
+    """One manifest that belongs to another of the same repository.
+
+    Attributes:
+        subject: digest of the index or manifest that it belongs to.
+        name: the tag; for a referrer its artifact type, or ``unknown``.
+        digest: its own.
+    """
+
+    subject: str
+    kind: Kind
+    name: str
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.subject} {self.kind} {self.name} {self.digest}"
+
+    @property
+    def tag(self) -> str:
+        """The tag it has to have wherever it is copied to; empty for a referrer."""
+        return self.name if self.kind == "tag" else ""
+
+    def at(self, repository: ImageRef) -> ImageRef:
+        """Its reference, by digest, in the repository of ``repository``."""
+        return ImageRef(repository.host, repository.path, "", self.digest)
+
+    @classmethod
+    def parse(cls, line: str) -> Attached:
+        """Read what `__str__` writes; ValueError says what is wrong."""
+        parts = line.split(" ")
+        if len(parts) == 4:
+            subject, kind, name, digest = parts
+            if is_digest(subject) and is_digest(digest):
+                if kind == "tag" and _TAG.fullmatch(name):
+                    return cls(subject, "tag", name, digest)
+                if kind == "referrer" and _TYPE.fullmatch(name):
+                    return cls(subject, "referrer", name, digest)
+        raise ValueError(f"{line!r} is not SUBJECT tag|referrer NAME DIGEST")
+
+
+def is_digest(text: str) -> bool:
+    return bool(_DIGEST.fullmatch(text))
+
+
+def type_name(text: object) -> str:
+    """An artifact type as it is kept: what a registry says is not written down unseen."""
+    return text if isinstance(text, str) and _TYPE.fullmatch(text) else UNNAMED
+
+
+def cosign_tags(digest: str) -> tuple[str, ...]:
+    """The tags that cosign would give to what belongs to ``digest``."""
+    tags = (f"{digest.replace(':', '-', 1)}.{suffix}" for suffix in COSIGN_SUFFIXES)
+    return tuple(tag for tag in tags if len(tag) <= _TAG_MAX)
+
+
+def fallback_tag(digest: str) -> str:
+    """The tag of the index of referrers, for registries that do not list them themselves."""
+    algorithm, _, value = digest.partition(":")
+    return f"{algorithm[:32]}-{value[:64]}"
+
+
+def fallback_index(referrers: Iterable[Manifest], before: Manifest | None = None) -> Manifest:
+    """The index to put under the fallback tag of the referrers' subject.
+
+    Args:
+        before: what is under the tag; its other entries stay, in front.
+
+    Raises:
+        Malformed: a referrer or ``before`` is no manifest.
+    """
+    new = {manifest.digest: _described(manifest) for manifest in referrers}
+    content: dict[str, Any] = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
+    if before is not None:
+        kept = entries(before.content, "manifests")
+        content["manifests"] = [entry for entry in kept if entry.get("digest") not in new]
+    content["manifests"] += [new[digest] for digest in sorted(new)]
+    body = json.dumps(content, separators=(",", ":")).encode()
+    return Manifest(f"sha256:{hashlib.sha256(body).hexdigest()}", OCI_INDEX, body)
+
+
+def _described(manifest: Manifest) -> dict[str, Any]:
+    """As the specification lays down: type and annotations of the manifest, the config's type
+    where it has none of its own."""
+    content = manifest.content
+    config = content.get("config")
+    kind = content.get("artifactType")
+    if not kind and isinstance(config, dict):
+        kind = config.get("mediaType")
+    described = {
+        "mediaType": manifest.media_type,
+        "digest": manifest.digest,
+        "size": manifest.size,
+        "artifactType": kind,
+        "annotations": content.get("annotations"),
+    }
+    return {key: value for key, value in described.items() if value}

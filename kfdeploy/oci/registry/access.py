@@ -1,0 +1,80 @@
+"""How each registry is reached, as `kfdeploy.yaml` says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from kfdeploy.oci.registry.credentials import Login
+from kfdeploy.oci.registry.http import is_loopback
+
+if TYPE_CHECKING:
+    from kfdeploy.oci.registry.settings import Access, MirrorSettings
+
+_API_HOSTS: Final = {"docker.io": "registry-1.docker.io"}
+"""Docker Hub's API has another name than its images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How one registry is reached.
+
+    Attributes:
+        host: as image references name it.
+        plain_http: speak HTTP.
+        ca: PEM file trusted beside the system's.
+        skip_tls_verify: take any certificate.
+        setting: key in kfdeploy.yaml where all this is set, for hints.
+    """
+
+    host: str
+    plain_http: bool = False
+    ca: Path | None = None
+    skip_tls_verify: bool = False
+    login: Login = field(default_factory=Login)
+    setting: str = ""
+
+    @property
+    def url(self) -> str:
+        """The registry's API without a path: ``https://HOST``."""
+        return f"{'http' if self.plain_http else 'https'}://{_API_HOSTS.get(self.host, self.host)}"
+
+    @classmethod
+    def of(cls, host: str, access: Access | None, root: Path, setting: str) -> Reach:
+        """From a section of kfdeploy.yaml; its paths are relative to ``root``, the workspace.
+
+        HTTP by default only for a registry on loopback for which nothing about TLS is set.
+        """
+        if access is None:
+            return cls(host, plain_http=is_loopback(host), setting=setting)
+        plain = access.plain_http
+        if plain is None:
+            plain = is_loopback(host) and access.ca is None and not access.skip_tls_verify
+        config = access.credentials.docker_config
+        return cls(
+            host,
+            plain_http=plain,
+            ca=None if access.ca is None else root / Path(access.ca).expanduser(),
+            skip_tls_verify=access.skip_tls_verify,
+            login=Login(
+                None if config is None else root / Path(config).expanduser(),
+                access.credentials.helper,
+            ),
+            setting=setting,
+        )
+
+
+class Reaches:
+    """How each registry is reached, by the workspace's settings."""
+
+    def __init__(self, settings: MirrorSettings, root: Path) -> None:
+        self._settings = settings
+        self._root = root
+
+    def __call__(self, host: str) -> Reach:
+        """``private`` is the environment's; its settings win for its own host."""
+        if host == self._settings.private.host:
+            return Reach.of(host, self._settings.private, self._root, "registries.private")
+        setting = f"registries.hosts[{host!r}]"
+        return Reach.of(host, self._settings.hosts.get(host), self._root, setting)

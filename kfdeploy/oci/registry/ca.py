@@ -1,0 +1,57 @@
+"""A registry's certificate authority, as its PEM file says it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from kfdeploy.errors import UserError
+from kfdeploy.files import read_text
+from kfdeploy.oci.registry.access import Reach
+from kfdeploy.oci.registry.settings import PrivateRegistry
+
+_SETTING: Final = "the private registry's ca"
+_LARGEST: Final = 128 * 1024
+"""Bytes. It travels in an annotation, and Kubernetes allows 256 KiB for all of an object's."""
+
+
+def registry_ca(registry: PrivateRegistry, root: Path) -> str:
+    """The text of the file that ``ca`` names; empty where it names none.
+
+    Args:
+        root: the workspace, which the path is relative to.
+
+    Raises:
+        UserError: it can't be read, holds no certificate, a private key, or a whole system's.
+    """
+    path = Reach.of(registry.host, registry, root, "").ca
+    if path is None:
+        return ""
+    text = _pem(path, _SETTING)
+    if len(text.encode()) > _LARGEST:
+        raise UserError(
+            f"{_SETTING}: {path}: more than {_LARGEST} bytes; a pod's annotation has to hold it",
+            hint="name a PEM file with the registry's CA alone, not a system's whole bundle",
+        )
+    return text
+
+
+def ca_text(reach: Reach) -> str:
+    """The text of the file with a registry's CA, of any size; empty where none is set.
+
+    Raises:
+        UserError: it can't be read, holds no certificate, or a private key.
+    """
+    return "" if reach.ca is None else _pem(reach.ca, f"{reach.setting}.ca")
+
+
+def _pem(path: Path, setting: str) -> str:
+    text = read_text(path)
+    if "-----BEGIN CERTIFICATE-----" not in text:
+        raise UserError(f"{setting}: {path}: no certificate in it", hint="name a PEM file")
+    if "PRIVATE KEY-----" in text:
+        raise UserError(
+            f"{setting}: {path}: holds a private key, and what is made of it is public",
+            hint="name a PEM file with the registry's CA certificate alone",
+        )
+    return text

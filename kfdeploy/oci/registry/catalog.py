@@ -1,0 +1,81 @@
+"""What a registry lists, and taking away from it: the OCI API, and Docker's catalog."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import urljoin
+
+from kfdeploy.oci.reference import ImageRef
+from kfdeploy.oci.registry import errors
+from kfdeploy.oci.registry.client import Client, manifest_path, pull_scope
+from kfdeploy.oci.registry.errors import RegistryError
+
+_PAGE: Final = 500
+_CATALOG_SCOPE: Final = "registry:catalog:*"
+
+
+class NoCatalog(RegistryError):
+    """A registry that does not say which repositories it has."""
+
+
+def repositories(client: Client, host: str) -> Iterator[str]:
+    """The paths of all repositories of a registry.
+
+    Raises:
+        NoCatalog: it does not tell, or not to us.
+        RegistryError: it can't be asked.
+    """
+    try:
+        yield from _pages(client, host, f"/v2/_catalog?n={_PAGE}", _CATALOG_SCOPE, "repositories")
+    except RegistryError as error:
+        if error.kind in {"denied", "gone", "nonsense"}:
+            raise NoCatalog(error.kind, error.message, hint=error.hint) from error
+        raise
+
+
+def tags(client: Client, repository: ImageRef) -> list[str]:
+    """The tags of a repository, sorted; none where it does not exist.
+
+    Raises:
+        RegistryError: the registry can't be asked.
+    """
+    path = f"/v2/{repository.path}/tags/list?n={_PAGE}"
+    try:
+        return sorted(_pages(client, repository.host, path, pull_scope(repository), "tags"))
+    except RegistryError as error:
+        if error.kind == "gone":
+            return []
+        raise
+
+
+def delete(client: Client, ref: ImageRef) -> bool:
+    """Delete a manifest by digest, with all its tags; whether it was there.
+
+    Raises:
+        RegistryError: the registry does not let us, or can't be asked.
+    """
+    scope = f"{ref.path}:pull,push,delete"
+    answer = client.exchange.ask("DELETE", ref.host, manifest_path(ref), scope, also=(400, 405))
+    if answer.status in {400, 405}:
+        raise errors.undeletable(client.reach(ref.host), ref, answer)
+    return answer.status != 404
+
+
+def _pages(client: Client, host: str, path: str, scope: str, key: str) -> Iterator[str]:
+    reach = client.reach(host)
+    seen = set()
+    while path and path not in seen:
+        seen.add(path)
+        answer = client.exchange.ask("GET", host, path, scope)
+        if answer.status == 404:
+            raise RegistryError("gone", f"{host}: 404: {path.partition('?')[0]}")
+        try:
+            listed = json.loads(answer.body)[key] or []
+        except (ValueError, KeyError, TypeError) as error:
+            raise errors.nonsense(reach, answer, path) from error
+        yield from (str(entry) for entry in listed)
+        following = re.match(r'<([^>]+)>;\s*rel="?next"?', answer.headers.get("link", ""))
+        path = urljoin(answer.url, following[1]) if following else ""

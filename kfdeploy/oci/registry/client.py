@@ -1,0 +1,235 @@
+"""A client for registries (the OCI distribution API): what it has, and how to read it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Final
+from urllib.parse import quote, urlsplit
+
+from kfdeploy.oci.manifest import Malformed, Manifest
+from kfdeploy.oci.reference import ImageRef
+from kfdeploy.oci.registry import errors
+from kfdeploy.oci.registry.access import Reach, Reaches
+from kfdeploy.oci.registry.errors import RegistryError
+from kfdeploy.oci.registry.http import Answer, Stream, Wire
+from kfdeploy.oci.registry.transport import DEFAULT_PATIENCE, Exchange, Patience
+
+_DIGEST: Final = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
+
+
+class Client:
+    """Asks registries; every method may be called from any number of threads."""
+
+    def __init__(
+        self,
+        reaches: Reaches,
+        *,
+        wire: Wire | None = None,
+        patience: Patience = DEFAULT_PATIENCE,
+        on_wait: Callable[[str], None] | None = None,
+    ) -> None:
+        self.exchange = Exchange(reaches, wire, patience, on_wait)
+        self._registries: set[str] = set()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; requests that other threads wait for end at once."""
+        self.exchange.close()
+
+    def reach(self, host: str) -> Reach:
+        """How ``host`` is reached."""
+        return self.exchange.reach(host)
+
+    def check(self, host: str) -> None:
+        """Whether ``host`` is a registry that lets us in.
+
+        Raises:
+            RegistryError: it isn't, or doesn't.
+        """
+        answer = self.exchange.ask("GET", host, "/v2/")
+        if not _is_ping(answer):
+            raise errors.nonsense(self.reach(host), answer, "/v2/")
+
+    def check_push(self, ref: ImageRef) -> None:
+        """Whether we may push to a repository: an upload is begun and given up again.
+
+        Raises:
+            RegistryError: we may not, or it can't be asked.
+        """
+        path = f"/v2/{ref.path}/blobs/uploads/"
+        scope = push_scope(ref)
+        answer = self.exchange.ask("POST", ref.host, path, scope)
+        if answer.status != 202:
+            raise errors.nonsense(self.reach(ref.host), answer, path)
+        if place := urlsplit(answer.headers.get("location", "")):
+            begun = place._replace(scheme="", netloc="").geturl()
+            with contextlib.suppress(RegistryError):  # it ends by itself, only later
+                self.exchange.ask("DELETE", ref.host, begun, scope, patience=0.0)
+
+    def digest(self, ref: ImageRef, *, patience: float | None = None) -> str | None:
+        """The digest behind a tag (or digest); None when the registry has no such image.
+
+        One HEAD; a GET only for a registry that leaves the digest out of its answer.
+
+        Args:
+            patience: seconds to wait at most for a registry that says it is busy.
+
+        Raises:
+            RegistryError: any other answer, or none.
+        """
+        path = manifest_path(ref)
+        answer = self.exchange.ask("HEAD", ref.host, path, pull_scope(ref), patience=patience)
+        if answer.status == 404:
+            self._confirm(ref.host, answer)
+            return None
+        found = answer.headers.get("docker-content-digest", "")
+        if _DIGEST.fullmatch(found):
+            return found
+        if answer.headers.get("content-type", "").startswith("text/html"):
+            raise errors.nonsense(self.reach(ref.host), answer, path)
+        manifest = self.manifest(ref, patience=patience)
+        return manifest.digest
+
+    def manifest(self, ref: ImageRef, *, patience: float | None = None) -> Manifest:
+        """The manifest or index behind a tag or digest.
+
+        Raises:
+            RegistryError: kind ``gone`` when there is none; nonsense when it is no manifest, or
+                not the content that its digest says.
+        """
+        reach = self.reach(ref.host)
+        path = manifest_path(ref)
+        answer = self.exchange.ask("GET", ref.host, path, pull_scope(ref), patience=patience)
+        if answer.status == 404:
+            self._confirm(ref.host, answer)
+            raise errors.gone(reach, ref)
+        kind = answer.headers.get("content-type", "").partition(";")[0].strip()
+        algorithm = ref.digest.partition(":")[0] or "sha256"
+        try:
+            found = Manifest.parse(answer.body, kind, algorithm)
+        except Malformed as error:
+            if _is_schema_1(answer.body):
+                raise errors.too_old(reach, ref) from error
+            raise errors.nonsense(reach, answer, path) from error
+        if ref.digest and found.digest != ref.digest:
+            raise errors.other_content(reach, ref, found.digest)
+        return found
+
+    def blob(self, ref: ImageRef, digest: str, *, patience: float | None = None) -> bytes:
+        """A small blob of ``ref``'s repository, such as a config (at most 16 MiB).
+
+        Raises:
+            RegistryError: see `manifest`.
+        """
+        path = blob_path(ref, digest)
+        answer = self.exchange.ask("GET", ref.host, path, pull_scope(ref), patience=patience)
+        wanted = ImageRef(ref.host, ref.path, "", digest)
+        if answer.status == 404:
+            raise errors.gone(self.reach(ref.host), wanted)
+        if (found := _hash(answer.body, digest)) != digest:
+            raise errors.other_content(self.reach(ref.host), wanted, found)
+        return answer.body
+
+    @contextlib.contextmanager
+    def open_blob(
+        self, ref: ImageRef, digest: str, *, offset: int = 0, patience: float | None = None
+    ) -> Iterator[Stream]:
+        """A blob of ``ref``'s repository, of any size, to be read piece by piece.
+
+        Nothing is checked on the way: whoever reads knows the digest, and hashes what it reads.
+
+        Args:
+            offset: bytes to leave out at the beginning.
+
+        Raises:
+            RegistryError: see `manifest`. A connection that breaks later is the stream's OSError or
+                HTTPException.
+        """
+        path = blob_path(ref, digest)
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        answer = self.exchange.ask(
+            "GET",
+            ref.host,
+            path,
+            pull_scope(ref),
+            headers=headers,
+            stream=True,
+            patience=patience,
+        )
+        if answer.stream is None:
+            raise errors.gone(self.reach(ref.host), ImageRef(ref.host, ref.path, "", digest))
+        try:
+            if offset and answer.status == 200:
+                _skip(answer.stream, offset)
+            yield answer.stream
+        finally:
+            answer.stream.close()
+
+    def _confirm(self, host: str, answer: Answer) -> None:
+        """A 404 of a server that is no registry says nothing about an image: ask it once."""
+        kind = answer.headers.get("content-type", "")
+        if host not in self._registries and not kind.startswith("application/json"):
+            self.check(host)
+            self._registries.add(host)
+
+
+def manifest_path(ref: ImageRef) -> str:
+    """The API's path of a manifest: by digest where there is one, else by tag."""
+    name = ref.digest or ref.tag or "latest"
+    return f"/v2/{ref.path}/manifests/{quote(name, safe=':')}"
+
+
+def blob_path(ref: ImageRef, digest: str) -> str:
+    """The API's path of a blob of ``ref``'s repository."""
+    return f"/v2/{ref.path}/blobs/{digest}"
+
+
+def pull_scope(ref: ImageRef) -> str:
+    """What reading a repository is in the token protocol's words."""
+    return f"{ref.path}:pull"
+
+
+def push_scope(ref: ImageRef) -> str:
+    """What writing to a repository is in the token protocol's words."""
+    return f"{ref.path}:pull,push"
+
+
+def _skip(stream: Stream, count: int) -> None:
+    """Pass over what a server sends that does not know ranges."""
+    buffer = memoryview(bytearray(min(count, 1 << 20)))
+    while count:
+        got = stream.readinto(buffer[: min(count, len(buffer))])
+        if not got:
+            return
+        count -= got
+
+
+def _hash(body: bytes, like: str) -> str:
+    algorithm = like.partition(":")[0] or "sha256"
+    return f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}"
+
+
+def _is_schema_1(body: bytes) -> bool:
+    try:
+        return bool(json.loads(body)["schemaVersion"] == 1)
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _is_ping(answer: Answer) -> bool:
+    """Registries answer `/v2/` with `{}` or nothing, and mostly name the API's version."""
+    if answer.status != 200:
+        return False
+    if "docker-distribution-api-version" in answer.headers:
+        return True
+    kind = answer.headers.get("content-type", "")
+    return not answer.body.strip() or kind.startswith("application/json")

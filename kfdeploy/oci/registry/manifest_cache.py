@@ -1,0 +1,128 @@
+"""Manifests by digest: asked for once, then kept in the workspace's cache.
+
+A digest's content never changes, so nothing here grows old. `lock` fills the cache, and `mirror`
+need not ask a source that counts requests for what it has said before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from kfdeploy.cache import Cache, key_of
+from kfdeploy.oci import manifest as model
+from kfdeploy.oci.manifest import Malformed, Manifest, Tree
+from kfdeploy.oci.reference import ImageRef
+from kfdeploy.oci.registry.client import Client
+from kfdeploy.oci.registry.errors import RegistryError
+
+_BLOBS: Final = key_of("blobs of images")
+
+
+class Manifests:
+    """Reads manifests and whole images; safe for threads."""
+
+    def __init__(self, client: Client, cache: Cache) -> None:
+        self._client = client
+        self._cache = cache
+
+    def get(self, ref: ImageRef, *, patience: float | None = None) -> Manifest:
+        """The manifest or index at ``ref``'s digest.
+
+        Raises:
+            RegistryError: see `Client.manifest`.
+        """
+        if (found := self.known(ref.digest)) is not None:
+            return found
+        found = self._client.manifest(ref, patience=patience)
+        self.keep(found)
+        return found
+
+    def known(self, digest: str) -> Manifest | None:
+        """What the cache has, without asking anybody; a damaged entry counts as none."""
+        data = self._cache.get(_key(digest))
+        if data is None:
+            return None
+        media_type, _, body = data.partition(b"\n")
+        with contextlib.suppress(Malformed, ValueError):
+            found = Manifest.parse(body, media_type.decode(), digest.partition(":")[0])
+            if found.digest == digest:
+                return found
+        return None
+
+    def keep(self, manifest: Manifest) -> None:
+        """Put a manifest into the cache."""
+        self._cache.put(_key(manifest.digest), manifest.media_type.encode() + b"\n" + manifest.body)
+
+    def tree(
+        self, ref: ImageRef, platforms: tuple[str, ...] = (), *, patience: float | None = None
+    ) -> Tree:
+        """All manifests of the image at ``ref``'s digest.
+
+        Args:
+            platforms: what an index is reduced to; empty for all.
+
+        Raises:
+            RegistryError: see `Client.manifest`; kind ``content`` for indexes without an end, and
+                for one that has none of the platforms.
+        """
+
+        def fetch(child: model.Descriptor) -> Manifest:
+            return self.get(ImageRef(ref.host, ref.path, "", child.digest), patience=patience)
+
+        try:
+            root = self.get(ref, patience=patience)
+            return model.tree(_for(root, platforms), fetch)
+        except Malformed as error:
+            raise RegistryError("content", f"{ref}: {error}") from error
+
+    def known_blobs(
+        self, images: Mapping[str, tuple[str, tuple[str, ...]]]
+    ) -> Mapping[str, Sequence[str]]:
+        """The digests of images' blobs, by image, as far as the cache has their manifests.
+
+        They are kept together: to read a few hundred manifests for it takes longer than to carry
+        an image.
+
+        Args:
+            images: digests, each with that of its source and the platforms it was reduced to.
+        """
+        kept = self._cache.get_json(_BLOBS)
+        found: dict[str, list[str]] = kept if isinstance(kept, dict) else {}
+        known = {digest: found[digest] for digest in images if digest in found}
+        for digest in images.keys() - known.keys():
+            tree = self.known_tree(*images[digest])
+            if tree is not None and tree.root.digest == digest:
+                known[digest] = [blob.digest for blob in tree.blobs]
+        if known.keys() - found.keys():
+            self._cache.put_json(_BLOBS, known)
+        return known
+
+    def known_tree(self, digest: str, platforms: tuple[str, ...] = ()) -> Tree | None:
+        """All manifests of an image, if the cache has them."""
+
+        class _Unknown(Exception):
+            pass
+
+        def fetch(child: model.Descriptor) -> Manifest:
+            found = self.known(child.digest)
+            if found is None:
+                raise _Unknown
+            return found
+
+        root = self.known(digest)
+        try:
+            return None if root is None else model.tree(_for(root, platforms), fetch)
+        except (_Unknown, Malformed):
+            return None
+
+
+def _for(root: Manifest, platforms: tuple[str, ...]) -> Manifest:
+    return model.reduced(root, platforms) if platforms and root.is_index else root
+
+
+def _key(digest: str) -> str:
+    return hashlib.sha256(json.dumps(["manifest", digest]).encode()).hexdigest()

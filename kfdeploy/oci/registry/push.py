@@ -1,0 +1,211 @@
+"""Writing to registries: blobs mounted or sent, manifests, and the lists of referrers.
+
+The OCI distribution specification, 1.1. A blob is one POST and one PUT: registries must take that,
+and it is two requests fewer than the way in chunks.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote, urljoin, urlsplit
+
+from kfdeploy.oci.attachments import fallback_index, fallback_tag
+from kfdeploy.oci.manifest import Descriptor, Manifest
+from kfdeploy.oci.reference import ImageRef
+from kfdeploy.oci.registry import errors
+from kfdeploy.oci.registry.client import Client, blob_path, manifest_path, pull_scope, push_scope
+from kfdeploy.oci.registry.errors import RegistryError
+from kfdeploy.oci.registry.http import Answer, Body
+
+_DIGEST: Final = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
+_SAID: Final = (400, 403, 405, 409, 412, 413, 416)
+"""Statuses with which registries refuse what is sent, and say why."""
+_HOOK_SECONDS: Final = 120.0
+
+
+class Uploads:
+    """Writes to registries; safe for threads. A repository is an ImageRef without tag and digest.
+
+    All methods raise RegistryError.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        create: Callable[[str], Sequence[str]] | None = None,
+        root: Path | None = None,
+    ) -> None:
+        """Take the client that signs in.
+
+        Args:
+            create: gives the command that makes a repository which the registry lacks, by its path.
+            root: folder that it is run in.
+        """
+        self._client = client
+        self._create = create
+        self._root = root
+        self._lock = threading.Lock()
+        self._mounted_from: dict[ImageRef, set[str]] = {}
+        self._made: dict[ImageRef, threading.Lock] = {}
+        self._created: set[ImageRef] = set()
+        self._listing: dict[tuple[ImageRef, str], threading.Lock] = {}
+
+    def has(self, repository: ImageRef, blob: Descriptor) -> bool:
+        """Whether a repository has a blob, with its size."""
+        path = blob_path(repository, blob.digest)
+        answer = self._client.exchange.ask("HEAD", repository.host, path, push_scope(repository))
+        length = answer.headers.get("content-length", "")
+        return answer.status == 200 and (not length.isdigit() or int(length) == blob.size)
+
+    def mount(self, repository: ImageRef, blob: Descriptor, other: ImageRef) -> str | None:
+        """Take a blob over from another repository of the same registry.
+
+        Returns:
+            None when the registry did; else the upload that it has begun instead.
+        """
+        with self._lock:
+            # One token for all that are mounted from, instead of one for each pair.
+            known = self._mounted_from.setdefault(repository, set())
+            known.add(pull_scope(other))
+            others = sorted(known)
+        query = f"?mount={quote(blob.digest)}&from={quote(other.path, safe='')}"
+        answer = self._begin(repository, query, *others)
+        return None if answer.status == 201 else _location(answer)
+
+    def put(
+        self, repository: ImageRef, blob: Descriptor, body: bytes | Body, begun: str = ""
+    ) -> None:
+        """Send a blob.
+
+        Args:
+            begun: an upload that `mount` has begun.
+        """
+        place = begun or _location(self._begin(repository, ""))
+        joint = "&" if urlsplit(place).query else "?"
+        url = f"{place}{joint}digest={quote(blob.digest)}"
+        answer = self._client.exchange.ask(
+            "PUT",
+            repository.host,
+            url,
+            push_scope(repository),
+            headers={"Content-Type": "application/octet-stream"},
+            body=body,
+            also=_SAID,
+        )
+        if answer.status not in {201, 202, 204}:
+            raise self._refused(repository, answer, f"blob {blob.digest}")
+
+    def put_manifest(self, repository: ImageRef, manifest: Manifest, tag: str = "") -> None:
+        """Write a manifest under a tag, or under its digest alone.
+
+        Where the registry does not list by itself what refers to an image, its entry in the list
+        that stands in for that (the tag ``sha256-HEX``) is written too.
+        """
+        named = ImageRef(repository.host, repository.path, tag, "" if tag else manifest.digest)
+        what = str(named)
+        answer = self._client.exchange.ask(
+            "PUT",
+            repository.host,
+            manifest_path(named),
+            push_scope(repository),
+            headers={"Content-Type": manifest.media_type},
+            body=manifest.body,
+            also=_SAID,
+            is_tried_again=False,
+        )
+        if answer.status == 404 or answer.status not in {200, 201, 202}:
+            raise self._refused(repository, answer, what)
+        kept = answer.headers.get("docker-content-digest", "")
+        if not _DIGEST.fullmatch(kept):
+            kept = self._client.digest(named) or "nothing"
+        if kept != manifest.digest:
+            raise errors.changed(self._client.reach(repository.host), what, manifest.digest, kept)
+        if manifest.subject and "oci-subject" not in answer.headers:
+            self._list(repository, manifest)
+
+    def confirm(self, repository: ImageRef, manifest: Manifest) -> None:
+        """See that a manifest that was written can be read.
+
+        Not all that a registry has taken it has: the distribution registry, 2.8 at least, keeps an
+        empty file when its disk is full, says so, and takes the same manifest when it is sent
+        again, as its file is there.
+        """
+        named = ImageRef(repository.host, repository.path, "", manifest.digest)
+        try:
+            found = self._client.digest(named)
+        except RegistryError as error:
+            if error.kind != "busy" or error.is_limit:
+                raise
+            reach = self._client.reach(repository.host)
+            raise errors.unreadable(reach, str(named), error.message) from error
+        if found != manifest.digest:
+            reach = self._client.reach(repository.host)
+            raise errors.changed(reach, str(named), manifest.digest, found or "nothing")
+
+    def _begin(self, repository: ImageRef, query: str, *scopes: str) -> Answer:
+        path = f"/v2/{repository.path}/blobs/uploads/{query}"
+        for again in (True, False):
+            answer = self._client.exchange.ask(
+                "POST",
+                repository.host,
+                path,
+                push_scope(repository),
+                *scopes,
+                also=_SAID,
+            )
+            if answer.status in {201, 202}:
+                break
+            if again and answer.status == 404 and self._make(repository):
+                continue
+            raise self._refused(repository, answer, "an upload")
+        return answer
+
+    def _make(self, repository: ImageRef) -> bool:
+        """Run the site's command for a repository that is not there; whether there is one."""
+        if self._create is None:
+            return False
+        with self._lock:
+            lock = self._made.setdefault(repository, threading.Lock())
+        with lock:
+            if repository not in self._created:
+                from kfdeploy.programs import process
+
+                program, *arguments = self._create(repository.path)
+                if self._root is not None and "/" in program:
+                    program = str((self._root / program).absolute())
+                process.run(
+                    [program, *arguments],
+                    cwd=self._root,
+                    timeout=_HOOK_SECONDS,
+                    what="registries.private.createRepository",
+                )
+                self._created.add(repository)
+        return True
+
+    def _refused(self, repository: ImageRef, answer: Answer, what: str) -> RegistryError:
+        return errors.refused(self._client.reach(repository.host), repository, answer, what)
+
+    def _list(self, repository: ImageRef, manifest: Manifest) -> None:
+        """Add a manifest to the list of what refers to its subject."""
+        tag = fallback_tag(manifest.subject)
+        with self._lock:
+            lock = self._listing.setdefault((repository, tag), threading.Lock())
+        with lock:
+            before: Manifest | None = None
+            try:
+                before = self._client.manifest(ImageRef(repository.host, repository.path, tag))
+            except RegistryError as error:
+                if error.kind != "gone":
+                    raise
+            index = fallback_index([manifest], before)
+            if before is None or index.digest != before.digest:
+                self.put_manifest(repository, index, tag)
+
+
+def _location(answer: Answer) -> str:
+    """Where an upload goes on; registries give a path or a whole address."""
+    return urljoin(answer.url, answer.headers.get("location", ""))

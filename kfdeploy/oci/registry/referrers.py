@@ -1,0 +1,165 @@
+"""What belongs to an image in its registry: cosign's tags, and OCI 1.1's referrers.
+
+For a manifest it takes four requests: a HEAD for each of cosign's three tags, and the list of
+referrers, or the fallback tag where the registry has no such list. (One list of all the
+repository's tags would do for the tags, but has tens of thousands of them in some repositories and
+is not sorted in others.)
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from kfdeploy.oci.attachments import Attached, cosign_tags, fallback_tag, is_digest, type_name
+from kfdeploy.oci.manifest import OCI_INDEX, Malformed, entries
+from kfdeploy.oci.reference import ImageRef
+from kfdeploy.oci.registry.client import Client, pull_scope
+from kfdeploy.oci.registry.errors import RegistryError
+from kfdeploy.oci.registry.http import Answer
+
+REFERRERS_MAX: Final = 1000
+"""Anybody who may push can attach things to an image; more than this is somebody's mistake."""
+PAGES_MAX: Final = 100
+_NEXT: Final = re.compile(r"<([^>]*)>\s*;[^,<]*\brel=[\"']?next\b")
+
+
+class Finder:
+    """Looks for what belongs to images; safe for threads.
+
+    It remembers which registries have no list of referrers, and does not go on asking one that
+    says it is asked too much.
+    """
+
+    def __init__(self, client: Client, *, patience: float | None = None) -> None:
+        """``patience``: seconds that one request waits for a registry that says it is busy;
+        by default as long as the client does."""
+        self._client = client
+        self._patience = patience
+        self._lock = threading.Lock()
+        self._lists: dict[str, bool] = {}
+        self._busy: dict[str, RegistryError] = {}
+
+    def of_image(self, ref: ImageRef, platforms: Iterable[str]) -> tuple[Attached, ...]:
+        """What belongs to an image, sorted.
+
+        The manifests of its platforms are asked about only where something belongs to the image:
+        cosign signs all of an image, or what its tag names and no more, and most images are not
+        signed at all. Asking about each of their platforms would be most of the requests.
+
+        Args:
+            ref: at its digest, in the registry to ask.
+            platforms: digests of its platforms' manifests.
+
+        Raises:
+            RegistryError: the registry could not be asked; or kind ``content`` for a list that is
+                none, or without an end.
+        """
+        found = set(self.of_manifest(ref, ref.digest))
+        if found:
+            for digest in sorted({*platforms} - {ref.digest}):
+                found.update(self.of_manifest(ref, digest))
+        return tuple(sorted(found))
+
+    def of_manifest(self, repository: ImageRef, digest: str) -> tuple[Attached, ...]:
+        """What belongs to one manifest or index, sorted; see `of_image`."""
+        if (busy := self._busy.get(repository.host)) is not None:
+            raise busy
+        try:
+            return tuple(
+                sorted({*self._referrers(repository, digest), *self._tags(repository, digest)})
+            )
+        except RegistryError as error:
+            if error.kind == "busy":
+                self._busy[repository.host] = error
+            raise
+
+    def _tags(self, repository: ImageRef, digest: str) -> Iterator[Attached]:
+        for tag in cosign_tags(digest):
+            at = ImageRef(repository.host, repository.path, tag)
+            found = self._client.digest(at, patience=self._patience)
+            if found is not None and is_digest(found):
+                yield Attached(digest, "tag", tag, found)
+
+    def _referrers(self, repository: ImageRef, digest: str) -> Iterator[Attached]:
+        listed = self._list(repository, digest)
+        if listed is None:
+            listed = self._fallback(repository, digest)
+        for entry in listed:
+            own = str(entry.get("digest", ""))
+            if is_digest(own):
+                yield Attached(digest, "referrer", type_name(entry.get("artifactType")), own)
+
+    def _list(self, repository: ImageRef, digest: str) -> list[Mapping[str, Any]] | None:
+        """The registry's own list, all pages; None when it keeps none."""
+        host = repository.host
+        if self._lists.get(host) is False:
+            return None
+        base = path = f"/v2/{repository.path}/referrers/{digest}"
+        found: list[Mapping[str, Any]] = []
+        seen: set[str] = set()
+        while path not in seen and len(seen) < PAGES_MAX and len(found) <= REFERRERS_MAX:
+            answer = self._page(repository, path)
+            if answer is None and not seen:
+                self._has_no_list(host)
+                return None
+            if answer is None:
+                raise _bad_list(repository, digest, f"breaks off after {len(found)} of them")
+            seen.add(path)
+            with self._lock:
+                self._lists[host] = True
+            found += _entries(repository, digest, answer.body)
+            more = _NEXT.search(answer.headers.get("link", ""))
+            if more is None and len(found) <= REFERRERS_MAX:
+                return found
+            # Only the query of the link: behind a proxy its host and path are often others.
+            path = f"{base}?{urlsplit(more[1]).query}" if more else path
+        raise _bad_list(repository, digest, f"has no end within {REFERRERS_MAX} of them")
+
+    def _page(self, repository: ImageRef, path: str) -> Answer | None:
+        answer = self._client.exchange.ask(
+            "GET",
+            repository.host,
+            path,
+            pull_scope(repository),
+            patience=self._patience,
+            # Older registries answer with these where the specification wants 404.
+            also=(400, 405),
+        )
+        kind = answer.headers.get("content-type", "").partition(";")[0].strip()
+        return answer if answer.status == 200 and kind == OCI_INDEX else None
+
+    def _has_no_list(self, host: str) -> None:
+        # One host may front several registries, such as a proxy: a list that was once there tells
+        # more than one that was not.
+        with self._lock:
+            self._lists.setdefault(host, False)
+
+    def _fallback(self, repository: ImageRef, digest: str) -> list[Mapping[str, Any]]:
+        at = ImageRef(repository.host, repository.path, fallback_tag(digest))
+        try:
+            index = self._client.manifest(at, patience=self._patience)
+        except RegistryError as error:
+            if error.kind != "gone":
+                raise
+            return []
+        return _entries(repository, digest, index.body)
+
+
+def _entries(repository: ImageRef, digest: str, body: bytes) -> list[Mapping[str, Any]]:
+    try:
+        content = json.loads(body)
+        if not isinstance(content, dict):
+            raise Malformed("no JSON object")
+    except (ValueError, RecursionError) as error:
+        raise _bad_list(repository, digest, "is no JSON") from error
+    return list(entries(content, "manifests"))
+
+
+def _bad_list(repository: ImageRef, digest: str, problem: str) -> RegistryError:
+    where = f"{repository.repository}@{digest}"
+    return RegistryError("content", f"{where}: its list of referrers {problem}")

@@ -1,0 +1,286 @@
+"""Signatures by key: of a file, beside it; and of images, as cosign puts them into a registry.
+
+What counts is the key. Who a certificate names, and what a transparency log says, can't be looked
+up where there is no internet.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from kfdeploy.errors import UserError, raise_all
+from kfdeploy.oci.attachments import UNNAMED, Attached, is_digest
+from kfdeploy.oci.manifest import Malformed, Manifest, entries
+from kfdeploy.oci.reference import ImageRef
+from kfdeploy.oci.registry.client import Client
+from kfdeploy.oci.registry.errors import RegistryError
+from kfdeploy.oci.signing import cosign
+from kfdeploy.oci.signing import keys as keyfiles
+from kfdeploy.oci.signing.cosign import Damaged, Signed
+from kfdeploy.oci.signing.keys import PASSWORD_VARIABLE, PublicKey
+
+if TYPE_CHECKING:
+    from kfdeploy.workspace.settings import SignedImages
+
+LAYERS_MAX: Final = 200
+"""Signatures of one image that are looked at; each costs a request."""
+LAYER_BYTES_MAX: Final = 1024 * 1024
+_OTHER_TYPES: Final = frozenset(
+    {
+        # What a list says that does not know a manifest's own artifact type.
+        UNNAMED,
+        "application/vnd.oci.empty.v1+json",
+        "application/vnd.oci.image.config.v1+json",
+        # Cosign's first try at referrers, with simple signing in it.
+        "application/vnd.dev.cosign.artifact.sig.v1+json",
+    }
+)
+
+
+# --- of a file ------------------------------------------------------------------------------------
+
+
+def sign(data: bytes, key_file: Path, password: str | None = None) -> bytes:
+    """A detached signature, as `cosign sign-blob` and `openssl dgst -sha256 -sign` make it.
+
+    Args:
+        key_file: PEM file of a private key.
+        password: for an encrypted key; by default what KFDEPLOY_KEY_PASSWORD says.
+
+    Returns:
+        One line of base64.
+
+    Raises:
+        UserError: the key can't be used, or not with this password.
+    """
+    if password is None:
+        password = os.environ.get(PASSWORD_VARIABLE)
+    key = keyfiles.private(key_file, password)
+    return base64.b64encode(keyfiles.signed(key, data)) + b"\n"
+
+
+def verify(data: bytes, signature: bytes, key_file: Path) -> None:
+    """Check a detached signature: in base64, or bare as openssl writes it.
+
+    Args:
+        key_file: PEM file of a public key.
+
+    Raises:
+        UserError: the signature is not of this data by this key; or the key can't be used.
+    """
+    key = keyfiles.public(key_file)
+    forms = [signature]
+    with contextlib.suppress(binascii.Error):
+        forms.append(base64.b64decode(b"".join(signature.split()), validate=True))
+    if not any(key.verifies(form, data) for form in forms):
+        raise UserError(
+            f"the signature is not by {key_file}, or what it is of has been changed",
+            hint="do not use it; get it and the public key again, each by another way",
+        )
+
+
+# --- of an image ----------------------------------------------------------------------------------
+
+
+class Unsigned(UserError):
+    """An image has not the signature that it must have."""
+
+
+class Reader(Protocol):
+    """Where an image's signatures are read: a registry, or a bundle.
+
+    Both raise RegistryError, of kind ``gone`` or ``content`` for what is not there or has another
+    content than its digest says.
+    """
+
+    def manifest(self, digest: str) -> Manifest: ...
+
+    def blob(self, digest: str) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class AtRegistry:
+    """Reads in the repository of ``ref``."""
+
+    client: Client
+    ref: ImageRef
+
+    def manifest(self, digest: str) -> Manifest:
+        return self.client.manifest(ImageRef(self.ref.host, self.ref.path, "", digest))
+
+    def blob(self, digest: str) -> bytes:
+        return self.client.blob(self.ref, digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Which images must be signed, and by whom.
+
+    Attributes:
+        where: its key in kfdeploy.yaml.
+        pattern: of HOST/PATH; ``*`` is any text, with ``/`` too.
+        keys: one of them must have signed.
+    """
+
+    where: str
+    pattern: str
+    keys: tuple[PublicKey, ...]
+
+    def matches(self, image: ImageRef) -> bool:
+        pieces = map(re.escape, self.pattern.lower().split("*"))
+        return bool(re.fullmatch(".*".join(pieces), image.repository.lower()))
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What `images.signatures` asks for. An image that several match must satisfy each."""
+
+    rules: tuple[Rule, ...] = ()
+
+    @classmethod
+    def of(cls, settings: Iterable[SignedImages], root: Path) -> Rules:
+        """From kfdeploy.yaml; paths are relative to ``root``, the workspace.
+
+        Raises:
+            UserError: keys that can't be used, all of them, each with where it is named.
+        """
+        rules: list[Rule] = []
+        errors: list[UserError] = []
+        for index, setting in enumerate(settings):
+            where = f"images.signatures[{index}]"
+            found: list[PublicKey] = []
+            for number, name in enumerate(setting.keys):
+                try:
+                    found.append(keyfiles.public(root / Path(name).expanduser(), name))
+                except UserError as error:
+                    message = f"{where}.keys[{number}]: {error.message}"
+                    errors.append(UserError(message, hint=error.hint))
+            rules.append(Rule(where, setting.images, tuple(found)))
+        raise_all(errors)
+        return cls(tuple(rules))
+
+    def on(self, image: ImageRef) -> tuple[Rule, ...]:
+        """The rules for an image, by what is locked: its substitute, where it has one."""
+        return tuple(rule for rule in self.rules if rule.matches(image))
+
+
+def check(
+    image: ImageRef,
+    rules: Rules,
+    reader: Reader,
+    attached: Iterable[Attached] | None,
+    search: Callable[[], Iterable[Attached]] | None = None,
+) -> None:
+    """Check the signatures that an image must have.
+
+    Args:
+        image: what is locked, at its digest.
+        reader: where its signatures are read.
+        attached: what is known to belong to it, such as the lock's.
+        search: looks for what belongs to it; called at most once, and only where no signature
+            among ``attached`` will do.
+
+    Raises:
+        Unsigned: one is missing, or none is good; the message does not name the image.
+        RegistryError: it can't be read, or searched for.
+    """
+    found: list[Attached] | None = None
+    for rule in rules.on(image):
+        known = found if found is not None else list(attached or ())
+        problem = _problem(image.digest, rule, known, reader)
+        if problem and found is None and search is not None:
+            # It may have been signed since.
+            found = list(search())
+            problem = _problem(image.digest, rule, found, reader)
+        if problem:
+            raise Unsigned(
+                f"{problem} ({rule.where})",
+                hint=f"do not use it until its publisher has signed {image.digest}, or change"
+                f" {rule.where} in kfdeploy.yaml",
+            )
+
+
+def _problem(digest: str, rule: Rule, attached: Iterable[Attached], reader: Reader) -> str:
+    """Why no signature will do; empty when one does."""
+    # Of several, what comes closest to a good signature says most.
+    problems: dict[int, str] = {}
+    names = " or ".join(key.name for key in rule.keys)
+    for found in _signatures(digest, attached, reader):
+        if isinstance(found, Damaged):
+            problems.setdefault(1, f"its signature is damaged: {found}")
+            continue
+        data = reader.manifest(digest).body if found.data is None else found.data
+        key = next((key for key in rule.keys if key.verifies(found.signature, data)), None)
+        if key is not None and (found.data is None or digest in found.digests):
+            return ""
+        if key is not None:
+            others = ", ".join(sorted(found.digests)) or "none"
+            problems.setdefault(0, f"its signature by {key.name} is of another image: {others}")
+        elif found.by_certificate:
+            problems.setdefault(3, f"it is signed with a certificate, and not by {names}")
+        else:
+            problem = f"its signature is not by {names}, or has been changed"
+            if any(key.is_ed25519 for key in rule.keys):
+                problem += "; Ed25519ph, which cosign 3 makes with Ed25519 keys, can't be checked"
+            problems.setdefault(2, problem)
+    return problems[min(problems)] if problems else f"it has no signature by {names}"
+
+
+def _signatures(
+    digest: str, attached: Iterable[Attached], reader: Reader
+) -> Iterator[Signed | Damaged]:
+    """Signatures of a manifest, good ones and others; attestations are none."""
+    looked_at = 0
+    for one in sorted(set(attached)):
+        if one.subject != digest or not _may_be_signature(one):
+            continue
+        try:
+            layers = list(entries(reader.manifest(one.digest).content, "layers"))
+        except (Malformed, RegistryError) as error:
+            yield _damaged(one.digest, error)
+            continue
+        for layer in layers:
+            if not cosign.is_signature_layer(str(layer.get("mediaType"))):
+                continue
+            looked_at += 1
+            if looked_at > LAYERS_MAX:
+                return
+            try:
+                found = _signature(layer, reader)
+            except (Damaged, RegistryError) as error:
+                yield _damaged(one.digest, error)
+            else:
+                if found is not None:
+                    yield found
+
+
+def _may_be_signature(one: Attached) -> bool:
+    if one.kind == "tag":
+        return one.name.endswith(".sig")
+    return one.name == cosign.BUNDLE or one.name in _OTHER_TYPES
+
+
+def _signature(layer: Mapping[str, Any], reader: Reader) -> Signed | None:
+    digest, size, annotations = (layer.get(key) for key in ("digest", "size", "annotations"))
+    if not isinstance(digest, str) or not is_digest(digest) or not isinstance(size, int):
+        raise Damaged("a layer without digest and size")
+    if size > LAYER_BYTES_MAX:
+        raise Damaged(f"{digest} has {size} bytes: no signature is as long")
+    known = annotations if isinstance(annotations, dict) else {}
+    return cosign.read(str(layer["mediaType"]), known, reader.blob(digest))
+
+
+def _damaged(digest: str, error: Exception) -> Damaged:
+    if isinstance(error, RegistryError):
+        if error.unasked:
+            raise error
+        return Damaged(error.message)
+    return Damaged(f"{digest}: {error}")

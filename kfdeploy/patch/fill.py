@@ -1,0 +1,197 @@
+"""A component's patch files, filled for an environment without Helmfile."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kfdeploy.errors import UserError, raise_all
+from kfdeploy.files import read_text
+from kfdeploy.kubernetes.objects import Object, lookup, split
+from kfdeploy.oci.registry.ca import registry_ca
+from kfdeploy.patch import go_template, patch_file
+from kfdeploy.patch.patch_file import Patch
+from kfdeploy.patch.values import Look
+from kfdeploy.programs import helmfile
+from kfdeploy.upstream.build import Rendered
+from kfdeploy.workspace.settings import Environment, Workspace
+
+_ORDER = {"json": 0, "merge": 1, "transformer": 2}
+_BOUND = "[^A-Za-z0-9_./@:-]"
+_SHARED = "mentions.gotmpl"
+
+
+@dataclass(frozen=True)
+class Filler:
+    """Fills templates as Helmfile does.
+
+    Attributes:
+        root: the workspace.
+        values: Helmfile's ``.Values`` and ``.Environment``.
+    """
+
+    root: Path
+    values: Mapping[str, Any]
+
+    def patches(self, rendered: Rendered) -> tuple[Patch, ...]:
+        """A component's patches in the order in which Helmfile applies them.
+
+        JSON patches first, then strategic merges, then transformers; of each, generated ones
+        before people's.
+
+        Raises:
+            UserError: all that can't be filled or read.
+        """
+        folder = self.root / "patches" / rendered.component.name
+        errors: list[UserError] = []
+        out: list[tuple[tuple[int, bool, str], Patch]] = []
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if not path.is_file() or not path.name.endswith(patch_file.SUFFIXES):
+                continue
+            try:
+                text = read_text(path)
+                patch = self.patch(path, text, rendered)
+                out.append((order(patch, text), patch))
+            except UserError as error:
+                errors += error.each()
+        raise_all(errors)
+        return tuple(patch for _, patch in sorted(out, key=lambda pair: pair[0]))
+
+    def patch(self, path: Path, text: str, rendered: Rendered) -> Patch:
+        """One patch file, filled.
+
+        Raises:
+            UserError: it can't be filled or read.
+        """
+        filled = self.fill(path, text, rendered) if path.suffix == ".gotmpl" else text
+        return patch_file.parse(path.relative_to(self.root).as_posix(), filled)
+
+    def objects(self, folder: Path) -> Iterator[Object]:
+        """The objects that a folder's files give, one a file, in the order of their names.
+
+        A file that is empty when it is filled gives none.
+
+        Raises:
+            UserError: all that can't be filled or read.
+        """
+        errors: list[UserError] = []
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if not path.is_file() or not path.name.endswith(patch_file.SUFFIXES):
+                continue
+            try:
+                text = read_text(path)
+                filled = self.fill(path, text) if path.suffix == ".gotmpl" else text
+                for item in split(filled, path.relative_to(self.root).as_posix()):
+                    _ = item.key  # broken YAML is said here, not by the cluster
+                    yield item
+            except UserError as error:
+                errors += error.each()
+        raise_all(errors)
+
+    def fill(self, path: Path, text: str, rendered: Rendered | None = None) -> str:
+        """The text of one ``.gotmpl`` file.
+
+        Args:
+            rendered: the component that it patches; None for an object of its own.
+
+        Raises:
+            UserError: names the file, and what Helmfile would have said.
+        """
+        name = path.relative_to(self.root).as_posix()
+
+        def read_file(other: str) -> str:
+            return read_text(path.parent / other)
+
+        def tpl(template: str, context: Any) -> str:
+            if rendered and isinstance(context, Mapping) and "mentions" in context:
+                return _mentions(context, rendered.objects)
+            return go_template.render(template, context, functions)
+
+        functions: dict[str, Callable[..., Any]] = {
+            "readFile": read_file,
+            "tpl": tpl,
+            "print": lambda *parts: "".join(map(str, parts)),
+        }
+        try:
+            return go_template.render(text, self.values, functions)
+        except go_template.TemplateError as error:
+            raise UserError(
+                f"{name}: {error}",
+                hint="`kfdeploy patch` writes the generated files anew for what upstream has now",
+            ) from error
+        except go_template.Unsupported:
+            # A person's own template may use all that Helmfile knows.
+            return helmfile.fill(path, self.values["Values"], self.values["Environment"]["Name"])
+
+
+def order(patch: Patch, text: str) -> tuple[int, bool, str]:
+    """The place of a patch among those of its component; ``text`` is its file's."""
+    return _ORDER[patch.form], not patch_file.is_generated(text), patch.file
+
+
+def environment_values(
+    workspace: Workspace, root: Path, name: str, looks: Mapping[str, Look]
+) -> dict[str, Any]:
+    """What patches look up, as ``templates/values.yaml.gotmpl`` gives it to plain Helmfile.
+
+    Args:
+        root: what paths in kfdeploy.yaml are relative to.
+        name: the environment's.
+    """
+    environment = workspace.environments[name]
+    admission = workspace.features.admission
+    return {
+        "Values": {
+            "imagePullPolicy": environment.image_pull_policy or "",
+            "imagePullSecrets": list(environment.image_pull_secrets),
+            "registry": registry_name(workspace, environment),
+            "registryCa": registry_ca(workspace.registry(environment), root),
+            "admission": {
+                "api": admission.api(environment.kube_version),
+                "namespaceSelector": admission.namespace_selector,
+                "allowed": list(admission.allow),
+            },
+            "images": {ref: look.to_values() for ref, look in looks.items()},
+        },
+        "Environment": {"Name": name},
+    }
+
+
+def registry_name(workspace: Workspace, environment: Environment) -> str:
+    """HOST[/PREFIX] that all images are below."""
+    registry = workspace.registry(environment)
+    return "/".join(part for part in (registry.host, registry.prefix) if part)
+
+
+def _mentions(call: Mapping[str, Any], objects: Sequence[Object]) -> str:
+    """What ``mentions.gotmpl`` gives, from objects that are already rendered."""
+    kind = re.compile(rf"^kind: [\"']?{call['kind']}[\"']?\s*$", re.MULTILINE)
+    field = ".".join(map(str, call["field"]))
+    found = [
+        item
+        for item in objects
+        if kind.search(item.text)
+        and item.key.namespace == call["namespace"]
+        and re.fullmatch(call["name"], item.key.name)
+    ]
+    if len(found) != 1:
+        raise go_template.TemplateError(
+            f"{len(found)} objects {call['kind']} {call['name']} in what the component renders"
+        )
+    try:
+        text = lookup(found[0].body, tuple(call["field"]))
+    except KeyError as error:
+        raise go_template.TemplateError(f"{found[0].key} has no field {field}") from error
+    for old, new in call["mentions"]:
+        pattern = re.compile(
+            rf"(^|{_BOUND}){re.escape(old)}($|{_BOUND}|[.:](?:[^A-Za-z0-9_]|$))", re.ASCII
+        )
+        if not pattern.search(text):
+            raise go_template.TemplateError(f"{found[0].key} {field} no longer mentions {old}")
+        escaped = new.replace("\\", r"\\")
+        for _ in range(2):  # neighbours share the one character between them
+            text = pattern.sub(rf"\g<1>{escaped}\g<2>", text)
+    return go_template.to_json(text)

@@ -1,0 +1,446 @@
+"""Inventory, features -> patches/ and helmfile.yaml.gotmpl.
+
+Decides what the files are; the CLI writes them. A generated file is neutral: it names upstream
+references, which the environment and images.lock turn into the private registry's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+
+from kfdeploy import features
+from kfdeploy.catalogue.facts import Catalogue
+from kfdeploy.errors import UserError
+from kfdeploy.features import Addition
+from kfdeploy.files import read_text
+from kfdeploy.images.inventory import Found, Inventory
+from kfdeploy.kubernetes import workload
+from kfdeploy.kubernetes.objects import Object, ObjectKey, Path, lookup
+from kfdeploy.patch import additions as patch_additions
+from kfdeploy.patch import helmfile as workspace_helmfile
+from kfdeploy.patch import patch_file, registry_access
+from kfdeploy.patch.helmfile import AddedRelease, WorkspaceRelease
+from kfdeploy.patch.patch_file import operation, scalar, target_yaml
+from kfdeploy.patch.writer import (
+    counted,
+    file_names,
+    filled,
+    go_string,
+    hooks,
+    item_names,
+    literal,
+    merge,
+    path_order,
+    replacements,
+    shown,
+)
+from kfdeploy.upstream.build import Rendered
+from kfdeploy.workspace.settings import Workspace
+
+SHARED = "_kfdeploy"
+"""Below ``patches/``: the look-up values and templates that patches share."""
+_OBJECTS = "objects"
+"""The chart there that prints the objects of a feature."""
+_TEMPLATES = FilePath(__file__).parent / "templates"
+_KEPT = frozenset(("Namespace", "PersistentVolumeClaim", "PersistentVolume", "Profile"))
+_NAMESPACED = workload.WORKLOADS | {
+    *("ConfigMap", "Secret", "Service", "ServiceAccount", "Role", "RoleBinding", "Ingress"),
+    *("PersistentVolumeClaim", "NetworkPolicy", "PodDisruptionBudget", "LimitRange"),
+    *("ResourceQuota", "HorizontalPodAutoscaler", "Lease", "Endpoints", "EndpointSlice"),
+}
+"""Kubernetes' own kinds that live in a namespace (kubectl api-resources, 1.36)."""
+_WITH_FILES = frozenset(("file", "ca", "namespaces"))
+"""Purposes of patches that give a workload files, and so volumes."""
+_KEEP = "helm.sh/resource-policy"
+_CHECKSUM = "checksum.kfdeploy.io"
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What `patch` generates: relative path to text."""
+
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Generated files against those on disk, relative paths, sorted."""
+
+    new: tuple[str, ...]
+    changed: tuple[str, ...]
+    stale: tuple[str, ...]
+    edited: tuple[str, ...]
+
+    @property
+    def is_clean(self) -> bool:
+        return not (self.new or self.changed or self.stale or self.edited)
+
+    def to_json(self) -> dict[str, list[str]]:
+        return {
+            "new": list(self.new),
+            "changed": list(self.changed),
+            "stale": list(self.stale),
+            "edited": list(self.edited),
+        }
+
+    def lines(self) -> Iterator[str]:
+        """What writing would do, a line a file; edited ones are left as they are."""
+        for what in ("new", "changed", "stale"):
+            yield from (f"{what}: {name}" for name in getattr(self, what))
+
+
+def generate(
+    workspace: Workspace,
+    root: FilePath,
+    inventory: Inventory,
+    rendered: Sequence[Rendered],
+    facts: Catalogue,
+) -> Generated:
+    """All generated files of a workspace.
+
+    Args:
+        facts: the catalogue, for controllers that ask registries themselves.
+        root: the workspace; people's own files in its ``patches/`` take part.
+
+    Raises:
+        UserError: a place that no patch can change, a person's file that can't be read.
+    """
+    out: dict[str, str] = {}
+    people = {item.component.name: own_files(root, item.component.name) for item in rendered}
+    places = _by_object(inventory)
+    for item in rendered:
+        maker = _Maker(workspace, item, facts, places.get(item.component.name, {}))
+        for name, body in maker.files(people[item.component.name]):
+            path = f"patches/{item.component.name}/{name}"
+            out[path] = patch_file.generated(body)
+    shared = {"mentions.gotmpl": True, "values.yaml.gotmpl": False}
+    added = list(features.additions(workspace))
+    for addition in added:
+        people[addition.release] = own_files(root, addition.release)
+        for name, text in addition.objects.items():
+            out[f"patches/{addition.release}/{name}"] = patch_file.generated(text, is_template=True)
+    if added:
+        shared |= {f"{_OBJECTS}/Chart.yaml": False, f"{_OBJECTS}/templates/objects.yaml": True}
+    for name, is_template in shared.items():
+        text = (_TEMPLATES / name).read_text(encoding="utf-8")
+        out[f"patches/{SHARED}/{name}"] = patch_file.generated(text, is_template=is_template)
+    helmfile = _helmfile(workspace, rendered, out, people, added)
+    out["helmfile.yaml.gotmpl"] = patch_file.generated(helmfile)
+    return Generated(dict(sorted(out.items())))
+
+
+def compare(root: FilePath, generated: Generated) -> Drift:
+    """What writing would change; people's own files are none of it."""
+    new, changed, edited = [], [], []
+    for name, text in generated.files.items():
+        path = root / name
+        if not path.exists():
+            new.append(name)
+            continue
+        there = read_text(path)
+        if patch_file.is_edited(there) or not patch_file.is_generated(there):
+            edited.append(name)
+        elif there != text:
+            changed.append(name)
+    stale = [
+        name
+        for name in _generated_on_disk(root)
+        if name not in generated.files and not patch_file.is_edited(read_text(root / name))
+    ]
+    edited += [
+        name
+        for name in _generated_on_disk(root)
+        if name not in generated.files and patch_file.is_edited(read_text(root / name))
+    ]
+    return Drift(*(tuple(sorted(names)) for names in (new, changed, stale, edited)))
+
+
+def own_files(root: FilePath, component: str) -> tuple[str, ...]:
+    """People's patch files of a component, by name: those that kfdeploy did not write."""
+    folder = root / "patches" / component
+    if not folder.is_dir():
+        return ()
+    return tuple(
+        path.name
+        for path in sorted(folder.iterdir())
+        if path.name.endswith(patch_file.SUFFIXES)
+        and path.is_file()
+        and not patch_file.is_generated(read_text(path))
+    )
+
+
+def _generated_on_disk(root: FilePath) -> Iterator[str]:
+    folder = root / "patches"
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+        if (
+            path.is_file()
+            and path.suffix in (".gotmpl", ".yaml", ".yml")
+            and patch_file.is_generated(read_text(path))
+        ):
+            yield path.relative_to(root).as_posix()
+
+
+def _by_object(
+    inventory: Inventory,
+) -> dict[str, dict[ObjectKey, list[tuple[str, Found]]]]:
+    out: dict[str, dict[ObjectKey, list[tuple[str, Found]]]] = {}
+    for image in inventory.images:
+        for found in image.found:
+            objects = out.setdefault(found.component, {})
+            objects.setdefault(found.object, []).append((image.ref, found))
+    return out
+
+
+@dataclass
+class _Maker:
+    """The patches of one component."""
+
+    workspace: Workspace
+    rendered: Rendered
+    facts: Catalogue
+    places: Mapping[ObjectKey, Sequence[tuple[str, Found]]]
+    changed_config: dict[ObjectKey, list[str]] = field(default_factory=dict)
+
+    def files(self, own: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """File name and body, objects in their order."""
+        objects = [item for item in self.rendered.objects if not item.is_crd]
+        self.names = file_names([item.key for item in objects])
+        asks = list(self.facts.asks(self.facts.programs(objects)))
+        additions: dict[ObjectKey, list[tuple[str, str]]] = {}
+        for key, purpose, body in patch_additions.additions(objects, self.places):
+            additions.setdefault(key, []).append((purpose, body))
+        for item in objects:
+            yield from self._images(item)
+            for purpose, body in additions.get(item.key, ()):
+                name = self._named(item.key, purpose)
+                if item.key.kind in ("ConfigMap", "Secret"):
+                    self.changed_config.setdefault(item.key, []).append(name)
+                yield name, body
+            yield from self._pull(item)
+            reach = list(registry_access.patches(self.workspace, item, asks))
+            with_files = [p for p, _ in (*additions.get(item.key, ()), *reach) if p in _WITH_FILES]
+            if len(with_files) > 1 and not workload.pod_spec(item.body).get("volumes"):
+                # Each would make the list of volumes, and the last one's would stand.
+                raise UserError(
+                    f"component {self.rendered.component.name}: {item.key} has no volumes, and"
+                    f" {len(with_files)} patches would begin its list: {', '.join(with_files)}",
+                    hint="take one of them out of catalogue/ and make it a patch of your own",
+                )
+            for purpose, body in reach:
+                yield self._named(item.key, purpose), body
+            if item.key.kind in _KEPT:
+                yield self._named(item.key, "keep"), self._keep(item)
+            if names := hooks(item):
+                yield self._named(item.key, "hook"), self._unhook(item, names)
+            if not item.key.namespace and item.key.kind in _NAMESPACED:
+                yield self._named(item.key, "namespace"), self._place(item)
+            if item.key.kind == "ClusterRole" and item.body.get("aggregationRule"):
+                yield from self._gather(item)
+        self._own_config(objects, own)
+        for item in objects:
+            yield from self._roll(item)
+
+    def _named(self, key: ObjectKey, purpose: str) -> str:
+        return f"{self.names[key]}.{purpose}.yaml.gotmpl"
+
+    # -- images --------------------------------------------------------------------------------
+
+    def _images(self, item: Object) -> Iterator[tuple[str, str]]:
+        by_path: dict[Path, list[tuple[str, Found]]] = {}
+        for ref, found in self.places.get(item.key, ()):
+            if found.path:
+                by_path.setdefault(found.path, []).append((ref, found))
+        if not by_path:
+            return
+        name = self._named(item.key, "images")
+        refs = {ref for found in by_path.values() for ref, _ in found}
+        body = f"# {shown(item.key)}: {counted(len(refs), 'image')} from the private registry\n"
+        body += target_yaml(item.key) + "patch:\n"
+        seen: set[Path] = set()
+        for path in sorted(by_path, key=path_order):
+            value = lookup(item.body, path)
+            for guard, expected in item_names(item.body, path):
+                if guard not in seen:
+                    seen.add(guard)
+                    body += operation("test", guard, scalar(expected))
+            if "\n" in value or any(not f.whole and f.how == "assembled" for _, f in by_path[path]):
+                body += self._text(item, path, by_path[path], name)
+            else:
+                body += operation("test", path, literal(value))
+                body += operation("replace", path, filled(value, by_path[path]))
+        if item.key.kind in ("ConfigMap", "Secret"):
+            self.changed_config.setdefault(item.key, []).append(name)
+        yield name, body
+
+    def _text(self, item: Object, path: Path, found: Sequence[tuple[str, Found]], name: str) -> str:
+        """The replacement of mentions in a long text, which the patch itself does not hold."""
+        build = " ".join(json.dumps(word) for word in _build_command(self.rendered))
+        keys = " ".join(json.dumps(step) for step in path)
+        lines = [
+            '{{ tpl (readFile "../' + SHARED + '/mentions.gotmpl") (dict',
+            f'    "patch" "patches/{self.rendered.component.name}/{name}"',
+            f'    "build" (list {build})',
+            f'    "kind" {json.dumps(item.key.kind)}',
+            f'    "namespace" {json.dumps(item.key.namespace)}',
+            f'    "name" {json.dumps(patch_file.target_name(item.key))}',
+            f'    "field" (list {keys})',
+            '    "mentions" (list',
+        ]
+        for old, new in replacements(found):
+            lines.append(f"      (list {go_string(old)} {new})")
+        lines.append("    )) }}")
+        return operation("replace", path, "\n".join(lines))
+
+    # -- pull secrets, keeping, rolling ------------------------------------------------------------
+
+    def _pull(self, item: Object) -> Iterator[tuple[str, str]]:
+        environments = self.workspace.environments.values()
+        policy = any(e.image_pull_policy for e in environments)
+        secrets = any(e.image_pull_secrets for e in environments)
+        path = workload.template_path(item.key.kind)
+        found = list(workload.containers(item.body))
+        if path is None or not found or not (policy or secrets):
+            return
+        body = f"# {shown(item.key)}: how its images are pulled\n{target_yaml(item.key)}patch:\n"
+        for place, container in found:
+            body += operation("test", (*place, "name"), scalar(str(container.get("name"))))
+        if secrets:
+            body += self._pull_secrets(item, (*path, "spec", "imagePullSecrets"))
+        if policy:
+            body += "{{- if .Values.imagePullPolicy }}\n"
+            for place, _ in found:
+                value = "{{ .Values.imagePullPolicy | toJson }}"
+                body += operation("add", (*place, "imagePullPolicy"), value)
+            body += "{{- end }}\n"
+        yield self._named(item.key, "pull"), body
+
+    def _pull_secrets(self, item: Object, path: Path) -> str:
+        there = workload.pod_spec(item.body).get("imagePullSecrets")
+        out = "{{- if .Values.imagePullSecrets }}\n"
+        if not there:
+            out += operation("add", path, "[]")
+        out += "{{- range .Values.imagePullSecrets }}\n"
+        out += operation("add", (*path, "-"), "{name: {{ toJson . }}}")
+        return out + "{{- end }}\n{{- end }}\n"
+
+    def _keep(self, item: Object) -> str:
+        why = "its objects and data" if item.key.kind == "Namespace" else "its data"
+        head = f"# {shown(item.key)}: stays, with {why}, when its release goes\n"
+        return head + merge(item.key, (), {_KEEP: "keep"})
+
+    def _unhook(self, item: Object, hooks: Sequence[str]) -> str:
+        body = (
+            f"# {shown(item.key)}: an ordered object of its release, no longer a hook of Helm's\n"
+        )
+        body += target_yaml(item.key) + "patch:\n"
+        annotations: Path = ("metadata", "annotations")
+        return body + "".join(operation("remove", (*annotations, name)) for name in hooks)
+
+    def _place(self, item: Object) -> str:
+        body = f"# {shown(item.key)}: names no namespace; kubectl would put it into default\n"
+        body += target_yaml(item.key) + "patch:\n"
+        return body + operation("add", ("metadata", "namespace"), "default")
+
+    def _gather(self, item: Object) -> Iterator[tuple[str, str]]:
+        """The controller writes an aggregated role's rules, and Helm 4 can't write them, too."""
+        if item.body.get("rules") == []:
+            body = f"# {shown(item.key)}: its rules are what it gathers, and not Helm's\n"
+            body += target_yaml(item.key) + "patch:\n"
+            yield self._named(item.key, "rules"), body + operation("remove", ("rules",))
+
+    def _own_config(self, objects: Sequence[Object], own: Sequence[str]) -> None:
+        """A person's patch of a ConfigMap or Secret makes the pods roll as well."""
+        folder = self.rendered.root.parent / "patches" / self.rendered.component.name
+        for name in own:
+            text = read_text(folder / name)
+            for item in objects:
+                if item.key.kind in ("ConfigMap", "Secret") and _seems_to_name(text, item.key):
+                    self.changed_config.setdefault(item.key, []).append(name)
+
+    def _roll(self, item: Object) -> Iterator[tuple[str, str]]:
+        path = workload.template_path(item.key.kind)
+        if not path or item.key.kind in ("Job", "CronJob"):
+            return
+        sums: dict[str, str] = {}
+        for key, names in sorted(self.changed_config.items()):
+            if key.namespace == item.key.namespace and workload.reads(item.body, key):
+                label = f"{_CHECKSUM}/{patch_file.unhashed(key)[:63].rstrip('.-_')}"
+                parts = " ".join(f"({_content(name)})" for name in names)
+                sums[label] = f"{{{{ print {parts} | sha256sum }}}}"
+        if sums:
+            configs = ", ".join(label.partition("/")[2] for label in sums)
+            head = f"# {shown(item.key)}: its pods roll when {configs} changes\n"
+            yield self._named(item.key, "roll"), head + merge(item.key, path, sums)
+
+
+def _content(name: str) -> str:
+    if name.endswith(".gotmpl"):
+        return f"tpl (readFile {json.dumps(name)}) ."
+    return f"readFile {json.dumps(name)}"
+
+
+def _seems_to_name(text: str, key: ObjectKey) -> bool:
+    return f"kind: {key.kind}" in text and f"name: {patch_file.unhashed(key)}" in text
+
+
+def _build_command(rendered: Rendered) -> list[str]:
+    """The program that prints a component's objects, run beside its patches."""
+    folder = f"../../upstream/{rendered.folder}"
+    if rendered.kind == "kustomization":
+        return ["kustomize", "build", "--load-restrictor=LoadRestrictionsNone", folder]
+    component = rendered.component
+    values = [f"--values=../../{name}" for name in component.values]
+    namespace = f"--namespace={component.namespace or 'default'}"
+    return ["helm", "template", component.name, folder, namespace, *values]
+
+
+def _helmfile(
+    workspace: Workspace,
+    rendered: Sequence[Rendered],
+    out: Mapping[str, str],
+    people: Mapping[str, Iterable[str]],
+    added: Sequence[Addition],
+) -> str:
+    releases = []
+    for item in rendered:
+        component = item.component
+        is_chart = item.kind == "chart"
+        patches: dict[patch_file.Form, list[str]] = {}
+        for name, text in _patches(component.name, out, people[component.name], item):
+            patches.setdefault(patch_file.form_of(text), []).append(name)
+        releases.append(
+            WorkspaceRelease(
+                name=component.name,
+                chart=f"upstream/{item.folder}",
+                namespace=(component.namespace or "default") if is_chart else "",
+                values=component.values if is_chart else (),
+                patches=patches,
+            )
+        )
+    values = f"patches/{SHARED}/values.yaml.gotmpl"
+    chart = f"patches/{SHARED}/{_OBJECTS}"
+    more = [
+        AddedRelease(
+            addition.release,
+            chart,
+            [
+                f"patches/{addition.release}/{name}"
+                for name in sorted({*addition.objects, *people[addition.release]})
+            ],
+        )
+        for addition in added
+    ]
+    return workspace_helmfile.text(workspace.environments, values, releases, more)
+
+
+def _patches(
+    component: str, out: Mapping[str, str], own: Iterable[str], item: Rendered
+) -> Iterator[tuple[str, str]]:
+    """Name and text: generated files first, then people's, each by name."""
+    folder = f"patches/{component}/"
+    yield from ((name, text) for name, text in sorted(out.items()) if name.startswith(folder))
+    for name in own:
+        yield folder + name, read_text(item.root.parent / folder / name)

@@ -1,0 +1,81 @@
+"""`helmfile.yaml.gotmpl`: a workspace's components as Helmfile's releases."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kfdeploy.patch.patch_file import Form
+
+_FIELDS: tuple[tuple[str, Form], ...] = (
+    ("jsonPatches", "json"),
+    ("strategicMergePatches", "merge"),
+    ("transformers", "transformer"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceRelease:
+    """One component.
+
+    Attributes:
+        chart: the folder that is built, relative to the workspace.
+        namespace: of a Helm chart; empty for a kustomization, as Helmfile would force it on all
+            objects.
+        patches: files relative to the workspace, in order, by their form.
+    """
+
+    name: str
+    chart: str
+    namespace: str
+    values: Sequence[str]
+    patches: Mapping[Form, Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class AddedRelease:
+    """A feature's objects: files relative to the workspace, and the chart that prints them."""
+
+    name: str
+    chart: str
+    objects: Sequence[str]
+
+
+def text(
+    environments: Iterable[str],
+    values: str,
+    releases: Sequence[WorkspaceRelease],
+    added: Sequence[AddedRelease] = (),
+) -> str:
+    """The file.
+
+    Args:
+        values: the file of values that patches look up, for every environment.
+        added: what features add, before the components.
+    """
+    lines = [
+        "# One release a component, with its patches. What is installed is the release set that",
+        "# `kfdeploy render` makes; this file is for `helmfile template`, and for reading.",
+        "environments:",
+    ]
+    for name in environments:
+        lines += [f"  {name}:", "    values:", f"    - {values}"]
+    lines += ["---", "releases:"]
+    for one in added:
+        lines += [f"- name: {one.name}", f"  chart: {one.chart}", "  values:", "  - objects:"]
+        for name in one.objects:
+            content = f"readFile {json.dumps(name)}"
+            if name.endswith(".gotmpl"):
+                content = f"tpl ({content}) ."
+            lines.append(f"    - {{{{ {content} | toJson }}}}")
+    for release in releases:
+        lines += [f"- name: {release.name}", f"  chart: {release.chart}"]
+        if release.namespace:
+            lines.append(f"  namespace: {release.namespace}")
+        if release.values:
+            lines += ["  values:", *(f"  - {name}" for name in release.values)]
+        for field, form in _FIELDS:
+            if files := release.patches.get(form):
+                lines += [f"  {field}:", *(f"  - {name}" for name in files)]
+    return "\n".join(lines) + "\n"

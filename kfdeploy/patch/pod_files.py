@@ -1,0 +1,88 @@
+"""A file put into a workload's containers by a patch alone.
+
+Its content is an annotation of the pod template, which a downward API volume shows as a file: no
+object is added to the release, and pods are replaced when the content changes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kfdeploy.kubernetes import workload
+from kfdeploy.kubernetes.objects import Path, lookup
+from kfdeploy.patch.patch_file import operation, scalar
+
+PREFIX = "kfdeploy.io"
+
+
+@dataclass(frozen=True, slots=True)
+class PodFile:
+    """A file for containers of one workload.
+
+    ``content`` is YAML on one line: a quoted string, or a template that gives one. ``mount`` is the
+    file's path in the containers; with ``is_folder`` it is a folder that holds the file.
+    """
+
+    name: str
+    content: str
+    mount: str
+    containers: tuple[str, ...]
+    is_folder: bool = False
+
+    @property
+    def annotation(self) -> str:
+        return f"{PREFIX}/{self.name}"
+
+    @property
+    def volume(self) -> str:
+        return "kfdeploy-" + "".join(c if c.isalnum() else "-" for c in self.name.lower())
+
+
+def operations(body: dict[str, Any], files: Sequence[PodFile]) -> Iterator[str]:
+    """The JSON patch operations that add files to a workload, its other content kept."""
+    template = workload.template_path(str(body.get("kind")))
+    assert template is not None, "a workload has a pod template"
+    yield from _annotations(body, template, files)
+    spec: Path = (*template, "spec")
+    volumes = _there(body, (*spec, "volumes"))
+    for index, file in enumerate(files):
+        field = f"metadata.annotations['{file.annotation}']"
+        item = {"path": file.name, "fieldRef": {"fieldPath": field}}
+        value = json.dumps({"name": file.volume, "downwardAPI": {"items": [item]}})
+        yield _appended((*spec, "volumes"), value, is_new=not volumes and index == 0)
+    for path, container in workload.containers(body):
+        mounts = bool(container.get("volumeMounts"))
+        for file in files:
+            if container.get("name") in file.containers:
+                yield operation("test", (*path, "name"), scalar(str(container["name"])))
+                value = json.dumps(_mount(file))
+                yield _appended((*path, "volumeMounts"), value, is_new=not mounts)
+                mounts = True
+
+
+def _mount(file: PodFile) -> dict[str, Any]:
+    mount: dict[str, Any] = {"name": file.volume, "mountPath": file.mount, "readOnly": True}
+    return mount if file.is_folder else {**mount, "subPath": file.name}
+
+
+def _annotations(body: dict[str, Any], template: Path, files: Sequence[PodFile]) -> Iterator[str]:
+    for path in ((*template, "metadata"), (*template, "metadata", "annotations")):
+        if not _there(body, path):
+            yield operation("add", path, "{}")
+    for file in files:
+        place: Path = (*template, "metadata", "annotations", file.annotation)
+        yield operation("add", place, file.content)
+
+
+def _appended(path: Path, value: str, *, is_new: bool) -> str:
+    return operation("add", path if is_new else (*path, "-"), f"[{value}]" if is_new else value)
+
+
+def _there(body: dict[str, Any], path: Path) -> Any:
+    try:
+        return lookup(body, path)
+    except KeyError:
+        return None

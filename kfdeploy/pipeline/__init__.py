@@ -1,1 +1,0 @@
-"""What happens: one module a stage; stages do not import each other."""

@@ -1,1 +1,0 @@
-"""How the mirror moves blobs: a board of tasks, and workers."""

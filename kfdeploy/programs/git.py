@@ -1,0 +1,283 @@
+"""git: fetching a ref of a repository and reading its tree, byte for byte.
+
+Fetched repositories are bare caches; nothing is checked out, so that line-end conversion,
+filters and ``export-ignore`` change no file. Authentication is git's own (ssh config, credential
+helpers); kfdeploy never asks for a password.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from kfdeploy.errors import UserError
+from kfdeploy.file_tree import Kind, follow
+from kfdeploy.files import sha256
+from kfdeploy.programs.process import Finished, ProgramFailed, run
+from kfdeploy.upstream.remote import without_secret
+
+FETCH_TIMEOUT: Final = 600.0
+_LOCAL_TIMEOUT: Final = 120.0
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_ABBREVIATED = re.compile(r"[0-9a-f]{7,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    mode: str
+    oid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A commit of a repository that is on this machine."""
+
+    git_dir: Path
+    commit: str
+
+
+def is_repository(folder: Path) -> bool:
+    """Whether the folder is a git repository of its own, bare or with a work tree."""
+    if (folder / ".git").exists():
+        return True
+    return (folder / "HEAD").is_file() and (folder / "objects").is_dir()
+
+
+def fetch(url: str, ref: str, cache: Path, *, timeout: float = FETCH_TIMEOUT) -> Fetched:
+    """Bring one commit of a repository into the cache.
+
+    Args:
+        url: anything git takes; a password in it is handed over in the environment, not in argv.
+        ref: branch, tag or commit; empty for the repository's default branch.
+        cache: folder for bare repositories, one a URL.
+        timeout: seconds for one call of git.
+
+    Raises:
+        UserError: what the repository said, with a hint at what helps.
+    """
+    if ref.startswith("-") or url.startswith("-"):
+        raise UserError(f"{without_secret(url)}: {ref!r} is no ref")
+    git_dir = cache / sha256(url.encode())[:16]
+    if not (git_dir / "HEAD").is_file():
+        try:
+            git_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{cache}: can't be written: {error.strerror}") from error
+        _git(git_dir, ["init", "--bare", "--quiet"])
+    if _COMMIT.fullmatch(ref) and _has_commit(git_dir, ref):
+        return Fetched(git_dir, ref)
+    wanted = ref or "HEAD"
+    try:
+        _fetch(git_dir, url, ["--depth=1", "kfdeploy", wanted], timeout)
+        return Fetched(git_dir, _rev_parse(git_dir, "FETCH_HEAD"))
+    except ProgramFailed as error:
+        # A server gives a commit only by its full name, and some only as part of a branch.
+        if not _ABBREVIATED.fullmatch(ref) or not _is_missing_ref(error.stderr):
+            raise _explained(error, url, ref) from error
+    try:
+        _fetch(git_dir, url, ["kfdeploy", "+refs/*:refs/kfdeploy/*"], timeout, unshallow=True)
+        return Fetched(git_dir, _rev_parse(git_dir, ref))
+    except ProgramFailed as error:
+        raise _explained(error, url, ref) from error
+
+
+def head(folder: Path) -> str | None:
+    """The commit checked out in a folder; ``None`` when there is none."""
+    found = _git(folder / ".git", ["rev-parse", "--verify", "--quiet", "HEAD"], check=False)
+    return found.stdout.decode().strip() if found.code == 0 else None
+
+
+def resolve(folder: Path, ref: str) -> str | None:
+    """The commit that a ref names in the repository of a work tree; ``None`` if it names none."""
+    if ref.startswith("-"):
+        return None
+    argv = ["rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}"]
+    found = _git(folder / ".git", argv, check=False)
+    return found.stdout.decode().strip() if found.code == 0 else None
+
+
+def tag_at_head(folder: Path) -> str | None:
+    """The tag that names the commit checked out in a folder."""
+    argv = ["describe", "--tags", "--exact-match", "HEAD"]
+    found = _git(folder / ".git", argv, check=False)
+    return found.stdout.decode().strip() if found.code == 0 else None
+
+
+class GitTree:
+    """A commit's tree, read from the repository as it is needed."""
+
+    def __init__(self, fetched: Fetched) -> None:
+        self._git_dir = fetched.git_dir
+        self._entries: dict[str, _Entry] = {}
+        self._folders = {""}
+        listing = _git(fetched.git_dir, ["ls-tree", "-r", "-z", "--full-tree", fetched.commit])
+        for line in listing.stdout.decode("utf-8", "surrogateescape").split("\0"):
+            if line:
+                facts, _, path = line.partition("\t")
+                mode, _, oid = facts.split(" ")
+                self._entries[path] = _Entry(mode, oid)
+                while path := posixpath.dirname(path):
+                    self._folders.add(path)
+        self._blobs: dict[str, bytes] = {}
+
+    def kind(self, path: str) -> Kind | None:
+        real = self._follow(path)
+        if real is None:
+            return None
+        if real in self._folders:
+            return "folder"
+        entry = self._entries.get(real)
+        return "file" if entry is not None and entry.mode != "160000" else None
+
+    def submodule_of(self, path: str) -> str | None:
+        """The submodule that a path lies in, whose files are not part of the commit."""
+        at = path
+        while at:
+            entry = self._entries.get(at)
+            if entry is not None and entry.mode == "160000":
+                return at
+            at = posixpath.dirname(at)
+        return None
+
+    def read(self, path: str) -> bytes:
+        real = self._follow(path)
+        entry = self._entries.get(real) if real is not None else None
+        if entry is None:
+            raise UserError(f"{path}: no such file in the repository")
+        return self._blob(entry.oid)
+
+    def walk(self, folder: str) -> Iterator[str]:
+        inside = f"{folder}/" if folder else ""
+        for path, entry in sorted(self._entries.items()):
+            if entry.mode != "160000" and path.startswith(inside):
+                yield path
+
+    def load(self) -> tuple[dict[str, bytes], dict[str, str]]:
+        """Everything at once: files, and links with their targets."""
+        files: dict[str, bytes] = {}
+        links: dict[str, str] = {}
+        wanted = {path: e for path, e in sorted(self._entries.items()) if e.mode != "160000"}
+        self._load({entry.oid for entry in wanted.values()})
+        for path, entry in wanted.items():
+            if entry.mode == "120000":
+                links[path] = self._blobs[entry.oid].decode("utf-8", "surrogateescape")
+            else:
+                files[path] = self._blobs[entry.oid]
+        return files, links
+
+    def _blob(self, oid: str) -> bytes:
+        if oid not in self._blobs:
+            self._load({oid})
+        return self._blobs[oid]
+
+    def _load(self, oids: set[str]) -> None:
+        names = sorted(oids - self._blobs.keys())
+        if not names:
+            return
+        stdin = "".join(f"{oid}\n" for oid in names).encode()
+        out = _git(self._git_dir, ["cat-file", "--batch"], stdin=stdin).stdout
+        at = 0
+        for oid in names:
+            end = out.index(b"\n", at)
+            size = int(out[at:end].split(b" ")[2])
+            self._blobs[oid] = out[end + 1 : end + 1 + size]
+            at = end + 2 + size
+
+    def _follow(self, path: str) -> str | None:
+        """The path with links on the way replaced; ``None`` when it leaves the repository."""
+        return follow(path, self._link)
+
+    def _link(self, path: str) -> str | None:
+        entry = self._entries.get(path)
+        if entry is None or entry.mode != "120000":
+            return None
+        return self._blob(entry.oid).decode("utf-8", "surrogateescape")
+
+
+def _git(
+    git_dir: Path,
+    argv: Sequence[str],
+    *,
+    stdin: bytes | None = None,
+    env: dict[str, str] | None = None,
+    timeout: float = _LOCAL_TIMEOUT,
+    check: bool = True,
+) -> Finished:
+    return run(
+        ["git", f"--git-dir={git_dir}", *argv],
+        stdin=stdin,
+        env={"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", **(env or {})},
+        timeout=timeout,
+        check=check,
+        what=f"git {argv[0]}",
+    )
+
+
+def _fetch(
+    git_dir: Path, url: str, argv: Sequence[str], timeout: float, *, unshallow: bool = False
+) -> None:
+    # The URL travels as configuration in the environment: argv is there for every user to read.
+    said = os.environ.get("GIT_CONFIG_COUNT", "0")
+    count = int(said) if said.isdigit() else 0
+    env = {
+        "GIT_CONFIG_COUNT": str(count + 1),
+        f"GIT_CONFIG_KEY_{count}": "remote.kfdeploy.url",
+        f"GIT_CONFIG_VALUE_{count}": url,
+    }
+    if "GIT_SSH_COMMAND" not in os.environ and "GIT_SSH" not in os.environ:
+        configured = _git(git_dir, ["config", "--get", "core.sshCommand"], check=False)
+        if configured.code != 0:
+            env["GIT_SSH_COMMAND"] = "ssh -o BatchMode=yes"
+    deeper = ["--unshallow"] if unshallow and (git_dir / "shallow").exists() else []
+    _git(
+        git_dir,
+        ["fetch", "--quiet", "--force", "--no-tags", "--no-write-commit-graph", *deeper, *argv],
+        env=env,
+        timeout=timeout,
+    )
+
+
+def _rev_parse(git_dir: Path, name: str) -> str:
+    argv = ["rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}"]
+    return _git(git_dir, argv).stdout.decode().strip()
+
+
+def _has_commit(git_dir: Path, commit: str) -> bool:
+    return _git(git_dir, ["cat-file", "-e", f"{commit}^{{commit}}"], check=False).code == 0
+
+
+def _is_missing_ref(said: str) -> bool:
+    return any(
+        words in said
+        for words in ("couldn't find remote ref", "not our ref", "unadvertised object")
+    )
+
+
+def _explained(error: ProgramFailed, url: str, ref: str) -> UserError:
+    said = error.stderr.strip()
+    shown = without_secret(url)
+    lower = said.lower()
+    hint: str | None = None
+    if error.code is None:
+        what, hint = "no answer in time", "name a mirror in `upstream.remotes`"
+    elif _is_missing_ref(said) or "needed a single revision" in lower:
+        what = f"it has no branch, tag or commit {ref!r}"
+    elif "could not resolve host" in lower or "network is unreachable" in lower:
+        what, hint = "the host can't be reached", "name a mirror in `upstream.remotes`"
+    elif "terminal prompts disabled" in lower or "authentication failed" in lower:
+        what = "it asks for a user name and password"
+        hint = "set up git's credential helper, or name a mirror in `upstream.remotes`"
+    elif "permission denied" in lower or "host key verification failed" in lower:
+        what = said.splitlines()[0]
+        hint = f"`git ls-remote {shown}` must work without a question"
+    else:
+        # The first word is about the repository; what follows is general advice.
+        lines = [line for line in said.splitlines() if line.startswith(("fatal:", "error:"))]
+        what = lines[0].partition(": ")[2] if lines else said or f"git exited {error.code}"
+    text = f"can't fetch {shown}: {what}".replace(url, shown)
+    return UserError(text, hint=hint)

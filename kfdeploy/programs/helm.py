@@ -1,0 +1,200 @@
+"""helm: rendering a chart from its folder, and noticing a chart that doesn't render twice alike."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from kfdeploy.errors import UserError, raise_all
+from kfdeploy.file_tree import FolderTree, Tree
+from kfdeploy.programs.process import run, which
+from kfdeploy.upstream.kustomization.build import OFFLINE
+from kfdeploy.yamltext import nodes
+
+OLDEST: Final = (3, 18)
+_TIMEOUT = 300.0
+
+
+def version() -> tuple[int, int, int]:
+    """helm's version.
+
+    Raises:
+        UserError: not on PATH, or older than `OLDEST`.
+    """
+    return _version(os.fspath(which("helm")))
+
+
+@lru_cache(maxsize=8)
+def _version(program: str) -> tuple[int, int, int]:
+    said = run([program, "version", "--short"], timeout=60, what="helm version").stdout.decode()
+    match = re.search(r"v?(\d+)\.(\d+)\.(\d+)", said)
+    if match is None:
+        raise UserError(f"helm says no version that can be read: {said.strip()!r}")
+    found = (int(match[1]), int(match[2]), int(match[3]))
+    if found < OLDEST:
+        raise UserError(
+            f"helm is {'.'.join(map(str, found))}; {OLDEST[0]}.{OLDEST[1]} or later is needed",
+            hint="`kfdeploy doctor` says how to install a newer one",
+        )
+    return found
+
+
+def template(
+    chart: Path,
+    release: str,
+    namespace: str,
+    *,
+    values: Sequence[Path] = (),
+    kube_version: str | None = None,
+    twice: bool = True,
+) -> bytes:
+    """What a chart installs: its CRDs, its hooks and its objects, without its tests.
+
+    Tests are pods that only ``helm test`` starts. Hooks stay in with their annotations; who
+    installs the result orders them. No cluster is asked: ``lookup`` finds nothing.
+
+    Args:
+        chart: the chart's folder, with its dependencies in ``charts/``.
+        release: Helm's release name.
+        namespace: Helm's release namespace.
+        values: files, later ones win.
+        kube_version: Kubernetes version that the chart is told.
+        twice: render a second time and compare.
+
+    Raises:
+        UserError: the second rendering differs (object and field are named), or a dependency
+            is missing.
+        ProgramFailed: helm refuses, in its own words.
+    """
+    version()
+    raise_all(missing_dependencies(FolderTree(chart), ""))
+    argv: list[str | Path] = ["helm", "template", release, chart.resolve()]
+    argv += ["--namespace", namespace, "--include-crds", "--skip-tests"]
+    for path in values:
+        argv += ["--values", path.resolve()]
+    if kube_version:
+        argv += ["--kube-version", kube_version]
+    with tempfile.TemporaryDirectory(prefix="kfdeploy-helm-") as home:
+        # Neither the user's repositories, plugins nor cluster may have a part in the result.
+        env = {
+            **OFFLINE,
+            "HELM_CONFIG_HOME": f"{home}/config",
+            "HELM_CACHE_HOME": f"{home}/cache",
+            "HELM_DATA_HOME": f"{home}/data",
+            "HELM_NAMESPACE": namespace,
+            "KUBECONFIG": f"{home}/none",
+        }
+        what = f"rendering of chart {release}"
+        first = run(argv, env=env, timeout=_TIMEOUT, what=what).stdout
+        if twice:
+            second = run(argv, env=env, timeout=_TIMEOUT, what=what).stdout
+            if first != second:
+                _refuse_difference(release, first, second)
+    return first
+
+
+def missing_dependencies(tree: Tree, chart: str) -> list[UserError]:
+    """An error for each dependency in ``Chart.yaml`` that isn't in the chart's ``charts/``.
+
+    Args:
+        tree: what ``chart``, the chart's folder, is relative to.
+    """
+    from ruamel.yaml.error import YAMLError
+
+    path = posixpath.join(chart, "Chart.yaml")
+    try:
+        data = nodes.load(tree.read(path).decode("utf-8"))
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: broken YAML: {error}") from error
+    listed = data.get("dependencies") if isinstance(data, dict) else None
+    there = [p.rpartition("/")[2] for p in tree.walk(posixpath.join(chart, "charts"))]
+    errors = []
+    for item in listed if isinstance(listed, list) else []:
+        name, wanted = str(item.get("name", "")), str(item.get("version", ""))
+        repository = str(item.get("repository", ""))
+        if tree.kind(posixpath.join(chart, "charts", name, "Chart.yaml")) == "file":
+            continue
+        if any(file.startswith(f"{name}-") and file.endswith(".tgz") for file in there):
+            continue
+        source = f" of {repository}" if repository else ""
+        errors.append(
+            UserError(
+                f"{path}: dependency {name} {wanted}{source} is not in charts/",
+                hint="fetch it into the upstream with `helm dependency build`, and vendor again",
+            )
+        )
+    return errors
+
+
+def _refuse_difference(release: str, first: bytes, second: bytes) -> None:
+    one, two = _objects(first), _objects(second)
+    where = "the order of its documents"
+    for key in [*one, *(key for key in two if key not in one)]:
+        if key not in one or key not in two:
+            where = f"{key} is there only once"
+            break
+        field = _difference(one[key], two[key], "")
+        if field is not None:
+            where = f"{key}: {field}"
+            break
+    raise UserError(
+        f"chart {release} renders differently each time: {where}",
+        hint=(
+            "give the chart a value that fixes it (a password, certificate or date it would make"
+            " up), in the component's `values`"
+        ),
+    )
+
+
+def _objects(text: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for data in nodes.load_all(text.decode("utf-8")):
+        if not isinstance(data, dict):
+            continue
+        meta = data.get("metadata") or {}
+        place = f"{meta['namespace']}/" if meta.get("namespace") else ""
+        found[f"{data.get('kind')} {place}{meta.get('name')}"] = data
+    return found
+
+
+def _difference(one: Any, two: Any, at: str) -> str | None:
+    if isinstance(one, Mapping) and isinstance(two, Mapping):
+        for key in [*one, *(key for key in two if key not in one)]:
+            path = f"{at}.{key}" if at else str(key)
+            if key not in one or key not in two:
+                return path
+            if (found := _difference(one[key], two[key], path)) is not None:
+                return found
+        return None
+    if isinstance(one, list) and isinstance(two, list) and len(one) == len(two):
+        for index, (a, b) in enumerate(zip(one, two, strict=True)):
+            if (found := _difference(a, b, f"{at}[{index}]")) is not None:
+                return found
+        return None
+    return None if one == two else at
+
+
+def server_side() -> list[str]:
+    """Flags with which Helm 4 applies on the server, and takes fields that others own.
+
+    By default it goes on as the last revision was made, and Helm 3 made it otherwise.
+    """
+    return ["--server-side=true", "--force-conflicts"] if version() >= (4,) else []
+
+
+def rollback(release: str, revision: int, namespace: str, context: str, *, seconds: float) -> None:
+    """Bring a release back to an earlier revision.
+
+    Raises:
+        ProgramFailed: Helm refuses; in its own words.
+    """
+    argv = ["helm", "rollback", release, str(revision), f"--namespace={namespace}"]
+    argv += [f"--kube-context={context}"] if context else []
+    argv += server_side()
+    run([*argv, f"--timeout={seconds:.0f}s"], timeout=seconds + 60, what=f"rollback of {release}")

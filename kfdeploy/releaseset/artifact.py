@@ -1,0 +1,168 @@
+"""A release set as one OCI artifact, which Flux, Argo CD and `oras pull` take alike.
+
+The same set is the same digest on every machine: it can be told, and pinned, before anything is
+pushed. The archive is therefore gzip without compression, as compressors differ in their output
+from version to version; a set is some ten megabytes beside the images' gigabytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from kfdeploy.oci.manifest import OCI_MANIFEST, Descriptor, Manifest
+from kfdeploy.oci.reference import ImageRef
+
+REPOSITORY: Final = "kfdeploy-sets"
+"""Below the private registry's prefix; one for all sets, so that one has to be made."""
+CONFIG_TYPE: Final = "application/vnd.cncf.flux.config.v1+json"
+LAYER_TYPE: Final = "application/vnd.oci.image.layer.v1.tar+gzip"
+"""Argo CD takes this one unless its server is told of others (util/oci/client.go, 3.5); Flux takes
+the first layer, whatever its type (ocirepository_controller.go, 1.9)."""
+_TAG_MAX: Final = 128
+_STORED_MAX: Final = 0xFFFF
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What is pushed: two blobs, and the manifest that names them."""
+
+    manifest: Manifest
+    config: bytes = field(repr=False)
+    layer: bytes = field(repr=False)
+
+    @property
+    def digest(self) -> str:
+        return self.manifest.digest
+
+    @property
+    def size(self) -> int:
+        """Bytes of the archive."""
+        return len(self.layer)
+
+    @property
+    def blobs(self) -> tuple[tuple[Descriptor, bytes], ...]:
+        return (
+            (_descriptor(self.config, CONFIG_TYPE), self.config),
+            (_descriptor(self.layer, LAYER_TYPE), self.layer),
+        )
+
+
+def build(
+    name: str, summary: Mapping[str, Any], files: Mapping[str, bytes], set_digest: str
+) -> Artifact:
+    """The artifact of a set.
+
+    Args:
+        name: the set's.
+        summary: its ``summary.json``.
+        files: relative path to bytes, all of the set.
+        set_digest: sha256 of its ``SHA256SUMS``, in hex.
+    """
+    archive = _tar(files)
+    layer = b"".join(_stored(archive))
+    config = _json(
+        {
+            "architecture": "",
+            "config": {},
+            "os": "",
+            "rootfs": {"type": "layers", "diff_ids": [_digest(archive)]},
+        }
+    )
+    upstream, environment = str(summary["upstream"]), str(summary["environment"])
+    manifest = _json(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": _entry(config, CONFIG_TYPE),
+            "layers": [
+                {
+                    **_entry(layer, LAYER_TYPE),
+                    # With these `oras pull` unpacks it into the folder that it is told.
+                    "annotations": {
+                        "io.deis.oras.content.digest": _digest(archive),
+                        "io.deis.oras.content.unpack": "true",
+                        "org.opencontainers.image.title": ".",
+                    },
+                }
+            ],
+            "annotations": {
+                "org.opencontainers.image.description": (
+                    f"Kubeflow {upstream} for the environment {environment},"
+                    f" rendered by kfdeploy {summary['kfdeploy']}"
+                ),
+                "org.opencontainers.image.revision": f"sha256:{set_digest}",
+                "org.opencontainers.image.title": name,
+                "org.opencontainers.image.version": upstream,
+            },
+        }
+    )
+    return Artifact(Manifest.parse(manifest, OCI_MANIFEST), config, layer)
+
+
+def tag_of(name: str, upstream: str, set_digest: str) -> str:
+    """The tag that only this content of the set has: ``NAME-UPSTREAM-<first 12 hex>``."""
+    end = f"-{upstream}-{set_digest[:12]}"
+    whole = f"{name[: _TAG_MAX - len(end)]}{end}"
+    return re.sub(r"^[.-]", "_", re.sub(r"[^A-Za-z0-9_.-]", "-", whole))
+
+
+def repository_of(host: str, prefix: str) -> ImageRef:
+    """Where a private registry has the sets."""
+    return ImageRef(host, "/".join(part for part in (prefix, REPOSITORY) if part))
+
+
+def _tar(files: Mapping[str, bytes]) -> bytes:
+    """The files, and their folders for those who unpack without making any; no time, no owner."""
+    folders = {
+        "/".join(parts[:count])
+        for parts in (name.split("/") for name in files)
+        for count in range(1, len(parts))
+    }
+    out = io.BytesIO()
+    with tarfile.TarFile(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name in sorted(folders | files.keys()):
+            entry = tarfile.TarInfo(name)
+            if name in folders:
+                entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+                archive.addfile(entry)
+            else:
+                entry.size, entry.mode = len(files[name]), 0o644
+                archive.addfile(entry, io.BytesIO(files[name]))
+        end = archive.offset + 2 * tarfile.BLOCKSIZE
+    # Python fills up to a record; oras reads to the two empty blocks only, and hashes that.
+    return out.getvalue()[:end]
+
+
+def _stored(data: bytes) -> Iterator[bytes]:
+    """gzip (RFC 1952) of stored blocks (RFC 1951, 3.2.4)."""
+    yield b"\x1f\x8b\x08\x00" + b"\x00\x00\x00\x00" + b"\x00\xff"
+    for start in range(0, len(data), _STORED_MAX):
+        piece = data[start : start + _STORED_MAX]
+        is_last = start + _STORED_MAX >= len(data)
+        size = len(piece).to_bytes(2, "little")
+        yield bytes([is_last]) + size + (len(piece) ^ 0xFFFF).to_bytes(2, "little") + piece
+    yield zlib.crc32(data).to_bytes(4, "little") + (len(data) & 0xFFFFFFFF).to_bytes(4, "little")
+
+
+def _json(data: Mapping[str, Any]) -> bytes:
+    return json.dumps(data, separators=(",", ":"), sort_keys=True).encode()
+
+
+def _digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def _entry(data: bytes, media_type: str) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": _digest(data), "size": len(data)}
+
+
+def _descriptor(data: bytes, media_type: str) -> Descriptor:
+    return Descriptor(_digest(data), len(data), media_type)

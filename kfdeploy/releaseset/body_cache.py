@@ -1,0 +1,33 @@
+"""Objects' bodies out of the cache: reading YAML takes longer than all that is done with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+from kfdeploy.cache import Cache, key_of, program_key
+from kfdeploy.kubernetes.objects import Object
+
+
+def load(objects: Sequence[Object], cache: Cache) -> None:
+    """Give these objects their bodies, all from one entry of the cache.
+
+    What YAML has as a date is a text then, as the API server has it.
+
+    Raises:
+        UserError: broken YAML.
+    """
+    if not objects:
+        return
+    key = key_of("bodies", program_key(), *(item.text for item in objects))
+    if (kept := cache.get(key)) is None:
+        kept = json.dumps([item.body for item in objects], default=str).encode()
+        cache.put(key, kept)
+    for item, body in zip(objects, json.loads(kept), strict=True):
+        item.__dict__["body"] = body  # where `Object.body` keeps what it has read
+
+
+def load_each(objects: Iterable[Object], cache: Cache) -> None:
+    """`load`, with an entry for each: of many long ones few are looked at."""
+    for item in objects:
+        load([item], cache)

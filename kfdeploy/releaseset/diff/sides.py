@@ -1,0 +1,108 @@
+"""Two release sets side by side: which object of one is which of the other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+from kfdeploy.kubernetes.objects import Object, ObjectKey
+
+Identity = tuple[str, str, str, str]
+"""Group, kind, namespace and name: an object stays itself in another version of its kind."""
+
+_HASHED: Final = re.compile(r"(.+)-[bcdfghkmt2456789]{10}")
+"""kustomize's names for what carries a sum of its content (its alphabet spells no words)."""
+
+
+def identity(key: ObjectKey) -> Identity:
+    return (key.group, key.kind, key.namespace, key.name)
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """An object and the release that has it."""
+
+    release: str
+    object: Object
+
+    @property
+    def key(self) -> ObjectKey:
+        return self.object.key
+
+    @property
+    def body(self) -> Mapping[str, Any]:
+        return self.object.body
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One release set.
+
+    Attributes:
+        summary: of its ``summary.json``.
+        placed: all its objects, CRDs among them, in the set's order.
+    """
+
+    name: str
+    summary: Mapping[str, Any]
+    placed: tuple[Placed, ...]
+
+    @cached_property
+    def by_identity(self) -> Mapping[Identity, Placed]:
+        out: dict[Identity, Placed] = {}
+        for one in self.placed:
+            out.setdefault(identity(one.key), one)
+        return out
+
+    @property
+    def upstream(self) -> str:
+        return str(self.summary.get("upstream", ""))
+
+    @property
+    def releases(self) -> Mapping[str, Mapping[str, Any]]:
+        return {str(entry["name"]): entry for entry in self.summary.get("releases", ())}
+
+    def of_kind(self, *kinds: str) -> Iterator[Placed]:
+        for one in self.placed:
+            if one.key.kind in kinds:
+                yield one
+
+
+Pair = tuple[Placed | None, Placed | None]
+
+
+def pairs(old: Side, new: Side) -> Iterator[Pair]:
+    """Each object of both: the old one and the new one, either of which may not be there.
+
+    A ConfigMap or Secret whose name ends in a sum of its content is the same under another sum.
+    """
+    first, second = old.by_identity, new.by_identity
+    gone = [one for key, one in first.items() if key not in second]
+    come = [one for key, one in second.items() if key not in first]
+    renamed = _renamed(gone, come)
+    for key, one in second.items():
+        yield first.get(key) or renamed.get(key), one
+    taken = {id(one) for one in renamed.values()}
+    yield from ((one, None) for one in gone if id(one) not in taken)
+
+
+def _renamed(gone: Iterable[Placed], come: Iterable[Placed]) -> dict[Identity, Placed]:
+    """New identity to the old object that it replaces, where there is exactly one of each."""
+    before, after = _hashed(gone), _hashed(come)
+    return {
+        identity(after[stem][0].key): before[stem][0]
+        for stem in before.keys() & after.keys()
+        if len(before[stem]) == len(after[stem]) == 1
+    }
+
+
+def _hashed(placed: Iterable[Placed]) -> dict[Identity, list[Placed]]:
+    out: dict[Identity, list[Placed]] = {}
+    for one in placed:
+        if one.key.kind in ("ConfigMap", "Secret") and (match := _HASHED.fullmatch(one.key.name)):
+            group, kind, namespace, _ = identity(one.key)
+            out.setdefault((group, kind, namespace, match[1]), []).append(one)
+    return out

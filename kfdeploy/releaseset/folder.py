@@ -1,0 +1,122 @@
+"""A release set as `apply` reads it back from its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from kfdeploy.errors import UserError
+from kfdeploy.files import read_bytes, read_text, sha256
+from kfdeploy.kubernetes.objects import Object, split
+from kfdeploy.releaseset import format
+
+
+@dataclass(frozen=True)
+class SetRelease:
+    """One Helm release of a set.
+
+    Attributes:
+        needs: names of releases that come before it.
+        wait: whether it is done only when its workloads are ready.
+        wave: 0 for what needs nothing.
+        objects: all but CRDs, in the set's order; parsed when they are looked at.
+        digest: `releaseset.digest` of it, which its chart names.
+    """
+
+    name: str
+    component: str
+    needs: tuple[str, ...]
+    wait: bool
+    wave: int
+    objects: tuple[Object, ...]
+    crds: tuple[Object, ...]
+    digest: str
+
+
+@dataclass(frozen=True)
+class SetFolder:
+    """A release set."""
+
+    folder: Path
+    summary: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of its ``SHA256SUMS``, in hex: two sets with the same one are the same."""
+        return sha256(read_bytes(self.folder / format.SUMS))
+
+    @cached_property
+    def releases(self) -> tuple[SetRelease, ...]:
+        """In an order in which they can be installed.
+
+        A set of an earlier kfdeploy, which may be compared with, has no waves.
+        """
+        waves = self.summary.get("waves", ())
+        wave = {name: n for n, names in enumerate(waves) for name in names}
+        return tuple(
+            self._release(entry, wave.get(entry["name"], 0)) for entry in self.summary["releases"]
+        )
+
+    def _release(self, entry: Mapping[str, Any], wave: int) -> SetRelease:
+        name = entry["name"]
+        manifests, crds = f"charts/{name}/charts/objects/objects.yaml", f"crds/{name}.yaml"
+        text = read_text(self.folder / manifests)
+        crd_text = read_text(self.folder / crds) if entry["crds"] else ""
+        return SetRelease(
+            name=name,
+            component=entry.get("component", name),
+            needs=tuple(entry.get("needs", ())),
+            wait=entry.get("wait", False),
+            wave=wave,
+            objects=tuple(split(text, f"{self.name}/{manifests}")),
+            crds=tuple(split(crd_text, f"{self.name}/{crds}")),
+            digest=format.digest(text, crd_text),
+        )
+
+    def altered(self) -> Iterator[str]:
+        """What its ``SHA256SUMS`` does not say; nothing for a set that is whole."""
+        listed: dict[str, str] = {}
+        path = self.folder / format.SUMS
+        if not path.is_file():
+            yield f"{format.SUMS} is missing"
+            return
+        for line in read_text(path).splitlines():
+            digest, _, name = line.partition("  ")
+            listed[name] = digest
+        files = (file for file in self.folder.rglob("*") if file.is_file())
+        there = {file.relative_to(self.folder).as_posix() for file in files} - {format.SUMS}
+        for name in sorted(listed.keys() | there):
+            if name not in there:
+                yield f"{name} is missing"
+            elif name not in listed:
+                yield f"{name} is not part of the set"
+            elif sha256(read_bytes(self.folder / name)) != listed[name]:
+                yield f"{name} was changed"
+
+
+def open_set(folder: Path) -> SetFolder:
+    """Read a set's summary.
+
+    Raises:
+        UserError: the folder is no release set, or a damaged one.
+    """
+    path = folder / format.SUMMARY
+    if not path.is_file():
+        raise UserError(
+            f"{folder.name}: no release set: it has no {format.SUMMARY}",
+            hint="`kfdeploy render` writes one",
+        )
+    try:
+        data = json.loads(read_text(path))
+        data["registry"], data["images"], data["environment"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder.name}/{format.SUMMARY}: damaged: {error}") from error
+    return SetFolder(folder, data)

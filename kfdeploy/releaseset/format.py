@@ -1,0 +1,148 @@
+"""A release set: the folder that `apply` takes, as relative paths and bytes."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kfdeploy.files import sha256
+from kfdeploy.kubernetes import helm_release
+from kfdeploy.patch.patch_file import scalar
+
+SUMS = "SHA256SUMS"
+SUMMARY = "summary.json"
+STORED_MAX = 1024 * 1024
+"""Bytes of a Secret's data, the API server's limit; Helm stores a release in one."""
+STORED_GOOD = 900 * 1024
+"""Bytes that a release may take and still grow at a site."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One Helm release: final manifests of a component, or of a part of one.
+
+    Attributes:
+        stored: what Helm's record of it takes, in bytes, estimated as Helm encodes it.
+        needs: releases that come before it.
+        wait: whether it is done only when its workloads are ready.
+        trusts: ``KIND/NAME`` of webhook configurations that must have their CA before it.
+    """
+
+    name: str
+    manifests: str
+    crds: str
+    objects: int
+    crd_count: int
+    stored: int
+    needs: tuple[str, ...] = ()
+    wait: bool = False
+    component: str = ""
+    trusts: tuple[str, ...] = ()
+
+
+def digest(manifests: str, crds: str) -> str:
+    """What a release installs, in one word: sha256 of its objects and CRDs, in hex."""
+    return sha256(f"{manifests}\0{crds}".encode())
+
+
+def stored_size(manifests: str) -> int:
+    """Bytes of Helm's record: JSON, gzip -9, base64 (helm v4 pkg/storage/driver/util.go).
+
+    The manifests lie in a subchart, whose files Helm does not store, so they count once.
+    """
+    record = json.dumps({"manifest": manifests}).encode()
+    return len(base64.b64encode(gzip.compress(record, 9, mtime=0)))
+
+
+def chart_version(upstream: str) -> str:
+    """The upstream's version as the semantic version that Helm asks for: 26.03 is 26.3.0."""
+    match = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?(?:-([0-9A-Za-z.-]+))?", upstream)
+    if match is None:
+        return "0.0.0"
+    numbers = ".".join(str(int(part or 0)) for part in match.groups()[:3])
+    return f"{numbers}-{match[4]}" if match[4] else numbers
+
+
+def charts(release: Release, version: str) -> dict[str, str]:
+    """The files of a release's chart.
+
+    Helm takes the manifests as they are (`.Files.Get`), so that upstream's own ``{{ }}`` survive.
+    """
+    folder = f"charts/{release.name}"
+    inner = f"{folder}/charts/objects"
+    head = f"apiVersion: v2\nversion: {chart_version(version)}\nappVersion: {json.dumps(version)}\n"
+    return {
+        f"{folder}/Chart.yaml": f"{head}name: {release.name}\nannotations:\n"
+        f"  {helm_release.DIGEST}: {digest(release.manifests, release.crds)}\n",
+        f"{inner}/Chart.yaml": f"{head}name: objects\n",
+        f"{inner}/objects.yaml": release.manifests,
+        f"{inner}/templates/objects.yaml": '{{ .Files.Get "objects.yaml" }}\n',
+    }
+
+
+def helmfile(
+    releases: Sequence[Release], namespace: str, context: str | None, kube_version: str
+) -> str:
+    """The set's ``helmfile.yaml``, which needs nothing outside its folder."""
+    lines = [
+        "# Rendered by kfdeploy: final manifests; `helmfile apply` installs them.",
+        "helmDefaults:",
+        "  createNamespace: true",
+        f"kubeVersion: {scalar(kube_version)}",
+    ]
+    if context:
+        lines.insert(2, f"  kubeContext: {scalar(context)}")
+    lines.append("releases:")
+    for release in releases:
+        lines += [
+            f"- name: {release.name}",
+            f"  namespace: {namespace}",
+            f"  chart: ./charts/{release.name}",
+            "  skipDeps: true",
+            "  disableValidationOnInstall: true",
+        ]
+        if release.wait:
+            lines.append("  wait: true")
+        if release.needs:
+            lines += ["  needs:", *(f"  - {namespace}/{name}" for name in release.needs)]
+        if commands := list(_before(release)):
+            lines.append("  hooks:")
+        for words in commands:
+            lines += [
+                "  - events: [presync]",
+                "    showlogs: true",
+                "    command: kubectl",
+                "    args:",
+                *(f"    - {scalar(word)}" for word in words),
+                *([f"    - {scalar(f'--context={context}')}"] if context else ()),
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _before(release: Release) -> Iterator[tuple[str, ...]]:
+    """kubectl's arguments for what must be done before a release."""
+    if release.crds:
+        file = f"crds/{release.name}.yaml"
+        yield ("apply", "--server-side", "--force-conflicts", "-f", file)
+        # A kind is served a moment after its definition is there. For the first of that moment its
+        # conditions are null, which kubectl takes for an error where it waits for one of them.
+        for what in ("jsonpath={.status.conditions[0].type}", "condition=Established"):
+            yield ("wait", f"--for={what}", "--timeout=60s", "-f", file)
+    if release.trusts:
+        ca = "--for=jsonpath={.webhooks[0].clientConfig.caBundle}"
+        yield ("wait", ca, "--timeout=120s", *release.trusts)
+
+
+def sums(files: Mapping[str, bytes]) -> bytes:
+    """``SHA256SUMS`` of a folder's files, as sha256sum reads it."""
+    lines = [f"{sha256(files[name])}  {name}\n" for name in sorted(files) if name != SUMS]
+    return "".join(lines).encode()
+
+
+def summary(data: Mapping[str, Any]) -> bytes:
+    return (json.dumps(data, indent=2, sort_keys=True) + "\n").encode()

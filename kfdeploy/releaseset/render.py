@@ -1,0 +1,238 @@
+"""patches, Lock, environment -> releases/<set>/."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from kfdeploy import __version__, features
+from kfdeploy.cache import Cache, key_of, program_key
+from kfdeploy.catalogue import hidden_images
+from kfdeploy.errors import UserError, raise_all
+from kfdeploy.images import lockfile
+from kfdeploy.images.inventory import Unknown
+from kfdeploy.images.lockfile import Lock
+from kfdeploy.images.naming import Mirror
+from kfdeploy.images.sources_file import SourceImage
+from kfdeploy.kubernetes.objects import Object, join
+from kfdeploy.patch import apply
+from kfdeploy.patch.fill import Filler, environment_values, registry_name
+from kfdeploy.patch.values import Look, look_ups
+from kfdeploy.releaseset import format
+from kfdeploy.releaseset.format import Release
+from kfdeploy.releaseset.order import contents
+from kfdeploy.releaseset.order import plan as order
+from kfdeploy.releaseset.order.plan import Part, Plan
+from kfdeploy.upstream.build import Rendered
+from kfdeploy.workspace.settings import Workspace
+
+_EXPRESSION: Final = 100_000
+"""Characters that an expression may have (google/cel-go@v0.26.0:parser/parser.go:69)."""
+
+
+@dataclass(frozen=True)
+class ReleaseSet:
+    """What `render` makes: relative path to bytes, and what an operator should know."""
+
+    files: Mapping[str, bytes]
+    releases: tuple[Release, ...]
+    summary: Mapping[str, Any]
+    order: Plan
+
+
+def render(
+    workspace: Workspace,
+    root: Path,
+    environment_name: str,
+    rendered: Sequence[Rendered],
+    images: Sequence[SourceImage],
+    lock: Lock,
+    version: str,
+    cache: Cache,
+    *,
+    not_read: Sequence[Unknown] = (),
+    unpinned: bool = False,
+    jobs: int = 2,
+    done: Callable[[str], None] = lambda name: None,
+) -> ReleaseSet:
+    """The release set of an environment.
+
+    Args:
+        images: what ``images.sources.yaml`` lists.
+        version: the upstream's.
+        not_read: programs whose hidden images nobody has looked at; the summary names them.
+        unpinned: render images that aren't locked by their tag.
+
+    Raises:
+        UserError: images that aren't locked (for the environment's platforms), patches that don't
+            fit, releases that need each other in a circle or are too large for Helm; all of them.
+    """
+    environment = workspace.environments[environment_name]
+    mirror = Mirror(workspace.registry(environment), environment.platforms)
+    looks = look_ups(images, lock, mirror, unpinned=unpinned)
+    filler = Filler(root, environment_values(workspace, root, environment_name, looks))
+
+    def one(item: Rendered) -> tuple[Object, ...]:
+        return apply.apply(item, filler.patches(item), cache)
+
+    errors: list[UserError] = []
+    finals: list[tuple[str, tuple[Object, ...]]] = []
+    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
+        futures = [pool.submit(one, item) for item in rendered]
+        for item, future in zip(rendered, futures, strict=True):
+            try:
+                finals.append((item.component.name, future.result()))
+            except UserError as error:
+                errors += error.each()
+            done(item.component.name)
+    raise_all(errors)
+    added = list(_added(workspace, root, filler))
+    raise_all([error for _, objects in added for error in _too_long(objects)])
+    # Policies first, so that they are there before the first pod that they are for.
+    ordered = order.derive([*added, *finals], lambda objects: _read(objects, cache))
+    releases = tuple(_release(part) for part in ordered.parts)
+    raise_all(_too_large(releases))
+    return _assemble(
+        workspace, environment_name, releases, ordered, images, looks, lock, version, not_read
+    )
+
+
+def _added(
+    workspace: Workspace, root: Path, filler: Filler
+) -> Iterator[tuple[str, tuple[Object, ...]]]:
+    """The releases of features: their objects are files of their own, with people's beside them."""
+    for addition in features.additions(workspace):
+        yield addition.release, tuple(filler.objects(root / "patches" / addition.release))
+
+
+def _too_long(objects: Sequence[Object]) -> Iterator[UserError]:
+    """Policies whose map of images no API server compiles."""
+    for item in objects:
+        if len(item.text) <= _EXPRESSION or not item.key.kind.endswith("Policy"):
+            continue
+        variables = item.body["spec"].get("variables") or ()
+        longest = max((len(str(each.get("expression"))) for each in variables), default=0)
+        if longest > _EXPRESSION:
+            yield UserError(
+                f"{item.origin}: an expression has {longest} characters, and CEL takes"
+                f" {_EXPRESSION}",
+                hint="these are more images than admission can have: leave some out by"
+                " images.needs, images.extra or images.exclude",
+            )
+
+
+def _read(objects: Sequence[Object], cache: Cache) -> Sequence[contents.Body]:
+    """What the order looks at; reading YAML takes longer than all else that it does."""
+    key = key_of("order", program_key(), *(item.text for item in objects))
+    if (kept := cache.get(key)) is None:
+        # YAML has dates, which are only compared here.
+        kept = json.dumps(contents.read(objects), default=str).encode()
+        cache.put(key, kept)
+    found: Sequence[contents.Body] = json.loads(kept)
+    return found
+
+
+def _release(part: Part) -> Release:
+    crds = [one for one in part.objects if one.is_crd]
+    rest = [one for one in part.objects if not one.is_crd]
+    manifests = join(rest)
+    return Release(
+        name=part.name,
+        component=part.component,
+        manifests=manifests,
+        crds=join(crds),
+        objects=len(rest),
+        crd_count=len(crds),
+        stored=format.stored_size(manifests),
+        needs=part.needs,
+        wait=part.waits,
+        trusts=tuple(f"{key.kind.lower()}/{key.name}" for key in part.trusts),
+    )
+
+
+def _too_large(releases: Sequence[Release]) -> list[UserError]:
+    return [
+        UserError(
+            f"component {release.component}: Helm would store {release.stored} bytes, and has"
+            f" room for {format.STORED_GOOD}",
+            hint="split the component in kfdeploy.yaml: list the bases of its kustomization",
+        )
+        for release in releases
+        if release.stored > format.STORED_GOOD
+    ]
+
+
+def _image(image: SourceImage, look: Look) -> dict[str, Any]:
+    """What the set's summary says of an image: where it is, and what leads to it."""
+    out: dict[str, Any] = {
+        "mirror": look.ref,
+        "source": look.source,
+        "need": image.need,
+        "redirects": list(image.redirects),
+    }
+    if image.is_loose:
+        out["loose"] = True
+    if image.is_copied:
+        out["copied"] = True
+    if image.by_tag and look.by_tag != look.ref:
+        out["byTag"] = look.by_tag
+    return out
+
+
+def _assemble(
+    workspace: Workspace,
+    name: str,
+    releases: tuple[Release, ...],
+    ordered: Plan,
+    images: Sequence[SourceImage],
+    looks: Mapping[str, Look],
+    lock: Lock,
+    version: str,
+    not_read: Sequence[Unknown],
+) -> ReleaseSet:
+    environment = workspace.environments[name]
+    texts: dict[str, str] = {
+        "helmfile.yaml": format.helmfile(
+            releases, workspace.helm.namespace, environment.kube_context, environment.kube_version
+        ),
+        "images.lock": lockfile.dumps(lock),
+    }
+    for release in releases:
+        texts |= format.charts(release, version)
+        if release.crds:
+            texts[f"crds/{release.name}.yaml"] = release.crds
+    summary = {
+        "environment": name,
+        "kfdeploy": __version__,
+        "upstream": version,
+        "registry": registry_name(workspace, environment),
+        "kubeVersion": environment.kube_version,
+        "platforms": list(environment.platforms),
+        "unpinned": sorted(ref for ref, look in looks.items() if look.covered and not look.digest),
+        "notMirrored": {i.ref: i.why_not for i in images if not i.covered},
+        "notRead": hidden_images.grouped(not_read),
+        "noRedirect": sorted(i.ref for i in images if i.lacks_redirect),
+        "images": {image.ref: _image(image, looks[image.ref]) for image in images},
+        "releases": [
+            {
+                "name": release.name,
+                "component": release.component,
+                "needs": list(release.needs),
+                "wait": release.wait,
+                "trusts": list(release.trusts),
+                "objects": release.objects,
+                "crds": release.crd_count,
+                "storedBytes": release.stored,
+            }
+            for release in releases
+        ],
+        "waves": ordered.waves,
+    }
+    files = {path: text.encode("utf-8") for path, text in texts.items()}
+    files[format.SUMMARY] = format.summary(summary)
+    files[format.SUMS] = format.sums(files)
+    return ReleaseSet(files, releases, summary, ordered)

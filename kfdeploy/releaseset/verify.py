@@ -1,0 +1,340 @@
+"""A release set against itself and the private registry: whole, mirrored, and nothing leads out."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kfdeploy import parallel
+from kfdeploy.errors import UserError
+from kfdeploy.files import read_text
+from kfdeploy.kubernetes.objects import Object, split
+from kfdeploy.oci.reference import ImageRef
+from kfdeploy.oci.registry.client import Client
+from kfdeploy.oci.registry.errors import RegistryError
+from kfdeploy.releaseset import folder as setfolder
+from kfdeploy.releaseset import foreign_references as foreign
+from kfdeploy.releaseset import format
+from kfdeploy.releaseset import redirect_report as proof
+from kfdeploy.releaseset.foreign_references import Foreign
+from kfdeploy.releaseset.redirect_report import Proof
+
+JOBS = 8
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found. ``failures`` make the set unfit; ``notes`` are to be known."""
+
+    images: int
+    failures: tuple[str, ...]
+    notes: tuple[str, ...]
+    proof: Proof
+    foreign: tuple[Foreign, ...] = ()
+    asked: bool = True
+
+    @property
+    def is_good(self) -> bool:
+        return not self.failures and not self.foreign
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "images": self.images,
+            "askedRegistry": self.asked,
+            "failures": list(self.failures),
+            "foreign": [
+                {"file": f.file, "line": f.line, "reference": f.reference} for f in self.foreign
+            ],
+            "notes": list(self.notes),
+            "proof": self.proof.to_json(),
+        }
+
+
+def read_summary(folder: Path) -> Mapping[str, Any]:
+    """The set's summary.
+
+    Raises:
+        UserError: the folder is no release set.
+    """
+    return setfolder.open_set(folder).summary
+
+
+def verify(
+    folder: Path,
+    summary: Mapping[str, Any],
+    *,
+    client: Client | None,
+    uncovered: Sequence[str] = (),
+    done: Callable[[str], None] = lambda ref: None,
+) -> Report:
+    """Check a release set.
+
+    Args:
+        client: asks the private registry; None checks all but that.
+        uncovered: images accepted without a redirect.
+
+    Raises:
+        UserError: the registry can't be asked at all.
+    """
+    failures = [*setfolder.SetFolder(folder, summary).altered(), *_not_admitted(folder, summary)]
+    found = tuple(_foreign(folder, summary, uncovered))
+    proven = proof.of(summary, uncovered)
+    notes = list(_notes(folder, summary))
+    notes += [
+        f"{program}: nobody has looked for images that its code names; `kfdeploy scan` says how"
+        for program in proven.not_read
+    ]
+    failures += [
+        f"{ref}: {_UNLED[bool(summary['images'][ref].get('copied'))]}"
+        for ref in summary.get("noRedirect", ())
+        if ref not in uncovered
+    ]
+    if client is not None:
+        failures += _missing(summary, client, done)
+    return Report(
+        len(summary["images"]),
+        tuple(failures),
+        tuple(notes),
+        proven,
+        found,
+        asked=client is not None,
+    )
+
+
+def _not_admitted(folder: Path, summary: Mapping[str, Any]) -> Iterator[str]:
+    """What is said to rest on admission, and that no policy of the set rewrites."""
+    resting = {
+        ref: image["mirror"]
+        for ref, image in summary["images"].items()
+        if "admission" in image.get("redirects", ())
+    }
+    if not resting:
+        return
+    policies: list[tuple[str, str, str]] = []
+    bound: set[tuple[str, str]] = set()
+    for path in folder.glob("charts/*/charts/objects/objects.yaml"):
+        text = read_text(path)
+        for _, item in _objects(path.name, text) if "Policy" in text else ():
+            policies.append((item.key.kind, item.key.name, item.text))
+            if item.key.kind.endswith("PolicyBinding"):
+                kind = item.key.kind.removesuffix("Binding")
+                bound.add((kind, str(item.body["spec"].get("policyName"))))
+    for native, kyverno in _ADMISSION:
+        found = [(kind, name) for kind, name, _ in policies if kind in (native, kyverno)]
+        # Without its binding a policy of the API server's does nothing; Kyverno's need none.
+        idle = [name for kind, name in found if kind == native and (kind, name) not in bound]
+        if not found or idle:
+            lacking = f"{native}Binding of {idle[0]}" if idle else native
+            yield (
+                f"{next(iter(resting))} rests on admission, and the set has no {lacking}:"
+                " run `kfdeploy patch` and `kfdeploy render`"
+            )
+            return
+    rewriting = "".join(text for kind, _, text in policies if kind in _ADMISSION[0])
+    for ref, mirror in sorted(resting.items()):
+        known = json.dumps(mirror.removeprefix(f"{summary['registry']}/"))
+        if ref not in summary.get("notMirrored", {}) and known not in rewriting:
+            yield f"{ref} rests on admission, and no policy of the set leads it to {mirror}"
+
+
+_UNLED = (
+    "nothing leads it to the private registry; accept it by registries.uncovered",
+    (
+        "a program copies it itself, from where its code says, and neither admission nor a node's"
+        " mirror leads it; accept by registries.uncovered that this fails"
+    ),
+)
+_ADMISSION = (
+    ("MutatingAdmissionPolicy", "MutatingPolicy"),
+    ("ValidatingAdmissionPolicy", "ValidatingPolicy"),
+)
+"""What rewrites, and what refuses the rest; the API server's own, or Kyverno's."""
+_PODS = frozenset(("Pod", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob"))
+_CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
+_POLICIES = frozenset(kind for kinds in _ADMISSION for kind in kinds)
+_KIND = re.compile(r"^kind: (\w+)", re.MULTILINE)
+_LISTS_UPSTREAM = frozenset((format.SUMS, format.SUMMARY, "images.lock"))
+"""Files of a set that name upstream's references on purpose, and that nothing is installed from."""
+_OWN_TEMPLATE = '{{ .Files.Get "objects.yaml" }}\n'
+_FROM_OUTSIDE = re.compile(
+    r"^\s*(?:- )?(?P<key>chart|url|repository): *[\"']?(?!\./)(?P<value>[^\s\"']+)"
+    r"|^(?P<section>repositories|dependencies|bases|helmfiles):"
+)
+
+
+def _foreign(
+    folder: Path, summary: Mapping[str, Any], uncovered: Sequence[str]
+) -> Iterator[Foreign]:
+    """References that lead elsewhere, in whichever file of the set, each once."""
+    known: set[str] = set()
+    for ref in summary["images"]:
+        known.add(ref)
+        parsed = ImageRef.parse(ref)
+        known.add(str(parsed))
+        if parsed.host != "docker.io":
+            known.add(parsed.repository)
+    seen: set[Foreign] = set()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if name in _LISTS_UPSTREAM:
+            continue
+        text = read_text(path)
+        policies = list(_policies(name, text))
+        for found in (
+            *foreign.references(
+                name,
+                text,
+                known=known,
+                registry=summary["registry"],
+                is_crd=name.startswith("crds/"),
+            ),
+            *_in_containers(name, text, summary, uncovered),
+            *_in_secrets(name, text, known, summary["registry"]),
+            *_of_helm(name, text),
+        ):
+            if found not in seen and not any(found.line in lines for lines in policies):
+                seen.add(found)
+                yield found
+
+
+def _policies(name: str, text: str) -> Iterator[range]:
+    """The lines of admission policies: they name upstream's references so as to rewrite them."""
+    if not name.endswith("objects.yaml") or "Policy" not in text:
+        return
+    for first, item in _objects(name, text):
+        kind = _KIND.search(item.text)
+        if kind is not None and kind[1] in _POLICIES:
+            yield range(first + 1, first + item.text.count("\n") + 2)
+
+
+def _in_containers(
+    name: str, text: str, summary: Mapping[str, Any], uncovered: Sequence[str]
+) -> Iterator[Foreign]:
+    """Images of containers that are not exactly one of the set's: a name of Docker Hub without
+    anything that tells it from another word, a tag that was not locked, an image not mirrored."""
+    if not name.endswith("objects.yaml"):
+        return
+    images = summary["images"].values()
+    mirrors = {image[form] for image in images for form in ("mirror", "byTag") if form in image}
+    accepted = mirrors.union(uncovered)
+    for first, item in _objects(name, text):
+        kind = _KIND.search(item.text)
+        if kind is None or kind[1] not in _PODS:
+            continue
+        for image in _images(item.body):
+            if image not in accepted:
+                yield Foreign(name, first + _line(item.text, image), image)
+
+
+def _images(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key in _CONTAINERS and isinstance(value, list):
+                for container in value:
+                    image = container.get("image") if isinstance(container, dict) else None
+                    if isinstance(image, str):
+                        yield image
+            yield from _images(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _images(value)
+
+
+def _in_secrets(name: str, text: str, known: set[str], registry: str) -> Iterator[Foreign]:
+    """References within a Secret's values, which are base64 and show nothing to a search."""
+    if not name.endswith("objects.yaml"):
+        return
+    for first, item in _objects(name, text):
+        kind = _KIND.search(item.text)
+        if kind is None or kind[1] != "Secret":
+            continue
+        for key, value in (item.body.get("data") or {}).items():
+            try:
+                plain = base64.b64decode(str(value), validate=True).decode("utf-8")
+            except ValueError:
+                continue
+            for found in foreign.references(name, plain, known=known, registry=registry):
+                yield Foreign(name, first + _line(item.text, f"{key}:"), found.reference)
+
+
+def _of_helm(name: str, text: str) -> Iterator[Foreign]:
+    """Charts, repositories and templates that Helm or Helmfile would take from outside the set."""
+    base = name.rpartition("/")[2]
+    if "/templates/" in name:
+        if text != _OWN_TEMPLATE:
+            yield Foreign(name, 1, "a template that `kfdeploy render` does not write")
+    elif base in ("helmfile.yaml", "Chart.yaml"):
+        for number, line in enumerate(text.splitlines(), 1):
+            if match := _FROM_OUTSIDE.match(line):
+                yield Foreign(name, number, match["value"] or f"{match['section']}:")
+
+
+def _objects(name: str, text: str) -> Iterator[tuple[int, Object]]:
+    """Each object and the number of the line before it."""
+    at = 0
+    for item in split(text, name):
+        at = text.index(item.text.rstrip("\n"), at)
+        yield text.count("\n", 0, at), item
+
+
+def _line(text: str, wanted: str) -> int:
+    """The line that has a text; the first where it is written otherwise."""
+    before, found, _ = text.partition(wanted)
+    return before.count("\n") + 1 if found else 1
+
+
+def _notes(folder: Path, summary: Mapping[str, Any]) -> Iterator[str]:
+    for ref in summary.get("unpinned", ()):
+        yield f"{ref} is rendered by its tag: it was not locked"
+    for ref, why in sorted(summary.get("notMirrored", {}).items()):
+        yield f"{ref} is not mirrored ({why}); pulls of it fail until it is"
+    for path in sorted(folder.glob("charts/*/charts/objects/objects.yaml")):
+        for item in split(read_text(path), path.parts[-4]):
+            if "\nkind: Secret\n" in f"\n{item.text}" and _has_values(item.body):
+                yield f"{item.key} holds credentials that upstream publishes: replace them"
+
+
+def _has_values(body: Mapping[str, Any]) -> bool:
+    values = {**(body.get("data") or {}), **(body.get("stringData") or {})}
+    return any(value for value in values.values())
+
+
+def _missing(summary: Mapping[str, Any], client: Client, done: Callable[[str], None]) -> list[str]:
+    wanted: set[tuple[str, str]] = set()
+    for ref, image in summary["images"].items():
+        digest = ImageRef.parse(image["mirror"]).digest
+        if ref not in summary.get("notMirrored", {}) and digest:
+            wanted.add((image["mirror"], digest))
+            if "byTag" in image:
+                wanted.add((image["byTag"], digest))
+    failures: list[str] = []
+    errors: dict[str, UserError] = {}
+
+    def ask(item: tuple[str, str]) -> str | UserError | None:
+        mirror, digest = item
+        ref = ImageRef.parse(mirror)
+        asked = ImageRef(ref.host, ref.path, "", digest) if ref.digest else ref
+        try:
+            found = client.digest(asked)
+        except RegistryError as error:
+            return error
+        if found is None:
+            return f"{mirror} is not in the private registry: run `kfdeploy mirror`"
+        if found != digest:
+            return f"{mirror} is {found} in the private registry, and not what images.lock has"
+        return None
+
+    for (mirror, _), answer in parallel.each(ask, sorted(wanted), JOBS, client.close):
+        if isinstance(answer, UserError):
+            errors.setdefault(answer.message, answer)
+        elif answer:
+            failures.append(answer)
+        done(mirror)
+    for error in errors.values():
+        raise error
+    return sorted(failures)

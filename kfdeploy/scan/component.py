@@ -1,0 +1,212 @@
+"""One component's objects -> its images: every site, and what the catalogue knows beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+from kfdeploy.catalogue import hidden_images
+from kfdeploy.catalogue.facts import Catalogue, Program
+from kfdeploy.images import mentions
+from kfdeploy.images.inventory import Found, Part, Piece, Problem
+from kfdeploy.images.mentions import Mention
+from kfdeploy.images.sites import Site, sites
+from kfdeploy.kubernetes import workload
+from kfdeploy.kubernetes.objects import Object, ObjectKey, Path, lookup, show_path
+from kfdeploy.upstream.build import Rendered
+from kfdeploy.upstream.provenance.chart import ChartIndex
+from kfdeploy.upstream.provenance.kustomize import Index
+
+_SCHEMA_DEFAULT = re.compile(r"^ +default: [\"']?(?P<value>[^\s\"']+)", re.MULTILINE)
+_UNRESOLVED = re.compile(r"\$\([\w.-]+\)")
+_DEFAULT_NEED = {"config": "optional", "custom-resource": "optional", "assembled": "optional"}
+
+
+def look(rendered: Rendered, facts: Catalogue) -> Part:
+    """What a component's objects name, and what its programs pull besides.
+
+    Raises:
+        UserError: a rendered document that can't be read.
+    """
+    name = rendered.component.name
+    scanner = _Scanner(rendered, facts)
+    named = list(scanner.found())
+    found = [*named, *hidden_images.images(name, scanner.objects, scanner.programs, named)]
+    scanner.problems += scanner.unresolved()
+    return Part(
+        tuple(found),
+        tuple(scanner.problems),
+        tuple(hidden_images.unknown(name, scanner.programs)),
+        tuple(sorted(hidden_images.lost(facts, found))),
+    )
+
+
+class _Scanner:
+    """One component's sites, and what is known of each."""
+
+    def __init__(self, rendered: Rendered, facts: Catalogue) -> None:
+        self.rendered = rendered
+        self.facts = facts
+        self.objects = [item for item in rendered.objects if not item.is_crd]
+        self.problems = [p for item in rendered.objects if item.is_crd for p in _defaults(item)]
+        self._index: Index | ChartIndex | None = None
+
+    @property
+    def index(self) -> Index | ChartIndex:
+        if self._index is None:
+            self._index = self.rendered.index()
+        return self._index
+
+    @cached_property
+    def programs(self) -> tuple[Program, ...]:
+        return self.facts.programs(self.objects)
+
+    def unresolved(self) -> Iterator[Problem]:
+        """Names with a `$(variable)` in them that no kustomization has replaced."""
+        for item in self.objects:
+            for field in ("name", "namespace"):
+                value = (item.body.get("metadata") or {}).get(field)
+                match = _UNRESOLVED.search(value) if isinstance(value, str) else None
+                if match is None:
+                    continue
+                path = ("metadata", field)
+                place, _ = self.index.find(item.key, item.body, path, match[0], at=match.start())
+                yield Problem(
+                    f"{item.key}: metadata.{field}: nothing has replaced {match[0]}, and an API"
+                    " server refuses the name",
+                    str(place) if place else f"component {self.rendered.component.name}",
+                    "name",
+                )
+
+    def found(self) -> Iterator[tuple[str, Found]]:
+        for item in self.objects:
+            for site in sites(item.key, item.body):
+                shared = _shared_tags(site)
+                for mention in site.mentions:
+                    by_tag = any(part.start in shared for part in mention.parts)
+                    yield self._found(item, site, mention, "tag" if by_tag else "")
+
+    def _found(self, item: Object, site: Site, mention: Mention, pin: str) -> tuple[str, Found]:
+        first = mention.first
+        place, overridden = self.index.find(
+            item.key, item.body, site.path, first.text, at=first.start
+        )
+        ref, note = mention.ref, ""
+        if mention.variables:
+            ref, note = self._with_tag(item, site, mention)
+        field = show_path(item.body, site.path)
+        line = _line_of(site.value, first.start)
+        rule = self.facts.rule(item.key, field, line, ref, self.programs)
+        return ref, Found(
+            component=self.rendered.component.name,
+            object=item.key,
+            field=field,
+            path=site.path,
+            how=site.how,
+            redirect=_redirect(item, site, mention),
+            place=place,
+            overridden_by=overridden,
+            pieces=tuple(
+                Piece(part.role, part.context or part.text, part.offset, part.text)
+                for part in mention.parts
+            ),
+            whole=len(site.value) == len(mention.ref) and not mention.is_assembled,
+            variables=mention.variables,
+            need=rule.need if rule else _DEFAULT_NEED.get(site.how, "required"),
+            note=note,
+            pin=pin or (rule.pin if rule else ""),
+        )
+
+    def _with_tag(self, item: Object, site: Site, mention: Mention) -> tuple[str, str]:
+        """The reference of a script's default, with the tag its pods would take."""
+        image_variable, tag_variable = mention.variables
+        environment = self._environment_of(item)
+        name = environment.get(image_variable, mention.ref)
+        tag = environment.get(tag_variable) or mentions.tag_default(site.value, tag_variable)
+        if tag is None:
+            versions = [
+                environment[v] for v in mentions.version_variables(site.value) if v in environment
+            ]
+            tag = versions[0] if len(set(versions)) == 1 else None
+        if tag is None:
+            where = f"{item.key} {show_path(item.body, site.path)}"
+            self.problems.append(
+                Problem(f"{mention.ref}: no tag found for it; {tag_variable} isn't set", where)
+            )
+            return name, ""
+        return f"{name}:{tag}", f"{image_variable}:{tag_variable}"
+
+    def _environment_of(self, config: Object) -> dict[str, str]:
+        """The environment of the containers whose pod mounts a ConfigMap."""
+        out: dict[str, str] = {}
+        for container in self._containers_that_mount(config.key):
+            for source in container.get("envFrom") or ():
+                reference = source.get("configMapRef") or {}
+                out.update(self._data_of(reference.get("name")))
+            for variable in container.get("env") or ():
+                value = variable.get("value")
+                reference = (variable.get("valueFrom") or {}).get("configMapKeyRef")
+                if value is None and reference:
+                    value = self._data_of(reference.get("name")).get(reference.get("key", ""))
+                if isinstance(value, str):
+                    out[variable["name"]] = value
+        return out
+
+    def _containers_that_mount(self, key: ObjectKey) -> Iterator[dict[str, Any]]:
+        for item in self.objects:
+            if item.key.namespace == key.namespace and workload.mounts(item.body, key):
+                yield from (container for _, container in workload.containers(item.body))
+
+    def _data_of(self, name: str | None) -> dict[str, str]:
+        for item in self.objects:
+            if item.key.kind == "ConfigMap" and item.key.name == name:
+                return {k: str(v) for k, v in (item.body.get("data") or {}).items()}
+        return {}
+
+
+def _defaults(crd: Object) -> Iterator[Problem]:
+    """Images that a schema sets where a custom resource names none; no patch reaches them."""
+    for match in _SCHEMA_DEFAULT.finditer(crd.text):
+        if mentions.is_strong(match["value"]):
+            yield Problem(f"{match['value']} is a default in a schema", str(crd.key))
+
+
+def _shared_tags(site: Site) -> set[int]:
+    """Where tags stand that several images are joined with: none of them can carry its digest."""
+    refs: dict[int, set[str]] = {}
+    for mention in site.mentions:
+        for part in mention.parts:
+            if part.role == "tag":
+                refs.setdefault(part.start, set()).add(mention.ref)
+    return {start for start, names in refs.items() if len(names) > 1}
+
+
+def _line_of(value: str, at: int) -> str:
+    start = value.rfind("\n", 0, at) + 1
+    end = value.find("\n", at)
+    return value[start : end if end >= 0 else len(value)]
+
+
+def _redirect(item: Object, site: Site, mention: Mention) -> str:
+    if mention.variables:
+        return f"env {mention.variables[0]}"
+    if site.how == "env":
+        variable = lookup(item.body, site.path[:-1])
+        return f"env {variable.get('name', '')}"
+    if site.how == "argument":
+        return f"flag {_flag(item.body, site.path)}"
+    if item.key.kind in ("ConfigMap", "Secret") and len(site.path) == 2:
+        return f"config {site.path[1]}"
+    return "patch"
+
+
+def _flag(body: Any, path: Path) -> str:
+    value: str = lookup(body, path)
+    if value.startswith("-") and "=" in value:
+        return value.split("=", 1)[0]
+    index = path[-1]
+    assert isinstance(index, int)
+    before = lookup(body, (*path[:-1], index - 1)) if index else ""
+    return before if isinstance(before, str) and before.startswith("-") else str(index)

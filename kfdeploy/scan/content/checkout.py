@@ -1,0 +1,186 @@
+"""A checkout of an operator's source: references in it, and what leads each of them elsewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from kfdeploy.errors import UserError
+from kfdeploy.programs import git
+from kfdeploy.scan.content import layer, text
+from kfdeploy.scan.content.compare import CODE
+from kfdeploy.scan.content.layer import Find
+
+_SKIPPED: Final = re.compile(
+    r"\..+|venv|vendor|node_modules|dist|third[_-]party|__\w+__|docs?|documentation|website"
+    r"|proposals|enhancements|design|examples?|samples?|tutorials|hack|scripts|ci|cd|prow"
+    r"|bench(?:mark)?s?|conformance|test-infra|renovate.*"
+    r"|(?:.*[-_.])?(?:e2e|tests?|testing|test_?data|testutils?|fixtures|mocks?|fakes?)"
+    r"|(?:mocks?|fakes?)[-_.].*"
+)
+"""Folders of tests, documents, other people's code, and what builds the operator. Whatever begins
+with a dot is some tool's."""
+_SKIPPED_AT_TOP: Final = frozenset(
+    (
+        "build",
+        "make",
+        "release",
+        "releases",
+        "releasing",
+        "dev",
+        "devel",
+        "devenv",
+        "development",
+        "gcb",
+    )
+)
+"""Further down these are words like any other: Helm's `pkg/release` is code of the program."""
+_BUILD: Final = re.compile(
+    r"\..*|makefile.*|.*\.mk|(?:.*\.)?(?:dockerfile|containerfile)(?:\..*)?|.*tiltfile|jenkinsfile"
+    r"|procfile|renovate.*|buf(?:\..*)?\.ya?ml|.*bazelrc.*|.*\.(?:bazel|bzl)"
+    r"|skaffold.*\.ya?ml|goreleaser.*|(?:.*[-_.])?cloudbuild.*|justfile"
+    r"|(?:.*[-_.])?compose(?:[-_.].*)?\.ya?ml"
+    r"|(?:build|release|push|publish|make)(?:[-_.].*)?\.(?:sh|ps1|bat|cmd)"
+    r"|(?:.*[-_.])?(?:mocks?|fakes?|stories)(?:[-_.].*)?\.(?:go|py|[jt]sx?)|.*_tests?\.[jt]sx?"
+)
+"""Files of the same kinds, by their names in lower case."""
+_COMPOSE: Final = re.compile(rb"^services:[ \t]*\r?\n", re.MULTILINE)
+"""Docker Compose: how a developer runs it, and no operator reads it."""
+_MANIFEST_FOLDERS: Final = re.compile(
+    r"(?:^|/)(?:manifests|config|charts?|deploy|deployments?|helm|kustomize|install)/"
+)
+_KUBERNETES: Final = re.compile(rb"^(?:apiVersion|kind):", re.MULTILINE)
+_FILE_MAX: Final = 4 << 20
+_NAME_MIN: Final = 6
+_IDENTIFIER: Final = re.compile(rb"[A-Za-z_]\w{5,}")
+_VARIABLE: Final = re.compile(rb"\b(\w+)\s*(?::?=|:)\s*[\"']([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)[\"']")
+_MODULE: Final = re.compile(r"^module\s+(?:github\.com/)?([\w.-]+/[\w.-]+)", re.MULTILINE)
+_REMOTE: Final = re.compile(r"url\s*=\s*\S*?github\.com[:/]([\w.-]+/[\w.-]+?)(?:\.git)?\s*$", re.M)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    path: str
+    tongue: str
+    content: bytes
+
+
+def read(folder: Path) -> tuple[list[Find], list[str]]:
+    """Every candidate outside tests, documents, vendored code and ``.git``.
+
+    A candidate in a Kubernetes manifest has ``manifest`` in ``how``: whoever installs the operator
+    sees it. ``names`` are the flags and variables that set what has the reference as its default:
+    those beside it, and those beside the constant that holds it wherever that is used.
+
+    Returns:
+        The candidates, by path and line, and what was left out.
+    """
+    finds: list[Find] = []
+    notes: list[str] = []
+    code: list[_File] = []
+    for file in _files(folder, notes):
+        if file.tongue in CODE:
+            code.append(file)
+        is_manifest = bool(_MANIFEST_FOLDERS.search(file.path)) and file.tongue not in CODE
+        if file.tongue in ("yaml", "settings", "") and _KUBERNETES.search(file.content):
+            is_manifest = True
+        if file.tongue == "yaml" and not is_manifest and _COMPOSE.search(file.content):
+            continue
+        try:
+            for spot in text.spots(file.content, file.tongue):
+                how = "manifest" if is_manifest else file.tongue or "text"
+                finds.append(
+                    Find(spot.candidate, file.path, spot.line, 0, spot.key, spot.names, how)
+                )
+        except text.TooMany:
+            notes.append(f"{layer.shown(file.path)}: too much in it looks like a reference")
+    named = _names(code, {find.key.rpartition(".")[2] for find in finds if find.how in CODE})
+    return [
+        replace(find, names=_joined(find.names, named.get(find.key.rpartition(".")[2], ())))
+        for find in layer.best(finds)
+    ], notes
+
+
+def origin(folder: Path) -> str:
+    """``OWNER/REPO@TAG``, as far as go.mod, git and the folder's name say it."""
+    repository, tag = "OWNER/REPO", ""
+    for name, pattern in (("go.mod", _MODULE), (".git/config", _REMOTE)):
+        path = folder / name
+        if path.is_file():
+            match = pattern.search(path.read_text(encoding="utf-8", errors="replace"))
+            if match:
+                repository = match[1]
+    if git.is_repository(folder):
+        try:
+            tag = git.tag_at_head(folder) or git.head(folder) or ""
+        except UserError:  # no git, or a folder of somebody else's: the name has to do
+            tag = ""
+    name = folder.resolve().name
+    return f"{repository}@{tag or name.partition('@')[2] or 'TAG'}"
+
+
+def _files(folder: Path, notes: list[str]) -> Iterator[_File]:
+    """The texts that are looked at, by path. Links are not followed."""
+    for root, folders, names in os.walk(folder):
+        at_top = _SKIPPED_AT_TOP if root == str(folder) else frozenset()
+        folders[:] = sorted(
+            name
+            for name in folders
+            if name.lower() not in at_top and not _SKIPPED.fullmatch(name.lower())
+        )
+        for name in sorted(names):
+            path = Path(root) / name
+            shown = path.relative_to(folder).as_posix()
+            if _BUILD.fullmatch(name.lower()):
+                continue
+            if layer.is_skipped(shown) or path.is_symlink() or not path.is_file():
+                continue
+            try:
+                with path.open("rb") as opened:
+                    content = opened.read(_FILE_MAX + 1)
+            except OSError as error:
+                notes.append(f"{layer.shown(shown)}: {error.strerror}")
+                continue
+            if len(content) > _FILE_MAX:
+                notes.append(f"{layer.shown(shown)}: over {_FILE_MAX >> 20} MiB; not looked at")
+            elif b"\0" not in content[:4096]:
+                yield _File(shown, text.language(shown, content[:128]), content)
+
+
+def _names(code: list[_File], constants: set[str]) -> Mapping[str, tuple[str, ...]]:
+    """Constants to the flags and variables that stand beside their uses."""
+    wanted = {name.encode() for name in constants if len(name) >= _NAME_MIN}
+    if not wanted:
+        return {}
+    variables: dict[bytes, str] = {}
+    for file in code:
+        if b"IMAGE" in file.content:
+            variables.update((m[1], m[2].decode()) for m in _VARIABLE.finditer(file.content))
+    out: dict[str, list[str]] = {}
+    for file in code:
+        here = wanted.intersection(_IDENTIFIER.findall(file.content))
+        if not here:
+            continue
+        lines = file.content.split(b"\n")
+        for number, line in enumerate(lines):
+            used = here.intersection(_IDENTIFIER.findall(line))
+            if not used:
+                continue
+            around = b"\n".join(lines[max(0, number - 1) : number + 2])
+            found = list(text.names_in(around))
+            found += [
+                variables[word]
+                for word in _IDENTIFIER.findall(around)
+                if word in variables and word not in wanted and "IMAGE" in variables[word]
+            ]
+            for word in used:
+                out.setdefault(word.decode(), []).extend(found)
+    return {name: tuple(dict.fromkeys(found)) for name, found in out.items()}
+
+
+def _joined(mine: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*mine, *others)))

@@ -1,0 +1,238 @@
+"""What images (or a checkout) hold, beside what the catalogue and the manifests say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Final, Literal
+
+from kfdeploy.catalogue.facts import Catalogue, Entry, Program
+from kfdeploy.catalogue.versions import Version
+from kfdeploy.images.inventory import Inventory
+from kfdeploy.oci.reference import ImageRef, InvalidImageRef
+from kfdeploy.scan.content.candidate import LIKELY
+from kfdeploy.scan.content.layer import Find
+
+Status = Literal["new", "hidden", "other version", "unused", "manifest"]
+_ORDER: Final = ("new", "other version", "hidden", "manifest", "unused")
+CODE: Final = frozenset(("go", "python", "script"))
+"""Languages of operators: a constant in one of them is a default, whatever manifests say."""
+PLACES: Final = 20
+"""Places that are listed of one reference."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is looked into: a program's image, with the containers that run it, or a checkout.
+
+    Attributes:
+        name: the reference as the manifests have it, or a folder.
+        programs: the containers that run it.
+    """
+
+    name: str
+    programs: tuple[Program, ...] = ()
+
+    @property
+    def entry(self) -> Entry | None:
+        return next((one.entry for one in self.programs if one.entry is not None), None)
+
+    @property
+    def version(self) -> Version | None:
+        return next((one.version for one in self.programs if one.version is not None), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One reference, with its places; the likeliest first.
+
+    Attributes:
+        note: what the catalogue or the manifests say of it.
+    """
+
+    ref: str
+    status: Status
+    score: int
+    joined: bool
+    finds: tuple[Find, ...]
+    note: str = ""
+
+    @property
+    def is_likely(self) -> bool:
+        return self.score >= LIKELY
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Flags and variables near it: those that most places agree on first, then the nearest."""
+        names = [name for find in self.finds for name in find.names]
+        return tuple(sorted(dict.fromkeys(names), key=lambda name: -names.count(name)))
+
+    def to_json(self) -> dict[str, Any]:
+        out: dict[str, Any] = {
+            "ref": self.ref,
+            "status": self.status,
+            "score": self.score,
+            "likely": self.is_likely,
+        }
+        if self.joined:
+            out["joined"] = True
+        if self.note:
+            out["note"] = self.note
+        if self.names:
+            out["names"] = list(self.names)
+        out["evidence"] = list(self.finds[0].candidate.evidence)
+        out["places"] = [
+            {"file": find.path, "how": find.how}
+            | ({"line": find.line} if find.line else {"offset": find.offset})
+            for find in self.finds[:PLACES]
+        ]
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """One subject, and all that was found in it.
+
+    Attributes:
+        where: what was read: the private registry's reference, a folder, the daemon.
+        bytes: of its layers, inflated.
+        problems: what was damaged or cut off; the rest is not the whole then.
+        labels: of the image's configuration: where its source is, which version.
+    """
+
+    subject: Subject
+    where: str
+    found: tuple[Listed, ...]
+    platform: str = ""
+    layers: int = 0
+    bytes: int = 0
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def news(self) -> tuple[Listed, ...]:
+        """What the catalogue should have: likely, and not known for this version."""
+        return tuple(
+            item
+            for item in self.found
+            if item.status in ("new", "other version") and item.is_likely
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        entry, version = self.subject.entry, self.subject.version
+        out: dict[str, Any] = {"image": self.subject.name, "read": self.where}
+        if self.platform:
+            out["platform"] = self.platform
+        out |= {
+            "component": entry.component if entry else None,
+            "version": str(version) if version else None,
+            "known": bool(entry and entry.is_read(version)),
+            "layers": self.layers,
+            "bytes": self.bytes,
+            "found": [item.to_json() for item in self.found],
+            "problems": list(self.problems),
+        }
+        if self.notes:
+            out["notes"] = list(self.notes)
+        return out
+
+
+def compare(
+    finds: Iterable[Find],
+    subject: Subject,
+    facts: Catalogue,
+    inventory: Inventory | None,
+) -> tuple[Listed, ...]:
+    """Each reference once, with what is known of it: news first, the likeliest first."""
+    grouped: dict[str, list[Find]] = {}
+    for find in finds:
+        grouped.setdefault(find.candidate.ref, []).append(find)
+    out = []
+    for ref, places in grouped.items():
+        places.sort(key=lambda f: (-f.candidate.score, f.path, f.line, f.offset))
+        best = places[0].candidate
+        joined = all(place.candidate.joined for place in places)
+        status, note = _status(ref, joined, subject, facts, inventory)
+        hows = {place.how for place in places}
+        if status == "new" and "manifest" in hows and not hows & CODE:
+            status, note = "manifest", "a manifest of the checkout"
+        out.append(Listed(ref, status, best.score, joined, tuple(places), note))
+    return tuple(sorted(out, key=lambda i: (_ORDER.index(i.status), -i.score, i.ref)))
+
+
+def _status(
+    ref: str, joined: bool, subject: Subject, facts: Catalogue, inventory: Inventory | None
+) -> tuple[Status, str]:
+    own = subject.entry
+    # Another program's defaults say nothing; of a checkout nobody has said whose it is.
+    entries = [own] if own else ([] if subject.programs else list(facts.entries))
+    for entry in entries:
+        for unused in entry.unused:
+            if _same(ref, unused.ref, joined) or fnmatchcase(ref, unused.ref):
+                return "unused", unused.why
+    elsewhere = False
+    for entry in entries:
+        at_version = list(entry.images if own is None else entry.images_at(subject.version))
+        for image in entry.images:
+            if any(_same(ref, known, joined) for known in image.refs):
+                if image in at_version:
+                    return "hidden", f"{entry.component}: {image.when}"
+                elsewhere = True
+    named = _named(ref, joined, inventory) if inventory else ""
+    if named:
+        return "manifest", named
+    if elsewhere and own is not None:
+        return "other version", f"the catalogue of {own.component} has it for other versions"
+    return "new", ""
+
+
+def _named(ref: str, joined: bool, inventory: Inventory) -> str:
+    """What the manifests name that is the same image, or of the repository that is filled in."""
+    for image in inventory.images:
+        if _same(ref, image.ref, joined):
+            found = image.found[0]
+            if found.how != "catalogue":
+                more = "" if ref == image.ref else f" as {image.ref}"
+                return f"{found.component}: {found.object}{more}"
+    return ""
+
+
+def _same(ref: str, other: str, joined: bool) -> bool:
+    """Whether two references are one image; of a joined one only the repository is known."""
+    try:
+        one, two = ImageRef.parse(ref), ImageRef.parse(other)
+    except InvalidImageRef:
+        return False
+    if joined:
+        return one.repository == two.repository and two.tag.startswith(one.tag)
+    return one.with_default_tag() == two.with_default_tag()
+
+
+def subjects(
+    programs: Iterable[Program], *, covered: frozenset[str]
+) -> tuple[list[Subject], list[str]]:
+    """The images of workloads, each once, and those that are left out.
+
+    Left out is what is not covered, and what creates no objects by its nature (a database).
+    """
+    grouped: dict[str, list[Program]] = {}
+    for program in programs:
+        grouped.setdefault(program.image, []).append(program)
+    wanted, left = [], []
+    for image in sorted(grouped):
+        subject = Subject(image, tuple(grouped[image]))
+        entry = subject.entry
+        by_nature = entry is not None and any(read.versions.is_any for read in entry.read)
+        if by_nature or image not in covered:
+            left.append(image)
+        else:
+            wanted.append(subject)
+    return wanted, left
+
+
+def likely(looked: Sequence[Looked]) -> Iterator[str]:
+    """All likely references, sorted, each once."""
+    refs = {item.ref for one in looked for item in one.found if item.is_likely}
+    yield from sorted(refs)

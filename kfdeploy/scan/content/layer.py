@@ -1,0 +1,174 @@
+"""What was found in one layer of an image, and what of it is still there in the whole image."""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from kfdeploy.scan.content.candidate import Candidate
+
+WHITEOUT: Final = ".wh."
+OPAQUE: Final = ".wh..wh..opq"
+_SKIPPED: Final = re.compile(
+    r"(?:^|/)(?:usr/(?:local/)?share/(?:doc|man|info|licenses|locale|zoneinfo|i18n|help|icons|fonts)"
+    r"|var/(?:lib/(?:dpkg|apt|rpm|pacman|yum|dnf)|cache|log)|lib/apk/db|usr/lib/sysimage|proc|sys"
+    r"|dev|third_party/licenses|licenses|LICENSES"
+    r"|__pycache__|__tests__|__snapshots__|tests?|testdata|fixtures|\.git|\.github|\.circleci"
+    r"|(?:site-packages|dist-packages|node_modules)/(?:.*/)?(?:docs?|examples?|testing)"
+    r"|[^/]+\.(?:dist|egg)-info)/"
+    r"|(?:^|/)(?:CHANGELOG|CHANGES|HISTORY|NEWS|README|LICEN[CS]E|NOTICE|COPYING|AUTHORS)[^/]*$"
+    r"|(?:_test\.go|\.(?:spec|test)\.[jt]sx?|(?:^|/)(?:test_[^/]*|[^/]*_test|conftest)\.py)$",
+    re.IGNORECASE,
+)
+"""Documentation, licences, tests, and what package managers keep about what they installed."""
+_ENDING_WORDS: Final = """
+md markdown rst adoc txt map mo po pot png jpg jpeg gif ico bmp webp svg ttf otf woff woff2 eot
+mp3 mp4 webm ogg wav avi mov pdf ps gz bz2 xz zst zip jar war whl tgz tar rpm deb apk pyc pyo so
+a o lib dll dylib class pb npy npz h5 onnx pt pth bin dat db sqlite sqlite3 parquet cubin fatbin
+ptx h hpp hxx css scss less pem crt cer key der gpg asc sum typed pxd
+"""
+_ENDINGS: Final = frozenset(_ENDING_WORDS.split())
+"""File name endings of media, packed files, libraries, models, headers: no place for a default."""
+_VERSIONED_LIBRARY: Final = re.compile(r"\.so(?:\.\d+)+$")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def is_skipped(path: str) -> bool:
+    """Whether a file is not looked into for what its path says."""
+    base = path.rpartition("/")[2]
+    ending = base.rpartition(".")[2].lower() if "." in base else ""
+    return (
+        ending in _ENDINGS
+        or bool(_SKIPPED.search(path))
+        or (".so." in base and bool(_VERSIONED_LIBRARY.search(base)))
+    )
+
+
+def shown(path: str) -> str:
+    """A name out of an archive, safe to print: what would steer a terminal is spelled out."""
+    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", path)
+
+
+@dataclass(frozen=True, slots=True)
+class Find:
+    """A candidate in a file.
+
+    Attributes:
+        path: of the file in the image (or the checkout).
+        line: in a text; 0 in a program.
+        offset: in a program.
+        key: the variable, flag or field that it is the value of.
+        names: flags and variables near it.
+        how: what the file is: ``program``, ``go program``, or the language of a text.
+    """
+
+    candidate: Candidate
+    path: str
+    line: int = 0
+    offset: int = 0
+    key: str = ""
+    names: tuple[str, ...] = ()
+    how: str = ""
+
+    @property
+    def place(self) -> str:
+        return f"{shown(self.path)}:{self.line}" if self.line else shown(self.path)
+
+
+@dataclass(slots=True)
+class Layer:
+    """One layer's finds, and what it takes away from the layers below it.
+
+    Attributes:
+        digest: as the manifest names it; empty in a daemon's older archives.
+        found: the digest that its bytes have.
+        paths: hashes of all its members' paths: eight bytes each, however many there are.
+        kept: bytes that all this takes, roughly.
+        damage: why its content is not to be trusted or not complete; empty when all is well.
+        trusted: whether its finds count: not when its bytes are not its digest.
+        read: bytes of it, inflated.
+    """
+
+    digest: str
+    found: str = ""
+    finds: list[Find] = field(default_factory=list)
+    paths: array[int] = field(default_factory=lambda: array("q"))
+    whiteouts: set[str] = field(default_factory=set)
+    opaque: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+    damage: str = ""
+    trusted: bool = True
+    kept: int = 0
+    read: int = 0
+    files: int = 0
+
+    def add(self, path: str) -> bool:
+        """Take note of a member; whether it is a plain one and no whiteout."""
+        folder, _, base = path.rpartition("/")
+        if not base.startswith(WHITEOUT):
+            self.paths.append(hash(path))
+            self.kept += 8
+            return True
+        if base == OPAQUE:
+            self.opaque.add(folder)
+        else:
+            self.whiteouts.add(f"{folder}/{base.removeprefix(WHITEOUT)}".lstrip("/"))
+        self.kept += 200 + 4 * len(path)
+        return False
+
+    def keep(self, find: Find) -> None:
+        """Take note of a candidate."""
+        self.finds.append(find)
+        self.kept += 1000 + 4 * len(find.path)
+
+    def deletes(self, path: str) -> bool:
+        """Whether a whiteout of it takes away a file of a layer below this one."""
+        if path in self.whiteouts or "" in self.opaque:
+            return True
+        return any(f in self.whiteouts or f in self.opaque for f in _folders(path))
+
+
+def _folders(path: str) -> Iterator[str]:
+    at = path.rfind("/")
+    while at > 0:
+        yield path[:at]
+        at = path.rfind("/", 0, at)
+
+
+def visible(layers: Sequence[Layer]) -> Iterator[tuple[Layer, Find]]:
+    """The finds that a container would see, from the lowest layer up."""
+    wanted = {hash(find.path) for layer in layers for find in layer.finds}
+    # Each layer's names are gone through once, however many finds there are.
+    replaced = [wanted.intersection(layer.paths) for layer in layers]
+    for index, layer in enumerate(layers):
+        above = range(index + 1, len(layers))
+        for find in layer.finds if layer.trusted else ():
+            mine = hash(find.path)
+            if not any(mine in replaced[n] or layers[n].deletes(find.path) for n in above):
+                yield layer, find
+
+
+def normal(path: str) -> str:
+    """A member's name as one path from the image's root: no empty, ``.`` or ``..`` element."""
+    if "//" not in path and "./" not in path and ".." not in path:
+        return path.rstrip("/")
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/".join(parts)
+
+
+def best(finds: Iterable[Find]) -> list[Find]:
+    """Of each reference in each file the find with the highest score, in order."""
+    kept: dict[tuple[str, str], Find] = {}
+    for find in finds:
+        key = (find.candidate.ref, find.path)
+        if key not in kept or find.candidate.score > kept[key].candidate.score:
+            kept[key] = find
+    return list(kept.values())

@@ -1,0 +1,333 @@
+"""What an address outside the cluster is for, how much it matters, and the way out.
+
+The rules are tried in order; the first that fits decides.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from kfdeploy.scan.egress.text import Spot
+
+_INSTALLERS = "pip uv python conda npm apt apk rpm go cargo gem helm r spacy spark"
+_PACKAGE_TOOLS = frozenset(_INSTALLERS.split())
+_WAY_OUT = {
+    "pip": "set PIP_INDEX_URL{on} to the site's package index, and PIP_TRUSTED_HOST where its"
+    " certificate is not trusted there; or an image that has the packages",
+    "uv": "set UV_DEFAULT_INDEX{on} to the site's package index; or an image that has the packages",
+    "python": "set PIP_INDEX_URL{on} to the site's package index; or an image that has the"
+    " packages",
+    "conda": "set CONDA_CHANNEL_ALIAS{on} to the site's channel mirror; or an image that has the"
+    " packages",
+    "npm": "set NPM_CONFIG_REGISTRY{on} to the site's registry; or an image that has the packages",
+    "apt": "mount a sources.list of the site's mirror at /etc/apt/sources.list.d{on}; or an image"
+    " that has the packages",
+    "apk": "mount /etc/apk/repositories with the site's mirror{on}; or an image that has the"
+    " packages",
+    "rpm": "mount a .repo file of the site's mirror at /etc/yum.repos.d{on}; or an image that has"
+    " the packages",
+    "go": "set GOPROXY and GONOSUMDB{on} to the site's module proxy; or an image that has the"
+    " program",
+    "cargo": "set CARGO_SOURCE_CRATES_IO_REPLACE_WITH{on} to the site's registry; or an image that"
+    " has the program",
+    "gem": "set BUNDLE_MIRROR__ALL{on} to the site's mirror; or an image that has the packages",
+    "r": "mount an Rprofile.site that sets options(repos) to the site's mirror{on}; or an image"
+    " that has the packages",
+    "helm": "pull the chart beforehand and serve it from the site's registry; change the address in"
+    " {setting}",
+    "spark": "set spark.jars.ivySettings or spark.jars.repositories to the site's Maven mirror; or"
+    " an image that has the jars",
+    "spacy": "set PIP_INDEX_URL{on} to an index that has the model as a package; or an image that"
+    " has it",
+    "git": "mirror the repository and set GIT_CONFIG_COUNT=1, GIT_CONFIG_KEY_0=url.MIRROR.insteadOf"
+    " and GIT_CONFIG_VALUE_0 (the part of the address that MIRROR replaces){on}; or patch"
+    " {setting}",
+    "hub": "set HF_ENDPOINT{on} to the site's mirror of the hub; or HF_HUB_OFFLINE=1 with the files"
+    " in a volume as HF_HOME; or a {kind} of the site's own that reads them elsewhere",
+    "s3": "copy the data to the site's object store and set AWS_ENDPOINT_URL{on}, for KServe the"
+    " annotation serving.kserve.io/s3-endpoint of the credentials' Secret; or patch {setting}",
+    "bucket": "copy the data to the site's object store and patch {setting} to its address; or"
+    " mount it as a volume",
+    "oci": "name it in images.extra, so that it is mirrored, and patch {setting} to the private"
+    " registry",
+    "package-url": "serve the file from inside and patch {setting}; or an image that has it",
+    "model": "copy the model to the site's object store or a volume and patch {setting}",
+    "dataset": "copy the data to the site's object store or a volume and patch {setting}",
+    "torch-hub": "mount the files as TORCH_HOME{on}; or an image that has them",
+    "nltk": "mount the files as NLTK_DATA{on}; or an image that has them",
+    "web-asset": "serve the file from inside and patch {setting}; without it the page is only"
+    " plainer",
+    "webhook": "patch {setting} to a receiver that the cluster reaches, or take it out",
+    "schema": "patch {setting} to a copy inside, or take it out; most readers take it as a name"
+    " only",
+    "identity": "patch {setting} to the site's own identity provider or certificate authority",
+    "telemetry": "patch {setting} to a collector of the site's, or take it out to switch it off",
+    "link": "patch {setting} to the site's own pages, or leave it: the link is dead, nothing else",
+    "other": "patch {setting} to an address that the cluster reaches",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Where an address stands.
+
+    Attributes:
+        kind: the object's.
+        setting: the field in an operator's words: a variable, a flag, a key, a field.
+        keys: the keys above it, the nearest first; a variable's or flag's name counts as one.
+        container: its container's name, or "".
+        is_page: whether its string is HTML, SVG or other markup.
+        before: what stands before it on its line.
+    """
+
+    kind: str
+    setting: str
+    keys: tuple[str, ...] = ()
+    container: str = ""
+    is_page: bool = False
+    before: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What an address is for (a word of `catalogue_file.EGRESS`), and how much it matters."""
+
+    what: str
+    need: str
+    why: str
+    way_out: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """Patterns that must all fit, those that are there: key (the nearest), keys, address."""
+
+    what: str
+    way: str
+    why: str
+    key: str = ""
+    keys: str = ""
+    address: str = ""
+
+    def fits(self, key: str, keys: str, address: str) -> bool:
+        return (
+            (not self.key or bool(re.search(self.key, key)))
+            and (not self.keys or bool(re.search(self.keys, keys)))
+            and (not self.address or bool(re.search(self.address, address)))
+        )
+
+
+_MODEL_FILE = (
+    r"\.(?:safetensors|gguf|ggml|onnx|pth?|ckpt|h5|keras|tflite|joblib|pkl|mar|pmml|bst)(?:$|[?#])"
+)
+_DATA_FILE = r"\.(?:csv|tsv|parquet|arrow|jsonl|npz|npy|tfrecords?|avro|orc|ubyte\.gz)(?:$|[?#])"
+_STORES = re.compile(r"^(?:abfss?|adl|az|azure|cos|gcs|gs|obs|oss|wasbs?|hdfs|webhdfs|kaggle):")
+_S3 = re.compile(r"^s3[an]?:|amazonaws\.com|^minio\.|play\.min\.io|digitaloceanspaces")
+_OCI = re.compile(r"^(?:oci|docker)://")
+_DATA_OF_HUB = "the data is fetched from a hub"
+_RULES = (
+    _Rule("webhook", "webhook", "the API server calls it", key=r"^clientconfig$"),
+    _Rule(
+        "other",
+        "link",
+        "a link on a page: the browser follows it when somebody clicks it",
+        key=r"^(?:links?|href|homepage|website)$|link$"
+        r"|(?:docs?|documentation|repository|licen[cs]e|help|support|home)_?(?:ur[il]|links?)?$",
+        address=r"^https?:",
+    ),
+    _Rule(
+        "identity",
+        "identity",
+        "keys and tokens of users are checked or fetched there",
+        key=r"jwks|issuer|oidc|oauth|sso|saml|(?:^|_)idp|ldap|authoriz|userinfo|redeem|introspect"
+        r"|(?:token|auth|login|logout|sign_?in)_?(?:ur[il]|endpoint|server)",
+    ),
+    _Rule(
+        "identity",
+        "identity",
+        "certificates and keys are asked for there",
+        keys=r"(?:^| )(?:acme|vault|venafi|spire|cloudkms)(?: |$)|certificate_?authorit|ca_addr",
+    ),
+    _Rule(
+        "identity",
+        "identity",
+        "keys and tokens of users are checked or fetched there",
+        address=r"^ldaps?:|accounts\.google\.com|login\.microsoftonline\.com|letsencrypt\.org"
+        r"|github\.com/login|/\.well-known/|oidc\.eks\.|cognito-idp\.",
+    ),
+    _Rule(
+        "telemetry",
+        "telemetry",
+        "measurements, traces or usage data are sent there",
+        keys=r"otel|otlp|telemetry|tracing|trace_|zipkin|jaeger|metrics?(?: |_|$)|prometheus"
+        r"|remote_?write|statsd|sentry|datadog|dd_|analytics|usage|loki|logging|log_(?:ur[il]|host)",
+    ),
+    _Rule(
+        "telemetry",
+        "telemetry",
+        "measurements, traces or usage data are sent there",
+        address=r"sentry\.io|datadoghq\.|honeycomb\.io|newrelic\.com|nr-data\.net|signoz\."
+        r"|google-analytics\.|googletagmanager\.|segment\.(?:io|com)|posthog\.|scarf\.sh"
+        r"|usage-stats|telemetry",
+    ),
+    _Rule(
+        "webhook",
+        "webhook",
+        "events are sent there",
+        keys=r"web_?hook|call_?back|notif|slack|alert|event_?sink",
+    ),
+    _Rule("webhook", "webhook", "events are sent there", address=r"hooks\.slack\.com|webhook"),
+    _Rule(
+        "git",
+        "git",
+        "a git repository is read",
+        address=r"^(?:git|ssh|git\+\w+)(?:://|@)|\.git(?:$|[@#?/])|^git@",
+    ),
+    _Rule(
+        "git",
+        "git",
+        "a git repository is read",
+        keys=r"(?:^| |_)(?:git|repo|git_?repo|repo_ur[il]|git_?sync\w*)(?: |_|$)",
+        address=r"github\.com|gitlab|bitbucket|/git/",
+    ),
+    _Rule(
+        "package-install",
+        "package-url",
+        "packages are fetched from it",
+        address=r"\b(?:pypi|pythonhosted|npmjs|goproxy|golang|crates|anaconda|rubygems|cran)\."
+        r"|\bmaven\d?\.|\b(?:deb|security)\.debian\.|\.ubuntu\.com|\balpinelinux\."
+        r"|download\.pytorch\.org/whl",
+    ),
+    _Rule(
+        "package-install",
+        "package-url",
+        "packages are fetched from it",
+        key=r"index_?ur[il]|pypi|pip_|goproxy|npm_|maven|ivy|jars?$|packages?$|conda_?channel",
+    ),
+    _Rule(
+        "package-install",
+        "package-url",
+        "a package or program is fetched",
+        address=r"\.(?:whl|deb|rpm|apk|jar|egg|conda|wasm)(?:$|[?#])|/releases/download/",
+    ),
+    _Rule("schema", "schema", "a schema is named; a validator may fetch it", key=r"schema|xsd$"),
+    _Rule(
+        "schema",
+        "schema",
+        "a schema is named; a validator may fetch it",
+        address=r"json-schema\.org|\.xsd(?:$|#)|[./]schema\.json|openapi\.(?:json|ya?ml)",
+    ),
+    _Rule("dataset", "hub", _DATA_OF_HUB, keys=r"data_?set", address=r"^hf:"),
+    _Rule("dataset", "hub", _DATA_OF_HUB, address=r"huggingface\.co/datasets/|^hf://datasets/"),
+    _Rule(
+        "model",
+        "hub",
+        "the model is fetched from a hub",
+        address=r"^hf:|huggingface\.co(?:$|[/:])|^modelscope:",
+    ),
+    _Rule("dataset", "dataset", "data is fetched", address=_DATA_FILE),
+    _Rule(
+        "model", "model", "a model is fetched", address=_MODEL_FILE + r"|^(?:oci|gs|s3)://\S*model"
+    ),
+    _Rule(
+        "web-asset",
+        "web-asset",
+        "the browser of whoever opens the page fetches it",
+        address=r"\.(?:css|m?js|woff2?|ttf|otf|svg|png|jpe?g|gif|ico|webp)(?:$|[?#])"
+        r"|fonts\.(?:googleapis|gstatic)\.com|cdn|unpkg\.com|jsdelivr\.net|gstatic\.com",
+    ),
+    _Rule(
+        "web-asset",
+        "web-asset",
+        "the browser of whoever opens the page fetches it",
+        keys=r"(?:^| |_)(?:icons?|logos?|fonts?|favicon|stylesheets?|cdn|css|script_src)(?: |_|$)",
+    ),
+    _Rule("dataset", "dataset", "data is fetched", keys=r"data_?set"),
+    _Rule(
+        "model",
+        "model",
+        "a model is fetched",
+        keys=r"(?:^| |_)models?(?: |_|$)|storage_?uri|predictor|transformer|explainer|pretrained",
+    ),
+    _Rule(
+        "other",
+        "bucket",
+        "an object store is written or read",
+        keys=r"root|logs?(?: |_|$|dir)|artifacts?|output|backup|warehouse|event",
+        address=rf"{_STORES.pattern}|{_S3.pattern}",
+    ),
+)
+_ASSET_BEFORE = re.compile(
+    r"(?:\bsrc|\bsrcset|\bposter|xlink:href|url)\s*[=(]\s*[\"']?$|<link\b[^>]*href\s*=\s*[\"']?$"
+    r"|<(?:image|use)\b[^>]*href\s*=\s*[\"']?$|@import\s+[\"']?$|\b(?:fetch|import|importScripts)\(\s*[\"']$"
+)
+_LINK_BEFORE = re.compile(r"<a\b[^>]*href\s*=\s*[\"']?$", re.IGNORECASE)
+_LATER = re.compile(
+    r"ConfigMap|Secret|\w*(?:Runtime|Template|Class|StorageContainer|Policy|PodDefault)$"
+)
+"""Kinds that do nothing by themselves: somebody or something takes them up."""
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[-.]")
+
+
+def meaning(spot: Spot, context: Context) -> Meaning:
+    """What an address is for, by its tool, its keys and itself."""
+    what, way, why = _kind(spot, context)
+    if way in ("model", "dataset", "other", "bucket") and (
+        _S3.search(spot.address.text) or _STORES.match(spot.address.text)
+    ):
+        way = "s3" if _S3.search(spot.address.text) else "bucket"
+    if _OCI.match(spot.address.text) and what in ("model", "dataset", "other", "package-install"):
+        way = "oci"
+    on = f" on container {context.container}" if context.container else ""
+    return Meaning(
+        what,
+        _need(what, way, context),
+        why,
+        _WAY_OUT[way].format(on=on, setting=context.setting, kind=context.kind),
+    )
+
+
+def _kind(spot: Spot, context: Context) -> tuple[str, str, str]:
+    """The word of `catalogue_file.EGRESS`, the key of the way out, and why."""
+    address, tool = spot.address.text, spot.tool
+    if tool in _PACKAGE_TOOLS:
+        is_url = "://" in address
+        why = f"{tool} fetches it" if is_url else "packages are installed when it runs"
+        return "package-install", tool, why
+    if tool in ("hub", "hub-dataset"):
+        return "dataset" if tool == "hub-dataset" else "model", "hub", "fetched from a hub"
+    if tool == "torch-hub":
+        return "model", tool, "torch.hub fetches it with its repository"
+    if tool == "nltk":
+        return "dataset", tool, "nltk fetches it"
+    if tool == "git":
+        return "git", "git", "git reads it"
+    if context.is_page and _LINK_BEFORE.search(context.before):
+        return _RULES[1].what, _RULES[1].way, _RULES[1].why
+    if context.is_page and _ASSET_BEFORE.search(context.before):
+        return "web-asset", "web-asset", "the browser of whoever opens the page fetches it"
+    names = [_CAMEL.sub("_", key.lstrip("-$")).lower() for key in context.keys]
+    words = " ".join((*names, context.container.replace("-", "_")))
+    for rule in _RULES:
+        if rule.fits(names[0] if names else "", words, address):
+            return rule.what, rule.way, rule.why
+    if tool:
+        return "other", "other", f"{tool} fetches it"
+    if _OCI.match(address):
+        return "other", "oci", "it is pulled from a registry, not as a container's image"
+    if _STORES.match(address) or _S3.search(address):
+        return "other", "bucket", "an object store is written or read"
+    return "other", "other", "a setting names it"
+
+
+def _need(what: str, way: str, context: Context) -> str:
+    if way == "link":
+        return "user-choice"
+    if what in ("telemetry", "web-asset", "schema"):
+        return "optional"
+    if what == "webhook" and context.keys[:1] != ("clientConfig",):
+        return "optional"
+    if what == "identity":
+        return "required"
+    return "optional" if _LATER.match(context.kind) else "required"

@@ -1,0 +1,322 @@
+"""What an object makes something reach for outside the cluster, besides images.
+
+A sibling of `site`: the same fields, asked for addresses, installs at run time and names of models
+and datasets. CRDs have none but the URL of a conversion webhook.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kfdeploy.kubernetes.objects import Object, ObjectKey, Path, show_path
+from kfdeploy.scan.egress.addresses import Address, of_host
+from kfdeploy.scan.egress.classify import Context, Meaning, meaning
+from kfdeploy.scan.egress.text import Spot, is_hub_id, is_prose, spots
+
+_SILENT = (
+    "ClusterRole ClusterRoleBinding Role RoleBinding ServiceAccount NetworkPolicy Namespace"
+    " AuthorizationPolicy PeerAuthentication PodDisruptionBudget HorizontalPodAutoscaler"
+    " PriorityClass StorageClass PersistentVolumeClaim ResourceQuota LimitRange Lease"
+    " APIService Application Certificate CertificateSigningRequest Image"
+)
+_NO_EGRESS = frozenset(_SILENT.split())
+"""Kinds that grant, limit or describe: what looks like an address in them is compared, not asked.
+An Image (Knative's) is an image; an APIService can only name a Service."""
+_SERVED = frozenset(
+    ("Gateway", "Ingress", "HTTPRoute", "GRPCRoute", "TLSRoute", "VirtualService", "Sidecar")
+)
+"""Kinds whose hosts are those that the cluster answers for."""
+_KIND = re.compile(r"^kind: [\"']?(\w+)", re.MULTILINE)
+_NAMESPACE = re.compile(r"^  namespace: [\"']?([\w-]+)", re.MULTILINE)
+_NAME = re.compile(r"^  name: [\"']?([\w.-]+)", re.MULTILINE)
+_SIGNAL = re.compile(
+    r"://|git@|(?:(?<![A-Za-z_])|(?<=\\[nrt]))(?:pip[\d.]*|pipx|uvx?|poetry|conda|mamba|micromamba"
+    r"|npm|npx|pnpm|yarn|apt|apt-get|apk|yum|dnf|microdnf|zypper|cargo|gem|bundle|helm|hf"
+    r"|huggingface-cli|ollama|spacy|curl|wget|install|go[\s\"',-]+(?:get|mod))(?![\w-])"
+    r"|--(?:packages|model|tokenizer)\b|jars\.packages|install\.packages|packages_to_install"
+    r"|from_pretrained|load_dataset|snapshot_download|hf_hub_download|hub\.load|nltk\.download"
+    r"|SentenceTransformer|(?i:(?:model|dataset|repo)[_-]?(?:id|name)|pretrained)"
+    r"|(?<![\w.@/-])(?:[a-z0-9-]+\.)+[a-z]{2,}(?::\d+)?(?![\w./-])"
+)
+"""What an object or a string without any of it need not be looked at for. A line's end may be two
+characters there, as in JSON."""
+_RELEVANT_ANNOTATION = re.compile(
+    r"(?:^|[/_.-])(?:auth-url|auth-signin|s3-endpoint|endpoint|issuer|webhook-url|server-url)$"
+    r"|^proxy\.istio\.io/config$"
+)
+_PASSED = (
+    "apiVersion kind matchLabels matchExpressions caBundle managedFields ownerReferences labels"
+    " annotations supportedUriFormats apiGroups requestPrincipals audiences"
+)
+_SKIPPED = frozenset(_PASSED.split())
+_HUB_KEY = re.compile(
+    r"(?:^|_)(?:(?:hf|hub|huggingface)_?)?(?:model|base_model|tokenizer|draft_model|repo|dataset)_(?:id|name"
+    r"(?:_or_path)?)$|(?:^|_)(?:pretrained|hf)_(?:model|dataset|repo)(?:_name(?:_or_path)?)?$"
+)
+_SERVING_IMAGE = re.compile(
+    r"huggingface|vllm|text-generation|sglang|llama|tgi\b|lmdeploy|triton-llm"
+)
+_BLANK = re.compile(r"\s")
+_PAGE = re.compile(
+    r"^\s*<(?:\?xml|!DOCTYPE|html|svg|head|body|div|template)\b|</\w+>", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """One address outside the cluster in an object.
+
+    ``path`` leads to its string; ``text`` stands in it at ``start`` and is what to look for in the
+    object's source.
+    """
+
+    key: ObjectKey
+    path: Path
+    field: str
+    start: int
+    text: str
+    address: Address
+    meaning: Meaning
+
+
+def namespaces(objects: Sequence[Object]) -> frozenset[str]:
+    """The namespaces that objects lie in, told without parsing."""
+    out = set()
+    for item in objects:
+        if item.is_crd:
+            continue
+        kind = _KIND.search(item.text)
+        out.update(_NAMESPACE.findall(item.text))
+        if kind and kind[1] in ("Namespace", "Profile") and (name := _NAME.search(item.text)):
+            out.add(name[1])
+    return frozenset(out)
+
+
+def reaches(item: Object) -> Iterator[Reach]:
+    """What an object makes something reach for, in document order.
+
+    Raises:
+        UserError: broken YAML.
+    """
+    if item.is_crd:
+        if "clientConfig:" in item.text and re.search(r"^ +url:", item.text, re.MULTILINE):
+            yield from _conversion(item)
+        return
+    kind = _KIND.search(item.text)
+    if kind and kind[1] in _NO_EGRESS:
+        return
+    if not (kind and kind[1] == "Secret") and not _SIGNAL.search(item.text):
+        return
+    if item.key.kind not in _NO_EGRESS:
+        yield from _Walk(item).all()
+
+
+def _conversion(crd: Object) -> Iterator[Reach]:
+    path: Path = ("spec", "conversion", "webhook", "clientConfig", "url")
+    node: Any = crd.body
+    for step in path:
+        node = node.get(step) if isinstance(node, dict) else None
+    if isinstance(node, str):
+        yield from _Walk(crd).string(path, node, ())
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """What is known of a place while walking down to it."""
+
+    keys: tuple[str, ...] = ()
+    container: str = ""
+    image: str = ""
+
+
+class _Walk:
+    def __init__(self, item: Object) -> None:
+        self.key = item.key
+        self.body = item.body
+
+    def all(self) -> Iterator[Reach]:
+        yield from self._node((), self.body, _Frame())
+
+    def string(self, path: Path, value: str, keys: tuple[str, ...]) -> Iterator[Reach]:
+        yield from self._string(path, value, _Frame((*keys, *_keys_of(path))))
+
+    def _node(self, path: Path, node: Any, frame: _Frame) -> Iterator[Reach]:
+        if isinstance(node, str):
+            yield from self._string(path, node, frame)
+        elif isinstance(node, list):
+            for index, value in enumerate(node):
+                yield from self._node((*path, index), value, frame)
+        elif isinstance(node, dict):
+            inner = frame
+            if isinstance(node.get("image"), str) and isinstance(node.get("name"), str):
+                inner = _Frame(frame.keys, node["name"], node["image"])
+            for name, value in node.items():
+                if isinstance(name, str):
+                    yield from self._field((*path, name), node, value, inner)
+
+    def _field(
+        self, path: Path, parent: dict[str, Any], value: Any, frame: _Frame
+    ) -> Iterator[Reach]:
+        name = str(path[-1])
+        below = _Frame((name, *frame.keys), frame.container, frame.image)
+        if name == "annotations" and isinstance(value, dict):
+            for key, text in value.items():
+                if isinstance(text, str) and _RELEVANT_ANNOTATION.search(str(key)):
+                    yield from self._string((*path, key), text, _Frame((str(key),)))
+        elif self._is_skipped(path):
+            return
+        elif name == "env" and isinstance(value, list):
+            yield from self._env(path, value, below)
+        elif name in ("command", "args") and isinstance(value, list):
+            # The command's first word makes sense of the arguments.
+            other = parent.get("args") if name == "command" else parent.get("command")
+            if name == "command" or not isinstance(other, list):
+                lists = [(path, value)]
+                if name == "command" and isinstance(other, list):
+                    lists.append(((*path[:-1], "args"), other))
+                yield from self._arguments(lists, below)
+        elif self.key.kind == "Secret" and path[:-1] == ("data",):
+            yield from self._secret(path, value, below)
+        elif self.key.kind == "Service" and path == ("spec", "externalName"):
+            yield from self._named(path, value, below)
+        elif self.key.kind == "ServiceEntry" and path == ("spec", "hosts"):
+            for index, host in enumerate(value if isinstance(value, list) else ()):
+                yield from self._named((*path, index), host, below)
+        elif self.key.kind == "WasmPlugin" and path == ("spec", "url") and "://" not in str(value):
+            yield from self._named(path, value, below)
+        elif self.key.kind in _SERVED and name in ("hosts", "host", "hostname", "hostnames"):
+            return
+        else:
+            yield from self._node(path, value, below)
+
+    def _is_skipped(self, path: Path) -> bool:
+        name = path[-1]
+        if name in _SKIPPED or (name == "_example" and path[0] == "data"):
+            return True
+        if path[0] == "metadata" or path[0] == "binaryData":
+            return path != ("metadata",)
+        return path[0] != "data" and is_prose(str(name))
+
+    def _env(self, path: Path, variables: list[Any], frame: _Frame) -> Iterator[Reach]:
+        for index, variable in enumerate(variables):
+            if not isinstance(variable, dict) or not isinstance(variable.get("value"), str):
+                continue
+            name, value = str(variable.get("name", "")), variable["value"]
+            if name.lower() == "no_proxy":
+                continue
+            keyed = _Frame((name, *frame.keys), frame.container, frame.image)
+            here = (*path, index, "value")
+            yield from self._hub(here, value, name, 0, keyed) or self._string(here, value, keyed)
+
+    def _arguments(self, lists: list[tuple[Path, list[Any]]], frame: _Frame) -> Iterator[Reach]:
+        """The words of a command: each by its flag, and all as one line, `pip` and `install` too.
+
+        A word with blanks in it is a script, and stands for itself.
+        """
+        words = [
+            ((*path, index), word)
+            for path, items in lists
+            for index, word in enumerate(items)
+            if isinstance(word, str)
+        ]
+        starts, line = [], ""
+        for _, word in words:
+            starts.append(len(line))
+            line += "\n" if _BLANK.search(word) else f"{word} "
+        joined: dict[int, list[Spot]] = {}
+        for spot in spots(line):
+            joined.setdefault(bisect_right(starts, spot.start) - 1, []).append(spot)
+        flag = ""
+        for at, (path, word) in enumerate(words):
+            is_flag = word.startswith("-") and not _BLANK.search(word)
+            name, equals, value = word.partition("=") if is_flag else (flag, "", word)
+            keyed = _Frame((name, *frame.keys), frame.container, frame.image)
+            shown = value if equals else word
+            offset = len(word) - len(shown)
+            found = self._hub(path, word, name, offset, keyed)
+            if found:
+                yield from found
+            elif _BLANK.search(word):
+                yield from self._string(path, word, keyed)
+            else:
+                own = {s.start + offset: s for s in spots(shown, name.lstrip("-"))}
+                own.update({s.start - starts[at]: s for s in joined.get(at, ())})
+                for start, spot in sorted(own.items()):
+                    end = min(start + spot.end - spot.start, len(word))
+                    yield self._reach(path, replace(spot, start=start, end=end), word, keyed)
+            flag = word if is_flag and not equals else ""
+
+    def _hub(self, path: Path, value: str, name: str, offset: int, frame: _Frame) -> list[Reach]:
+        """A model or dataset that a variable or flag names as the hub does."""
+        key = name.lstrip("-").replace("-", "_").lower()
+        wanted = value[offset:]
+        keyed = bool(_HUB_KEY.search(key)) or (
+            key in ("model", "tokenizer", "served_model")
+            and bool(_SERVING_IMAGE.search(frame.image))
+        )
+        if not keyed or not is_hub_id(wanted):
+            return []
+        tool = "hub-dataset" if "dataset" in key else "hub"
+        spot = Spot(offset, len(value), Address("hf", "", wanted), tool)
+        return [self._reach(path, spot, value, frame)]
+
+    def _secret(self, path: Path, value: Any, frame: _Frame) -> Iterator[Reach]:
+        try:
+            text = base64.b64decode(value, validate=True).decode("utf-8")
+        except (ValueError, TypeError):
+            return
+        for spot in spots(text, str(path[-1])):
+            # Its file has the encoded text, or none: the whole value stands for the place.
+            yield self._reach(path, spot, text, frame, shown=value)
+
+    def _named(self, path: Path, value: Any, frame: _Frame) -> Iterator[Reach]:
+        if isinstance(value, str) and (address := of_host(value)):
+            yield self._reach(path, Spot(0, len(value), address), value, frame)
+
+    def _string(self, path: Path, value: str, frame: _Frame) -> Iterator[Reach]:
+        if len(value) < 4 or not _SIGNAL.search(value):
+            return
+        key = next(iter(frame.keys), "")
+        for spot in spots(value, key):
+            yield self._reach(path, spot, value, frame)
+
+    def _reach(
+        self, path: Path, spot: Spot, value: str, frame: _Frame, shown: str | None = None
+    ) -> Reach:
+        field = show_path(self.body, path)
+        keys = (*spot.keys, *(key for key in frame.keys if key not in ("data", "spec", "value")))
+        if keys[:2] == ("url", "clientConfig"):
+            keys = keys[1:]
+        begin = value.rfind("\n", 0, spot.start) + 1
+        context = Context(
+            kind=self.key.kind,
+            setting=self._setting(path, field, frame),
+            keys=keys,
+            container=frame.container,
+            is_page=bool(_PAGE.search(value)),
+            before=value[max(begin, spot.start - 200) : spot.start],
+        )
+        text = value[spot.start : spot.end].partition("\n")[0]
+        start = spot.start
+        if shown is not None:
+            start, text = 0, shown
+        return Reach(self.key, path, field, start, text, spot.address, meaning(spot, context))
+
+    def _setting(self, path: Path, field: str, frame: _Frame) -> str:
+        of = f" of container {frame.container}" if frame.container else ""
+        if path[-3:-2] == ("env",) and path[-1] == "value":
+            return f"{frame.keys[0]}{of}"
+        if path[-2:-1] in (("args",), ("command",)):
+            return f"{frame.keys[0]}{of}" if frame.keys[0].startswith("-") else f"{path[-2]}{of}"
+        if self.key.kind in ("ConfigMap", "Secret") and len(path) == 2:
+            return f"key {path[1]} of {self.key.kind} {self.key.name}"
+        return field
+
+
+def _keys_of(path: Path) -> tuple[str, ...]:
+    return tuple(step for step in reversed(path) if isinstance(step, str))

@@ -1,0 +1,131 @@
+"""What an installation reaches for outside the cluster, with place and way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kfdeploy.catalogue.load import EGRESS
+from kfdeploy.images.inventory import Place
+from kfdeploy.kubernetes.objects import ObjectKey
+
+MANIFEST = "manifest"
+"""The source of what stands in a rendered manifest; other sources are the catalogue's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One address at one place.
+
+    ``host`` is empty where there is none, or where it surely lies outside. ``unread`` names a
+    program that runs at a version at which nobody has read the fact; else it is empty.
+    """
+
+    what: str
+    target: str
+    need: str
+    component: str
+    why: str
+    way_out: str
+    source: str = MANIFEST
+    object: ObjectKey | None = None
+    field: str = ""
+    place: Place | None = None
+    overridden_by: tuple[Place, ...] = ()
+    host: str = ""
+    unread: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As in ``scan --egress --format json``; what is not known is null, or empty text."""
+        out: dict[str, Any] = {
+            "what": self.what,
+            "target": self.target,
+            "need": self.need,
+            "component": self.component,
+            "object": self.object.to_json() if self.object else None,
+            "field": self.field,
+            "file": self.place.file if self.place else None,
+            "line": self.place.line if self.place else None,
+            "why": self.why,
+            "wayOut": self.way_out,
+            "source": self.source,
+        }
+        if self.unread:
+            out["unread"] = self.unread
+        if self.overridden_by:
+            out["overridden_by"] = [{"file": p.file, "line": p.line} for p in self.overridden_by]
+        return out
+
+    def to_cache(self) -> dict[str, Any]:
+        """All of it, to be read back by `from_cache`."""
+        return {**self.to_json(), "host": self.host}
+
+    @classmethod
+    def from_cache(cls, data: Mapping[str, Any]) -> Record:
+        return cls(
+            what=data["what"],
+            target=data["target"],
+            need=data["need"],
+            component=data["component"],
+            why=data["why"],
+            way_out=data["wayOut"],
+            source=data["source"],
+            object=ObjectKey.from_json(data["object"]) if data["object"] else None,
+            field=data["field"],
+            place=Place(data["file"], data["line"]) if data["file"] is not None else None,
+            overridden_by=tuple(Place(p["file"], p["line"]) for p in data.get("overridden_by", ())),
+            host=data["host"],
+            unread=data.get("unread", ""),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All records of an upstream, in order.
+
+    ``unread`` names the programs of which nobody has read what they reach for, at the versions that
+    run: ``katib 0.15.0``, or the image of a program that the catalogue does not know.
+    """
+
+    version: str
+    records: tuple[Record, ...]
+    unread: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "upstream": {"version": self.version},
+            "egress": [record.to_json() for record in self.records],
+            "unread": list(self.unread),
+        }
+
+
+def gather(
+    version: str,
+    records: Iterable[Record],
+    namespaces: frozenset[str],
+    unread: Iterable[str] = (),
+) -> Report:
+    """A report, sorted and without doubles.
+
+    Args:
+        namespaces: those of all components; ``NAME.NAMESPACE`` of one of them is a Service.
+    """
+    outside = {r for r in records if not (r.host and r.host.rpartition(".")[2] in namespaces)}
+    return Report(version, tuple(sorted(outside, key=_order)), tuple(sorted(set(unread))))
+
+
+def _order(record: Record) -> tuple[Any, ...]:
+    place = record.place or Place("", 0)
+    key = record.object or ObjectKey("", "", "", "")
+    return (
+        EGRESS.index(record.what),
+        record.target,
+        record.component,
+        key,
+        record.field,
+        place.file,
+        place.line,
+        record.source,
+        record.why,
+    )

@@ -1,0 +1,353 @@
+"""Addresses and installs inside a string: values, scripts, YAML, JSON, INI, web pages.
+
+What is text for people is passed over: comments, docstrings, descriptions, the names of XML
+namespaces and document types, which look like URLs and are asked by nobody.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import takewhile
+
+from kfdeploy.images.mentions import Spans, comment_spans
+from kfdeploy.scan.egress.addresses import HOST, Address, of_host, of_url
+
+_URL = re.compile(r"(?<![\w+.-])(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>[^\s\"'<>`\\,;|]+)")
+_GIT = re.compile(r"(?<![\w.@/-])git@(?P<host>[\w.-]+):(?P<path>[\w./~-]+)", re.ASCII)
+_KEYED_HOST = re.compile(
+    r"(?<![\w.-])(?P<key>[A-Za-z_-][\w.-]*)[\"']?[ \t]*[:=][ \t]*[\"']?"
+    rf"(?P<host>{HOST}(?::\d{{1,5}}/?)?)"
+    r"(?=[\s\"',;}\])]|$)",
+    re.ASCII,
+)
+_WHOLE_HOST = re.compile(rf"{HOST}(?::\d{{1,5}}(?:/\S*)?)?", re.ASCII)
+_FETCHED_HOST = re.compile(
+    rf"\b(?:curl|wget)\b[^\n;|&]*?[ \t](?P<host>{HOST}(?:[:/]\S*)?)", re.ASCII
+)
+_CLOUD_HOST = re.compile(
+    r"(?<![\w.@/-])(?:[a-z0-9-]+\.)*(?:amazonaws\.com|(?:blob|file|dfs)\.core\.windows\.net"
+    r"|storage\.googleapis\.com|storage\.cloud\.google\.com|aliyuncs\.com|digitaloceanspaces\.com"
+    r"|huggingface\.co|play\.min\.io|datadoghq\.(?:com|eu)|ingest\.sentry\.io|letsencrypt\.org)"
+    r"(?::\d+)?(?![\w/.:-])",
+    re.ASCII,
+)
+_ADDRESS_KEY = re.compile(
+    r"(?:^|[_.-])(?:end_?points?|hosts?|host_?names?|servers?|addr(?:ess)?(?:es)?|ur[il]s?|issuer"
+    r"|brokers?|bootstrap|proxy|collector|receiver|upstream)$"
+)
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_KEY = re.compile(
+    r"(?P<indent>[ \t]*(?:-[ \t]+)*)[\"']?(?P<key>[A-Za-z_$@][\w.$/@-]*)[\"']?[ \t]*[:=]"
+)
+_NEAR_KEY = re.compile(r"[\"']?(?P<key>[A-Za-z_$@][\w.$/@:-]*)[\"']?[ \t]*[:=][ \t]*[\"'\[({ ]*$")
+_PROSE = (
+    "description|desc|readme|help|notes?|comments?|warning|summary|title|tooltip|copyright|banner"
+)
+_PROSE_BLOCK = re.compile(
+    rf"^(?P<indent>[ \t]*)(?:-[ \t]+)?[\"']?(?:{_PROSE})[\"']?:[ \t]*[|>][+-]?\d?[ \t]*\n"
+    r"(?:(?P=indent)[ \t]+[^\n]*(?:\n|$)|[ \t]*\n)*",
+    re.MULTILINE | re.IGNORECASE,
+)
+_PROSE_LINE = re.compile(
+    rf"(?<![\w.-])[\"']?(?:{_PROSE})[\"']?:[ \t]*"
+    r"(?:\"(?:[^\"\\\n]|\\.)*\"|'[^'\n]*'|[^|>\"'\s][^\n]*)",
+    re.IGNORECASE,
+)
+_NAMES = re.compile(
+    r"\bxmlns(?::\w+)?[ \t]*=[ \t]*(?:\"[^\"]*\"|'[^']*')|<!DOCTYPE[^>\[]*"
+    r"|\"@(?:type|context)\"[ \t]*:[ \t]*\"[^\"]*\"|<(?:rdf|cc|dc|sodipodi|inkscape):[^>]*>"
+)
+_TEMPLATE_COMMENT = re.compile(r"\{\{-?\s*/\*.*?\*/\s*-?\}\}", re.DOTALL)
+_PROSE_KEY = re.compile(rf"(?:{_PROSE})", re.IGNORECASE)
+
+_BETWEEN = r"(?:[ \t\"',\[\]]|\\\n|\n[ \t]*-[ \t])+"
+_OPTIONS = rf"(?:-[\w=.-]+{_BETWEEN})*"
+
+
+def _words(*words: str) -> str:
+    return _BETWEEN.join(words)
+
+
+_TOOLS = {
+    "pip": _words(r"pip[\d.]*", rf"{_OPTIONS}(?:install|download|wheel)"),
+    "uv": rf"uv{_BETWEEN}(?:pip{_BETWEEN}install|tool{_BETWEEN}(?:install|run)|add|sync)|uvx",
+    "python": _words(r"(?:pipx|poetry|pdm|easy_install)", r"(?:install|add|run|\w[\w.-]+)"),
+    "conda": _words(
+        r"(?:conda|mamba|micromamba)",
+        rf"{_OPTIONS}(?:install|create|env{_BETWEEN}(?:create|update))",
+    ),
+    "npm": rf"(?:npm|pnpm|yarn){_BETWEEN}{_OPTIONS}(?:install|ci|add|i)|npx",
+    "apt": _words(r"apt(?:-get)?", rf"{_OPTIONS}(?:install|update|upgrade)"),
+    "apk": _words("apk", rf"{_OPTIONS}(?:add|update|upgrade)"),
+    "rpm": _words(r"(?:yum|dnf|microdnf|zypper)", rf"{_OPTIONS}(?:install|update|upgrade)"),
+    "go": _words("go", rf"(?:install|get|mod{_BETWEEN}download)"),
+    "cargo": _words("cargo", "install"),
+    "gem": _words(r"(?:gem|bundle)", "install"),
+    "helm": rf"helm{_BETWEEN}(?:repo{_BETWEEN}(?:add|update)|pull|install|upgrade|dependency)",
+    "hub": rf"(?:huggingface-cli|hf){_BETWEEN}download|ollama{_BETWEEN}(?:pull|run)",
+    "spacy": _words("spacy", "download"),
+    "spark": r"--packages|spark\.jars\.packages",
+}
+_INSTALL = re.compile(
+    r"(?<![\w./-])(?:/(?:usr/(?:local/)?)?s?bin/)?(?:"
+    + "|".join(f"(?P<{tool}>{words})" for tool, words in _TOOLS.items())
+    + r")(?![\w-])(?P<rest>(?:=?[^\n;&|)\\]|\\\n|\\(?!n))*)"
+)
+_LISTED = re.compile(r"(?:\n[ \t]*-[ \t][^\n]*)+")
+_ALONE = frozenset(("update", "upgrade", "sync", "ci"))
+_NO_PACKAGE = re.compile(r"[.~]?/|\.$|\$|\{|-$|[<>]|\d*$|.*\.(?:txt|ya?ml|toml|cfg|lock)$")
+_WITH_VALUE = re.compile(
+    r"-[rcfetnp]|--(?:requirement|constraint|find-links|target|prefix|name|file|editable|root"
+    r"|(?:extra-)?index-url|trusted-host|timeout|retries|proxy|cert|repository|version|namespace"
+    r"|local-dir|cache-dir|channel|python-version|platform)|-i"
+)
+_INDEX = re.compile(
+    rf"(?:-i|--(?:default-)?index-url|--index|--registry|--channel|--repo(?:sitory)?){_BETWEEN}?[=]?"
+    r"(?P<url>\w+://[^\s\"',]+)"
+)
+_CALLS = re.compile(
+    r"\b(?P<call>install\.packages|packages_to_install|from_pretrained|SentenceTransformer"
+    r"|load_dataset|snapshot_download|hf_hub_download|hub\.load|nltk\.download)"
+    r"\s*(?:=\s*\[|\()\s*(?:c\()?(?:repo_id\s*=\s*|model_id\s*=\s*)?(?P<first>[\"'][^\"'\n]+[\"'])"
+    r"(?P<more>(?:\s*,\s*[\"'][^\"'\n]+[\"'])*)"
+)
+_CALL_TOOLS = {
+    "install.packages": "r",
+    "packages_to_install": "pip",
+    "load_dataset": "hub-dataset",
+    "nltk.download": "nltk",
+    "hub.load": "torch-hub",
+}
+_RUNTIME_ENV = re.compile(
+    r"(?<![\w.-])[\"']?(?P<tool>pip|conda)[\"']?:[ \t]*"
+    r"(?P<list>\[[^\]\n]*\]|(?:\n[ \t]*-[ \t]+[^\n]+)+)"
+)
+_LINES_ABOVE = 400
+"""How far up the keys above an address are looked for."""
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_FILE = re.compile(r"\.(?:ya?ml|json|txt|py|sh|bin|pt|tar|gz|zip|model|sock|so)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """One address or install in a string.
+
+    ``tool`` is the program that asks for it (``pip``, ``git``, ``hub`` ...), where the text says
+    so; ``keys`` are the keys that lead to it within the text, the nearest first.
+    """
+
+    start: int
+    end: int
+    address: Address
+    tool: str = ""
+    keys: tuple[str, ...] = ()
+
+
+def is_prose(key: str) -> bool:
+    """Whether a key holds text for people."""
+    return bool(_PROSE_KEY.fullmatch(key))
+
+
+def is_address_key(key: str) -> bool:
+    """Whether a key, variable or flag of this name holds an address: ``DB_HOST``."""
+    return bool(_ADDRESS_KEY.search(_CAMEL.sub("_", key.lstrip("-")).lower()))
+
+
+def is_hub_id(value: str) -> bool:
+    """Whether a value has the form ``ORGANISATION/NAME`` of a model or dataset at a hub."""
+    return bool(_HUB_ID.fullmatch(value)) and not _FILE.search(value)
+
+
+def spots(value: str, key: str = "") -> tuple[Spot, ...]:
+    """The addresses and installs in a string, in order of their place.
+
+    Args:
+        key: the name of the field, variable or flag that holds the string.
+    """
+    passed = Spans([*comment_spans(value), *_passed(value)])
+
+    def is_read(spot: Spot) -> bool:
+        return not passed.touch(spot.start, spot.end)
+
+    installs = sorted(filter(is_read, _installs(value)), key=lambda spot: spot.start)
+    starts = [spot.start for spot in installs]
+    found: dict[int, Spot] = {}
+    urls = list(filter(is_read, _urls(value)))
+    taken = Spans([(spot.start, spot.end) for spot in urls])
+    hosts = (s for s in filter(is_read, _hosts(value, key)) if not taken.touch(s.start, s.end))
+    for spot in (*urls, *hosts):
+        at = bisect_right(starts, spot.start) - 1
+        if at >= 0 and spot.start < installs[at].end:
+            spot = replace(spot, tool=installs[at].tool)
+        found.setdefault(spot.start, spot)
+    for spot in installs:
+        if spot.address.text:
+            found.setdefault(spot.start, spot)
+    return tuple(found[start] for start in sorted(found))
+
+
+def _passed(value: str) -> Iterator[tuple[int, int]]:
+    for pattern in (_PROSE_BLOCK, _PROSE_LINE, _NAMES, _TEMPLATE_COMMENT):
+        for match in pattern.finditer(value):
+            yield match.span()
+
+
+def _urls(value: str) -> Iterator[Spot]:
+    if "://" in value:
+        for match in _URL.finditer(value):
+            rest = _without_end(match["rest"])
+            outer = re.match(r"(?P<scheme>[a-z]+)://(?P<rest>.*)", rest)  # k8s://https://HOST
+            scheme = outer["scheme"] if outer else match["scheme"]
+            address = of_url(scheme, outer["rest"] if outer else rest)
+            if address is not None:
+                end = match.start("rest") + len(rest)
+                tool = _tool_before(value, match.start())
+                yield Spot(match.start(), end, address, tool, _keys(value, match.start()))
+    for match in _GIT.finditer(value):
+        if of_host(match["host"]):
+            address = Address("ssh", match["host"].lower(), match[0])
+            yield Spot(*match.span(), address, "git", _keys(value, match.start()))
+
+
+def _without_end(rest: str) -> str:
+    """A URL without the sentence or bracket that goes on behind it."""
+    while rest and rest[-1] in ".,:!?)]}*_":
+        if rest[-1] in ")]}" and rest.count("([{"[")]}".index(rest[-1])]) >= rest.count(rest[-1]):
+            break
+        rest = rest[:-1]
+    return rest
+
+
+def _tool_before(value: str, start: int) -> str:
+    """The program on the command line whose argument starts here."""
+    line = value[value.rfind("\n", 0, start) + 1 : start]
+    command = re.split(r"[;&|(]", line)[-1]
+    match = re.search(r"(?<![\w.-])(git|curl|wget|kubectl|kustomize)\b", command)
+    return match[1] if match else ""
+
+
+def _hosts(value: str, key: str) -> Iterator[Spot]:
+    if "." not in value:
+        return
+    if is_address_key(key) and _WHOLE_HOST.fullmatch(value):
+        address = of_host(value)
+        if address is not None:
+            yield Spot(0, len(value), address)
+        return
+    for match in _KEYED_HOST.finditer(value):
+        if is_address_key(match["key"]) and (address := of_host(match["host"])):
+            start = match.start("host")
+            yield Spot(start, match.end("host"), address, "", _keys(value, start))
+    for match in _FETCHED_HOST.finditer(value):
+        if address := of_host(match["host"]):
+            yield Spot(*match.span("host"), address, "curl", _keys(value, match.start("host")))
+    for match in _CLOUD_HOST.finditer(value):
+        if address := of_host(match[0]):
+            yield Spot(*match.span(), address, "", _keys(value, match.start()))
+
+
+# --- installs -------------------------------------------------------------------------------------
+
+
+def _installs(value: str) -> Iterator[Spot]:
+    behind = 0
+    for match in _INSTALL.finditer(value):
+        if match.start() < behind:
+            continue
+        tool = next(name for name in _TOOLS if match[name])
+        command, rest, end = match[tool], match["rest"], match.end()
+        if "\n" in command and (more := _LISTED.match(value, end)):
+            rest, behind = rest + more[0], more.end()
+            end = behind
+        packages = _packages(rest)
+        if packages is None:
+            continue
+        words = [w for w in re.split(_BETWEEN, command) if w and not w.startswith("-")]
+        if tool == "spark":
+            words = [command]
+        if tool == "spark":
+            packages = list(takewhile(lambda word: ":" in word, packages))
+        files = _files(rest)
+        text = ""  # only what its URLs say, or nothing
+        if tool == "helm" and "://" in rest:
+            packages = []  # names that the caller gives
+        if packages or files or words[-1] in _ALONE:
+            text = " ".join((*words, *packages, *files))
+        yield Spot(match.start(tool), end, Address("", "", text), tool, _keys(value, match.start()))
+    for match in _CALLS.finditer(value):
+        tool = _CALL_TOOLS.get(match["call"], "hub")
+        names = re.findall(r"[\"']([^\"']+)[\"']", match["first"] + match["more"])
+        if tool == "hub":
+            names = [
+                name for name in names[:1] if is_hub_id(name) or match["call"] != "from_pretrained"
+            ]
+        if names and not names[0].startswith(("/", ".")):
+            text = f"{tool} install {' '.join(names)}" if tool in ("pip", "r") else names[0]
+            yield Spot(*match.span(), Address("", "", text), tool)
+    for match in _RUNTIME_ENV.finditer(value):
+        packages = _packages(re.sub(r"(?m)^[ \t]*-[ \t]+|[\[\]\n]", " ", match["list"]))
+        if packages:
+            text = f"{match['tool']} install {' '.join(packages)}"
+            yield Spot(*match.span(), Address("", "", text), match["tool"])
+
+
+def _packages(rest: str) -> list[str] | None:
+    """What is asked for by name; None where it comes from the cluster or from the disk alone."""
+    if "--no-index" in rest or "--offline" in rest:
+        return None
+    index = _INDEX.search(rest)
+    if index is not None:
+        scheme, _, behind = index["url"].partition("://")
+        if of_url(scheme, behind) is None:
+            return None
+    out, skip = [], False
+    for word in filter(
+        None, re.split(_BETWEEN, rest.replace("=", " ", 1) if rest[:1] == "=" else rest)
+    ):
+        if skip or word.startswith("-"):
+            skip = not skip and bool(_WITH_VALUE.fullmatch(word))
+            continue
+        if word.startswith("#"):
+            break
+        if "://" not in word and not _NO_PACKAGE.match(word):
+            out.append(word.strip("()"))
+    return out
+
+
+def _files(rest: str) -> list[str]:
+    """The lists of packages that a command is given."""
+    return [
+        f"-r {name}"
+        for name in re.findall(rf"(?:-r|--requirement|--file|-f){_BETWEEN}?=?([\w./-]+\.\w+)", rest)
+    ]
+
+
+# --- keys -----------------------------------------------------------------------------------------
+
+
+def _keys(value: str, start: int) -> tuple[str, ...]:
+    """The keys that lead to a place in YAML, JSON, INI or a script, told by indentation."""
+    begin = value.rfind("\n", 0, start) + 1
+    out = []
+    near = _NEAR_KEY.search(value[begin:start])
+    if near:
+        out.append(near["key"])
+    head = _KEY.match(value, begin, start)
+    line = value[begin:start]
+    indent = len(line) - len(line.lstrip(" \t-"))
+    if head and (not near or head["key"] != near["key"]):
+        out.append(head["key"])
+    if not near and not head and line.strip(" \t\"'"):
+        indent += 1
+    for _ in range(_LINES_ABOVE):
+        if not indent or not begin:
+            break
+        end, begin = begin - 1, value.rfind("\n", 0, begin - 1) + 1
+        match = _KEY.match(value, begin, end)
+        if match and len(match["indent"]) < indent:
+            out.append(match["key"])
+            indent = len(match["indent"])
+    return tuple(out)

@@ -1,0 +1,73 @@
+"""The tree -> Inventory: every image, with where it was found and what redirects it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from kfdeploy.cache import Cache, key_of, program_key
+from kfdeploy.errors import UserError, raise_all
+from kfdeploy.images.inventory import Inventory, Part, gather
+from kfdeploy.upstream.build import Rendered
+
+if TYPE_CHECKING:
+    from kfdeploy.catalogue.load import Facts
+
+
+def scan(
+    version: str,
+    rendered: Sequence[Rendered],
+    cache: Cache,
+    *,
+    facts: Facts,
+    known: Mapping[str, Part] | None = None,
+    jobs: int = 2,
+) -> Inventory:
+    """Every image of the rendered components.
+
+    Args:
+        version: the upstream's, for the catalogue and the report.
+        rendered: what the components render.
+        known: what `component` gave already, by the component's name.
+
+    Returns:
+        The inventory; what could not be told is among its problems.
+
+    Raises:
+        UserError: a rendered document that can't be read.
+    """
+    parts: list[Part] = []
+    errors: list[UserError] = []
+    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
+        futures = [
+            pool.submit(
+                lambda item: (
+                    (known or {}).get(item.component.name) or component(version, item, cache, facts)
+                ),
+                item,
+            )
+            for item in rendered
+        ]
+        for future in futures:
+            try:
+                parts.append(future.result())
+            except UserError as error:
+                errors += error.each()
+    raise_all(errors)
+    return gather(version, parts)
+
+
+def component(version: str, rendered: Rendered, cache: Cache, facts: Facts) -> Part:
+    """One component's images, problems and programs that nobody has looked at."""
+    name = rendered.component.name
+    key = key_of("scan", version, name, rendered.key, program_key(), facts.own)
+    kept = cache.get_json(key)
+    if kept is not None:
+        return Part.from_cache(kept)
+    # Only here: what is kept needs neither the catalogue nor the traversal.
+    from kfdeploy.scan import component as scan_sites
+
+    part = scan_sites.look(rendered, facts.catalogue())
+    cache.put_json(key, part.to_cache())
+    return part

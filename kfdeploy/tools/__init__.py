@@ -1,1 +1,0 @@
-"""What it is done with: one module per outside program or service."""

@@ -1,0 +1,171 @@
+"""Images of one release against those of another, and the bytes that have to be carried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kfdeploy.images.lockfile import Lock
+from kfdeploy.images.sources_file import SourceImage
+from kfdeploy.mirror.plan import Item
+from kfdeploy.oci.manifest import Tree
+from kfdeploy.oci.reference import ImageRef
+from kfdeploy.workspace.settings import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Retagged:
+    """A repository that is named by other tags than before."""
+
+    repository: str
+    before: tuple[str, ...]
+    now: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "repository": self.repository,
+            "before": list(self.before),
+            "now": list(self.now),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ImageChanges:
+    """References as found, sorted; what is ``retagged`` is among ``new`` and ``dropped`` too."""
+
+    new: tuple[SourceImage, ...]
+    dropped: tuple[SourceImage, ...]
+    retagged: tuple[Retagged, ...]
+    same: int
+
+    @property
+    def is_nothing(self) -> bool:
+        return not (self.new or self.dropped)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "new": [_image(image) for image in self.new],
+            "dropped": [_image(image) for image in self.dropped],
+            "retagged": [one.to_json() for one in self.retagged],
+            "same": self.same,
+        }
+
+
+def _image(image: SourceImage) -> dict[str, Any]:
+    return {"ref": image.ref, "need": image.need, "covered": image.covered}
+
+
+def compared(before: Sequence[SourceImage], now: Sequence[SourceImage]) -> ImageChanges:
+    """What is new, what is dropped, and which of these differ in their tag or digest alone."""
+    olds, news = {i.ref: i for i in before}, {i.ref: i for i in now}
+    new = [news[ref] for ref in sorted(news.keys() - olds.keys())]
+    dropped = [olds[ref] for ref in sorted(olds.keys() - news.keys())]
+    added, gone = _by_repository(new), _by_repository(dropped)
+    retagged = [
+        Retagged(repository, gone[repository], added[repository])
+        for repository in sorted(added.keys() & gone.keys())
+    ]
+    return ImageChanges(tuple(new), tuple(dropped), tuple(retagged), len(olds.keys() & news.keys()))
+
+
+def _by_repository(images: Iterable[SourceImage]) -> dict[str, tuple[str, ...]]:
+    out: dict[str, tuple[str, ...]] = {}
+    for image in images:
+        repository = ImageRef.parse(image.ref).repository
+        out[repository] = (*out.get(repository, ()), image.ref)
+    return out
+
+
+# -- what has to be carried ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """What the private registry lacks, if it has all of the lock before.
+
+    Attributes:
+        size: bytes of blobs, as far as they are known.
+        at_most: whether some of them may be there already: of an image only its whole size is
+            known, or of an old one not which blobs it has.
+        unsized: references whose size nobody knows; they are not in ``size``.
+        unlocked: covered references that are not locked, so that nothing is known of them.
+    """
+
+    images: int
+    size: int
+    at_most: bool
+    unsized: tuple[str, ...]
+    unlocked: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "images": self.images,
+            "bytes": self.size,
+            "atMost": self.at_most,
+            "sizeUnknown": list(self.unsized),
+            "notLocked": list(self.unlocked),
+        }
+
+
+def carried(
+    before: Sequence[Item],
+    now: Sequence[Item],
+    tree: Callable[[Item], Tree | None],
+    unlocked: Sequence[str],
+) -> Carry:
+    """Count the blobs that only the new images have.
+
+    Args:
+        before, now: the images of the two locks, for one environment.
+        tree: an image's manifests, where they are known without asking anybody.
+    """
+    there = {item.digest for item in before}
+    lacking = {item.digest: item for item in now if item.digest not in there}
+    had: set[str] = set()
+    at_most = False
+    for digest in sorted({item.digest: item for item in before}):
+        item = next(item for item in before if item.digest == digest)
+        found = tree(item)
+        at_most = at_most or found is None
+        had |= {blob.digest for blob in found.blobs} if found else set()
+    blobs: dict[str, int] = {}
+    more, is_rough = 0, False
+    unsized: list[str] = []
+    for item in lacking.values():
+        found = tree(item)
+        if found is not None:
+            blobs |= {blob.digest: blob.size for blob in found.blobs if blob.digest not in had}
+        elif item.size is not None:
+            is_rough = True
+            more += item.size
+        elif not item.belongs_to:
+            unsized += item.ids
+    return Carry(
+        images=sum(1 for item in lacking.values() if not item.belongs_to),
+        size=sum(blobs.values()) + more,
+        at_most=bool(lacking) and (at_most or is_rough),
+        unsized=tuple(sorted(unsized)),
+        unlocked=tuple(sorted(unlocked)),
+    )
+
+
+def still_locked(ids: Iterable[str], locks: Sequence[Lock], workspace: Workspace) -> Lock:
+    """What earlier locks have for references, each from the first that has it.
+
+    What is now substituted by an image of another repository is another image.
+    """
+    instead = _substitutes(workspace.images.substitutes)
+    found = []
+    for ref in ids:
+        wanted = ImageRef.parse(ref).with_default_tag()
+        repository = instead.get(wanted, wanted).repository
+        kept = (lock.find(ref) for lock in locks)
+        image = next((i for i in kept if i and i.image.repository == repository), None)
+        if image is not None:
+            found.append(image)
+    return Lock(found)
+
+
+def _substitutes(settings: Mapping[str, str]) -> dict[ImageRef, ImageRef]:
+    return {ImageRef.parse(o).with_default_tag(): ImageRef.parse(n) for o, n in settings.items()}

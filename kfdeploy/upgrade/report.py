@@ -1,0 +1,179 @@
+"""What moving a workspace to another release changes, and what a person has to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kfdeploy.images.inventory import LostImage, Unknown
+from kfdeploy.images.stale_settings import StaleSetting
+from kfdeploy.upgrade.components import ComponentChange
+from kfdeploy.upgrade.images import Carry, ImageChanges
+from kfdeploy.upgrade.patches import Trial
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """An upstream as ``kfdeploy.yaml`` names it, and the version it has."""
+
+    version: str
+    source: str
+    ref: str
+
+    def to_json(self) -> dict[str, str]:
+        return {"version": self.version, "source": self.source, "ref": self.ref}
+
+
+@dataclass(frozen=True, slots=True)
+class LeftBehind:
+    """What a dropped component has in a cluster.
+
+    Attributes:
+        objects: how many of its objects nothing renders any more.
+        stays: of these, what is never deleted without being asked to, as users' data is in it.
+        elsewhere: components that render others of its objects now.
+    """
+
+    component: str
+    objects: int
+    stays: tuple[str, ...]
+    elsewhere: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "component": self.component,
+            "objects": self.objects,
+            "stays": list(self.stays),
+            "elsewhere": list(self.elsewhere),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedFiles:
+    """Generated files that nobody edited, by what becomes of them; sorted."""
+
+    same: tuple[str, ...]
+    changed: tuple[str, ...]
+    new: tuple[str, ...]
+    gone: tuple[str, ...]
+
+    def to_json(self) -> dict[str, list[str]]:
+        return {
+            "same": list(self.same),
+            "changed": list(self.changed),
+            "new": list(self.new),
+            "gone": list(self.gone),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What is written: files of the workspace, and how many of ``upstream/`` change."""
+
+    new: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+    upstream: Mapping[str, int]
+
+    @property
+    def is_nothing(self) -> bool:
+        return not (self.new or self.changed or self.removed or any(self.upstream.values()))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "new": list(self.new),
+            "changed": list(self.changed),
+            "removed": list(self.removed),
+            "upstream": dict(self.upstream),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class LockReport:
+    """What became of ``images.lock``.
+
+    Attributes:
+        known: references that an earlier lock of the workspace had, and that keep their digest.
+        asked: those that a registry was asked for.
+        failures: reference, reason and hint of each that could not be locked.
+    """
+
+    known: int
+    asked: int
+    failures: tuple[Mapping[str, str], ...]
+    was_offline: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "known": self.known,
+            "locked": self.asked,
+            "failures": [dict(failure) for failure in self.failures],
+            "offline": self.was_offline,
+        }
+
+
+@dataclass(frozen=True)
+class UpgradeReport:
+    """The whole of it.
+
+    Attributes:
+        absent: what the new example lists and a person has taken out before.
+        edited: generated files that a person changed.
+        own: people's own patches.
+        lock: None where the workspace has no ``images.lock``.
+        carry: None where there is no lock, or its images can't have places in the registry.
+        unknown: programs at versions that nobody has looked into, which were not there before.
+        lost: images that are gone from their source, and that nothing substitutes.
+        problems: pairs of what and where.
+    """
+
+    before: Release
+    now: Release
+    components: tuple[ComponentChange, ...]
+    absent: tuple[str, ...]
+    left: tuple[LeftBehind, ...]
+    generated: GeneratedFiles
+    edited: tuple[Trial, ...]
+    own: tuple[Trial, ...]
+    images: ImageChanges
+    lock: LockReport | None
+    carry: Carry | None
+    unknown: tuple[Unknown, ...]
+    lost: tuple[LostImage, ...]
+    stale: tuple[StaleSetting, ...]
+    problems: tuple[tuple[str, str], ...]
+    files: Files
+
+    @property
+    def misfits(self) -> tuple[Trial, ...]:
+        """People's patches, and edited ones, that `render` would refuse or that miss a change."""
+        edited = (t for t in self.edited if t.state == "misfit" or t.generated != "same")
+        return (*(trial for trial in self.own if trial.state == "misfit"), *edited)
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``docs/upgrade.md`` has it."""
+        return {
+            "from": self.before.to_json(),
+            "to": self.now.to_json(),
+            "components": [change.to_json() for change in self.components],
+            "leftOut": list(self.absent),
+            "leftBehind": [left.to_json() for left in self.left],
+            "patches": {
+                "generated": self.generated.to_json(),
+                "edited": [trial.to_json() for trial in self.edited],
+                "own": [trial.to_json() for trial in self.own],
+            },
+            "images": self.images.to_json(),
+            "lock": self.lock.to_json() if self.lock else None,
+            "carry": self.carry.to_json() if self.carry else None,
+            "catalogue": {
+                "notRead": [unknown.to_json() for unknown in self.unknown],
+                "lost": [lost.to_json() for lost in self.lost],
+            },
+            "settings": [stale.to_json() for stale in self.stale],
+            "problems": [{"what": what, "where": where} for what, where in self.problems],
+            "files": self.files.to_json(),
+            "changed": not self.files.is_nothing,
+            "needsPerson": [trial.file for trial in self.misfits],
+        }

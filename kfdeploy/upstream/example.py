@@ -1,0 +1,97 @@
+"""Reading an upstream's ``example/kustomization.yaml``: which components it installs."""
+
+from __future__ import annotations
+
+import posixpath
+from pathlib import Path
+
+from kfdeploy.errors import UserError
+from kfdeploy.file_tree import FolderTree, Tree
+from kfdeploy.upstream.component import Example, ExampleComponent, Problem, component_names
+from kfdeploy.upstream.kustomization.graph import find_kustomization
+from kfdeploy.upstream.kustomization.parse import (
+    InvalidKustomization,
+    Kustomization,
+    Reference,
+    parse,
+)
+from kfdeploy.upstream.remote import LocalPath, classify, without_secret
+
+EXAMPLE = "example"
+
+# sortOptions orders kustomize's output only; kfdeploy orders what it installs itself.
+_HARMLESS = {"apiversion", "kind", "metadata", "resources", "bases", "sortoptions", "buildmetadata"}
+
+
+def read_example(upstream: Path | Tree) -> Example:
+    """The components that the example lists, in its order.
+
+    Args:
+        upstream: the tree of Kubeflow's manifests.
+
+    Returns:
+        Components, and as problems all that the example does besides and kfdeploy would ignore.
+
+    Raises:
+        UserError: no example, or one that can't be read.
+    """
+    tree = FolderTree(upstream) if isinstance(upstream, Path) else upstream
+    found = find_kustomization(tree, EXAMPLE)
+    if len(found) != 1:
+        raise UserError(
+            "the upstream has no example/kustomization.yaml that lists its components",
+            hint="name the components in kfdeploy.yaml, or check that this is the manifests' root",
+        )
+    (file,) = found
+    try:
+        kustomization = parse(tree.read(file).decode("utf-8", "replace"))
+    except InvalidKustomization as error:
+        raise UserError(f"{file}:{error.line}: {error.message}") from error
+    listed: list[tuple[str, int]] = []
+    problems: list[Problem] = []
+    for reference in kustomization.references:
+        if reference.role in ("resources", "bases"):
+            path = _folder(tree, reference)
+            if isinstance(path, Problem):
+                problems.append(Problem(path.what, f"{file}:{reference.line}"))
+            else:
+                listed.append((path, reference.line))
+    names = component_names([path for path, _ in listed])
+    return Example(
+        tuple(
+            ExampleComponent(name, path, line)
+            for name, (path, line) in zip(names, listed, strict=True)
+        ),
+        (*problems, *_ignored(kustomization, file)),
+    )
+
+
+def _folder(tree: Tree, reference: Reference) -> str | Problem:
+    target = classify(reference.value, reference.accepts)
+    if not isinstance(target, LocalPath):
+        shown = without_secret(reference.value)
+        return Problem(f"{shown} is no folder of the upstream and becomes no component", "")
+    path = posixpath.normpath(posixpath.join(EXAMPLE, reference.value))
+    if path.startswith("../") or tree.kind(path) is None:
+        return Problem(f"{reference.value}: there is no such folder", "")
+    if tree.kind(path) == "file":
+        return Problem(f"{reference.value} is a file and becomes no component", "")
+    return path
+
+
+def _ignored(kustomization: Kustomization, file: str) -> list[Problem]:
+    # A kustomize component changes what all the others made together, and each of kfdeploy's is
+    # built for itself: it has no place there, and would fail where what it changes is missing.
+    return [
+        Problem(
+            f"{reference.value}: a kustomize component of the example is not taken over by"
+            " kfdeploy; what it changes is for patches of your own to say",
+            f"{file}:{reference.line}",
+        )
+        for reference in kustomization.references
+        if reference.role == "components"
+    ] + [
+        Problem(f"the example's {name} are not taken over by kfdeploy", f"{file}:{line}")
+        for name, line in kustomization.fields.items()
+        if name.lower() not in {*_HARMLESS, "components"}
+    ]

@@ -1,0 +1,345 @@
+"""What a kustomization reaches: other kustomizations, files and remotes, and what is wrong there.
+
+Only kustomizations (and plugin configurations) are read, never the resources they name.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kfdeploy.errors import UserError
+from kfdeploy.file_tree import FolderTree, Tree
+from kfdeploy.upstream.kustomization.parse import (
+    DEFAULT_CHART_HOME,
+    FILE_NAMES,
+    InvalidKustomization,
+    Kustomization,
+    Reference,
+    parse,
+)
+from kfdeploy.upstream.kustomization.plugins import parse_plugins
+from kfdeploy.upstream.remote import (
+    LocalPath,
+    Remote,
+    RemoteFile,
+    RemoteRepo,
+    classify,
+    without_secret,
+)
+
+Resolver = Callable[[Remote], str]
+"""Where in the tree a remote is found (fetched on first use); UserError when it can't be had."""
+
+_PLUGIN_ROLES = ("generators", "transformers", "validators")
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One reference and what it leads to.
+
+    Attributes:
+        file: the file that the reference stands in, relative to the tree.
+        reference: as written there.
+        remote: what it names, where that is no local path.
+        target: the path in the tree; empty for a remote that was not resolved.
+        is_folder: whether the target is a base (or a chart) and not a file.
+    """
+
+    file: str
+    reference: Reference
+    remote: Remote | None
+    target: str
+    is_folder: bool
+
+    @property
+    def where(self) -> str:
+        """``file:line``."""
+        return f"{self.file}:{self.reference.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A kustomization that is reached.
+
+    Attributes:
+        folder: relative to the tree.
+        file: its file, relative to the tree.
+        edges: its references, in the order of the text, and after them those of ``plugins``.
+        plugins: files of generators and transformers that hold paths, and their text. Kustomize
+            reads those paths relative to ``folder``.
+        charts: folders of local charts.
+    """
+
+    folder: str
+    file: str
+    kustomization: Kustomization
+    edges: tuple[Edge, ...]
+    plugins: Mapping[str, str] = field(default_factory=dict)
+    charts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """All that a walk found. Nodes are in the order they were reached."""
+
+    roots: tuple[str, ...]
+    nodes: Mapping[str, Node]
+    errors: tuple[UserError, ...]
+
+    def reached(self, folder: str) -> tuple[str, ...]:
+        """The folder itself and every base below it, each once, in kustomize's order."""
+        seen: dict[str, None] = {}
+
+        def visit(at: str) -> None:
+            if at in seen or at not in self.nodes:
+                return
+            seen[at] = None
+            for edge in self.nodes[at].edges:
+                if edge.is_folder:
+                    visit(edge.target)
+
+        visit(folder)
+        return tuple(seen)
+
+    def files(self, folder: str | None = None) -> dict[str, tuple[str, ...]]:
+        """Every file reached (from one folder, or from all), sorted, with its roles.
+
+        A role is the field that names the file (``resources``, ``patches``, ``files``,
+        ``envs`` ...), ``kustomization``, or ``chart``.
+        """
+        roles: dict[str, set[str]] = {}
+        for at in self.nodes if folder is None else self.reached(folder):
+            node = self.nodes[at]
+            roles.setdefault(node.file, set()).add("kustomization")
+            for edge in node.edges:
+                if edge.target and not edge.is_folder:
+                    roles.setdefault(edge.target, set()).add(edge.reference.role)
+        return {path: tuple(sorted(roles[path])) for path in sorted(roles)}
+
+    def remotes(self, folder: str | None = None) -> tuple[Edge, ...]:
+        """The references that name something remote."""
+        nodes = self.nodes if folder is None else self.reached(folder)
+        return tuple(e for at in nodes for e in self.nodes[at].edges if e.remote is not None)
+
+
+def walk(
+    tree: Tree | Path,
+    folders: Sequence[str],
+    resolve: Resolver | None = None,
+    *,
+    boundary: Callable[[str], str] | None = None,
+) -> Graph:
+    """Read the kustomizations that these folders reach.
+
+    Args:
+        tree: what the folders are relative to; references that leave it are errors.
+        folders: kustomizations to start from, relative to the tree.
+        resolve: finds remotes in the tree; without it they stay unresolved, and are no errors.
+        boundary: the repository that a path lies in; a base may not lead out of it.
+
+    Returns:
+        The graph; its ``errors`` hold all that is wrong, each with file and line.
+    """
+    walker = _Walker(
+        FolderTree(tree) if isinstance(tree, Path) else tree, resolve, boundary or (lambda _: "")
+    )
+    roots = tuple(dict.fromkeys(_normal(folder) for folder in folders))
+    for folder in roots:
+        walker.visit(folder, None)
+    return Graph(roots, walker.nodes, tuple(walker.errors))
+
+
+def find_kustomization(tree: Tree, folder: str) -> list[str]:
+    """The kustomization files in a folder: none, one, or (an error for kustomize) several."""
+    paths = [posixpath.join(folder, name) for name in FILE_NAMES]
+    return [path for path in paths if tree.kind(path) == "file"]
+
+
+class _Walker:
+    def __init__(
+        self, tree: Tree, resolve: Resolver | None, boundary: Callable[[str], str]
+    ) -> None:
+        self.tree = tree
+        self.resolve = resolve
+        self.boundary = boundary
+        self.nodes: dict[str, Node] = {}
+        self.errors: list[UserError] = []
+        self.stack: list[str] = []
+        self.failed: set[str] = set()
+
+    def visit(self, folder: str, edge: Edge | None) -> None:
+        if edge is not None and self._is_cycle(folder, edge):
+            return
+        if folder in self.nodes or folder in self.failed:
+            return
+        node = self._read(folder, edge)
+        if node is None:
+            self.failed.add(folder)
+            return
+        self.nodes[folder] = node
+        self.stack.append(folder)
+        for below in node.edges:
+            if below.is_folder and below.reference.role != "chartHome" and below.target:
+                self.visit(below.target, below)
+        self.stack.pop()
+
+    def _is_cycle(self, folder: str, edge: Edge) -> bool:
+        """Kustomize refuses a base that is, or contains, one it is in the middle of building."""
+        for index, open_folder in enumerate(self.stack):
+            if open_folder == folder or _is_in(open_folder, folder):
+                chain = " -> ".join(name or "." for name in [*self.stack[index:], folder])
+                self._error(edge.where, edge.reference, f"a cycle: {chain}")
+                return True
+        return False
+
+    def _read(self, folder: str, edge: Edge | None) -> Node | None:
+        found = find_kustomization(self.tree, folder)
+        if len(found) != 1:
+            problem = (
+                f"several kustomizations at {folder}: {', '.join(map(posixpath.basename, found))}"
+                if found
+                else f"no kustomization at {folder or '.'}"
+            )
+            if edge is None:
+                self.errors.append(UserError(problem))
+            else:
+                self._error(edge.where, edge.reference, problem)
+            return None
+        (file,) = found
+        text = self._text(file)
+        if text is None:
+            return None
+        try:
+            kustomization = parse(text)
+        except InvalidKustomization as error:
+            self.errors.append(UserError(f"{file}:{error.line}: {error.message}"))
+            return None
+        edges = [self._edge(folder, file, reference) for reference in kustomization.references]
+        plugins = dict(self._plugins(edges))
+        for path, (_, references) in plugins.items():
+            edges += [self._edge(folder, path, reference) for reference in references]
+        charts = tuple(self._charts(folder, file, kustomization))
+        return Node(
+            folder,
+            file,
+            kustomization,
+            tuple(e for e in edges if e is not None),
+            {path: text for path, (text, _) in plugins.items()},
+            charts,
+        )
+
+    def _text(self, path: str) -> str | None:
+        try:
+            return self.tree.read(path).decode("utf-8")
+        except UserError as error:
+            self.errors.append(error)
+        except UnicodeDecodeError as error:
+            self.errors.append(UserError(f"{path}: byte {error.start}: not UTF-8 text"))
+        return None
+
+    def _plugins(
+        self, edges: Sequence[Edge | None]
+    ) -> Iterator[tuple[str, tuple[str, tuple[Reference, ...]]]]:
+        for edge in edges:
+            if edge is None or edge.is_folder or not edge.target:
+                continue
+            if edge.reference.role not in _PLUGIN_ROLES:
+                continue
+            text = self._text(edge.target)
+            if text is None:
+                continue
+            try:
+                references = parse_plugins(text)
+            except InvalidKustomization as error:
+                self.errors.append(UserError(f"{edge.target}:{error.line}: {error.message}"))
+                continue
+            if references:
+                yield edge.target, (text, references)
+
+    def _charts(self, folder: str, file: str, kustomization: Kustomization) -> Iterator[str]:
+        named = kustomization.chart_home
+        home = _join(folder, named.value if named else DEFAULT_CHART_HOME)
+        for chart in kustomization.charts:
+            path = chart.folder(home)
+            if self.tree.kind(f"{path}/Chart.yaml") == "file":
+                yield path
+            else:
+                self.errors.append(
+                    UserError(
+                        f"{file}:{chart.line}: {chart.field}: no chart at {path}",
+                        hint=(
+                            "kustomize would fetch it from its repository; put the unpacked chart "
+                            "there (`helm pull --untar`), so that nothing is left to fetch"
+                        ),
+                    )
+                )
+
+    def _edge(self, folder: str, file: str, reference: Reference) -> Edge | None:
+        target = classify(reference.value, reference.accepts)
+        # Kustomize looks for a file of that name before it takes anything for a repository.
+        if isinstance(target, RemoteRepo) and reference.accepts == "any":
+            local = _join(folder, reference.value)
+            if "://" not in reference.value and self.tree.kind(local) == "file":
+                target = LocalPath(reference.value)
+        where = f"{file}:{reference.line}"
+        if isinstance(target, LocalPath):
+            return self._local_edge(folder, file, reference, where)
+        if self.resolve is None:
+            is_folder = isinstance(target, RemoteRepo)
+            return Edge(file, reference, target, "", is_folder)
+        try:
+            path = self.resolve(target)
+        except UserError as error:
+            for one in error.each():
+                message = f"{where}: {reference.field}: {one.message}"
+                self.errors.append(UserError(message, hint=one.hint, exit_code=one.exit_code))
+            return None
+        kind = self.tree.kind(path)
+        if kind is None or (kind == "folder" and isinstance(target, RemoteFile)):
+            missing = f"{without_secret(reference.value)} holds no such path ({path})"
+            self._error(where, reference, missing)
+            return None
+        return Edge(file, reference, target, path, kind == "folder")
+
+    def _local_edge(self, folder: str, file: str, reference: Reference, where: str) -> Edge | None:
+        value = reference.value
+        if not value:
+            self._error(where, reference, "an empty path")
+            return None
+        if value.startswith("/"):
+            self._error(where, reference, f"an absolute path: {value}")
+            return None
+        path = _join(folder, value)
+        if path == ".." or path.startswith("../"):
+            self._error(where, reference, f"{value} leads out of the upstream")
+            return None
+        if self.boundary(path) != self.boundary(folder):
+            self._error(where, reference, f"{value} leads out of {self.boundary(folder)}")
+            return None
+        kind = self.tree.kind(path)
+        if reference.role == "chartHome":
+            return Edge(file, reference, None, path, True)
+        expected = {"any": "file or folder", "folder": "folder", "file": "file"}[reference.accepts]
+        if kind is None or (reference.accepts != "any" and kind != reference.accepts):
+            self._error(where, reference, f"no {expected} at {path or '.'}")
+            return None
+        return Edge(file, reference, None, path, kind == "folder")
+
+    def _error(self, where: str, reference: Reference, problem: str) -> None:
+        self.errors.append(UserError(f"{where}: {reference.field}: {problem}"))
+
+
+def _is_in(path: str, folder: str) -> bool:
+    return not folder or path.startswith(f"{folder}/")
+
+
+def _join(folder: str, path: str) -> str:
+    return _normal(posixpath.join(folder, path))
+
+
+def _normal(path: str) -> str:
+    clean = posixpath.normpath(path)
+    return "" if clean == "." else clean

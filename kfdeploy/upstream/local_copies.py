@@ -1,0 +1,146 @@
+"""Copies of kustomizations whose references are local (see `kfdeploy.upstream.vendor`)."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+
+from kfdeploy.errors import UserError, raise_all
+from kfdeploy.file_tree import MANIFESTS, Tree
+from kfdeploy.upstream.component import local_folder, local_header
+from kfdeploy.upstream.kustomization.graph import Edge, Graph, Node
+from kfdeploy.upstream.kustomization.parse import (
+    DEFAULT_CHART_HOME,
+    InvalidKustomization,
+    Reference,
+    rewrite,
+)
+from kfdeploy.upstream.kustomization.plugins import parse_plugins
+from kfdeploy.upstream.replacements import escaped
+
+REPLACEMENTS = "kfdeploy-replacements.yaml"
+"""In a local copy: the replacements that need another selector since kustomize 5.8."""
+
+
+def wrapped(tree: Tree, folder: str) -> tuple[str, bytes]:
+    """A kustomization around a folder of manifests, so that kustomize and Helmfile can build it.
+
+    Returns:
+        Its path, and its text: every manifest below the folder, by path.
+    """
+    local = local_folder(folder)
+    names = [path for path in tree.walk(folder) if path.endswith(MANIFESTS)]
+    entries = "".join(f"- {json.dumps(posixpath.relpath(name, local))}\n" for name in names)
+    path = posixpath.join(local, "kustomization.yaml")
+    return path, f"{local_header(folder)}\nresources:\n{entries}".encode()
+
+
+def local_copies(graph: Graph, roots: set[str]) -> dict[str, bytes]:
+    """A copy of every kustomization that reaches a remote, with local references.
+
+    And of a component's own whose file has another name, as Helmfile knows ``kustomization.yaml``
+    only; and of one whose replacements kustomize 5.8 would leave out (`model.replacements`).
+    """
+    copied = {
+        folder
+        for folder, node in graph.nodes.items()
+        if graph.remotes(folder)
+        or escaped(node.kustomization.text)
+        or (folder in roots and posixpath.basename(node.file) != "kustomization.yaml")
+    }
+    # Who refers to a copied one refers to its copy, and so needs one too.
+    while more := {
+        folder
+        for folder, node in graph.nodes.items()
+        if folder not in copied and any(e.is_folder and e.target in copied for e in node.edges)
+    }:
+        copied |= more
+    made: dict[str, bytes] = {}
+    errors: list[UserError] = []
+    for folder in sorted(copied):
+        node = graph.nodes[folder]
+        for text in node.kustomization.inline_plugins:
+            if _has_paths(text.value):
+                errors.append(
+                    UserError(
+                        f"{node.file}:{text.line}: a path within inline YAML can't be made local",
+                        hint="move the generator or transformer to a file of its own upstream",
+                    )
+                )
+        try:
+            made |= _copy(node, copied)
+        except UserError as error:
+            errors.append(error)
+    raise_all(errors)
+    return made
+
+
+def _has_paths(text: str) -> bool:
+    try:
+        return bool(parse_plugins(text))
+    except InvalidKustomization:
+        return False
+
+
+def _copy(node: Node, copied: set[str]) -> dict[str, bytes]:
+    """The local copy of a kustomization, and of its plugins' files that hold paths."""
+    folder = local_folder(node.folder)
+    plugins = _plugin_names(node)
+
+    def place(edge: Edge) -> str:
+        if edge.target in plugins and edge.file == node.file:
+            return plugins[edge.target]
+        is_copied = edge.is_folder and edge.target in copied
+        return posixpath.relpath(local_folder(edge.target) if is_copied else edge.target, folder)
+
+    def replaced(file: str) -> dict[Reference, str]:
+        return {edge.reference: place(edge) for edge in node.edges if edge.file == file}
+
+    text = rewrite(node.kustomization.text, replaced(node.file))
+    if node.kustomization.charts and node.kustomization.chart_home is None:
+        text = _with_chart_home(node, text, folder)
+    made: dict[str, bytes] = {}
+    if more := escaped(node.kustomization.text):
+        made[f"{folder}/{REPLACEMENTS}"] = _generated(node.file, more)
+        text = _with_transformer(node, text)
+    made[f"{folder}/kustomization.yaml"] = _generated(node.file, text)
+    for path, own_text in node.plugins.items():
+        own = rewrite(own_text.removeprefix("\ufeff"), replaced(path))
+        made[f"{folder}/{plugins[path]}"] = _generated(path, own)
+    return made
+
+
+def _plugin_names(node: Node) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for path in node.plugins:
+        name = posixpath.basename(path)
+        while name in names.values() or name in ("kustomization.yaml", REPLACEMENTS):
+            name = f"plugin-{name}"
+        names[path] = name
+    return names
+
+
+def _with_chart_home(node: Node, text: str, folder: str) -> str:
+    if any(name.lower() == "helmglobals" for name in node.kustomization.fields):
+        raise UserError(
+            f"{node.file}: helmGlobals has no chartHome, and a local copy needs one",
+            hint=f"write `chartHome: {DEFAULT_CHART_HOME}` there upstream",
+        )
+    home = posixpath.relpath(posixpath.join(node.folder, DEFAULT_CHART_HOME), folder)
+    return f"{text.rstrip()}\nhelmGlobals:\n  chartHome: {home}\n"
+
+
+def _with_transformer(node: Node, text: str) -> str:
+    """Behind all the rest, so that the lines of the original keep their numbers."""
+    if any(name.lower() == "transformers" for name in node.kustomization.fields):
+        raise UserError(
+            f"{node.file}: kustomize since 5.8 reads the names that its replacements select as"
+            " regular expressions, and it has transformers already, to which kfdeploy adds nothing",
+            hint="escape the names upstream, for kustomize 5.8 and later",
+        )
+    return f"{text.rstrip()}\ntransformers:\n- {REPLACEMENTS}\n"
+
+
+def _generated(file: str, text: str) -> bytes:
+    end = "\r\n" if "\r\n" in text else "\n"
+    return f"{local_header(file)}{end}{text}".encode()

@@ -1,0 +1,85 @@
+"""Where a chart's rendered value came from: its template, and the values that filled it.
+
+Helm names the template of each object in a comment, and nothing more.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path as FilePath
+from typing import Any
+
+from kfdeploy.images.inventory import Place
+from kfdeploy.kubernetes.objects import Object, ObjectKey, Path
+from kfdeploy.oci.reference import ImageRef, InvalidImageRef
+
+_SOURCE = re.compile(r"^# Source: [^/\s]+/(?P<path>\S+)$", re.MULTILINE)
+
+
+class ChartIndex:
+    """The files of one chart."""
+
+    def __init__(
+        self, root: FilePath, folder: str, values: Sequence[FilePath], objects: Sequence[Object]
+    ) -> None:
+        """
+        Args:
+            root: what ``folder``, the chart's, is relative to.
+            values: files given beside the chart's own; the last one wins.
+            objects: what Helm printed.
+        """
+        self.root = root
+        self.folder = folder
+        self.values = values
+        self.templates = {
+            item.key: match["path"]
+            for item in objects
+            if not item.is_crd and (match := _SOURCE.search(item.text))
+        }
+
+    def find(
+        self, key: ObjectKey, body: Any, path: Path, piece: str, *, at: int
+    ) -> tuple[Place | None, tuple[Place, ...]]:
+        """As `provenance.Index.find`: the line of the template, and that of the value in it."""
+        template = self.templates.get(key)
+        if template is None:
+            return None, ()
+        name = f"{self.folder}/{template}"
+        lines = _lines(self.root / name)
+        for number, line in enumerate(lines, 1):
+            if piece in line:
+                return Place(name, number), ()
+        return Place(name, _field(lines, path)), tuple(self._values(piece))
+
+    def _values(self, piece: str) -> list[Place]:
+        files = [(path, path.name) for path in reversed(self.values)]
+        files.append((self.root / self.folder / "values.yaml", f"{self.folder}/values.yaml"))
+        try:
+            parts = [piece, ImageRef.parse(piece).path]
+        except InvalidImageRef:
+            parts = [piece]
+        for path, name in files:
+            for part in parts:
+                for number, line in enumerate(_lines(path), 1):
+                    if part in line:
+                        return [Place(name, number)]
+        return []
+
+
+def _field(lines: Sequence[str], path: Path) -> int:
+    """The line of the field's key; of several, the first that is filled by the template."""
+    keys = [step for step in path if isinstance(step, str)]
+    name = keys[-1] if keys else ""
+    fits = [
+        n for n, line in enumerate(lines, 1) if re.match(rf"\s*(?:- )?{re.escape(name)}:", line)
+    ]
+    filled = [n for n in fits if "{{" in lines[n - 1]]
+    return (filled or fits or [1])[0]
+
+
+def _lines(path: FilePath) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []

@@ -1,0 +1,153 @@
+"""Finding remote bases and files: through ``upstream.remotes``, else on the network."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kfdeploy.errors import UserError
+from kfdeploy.file_tree import FolderTree, MemoryTree, Tree
+from kfdeploy.files import read_bytes
+from kfdeploy.programs import git
+from kfdeploy.upstream.download import download
+from kfdeploy.upstream.remote import Remote, RemoteFile, RemoteRepo, without_secret
+from kfdeploy.upstream.source import is_url
+
+_HINT = "name a git mirror or a folder that has it in `upstream.remotes`"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a remote turned out to be. ``commit`` is empty unless git said it."""
+
+    tree: Tree
+    commit: str
+
+
+def hosts_in(folder: Path, shown: str) -> dict[str, str]:
+    """``upstream.remotes`` for a folder of remotes: every host that has a folder in it.
+
+    Args:
+        shown: how ``kfdeploy.yaml`` names the folder.
+    """
+    return {
+        f"https://{path.name}/": f"{shown.rstrip('/')}/{path.name}"
+        for path in sorted(folder.iterdir())
+        if path.is_dir() and not path.name.startswith(".")
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Remotes:
+    """Where remotes are looked for.
+
+    Attributes:
+        mapping: URL prefix to a folder, or to the URL prefix of a mirror; the longest that
+            fits decides.
+        base: what a relative folder is relative to.
+        cache: folder for git repositories.
+    """
+
+    mapping: Mapping[str, str]
+    base: Path
+    cache: Path
+
+    def find(self, remote: Remote) -> Found:
+        """The repository at its ref, or the file as a tree whose root (``""``) it is.
+
+        Raises:
+            UserError: not there, or not to be reached.
+        """
+        place, rest = self._place(remote)
+        if isinstance(remote, RemoteFile):
+            return Found(MemoryTree({"": self._file(remote, place, rest)}), "")
+        if place is None:
+            return self._from_git(remote.clone_url, remote)
+        if is_url(place):
+            return self._from_git(_joined(place, rest), remote)
+        return self._from_folder(remote, place, rest)
+
+    def _place(self, remote: Remote) -> tuple[str | None, str]:
+        """The folder or URL that answers for a remote, and what is left of the remote's URL."""
+        best: tuple[int, str, str] | None = None
+        for url in remote.urls:
+            for prefix, place in self.mapping.items():
+                rest = _after(url, prefix)
+                if rest is not None and (best is None or len(prefix) > best[0]):
+                    best = (len(prefix), place, rest)
+        return (best[1], best[2]) if best is not None else (None, "")
+
+    def _file(self, remote: RemoteFile, place: str | None, rest: str) -> bytes:
+        if place is None:
+            return download(remote.url)
+        if is_url(place):
+            return download(_joined(place, rest))
+        rest = rest.partition("?")[0].strip("/")
+        if ".." in rest.split("/"):
+            raise UserError(f"{without_secret(remote.url)}: '..' in the path")
+        path = self._folder(place) / rest
+        if not path.is_file():
+            shown = without_secret(remote.url)
+            raise UserError(
+                f"{shown}: not in {place}, where `upstream.remotes` says it is",
+                hint=f"put it at {_shown(place, rest)}",
+            )
+        return read_bytes(path)
+
+    def _from_folder(self, remote: RemoteRepo, place: str, rest: str) -> Found:
+        folder = self._folder(place)
+        rest = rest.strip("/").removesuffix(".git")
+        ref = remote.ref or "HEAD"
+        plain = folder.parent / f"{folder.name}@{ref}" if not rest else folder / f"{rest}@{ref}"
+        if plain.is_dir():
+            return Found(FolderTree(plain), "")
+        candidates = [folder / rest, folder / f"{rest}.git"] if rest else [folder]
+        for repository in candidates:
+            if repository.is_dir() and git.is_repository(repository):
+                return self._from_git(str(repository.resolve()), remote)
+        # A prefix that names one whole repository: its folder is what the person says it is.
+        if not rest and folder.is_dir():
+            return Found(FolderTree(folder), "")
+        raise UserError(
+            f"{without_secret(remote.clone_url)} at {ref}: not in {place}, where"
+            " `upstream.remotes` says it is",
+            hint=f"put its files at {_shown(place, f'{rest}@{ref}')}, or a git mirror at"
+            f" {_shown(place, f'{rest}.git')}",
+        )
+
+    def _from_git(self, url: str, remote: RemoteRepo) -> Found:
+        timeout = max(git.FETCH_TIMEOUT, remote.timeout)
+        fetched = git.fetch(url, remote.ref, self.cache, timeout=timeout)
+        tree = git.GitTree(fetched)
+        if remote.submodules and (inside := tree.submodule_of(remote.path)) is not None:
+            raise UserError(
+                f"{without_secret(remote.clone_url)}: {remote.path} lies in the git submodule"
+                f" {inside}, which is not fetched",
+                hint=_HINT,
+            )
+        return Found(tree, fetched.commit)
+
+    def _folder(self, place: str) -> Path:
+        return self.base / Path(place).expanduser()
+
+
+def _after(url: str, prefix: str) -> str | None:
+    """What follows the prefix in the URL; ``None`` when it isn't one at a path's boundary."""
+    if url.removesuffix(".git") == prefix.rstrip("/").removesuffix(".git"):
+        return ""
+    if not url.startswith(prefix):
+        return None
+    rest = url[len(prefix) :]
+    return rest if prefix.endswith(("/", ":")) or rest.startswith(("/", "?")) else None
+
+
+def _joined(place: str, rest: str) -> str:
+    if not rest:
+        return place
+    return place + rest.lstrip("/") if re.search(r"[/:]$", place) else f"{place}/{rest.lstrip('/')}"
+
+
+def _shown(place: str, rest: str) -> str:
+    return f"{place.rstrip('/')}/{rest}"

@@ -1,0 +1,261 @@
+"""The upstream as it is given: a folder, a tarball, or a git repository at a ref."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import posixpath
+import re
+import stat
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from kfdeploy.errors import UserError, raise_all
+from kfdeploy.file_tree import FolderTree, MemoryTree, Tree, leaves, tree_sha256
+from kfdeploy.files import read_bytes, sha256
+from kfdeploy.programs import git
+from kfdeploy.upstream.download import download
+from kfdeploy.upstream.remote import without_secret
+
+_MAX_BYTES: Final = 1 << 30
+_GIT_URL = re.compile(r"(?:git::)?(?:https?|ssh|git|file)://|[\w.-]+@[\w.-]+:", re.I)
+_TARBALL = re.compile(r"\.(?:tar|tar\.gz|tgz)$", re.I)
+_VERSION = re.compile(r"(?:^|[-_])(?P<version>v?\d+\.\d+(?:\.\d+)?(?:[-.]?rc[.-]?\d+)?)$")
+_OWN_FOLDERS = {"applications", "apps", "common", "example", "experimental", "contrib"}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The upstream's files.
+
+    Attributes:
+        name: fit for a lock: a folder's or tarball's own name, or a URL without a password.
+        tree: to read from.
+        files: every file, without git's own; on disk or in memory.
+        links: every symbolic link and its target, all within the tree.
+        ref: as given.
+        commit: where git or the tarball says.
+        found_version: what the source calls itself; empty when nothing does.
+    """
+
+    name: str
+    tree: Tree
+    files: Mapping[str, Path | bytes]
+    links: Mapping[str, str]
+    ref: str
+    commit: str
+    found_version: str
+
+    @property
+    def version(self) -> str:
+        """The upstream's version: the ref, else what the source calls itself.
+
+        Raises:
+            UserError: when neither says.
+        """
+        if self.ref or self.found_version:
+            return self.ref or self.found_version
+        raise UserError(
+            f"upstream: {self.name} does not say which version it is",
+            hint="name it in kfdeploy.yaml as `upstream.ref` (`kfdeploy init --ref`)",
+        )
+
+    def sha256(self) -> str:
+        """Of the tree; a link counts with its target's text."""
+        digests = {path: sha256(content(data)) for path, data in self.files.items()}
+        digests |= {path: sha256(to.encode()) for path, to in self.links.items()}
+        return tree_sha256(digests)
+
+
+def content(data: Path | bytes) -> bytes:
+    """A file's bytes, wherever they are."""
+    return data if isinstance(data, bytes) else read_bytes(data)
+
+
+def is_url(source: str) -> bool:
+    """Whether the text is a URL (git's ``user@host:path`` too) and not a path."""
+    return _GIT_URL.match(source) is not None
+
+
+def read_source(source: str, ref: str | None, base: Path, cache: Path) -> Source:
+    """Read the upstream.
+
+    Args:
+        source: folder, tarball or URL.
+        ref: tag, branch or commit for git; else only the version that is reported.
+        base: what a relative path is relative to.
+        cache: folder for git repositories (see `git.fetch`).
+
+    Raises:
+        UserError: nothing there, no ref, a tarball that reaches outside itself ...
+    """
+    ref = ref or ""
+    if is_url(source):
+        bare = source.removeprefix("git::")
+        shown = without_secret(bare)
+        if _TARBALL.search(bare.partition("?")[0]) and bare.lower().startswith("http"):
+            return _tarball(download(bare), shown.rpartition("/")[2], shown, ref)
+        return _repository(bare, ref, cache, shown)
+    path = base / Path(source).expanduser()
+    if path.is_dir():
+        if git.is_repository(path):
+            if not (path / ".git").exists():
+                return _repository(str(path.resolve()), ref, cache, path.resolve().name)
+            return _work_tree(path, ref)
+        return _folder(path, ref)
+    if path.is_file():
+        return _tarball(read_bytes(path), path.name, path.name, ref)
+    raise UserError(
+        f"upstream.source: {source}: no such folder or tarball",
+        hint="a path is relative to the workspace; a git repository starts with its scheme",
+    )
+
+
+def _repository(url: str, ref: str, cache: Path, name: str) -> Source:
+    if not ref:
+        raise UserError(
+            f"upstream.source: {name} is a git repository, and no ref says which commit",
+            hint="name a tag or commit in kfdeploy.yaml as `upstream.ref` (`kfdeploy init --ref`)",
+        )
+    fetched = git.fetch(url, ref, cache)
+    files, links = git.GitTree(fetched).load()
+    _check_links(links, name)
+    tree = MemoryTree(files, links)
+    return Source(name, tree, files, links, ref, fetched.commit, "")
+
+
+def _work_tree(path: Path, ref: str) -> Source:
+    commit = git.head(path) or ""
+    wanted = git.resolve(path, ref) if ref else None
+    if wanted is not None and wanted != commit:
+        raise UserError(
+            f"upstream: {path.name} has {commit[:12] or 'nothing'} checked out, and upstream.ref"
+            f" {ref} is {wanted[:12]}",
+            hint=f"`git checkout {ref}` there, or give the repository's URL as upstream.source",
+        )
+    source = _folder(path, ref)
+    tag = git.tag_at_head(path) or ""
+    return Source(
+        source.name,
+        source.tree,
+        source.files,
+        source.links,
+        ref,
+        commit,
+        tag or source.found_version,
+    )
+
+
+def _folder(path: Path, ref: str) -> Source:
+    path = path.resolve()
+    files: dict[str, Path | bytes] = {}
+    links: dict[str, str] = {}
+    errors: list[UserError] = []
+
+    def unreadable(error: OSError) -> None:
+        errors.append(UserError(f"upstream: {error.filename}: {(error.strerror or '').lower()}"))
+
+    for at, folders, names in os.walk(path, onerror=unreadable):
+        here = Path(at)
+        inside = here.relative_to(path).as_posix()
+        folders[:] = sorted(name for name in folders if name != ".git")
+        for name in sorted([*names, *folders]):
+            full = here / name
+            relative = posixpath.normpath(f"{inside}/{name}")
+            mode = full.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                links[relative] = os.readlink(full)  # noqa: PTH115 - pathlib changes its text
+            elif stat.S_ISREG(mode):
+                if name != ".git":
+                    files[relative] = full
+            elif not stat.S_ISDIR(mode):
+                errors.append(UserError(f"upstream: {relative}: neither file, folder nor link"))
+    raise_all(errors)
+    _check_links(links, path.name)
+    return Source(path.name, FolderTree(path), files, links, ref, "", _version_of(path.name, files))
+
+
+def _tarball(data: bytes, file_name: str, name: str, ref: str) -> Source:
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            files, links, commit = _members(archive, file_name)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        message = f"upstream.source: {file_name}: no tarball that can be read: {error}"
+        raise UserError(message) from error
+    top = _single_top(files, links)
+    if top:
+        files = {path[len(top) + 1 :]: data for path, data in files.items()}
+        links = {path[len(top) + 1 :]: to for path, to in links.items()}
+    _check_links(links, file_name)
+    version = _version_of(top, files) or _version_of(_TARBALL.sub("", file_name), {})
+    return Source(name, MemoryTree(files, links), files, links, ref, commit, version)
+
+
+def _members(
+    archive: tarfile.TarFile, file_name: str
+) -> tuple[dict[str, bytes], dict[str, str], str]:
+    files: dict[str, bytes] = {}
+    links: dict[str, str] = {}
+    errors: list[UserError] = []
+    total = 0
+
+    def refuse(why: str) -> None:
+        errors.append(UserError(f"upstream.source: {file_name}: {member.name} {why}"))
+
+    for member in archive:
+        path = posixpath.normpath(member.name)
+        total += member.size
+        if total > _MAX_BYTES:
+            raise UserError(f"upstream.source: {file_name}: holds more than {_MAX_BYTES >> 30} GiB")
+        if leaves(path):
+            refuse("leaves the folder")
+        elif ".git" in path.split("/") or member.isdir():
+            continue
+        elif member.issym():
+            links[path] = member.linkname
+        elif member.isfile() or member.islnk():
+            if member.islnk() and posixpath.normpath(member.linkname) not in files:
+                refuse(f"is a link to {member.linkname}, which the tarball does not hold before")
+                continue
+            stream = archive.extractfile(member)
+            files[path] = stream.read() if stream is not None else b""
+        else:
+            refuse("is neither file, folder nor link")
+    raise_all(errors)
+    # `git archive` and GitHub's tarballs name their commit here.
+    commit = archive.pax_headers.get("comment", "")
+    return files, links, commit if re.fullmatch(r"[0-9a-f]{40,64}", commit) else ""
+
+
+def _single_top(files: Mapping[str, bytes], links: Mapping[str, str]) -> str:
+    tops = {path.partition("/")[0] for path in (*files, *links)}
+    if len(tops) != 1 or any("/" not in path for path in (*files, *links)):
+        return ""
+    (top,) = tops
+    return "" if top in _OWN_FOLDERS else top
+
+
+def _check_links(links: Mapping[str, str], name: str) -> None:
+    raise_all(
+        [
+            UserError(f"upstream.source: {name}: {path} is a link that leads out of it: {to}")
+            for path, to in sorted(links.items())
+            if to.startswith("/")
+            or leaves(posixpath.normpath(posixpath.join(posixpath.dirname(path), to)))
+        ]
+    )
+
+
+def _version_of(name: str, files: Mapping[str, Path | bytes]) -> str:
+    if (match := _VERSION.search(name)) is not None:
+        return match["version"]
+    if (data := files.get("VERSION")) is not None:
+        with contextlib.suppress(UnicodeDecodeError):
+            words = content(data).decode("utf-8").split()
+            if len(words) == 1:
+                return words[0]
+    return ""

@@ -1,0 +1,321 @@
+"""Vendor: an upstream becomes a complete local tree, with nothing left to fetch.
+
+``upstream/`` has the upstream's files and, beside them, the files of remote bases, byte for byte.
+What refers to a remote, directly or through others, gets a copy under ``_local/`` whose
+references are local.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kfdeploy.errors import UserError, raise_all
+from kfdeploy.file_tree import Overlay, tree_sha256
+from kfdeploy.files import read_bytes, sha256, staged_tree, write_text
+from kfdeploy.programs.helm import missing_dependencies
+from kfdeploy.upstream.component import LOCAL, Problem
+from kfdeploy.upstream.kustomization.graph import Edge, Graph, walk
+from kfdeploy.upstream.local_copies import local_copies, wrapped
+from kfdeploy.upstream.lockfile import LockedRemote, LockedUpstream, UpstreamLock
+from kfdeploy.upstream.remote import Remote, RemoteRepo, without_secret
+from kfdeploy.upstream.remotes import Found, Remotes
+from kfdeploy.upstream.source import Source, content, read_source
+from kfdeploy.upstream.vendored import (
+    LOCK,
+    UPSTREAM,
+    Kind,
+    component_dir,
+    component_folder,
+    component_kind,
+    kind_of,
+    nothing_there,
+)
+from kfdeploy.workspace.settings import Workspace
+
+__all__ = [
+    "VendorPlan",
+    "check",
+    "component_dir",
+    "component_folder",
+    "component_kind",
+    "vendor",
+    "write",
+]
+
+CACHE = ".kfdeploy"
+
+
+@dataclass(frozen=True, slots=True)
+class VendorPlan:
+    """What ``upstream/`` and ``upstream.lock`` shall be.
+
+    Attributes:
+        files: path below ``upstream/`` to its content, on disk or in memory.
+        links: path to the target of a symbolic link, within the tree.
+        lock: what ``upstream.lock`` says.
+        kinds: component name to what it is.
+        problems: what a person should know of, such as a base without a ref.
+    """
+
+    files: Mapping[str, Path | bytes]
+    links: Mapping[str, str]
+    lock: UpstreamLock
+    kinds: Mapping[str, Kind]
+    problems: tuple[Problem, ...]
+
+
+def vendor(
+    workspace: Workspace,
+    root: Path,
+    *,
+    locate: Callable[[str], str] = lambda key: f"kfdeploy.yaml: {key}",
+    step: Callable[[str], None] = lambda _: None,
+) -> VendorPlan:
+    """Read the upstream and every remote that a listed component reaches.
+
+    Args:
+        root: the workspace's folder.
+        locate: how a key of ``kfdeploy.yaml`` is shown in an error, with its line.
+        step: is told what is being done.
+
+    Raises:
+        UserError: everything that is missing, broken or can't be fetched, at once. Nothing was
+            written but the cache.
+    """
+    settings = workspace.upstream
+    cache = root / CACHE / "git"
+    _refuse_own_folder(settings.source, root)
+    step(f"reading {without_secret(settings.source)}")
+    source = read_source(settings.source, settings.ref, root, cache)
+    version = source.version
+    if any(path.partition("/")[0] == LOCAL for path in (*source.files, *source.links)):
+        raise UserError(f"{source.name} has a folder {LOCAL}/, which kfdeploy uses for its own")
+    overlay = Overlay(source.tree)
+    kinds = _kinds(workspace, overlay, version, locate)
+    resolver = _Resolver(Remotes(settings.remotes, root, cache), overlay, step)
+    folders = [c.path for c in workspace.components if kinds[c.name] == "kustomization"]
+    graph = walk(overlay, folders, resolver, boundary=overlay.mount_of)
+    charts = [c.path for c in workspace.components if kinds[c.name] == "chart"]
+    raise_all([*graph.errors, *(e for path in charts for e in missing_dependencies(overlay, path))])
+    step("making references local")
+    files: dict[str, Path | bytes] = dict(source.files)
+    remote_files = _remote_files(graph, overlay)
+    clash = sorted(remote_files.keys() & (files.keys() | source.links.keys()))
+    raise_all([UserError(f"{path}: both a file of the upstream and of a remote") for path in clash])
+    files |= remote_files
+    files |= local_copies(graph, set(folders))
+    manifests = [c.path for c in workspace.components if kinds[c.name] == "manifests"]
+    files |= dict(wrapped(overlay, path) for path in manifests)
+    return VendorPlan(
+        files=files,
+        links=source.links,
+        lock=_lock(source, version, graph, resolver, overlay, remote_files),
+        kinds=kinds,
+        problems=_unpinned(graph),
+    )
+
+
+def check(plan: VendorPlan, root: Path) -> tuple[str, ...]:
+    """What writing the plan would change, a line each; empty when nothing would."""
+    upstream = root / UPSTREAM
+    there = set(_entries(upstream))
+    wanted = plan.files.keys() | plan.links.keys()
+    differing = (path for path in wanted & there if _differs(plan, path, upstream))
+    changes = [
+        *(f"{UPSTREAM}/{path}: missing" for path in wanted - there),
+        *(f"{UPSTREAM}/{path}: not part of the upstream" for path in there - wanted),
+        *(f"{UPSTREAM}/{path}: differs" for path in differing),
+    ]
+    lock = root / LOCK
+    if not lock.is_file():
+        changes.append(f"{LOCK}: missing")
+    elif read_bytes(lock) != plan.lock.dump().encode():
+        changes.append(f"{LOCK}: differs")
+    return tuple(sorted(changes))
+
+
+def write(plan: VendorPlan, root: Path) -> bool:
+    """Make ``upstream/`` and ``upstream.lock`` what the plan says.
+
+    ``upstream/`` is replaced whole, by one rename; interrupted, the old one is still there.
+
+    Returns:
+        Whether anything changed.
+
+    Raises:
+        UserError: nothing half written: a full disk, a read-only folder.
+    """
+    changes = check(plan, root)
+    if any(change.startswith(f"{UPSTREAM}/") for change in changes):
+        with staged_tree(root / UPSTREAM) as folder:
+            for parent in sorted({posixpath.dirname(p) for p in (*plan.files, *plan.links)}):
+                (folder / parent).mkdir(parents=True, exist_ok=True)
+            for path, data in sorted(plan.files.items()):
+                (folder / path).write_bytes(content(data))
+            for path, target in sorted(plan.links.items()):
+                (folder / path).symlink_to(target)
+    write_text(root / LOCK, plan.lock.dump())
+    return bool(changes)
+
+
+# -- reading ------------------------------------------------------------------------------------
+
+
+class _Resolver:
+    """Mounts each remote the first time it is met, and remembers what could not be had."""
+
+    def __init__(self, remotes: Remotes, overlay: Overlay, step: Callable[[str], None]) -> None:
+        self.remotes = remotes
+        self.overlay = overlay
+        self.step = step
+        self.commits: dict[str, str] = {}
+        self.failed: dict[str, UserError] = {}
+
+    def __call__(self, remote: Remote) -> str:
+        at = remote.mount
+        if at in self.failed:
+            raise self.failed[at]
+        if at not in self.overlay.mounts:
+            try:
+                found = self._find(remote, at)
+            except UserError as error:
+                self.failed[at] = error
+                raise
+            self.overlay.mount(at, found.tree)
+            self.commits[at] = found.commit
+        return posixpath.join(at, remote.path) if isinstance(remote, RemoteRepo) else at
+
+    def _find(self, remote: Remote, at: str) -> Found:
+        if any(part in ("", ".", "..") for part in at.split("/")):
+            raise UserError(f"{at} can't be a folder's name")
+        self.step(f"fetching {at}")
+        return self.remotes.find(remote)
+
+
+def _refuse_own_folder(source: str, root: Path) -> None:
+    path = root / source
+    if not path.is_dir():
+        return
+    inside = path.resolve()
+    target = (root / UPSTREAM).resolve()
+    if inside == target or inside in target.parents:
+        raise UserError(
+            f"upstream.source: {source} contains the workspace's own {UPSTREAM}/",
+            hint="keep the upstream's folder outside the workspace, or name a tarball or git URL",
+        )
+
+
+def _kinds(
+    workspace: Workspace, overlay: Overlay, version: str, locate: Callable[[str], str]
+) -> dict[str, Kind]:
+    kinds: dict[str, Kind] = {}
+    errors: list[UserError] = []
+    for index, component in enumerate(workspace.components):
+        kind = kind_of(overlay, component.path, component.kind)
+        if kind is None:
+            errors.append(
+                UserError(
+                    f"{locate(f'components[{index}].path')}: {nothing_there(component)}",
+                    hint=f"upstream is at {version}; `kfdeploy init` lists the components it has",
+                )
+            )
+        else:
+            kinds[component.name] = kind
+    raise_all(errors)
+    return kinds
+
+
+def _remote_files(graph: Graph, overlay: Overlay) -> dict[str, Path | bytes]:
+    """The files of remotes that are reached; a chart with all that is in it."""
+    paths: set[str] = set()
+    for node in graph.nodes.values():
+        paths.add(node.file)
+        paths |= {edge.target for edge in node.edges if not edge.is_folder}
+        paths |= {path for chart in node.charts for path in overlay.walk(chart)}
+    return {path: overlay.read(path) for path in sorted(paths) if overlay.mount_of(path)}
+
+
+# -- recording ----------------------------------------------------------------------------------
+
+
+def _lock(
+    source: Source,
+    version: str,
+    graph: Graph,
+    resolver: _Resolver,
+    overlay: Overlay,
+    files: Mapping[str, Path | bytes],
+) -> UpstreamLock:
+    used: dict[tuple[str, str], list[Edge]] = {}
+    for edge in graph.remotes():
+        used.setdefault((without_secret(edge.reference.value), edge.target), []).append(edge)
+    digests = {path: sha256(content(data)) for path, data in files.items()}
+    remotes = []
+    for (url, target), edges in used.items():
+        at = overlay.mount_of(target)
+        if target in digests:
+            digest = digests[target]
+        else:
+            below = _files_below(graph, overlay, target)
+            digest = tree_sha256(
+                {
+                    path[len(at) + 1 :]: found
+                    for path, found in digests.items()
+                    if path in below and overlay.mount_of(path) == at
+                }
+            )
+        remote = edges[0].remote
+        remotes.append(
+            LockedRemote(
+                url=url,
+                ref=remote.ref if isinstance(remote, RemoteRepo) else "",
+                commit=resolver.commits.get(at, ""),
+                sha256=digest,
+                path=target,
+                used_by=tuple(sorted({edge.where for edge in edges})),
+            )
+        )
+    return UpstreamLock(
+        LockedUpstream(source.name, version, source.ref, source.commit, source.sha256()),
+        tuple(sorted(remotes, key=lambda r: (r.path, r.url))),
+    )
+
+
+def _files_below(graph: Graph, overlay: Overlay, folder: str) -> set[str]:
+    charts = [chart for at in graph.reached(folder) for chart in graph.nodes[at].charts]
+    return {*graph.files(folder), *(path for chart in charts for path in overlay.walk(chart))}
+
+
+def _unpinned(graph: Graph) -> tuple[Problem, ...]:
+    return tuple(
+        Problem(
+            f"{without_secret(edge.reference.value)} names no ref, so what it is may change",
+            edge.where,
+        )
+        for edge in graph.remotes()
+        if isinstance(edge.remote, RemoteRepo) and not edge.remote.ref
+    )
+
+
+def _differs(plan: VendorPlan, path: str, upstream: Path) -> bool:
+    full = upstream / path
+    if path in plan.links:
+        return not full.is_symlink() or os.readlink(full) != plan.links[path]  # noqa: PTH115
+    if full.is_symlink() or not full.is_file():
+        return True
+    wanted = plan.files[path]
+    size = len(wanted) if isinstance(wanted, bytes) else wanted.stat().st_size
+    return full.stat().st_size != size or read_bytes(full) != content(wanted)
+
+
+def _entries(folder: Path) -> Iterator[str]:
+    """Every file and link below a folder, relative to it."""
+    for at, folders, names in os.walk(folder):
+        here = Path(at)
+        inside = here.relative_to(folder).as_posix()
+        links = [name for name in folders if (here / name).is_symlink()]
+        yield from (posixpath.normpath(f"{inside}/{name}") for name in (*names, *links))

@@ -1,0 +1,98 @@
+"""The vendored tree: which folder a component is built from, and what kind it is."""
+
+from __future__ import annotations
+
+import posixpath
+from pathlib import Path
+from typing import Literal, Protocol
+
+from kfdeploy.errors import UserError
+from kfdeploy.file_tree import MANIFESTS, FolderTree, Tree
+from kfdeploy.upstream.component import local_folder
+from kfdeploy.upstream.kustomization.graph import find_kustomization
+from kfdeploy.upstream.kustomization.parse import FILE_NAMES
+
+UPSTREAM = "upstream"
+LOCK = "upstream.lock"
+
+Kind = Literal["kustomization", "chart", "manifests"]
+
+
+class HasPath(Protocol):
+    """A component as `kfdeploy.yaml` has it."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def kind(self) -> Kind | None: ...
+
+
+def kind_of(tree: Tree, path: str, said: Kind | None = None) -> Kind | None:
+    """What a folder of the upstream is; ``None`` when it is nothing that can be deployed.
+
+    Args:
+        said: what `kfdeploy.yaml` says; kept when the folder has what that kind needs.
+    """
+    if tree.kind(path) != "folder":
+        return None
+    kinds: list[Kind] = []
+    if find_kustomization(tree, path):
+        kinds.append("kustomization")
+    if tree.kind(posixpath.join(path, "Chart.yaml")) == "file":
+        kinds.append("chart")
+    if said in (None, "manifests") and _has_manifests(tree, path, deep=said is not None):
+        kinds.append("manifests")
+    if said is not None:
+        return said if said in kinds else None
+    return kinds[0] if kinds else None
+
+
+def _has_manifests(tree: Tree, path: str, *, deep: bool) -> bool:
+    """Whether YAML lies in the folder; a folder of kustomizations is none of manifests."""
+    below = list(tree.walk(path))
+    if deep:
+        return any(p.endswith(MANIFESTS) for p in below)
+    if any(posixpath.basename(p) in FILE_NAMES for p in below):
+        return False
+    return any(p.endswith(MANIFESTS) and posixpath.dirname(p) == path for p in below)
+
+
+def component_folder(root: Path, component: HasPath) -> str:
+    """The folder a component is built from, relative to ``upstream/``.
+
+    That is its generated local copy, if it has one. ``root`` is the workspace.
+    """
+    local = local_folder(component.path)
+    if (
+        component.kind in (None, "kustomization", "manifests")
+        and (root / UPSTREAM / local / "kustomization.yaml").is_file()
+    ):
+        return local
+    return component.path
+
+
+def component_dir(root: Path, component: HasPath) -> Path:
+    """`component_folder` as a path in the workspace ``root``."""
+    return root / UPSTREAM / component_folder(root, component)
+
+
+def component_kind(root: Path, component: HasPath) -> Kind:
+    """What a component of a vendored workspace is.
+
+    Raises:
+        UserError: nothing there that can be deployed, or nothing is vendored yet.
+    """
+    upstream = root / UPSTREAM
+    if not upstream.is_dir():
+        raise UserError("there is no upstream/ yet", hint="run `kfdeploy vendor` first")
+    found = kind_of(FolderTree(upstream), component.path, component.kind)
+    if found is None:
+        raise UserError(nothing_there(component))
+    return found
+
+
+def nothing_there(component: HasPath) -> str:
+    """The sentence for a component whose folder holds nothing of its kind."""
+    wanted = {"chart": "Helm chart", "manifests": "manifests", "kustomization": "kustomization"}
+    return f"no {wanted[component.kind or 'kustomization']} at {component.path}"

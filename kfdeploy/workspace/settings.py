@@ -1,0 +1,442 @@
+"""`kfdeploy.yaml` as typed values; its JSON Schema comes out of the same model.
+
+Pydantic does the checking, so that every mistake is found at once; `pipeline.workspace` adds the
+line of each key.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic.alias_generators import to_camel
+
+from kfdeploy.oci.reference import PATH_MAX, ImageRef, InvalidImageRef
+from kfdeploy.oci.registry import settings as plain
+
+Need = Literal["required", "optional", "user-choice"]
+_PLATFORM = re.compile(r"[a-z0-9]+(?:\([\w.]+\))?/[a-z0-9_]+(?:/[a-z0-9.]+)?")
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "x86": "386", "i386": "386"}
+"""What the kernel calls them, and what images do."""
+Kind = Literal["kustomization", "chart", "manifests"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True
+    )
+
+
+class Upstream(_Section):
+    """Where Kubeflow's manifests come from."""
+
+    source: str = Field(
+        description="A folder, a tarball (.tar, .tar.gz, .tgz) or a git URL with the manifests."
+    )
+    ref: str | None = Field(
+        None, description="Tag, branch or commit (git), and the version that is reported."
+    )
+    remotes: dict[str, str] = Field(
+        default_factory=dict,
+        description="URL prefix to a git mirror or a folder that answers for it.",
+    )
+
+
+class Component(_Section):
+    """One upstream kustomization, Helm chart or folder of manifests that is deployed."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?$")] = Field(
+        description="Release name: lower case, digits and dashes."
+    )
+    path: str = Field(description="Folder below the upstream.")
+    kind: Kind | None = Field(None, description="Found out from the folder when left out.")
+    values: tuple[str, ...] = Field(
+        (), description="Helm values files, from the workspace (chart)."
+    )
+    namespace: str | None = Field(None, description="Helm's release namespace (chart only).")
+
+    @field_validator("path")
+    @classmethod
+    def _inside(cls, value: str) -> str:
+        if value.startswith("/") or ".." in value.split("/"):
+            raise ValueError("must be a path below the upstream, without '..'")
+        return value.rstrip("/")
+
+
+class Credentials(_Section):
+    """How to sign in; nothing here is a secret itself."""
+
+    docker_config: str | None = Field(
+        None,
+        description="A folder with Docker's config.json; by default DOCKER_CONFIG or ~/.docker.",
+    )
+    helper: str | None = Field(
+        None, description="Credential helper: the NAME of a program docker-credential-NAME."
+    )
+
+
+class Access(_Section):
+    """How a registry is reached."""
+
+    ca: str | None = Field(None, description="PEM file with the registry's CA.")
+    plain_http: bool | None = Field(
+        None, description="Speak HTTP. By default only for a registry on loopback."
+    )
+    skip_tls_verify: bool = Field(False, description="Do not check the registry's certificate.")
+    credentials: Credentials = Credentials()
+
+
+class Naming(_Section):
+    """How an upstream repository is named below the prefix."""
+
+    keep_host: bool = Field(True, description="PREFIX/HOST/PATH; false drops HOST.")
+    max_depth: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Path elements a repository may have; deeper ones are joined by '-'."
+    )
+    max_length: Annotated[int, Field(ge=1, le=PATH_MAX)] | None = Field(
+        None,
+        description="Characters a repository's path may have, prefix included; a longer one is cut"
+        " and ends in '-' and the first 8 hex digits of the whole path's sha256.",
+    )
+
+
+_IMMUTABLE_TAGS = (
+    "The registry refuses to move a tag. What would have to replace a tag is pushed as"
+    " digest-<first 12 hex digits> only; manifests name it by its digest all the same."
+)
+_CREATE_REPOSITORY = (
+    "A program and its arguments, run in the workspace's folder once for each repository that the"
+    " registry does not have; {repository} and {host} in an argument are replaced. No secrets:"
+    " arguments can be seen by others on the machine."
+)
+
+
+class PrivateRegistry(Access):
+    """The registry the cluster pulls from."""
+
+    host: str = Field(description="HOST or HOST:PORT.")
+    prefix: str = Field("", description="Path that all mirrored images are put below.")
+    naming: Naming = Naming()
+    immutable_tags: bool = Field(False, description=_IMMUTABLE_TAGS)
+    create_repository: tuple[str, ...] | None = Field(
+        None, min_length=1, description=_CREATE_REPOSITORY
+    )
+
+    @field_validator("host")
+    @classmethod
+    def _host(cls, value: str) -> str:
+        try:
+            parsed = ImageRef.parse(f"{value}/x/x")
+        except InvalidImageRef as error:
+            raise ValueError(f"{value!r} is no registry host") from error
+        if parsed.host != value:
+            raise ValueError(
+                f"{value!r} does not look like a registry host: it needs a dot, a port, or to be"
+                " localhost"
+            )
+        return value
+
+    @field_validator("prefix")
+    @classmethod
+    def _prefix(cls, value: str) -> str:
+        value = value.strip("/")
+        try:
+            if value:
+                ImageRef.parse(f"registry.invalid/{value}")
+        except InvalidImageRef as error:
+            raise ValueError(f"{value!r} is no repository path") from error
+        return value
+
+    @field_validator("create_repository")
+    @classmethod
+    def _create_repository(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return _check_command(value)
+
+
+def _check_command(value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    if value and not any("{repository}" in word for word in value[1:]):
+        raise ValueError("an argument must have {repository} in it, for the path to create")
+    return value
+
+
+class Registries(_Section):
+    """The private registry, and where sources are really pulled from."""
+
+    private: PrivateRegistry
+    sources: dict[str, str] = Field(
+        default_factory=dict,
+        description="Source prefix to where it is pulled from, such as a proxy; '*' is any host.",
+    )
+    hosts: dict[str, Access] = Field(
+        default_factory=dict, description="How other registries are reached, by host."
+    )
+    bundle_keys: tuple[str, ...] = Field(
+        (),
+        description="PEM files of public keys: only a bundle that one of them has signed is taken.",
+    )
+    uncovered: tuple[str, ...] = Field(
+        (), description="Images accepted without a redirect (a node's registry mirror serves them)."
+    )
+
+
+class Exclusion(_Section):
+    ref: str = Field(description="The image as found, or with '*' as a wildcard.")
+    reason: str = Field(description="Why it is left out; it is shown wherever the image is used.")
+
+
+def _check_ref(value: str) -> str:
+    try:
+        ImageRef.parse(value)
+    except InvalidImageRef as error:
+        raise ValueError(str(error)) from error
+    return value
+
+
+class SignedImages(_Section):
+    """Images that must be signed, and by whom."""
+
+    images: str = Field(
+        description="HOST/PATH of images, without tag or digest; '*' is any text, with '/' too."
+    )
+    keys: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        description="PEM files of public keys, from the workspace; one of them must have signed."
+    )
+
+    @field_validator("images")
+    @classmethod
+    def _pattern(cls, value: str) -> str:
+        # A pattern that can't match would be a check that never takes place.
+        host, _, path = value.partition("/")
+        if "@" in value or ":" in path:
+            raise ValueError(f"{value!r} must be HOST/PATH, without tag or digest")
+        if not re.search(r"[.:*]|^localhost$", host):
+            raise ValueError(f"{value!r} names no registry; Docker Hub's is docker.io")
+        return value
+
+
+class Images(_Section):
+    """Which images lock, mirror and verify cover."""
+
+    needs: tuple[Need, ...] = Field(("required", "optional"))
+    exclude: tuple[Exclusion, ...] = ()
+    extra: tuple[str, ...] = Field((), description="Images that no manifest names.")
+    substitutes: dict[str, str] = Field(
+        default_factory=dict, description="Image as found, to the image that takes its place."
+    )
+    attached: bool = Field(
+        True, description="Signatures, attestations and SBOMs of an image are locked with it."
+    )
+    signatures: tuple[SignedImages, ...] = Field(
+        (), description="Images that are locked only when they are signed by a key."
+    )
+
+    def substitute(self, ref: str) -> str:
+        """What takes an image's place, however the two are spelled; empty where nothing does."""
+        try:
+            wanted = ImageRef.parse(ref).with_default_tag()
+        except InvalidImageRef:
+            return ""
+        for old, new in self.substitutes.items():
+            if ImageRef.parse(old).with_default_tag() == wanted:
+                return new
+        return ""
+
+    @field_validator("extra")
+    @classmethod
+    def _extra(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_check_ref(ref) for ref in value)
+
+    @field_validator("substitutes")
+    @classmethod
+    def _substitutes(cls, value: dict[str, str]) -> dict[str, str]:
+        for old, new in value.items():
+            _check_ref(old)
+            _check_ref(new)
+        return value
+
+
+class RegistryOverride(_Section):
+    """What an environment's registry has otherwise than `registries.private`."""
+
+    host: str | None = None
+    prefix: str | None = None
+    naming: Naming | None = Field(None, description="Key by key; the others stay.")
+    immutable_tags: bool | None = Field(None, description=_IMMUTABLE_TAGS)
+    create_repository: tuple[str, ...] | None = Field(
+        None, description=f"{_CREATE_REPOSITORY} An empty list: nothing is run."
+    )
+    ca: str | None = None
+    plain_http: bool | None = None
+    skip_tls_verify: bool | None = None
+    credentials: Credentials | None = None
+
+    @field_validator("create_repository")
+    @classmethod
+    def _create_repository(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return _check_command(value)
+
+
+class Environment(_Section):
+    """Cluster context, registry and other values of one site."""
+
+    registry: RegistryOverride = RegistryOverride()
+    kube_context: str | None = Field(None, description="kubeconfig context that apply uses.")
+    kube_version: str = Field("1.34.0", description="Kubernetes version to render for.")
+    platforms: tuple[str, ...] = Field(
+        (),
+        description="What nodes run, such as linux/amd64: images that have more are mirrored with"
+        " these alone. Empty: with all that they have.",
+    )
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    image_pull_secrets: tuple[str, ...] = Field(
+        (), description="Names of pull secrets that every pod template gets."
+    )
+
+    @field_validator("platforms")
+    @classmethod
+    def _platforms(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not _PLATFORM.fullmatch(name):
+                raise ValueError(f"{name!r} is no OS/ARCH[/VARIANT], such as linux/amd64")
+            system, architecture, *variant = name.split("/")
+            if architecture in _ARCHITECTURES:
+                known = "/".join((system, _ARCHITECTURES[architecture], *variant))
+                raise ValueError(f"{name!r} is {known} in images")
+        return tuple(sorted(set(value)))
+
+    @field_validator("kube_version")
+    @classmethod
+    def _kube_version(cls, value: str) -> str:
+        if not re.fullmatch(r"v?\d+\.\d+(?:\.\d+)?(?:[-+].*)?", value):
+            raise ValueError(f"{value!r} is no Kubernetes version, such as 1.36.0")
+        return value
+
+
+class Admission(_Section):
+    """Policies in user namespaces: known images are led to the private registry, others refused."""
+
+    enabled: bool = False
+    images: bool = Field(
+        True,
+        description="Rewrite and refuse images; false: pods only get the pull secrets they lack.",
+    )
+    policies: Literal["auto", "v1", "v1beta1", "kyverno"] = Field(
+        "auto",
+        description="auto takes the API server's own policies: v1 from Kubernetes 1.36 on, v1beta1"
+        " for 1.34 and 1.35 (a feature gate there), and Kyverno's before that.",
+    )
+    namespace_selector: dict[str, Any] = Field(
+        default_factory=lambda: {"matchLabels": {"app.kubernetes.io/part-of": "kubeflow-profile"}},
+        description="Label selector of the namespaces in which users' pods run.",
+    )
+    allow: tuple[str, ...] = Field(
+        (), description="Registries, or paths in one, that pods may use besides the private one."
+    )
+
+    @field_validator("allow")
+    @classmethod
+    def _allow(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for prefix in value:
+            _check_ref(f"{prefix.rstrip('/')}/x")
+            host = ImageRef.parse(f"{prefix.rstrip('/')}/x").host
+            if host != prefix.partition("/")[0]:
+                raise ValueError(f"{prefix!r} names no registry; Docker Hub's is docker.io")
+        return tuple(prefix.rstrip("/") for prefix in value)
+
+    @property
+    def judges_images(self) -> bool:
+        """Whether an image that nothing else redirects is rewritten by a policy."""
+        return self.enabled and self.images
+
+    def api(self, kube_version: str) -> str:
+        """Whose policies: ``v1``, ``v1beta1`` or ``kyverno``.
+
+        The API is v1 since Kubernetes 1.36 and v1beta1, behind a gate, since 1.34 (KEP-3962).
+        """
+        if self.policies != "auto":
+            return self.policies
+        major, minor = (int(part) for part in kube_version.lstrip("v").split(".")[:2])
+        if (major, minor) >= (1, 36):
+            return "v1"
+        return "v1beta1" if (major, minor) >= (1, 34) else "kyverno"
+
+
+class Features(_Section):
+    """What a site adds; all are off unless they are turned on."""
+
+    # Features of later versions are named in files already: `workspace_file` judges them.
+    model_config = ConfigDict(extra="allow")
+
+    admission: Admission = Admission()
+
+
+class Helm(_Section):
+    namespace: str = Field("kfdeploy", description="Namespace of all of Helm's records.")
+    timeout: Annotated[int, Field(ge=1)] = Field(
+        600, description="Seconds for which apply waits for workloads."
+    )
+    on_failure: Literal["leave", "rollback"] = Field(
+        "leave", description="What apply does with a release that fails and has been well before."
+    )
+
+
+class Workspace(_Section):
+    """The whole of `kfdeploy.yaml`."""
+
+    upstream: Upstream
+    components: Annotated[tuple[Component, ...], Field(min_length=1)]
+    registries: Registries
+    images: Images = Images()
+    environments: dict[
+        Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")], Environment
+    ] = Field(default_factory=lambda: {"default": Environment()})
+    helm: Helm = Helm()
+    features: Features = Features()
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Workspace:
+        seen: set[str] = set()
+        for index, component in enumerate(self.components):
+            if component.name in seen:
+                raise ValueError(f"components[{index}].name: {component.name!r} is there twice")
+            seen.add(component.name)
+        return self
+
+    def registry(self, environment: Environment) -> plain.PrivateRegistry:
+        """The private registry as this environment has it."""
+        return self.mirroring(environment).private
+
+    def mirroring(self, environment: Environment | None = None) -> plain.MirrorSettings:
+        """What a mirror takes from all this, as plain values.
+
+        Args:
+            environment: None for what is set for all of them.
+        """
+        environment = environment or Environment()
+        private = self._private(environment).model_dump()
+        others = self.registries.model_dump(include={"sources", "hosts"})
+        return plain.MirrorSettings.parse(
+            {"private": private, **others, "platforms": environment.platforms}
+        )
+
+    def _private(self, environment: Environment) -> PrivateRegistry:
+        changed = {
+            name: value
+            for name in RegistryOverride.model_fields
+            if (value := getattr(environment.registry, name)) is not None
+        }
+        private = self.registries.private
+        if (naming := environment.registry.naming) is not None:
+            named = {key: getattr(naming, key) for key in naming.model_fields_set}
+            changed["naming"] = private.naming.model_copy(update=named)
+        return private.model_copy(update=changed)
+
+    @property
+    def platforms(self) -> dict[tuple[str, ...], tuple[str, ...]]:
+        """Each list of platforms that environments name, and which environments do."""
+        named = {environment.platforms for environment in self.environments.values()} - {()}
+        return {
+            platforms: tuple(n for n, e in self.environments.items() if e.platforms == platforms)
+            for platforms in sorted(named)
+        }

@@ -1,0 +1,238 @@
+"""bundle.json, and what goes into which part."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kfdeploy.bundle import checksums
+from kfdeploy.bundle import manifest as model
+from kfdeploy.bundle.manifest import Bundle, NoBundle, Taken
+from kfdeploy.bundle.plan import Older, parse_size, plan
+from kfdeploy.errors import UserError
+from kfdeploy.images.naming import Target
+from kfdeploy.mirror.plan import Item
+from kfdeploy.oci.manifest import OCI_MANIFEST, Manifest, Tree
+from kfdeploy.oci.reference import ImageRef
+
+
+def made(ref: str, layers: Sequence[tuple[str, int]], **more: Any) -> tuple[Item, Tree]:
+    """An image with these layers: the first digit of the digest, and bytes."""
+    content = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "layers": [{"digest": f"sha256:{d * 64}", "size": size} for d, size in layers],
+        "annotations": {"for": ref},
+    }
+    root = Manifest.parse(json.dumps(content).encode())
+    parsed = ImageRef.parse(ref)
+    target = Target(f"r.test/{parsed.path}", parsed.tag, "", root.digest)
+    source = ImageRef(parsed.host, parsed.path, "", root.digest)
+    return Item((ref,), source, target, root.digest, None, "copy", **more), Tree(root, (root,))
+
+
+def planned(*items: tuple[Item, Tree], **more: Any) -> Bundle:
+    return plan(items, lock="0" * 64, kfdeploy="1", **more)
+
+
+def where(bundle: Bundle) -> dict[str, tuple[tuple[int, int], ...]]:
+    return {blob.digest[7]: blob.pieces for blob in bundle.blobs}
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("4.7G", 4_700_000_000),
+        ("700M", 700_000_000),
+        ("25GB", 25_000_000_000),
+        ("4GiB", 4 << 30),
+        ("1 tb", 10**12),
+        ("4096", 4096),
+    ],
+)
+def test_sizes_are_decimal_as_disks_are_sold(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "4.7X", "iB", "4iB", "nan"])
+def test_what_is_no_size_is_said(text: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse_size(text)
+    assert (error.value.message, error.value.exit_code) == (f"--part-size {text}: no size", 2)
+
+
+def test_without_a_size_all_is_one_part() -> None:
+    bundle = planned(made("a.io/x:1", [("a", 10), ("b", 20)]))
+    assert (bundle.parts, bundle.folder(1)) == (1, "")
+    assert where(bundle) == {"a": ((1, 10),), "b": ((1, 20),)}
+
+
+def test_what_is_written_is_read_again() -> None:
+    items = [
+        made("a.io/x:1", [("a", 10), ("b", 300_000)]),
+        made("a.io/y:1", [("c", 10)], belongs_to="sha256-1.sig", push_tag="sha256-1.sig"),
+    ]
+    old = Older.of("1" * 64, [made("a.io/x:0", [("a", 10)])])
+    files = [Taken("programs/helm", 7, "2" * 64, executable=True)]
+    bundle = planned(*items, part_size=100_000, older=old, files=files, wheels_for=("cp311",))
+    assert model.loads(bundle.dumps()) == bundle
+    assert model.loads(bundle.dumps()).dumps() == bundle.dumps()
+
+
+def test_an_image_goes_whole_into_the_first_part_with_room() -> None:
+    layers = [
+        made("a.io/a:1", [("a", 50_000)]),
+        made("a.io/b:1", [("b", 40_000), ("c", 20_000)]),
+        made("a.io/c:1", [("a", 50_000), ("d", 20_000)]),
+    ]
+    bundle = planned(*layers, part_size=130_000)
+    assert where(bundle) == {
+        "a": ((1, 50_000),),
+        "b": ((2, 40_000),),
+        "c": ((2, 20_000),),
+        "d": ((1, 20_000),),
+    }
+
+
+def test_only_a_blob_that_is_larger_than_a_part_is_split() -> None:
+    items = [made("a.io/a:1", [("a", 250_000), ("b", 90_000), ("c", 10)])]
+    bundle = planned(*items, part_size=130_000)
+    pieces = where(bundle)
+    assert len(pieces["b"]) == len(pieces["c"]) == 1
+    assert sum(size for _, size in pieces["a"]) == 250_000
+    assert [part for part, _ in pieces["a"]] == [1, 2, 3]
+    paths = [path for _, path, _ in bundle.by_digest[f"sha256:{'a' * 64}"].paths()]
+    assert paths == [f"pieces/sha256/{'a' * 64}.00{n}" for n in (1, 2, 3)]
+    for part in range(1, bundle.parts + 1):
+        assert bundle.size(part) < 130_000
+
+
+def test_parts_too_small_for_the_lists_are_refused() -> None:
+    with pytest.raises(UserError) as error:
+        planned(made("a.io/a:1", [("a", 10)]), part_size=8000)
+    assert error.value.message.startswith(
+        "--part-size: parts of 7.8 KiB are too small: manifests and lists, which are in each, take"
+    )
+
+
+def test_a_file_that_fits_into_no_part_is_named() -> None:
+    files = [Taken("programs/helm", 100_000, "0" * 64)]
+    with pytest.raises(UserError) as error:
+        planned(made("a.io/a:1", [("a", 10)]), part_size=90_000, files=files)
+    assert error.value.message == (
+        "--part-size: programs/helm does not fit into a part of 87.9 KiB"
+    )
+
+
+def test_a_delta_leaves_out_what_the_other_side_has() -> None:
+    old = [made("a.io/x:1", [("a", 1), ("b", 2)]), made("a.io/y:1", [("c", 3)])]
+    new = [old[0], made("a.io/y:2", [("a", 1), ("c", 3), ("d", 4)])]
+    bundle = planned(*new, older=Older.of("1" * 64, old))
+    assert [image.name for image in bundle.images] == ["a.io/y:2"]
+    assert len(bundle.manifests) == 1
+    assert where(bundle) == {"d": ((1, 4),)}
+    assert bundle.since is not None
+    assert bundle.since.images == {"a.io/x:1": old[0][0].digest}
+    assert {d[7]: places for d, places in bundle.expected.items()} == {
+        "a": ("a.io/x",),
+        "c": ("a.io/y",),
+    }
+
+
+def test_a_name_that_other_tools_refuse_gives_way_to_the_digest() -> None:
+    bundle = planned(made("a.io/x__y:1", []), made("redis", []))
+    names = [entry["annotations"] for entry in json.loads(bundle.index())["manifests"]]
+    assert [name[model.FULL_NAME] for name in names] == [
+        "a.io/x__y:1",
+        "docker.io/library/redis:latest",
+    ]
+    assert names[0][model.REF_NAME].startswith("sha256:")
+    assert names[1][model.REF_NAME] == "docker.io/library/redis:latest"
+
+
+def test_ids_that_mean_the_same_share_a_name() -> None:
+    item, tree = made("redis:6", [])
+    both = replace(item, ids=("docker.io/library/redis:6", "redis:6"))
+    (image,) = planned((both, tree)).images
+    assert image.refs == ("docker.io/library/redis:6", "redis:6")
+
+
+GOOD = planned(made("a.io/x:1", [("a", 1)]), files=[Taken("programs/helm", 1, "0" * 64)])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("format", 2, "format 2: of a later kfdeploy"),
+        ("lock", "x", "lock: missing, or not what belongs there"),
+        ("parts", 0, "parts: 0"),
+        ("blobs", {}, "blobs: missing, or not what belongs there"),
+        ("blobs", [{"digest": "sha256:../x"}], "blobs[0].size: missing, or not what belongs there"),
+        (
+            "blobs",
+            [{"digest": "sha256:../../x", "size": 1, "part": 1}],
+            "blobs[0].digest: missing, or not what belongs there",
+        ),
+        (
+            "blobs",
+            [{"digest": f"sha256:{'a' * 64}", "size": 1, "part": 2}],
+            "blobs[0].part: missing, or not what belongs there",
+        ),
+        (
+            "blobs",
+            [{"digest": f"sha256:{'a' * 64}", "size": 3, "pieces": [{"part": 1, "size": 1}]}],
+            "blobs[0].pieces: they do not make 3 bytes",
+        ),
+        (
+            "files",
+            [{"path": "workspace/../../x", "size": 1, "sha256": "0" * 64, "part": 1}],
+            "files[0].path: 'workspace/../../x' is no path below the bundle",
+        ),
+        (
+            "files",
+            [{"path": "/etc/x", "size": 1, "sha256": "0" * 64, "part": 1}],
+            "files[0].path: '/etc/x' is no path below the bundle",
+        ),
+        (
+            "files",
+            [{"path": "blobs/x", "size": 1, "sha256": "0" * 64, "part": 1}],
+            "files: blobs/x is in none of the folders for files",
+        ),
+        (
+            "manifests",
+            [],
+            f"images: a.io/x:1 is {GOOD.images[0].digest}, which is no manifest of it",
+        ),
+    ],
+)
+def test_a_damaged_description_is_refused(key: str, value: object, message: str) -> None:
+    content = {**json.loads(GOOD.dumps()), key: value}
+    with pytest.raises(NoBundle) as error:
+        model.loads(json.dumps(content).encode())
+    assert str(error.value) == message
+
+
+def test_sums_are_read_as_they_are_written() -> None:
+    listed = {"a/b": "1" * 64, "a": "2" * 64}
+    assert checksums.loads(checksums.dumps(listed)) == listed
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x\n", "line 1: no sum and path"),
+        (f"{'0' * 64}  a", "cut off at its end"),
+        (f"{'0' * 64}  a\n{'0' * 64}  a\n", "line 2: a is there twice"),
+        (f"{'0' * 64}  /a\n", "line 1: '/a' is no path below the part"),
+        (f"{'0' * 64}  a/../../b\n", "line 1: 'a/../../b' is no path below the part"),
+        (f"\\{'0' * 64}  a\\nb\n", "line 1: no sum and path"),
+    ],
+)
+def test_lists_that_lead_out_of_the_part_are_refused(text: str, message: str) -> None:
+    with pytest.raises(checksums.BadSums) as error:
+        checksums.loads(text.encode())
+    assert str(error.value) == message
