@@ -16,7 +16,7 @@ from bench.result import Result, Rounds
 PROGRAMS: Final = ("helm", "helmfile", "kustomize", "crane")
 _READ: Final = (
     "import sys; from kfdeploy.scan.content import layers;"
-    "found = layers.read(open(sys.argv[1], 'rb'), '', None);"
+    "found = layers.scan_layer(open(sys.argv[1], 'rb'), '', None);"
     "sys.exit(found.damage or None)"
 )
 _GREP: Final = (

@@ -15,7 +15,7 @@ from typing import Final
 from bench.measure import BenchFailed, Place
 from bench.peers import Copy
 from bench.sites import KFDEPLOY
-from kfdeploy.oci.reference import ImageRef, neutral_path
+from kfdeploy.oci.reference import ImageRef, host_qualified_path
 from tests.conftest import Runner, edit_workspace
 from tests.support.madeset import MadeImage, MadeSet
 from tests.support.reader import Wanted, look
@@ -67,7 +67,7 @@ class MadeSite:
         """Each image, as another program would be told to copy it."""
         return [
             Copy(
-                f"{self.public}/{neutral_path(ref)}",
+                f"{self.public}/{host_qualified_path(ref)}",
                 image.digest,
                 f"{self.private}/{pushed_path(ref)}:{ref.tag}",
             )
@@ -164,7 +164,7 @@ def private(folder: Path) -> Iterator[Private]:
 
 def pushed_path(ref: ImageRef) -> str:
     """The repository of an image in the private registry."""
-    return f"{PREFIX}/{neutral_path(ref)}"
+    return f"{PREFIX}/{host_qualified_path(ref)}"
 
 
 def layout_names(layout: Path) -> dict[str, str]:

@@ -15,8 +15,8 @@ from typing import Final
 
 from bench.measure import BenchFailed, Place
 from bench.peers import Copy, copy_of
-from kfdeploy.kubernetes.objects import Object, split
-from kfdeploy.oci.reference import ImageRef, neutral_path
+from kfdeploy.kubernetes.objects import Object, split_objects
+from kfdeploy.oci.reference import ImageRef, host_qualified_path
 from kfdeploy.upstream import vendored
 from kfdeploy.workspace import settings_file
 from tests.support.registries import serve_registry
@@ -131,7 +131,7 @@ class Site:
         self._edit(substitutes)
         self.kfdeploy("lock")
         # `mirror` copies what is left: images whose target is not named by a tag of theirs.
-        fill(self.registries.private, refs, lambda ref: f"{_PREFIX}/{neutral_path(ref)}")
+        fill(self.registries.private, refs, lambda ref: f"{_PREFIX}/{host_qualified_path(ref)}")
         return self
 
     @cached_property
@@ -152,7 +152,7 @@ class Site:
 
     def builds(self) -> list[list[str]]:
         """The kustomize builds that a scan must run, one command for each component."""
-        settings = settings_file.read(self.vendored.folder).workspace
+        settings = settings_file.read_workspace(self.vendored.folder).workspace
         components = settings.components
         kinds = {vendored.component_kind(self.folder, one) for one in components}
         if kinds != {"kustomization"}:
@@ -215,7 +215,7 @@ class Site:
             key=lambda name: len(found[name]),
         )
         return component, next(
-            item for item in split(found[component]) if item.key.kind == "Deployment"
+            item for item in split_objects(found[component]) if item.key.kind == "Deployment"
         )
 
     def _edit(self, substitutes: Mapping[str, str]) -> None:

@@ -19,7 +19,7 @@ from bench.measure import Samples, Subject, interleaved
 from bench.peers import PEERS, SKOPEO_COPY, WORKERS, Peer, skopeo_copies
 from bench.result import Measured, Result, Rounds
 from bench.sites import Site
-from kfdeploy.oci.reference import ImageRef, neutral_path
+from kfdeploy.oci.reference import ImageRef, host_qualified_path
 from tests.support.faults import Faults, Limit, faulty
 from tests.support.madeset import (
     QUICK,
@@ -94,7 +94,7 @@ def mirror_one(site: Site, rounds: Rounds) -> Measured:
         def copy() -> float:
             image = next(targets)
             ref = ImageRef.parse(image.ref)
-            source = f"docker://{own.public}/{neutral_path(ref)}@{image.digest}"
+            source = f"docker://{own.public}/{host_qualified_path(ref)}@{image.digest}"
             target = f"docker://{second.host}/{pushed_path(ref)}:{ref.tag}"
             return own.place.seconds(*SKOPEO_COPY, source, target)
 

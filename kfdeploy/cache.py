@@ -43,9 +43,9 @@ class Cache:
     def put(self, key: str, data: bytes) -> None:
         """Keep an entry; a full or read-only disk only means that it is computed again."""
         if self.folder is not None:
-            self._write(self.folder / key[:2] / key, zlib.compress(data, 1))
+            self._write_entry(self.folder / key[:2] / key, zlib.compress(data, 1))
 
-    def _write(self, path: Path, data: bytes) -> None:
+    def _write_entry(self, path: Path, data: bytes) -> None:
         """Whole or not at all, but without waiting for the disk as `files` does: what a power cut
         leaves of an entry does not decompress, and is none."""
         temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
@@ -64,7 +64,7 @@ class Cache:
     def put_json(self, key: str, value: Any) -> None:
         self.put(key, json.dumps(value, separators=(",", ":")).encode())
 
-    def sum_of(self, path: Path | str) -> str:
+    def hash_file(self, path: Path | str) -> str:
         """A file's sum, or ``absent``; read once a run."""
         name = os.fspath(path)
         found = self._sums.get(name)
@@ -78,7 +78,7 @@ class Cache:
             self._sums[name] = found
         return found
 
-    def from_files(
+    def get_or_compute(
         self,
         name: str,
         options: Iterable[str],
@@ -99,26 +99,28 @@ class Cache:
         Returns:
             The result's key, and what loads the result.
         """
-        head = key_of("files", name, *options, _program())
+        head = make_cache_key("files", name, *options, _hash_program())
         known = self.get_json(head)
         if known is not None:
-            key = self._content_key(head, root, known)
+            key = self._make_content_key(head, root, known)
             if self.has(key):
                 return key, lambda: self.get(key) or compute()[1]
         read, fresh = compute()
         listed = sorted(set(read))
-        key = self._content_key(head, root, listed)
+        key = self._make_content_key(head, root, listed)
         self.put_json(head, listed)
         self.put(key, fresh)
         return key, lambda: fresh
 
-    def _content_key(self, head: str, root: Path, listed: Sequence[str]) -> str:
+    def _make_content_key(self, head: str, root: Path, listed: Sequence[str]) -> str:
         above = os.fspath(root)
-        sums = (self.sum_of(os.path.join(above, path)) for path in listed)  # noqa: PTH118
-        return key_of(head, *(f"{one} {path}" for one, path in zip(sums, listed, strict=True)))
+        sums = (self.hash_file(os.path.join(above, path)) for path in listed)  # noqa: PTH118
+        return make_cache_key(
+            head, *(f"{one} {path}" for one, path in zip(sums, listed, strict=True))
+        )
 
 
-def key_of(*parts: str | bytes | Mapping[str, Any]) -> str:
+def make_cache_key(*parts: str | bytes | Mapping[str, Any]) -> str:
     """One sum over parts, whose ends can't be confused."""
     total = hashlib.sha256()
     for part in parts:
@@ -131,7 +133,7 @@ def key_of(*parts: str | bytes | Mapping[str, Any]) -> str:
 
 
 @lru_cache(maxsize=1)
-def _program() -> str:
+def _hash_program() -> str:
     """A sum over kfdeploy's own code and catalogue: another kfdeploy, another cache."""
     here = Path(__file__).parent
     total = hashlib.sha256()
@@ -142,6 +144,6 @@ def _program() -> str:
     return total.hexdigest()
 
 
-def program_key() -> str:
+def program_digest() -> str:
     """`_program`, for keys that are made elsewhere."""
-    return _program()
+    return _hash_program()

@@ -24,11 +24,11 @@ class UserError(Exception):
         self.hint = hint
         self.exit_code = exit_code
 
-    def each(self) -> Sequence[UserError]:
+    def list_errors(self) -> Sequence[UserError]:
         """The single errors to print, in order."""
         return (self,)
 
-    def about(self, what: str, *also: str) -> UserError:
+    def with_subject(self, what: str, *also: str) -> UserError:
         """The same error, beginning with what it is about, unless it says that (or ``also``)."""
         if any(words in self.message for words in (what, *also)):
             return self
@@ -43,7 +43,7 @@ class UserErrors(UserError):
     """Several mistakes reported at once, each message once; never empty."""
 
     def __init__(self, errors: Iterable[UserError]) -> None:
-        unique = {e.message: e for error in errors for e in error.each()}
+        unique = {e.message: e for error in errors for e in error.list_errors()}
         self.errors = tuple(unique.values())
         if not self.errors:
             raise ValueError("no errors to report")
@@ -52,7 +52,7 @@ class UserErrors(UserError):
             exit_code=max(e.exit_code for e in self.errors),
         )
 
-    def each(self) -> Sequence[UserError]:
+    def list_errors(self) -> Sequence[UserError]:
         return self.errors
 
 

@@ -12,24 +12,24 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from kfdeploy.errors import UserError
-from kfdeploy.files import read_bytes, sha256
+from kfdeploy.files import read_bytes, sha256_hex
 
-Kind = Literal["file", "folder"]
-
-
-MANIFESTS = (".yaml", ".yml", ".json")
+FileKind = Literal["file", "folder"]
 
 
-class Tree(Protocol):
+MANIFEST_SUFFIXES = (".yaml", ".yml", ".json")
+
+
+class FileTree(Protocol):
     """Files by POSIX path relative to the tree's root; the root itself is ``""``."""
 
-    def kind(self, path: str) -> Kind | None:
+    def get_kind(self, path: str) -> FileKind | None:
         """What stands there; ``None`` for nothing. Links are followed."""
 
-    def read(self, path: str) -> bytes:
+    def read_file(self, path: str) -> bytes:
         """A file's bytes; UserError when it can't be read."""
 
-    def walk(self, folder: str) -> Iterator[str]:
+    def list_files(self, folder: str) -> Iterator[str]:
         """All files below a folder, sorted, without git's own."""
 
 
@@ -41,20 +41,20 @@ class FolderTree:
         self._root = os.fspath(root)
         self._real = os.path.realpath(root)
 
-    def kind(self, path: str) -> Kind | None:
+    def get_kind(self, path: str) -> FileKind | None:
         full = os.path.join(self._root, path)
         if os.path.isfile(full):
             return "file"
         return "folder" if os.path.isdir(full) else None
 
-    def read(self, path: str) -> bytes:
+    def read_file(self, path: str) -> bytes:
         full = os.path.join(self._root, path)
         real = os.path.realpath(full)
         if real != full and not f"{real}{os.sep}".startswith(f"{self._real}{os.sep}"):
             raise UserError(f"{path}: a link that leads out of {self.root.name}")
         return read_bytes(Path(full))
 
-    def walk(self, folder: str) -> Iterator[str]:
+    def list_files(self, folder: str) -> Iterator[str]:
         start = os.path.join(self._root, folder)
         for at, folders, names in os.walk(start):
             folders[:] = sorted(name for name in folders if name != ".git")
@@ -74,19 +74,19 @@ class MemoryTree:
             while path := posixpath.dirname(path):
                 self._folders.add(path)
 
-    def kind(self, path: str) -> Kind | None:
-        real = follow(path, self.links.get)
+    def get_kind(self, path: str) -> FileKind | None:
+        real = resolve_links(path, self.links.get)
         if real in self.files:
             return "file"
         return "folder" if real in self._folders else None
 
-    def read(self, path: str) -> bytes:
-        real = follow(path, self.links.get)
+    def read_file(self, path: str) -> bytes:
+        real = resolve_links(path, self.links.get)
         if real is None or real not in self.files:
             raise UserError(f"{path}: no such file")
         return self.files[real]
 
-    def walk(self, folder: str) -> Iterator[str]:
+    def list_files(self, folder: str) -> Iterator[str]:
         inside = f"{folder}/" if folder else ""
         yield from sorted(path for path in self.files if path.startswith(inside))
 
@@ -94,7 +94,7 @@ class MemoryTree:
 _LINK_DEPTH = 20
 
 
-def follow(path: str, link: Callable[[str], str | None]) -> str | None:
+def resolve_links(path: str, read_link: Callable[[str], str | None]) -> str | None:
     """The path with every link on the way replaced; ``None`` when it leaves the tree or circles.
 
     Args:
@@ -104,35 +104,35 @@ def follow(path: str, link: Callable[[str], str | None]) -> str | None:
         at = ""
         for part in path.split("/"):
             at = f"{at}/{part}" if at else part
-            to = link(at)
+            to = read_link(at)
             if to is not None:
                 rest = path[len(at) + 1 :]
                 path = posixpath.normpath(posixpath.join(posixpath.dirname(at), to, rest))
                 break
         else:
             return path
-        if leaves(path):
+        if escapes_root(path):
             return None
         path = "" if path == "." else path
     return None
 
 
-def leaves(path: str) -> bool:
+def escapes_root(path: str) -> bool:
     """Whether a normalised relative path leads out of the folder it is relative to."""
     return path == ".." or path.startswith(("../", "/"))
 
 
-class Overlay:
+class OverlayTree:
     """Trees mounted in a base tree. A mount hides what the base has there."""
 
-    def __init__(self, base: Tree) -> None:
+    def __init__(self, base: FileTree) -> None:
         self.base = base
-        self.mounts: dict[str, Tree] = {}
+        self.mounts: dict[str, FileTree] = {}
 
-    def mount(self, at: str, tree: Tree) -> None:
+    def mount(self, at: str, tree: FileTree) -> None:
         self.mounts[at] = tree
 
-    def mount_of(self, path: str) -> str:
+    def find_mount(self, path: str) -> str:
         """The mount a path lies in; ``""`` for the base."""
         at = path
         while at:
@@ -141,22 +141,22 @@ class Overlay:
             at = posixpath.dirname(at)
         return ""
 
-    def _find(self, path: str) -> tuple[Tree, str]:
-        at = self.mount_of(path)
+    def _resolve_mount(self, path: str) -> tuple[FileTree, str]:
+        at = self.find_mount(path)
         return (self.mounts[at], path[len(at) + 1 :]) if at else (self.base, path)
 
-    def kind(self, path: str) -> Kind | None:
-        tree, inside = self._find(path)
-        return tree.kind(inside)
+    def get_kind(self, path: str) -> FileKind | None:
+        tree, inside = self._resolve_mount(path)
+        return tree.get_kind(inside)
 
-    def read(self, path: str) -> bytes:
-        tree, inside = self._find(path)
-        return tree.read(inside)
+    def read_file(self, path: str) -> bytes:
+        tree, inside = self._resolve_mount(path)
+        return tree.read_file(inside)
 
-    def walk(self, folder: str) -> Iterator[str]:
-        at = self.mount_of(folder)
-        tree, inside = self._find(folder)
-        for path in tree.walk(inside):
+    def list_files(self, folder: str) -> Iterator[str]:
+        at = self.find_mount(folder)
+        tree, inside = self._resolve_mount(folder)
+        for path in tree.list_files(inside):
             yield f"{at}/{path}" if at else path
 
 
@@ -169,4 +169,4 @@ def tree_sha256(digests: Mapping[str, str]) -> str:
         digests: relative path to the hex digest of the file's bytes.
     """
     ordered = sorted(digests.items(), key=lambda item: item[0].encode())
-    return sha256("".join(f"{digest}  {path}\n" for path, digest in ordered).encode())
+    return sha256_hex("".join(f"{digest}  {path}\n" for path, digest in ordered).encode())

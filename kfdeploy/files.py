@@ -24,7 +24,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: {_reason(error)}") from error
+        raise UserError(f"{path}: {_describe_error(error)}") from error
 
 
 def read_text(path: Path) -> str:
@@ -53,7 +53,7 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> bool:
         if path.is_file() and path.read_bytes() == data:
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _beside(path) as (descriptor, temporary):
+        with _open_temporary(path) as (descriptor, temporary):
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
                 file.flush()
@@ -61,7 +61,7 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> bool:
             temporary.chmod(mode)
             temporary.replace(path)
     except OSError as error:
-        raise UserError(f"{path}: can't be written: {_reason(error)}") from error
+        raise UserError(f"{path}: can't be written: {_describe_error(error)}") from error
     return True
 
 
@@ -87,7 +87,7 @@ def write_all(root: Path, content: Mapping[str, str], *, remove: Iterable[str] =
     staged: dict[Path, Path] = {}
     made: list[Path] = []
     path = root
-    with uninterrupted():
+    with defer_signals():
         try:
             for name, text in sorted(content.items()):
                 path, data = root / name, text.encode("utf-8")
@@ -111,7 +111,7 @@ def write_all(root: Path, content: Mapping[str, str], *, remove: Iterable[str] =
                 if path.parent != root and not any(path.parent.iterdir()):
                     path.parent.rmdir()
         except OSError as error:
-            raise UserError(f"{path}: can't be written: {_reason(error)}") from error
+            raise UserError(f"{path}: can't be written: {_describe_error(error)}") from error
         finally:
             for temporary_path in staged.values():
                 temporary_path.unlink(missing_ok=True)
@@ -132,13 +132,13 @@ def _make_folders(folder: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
+def defer_signals() -> Iterator[None]:
     """^C waits until the block has ended, so that what is begun is whole; for short blocks."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     waiting: list[tuple[int, FrameType | None]] = []
-    before = {number: signal.getsignal(number) for number in STOPS}
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     held = [number for number, handler in before.items() if callable(handler)]
     for number in held:
         signal.signal(number, lambda number, frame: waiting.append((number, frame)))
@@ -153,7 +153,7 @@ def uninterrupted() -> Iterator[None]:
         handler(caught, frame)
 
 
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What asks a program to end, in time to tidy up."""
 
 
@@ -166,7 +166,7 @@ def replace_tree(target: Path, content: Mapping[str, bytes]) -> None:
     Raises:
         UserError: nothing was changed: the old folder is still there.
     """
-    with uninterrupted(), staged_tree(target) as folder:
+    with defer_signals(), stage_tree(target) as folder:
         for name in sorted(content):
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,7 +184,7 @@ def tree_differs(target: Path, content: Mapping[str, bytes]) -> bool:
 
 
 @contextlib.contextmanager
-def staged_tree(target: Path) -> Iterator[Path]:
+def stage_tree(target: Path) -> Iterator[Path]:
     """An empty folder beside ``target`` that takes its place when the block ends well.
 
     Modes are normalised (0755, 0644), so that the umask does not show.
@@ -214,13 +214,13 @@ def staged_tree(target: Path) -> Iterator[Path]:
             staging.replace(target)
         staging = None
     except OSError as error:
-        raise UserError(f"{target}: can't be written: {_reason(error)}") from error
+        raise UserError(f"{target}: can't be written: {_describe_error(error)}") from error
     finally:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def sha256(data: bytes) -> str:
+def sha256_hex(data: bytes) -> str:
     """Hex digest."""
     return hashlib.sha256(data).hexdigest()
 
@@ -232,7 +232,7 @@ def _normalise_modes(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _beside(path: Path) -> Iterator[tuple[int, Path]]:
+def _open_temporary(path: Path) -> Iterator[tuple[int, Path]]:
     import tempfile
 
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -243,12 +243,12 @@ def _beside(path: Path) -> Iterator[tuple[int, Path]]:
         temporary.unlink(missing_ok=True)
 
 
-def _reason(error: OSError) -> str:
+def _describe_error(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
 @contextlib.contextmanager
-def alone(path: Path, what: str) -> Iterator[None]:
+def exclusive_lock(path: Path, activity: str) -> Iterator[None]:
     """Nobody else does the same while the block runs; the file at ``path`` stays, and is empty.
 
     A process that is killed lets go by itself.
@@ -265,7 +265,7 @@ def alone(path: Path, what: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"{what} is at work here already",
+                f"{activity} is at work here already",
                 hint="wait for it to end, and run the same command again; what it has done is not"
                 " done twice",
             ) from None

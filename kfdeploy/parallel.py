@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
 
 
-def each(
-    work: Callable[[Item], Result], items: Iterable[Item], jobs: int, stop: Callable[[], None]
-) -> Iterator[tuple[Item, Result]]:
+def run_in_threads(
+    work: Callable[[ItemT], ResultT], items: Iterable[ItemT], jobs: int, stop: Callable[[], None]
+) -> Iterator[tuple[ItemT, ResultT]]:
     """Yield each item with its result as they come, from ``jobs`` threads.
 
     Args:
@@ -21,7 +21,7 @@ def each(
     """
     left = list(items)
     if len(left) == 1:  # no threads for it: to import them takes longer than most work
-        yield left[0], _alone(work, left[0], stop)
+        yield left[0], _run_single(work, left[0], stop)
         return
     from concurrent.futures import ThreadPoolExecutor, as_completed
 
@@ -38,7 +38,7 @@ def each(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _alone(work: Callable[[Item], Result], item: Item, stop: Callable[[], None]) -> Result:
+def _run_single(work: Callable[[ItemT], ResultT], item: ItemT, stop: Callable[[], None]) -> ResultT:
     try:
         return work(item)
     except BaseException:

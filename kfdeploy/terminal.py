@@ -17,7 +17,7 @@ from kfdeploy.errors import DIFFERENCE, FAILED, INTERRUPTED, WRONG_USE, UserErro
 _ALIKE, _ALIKE_SHOWN = 5, 3
 
 
-def _quiet_interrupt(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+def _print_interrupt(kind: type[BaseException], error: BaseException, trace: Any) -> None:
     """^C while Python still reads the modules: no traceback, and Python ends as by the signal."""
     if issubclass(kind, KeyboardInterrupt):
         print(_INTERRUPTED, file=sys.stderr)
@@ -26,14 +26,14 @@ def _quiet_interrupt(kind: type[BaseException], error: BaseException, trace: Any
 
 
 _INTERRUPTED = "interrupted; run the same command again to go on"
-sys.excepthook = _quiet_interrupt
+sys.excepthook = _print_interrupt
 
 
-def run(command: Callable[[], int | None]) -> NoReturn:
+def run_command(command: Callable[[], int | None]) -> NoReturn:
     """Run the command line, and end with its exit code; the one place that prints errors."""
     # A command lives for seconds and makes few cycles: looking for them took a tenth of a render.
     gc.set_threshold(100_000, 20, 20)
-    stop = _Stop()
+    stop = _StopHandler()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # not under nohup
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
@@ -44,7 +44,7 @@ def run(command: Callable[[], int | None]) -> NoReturn:
             raise KeyboardInterrupt
         sys.stdout.flush()
     except UserError as error:
-        print_errors(error.each())
+        print_errors(error.list_errors())
         code = error.exit_code
     except KeyboardInterrupt:
         print(_INTERRUPTED, file=sys.stderr)
@@ -53,20 +53,20 @@ def run(command: Callable[[], int | None]) -> NoReturn:
         _drop_output()
         code = FAILED
     except OSError as error:
-        code = _machine(error)
+        code = _report_machine_error(error)
     except Exception as error:
-        if stop.came:
+        if stop.was_signalled:
             print(_INTERRUPTED, file=sys.stderr)
             code = INTERRUPTED
         else:
-            code = _wrong_use(error)
+            code = _report_usage_error(error)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # it is done, and says so with its code
     gc.freeze()  # Python would look once more as it ends
     sys.exit(code)
 
 
-class _Stop:
+class _StopHandler:
     """The answer to ^C and its like: KeyboardInterrupt.
 
     Where a class is being made, Python and pydantic turn that into errors of their own.
@@ -75,10 +75,10 @@ class _Stop:
         came: whether there was one.
     """
 
-    came = False
+    was_signalled = False
 
     def __call__(self, number: int, frame: Any) -> NoReturn:
-        self.came = True
+        self.was_signalled = True
         raise KeyboardInterrupt
 
 
@@ -87,7 +87,9 @@ def print_errors(errors: Sequence[UserError]) -> None:
     for hint, group in groupby(errors, key=lambda error: error.hint):
         alike = list(group)
         # A registry that says the same to each of a hundred questions.
-        is_one_matter = len(alike) > _ALIKE and all(getattr(e, "unasked", False) for e in alike)
+        is_one_matter = len(alike) > _ALIKE and all(
+            getattr(e, "is_inconclusive", False) for e in alike
+        )
         shown = alike[:_ALIKE_SHOWN] if is_one_matter else alike
         for error in shown:
             print(f"error: {error.message}", file=sys.stderr)
@@ -97,7 +99,7 @@ def print_errors(errors: Sequence[UserError]) -> None:
             print(f"  hint: {hint}", file=sys.stderr)
 
 
-def _machine(error: OSError) -> int:
+def _report_machine_error(error: OSError) -> int:
     """A full disk or a limit of this machine, wherever it was met; anything else is a bug."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE):
         raise error
@@ -117,7 +119,7 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _wrong_use(error: Exception) -> int:
+def _report_usage_error(error: Exception) -> int:
     """Click's own errors about arguments; anything else is a bug and keeps its traceback."""
     import typer
 
@@ -144,7 +146,7 @@ def print_json(data: Any) -> None:
     sys.stdout.write("\n")
 
 
-def complain(lines: Iterable[str]) -> None:
+def print_warnings(lines: Iterable[str]) -> None:
     """Lines to stderr."""
     sys.stderr.writelines(f"{line}\n" for line in lines)
 
@@ -153,5 +155,5 @@ def print_lines(lines: Iterable[str]) -> None:
     sys.stdout.writelines(f"{line}\n" for line in lines)
 
 
-def counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def pluralize(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

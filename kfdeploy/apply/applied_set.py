@@ -12,14 +12,14 @@ from kfdeploy.kubernetes.objects import ObjectKey
 from kfdeploy.releaseset.folder import SetFolder
 
 NAME: Final = "kfdeploy-set"
-Word = Literal["applying", "applied", "partly applied", "failed"]
+ApplyState = Literal["applying", "applied", "partly applied", "failed"]
 
 
-def write(
+def write_state(
     cluster: Cluster,
     namespace: str,
     release_set: SetFolder,
-    state: Word,
+    state: ApplyState,
     controlled: Iterable[str] = (),
 ) -> None:
     """Say that a set is being applied, or was.
@@ -43,17 +43,17 @@ def write(
     cluster.apply(body, force=True)
 
 
-def read(cluster: Cluster, namespace: str) -> Mapping[str, Any]:
+def read_state(cluster: Cluster, namespace: str) -> Mapping[str, Any]:
     """What it says; empty where nothing was applied yet."""
     found = cluster.get(ObjectKey("v1", "ConfigMap", namespace, NAME))
     data: Mapping[str, Any] = (found or {}).get("data") or {}
     return data
 
 
-def controlled(cluster: Cluster, namespace: str) -> frozenset[str]:
+def read_controlled_fields(cluster: Cluster, namespace: str) -> frozenset[str]:
     """The fields that the last apply found to be changed back."""
-    return frozenset(str(read(cluster, namespace).get("controlled", "")).splitlines())
+    return frozenset(str(read_state(cluster, namespace).get("controlled", "")).splitlines())
 
 
-def forget(cluster: Cluster, namespace: str) -> None:
+def delete_state(cluster: Cluster, namespace: str) -> None:
     cluster.delete(ObjectKey("v1", "ConfigMap", namespace, NAME))

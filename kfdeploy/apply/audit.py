@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kfdeploy.apply import running_images
-from kfdeploy.apply.running_images import Known, Running
+from kfdeploy.apply.running_images import ExpectedImages, RunningImage
 from kfdeploy.images import lockfile
 from kfdeploy.kubernetes.cluster.client import Cluster
 from kfdeploy.kubernetes.objects import ObjectKey
@@ -17,7 +17,7 @@ from kfdeploy.releaseset.folder import SetFolder, open_set
 _PROFILE: Final = ("app.kubernetes.io/part-of", "kubeflow-profile")
 """Label that the profile controller gives users' namespaces (kubeflow/kubeflow profile-controller
 config/namespace-labels)."""
-_BETWEEN: Final = (
+_INTERMEDIATE_KINDS: Final = (
     ("apps/v1", "ReplicaSet"),
     ("apps/v1", "StatefulSet"),
     ("batch/v1", "Job"),
@@ -26,7 +26,7 @@ _BETWEEN: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Audit:
+class ImageAudit:
     """What runs.
 
     Attributes:
@@ -37,7 +37,7 @@ class Audit:
 
     set: str
     context: str
-    images: tuple[Running, ...]
+    images: tuple[RunningImage, ...]
     unused: tuple[str, ...]
     pods: int
     skipped: Mapping[str, int]
@@ -58,9 +58,9 @@ class Audit:
         }
 
 
-def images(
+def audit_images(
     cluster: Cluster, folder: Path, uncovered: Sequence[str] = (), *, everywhere: bool = False
-) -> Audit:
+) -> ImageAudit:
     """The images that pods run, against a set and its lock.
 
     Looked at are all pods in the set's own namespaces and in users', elsewhere those of the set's
@@ -74,56 +74,58 @@ def images(
         UserError: the folder is no release set; the cluster can't be asked.
     """
     content = open_set(folder)
-    known = Known(
+    known = ExpectedImages(
         content.summary["images"],
-        lockfile.read(folder / "images.lock"),
+        lockfile.read_lock(folder / "images.lock"),
         str(content.summary["registry"]),
         uncovered,
     )
-    owners = _Owners(cluster)
-    scope = _Scope(cluster, content, everywhere=everywhere)
+    owners = _WorkloadOwners(cluster)
+    scope = _AuditScope(cluster, content, everywhere=everywhere)
     skipped: dict[str, int] = {}
-    found: list[running_images.Use] = []
+    found: list[running_images.PodImageUse] = []
     looked = 0
     for pod in cluster.list("v1", "Pod"):
         if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
             continue
-        owner = owners.of(pod)
-        if scope.has(owner):
+        owner = owners.find_workload(pod)
+        if scope.includes_owner(owner):
             looked += 1
-            found += running_images.uses(pod, owner)
+            found += running_images.list_pod_images(pod, owner)
         else:
             skipped[owner.namespace] = skipped.get(owner.namespace, 0) + 1
-    judged = running_images.running(found, known)
-    return Audit(
+    judged = running_images.classify_running_images(found, known)
+    return ImageAudit(
         set=content.name,
         context=cluster.context,
         images=tuple(judged),
-        unused=tuple(running_images.unused(judged, known)),
+        unused=tuple(running_images.find_unused_images(judged, known)),
         pods=looked,
         skipped=dict(sorted(skipped.items())),
     )
 
 
-class _Owners:
+class _WorkloadOwners:
     """From pods to the workloads that people know."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._above: dict[ObjectKey, ObjectKey] = {}
-        for api_version, kind in _BETWEEN:
+        for api_version, kind in _INTERMEDIATE_KINDS:
             for body in cluster.list(api_version, kind, metadata=True):
-                if (owner := _controller(body)) is not None:
-                    self._above[ObjectKey.of(body)] = owner
+                if (owner := _find_controller(body)) is not None:
+                    self._above[ObjectKey.from_body(body)] = owner
 
-    def of(self, pod: Mapping[str, Any]) -> ObjectKey:
+    def find_workload(self, pod: Mapping[str, Any]) -> ObjectKey:
         """The workload at the top; the pod itself where there is none."""
-        key = _controller(pod) or ObjectKey.of({**pod, "apiVersion": "v1", "kind": "Pod"})
+        key = _find_controller(pod) or ObjectKey.from_body(
+            {**pod, "apiVersion": "v1", "kind": "Pod"}
+        )
         while (above := self._above.get(key)) is not None:
             key = above
         return key
 
 
-def _controller(body: Mapping[str, Any]) -> ObjectKey | None:
+def _find_controller(body: Mapping[str, Any]) -> ObjectKey | None:
     meta = body["metadata"]
     for owner in meta.get("ownerReferences") or ():
         if owner.get("controller"):
@@ -132,7 +134,7 @@ def _controller(body: Mapping[str, Any]) -> ObjectKey | None:
     return None
 
 
-class _Scope:
+class _AuditScope:
     """Whose pods are looked at."""
 
     def __init__(self, cluster: Cluster, content: SetFolder, *, everywhere: bool) -> None:
@@ -140,14 +142,16 @@ class _Scope:
         keys = [item.key for release in content.releases for item in release.objects]
         self._workloads = {(key.kind, key.namespace, key.name) for key in keys}
         self._namespaces = {key.name for key in keys if key.kind == "Namespace"}
-        self._namespaces |= set(_users(cluster.list("v1", "Namespace", metadata=True)))
+        self._namespaces |= set(
+            _list_user_namespaces(cluster.list("v1", "Namespace", metadata=True))
+        )
 
-    def has(self, owner: ObjectKey) -> bool:
+    def includes_owner(self, owner: ObjectKey) -> bool:
         of_set = (owner.kind, owner.namespace, owner.name) in self._workloads
         return self._everywhere or of_set or owner.namespace in self._namespaces
 
 
-def _users(namespaces: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+def _list_user_namespaces(namespaces: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     name, value = _PROFILE
     for body in namespaces:
         if (body["metadata"].get("labels") or {}).get(name) == value:

@@ -8,48 +8,48 @@ from pathlib import Path
 from typing import Any
 
 from kfdeploy.apply import drift as drifting
-from kfdeploy.apply.drift import Drift
+from kfdeploy.apply.drift import ObjectDivergence
 from kfdeploy.cache import Cache
 from kfdeploy.kubernetes.cluster import bulk, helm_history
 from kfdeploy.kubernetes.cluster.client import Cluster
-from kfdeploy.kubernetes.cluster.helm_history import History
+from kfdeploy.kubernetes.cluster.helm_history import ReleaseHistory
 from kfdeploy.kubernetes.objects import ObjectKey
 from kfdeploy.releaseset import body_cache
 from kfdeploy.releaseset.diff import diff as setdiff
 from kfdeploy.releaseset.diff.diff import SetDiff
-from kfdeploy.releaseset.diff.sides import Placed, Side
+from kfdeploy.releaseset.diff.sides import ReleaseObject, SetSide
 from kfdeploy.releaseset.folder import SetFolder, open_set
 
 
-def diff(old: Path, new: Path, cache: Cache) -> SetDiff:
+def diff_sets(old: Path, new: Path, cache: Cache) -> SetDiff:
     """What differs between the release sets in two folders.
 
     Raises:
         UserError: one is no release set, or has broken YAML.
     """
-    first, second = _side(open_set(old), cache), _side(open_set(new), cache)
+    first, second = _load_side(open_set(old), cache), _load_side(open_set(new), cache)
     _load_definitions(first, second, cache)
-    return setdiff.compare(first, second)
+    return setdiff.compare_sets(first, second)
 
 
-def _side(content: SetFolder, cache: Cache) -> Side:
-    placed: list[Placed] = []
+def _load_side(content: SetFolder, cache: Cache) -> SetSide:
+    placed: list[ReleaseObject] = []
     for release in content.releases:
         # One entry a release: what did not change between two sets is read once.
-        body_cache.load(release.objects, cache)
-        placed += (Placed(release.name, item) for item in (*release.crds, *release.objects))
-    return Side(content.name, content.summary, tuple(placed))
+        body_cache.load_bodies(release.objects, cache)
+        placed += (ReleaseObject(release.name, item) for item in (*release.crds, *release.objects))
+    return SetSide(content.name, content.summary, tuple(placed))
 
 
-def _load_definitions(old: Side, new: Side, cache: Cache) -> None:
+def _load_definitions(old: SetSide, new: SetSide, cache: Cache) -> None:
     """Read those that differ; they are most of a set's bytes, and most stay as they are."""
-    texts = [{one.object.text for one in side.placed if one.object.is_crd} for side in (old, new)]
+    texts = [{one.object.text for one in side.objects if one.object.is_crd} for side in (old, new)]
     alike = texts[0] & texts[1]
-    body_cache.load_each(
+    body_cache.load_each_body(
         (
             one.object
             for side in (old, new)
-            for one in side.placed
+            for one in side.objects
             if one.object.is_crd and one.object.text not in alike
         ),
         cache,
@@ -91,12 +91,12 @@ class ClusterDiff:
     version: str
     objects: int
     releases: tuple[ReleaseState, ...]
-    drift: Mapping[str, tuple[Drift, ...]]
-    left: tuple[tuple[str, ObjectKey], ...]
+    divergences: Mapping[str, tuple[ObjectDivergence, ...]]
+    leftovers: tuple[tuple[str, ObjectKey], ...]
 
     @property
     def is_empty(self) -> bool:
-        return not (self.releases or self.drift or self.left)
+        return not (self.releases or self.divergences or self.leftovers)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -106,14 +106,14 @@ class ClusterDiff:
             "different": not self.is_empty,
             "objects": self.objects,
             "releases": [one.to_json() for one in self.releases],
-            "drift": [one.to_json() for found in self.drift.values() for one in found],
+            "drift": [one.to_json() for found in self.divergences.values() for one in found],
             "leftOver": [
-                {"release": release, "object": key.to_json()} for release, key in self.left
+                {"release": release, "object": key.to_json()} for release, key in self.leftovers
             ],
         }
 
 
-def against(cluster: Cluster, folder: Path, namespace: str, cache: Cache) -> ClusterDiff:
+def diff_cluster(cluster: Cluster, folder: Path, namespace: str, cache: Cache) -> ClusterDiff:
     """What a cluster has otherwise than the release set in a folder.
 
     Args:
@@ -124,20 +124,22 @@ def against(cluster: Cluster, folder: Path, namespace: str, cache: Cache) -> Clu
     """
     content = open_set(folder)
     cluster.kinds.refresh()
-    histories = helm_history.read(cluster, namespace)
-    found = drifting.drift(cluster, content.releases, cache=cache, namespace=namespace)
+    histories = helm_history.read_histories(cluster, namespace)
+    found = drifting.find_divergences(cluster, content.releases, cache=cache, namespace=namespace)
     return ClusterDiff(
         set=content.name,
         context=cluster.context,
         version=cluster.version,
         objects=sum(len(one.objects) + len(one.crds) for one in content.releases),
-        releases=tuple(_states(content, histories)),
-        drift={name: tuple(drifts) for name, drifts in found.items()},
-        left=tuple(_left(cluster, content, histories)),
+        releases=tuple(_find_release_states(content, histories)),
+        divergences={name: tuple(drifts) for name, drifts in found.items()},
+        leftovers=tuple(_find_leftovers(cluster, content, histories)),
     )
 
 
-def _states(content: SetFolder, histories: Mapping[str, History]) -> Iterator[ReleaseState]:
+def _find_release_states(
+    content: SetFolder, histories: Mapping[str, ReleaseHistory]
+) -> Iterator[ReleaseState]:
     names = set()
     for release in content.releases:
         names.add(release.name)
@@ -153,8 +155,8 @@ def _states(content: SetFolder, histories: Mapping[str, History]) -> Iterator[Re
             yield ReleaseState(name, "removed", history.newest.revision)
 
 
-def _left(
-    cluster: Cluster, content: SetFolder, histories: Mapping[str, History]
+def _find_leftovers(
+    cluster: Cluster, content: SetFolder, histories: Mapping[str, ReleaseHistory]
 ) -> Iterator[tuple[str, ObjectKey]]:
     ours = {item.key for release in content.releases for item in release.objects}
     had: dict[ObjectKey, str] = {}
@@ -163,5 +165,5 @@ def _left(
         record = history.deployed or history.newest
         if record.digest and record.digest != known.get(name):
             had |= {item.key: name for item in record.objects if item.key not in ours}
-    there = bulk.read(cluster, had, metadata=True)
+    there = bulk.read_objects(cluster, had, metadata=True)
     yield from ((name, key) for key, name in sorted(had.items()) if key in there)

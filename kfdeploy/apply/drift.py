@@ -14,10 +14,10 @@ from typing import Any, Final, Literal
 
 from kfdeploy.cache import Cache
 from kfdeploy.kubernetes.cluster import bulk
-from kfdeploy.kubernetes.cluster.client import Cluster, Refused
+from kfdeploy.kubernetes.cluster.client import ApiError, Cluster
 from kfdeploy.kubernetes.diff import fields, hunks, managers
-from kfdeploy.kubernetes.diff.fields import Difference
-from kfdeploy.kubernetes.diff.managers import Manager
+from kfdeploy.kubernetes.diff.fields import FieldDifference
+from kfdeploy.kubernetes.diff.managers import FieldManager
 from kfdeploy.kubernetes.helm_release import OWNER, OWNER_NAMESPACE
 from kfdeploy.kubernetes.objects import Object, ObjectKey
 from kfdeploy.releaseset import body_cache
@@ -30,15 +30,15 @@ Body = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Drifted:
+class FieldDivergence:
     """One field that is otherwise.
 
     Attributes:
         managers: who wrote what the cluster has; empty where it was taken away.
     """
 
-    difference: Difference
-    managers: tuple[Manager, ...]
+    difference: FieldDifference
+    managers: tuple[FieldManager, ...]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -50,13 +50,15 @@ class Drifted:
 
     @property
     def is_schema(self) -> bool:
-        return fields.is_schema(self.difference)
+        return fields.is_schema_field(self.difference)
 
     @property
     def is_one_line(self) -> bool:
         """Whether `str` says all of it."""
         one = self.difference
-        return one.is_hidden or (hunks.is_short(one.was) and hunks.is_short(one.becomes))
+        return one.is_hidden or (
+            hunks.is_single_line(one.was) and hunks.is_single_line(one.becomes)
+        )
 
     def __str__(self) -> str:
         one = self.difference
@@ -65,17 +67,19 @@ class Drifted:
             if one.was is None or one.becomes is None:
                 what = "is missing" if one.was is None else "is not in the set"
         elif one.becomes is None:
-            what = f"is {hunks.one_line(one.was)}, and nothing in the set"
+            what = f"is {hunks.format_inline(one.was)}, and nothing in the set"
         elif one.was is None:
-            what = f"is missing, {hunks.one_line(one.becomes)} in the set"
+            what = f"is missing, {hunks.format_inline(one.becomes)} in the set"
         else:
-            what = f"is {hunks.one_line(one.was)}, {hunks.one_line(one.becomes)} in the set"
+            what = (
+                f"is {hunks.format_inline(one.was)}, {hunks.format_inline(one.becomes)} in the set"
+            )
         by = ", ".join(map(str, self.managers))
         return f"{one.field} {what}" + (f" (by {by})" if by else "")
 
 
 @dataclass(frozen=True, slots=True)
-class Drift:
+class ObjectDivergence:
     """One object that is not as its release has it.
 
     Attributes:
@@ -88,12 +92,12 @@ class Drift:
     what: Literal["missing", "changed", "owner"]
     release: str
     key: ObjectKey
-    fields: tuple[Drifted, ...] = ()
+    fields: tuple[FieldDivergence, ...] = ()
     owner: str = ""
     unconfirmed: str = ""
 
     @property
-    def schema(self) -> int:
+    def schema_field_count(self) -> int:
         """How many of the fields are of a definition's schemas."""
         return sum(one.is_schema for one in self.fields)
 
@@ -105,8 +109,8 @@ class Drift:
         }
         if self.what == "changed":
             out["fields"] = [one.to_json() for one in self.fields if not one.is_schema]
-            if self.schema:
-                out["schemaFields"] = self.schema
+            if self.schema_field_count:
+                out["schemaFields"] = self.schema_field_count
         if self.what == "owner":
             out["owner"] = self.owner
         if self.unconfirmed:
@@ -123,17 +127,17 @@ class Drift:
         return f"{self.key}: {self.fields[0]}{more}"
 
 
-Drifts = Callable[[Sequence[SetRelease]], Mapping[str, Sequence[Drift]]]
+DivergenceFinder = Callable[[Sequence[SetRelease]], Mapping[str, Sequence[ObjectDivergence]]]
 """`drift` of one cluster."""
 
 
-def drift(
+def find_divergences(
     cluster: Cluster,
     releases: Sequence[SetRelease],
     *,
     cache: Cache | None = None,
     namespace: str = "",
-) -> dict[str, list[Drift]]:
+) -> dict[str, list[ObjectDivergence]]:
     """What releases have otherwise in a cluster than in their set; those that have nothing are not
     in it.
 
@@ -149,81 +153,87 @@ def drift(
     """
     work = [(one, item) for one in releases for item in (*one.crds, *one.objects)]
     for one in releases:
-        body_cache.load(one.objects, cache or Cache(None))
-        body_cache.load(one.crds, cache or Cache(None))
-    there = bulk.read(cluster, (item.key for _, item in work))
-    suspects: list[tuple[SetRelease, Object, Body, list[Difference]]] = []
-    found: list[Drift] = []
+        body_cache.load_bodies(one.objects, cache or Cache(None))
+        body_cache.load_bodies(one.crds, cache or Cache(None))
+    there = bulk.read_objects(cluster, (item.key for _, item in work))
+    suspects: list[tuple[SetRelease, Object, Body, list[FieldDifference]]] = []
+    found: list[ObjectDivergence] = []
     for release, item in work:
         body = there.get(item.key)
         if body is None:
-            found.append(Drift("missing", release.name, item.key))
+            found.append(ObjectDivergence("missing", release.name, item.key))
             continue
         if namespace and not item.is_crd:
-            found += _foreign(release, item.key, body, namespace)
-        if suspected := fields.differences(item.body, body):
+            found += _check_owner(release, item.key, body, namespace)
+        if suspected := fields.diff_live(item.body, body):
             suspects.append((release, item, body, suspected))
     # Found out once, before there are several threads.
     _ = cluster.kinds.of("v1", "Namespace")
     with ThreadPoolExecutor(bulk.JOBS) as pool:
-        for drifts in pool.map(lambda suspect: list(_tried(cluster, *suspect)), suspects):
+        for drifts in pool.map(
+            lambda suspect: list(_confirm_by_dry_run(cluster, *suspect)), suspects
+        ):
             found += drifts
     order = {item.key: number for number, (_, item) in enumerate(work)}
     found.sort(key=lambda one: order[one.key])
-    out: dict[str, list[Drift]] = {}
+    out: dict[str, list[ObjectDivergence]] = {}
     for drifted in found:
         out.setdefault(drifted.release, []).append(drifted)
     return out
 
 
-def _foreign(release: SetRelease, key: ObjectKey, body: Body, namespace: str) -> Iterator[Drift]:
+def _check_owner(
+    release: SetRelease, key: ObjectKey, body: Body, namespace: str
+) -> Iterator[ObjectDivergence]:
     notes = (body.get("metadata") or {}).get("annotations") or {}
     name, where = notes.get(OWNER, ""), notes.get(OWNER_NAMESPACE, "")
     if (name, where) != (release.name, namespace):
-        yield Drift("owner", release.name, key, owner=f"{where}/{name}" if name else "")
+        yield ObjectDivergence("owner", release.name, key, owner=f"{where}/{name}" if name else "")
 
 
-def _tried(
+def _confirm_by_dry_run(
     cluster: Cluster,
     release: SetRelease,
     item: Object,
     body: Body,
-    suspected: Iterable[Difference],
-) -> Iterator[Drift]:
+    suspected: Iterable[FieldDifference],
+) -> Iterator[ObjectDivergence]:
     """What an apply would change of an object."""
     unconfirmed = ""
     differing = list(suspected)
     try:
         manager = _KUBECTL if item.is_crd else _HELM
         after = cluster.apply(item, manager=manager, force=True, dry_run=True)
-    except Refused as error:
+    except ApiError as error:
         unconfirmed = f"{error.status} {error.reason}: {error.said}"
     else:
-        differing = fields.applied(item.body, body, after)
-    told = [Drifted(one, managers.of(body, one.path)) for one in differing]
-    told = [one for one in told if not _is_controlled(item.body, one)]
+        differing = fields.diff_dry_run(item.body, body, after)
+    told = [FieldDivergence(one, managers.find_managers(body, one.path)) for one in differing]
+    told = [one for one in told if not _is_controller_owned(item.body, one)]
     if told:
-        yield Drift("changed", release.name, item.key, tuple(told), unconfirmed=unconfirmed)
+        yield ObjectDivergence(
+            "changed", release.name, item.key, tuple(told), unconfirmed=unconfirmed
+        )
 
 
-def fields_of(one: Drift) -> frozenset[str]:
+def list_changed_fields(one: ObjectDivergence) -> frozenset[str]:
     """What differs, as `setstate` keeps it: the object and the field, one each."""
     if one.what != "changed" or one.unconfirmed:
         return frozenset()
     return frozenset(f"{one.key}: {drifted.difference.field}" for drifted in one.fields)
 
 
-def is_controlled(one: Drift, controlled: Collection[str]) -> bool:
+def is_fully_controlled(one: ObjectDivergence, controlled: Collection[str]) -> bool:
     """Whether all that differs is known to be changed back."""
-    found = fields_of(one)
+    found = list_changed_fields(one)
     return bool(found) and all(field in controlled for field in found)
 
 
-_AUTOSCALER: Final = Manager("kube-controller-manager", "scale")
+_AUTOSCALER: Final = FieldManager("kube-controller-manager", "scale")
 _ISTIOD: Final = "istiod"
 
 
-def _is_controlled(wanted: Body, one: Drifted) -> bool:
+def _is_controller_owned(wanted: Body, one: FieldDivergence) -> bool:
     """Whether a controller, by its design, has the last word about a field."""
     path = one.difference.path
     # A HorizontalPodAutoscaler scales through the subresource, as the controller manager.

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kfdeploy.kubernetes.cluster.client import Cluster, Refused
+from kfdeploy.kubernetes.cluster.client import ApiError, Cluster
 from kfdeploy.kubernetes.objects import Object, ObjectKey
 from kfdeploy.releaseset.folder import SetRelease
 
@@ -16,7 +16,7 @@ _MANAGER: Final = "helm"
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class DryRunResult:
     """One object's rehearsal.
 
     Attributes:
@@ -34,9 +34,9 @@ class Tried:
         return {"release": self.release, "object": self.key.to_json(), **why}
 
 
-def rehearse(
+def dry_run_releases(
     cluster: Cluster, releases: Sequence[SetRelease], skip: Collection[ObjectKey]
-) -> tuple[Tried, ...]:
+) -> tuple[DryRunResult, ...]:
     """Try each object of some releases, in the set's order.
 
     Args:
@@ -53,22 +53,24 @@ def rehearse(
         (r.name, item) for r in releases for item in (*r.crds, *r.objects) if item.key not in skip
     ]
 
-    def one(pair: tuple[str, Object]) -> Tried:
+    def try_object(pair: tuple[str, Object]) -> DryRunResult:
         release, item = pair
         key = item.key
         if cluster.kinds.of(key.api_version, key.kind) is None:
-            return Tried(release, key, untried="its kind is not served yet")
+            return DryRunResult(release, key, untried="its kind is not served yet")
         try:
             cluster.apply(item, manager=_MANAGER, force=True, dry_run=True)
-        except Refused as error:
+        except ApiError as error:
             if error.status == 404 and key.namespace in made:
-                return Tried(
+                return DryRunResult(
                     release, key, untried=f"the namespace {key.namespace} is not there yet"
                 )
             if "does not support dry run" in error.said:
-                return Tried(release, key, untried=error.said)
-            return Tried(release, key, refused=f"{error.status} {error.reason}: {error.said}")
-        return Tried(release, key)
+                return DryRunResult(release, key, untried=error.said)
+            return DryRunResult(
+                release, key, refused=f"{error.status} {error.reason}: {error.said}"
+            )
+        return DryRunResult(release, key)
 
     with ThreadPoolExecutor(_JOBS) as pool:
-        return tuple(pool.map(one, work))
+        return tuple(pool.map(try_object, work))

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kfdeploy.apply import applied_set, drift
-from kfdeploy.apply.drift import Drift, Drifts
-from kfdeploy.apply.steps import Action, Recreation, Removal, Step, Steps
+from kfdeploy.apply.drift import DivergenceFinder, ObjectDivergence
+from kfdeploy.apply.steps import Action, ApplyPlan, ApplyStep, ObjectRecreation, ReleaseRemoval
 from kfdeploy.kubernetes import helm_release
 from kfdeploy.kubernetes.cluster import bulk as live
 from kfdeploy.kubernetes.cluster import helm_history, ownership
 from kfdeploy.kubernetes.cluster.client import Cluster
-from kfdeploy.kubernetes.cluster.helm_history import History
-from kfdeploy.kubernetes.diff.recreate import must_recreate
+from kfdeploy.kubernetes.cluster.helm_history import ReleaseHistory
+from kfdeploy.kubernetes.diff.recreate import find_recreate_reasons
 from kfdeploy.kubernetes.helm_release import OWNER, OWNER_NAMESPACE
 from kfdeploy.kubernetes.objects import Object, ObjectKey
 from kfdeploy.releaseset.folder import SetFolder, SetRelease
@@ -23,7 +23,7 @@ Body = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class State:
+class ClusterState:
     """What the plan was made of, as the cluster had it.
 
     Attributes:
@@ -31,27 +31,30 @@ class State:
         live: metadata, at least, of the set's objects that are there.
     """
 
-    histories: Mapping[str, History]
+    histories: Mapping[str, ReleaseHistory]
     live: Mapping[ObjectKey, Body]
 
 
-def look(cluster: Cluster, release_set: SetFolder, namespace: str) -> State:
+def read_cluster_state(cluster: Cluster, release_set: SetFolder, namespace: str) -> ClusterState:
     """Ask a cluster for all that a plan needs."""
     cluster.kinds.refresh()
     keys = [
         item.key for release in release_set.releases for item in (*release.crds, *release.objects)
     ]
-    return State(helm_history.read(cluster, namespace), live.read(cluster, keys, metadata=True))
+    return ClusterState(
+        helm_history.read_histories(cluster, namespace),
+        live.read_objects(cluster, keys, metadata=True),
+    )
 
 
-def plan(
+def plan_apply(
     cluster: Cluster,
     release_set: SetFolder,
     namespace: str,
-    drifts: Drifts,
+    find_divergences: DivergenceFinder,
     *,
     only: Collection[str] = (),
-) -> Steps:
+) -> ApplyPlan:
     """What has to be done so that a cluster has what a set says.
 
     Args:
@@ -59,53 +62,57 @@ def plan(
         drifts: what differs of releases that Helm has as the set has them.
         only: these releases; by default all, and those that the set no longer has are removed.
     """
-    state = look(cluster, release_set, namespace)
+    state = read_cluster_state(cluster, release_set, namespace)
     chosen = [one for one in release_set.releases if not only or one.name in only]
-    actions = {one.name: _action(one, state.histories.get(one.name)) for one in chosen}
+    actions = {one.name: _choose_action(one, state.histories.get(one.name)) for one in chosen}
     kept = [one for one in chosen if actions[one.name][0] == "keep"]
-    drifted = _drifted(drifts(kept), applied_set.controlled(cluster, namespace))
+    drifted = _find_repair_reasons(
+        find_divergences(kept), applied_set.read_controlled_fields(cluster, namespace)
+    )
     steps = []
     for one in chosen:
         action, why = actions[one.name]
-        going = tuple(_going(one, state))
+        going = tuple(_find_terminating(one, state))
         if action == "keep" and (found := drifted.get(one.name)):
             action, why = "repair", tuple(found)
         elif action == "keep" and going:
             action, why = "repair", tuple(f"{key} is being deleted" for key in going)
         elif action == "keep":
-            steps.append(Step(one.name, one.wave, "keep"))
+            steps.append(ApplyStep(one.name, one.wave, "keep"))
             continue
         steps.append(
-            Step(
+            ApplyStep(
                 one.name,
                 one.wave,
                 action,
                 why,
-                tuple(_recreations(cluster, one, state)),
-                tuple(_moved(one, state, namespace)),
-                tuple(_taken(one, state)),
+                tuple(_find_recreations(cluster, one, state)),
+                tuple(_find_transferred(one, state, namespace)),
+                tuple(_find_adopted(one, state)),
                 going,
             )
         )
-    removals = () if only else tuple(_removals(cluster, release_set, state, namespace))
-    return Steps(tuple(steps), removals, tuple(_handed(release_set, state, namespace)))
+    removals = () if only else tuple(_plan_removals(cluster, release_set, state, namespace))
+    return ApplyPlan(tuple(steps), removals, tuple(_find_unsettled(release_set, state, namespace)))
 
 
-def _drifted(
-    found: Mapping[str, Sequence[Drift]], controlled: Collection[str]
+def _find_repair_reasons(
+    found: Mapping[str, Sequence[ObjectDivergence]], controlled: Collection[str]
 ) -> dict[str, list[str]]:
     """What is worth a repair: not what is changed back at once, nor what nobody could confirm."""
     return {
         name: [
             str(one)
             for one in drifts
-            if not one.unconfirmed and not drift.is_controlled(one, controlled)
+            if not one.unconfirmed and not drift.is_fully_controlled(one, controlled)
         ]
         for name, drifts in found.items()
     }
 
 
-def _action(release: SetRelease, history: History | None) -> tuple[Action, tuple[str, ...]]:
+def _choose_action(
+    release: SetRelease, history: ReleaseHistory | None
+) -> tuple[Action, tuple[str, ...]]:
     if history is None:
         return "install", ()
     newest = history.newest
@@ -118,18 +125,22 @@ def _action(release: SetRelease, history: History | None) -> tuple[Action, tuple
     return "keep", ()
 
 
-def _recreations(cluster: Cluster, release: SetRelease, state: State) -> Iterator[Recreation]:
+def _find_recreations(
+    cluster: Cluster, release: SetRelease, state: ClusterState
+) -> Iterator[ObjectRecreation]:
     """Objects whose kind has fields that can't change, and where one would have to."""
-    there = [item for item in release.objects if item.key in state.live and _may_be_fixed(item)]
-    bodies = live.read(cluster, (item.key for item in there))
+    there = [item for item in release.objects if item.key in state.live and _can_recreate(item)]
+    bodies = live.read_objects(cluster, (item.key for item in there))
     for item in there:
         if (body := bodies.get(item.key)) is not None:
-            reasons = must_recreate(body, item.body)
+            reasons = find_recreate_reasons(body, item.body)
             if reasons:
-                yield Recreation(item.key, "; ".join(f"{one.field}: {one.why}" for one in reasons))
+                yield ObjectRecreation(
+                    item.key, "; ".join(f"{one.field}: {one.why}" for one in reasons)
+                )
 
 
-_FIXED: Final = frozenset(
+_RECREATABLE: Final = frozenset(
     (
         *("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "Pod", "Service"),
         *("RoleBinding", "ClusterRoleBinding", "StorageClass", "PriorityClass", "CSIDriver"),
@@ -139,69 +150,73 @@ _FIXED: Final = frozenset(
 """Kinds that have immutable fields and may be deleted; a claim holds data."""
 
 
-def _may_be_fixed(item: Object) -> bool:
+def _can_recreate(item: Object) -> bool:
     key = item.key
-    return key.kind in _FIXED and ("." not in key.group or key.group.endswith(".k8s.io"))
+    return key.kind in _RECREATABLE and ("." not in key.group or key.group.endswith(".k8s.io"))
 
 
-def _owner(body: Body) -> tuple[str, str]:
+def _get_helm_owner(body: Body) -> tuple[str, str]:
     """The Helm release, and its namespace, that an object says it is of."""
     notes = (body.get("metadata") or {}).get("annotations") or {}
     return notes.get(OWNER, ""), notes.get(OWNER_NAMESPACE, "")
 
 
-def _moved(release: SetRelease, state: State, namespace: str) -> Iterator[ObjectKey]:
+def _find_transferred(
+    release: SetRelease, state: ClusterState, namespace: str
+) -> Iterator[ObjectKey]:
     for item in release.objects:
         body = state.live.get(item.key)
         if body is not None:
-            name, where = _owner(body)
+            name, where = _get_helm_owner(body)
             if where == namespace and name and name != release.name:
                 yield item.key
 
 
-def _taken(release: SetRelease, state: State) -> Iterator[ObjectKey]:
+def _find_adopted(release: SetRelease, state: ClusterState) -> Iterator[ObjectKey]:
     for item in release.objects:
         body = state.live.get(item.key)
-        if body is not None and not _owner(body)[0]:
+        if body is not None and not _get_helm_owner(body)[0]:
             yield item.key
 
 
-def _going(release: SetRelease, state: State) -> Iterator[ObjectKey]:
+def _find_terminating(release: SetRelease, state: ClusterState) -> Iterator[ObjectKey]:
     for item in release.objects:
         if "deletionTimestamp" in ((state.live.get(item.key) or {}).get("metadata") or {}):
             yield item.key
 
 
-def _handed(release_set: SetFolder, state: State, namespace: str) -> Iterator[ObjectKey]:
+def _find_unsettled(
+    release_set: SetFolder, state: ClusterState, namespace: str
+) -> Iterator[ObjectKey]:
     for release in release_set.releases:
         for item in release.objects:
             body = state.live.get(item.key)
             if (
                 body is not None
-                and _owner(body) == (release.name, namespace)
-                and ownership.is_handed_over(body)
+                and _get_helm_owner(body) == (release.name, namespace)
+                and ownership.is_in_transfer(body)
             ):
                 yield item.key
 
 
-def _removals(
-    cluster: Cluster, release_set: SetFolder, state: State, namespace: str
-) -> Iterator[Removal]:
+def _plan_removals(
+    cluster: Cluster, release_set: SetFolder, state: ClusterState, namespace: str
+) -> Iterator[ReleaseRemoval]:
     """Releases that a set of this tool's has installed, and this one does not have."""
     names = {release.name for release in release_set.releases}
     ours = {item.key for release in release_set.releases for item in release.objects}
     for name, history in state.histories.items():
         if name not in names and history.newest.digest:
-            yield removal(cluster, name, history.objects, namespace, ours)
+            yield plan_removal(cluster, name, history.objects, namespace, ours)
 
 
-def removal(
+def plan_removal(
     cluster: Cluster,
     name: str,
     objects: Iterable[Object],
     namespace: str,
     ours: Collection[ObjectKey] = (),
-) -> Removal:
+) -> ReleaseRemoval:
     """What is deleted with a release, and what stays.
 
     Args:
@@ -209,19 +224,19 @@ def removal(
         ours: objects that other releases of the set have.
     """
     keys = [item.key for item in objects]
-    there = live.read(cluster, keys, metadata=True)
+    there = live.read_objects(cluster, keys, metadata=True)
     deleted: list[ObjectKey] = []
     kept: list[ObjectKey] = []
     for key in keys:
         if key in there:
             body = there[key]
-            stays = key in ours or helm_release.is_data(key) or ownership.is_kept(body)
-            other = _owner(body) not in ((name, namespace), ("", ""))
+            stays = key in ours or helm_release.is_user_data(key) or ownership.is_kept(body)
+            other = _get_helm_owner(body) not in ((name, namespace), ("", ""))
             (kept if stays or other else deleted).append(key)
-    return Removal(name, tuple(deleted), tuple(kept))
+    return ReleaseRemoval(name, tuple(deleted), tuple(kept))
 
 
-def make_namespace(cluster: Cluster, name: str, *, dry_run: bool = False) -> None:
+def ensure_namespace(cluster: Cluster, name: str, *, dry_run: bool = False) -> None:
     """Helm's namespace, which keeps the lock, too."""
     key = ObjectKey("v1", "Namespace", "", name)
     if cluster.get(key) is None and not dry_run:

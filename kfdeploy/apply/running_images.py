@@ -14,12 +14,12 @@ from kfdeploy.kubernetes.workload import CONTAINERS
 from kfdeploy.oci.reference import ImageRef, InvalidImageRef
 
 Body = Mapping[str, Any]
-State = Literal["locked", "stale", "unlocked", "foreign"]
+RunningState = Literal["locked", "stale", "unlocked", "foreign"]
 _STATUSES: Final = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class PodImageUse:
     """One container, or volume, of one pod that runs an image.
 
     Attributes:
@@ -36,22 +36,24 @@ class Use:
     pod: ObjectKey
 
 
-def uses(pod: Body, owner: ObjectKey) -> Iterator[Use]:
+def list_pod_images(pod: Body, owner: ObjectKey) -> Iterator[PodImageUse]:
     """All images of a pod: of every container, and of volumes that are images."""
-    key = ObjectKey.of({**pod, "apiVersion": "v1", "kind": "Pod"})
+    key = ObjectKey.from_body({**pod, "apiVersion": "v1", "kind": "Pod"})
     spec, status = pod.get("spec") or {}, pod.get("status") or {}
     running = {one["name"]: one for name in _STATUSES for one in status.get(name) or ()}
     for group in CONTAINERS:
         for container in spec.get(group) or ():
             name = container["name"]
-            digest = _digest((running.get(name) or {}).get("imageID", ""))
-            yield Use(container.get("image", ""), digest, f"{group}[name={name}]", owner, key)
+            digest = _parse_image_id((running.get(name) or {}).get("imageID", ""))
+            yield PodImageUse(
+                container.get("image", ""), digest, f"{group}[name={name}]", owner, key
+            )
     for volume in spec.get("volumes") or ():
         if reference := (volume.get("image") or {}).get("reference"):
-            yield Use(reference, "", f"volumes[name={volume['name']}]", owner, key)
+            yield PodImageUse(reference, "", f"volumes[name={volume['name']}]", owner, key)
 
 
-def _digest(image_id: str) -> str:
+def _parse_image_id(image_id: str) -> str:
     """The digest in ``docker-pullable://REPOSITORY@sha256:...``.
 
     A bare ``sha256:...`` is the sum of the image's configuration, of which a lock knows nothing.
@@ -60,7 +62,7 @@ def _digest(image_id: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningImage:
     """One reference that pods run, and what is to be said of it.
 
     Attributes:
@@ -74,7 +76,7 @@ class Running:
     """
 
     image: str
-    state: State
+    state: RunningState
     source: str
     wanted: str
     digests: tuple[str, ...]
@@ -102,7 +104,7 @@ class Running:
 
 
 @dataclass(frozen=True)
-class Known:
+class ExpectedImages:
     """What a set and its lock say of images.
 
     Attributes:
@@ -128,15 +130,15 @@ class Known:
     def _by_source(self) -> Mapping[ImageRef, str]:
         return {ImageRef.parse(ref).with_default_tag(): ref for ref in self.images}
 
-    def digests(self, ref: str) -> frozenset[str]:
+    def list_digests(self, ref: str) -> frozenset[str]:
         """Every digest that is this image: the whole index, a reduced one, one platform's."""
         entry = self.images[ref]
         found = {ImageRef.parse(str(entry["mirror"])).digest}
-        if (locked := self.lock.find(ref)) is not None:
+        if (locked := self.lock.find_image(ref)) is not None:
             found |= {locked.digest, *locked.platforms.values(), *locked.reduced.values()}
         return frozenset(found - {""})
 
-    def judge(self, image: str, digests: Iterable[str]) -> tuple[State, str, str]:
+    def classify_image(self, image: str, digests: Iterable[str]) -> tuple[RunningState, str, str]:
         """The state of a reference that runs with these digests, the set's image, and why."""
         try:
             wanted = ImageRef.parse(image).with_default_tag()
@@ -144,17 +146,17 @@ class Known:
             return "foreign", "", str(error)
         there = self._by_mirror.get(wanted.repository)
         if there is not None:
-            return self._judge_mirrored(wanted, there, digests)
+            return self._classify_mirrored(wanted, there, digests)
         if f"{wanted.repository}/".startswith(f"{self.registry}/"):
             return "unlocked", "", "in the private registry, and no image of the set"
-        return self._judge_foreign(wanted, digests)
+        return self._classify_foreign(wanted, digests)
 
-    def _judge_mirrored(
+    def _classify_mirrored(
         self, wanted: ImageRef, there: Sequence[str], digests: Iterable[str]
-    ) -> tuple[State, str, str]:
+    ) -> tuple[RunningState, str, str]:
         for ref in there:
             mirror = ImageRef.parse(str(self.images[ref]["mirror"]))
-            known = self.digests(ref)
+            known = self.list_digests(ref)
             same = wanted.digest in known if wanted.digest else wanted.tag == mirror.tag
             if same:
                 # Without a digest in the lock there is nothing to compare with.
@@ -165,29 +167,33 @@ class Known:
         expected = ", ".join(str(self.images[ref]["mirror"]) for ref in there)
         return "stale", there[0], f"the set has {expected}"
 
-    def _judge_foreign(self, wanted: ImageRef, digests: Iterable[str]) -> tuple[State, str, str]:
+    def _classify_foreign(
+        self, wanted: ImageRef, digests: Iterable[str]
+    ) -> tuple[RunningState, str, str]:
         ref = self._by_source.get(wanted, "")
         if ref and ref in self.accepted:
             return "locked", ref, ""
         if not ref:
             return "foreign", "", "not from the private registry, and no image of the set"
         some = set(digests)
-        if some and some <= self.digests(ref):
+        if some and some <= self.list_digests(ref):
             why = "by its upstream name, though with the lock's content; registries.uncovered"
             return "foreign", ref, f"{why} accepts it where nodes have a registry mirror"
         return "foreign", ref, f"by its upstream name; the set has {self.images[ref]['mirror']}"
 
 
-def running(found: Iterable[Use], known: Known) -> list[Running]:
+def classify_running_images(
+    found: Iterable[PodImageUse], known: ExpectedImages
+) -> list[RunningImage]:
     """Each reference that runs, once for each state; the wrong ones first."""
-    groups: dict[tuple[str, str], list[Use]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[PodImageUse]] = defaultdict(list)
     for one in found:
         groups[one.image, one.digest].append(one)
-    judged: dict[tuple[str, State, str, str], list[Use]] = defaultdict(list)
+    judged: dict[tuple[str, RunningState, str, str], list[PodImageUse]] = defaultdict(list)
     for (image, digest), some in groups.items():
-        judged[(image, *known.judge(image, [digest] if digest else []))] += some
+        judged[(image, *known.classify_image(image, [digest] if digest else []))] += some
     out = [
-        Running(
+        RunningImage(
             image=image,
             state=state,
             source=ref,
@@ -206,7 +212,7 @@ def running(found: Iterable[Use], known: Known) -> list[Running]:
 _ORDER: Final = {"foreign": 0, "stale": 1, "unlocked": 2, "locked": 3}
 
 
-def unused(found: Iterable[Running], known: Known) -> list[str]:
+def find_unused_images(found: Iterable[RunningImage], known: ExpectedImages) -> list[str]:
     """The set's images that nothing runs now; some run only when users ask for them."""
     seen = {one.source for one in found}
     return sorted(ref for ref in known.images if ref not in seen)

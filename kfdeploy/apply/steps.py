@@ -14,7 +14,7 @@ _DONE = {"install": "installed", "upgrade": "upgraded", "repair": "repaired", "f
 
 
 @dataclass(frozen=True, slots=True)
-class Recreation:
+class ObjectRecreation:
     """An object that can't become what the set wants, and is deleted first."""
 
     key: ObjectKey
@@ -25,7 +25,7 @@ class Recreation:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ApplyStep:
     """What one release needs.
 
     Attributes:
@@ -43,13 +43,13 @@ class Step:
     wave: int
     action: Action
     why: tuple[str, ...] = ()
-    recreate: tuple[Recreation, ...] = ()
-    moved: tuple[ObjectKey, ...] = ()
-    taken: tuple[ObjectKey, ...] = ()
-    going: tuple[ObjectKey, ...] = ()
+    recreate: tuple[ObjectRecreation, ...] = ()
+    transferred: tuple[ObjectKey, ...] = ()
+    adopted: tuple[ObjectKey, ...] = ()
+    terminating: tuple[ObjectKey, ...] = ()
 
     @property
-    def acts(self) -> bool:
+    def has_changes(self) -> bool:
         return self.action != "keep"
 
     def to_json(self) -> dict[str, Any]:
@@ -59,13 +59,13 @@ class Step:
             "action": self.action,
             "why": list(self.why),
             "recreate": [one.to_json() for one in self.recreate],
-            "moved": [key.to_json() for key in self.moved],
-            "taken": [key.to_json() for key in self.taken],
+            "moved": [key.to_json() for key in self.transferred],
+            "taken": [key.to_json() for key in self.adopted],
         }
 
 
 @dataclass(frozen=True, slots=True)
-class Removal:
+class ReleaseRemoval:
     """A release that the set no longer has.
 
     Attributes:
@@ -86,7 +86,7 @@ class Removal:
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
+class ApplyPlan:
     """The plan of an apply.
 
     Attributes:
@@ -94,21 +94,23 @@ class Steps:
             it could end that.
     """
 
-    steps: tuple[Step, ...]
-    removals: tuple[Removal, ...] = ()
-    handed: tuple[ObjectKey, ...] = ()
+    steps: tuple[ApplyStep, ...]
+    removals: tuple[ReleaseRemoval, ...] = ()
+    unsettled_transfers: tuple[ObjectKey, ...] = ()
 
     @property
-    def waves(self) -> list[list[Step]]:
-        out: list[list[Step]] = []
+    def waves(self) -> list[list[ApplyStep]]:
+        out: list[list[ApplyStep]] = []
         for step in self.steps:
             out += [[] for _ in range(step.wave + 1 - len(out))]
             out[step.wave].append(step)
         return out
 
     @property
-    def acts(self) -> bool:
-        return bool(self.removals or self.handed) or any(step.acts for step in self.steps)
+    def has_changes(self) -> bool:
+        return bool(self.removals or self.unsettled_transfers) or any(
+            step.has_changes for step in self.steps
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -116,37 +118,37 @@ class Steps:
             "removals": [removal.to_json() for removal in self.removals],
         }
 
-    def lines(self) -> Iterator[str]:
+    def format_lines(self) -> Iterator[str]:
         """For people: a line a release that is not left as it is, and what is lost by it."""
         for number, wave in enumerate(self.waves, 1):
             for step in wave:
-                if step.acts:
+                if step.has_changes:
                     why = f": {step.why[0]}" if step.why else ""
                     more = f" (and {len(step.why) - 1} more)" if len(step.why) > 1 else ""
                     yield f"wave {number}: {step.action} {step.release}{why}{more}"
                 for one in step.recreate:
                     yield f"  recreates {one.key}: {one.why}"
-                if step.moved:
-                    yield f"  takes from other releases: {listed(step.moved)}"
-                if step.taken:
-                    yield f"  takes over, made without Helm: {listed(step.taken)}"
+                if step.transferred:
+                    yield f"  takes from other releases: {summarize_keys(step.transferred)}"
+                if step.adopted:
+                    yield f"  takes over, made without Helm: {summarize_keys(step.adopted)}"
         for removal in self.removals:
             count = len(removal.deleted)
             yield f"remove {removal.release}: {count} object{'' if count == 1 else 's'}"
             if removal.kept:
-                yield f"  keeps {listed(removal.kept)}"
-        if same := sum(not step.acts for step in self.steps):
+                yield f"  keeps {summarize_keys(removal.kept)}"
+        if same := sum(not step.has_changes for step in self.steps):
             yield f"{same} of {len(self.steps)} releases are as the set has them"
 
 
-def listed(keys: Sequence[ObjectKey], most: int = 5) -> str:
+def summarize_keys(keys: Sequence[ObjectKey], most: int = 5) -> str:
     """Some objects by name, and how many more."""
     shown = ", ".join(map(str, keys[:most]))
     return f"{shown} and {len(keys) - most} more" if len(keys) > most else shown
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class ReleaseResult:
     """What became of one release."""
 
     release: str
@@ -157,25 +159,29 @@ class Result:
     why: tuple[str, ...] = ()
 
     @property
-    def word(self) -> str:
+    def outcome_text(self) -> str:
         return _DONE[self.action] if self.outcome == "done" else self.outcome
 
     def to_json(self) -> dict[str, Any]:
-        out = {"release": self.release, "outcome": self.word, "seconds": round(self.seconds, 3)}
+        out = {
+            "release": self.release,
+            "outcome": self.outcome_text,
+            "seconds": round(self.seconds, 3),
+        }
         if self.revision:
             out["revision"] = self.revision
         return {**out, "why": list(self.why)} if self.why else out
 
 
 @dataclass
-class Outcomes:
+class ApplyResult:
     """What an apply has come to.
 
     Attributes:
         not_ready: workloads that are not, with the reason of each.
     """
 
-    results: list[Result] = field(default_factory=list)
+    results: list[ReleaseResult] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     not_ready: list[str] = field(default_factory=list)
     seconds: float = 0.0

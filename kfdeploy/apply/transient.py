@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_AWAY: Final = (
+_UNREACHABLE: Final = (
     *("connection refused", "connection reset", "broken pipe", "unexpected EOF", ": EOF"),
     *("i/o timeout", "TLS handshake timeout", "no route to host", "network is unreachable"),
     *("use of closed network connection", "client connection lost", "server sent GOAWAY"),
@@ -22,27 +22,27 @@ _BUSY: Final = (
     *("storage is (re)initializing", "the object has been modified", "no endpoints available"),
     *("unable to retrieve the complete list of server APIs",),
 )
-_PASSING: Final = re.compile("|".join(map(re.escape, (*_AWAY, *_BUSY))))
+_TRANSIENT: Final = re.compile("|".join(map(re.escape, (*_UNREACHABLE, *_BUSY))))
 # A webhook's refusal can have any words. That it can't be called may pass: its pod is ready a
 # moment before all nodes know the way to it.
 _WEBHOOK: Final = re.compile(r"admission webhook .* denied the request|failed calling webhook")
 
 
 # Helm's waits, and kubectl's.
-_OVERDUE: Final = re.compile(r"context deadline exceeded|timed out waiting for the condition")
+_WAIT_TIMEOUT: Final = re.compile(r"context deadline exceeded|timed out waiting for the condition")
 
 
-def is_overdue(text: str) -> bool:
+def is_wait_timeout(text: str) -> bool:
     """Whether a program has waited for as long as it was told to."""
-    return _OVERDUE.search(text) is not None
+    return _WAIT_TIMEOUT.search(text) is not None
 
 
-def may_pass(text: str) -> bool:
+def is_transient(text: str) -> bool:
     """Whether a program that failed with these words may do better in a moment."""
     found = _WEBHOOK.search(text)
     if found is None:
-        return _PASSING.search(text) is not None
+        return _TRANSIENT.search(text) is not None
     if found[0].endswith("denied the request"):
         return False
     said = text[found.end() :]
-    return any(words in said for words in (*_AWAY, "no endpoints available"))
+    return any(words in said for words in (*_UNREACHABLE, "no endpoints available"))

@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from kfdeploy.bundle.manifest import is_safe
+from kfdeploy.bundle.manifest import is_safe_path
 
 _LINE: Final = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
-class BadSums(ValueError):
+class InvalidChecksums(ValueError):
     """Text that is no list of sums; the message says where."""
 
 
@@ -30,16 +30,16 @@ def loads(data: bytes) -> dict[str, str]:
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise BadSums(f"byte {error.start}: not UTF-8 text") from error
+        raise InvalidChecksums(f"byte {error.start}: not UTF-8 text") from error
     if text and not text.endswith("\n"):
-        raise BadSums("cut off at its end")
+        raise InvalidChecksums("cut off at its end")
     for number, line in enumerate(text.split("\n")[:-1], 1):
         match = _LINE.fullmatch(line)
         if match is None:
-            raise BadSums(f"line {number}: no sum and path")
-        if not is_safe(match[2]):
-            raise BadSums(f"line {number}: {match[2]!r} is no path below the part")
+            raise InvalidChecksums(f"line {number}: no sum and path")
+        if not is_safe_path(match[2]):
+            raise InvalidChecksums(f"line {number}: {match[2]!r} is no path below the part")
         if match[2] in found:
-            raise BadSums(f"line {number}: {match[2]} is there twice")
+            raise InvalidChecksums(f"line {number}: {match[2]} is there twice")
         found[match[2]] = match[1]
     return found

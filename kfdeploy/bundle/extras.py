@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from kfdeploy.bundle import part_files, wheels
-from kfdeploy.bundle.manifest import Taken, is_safe
+from kfdeploy.bundle.manifest import BundleFile, is_safe_path
 from kfdeploy.bundle.wheels import Wheel
 from kfdeploy.errors import UserError
-from kfdeploy.files import sha256
+from kfdeploy.files import sha256_hex
 
 PROGRAMS: Final = ("helm", "helmfile", "kustomize", "kubectl")
 """What the far side calls: `apply` the first two and kubectl, people the others."""
-_OF_THE_WORKSPACE: Final = (
+_WORKSPACE_FILES: Final = (
     "kfdeploy.yaml",
     "kfdeploy.schema.json",
     "images.lock",
@@ -32,18 +32,20 @@ _OF_THE_WORKSPACE: Final = (
 )
 _PT_INTERP: Final = 3
 
-Open = Callable[[], AbstractContextManager[BinaryIO]]
+OpenFile = Callable[[], AbstractContextManager[BinaryIO]]
 
 
 @dataclass(frozen=True)
-class Along:
+class BundleExtra:
     """A file that is taken along, and how it is read."""
 
-    taken: Taken
-    open: Open
+    taken: BundleFile
+    open: OpenFile
 
 
-def workspace(root: Path, sets: Sequence[Path], more: Iterable[str] = ()) -> list[Along]:
+def collect_workspace(
+    root: Path, sets: Sequence[Path], more: Iterable[str] = ()
+) -> list[BundleExtra]:
     """The workspace as far as it is needed where there is no upstream.
 
     Args:
@@ -53,8 +55,8 @@ def workspace(root: Path, sets: Sequence[Path], more: Iterable[str] = ()) -> lis
     Raises:
         UserError: something is a link, or no plain file.
     """
-    found: dict[str, Along] = {}
-    places = {f"workspace/{name}": root / name for name in _OF_THE_WORKSPACE}
+    found: dict[str, BundleExtra] = {}
+    places = {f"workspace/{name}": root / name for name in _WORKSPACE_FILES}
     places |= {f"workspace/releases/{path.name}": path for path in sets}
     for name in more:
         inside = Path(name)
@@ -62,32 +64,34 @@ def workspace(root: Path, sets: Sequence[Path], more: Iterable[str] = ()) -> lis
             places[f"workspace/{inside.as_posix()}"] = root / inside
     for target, path in places.items():
         if path.is_symlink():
-            raise _no_file(path)
+            raise _not_plain_file(path)
         if path.is_dir():
-            files, others = part_files.listed(path)
+            files, others = part_files.list_files(path)
             for name in others:
-                raise _no_file(path / name)
-            found |= {f"{target}/{name}": _file(f"{target}/{name}", path / name) for name in files}
+                raise _not_plain_file(path / name)
+            found |= {
+                f"{target}/{name}": _build_extra(f"{target}/{name}", path / name) for name in files
+            }
         elif path.exists():
-            found[target] = _file(target, path)
+            found[target] = _build_extra(target, path)
     return [found[name] for name in sorted(found)]
 
 
-def own() -> list[Along]:
+def collect_wheels() -> list[BundleExtra]:
     """kfdeploy's wheel, and those that it needs.
 
     Raises:
         UserError: see `wheels.installed`.
     """
     found = []
-    for wheel in wheels.installed():
+    for wheel in wheels.list_installed():
         data = wheel.build()
-        taken = Taken(f"wheels/{wheel.name}", len(data), sha256(data))
-        found.append(Along(taken, _built(wheel)))
+        taken = BundleFile(f"wheels/{wheel.name}", len(data), sha256_hex(data))
+        found.append(BundleExtra(taken, _wheel_opener(wheel)))
     return found
 
 
-def programs(names: Sequence[str] = PROGRAMS) -> tuple[list[Along], list[str]]:
+def collect_programs(names: Sequence[str] = PROGRAMS) -> tuple[list[BundleExtra], list[str]]:
     """Outside programs, from PATH; and notes about those that are missing or need more."""
     found, notes = [], []
     for name in names:
@@ -96,37 +100,37 @@ def programs(names: Sequence[str] = PROGRAMS) -> tuple[list[Along], list[str]]:
             notes.append(f"{name} is not on PATH here: the bundle goes without it")
             continue
         path = Path(where).resolve()
-        if needs := _needs(path):
+        if needs := _describe_needs(path):
             notes.append(f"{name} {needs}")
-        along = _file(f"programs/{name}", path)
+        along = _build_extra(f"programs/{name}", path)
         found.append(replace(along, taken=replace(along.taken, executable=True)))
     return found, notes
 
 
-def _file(target: str, path: Path) -> Along:
-    if not is_safe(target):
+def _build_extra(target: str, path: Path) -> BundleExtra:
+    if not is_safe_path(target):
         raise UserError(f"{path}: a name like this can't be in a bundle", hint="give it another")
     try:
-        size, total = path.stat().st_size, part_files.sum_of(path)
+        size, total = path.stat().st_size, part_files.hash_file(path)
     except OSError as error:
         raise UserError(f"{path}: {(error.strerror or str(error)).lower()}") from error
-    return Along(Taken(target, size, total), lambda: part_files.opened(path))
+    return BundleExtra(BundleFile(target, size, total), lambda: part_files.open_plain_file(path))
 
 
-def _no_file(path: Path) -> UserError:
+def _not_plain_file(path: Path) -> UserError:
     return UserError(
         f"{path}: a link, or no plain file: it can't be in a bundle", hint="put a copy in its place"
     )
 
 
-def _built(wheel: Wheel) -> Open:
+def _wheel_opener(wheel: Wheel) -> OpenFile:
     return lambda: contextlib.closing(io.BytesIO(wheel.build()))
 
 
-def _needs(path: Path) -> str:
+def _describe_needs(path: Path) -> str:
     """What a program needs of the machine that it runs on, besides a kernel; or empty."""
     try:
-        with part_files.opened(path) as stream:
+        with part_files.open_plain_file(path) as stream:
             head = stream.read(64)
             if not head.startswith(b"\x7fELF"):
                 return "is a script: what it calls is not in the bundle"

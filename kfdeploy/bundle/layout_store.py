@@ -10,31 +10,31 @@ from pathlib import Path
 from typing import Final
 
 from kfdeploy.bundle import part_files
-from kfdeploy.bundle.read_layout import Found
+from kfdeploy.bundle.read_layout import AvailableBundle
 from kfdeploy.errors import UserError
-from kfdeploy.mirror.plan import Item
-from kfdeploy.mirror.stores import Readable
+from kfdeploy.mirror.plan import MirrorItem
+from kfdeploy.mirror.stores import ReadableBlob
 from kfdeploy.oci import manifest as manifests
-from kfdeploy.oci.manifest import Descriptor, Malformed, Manifest, Tree
+from kfdeploy.oci.manifest import Descriptor, ImageTree, MalformedManifest, Manifest
 
 _MANIFEST_MAX: Final = 64 << 20
 
 
-class Source:
+class BundleOrigin:
     """A bundle that images are taken from; an `Origin`."""
 
-    def __init__(self, found: Found) -> None:
-        self.found = found
+    def __init__(self, found: AvailableBundle) -> None:
+        self.available = found
         self._manifests: dict[str, Manifest] = {}
 
-    def host(self, item: Item) -> str:
+    def get_host(self, item: MirrorItem) -> str:
         return "the bundle"
 
-    def has(self, digest: str) -> bool:
+    def has_manifest(self, digest: str) -> bool:
         """Whether it has a manifest of this digest."""
-        return digest in self.found.bundle.manifest_by_digest
+        return digest in self.available.bundle.manifest_by_digest
 
-    def manifest(self, digest: str) -> Manifest:
+    def read_manifest(self, digest: str) -> Manifest:
         """A manifest; each part has all.
 
         Raises:
@@ -42,14 +42,14 @@ class Source:
         """
         if digest in self._manifests:
             return self._manifests[digest]
-        entry = self.found.bundle.manifest_by_digest.get(digest)
+        entry = self.available.bundle.manifest_by_digest.get(digest)
         if entry is None:
             raise UserError(f"the bundle has no manifest {digest}")
-        for part in self.found.parts.values():
+        for part in self.available.parts.values():
             try:
-                body = part_files.read(part.folder / entry.path, _MANIFEST_MAX)
+                body = part_files.read_file(part.folder / entry.path, _MANIFEST_MAX)
                 found = Manifest.parse(body, entry.media_type, digest.partition(":")[0])
-            except (OSError, Malformed):
+            except (OSError, MalformedManifest):
                 continue
             if found.digest == digest:
                 self._manifests[digest] = found
@@ -59,21 +59,21 @@ class Source:
             hint="have a part written and carried again",
         )
 
-    def tree(self, item: Item) -> Tree:
-        def fetch(child: Descriptor) -> Manifest:
-            return self.manifest(child.digest)
+    def read_tree(self, item: MirrorItem) -> ImageTree:
+        def fetch_manifest(child: Descriptor) -> Manifest:
+            return self.read_manifest(child.digest)
 
         try:
-            if self.has(item.digest):
-                return manifests.tree(self.manifest(item.digest), fetch)
+            if self.has_manifest(item.digest):
+                return manifests.load_image_tree(self.read_manifest(item.digest), fetch_manifest)
             whole = item.source.digest
-            if item.platforms and self.has(whole):
-                root = manifests.reduced(self.manifest(whole), item.platforms)
+            if item.platforms and self.has_manifest(whole):
+                root = manifests.select_platforms(self.read_manifest(whole), item.platforms)
                 if root.digest == item.digest:
-                    return manifests.tree(root, fetch)
-        except Malformed as error:
+                    return manifests.load_image_tree(root, fetch_manifest)
+        except MalformedManifest as error:
             raise UserError(f"{item.name}: {error}") from error
-        since = self.found.bundle.since
+        since = self.available.bundle.since
         if since is not None and item.digest in since.images.values():
             raise UserError(
                 f"{item.name}: the bundle leaves it out, as the older lock has it too, and the"
@@ -85,30 +85,32 @@ class Source:
             hint="it was written for another images.lock, or for other platforms",
         )
 
-    def open(self, item: Item, blob: Descriptor, offset: int) -> AbstractContextManager[Readable]:
-        return _Joined(self.found.files(blob.digest), offset)
+    def open_blob(
+        self, item: MirrorItem, blob: Descriptor, offset: int
+    ) -> AbstractContextManager[ReadableBlob]:
+        return _JoinedPieces(self.available.locate_files(blob.digest), offset)
 
 
-class _Joined:
+class _JoinedPieces:
     """The pieces of a blob, one after the other."""
 
     def __init__(self, files: Sequence[tuple[Path, int]], offset: int) -> None:
-        self._files = self._from(files, offset)
+        self._files = self._open_from(files, offset)
         self._stream: io.FileIO | None = None
 
-    def _from(
+    def _open_from(
         self, files: Sequence[tuple[Path, int]], offset: int
     ) -> Generator[io.FileIO, None, None]:
         for path, size in files:
             if offset >= size and size:
                 offset -= size
                 continue
-            with part_files.opened(path) as stream:
+            with part_files.open_plain_file(path) as stream:
                 stream.seek(offset)
                 offset = 0
                 yield stream
 
-    def __enter__(self) -> _Joined:
+    def __enter__(self) -> _JoinedPieces:
         try:
             self._stream = next(self._files, None)
         except OSError as error:

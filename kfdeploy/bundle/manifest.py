@@ -22,16 +22,18 @@ from functools import cached_property
 from typing import Any, Final
 
 FORMAT: Final = 1
-NAME: Final = "bundle.json"
-PART: Final = "part.json"
-LAYOUT: Final = "oci-layout"
-INDEX: Final = "index.json"
-LOCK: Final = "images.lock"
-SUMS: Final = "SHA256SUMS"
-SIGNATURE: Final = "SHA256SUMS.sig"
-TAKEN_ALONG: Final = ("workspace", "wheels", "programs")
-FOLDERS: Final = frozenset({"blobs", "pieces", *TAKEN_ALONG})
-FILES: Final = frozenset({NAME, PART, LAYOUT, INDEX, LOCK, SUMS, SIGNATURE})
+BUNDLE_FILE: Final = "bundle.json"
+PART_FILE: Final = "part.json"
+LAYOUT_FILE: Final = "oci-layout"
+INDEX_FILE: Final = "index.json"
+LOCK_FILE: Final = "images.lock"
+SUMS_FILE: Final = "SHA256SUMS"
+SIGNATURE_FILE: Final = "SHA256SUMS.sig"
+EXTRA_FOLDERS: Final = ("workspace", "wheels", "programs")
+FOLDERS: Final = frozenset({"blobs", "pieces", *EXTRA_FOLDERS})
+FILES: Final = frozenset(
+    {BUNDLE_FILE, PART_FILE, LAYOUT_FILE, INDEX_FILE, LOCK_FILE, SUMS_FILE, SIGNATURE_FILE}
+)
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 FULL_NAME: Final = "io.containerd.image.name"
 _DIGEST: Final = re.compile(r"sha(?:256:[0-9a-f]{64}|384:[0-9a-f]{96}|512:[0-9a-f]{128})")
@@ -42,12 +44,12 @@ _OCI_NAME: Final = re.compile(rf"{_WORD}(?:/{_WORD})*")
 _PARTS_MAX: Final = 9999
 
 
-class NoBundle(ValueError):
+class InvalidBundle(ValueError):
     """Bytes that describe no bundle; the message says what is wrong, with its key."""
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
+class BundleImage:
     """A name that an image has in the bundle.
 
     Attributes:
@@ -71,7 +73,7 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class BundleManifest:
     """A manifest: digest, bytes, media type."""
 
     digest: str
@@ -84,7 +86,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class BundleBlob:
     """A blob and where it lies.
 
     Attributes:
@@ -95,7 +97,7 @@ class Placed:
     size: int
     pieces: tuple[tuple[int, int], ...]
 
-    def paths(self) -> Iterator[tuple[int, str, int]]:
+    def locate_pieces(self) -> Iterator[tuple[int, str, int]]:
         """Part, path in it, and bytes, in the order of the blob's content."""
         if len(self.pieces) == 1:
             yield self.pieces[0][0], blob_path(self.digest), self.size
@@ -105,7 +107,7 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class BundleFile:
     """A file for the machine that the bundle arrives at.
 
     Attributes:
@@ -114,13 +116,13 @@ class Taken:
 
     path: str
     size: int
-    sum: str
+    sha256: str
     part: int = 1
     executable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Since:
+class DeltaBase:
     """What a delta builds on.
 
     Attributes:
@@ -150,19 +152,19 @@ class Bundle:
     lock: str
     part_size: int
     parts: int
-    images: tuple[Image, ...]
-    manifests: tuple[Entry, ...]
-    blobs: tuple[Placed, ...]
-    files: tuple[Taken, ...] = ()
-    since: Since | None = None
+    images: tuple[BundleImage, ...]
+    manifests: tuple[BundleManifest, ...]
+    blobs: tuple[BundleBlob, ...]
+    files: tuple[BundleFile, ...] = ()
+    since: DeltaBase | None = None
     wheels_for: tuple[str, ...] = ()
 
     @cached_property
-    def by_digest(self) -> Mapping[str, Placed]:
+    def by_digest(self) -> Mapping[str, BundleBlob]:
         return {blob.digest: blob for blob in self.blobs}
 
     @cached_property
-    def manifest_by_digest(self) -> Mapping[str, Entry]:
+    def manifest_by_digest(self) -> Mapping[str, BundleManifest]:
         return {entry.digest: entry for entry in self.manifests}
 
     @property
@@ -171,22 +173,22 @@ class Bundle:
         since = self.since.blobs if self.since else {}
         return {digest: repositories for digest, (_, repositories) in since.items()}
 
-    def folder(self, part: int) -> str:
+    def part_folder(self, part: int) -> str:
         """The part's folder below the bundle's; empty when that is the part."""
         return f"part-{part:03d}" if self.part_size else ""
 
-    def content(self, part: int) -> dict[str, int]:
+    def list_part_files(self, part: int) -> dict[str, int]:
         """Blobs, pieces and files of a part, without what is in all: path to bytes."""
         found = {taken.path: taken.size for taken in self.files if taken.part == part}
         for blob in self.blobs:
-            found.update({path: size for at, path, size in blob.paths() if at == part})
+            found.update({path: size for at, path, size in blob.locate_pieces() if at == part})
         return dict(sorted(found.items()))
 
-    def size(self, part: int) -> int:
+    def count_part_bytes(self, part: int) -> int:
         """Bytes of `content`."""
-        return sum(self.content(part).values())
+        return sum(self.list_part_files(part).values())
 
-    def index(self) -> bytes:
+    def build_index(self) -> bytes:
         """``index.json``: an entry a name."""
         entries = []
         for image in self.images:
@@ -204,46 +206,46 @@ class Bundle:
                 }
             )
         head = '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json"'
-        return f'{head},"manifests":{_listed(entries)}}}\n'.encode()
+        return f'{head},"manifests":{_dump_list(entries)}}}\n'.encode()
 
-    def part_note(self, part: int, own: bytes) -> bytes:
+    def dump_part_note(self, part: int, description: bytes) -> bytes:
         """``part.json``: which part this is; ``own`` is the bytes of ``bundle.json``."""
         import hashlib
 
-        note = {"part": part, "of": self.parts, "bundle": hashlib.sha256(own).hexdigest()}
-        return _line(note).encode() + b"\n"
+        note = {"part": part, "of": self.parts, "bundle": hashlib.sha256(description).hexdigest()}
+        return _dump_compact(note).encode() + b"\n"
 
     def dumps(self) -> bytes:
         """``bundle.json``."""
         fields: list[tuple[str, str]] = [
             ("format", str(FORMAT)),
-            ("kfdeploy", _line(self.kfdeploy)),
-            ("lock", _line(self.lock)),
+            ("kfdeploy", _dump_compact(self.kfdeploy)),
+            ("lock", _dump_compact(self.lock)),
             ("partSize", str(self.part_size)),
             ("parts", str(self.parts)),
-            ("images", _listed([_image_json(image) for image in self.images])),
+            ("images", _dump_list([_image_json(image) for image in self.images])),
             (
                 "manifests",
-                _listed(
+                _dump_list(
                     [
                         {"digest": e.digest, "size": e.size, "mediaType": e.media_type}
                         for e in self.manifests
                     ]
                 ),
             ),
-            ("blobs", _listed([_placed_json(blob) for blob in self.blobs])),
-            ("files", _listed([_taken_json(taken) for taken in self.files])),
+            ("blobs", _dump_list([_blob_json(blob) for blob in self.blobs])),
+            ("files", _dump_list([_file_json(taken) for taken in self.files])),
         ]
         if self.wheels_for:
-            fields.append(("wheelsFor", _line(list(self.wheels_for))))
+            fields.append(("wheelsFor", _dump_compact(list(self.wheels_for))))
         if self.since:
             blobs = [
                 {"digest": digest, "size": size, "in": list(repositories)}
                 for digest, (size, repositories) in sorted(self.since.blobs.items())
             ]
             images = [{"name": n, "digest": d} for n, d in sorted(self.since.images.items())]
-            since = f'{{"lock":{_line(self.since.lock)},"images":{_listed(images)}'
-            fields.append(("since", f'{since},"blobs":{_listed(blobs)}}}'))
+            since = f'{{"lock":{_dump_compact(self.since.lock)},"images":{_dump_list(images)}'
+            fields.append(("since", f'{since},"blobs":{_dump_list(blobs)}}}'))
         return ("{\n" + ",\n".join(f'"{k}":{v}' for k, v in fields) + "\n}\n").encode()
 
 
@@ -256,59 +258,62 @@ def loads(data: bytes) -> Bundle:
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise NoBundle("no JSON") from error
-    top = _Object(content, "")
-    if top.number("format") != FORMAT:
-        raise NoBundle(f"format {top.number('format')}: of a later kfdeploy")
+        raise InvalidBundle("no JSON") from error
+    top = _JsonObject(content, "")
+    if top.get_number("format") != FORMAT:
+        raise InvalidBundle(f"format {top.get_number('format')}: of a later kfdeploy")
     since = None
     if "since" in top.content:
-        inner = top.object("since")
-        since = Since(
-            inner.text("lock", _SUM),
-            {one.text("name"): one.digest() for one in inner.objects("images")},
-            {one.digest(): (one.number("size"), one.texts("in")) for one in inner.objects("blobs")},
+        inner = top.get_object("since")
+        since = DeltaBase(
+            inner.get_text("lock", _SUM),
+            {one.get_text("name"): one.get_digest() for one in inner.get_objects("images")},
+            {
+                one.get_digest(): (one.get_number("size"), one.get_texts("in"))
+                for one in inner.get_objects("blobs")
+            },
         )
-    parts = top.number("parts")
+    parts = top.get_number("parts")
     if not 1 <= parts <= _PARTS_MAX:
-        raise NoBundle(f"parts: {parts}")
+        raise InvalidBundle(f"parts: {parts}")
     found = Bundle(
-        kfdeploy=top.text("kfdeploy"),
-        lock=top.text("lock", _SUM),
-        part_size=top.number("partSize"),
+        kfdeploy=top.get_text("kfdeploy"),
+        lock=top.get_text("lock", _SUM),
+        part_size=top.get_number("partSize"),
         parts=parts,
         images=tuple(
-            Image(
-                one.text("name"),
-                one.texts("refs"),
-                one.digest(),
-                one.text("belongsTo") if "belongsTo" in one.content else "",
-                one.text("pushTag") if "pushTag" in one.content else "",
+            BundleImage(
+                one.get_text("name"),
+                one.get_texts("refs"),
+                one.get_digest(),
+                one.get_text("belongsTo") if "belongsTo" in one.content else "",
+                one.get_text("pushTag") if "pushTag" in one.content else "",
             )
-            for one in top.objects("images")
+            for one in top.get_objects("images")
         ),
         manifests=tuple(
-            Entry(one.digest(), one.number("size"), one.text("mediaType"))
-            for one in top.objects("manifests")
+            BundleManifest(one.get_digest(), one.get_number("size"), one.get_text("mediaType"))
+            for one in top.get_objects("manifests")
         ),
-        blobs=tuple(_placed(one, parts) for one in top.objects("blobs")),
+        blobs=tuple(_parse_blob(one, parts) for one in top.get_objects("blobs")),
         files=tuple(
-            Taken(
-                one.path("path"),
-                one.number("size"),
-                one.text("sha256", _SUM),
-                one.part(parts),
+            BundleFile(
+                one.get_path("path"),
+                one.get_number("size"),
+                one.get_text("sha256", _SUM),
+                one.get_part(parts),
                 bool(one.content.get("executable")),
             )
-            for one in top.objects("files")
+            for one in top.get_objects("files")
         ),
         since=since,
-        wheels_for=top.texts("wheelsFor") if "wheelsFor" in top.content else (),
+        wheels_for=top.get_texts("wheelsFor") if "wheelsFor" in top.content else (),
     )
-    _must_agree(found)
+    _check_consistency(found)
     return found
 
 
-def part_number(data: bytes, own: bytes) -> tuple[int, bool]:
+def parse_part_note(data: bytes, description: bytes) -> tuple[int, bool]:
     """Read ``part.json``.
 
     Returns:
@@ -320,10 +325,12 @@ def part_number(data: bytes, own: bytes) -> tuple[int, bool]:
     import hashlib
 
     try:
-        note = _Object(json.loads(data), "")
+        note = _JsonObject(json.loads(data), "")
     except (ValueError, RecursionError) as error:
-        raise NoBundle("no JSON") from error
-    return note.number("part"), note.text("bundle") == hashlib.sha256(own).hexdigest()
+        raise InvalidBundle("no JSON") from error
+    return note.get_number("part"), note.get_text("bundle") == hashlib.sha256(
+        description
+    ).hexdigest()
 
 
 def is_digest(text: str) -> bool:
@@ -343,7 +350,7 @@ def piece_path(digest: str, number: int) -> str:
     return f"pieces/{algorithm}/{value}.{number:03d}"
 
 
-def is_safe(path: str) -> bool:
+def is_safe_path(path: str) -> bool:
     """Whether a path stays below the folder it is relative to, and names one file everywhere."""
     elements = path.split("/")
     return (
@@ -353,31 +360,35 @@ def is_safe(path: str) -> bool:
     )
 
 
-def _must_agree(bundle: Bundle) -> None:
+def _check_consistency(bundle: Bundle) -> None:
     """What the description says in two places."""
     for image in bundle.images:
         if image.digest not in bundle.manifest_by_digest:
-            raise NoBundle(f"images: {image.name} is {image.digest}, which is no manifest of it")
+            raise InvalidBundle(
+                f"images: {image.name} is {image.digest}, which is no manifest of it"
+            )
     for taken in bundle.files:
-        if taken.path.partition("/")[0] not in TAKEN_ALONG or "/" not in taken.path:
-            raise NoBundle(f"files: {taken.path} is in none of the folders for files")
+        if taken.path.partition("/")[0] not in EXTRA_FOLDERS or "/" not in taken.path:
+            raise InvalidBundle(f"files: {taken.path} is in none of the folders for files")
     paths = [taken.path for taken in bundle.files]
     digests = [blob.digest for blob in bundle.blobs] + [e.digest for e in bundle.manifests]
     if len(set(paths)) < len(paths) or len(set(digests)) < len(digests):
-        raise NoBundle("something is there twice")
+        raise InvalidBundle("something is there twice")
 
 
-def _placed(one: _Object, parts: int) -> Placed:
-    size = one.number("size")
+def _parse_blob(one: _JsonObject, parts: int) -> BundleBlob:
+    size = one.get_number("size")
     if "part" in one.content:
-        return Placed(one.digest(), size, ((one.part(parts), size),))
-    pieces = tuple((piece.part(parts), piece.number("size")) for piece in one.objects("pieces"))
+        return BundleBlob(one.get_digest(), size, ((one.get_part(parts), size),))
+    pieces = tuple(
+        (piece.get_part(parts), piece.get_number("size")) for piece in one.get_objects("pieces")
+    )
     if len(pieces) < 2 or sum(piece for _, piece in pieces) != size:
-        raise NoBundle(f"{one.where}.pieces: they do not make {size} bytes")
-    return Placed(one.digest(), size, pieces)
+        raise InvalidBundle(f"{one.where}.pieces: they do not make {size} bytes")
+    return BundleBlob(one.get_digest(), size, pieces)
 
 
-def _image_json(image: Image) -> dict[str, Any]:
+def _image_json(image: BundleImage) -> dict[str, Any]:
     return {
         "name": image.name,
         "refs": list(image.refs),
@@ -387,85 +398,85 @@ def _image_json(image: Image) -> dict[str, Any]:
     }
 
 
-def _placed_json(blob: Placed) -> dict[str, Any]:
+def _blob_json(blob: BundleBlob) -> dict[str, Any]:
     where: dict[str, Any] = {"part": blob.pieces[0][0]}
     if len(blob.pieces) > 1:
         where = {"pieces": [{"part": part, "size": size} for part, size in blob.pieces]}
     return {"digest": blob.digest, "size": blob.size, **where}
 
 
-def _taken_json(taken: Taken) -> dict[str, Any]:
+def _file_json(taken: BundleFile) -> dict[str, Any]:
     return {
         "path": taken.path,
         "size": taken.size,
-        "sha256": taken.sum,
+        "sha256": taken.sha256,
         "part": taken.part,
         **({"executable": True} if taken.executable else {}),
     }
 
 
-def _line(value: object) -> str:
+def _dump_compact(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def _listed(entries: Sequence[object]) -> str:
+def _dump_list(entries: Sequence[object]) -> str:
     """A line an entry: the file is looked at, and compared, by people too."""
-    return "[\n" + ",\n".join(map(_line, entries)) + "\n]" if entries else "[]"
+    return "[\n" + ",\n".join(map(_dump_compact, entries)) + "\n]" if entries else "[]"
 
 
-class _Object:
+class _JsonObject:
     """A JSON object that is read key by key, each mistake with where it stands."""
 
     def __init__(self, content: object, where: str) -> None:
         if not isinstance(content, dict):
-            raise NoBundle(f"{where or 'the file'}: no object")
+            raise InvalidBundle(f"{where or 'the file'}: no object")
         self.content: Mapping[str, Any] = content
         self.where = where
 
-    def text(self, key: str, like: re.Pattern[str] | None = None) -> str:
+    def get_text(self, key: str, like: re.Pattern[str] | None = None) -> str:
         value = self.content.get(key)
         if not isinstance(value, str) or (like and not like.fullmatch(value)):
-            raise self._wrong(key)
+            raise self._invalid_key(key)
         return value
 
-    def texts(self, key: str) -> tuple[str, ...]:
+    def get_texts(self, key: str) -> tuple[str, ...]:
         value = self.content.get(key)
         if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-            raise self._wrong(key)
+            raise self._invalid_key(key)
         return tuple(value)
 
-    def number(self, key: str) -> int:
+    def get_number(self, key: str) -> int:
         value = self.content.get(key)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise self._wrong(key)
+            raise self._invalid_key(key)
         return value
 
-    def part(self, parts: int) -> int:
-        number = self.number("part")
+    def get_part(self, parts: int) -> int:
+        number = self.get_number("part")
         if not 1 <= number <= parts:
-            raise self._wrong("part")
+            raise self._invalid_key("part")
         return number
 
-    def digest(self) -> str:
-        return self.text("digest", _DIGEST)
+    def get_digest(self) -> str:
+        return self.get_text("digest", _DIGEST)
 
-    def path(self, key: str) -> str:
-        value = self.text(key)
-        if not is_safe(value):
-            raise NoBundle(f"{self._key(key)}: {value!r} is no path below the bundle")
+    def get_path(self, key: str) -> str:
+        value = self.get_text(key)
+        if not is_safe_path(value):
+            raise InvalidBundle(f"{self._key_path(key)}: {value!r} is no path below the bundle")
         return value
 
-    def object(self, key: str) -> _Object:
-        return _Object(self.content.get(key), self._key(key))
+    def get_object(self, key: str) -> _JsonObject:
+        return _JsonObject(self.content.get(key), self._key_path(key))
 
-    def objects(self, key: str) -> Iterator[_Object]:
+    def get_objects(self, key: str) -> Iterator[_JsonObject]:
         value = self.content.get(key)
         if not isinstance(value, list):
-            raise self._wrong(key)
-        return (_Object(one, f"{self._key(key)}[{n}]") for n, one in enumerate(value))
+            raise self._invalid_key(key)
+        return (_JsonObject(one, f"{self._key_path(key)}[{n}]") for n, one in enumerate(value))
 
-    def _key(self, key: str) -> str:
+    def _key_path(self, key: str) -> str:
         return f"{self.where}.{key}" if self.where else key
 
-    def _wrong(self, key: str) -> NoBundle:
-        return NoBundle(f"{self._key(key)}: missing, or not what belongs there")
+    def _invalid_key(self, key: str) -> InvalidBundle:
+        return InvalidBundle(f"{self._key_path(key)}: missing, or not what belongs there")

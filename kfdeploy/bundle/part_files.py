@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from kfdeploy.errors import UserError
-from kfdeploy.mirror.stores import Pieces
+from kfdeploy.mirror.stores import BlobPieces
 from kfdeploy.oci.manifest import Descriptor
 
 # What file systems and desktops put onto a disk by themselves.
@@ -31,15 +31,15 @@ _LEFT_ALONE: Final = frozenset(
     }
 )
 _DEPTH_MAX: Final = 30
-FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
-def is_left_alone(name: str) -> bool:
+def is_system_name(name: str) -> bool:
     """Whether a name at the top of a disk is the system's, and nothing of a bundle."""
     return name in _LEFT_ALONE or name.startswith(".Trash-")
 
 
-def listed(folder: Path) -> tuple[dict[str, int], dict[str, str]]:
+def list_files(folder: Path) -> tuple[dict[str, int], dict[str, str]]:
     """All files below a folder.
 
     Returns:
@@ -51,11 +51,11 @@ def listed(folder: Path) -> tuple[dict[str, int], dict[str, str]]:
     files: dict[str, int] = {}
     others: dict[str, str] = {}
 
-    def look(above: Path, prefix: str, depth: int) -> None:
+    def scan_folder(above: Path, prefix: str, depth: int) -> None:
         with os.scandir(above) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 path = prefix + entry.name
-                if not prefix and is_left_alone(entry.name):
+                if not prefix and is_system_name(entry.name):
                     continue
                 if entry.is_symlink():
                     others[path] = "a link"
@@ -63,21 +63,21 @@ def listed(folder: Path) -> tuple[dict[str, int], dict[str, str]]:
                     if depth > _DEPTH_MAX:
                         others[path] = "a folder too deep below others"
                     else:
-                        look(Path(entry.path), f"{path}/", depth + 1)
+                        scan_folder(Path(entry.path), f"{path}/", depth + 1)
                 elif entry.is_file(follow_symlinks=False):
                     files[path] = entry.stat(follow_symlinks=False).st_size
                 else:
                     others[path] = "neither file nor folder"
 
     try:
-        look(folder, "", 0)
+        scan_folder(folder, "", 0)
     except OSError as error:
         raise UserError(f"{error.filename}: {(error.strerror or '').lower()}") from error
     return files, others
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[io.FileIO]:
+def open_plain_file(path: Path) -> Iterator[io.FileIO]:
     """A plain file, unbuffered; raises OSError for links, and for what never ends."""
     number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     with os.fdopen(number, "rb", buffering=0) as stream:
@@ -86,26 +86,26 @@ def opened(path: Path) -> Iterator[io.FileIO]:
         yield stream
 
 
-def read(path: Path, most: int) -> bytes:
+def read_file(path: Path, max_bytes: int) -> bytes:
     """A plain file's bytes; raises OSError, also when it has more than ``most``."""
-    with opened(path) as stream:
+    with open_plain_file(path) as stream:
         pieces, count = [], 0
         while piece := stream.read(1 << 20):
             count += len(piece)
-            if count > most:
+            if count > max_bytes:
                 raise OSError(errno.EFBIG, "too long", str(path))
             pieces.append(piece)
     return b"".join(pieces)
 
 
-def sum_of(path: Path, algorithm: str = "sha256") -> str:
+def hash_file(path: Path, algorithm: str = "sha256") -> str:
     """Hex digest of a plain file; raises OSError."""
-    with opened(path) as stream:
+    with open_plain_file(path) as stream:
         return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
 @contextlib.contextmanager
-def staged(path: Path, *, executable: bool = False, lasting: bool = True) -> Iterator[BinaryIO]:
+def stage_file(path: Path, *, executable: bool = False, lasting: bool = True) -> Iterator[BinaryIO]:
     """A file that has its name when the block ends well.
 
     Args:
@@ -132,12 +132,12 @@ def staged(path: Path, *, executable: bool = False, lasting: bool = True) -> Ite
             temporary.unlink(missing_ok=True)
 
 
-def write(path: Path, data: bytes, *, lasting: bool = True) -> None:
+def write_file(path: Path, data: bytes, *, lasting: bool = True) -> None:
     """Write a small file by `staged`, unless it is there; raises OSError."""
     with contextlib.suppress(OSError):
-        if read(path, len(data)) == data:
+        if read_file(path, len(data)) == data:
             return
-    with staged(path, lasting=lasting) as stream:
+    with stage_file(path, lasting=lasting) as stream:
         stream.write(data)
 
 
@@ -146,7 +146,7 @@ def is_temporary(path: str) -> bool:
     return path.rpartition("/")[2].startswith(".")
 
 
-def sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
     """Have a file or folder on the disk; some file systems can't be asked that of a folder."""
     number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -158,7 +158,7 @@ def sync(path: Path) -> None:
         os.close(number)
 
 
-def device(path: Path) -> tuple[int, int]:
+def find_device(path: Path) -> tuple[int, int]:
     """The file system that a path is, or will be, on, and its free bytes."""
     while not path.exists():
         path = path.parent
@@ -166,8 +166,11 @@ def device(path: Path) -> tuple[int, int]:
     return path.stat().st_dev, found.f_bavail * found.f_frsize
 
 
-def spread(
-    stack: ExitStack, pieces: Pieces, targets: Iterable[tuple[Path | None, int]], blob: Descriptor
+def spread_pieces(
+    stack: ExitStack,
+    pieces: BlobPieces,
+    targets: Iterable[tuple[Path | None, int]],
+    blob: Descriptor,
 ) -> None:
     """Write a blob's bytes one target after the other; all get their names when the stack ends.
 
@@ -182,21 +185,21 @@ def spread(
     stream: BinaryIO | None = None
     room = 0
 
-    def following() -> int:
+    def open_next() -> int:
         nonlocal stream
         path, size = next(left, (None, -1))
         if size < 0:
             raise _wrong_size(blob)
-        is_there = path is None or has(path, size)
-        stream = None if is_there or path is None else stack.enter_context(staged(path))
+        is_there = path is None or has_file(path, size)
+        stream = None if is_there or path is None else stack.enter_context(stage_file(path))
         return size
 
     if blob.size == 0:
-        following()
+        open_next()
     for piece in pieces:
         rest = piece
         while len(rest):
-            room = room or following()
+            room = room or open_next()
             if stream is not None:
                 stream.write(rest[:room])
             taken = min(room, len(rest))
@@ -212,7 +215,7 @@ def _wrong_size(blob: Descriptor) -> UserError:
     )
 
 
-def has(path: Path, size: int) -> bool:
+def has_file(path: Path, size: int) -> bool:
     """Whether a plain file of this size is there."""
     try:
         found = path.lstat()
@@ -221,7 +224,7 @@ def has(path: Path, size: int) -> bool:
     return stat.S_ISREG(found.st_mode) and found.st_size == size
 
 
-def remove_empty(folder: Path, below: str) -> None:
+def remove_empty_folders(folder: Path, below: str) -> None:
     """Remove ``below``, a path in ``folder``, and the folders above it, as far as empty."""
     while below:
         with contextlib.suppress(OSError):
@@ -230,7 +233,7 @@ def remove_empty(folder: Path, below: str) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """One writer at a time; the lock goes with the process, and leaves no file."""
     number = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -11,11 +11,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from kfdeploy.bundle.manifest import Bundle, Entry, Image, Placed, Since, Taken
+from kfdeploy.bundle.manifest import (
+    Bundle,
+    BundleBlob,
+    BundleFile,
+    BundleImage,
+    BundleManifest,
+    DeltaBase,
+)
 from kfdeploy.errors import WRONG_USE, UserError
-from kfdeploy.mirror.plan import Item, show_bytes
-from kfdeploy.oci.manifest import Tree
-from kfdeploy.oci.reference import ImageRef, neutral_path
+from kfdeploy.mirror.plan import MirrorItem, format_bytes
+from kfdeploy.oci.manifest import ImageTree
+from kfdeploy.oci.reference import ImageRef, host_qualified_path
 
 _UNITS: Final = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?)(I?)B?", re.IGNORECASE | re.ASCII)
@@ -29,7 +36,7 @@ _PIECE_JSON: Final = 48
 
 
 @dataclass(frozen=True)
-class Older:
+class DeliveredContents:
     """What the far side has already.
 
     Attributes:
@@ -43,13 +50,15 @@ class Older:
     blobs: Mapping[str, frozenset[str]]
 
     @classmethod
-    def of(cls, lock: str, items: Iterable[tuple[Item, Tree | None]]) -> Older:
+    def from_items(
+        cls, lock: str, items: Iterable[tuple[MirrorItem, ImageTree | None]]
+    ) -> DeliveredContents:
         """From the images of a lock; blobs as far as their manifests are known."""
         images: dict[str, str] = {}
         blobs: dict[str, frozenset[str]] = {}
         for item, tree in items:
-            images.update({image.name: image.digest for image in names(item)})
-            places = frozenset(neutral_path(ImageRef.parse(ref)) for ref in item.ids)
+            images.update({image.name: image.digest for image in list_bundle_images(item)})
+            places = frozenset(host_qualified_path(ImageRef.parse(ref)) for ref in item.ids)
             for blob in tree.blobs if tree else ():
                 blobs[blob.digest] = blobs.get(blob.digest, frozenset()) | places
         return cls(lock, images, blobs)
@@ -71,7 +80,7 @@ def parse_size(text: str) -> int:
     )
 
 
-def names(item: Item) -> list[Image]:
+def list_bundle_images(item: MirrorItem) -> list[BundleImage]:
     """The names that an image, or what belongs to one, has in a bundle."""
     found: dict[str, list[str]] = {}
     for ref in item.ids:
@@ -83,20 +92,20 @@ def names(item: Item) -> list[Image]:
             found.setdefault(str(parsed), []).append(ref)
     tag = item.push_tag if item.belongs_to else ""
     return [
-        Image(name, tuple(sorted(refs)), item.digest, item.belongs_to, tag)
+        BundleImage(name, tuple(sorted(refs)), item.digest, item.belongs_to, tag)
         for name, refs in sorted(found.items())
     ]
 
 
-def plan(
-    items: Sequence[tuple[Item, Tree]],
+def plan_bundle(
+    items: Sequence[tuple[MirrorItem, ImageTree]],
     *,
     lock: str,
     kfdeploy: str,
     part_size: int = 0,
     common: int = 0,
-    files: Sequence[Taken] = (),
-    older: Older | None = None,
+    files: Sequence[BundleFile] = (),
+    older: DeliveredContents | None = None,
     wheels_for: Sequence[str] = (),
 ) -> Bundle:
     """Lay out a bundle.
@@ -111,14 +120,14 @@ def plan(
     Raises:
         UserError: parts of this size can't hold what must be in each, or a file.
     """
-    images: dict[str, Image] = {}
+    images: dict[str, BundleImage] = {}
     left_out: dict[str, str] = {}
-    manifests: dict[str, Entry] = {}
+    manifests: dict[str, BundleManifest] = {}
     sizes: dict[str, int] = {}
     expected: dict[str, tuple[int, tuple[str, ...]]] = {}
     groups: list[list[str]] = []
     for item, tree in items:
-        carried = names(item)
+        carried = list_bundle_images(item)
         for image in carried[:]:
             if older and older.images.get(image.name) == image.digest:
                 left_out[image.name] = image.digest
@@ -126,7 +135,9 @@ def plan(
         if not carried:
             continue
         images.update({image.name: image for image in carried})
-        manifests.update({m.digest: Entry(m.digest, m.size, m.media_type) for m in tree.manifests})
+        manifests.update(
+            {m.digest: BundleManifest(m.digest, m.size, m.media_type) for m in tree.manifests}
+        )
         group = []
         for blob in tree.blobs:
             if older and blob.digest in older.blobs:
@@ -144,39 +155,39 @@ def plan(
         images=tuple(sorted(images.values(), key=lambda image: image.name)),
         manifests=tuple(sorted(manifests.values(), key=lambda entry: entry.digest)),
         blobs=tuple(
-            Placed(digest, size, ((_PART_MAX if part_size else 1, size),))
+            BundleBlob(digest, size, ((_PART_MAX if part_size else 1, size),))
             for digest, size in sorted(sizes.items())
         ),
         files=tuple(sorted(files, key=lambda taken: taken.path)),
-        since=Since(older.lock, left_out, expected) if older else None,
+        since=DeltaBase(older.lock, left_out, expected) if older else None,
         wheels_for=tuple(wheels_for),
     )
-    return _in_parts(draft, groups, sizes, common) if part_size else draft
+    return _split_into_parts(draft, groups, sizes, common) if part_size else draft
 
 
-def _in_parts(
+def _split_into_parts(
     draft: Bundle, groups: Sequence[Sequence[str]], sizes: Mapping[str, int], common: int
 ) -> Bundle:
-    shelves = _Shelves(draft.part_size, draft.part_size - _reserved(draft, common))
+    shelves = _PartPacker(draft.part_size, draft.part_size - _count_reserved_bytes(draft, common))
     if shelves.room < draft.part_size // 8:
         needed = (draft.part_size - shelves.room) * 8 // 7 * 21 // 20 // 1000
         raise UserError(
-            f"--part-size: parts of {show_bytes(draft.part_size)} are too small: manifests and"
-            f" lists, which are in each, take {show_bytes(draft.part_size - shelves.room)}",
+            f"--part-size: parts of {format_bytes(draft.part_size)} are too small: manifests and"
+            f" lists, which are in each, take {format_bytes(draft.part_size - shelves.room)}",
             hint=f"`--part-size {needed}K` will do",
             exit_code=WRONG_USE,
         )
     at: dict[str, int] = {}
     for folder in ("workspace", "wheels"):
         group = [taken for taken in draft.files if taken.path.startswith(f"{folder}/")]
-        parts = shelves.put([taken.size for taken in group], folder)
+        parts = shelves.place_files([taken.size for taken in group], folder)
         at.update({taken.path: part for taken, part in zip(group, parts, strict=True)})
     for taken in draft.files:
         if taken.path not in at:
-            at[taken.path] = shelves.put([taken.size], taken.path)[0]
+            at[taken.path] = shelves.place_files([taken.size], taken.path)[0]
     pieces: dict[str, tuple[tuple[int, int], ...]] = {}
     for blobs in groups:
-        pieces.update(shelves.put_blobs(blobs, sizes))
+        pieces.update(shelves.place_blobs(blobs, sizes))
     return replace(
         draft,
         parts=max(1, len(shelves.free)),
@@ -185,21 +196,21 @@ def _in_parts(
     )
 
 
-def _reserved(draft: Bundle, common: int) -> int:
+def _count_reserved_bytes(draft: Bundle, common: int) -> int:
     """Bytes that what is in every part takes at most."""
     smallest = max(1, draft.part_size // 8)
     pieces = sum(b.size // smallest + 2 for b in draft.blobs if b.size > smallest)
     own = len(draft.dumps()) + pieces * _PIECE_JSON
-    files = [own, common, len(draft.index()), *(entry.size for entry in draft.manifests)]
+    files = [own, common, len(draft.build_index()), *(entry.size for entry in draft.manifests)]
     # part.json, oci-layout, SHA256SUMS and its signature.
-    return sum(map(_cost, files)) + 4 * (_BLOCK + _ENTRY)
+    return sum(map(_disk_cost, files)) + 4 * (_BLOCK + _ENTRY)
 
 
-def _cost(size: int) -> int:
+def _disk_cost(size: int) -> int:
     return -(-size // _BLOCK) * _BLOCK + _ENTRY
 
 
-class _Shelves:
+class _PartPacker:
     """Parts that fill up."""
 
     def __init__(self, size: int, room: int) -> None:
@@ -207,38 +218,38 @@ class _Shelves:
         self.room = room
         self.free: list[int] = []
 
-    def put(self, sizes: Sequence[int], what: str) -> list[int]:
+    def place_files(self, sizes: Sequence[int], what: str) -> list[int]:
         """The part of each: one for all where there is one with the room; files are not split."""
-        total = sum(map(_cost, sizes))
+        total = sum(map(_disk_cost, sizes))
         if total <= self.room:
-            return [self._first(total)] * len(sizes)
-        if max(map(_cost, sizes)) > self.room:
+            return [self._take_first_fit(total)] * len(sizes)
+        if max(map(_disk_cost, sizes)) > self.room:
             raise UserError(
-                f"--part-size: {what} does not fit into a part of {show_bytes(self.size)}",
+                f"--part-size: {what} does not fit into a part of {format_bytes(self.size)}",
                 hint="--images-only leaves wheels and programs out; or make the parts larger",
             )
-        return [self._first(_cost(size)) for size in sizes]
+        return [self._take_first_fit(_disk_cost(size)) for size in sizes]
 
-    def put_blobs(
+    def place_blobs(
         self, blobs: Sequence[str], sizes: Mapping[str, int]
     ) -> dict[str, tuple[tuple[int, int], ...]]:
         """Part and bytes of each blob's pieces: all in one part where they fit into one."""
-        total = sum(_cost(sizes[blob]) for blob in blobs)
+        total = sum(_disk_cost(sizes[blob]) for blob in blobs)
         if not blobs:
             return {}
         if total <= self.room:
-            part = self._first(total)
+            part = self._take_first_fit(total)
             return {blob: ((part, sizes[blob]),) for blob in blobs}
-        return {blob: tuple(self._pieces(sizes[blob])) for blob in blobs}
+        return {blob: tuple(self._split_blob(sizes[blob])) for blob in blobs}
 
-    def _pieces(self, size: int) -> Iterable[tuple[int, int]]:
+    def _split_blob(self, size: int) -> Iterable[tuple[int, int]]:
         most = (self.room - _ENTRY) // _BLOCK * _BLOCK
         while size > most:
-            yield self._first(_cost(most)), most
+            yield self._take_first_fit(_disk_cost(most)), most
             size -= most
-        yield self._first(_cost(size)), size
+        yield self._take_first_fit(_disk_cost(size)), size
 
-    def _first(self, cost: int) -> int:
+    def _take_first_fit(self, cost: int) -> int:
         for number, free in enumerate(self.free, 1):
             if free >= cost:
                 self.free[number - 1] -= cost

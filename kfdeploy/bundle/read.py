@@ -16,53 +16,53 @@ from typing import Any, Final
 from kfdeploy import parallel
 from kfdeploy.bundle import manifest as model
 from kfdeploy.bundle import part_files, read_layout
-from kfdeploy.bundle.layout_store import Source
-from kfdeploy.bundle.read_layout import Found
+from kfdeploy.bundle.layout_store import BundleOrigin
+from kfdeploy.bundle.read_layout import AvailableBundle
 from kfdeploy.errors import UserError, raise_all
-from kfdeploy.files import sha256
+from kfdeploy.files import sha256_hex
 from kfdeploy.images import lockfile
 from kfdeploy.images.lockfile import Lock
-from kfdeploy.images.naming import Target
-from kfdeploy.mirror.plan import Item, Plan
-from kfdeploy.mirror.stores import Destination, Origin, Pieces, Readable
-from kfdeploy.oci.manifest import Descriptor, Tree
+from kfdeploy.images.naming import MirrorRef
+from kfdeploy.mirror.plan import MirrorItem, MirrorPlan
+from kfdeploy.mirror.stores import BlobPieces, Destination, Origin, ReadableBlob
+from kfdeploy.oci.manifest import Descriptor, ImageTree
 from kfdeploy.oci.reference import ImageRef
 
 _JOBS: Final = 8
 _LOCK_MAX: Final = 64 << 20
 
-Each = Callable[[str, int, int], None]
-Fetch = Callable[[str, str, int], AbstractContextManager[Readable]]
+OnFileHashed = Callable[[str, int, int], None]
+FetchBlob = Callable[[str, str, int], AbstractContextManager[ReadableBlob]]
 """Opens a blob of the private registry: repository, digest, offset."""
 
 
 @dataclass(frozen=True)
-class Opened:
+class CheckedBundle:
     """A bundle that was checked."""
 
-    found: Found
+    available: AvailableBundle
     lock: Lock
 
     @property
     def problems(self) -> tuple[UserError, ...]:
         """What is wrong with parts that are here."""
-        return self.found.problems
+        return self.available.problems
 
-    def notes(self, own_lock: bytes | None, *, is_verified: bool) -> list[str]:
+    def list_notes(self, own_lock: bytes | None, *, is_verified: bool) -> list[str]:
         """What an operator should know before anything is pushed.
 
         Args:
             own_lock: the bytes of the workspace's ``images.lock``.
         """
         notes = []
-        if missing := self.found.missing:
+        if missing := self.available.missing:
             notes.append(
-                f"{_parts(missing)} of {self.found.bundle.parts}"
+                f"{_format_parts(missing)} of {self.available.bundle.parts}"
                 f" {'is' if len(missing) == 1 else 'are'} not here, or can't be used"
             )
-        if self.found.is_signed and not is_verified:
+        if self.available.is_signed and not is_verified:
             notes.append("the bundle is signed, and --verify-key names no key to check that with")
-        if own_lock is not None and sha256(own_lock) != self.found.bundle.lock:
+        if own_lock is not None and sha256_hex(own_lock) != self.available.bundle.lock:
             notes.append(
                 "the workspace's images.lock is another than the bundle's: the images of the"
                 " bundle's are pushed"
@@ -70,46 +70,51 @@ class Opened:
         return notes
 
     def to_json(self) -> dict[str, Any]:
-        bundle = self.found.bundle
+        bundle = self.available.bundle
         return {
             "lock": bundle.lock,
             "parts": bundle.parts,
-            "missing": list(self.found.missing),
+            "missing": list(self.available.missing),
             "problems": [error.message for error in self.problems],
-            "signed": self.found.is_signed,
+            "signed": self.available.is_signed,
             **({"since": bundle.since.lock} if bundle.since else {}),
         }
 
 
-def opened(
-    given: Sequence[Path],
-    verify: read_layout.Verify | None = None,
+def open_bundle(
+    folders: Sequence[Path],
+    verify: read_layout.VerifySignature | None = None,
     *,
-    whole: bool = False,
-    each: Each | None = None,
-) -> Opened:
+    hash_blobs: bool = False,
+    on_progress: OnFileHashed | None = None,
+) -> CheckedBundle:
     """Check the parts of a bundle; blobs only for being there, unless ``whole``.
 
     Raises:
         UserError: nothing of it can be used, or folders are of different bundles.
     """
-    found = read_layout.check(read_layout.find(given), verify=verify, whole=whole, each=each)
-    path = next(iter(found.parts.values())).folder / model.LOCK
+    found = read_layout.check_parts(
+        read_layout.find_parts(folders),
+        verify=verify,
+        hash_blobs=hash_blobs,
+        on_progress=on_progress,
+    )
+    path = next(iter(found.parts.values())).folder / model.LOCK_FILE
     try:
-        data = part_files.read(path, _LOCK_MAX)
+        data = part_files.read_file(path, _LOCK_MAX)
     except OSError as error:
         raise UserError(f"{path}: {(error.strerror or str(error)).lower()}") from error
-    if sha256(data) != found.bundle.lock:
+    if sha256_hex(data) != found.bundle.lock:
         raise UserError(f"{path}: changed while it was read")
-    return Opened(found, lockfile.loads(data.decode(), str(path)))
+    return CheckedBundle(found, lockfile.loads(data.decode(), str(path)))
 
 
-def any_of(
+def accept_any_key(
     keys: Sequence[Path], verify: Callable[[bytes, bytes, Path], None]
-) -> read_layout.Verify:
+) -> read_layout.VerifySignature:
     """A check that one of several keys has signed."""
 
-    def check(data: bytes, signature: bytes) -> None:
+    def check_signature(data: bytes, signature: bytes) -> None:
         errors = []
         for key in keys:
             try:
@@ -118,11 +123,11 @@ def any_of(
                 errors.append(error)
         return raise_all(errors)
 
-    return check
+    return check_signature
 
 
 @dataclass(frozen=True)
-class Arrival:
+class BundleImport:
     """What the mirror's engine works between.
 
     Attributes:
@@ -136,14 +141,14 @@ class Arrival:
     notes: tuple[str, ...]
 
 
-def arrive(
-    opened: Opened,
-    plan: Plan,
+def prepare_import(
+    checked: CheckedBundle,
+    plan: MirrorPlan,
     destination: Destination,
     repository: Callable[[str], str],
-    fetch: Fetch,
+    fetch: FetchBlob,
     close: Callable[[], None] = lambda: None,
-) -> Arrival:
+) -> BundleImport:
     """Find out what is here, and whether what a delta expects is at the private registry.
 
     Args:
@@ -152,91 +157,103 @@ def arrive(
         fetch: for registries that do not mount blobs across repositories.
         close: makes requests that threads wait for end at once.
     """
-    source = Source(opened.found)
+    source = BundleOrigin(checked.available)
     known: dict[str, str] = {}
     for item in plan.present:
-        for blob in _blobs(source, item):
-            known.setdefault(blob.digest, destination.place(item))
-    expected = opened.found.bundle.expected
+        for blob in _list_blobs(source, item):
+            known.setdefault(blob.digest, destination.get_place(item))
+    expected = checked.available.bundle.expected
     needed = {
         blob.digest: blob
         for item in plan.to_copy
-        for blob in _blobs(source, item)
+        for blob in _list_blobs(source, item)
         if blob.digest in expected and blob.digest not in known
     }
 
-    def look(blob: Descriptor) -> str:
+    def find_place(blob: Descriptor) -> str:
         for name in expected[blob.digest]:
-            place = _place(destination, repository(name))
-            if destination.has(place, blob):
+            place = _resolve_place(destination, repository(name))
+            if destination.has_blob(place, blob):
                 return place
         return ""
 
-    for blob, place in parallel.each(look, needed.values(), _JOBS, close):
+    for blob, place in parallel.run_in_threads(find_place, needed.values(), _JOBS, close):
         if place:
             known[blob.digest] = place
-    origin = _Arriving(source, known, fetch)
-    notes = [note for item in plan.to_copy if (note := origin.lacks(item, _blobs(source, item)))]
-    return Arrival(origin, _Sealing(destination), known, tuple(notes))
+    origin = _PartialOrigin(source, known, fetch)
+    notes = [
+        note
+        for item in plan.to_copy
+        if (note := origin.describe_missing(item, _list_blobs(source, item)))
+    ]
+    return BundleImport(origin, _PartialDestination(destination), known, tuple(notes))
 
 
-class _Arriving:
+class _PartialOrigin:
     """The bundle as an origin that gives what it has of an image."""
 
-    def __init__(self, source: Source, known: dict[str, str], fetch: Fetch) -> None:
+    def __init__(self, source: BundleOrigin, known: dict[str, str], fetch: FetchBlob) -> None:
         self._source = source
         self._known = known
         self._fetch = fetch
 
-    def host(self, item: Item) -> str:
-        return self._source.host(item)
+    def get_host(self, item: MirrorItem) -> str:
+        return self._source.get_host(item)
 
-    def tree(self, item: Item) -> Tree:
-        tree = self._source.tree(item)
-        absent = self._absent(tree.blobs)
+    def read_tree(self, item: MirrorItem) -> ImageTree:
+        tree = self._source.read_tree(item)
+        absent = self._absent_digests(tree.blobs)
         if not absent:
             return tree
-        return _Partial(tree.root, tree.manifests, frozenset(absent), self.lacks(item, tree.blobs))
+        return _PartialTree(
+            tree.root, tree.manifests, frozenset(absent), self.describe_missing(item, tree.blobs)
+        )
 
-    def open(self, item: Item, blob: Descriptor, offset: int) -> AbstractContextManager[Readable]:
-        if blob.digest not in self._source.found.bundle.by_digest and blob.digest in self._known:
+    def open_blob(
+        self, item: MirrorItem, blob: Descriptor, offset: int
+    ) -> AbstractContextManager[ReadableBlob]:
+        if (
+            blob.digest not in self._source.available.bundle.by_digest
+            and blob.digest in self._known
+        ):
             return self._fetch(self._known[blob.digest], blob.digest, offset)
-        return self._source.open(item, blob, offset)
+        return self._source.open_blob(item, blob, offset)
 
-    def lacks(self, item: Item, blobs: Iterable[Descriptor]) -> str:
+    def describe_missing(self, item: MirrorItem, blobs: Iterable[Descriptor]) -> str:
         """What an image needs that is not here; empty when all of it is."""
         blobs = list(blobs)
-        absent = self._absent(blobs)
+        absent = self._absent_digests(blobs)
         if not absent:
             return ""
-        found = self._source.found
-        if parts := found.needs(blobs):
+        found = self._source.available
+        if parts := found.list_needed_parts(blobs):
             is_ = "is" if len(parts) == 1 else "are"
             said = (
-                f"{item.name}: needs {_parts(parts)} of the bundle, which {is_} not here or damaged"
+                f"{item.name}: needs {_format_parts(parts)} of the bundle, which"
+                f" {is_} not here or damaged"
             )
-            if together := found.together(blob for blob in blobs if blob.digest in absent):
-                said += f"; {_parts(together)} at a time, as a blob lies in them in pieces"
+            if together := found.list_split_parts(blob for blob in blobs if blob.digest in absent):
+                said += f"; {_format_parts(together)} at a time, as a blob lies in them in pieces"
             return said
         return (
             f"{item.name}: {len(absent)} of its blobs are not in the bundle, which builds on an"
             " older lock, and the private registry lacks them"
         )
 
-    def _absent(self, blobs: Iterable[Descriptor]) -> set[str]:
+    def _absent_digests(self, blobs: Iterable[Descriptor]) -> set[str]:
         return {
             blob.digest
             for blob in blobs
-            if blob.digest not in self._known and not self._source.found.has(blob.digest)
+            if blob.digest not in self._known and not self._source.available.has_blob(blob.digest)
         }
 
 
 @dataclass(frozen=True)
-class _Partial(Tree):
+class _PartialTree(ImageTree):
     """An image of which some blobs are not here: the engine brings the others."""
 
     absent: frozenset[str]
-    why: str
+    missing_reason: str
 
     @cached_property
     def blobs(self) -> tuple[Descriptor, ...]:
@@ -244,10 +261,10 @@ class _Partial(Tree):
 
     @property
     def all_blobs(self) -> tuple[Descriptor, ...]:
-        return Tree(self.root, self.manifests).blobs
+        return ImageTree(self.root, self.manifests).blobs
 
 
-class _Sealing:
+class _PartialDestination:
     """The private registry, where an image is sealed only when all of it is there.
 
     What was not here may be there from an earlier run, with another part.
@@ -256,49 +273,49 @@ class _Sealing:
     def __init__(self, destination: Destination) -> None:
         self._destination = destination
 
-    def host(self, item: Item) -> str:
-        return self._destination.host(item)
+    def get_host(self, item: MirrorItem) -> str:
+        return self._destination.get_host(item)
 
-    def place(self, item: Item) -> str:
-        return self._destination.place(item)
+    def get_place(self, item: MirrorItem) -> str:
+        return self._destination.get_place(item)
 
-    def has(self, place: str, blob: Descriptor) -> bool:
-        return self._destination.has(place, blob)
+    def has_blob(self, place: str, blob: Descriptor) -> bool:
+        return self._destination.has_blob(place, blob)
 
-    def mount(self, place: str, blob: Descriptor, other: str) -> str | None:
-        return self._destination.mount(place, blob, other)
+    def mount_blob(self, place: str, blob: Descriptor, other: str) -> str | None:
+        return self._destination.mount_blob(place, blob, other)
 
-    def put(self, place: str, blob: Descriptor, pieces: Pieces, begun: str = "") -> None:
-        self._destination.put(place, blob, pieces, begun)
+    def put_blob(self, place: str, blob: Descriptor, pieces: BlobPieces, begun: str = "") -> None:
+        self._destination.put_blob(place, blob, pieces, begun)
 
-    def seal(self, item: Item, tree: Tree) -> None:
-        if isinstance(tree, _Partial):
-            place = self.place(item)
+    def seal_image(self, item: MirrorItem, tree: ImageTree) -> None:
+        if isinstance(tree, _PartialTree):
+            place = self.get_place(item)
             for blob in tree.all_blobs:
-                if blob.digest in tree.absent and not self.has(place, blob):
+                if blob.digest in tree.absent and not self.has_blob(place, blob):
                     raise UserError(
-                        tree.why,
+                        tree.missing_reason,
                         hint="run the same command again with what is missing: what was pushed"
                         " stays",
                     )
-        self._destination.seal(item, tree)
+        self._destination.seal_image(item, tree)
 
 
-def _blobs(source: Source, item: Item) -> tuple[Descriptor, ...]:
+def _list_blobs(source: BundleOrigin, item: MirrorItem) -> tuple[Descriptor, ...]:
     """All blobs of an image; none when the bundle does not have it, which is said later."""
     try:
-        return source.tree(item).blobs
+        return source.read_tree(item).blobs
     except UserError:
         return ()
 
 
-def _place(destination: Destination, repository: str) -> str:
+def _resolve_place(destination: Destination, repository: str) -> str:
     host, _, path = repository.partition("/")
     at = ImageRef(host, path)
-    target = Target(repository, "", "", "")
-    return destination.place(Item((repository,), at, target, "", None, "present"))
+    target = MirrorRef(repository, "", "", "")
+    return destination.get_place(MirrorItem((repository,), at, target, "", None, "present"))
 
 
-def _parts(numbers: Sequence[int]) -> str:
+def _format_parts(numbers: Sequence[int]) -> str:
     *most, last = map(str, numbers)
     return f"parts {', '.join(most)} and {last}" if most else f"part {last}"

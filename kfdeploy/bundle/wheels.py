@@ -66,29 +66,29 @@ class Wheel:
                     raise UserError(f"{source}: {reason}", hint=_LEAVE_OUT) from error
                 if ".data/scripts/" in path:
                     data = re.sub(rb"\A#!.*python.*", b"#!python", data)
-                _add(archive, path, data, is_executable)
-                lines.append(f"{_quoted(path)},sha256={_sum(data)},{len(data)}\n")
+                _add_file(archive, path, data, is_executable)
+                lines.append(f"{_quote_path(path)},sha256={_record_hash(data)},{len(data)}\n")
             record = f"{self.info}/RECORD"
-            _add(archive, record, "".join([*lines, f"{record},,\n"]).encode(), False)
+            _add_file(archive, record, "".join([*lines, f"{record},,\n"]).encode(), False)
         return out.getvalue()
 
 
-def installed(name: str = "kfdeploy") -> list[Wheel]:
+def list_installed(name: str = "kfdeploy") -> list[Wheel]:
     """Wheels of a distribution and of everything it requires here, sorted.
 
     Raises:
         UserError: one is not installed, or not as pip does it, or was changed since; all of them.
     """
-    return [_wheel(found) for _, found in sorted(_required(name).items())]
+    return [_make_wheel(found) for _, found in sorted(_collect_distributions(name).items())]
 
 
-def made_for() -> tuple[str, str]:
+def describe_platform() -> tuple[str, str]:
     """The Python and the platform that wheels of this machine are for."""
     version = ".".join(map(str, sys.version_info[:2]))
     return f"{sys.implementation.name} {version}", sysconfig.get_platform()
 
 
-def _required(name: str) -> dict[str, Distribution]:
+def _collect_distributions(name: str) -> dict[str, Distribution]:
     found: dict[str, Distribution] = {}
     seen: set[tuple[str, str]] = set()
     left = [(name, "")]
@@ -113,7 +113,7 @@ def _required(name: str) -> dict[str, Distribution]:
     return found
 
 
-def _wheel(distribution: Distribution) -> Wheel:
+def _make_wheel(distribution: Distribution) -> Wheel:
     name = distribution.metadata["Name"]
     files = distribution.files
     info = next((p.parts[0] for p in files or () if p.parts[0].endswith(".dist-info")), "")
@@ -123,10 +123,10 @@ def _wheel(distribution: Distribution) -> Wheel:
             f"{name}: was not installed by pip, and its wheel can't be made",
             hint=f"install kfdeploy by pip into a virtual environment; or {_LEAVE_OUT}",
         )
-    inside = dict(_files(distribution, files, info))
+    inside = dict(_map_files(distribution, files, info))
     if _is_editable(distribution):
         inside = {path: found for path, found in inside.items() if path.startswith(f"{info}/")}
-        inside |= _package(distribution)
+        inside |= _list_package_files(distribution)
     fields = [line.partition(": ") for line in text.splitlines()]
     build = next((value for key, _, value in fields if key == "Build"), "")
     tags = [value.split("-") for key, _, value in fields if key == "Tag"]
@@ -135,7 +135,7 @@ def _wheel(distribution: Distribution) -> Wheel:
     return Wheel("-".join([stem, *([build] if build else []), *together]) + ".whl", inside, info)
 
 
-def _files(
+def _map_files(
     distribution: Distribution, files: Iterable[PackagePath], info: str
 ) -> Iterator[tuple[str, tuple[Path, bool]]]:
     """Path in the wheel, and the file; as RECORD says where each was put."""
@@ -157,11 +157,11 @@ def _files(
                 target = f"{info.removesuffix('.dist-info')}.data/scripts/{rest}"
             else:
                 target = f"{info.removesuffix('.dist-info')}.data/data/{below}"
-        _must_be_as_installed(distribution, path, at)
+        _check_unchanged(distribution, path, at)
         yield target, (at, bool(at.stat().st_mode & 0o100))
 
 
-def _must_be_as_installed(distribution: Distribution, path: PackagePath, at: Path) -> None:
+def _check_unchanged(distribution: Distribution, path: PackagePath, at: Path) -> None:
     try:
         data = at.read_bytes()
     except OSError as error:
@@ -169,7 +169,7 @@ def _must_be_as_installed(distribution: Distribution, path: PackagePath, at: Pat
             f"{at}: {(error.strerror or '').lower()}: {distribution.metadata['Name']} lacks it",
             hint=f"install it again; or {_LEAVE_OUT}",
         ) from error
-    if path.hash is not None and path.hash.value != _sum(data, path.hash.mode):
+    if path.hash is not None and path.hash.value != _record_hash(data, path.hash.mode):
         raise UserError(
             f"{at}: was changed after {distribution.metadata['Name']} was installed",
             hint=f"install it again; or {_LEAVE_OUT}",
@@ -183,7 +183,7 @@ def _is_editable(distribution: Distribution) -> bool:
     return False
 
 
-def _package(distribution: Distribution) -> dict[str, tuple[Path, bool]]:
+def _list_package_files(distribution: Distribution) -> dict[str, tuple[Path, bool]]:
     """The package's files where only a link to them was installed, as developers do."""
     if canonicalize_name(distribution.metadata["Name"]) != kfdeploy.__name__:
         raise UserError(
@@ -199,17 +199,17 @@ def _package(distribution: Distribution) -> dict[str, tuple[Path, bool]]:
     }
 
 
-def _add(archive: zipfile.ZipFile, path: str, data: bytes, is_executable: bool) -> None:
+def _add_file(archive: zipfile.ZipFile, path: str, data: bytes, is_executable: bool) -> None:
     entry = zipfile.ZipInfo(path, _EPOCH)
     entry.create_system = 3
     entry.external_attr = (0o100755 if is_executable else 0o100644) << 16
     archive.writestr(entry, data)
 
 
-def _sum(data: bytes, algorithm: str = "sha256") -> str:
+def _record_hash(data: bytes, algorithm: str = "sha256") -> str:
     digest = hashlib.new(algorithm, data).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-def _quoted(path: str) -> str:
+def _quote_path(path: str) -> str:
     return f'"{path}"' if "," in path else path

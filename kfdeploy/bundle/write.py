@@ -18,29 +18,29 @@ from kfdeploy import __version__, parallel
 from kfdeploy.bundle import extras, wheels
 from kfdeploy.bundle import manifest as bundle_files
 from kfdeploy.bundle import plan as bundle_plan
-from kfdeploy.bundle.extras import Along
+from kfdeploy.bundle.extras import BundleExtra
 from kfdeploy.bundle.manifest import Bundle
-from kfdeploy.bundle.plan import Older
-from kfdeploy.bundle.write_layout import Part, Writer
+from kfdeploy.bundle.plan import DeliveredContents
+from kfdeploy.bundle.write_layout import BundlePart, BundleWriter
 from kfdeploy.errors import WRONG_USE, UserError
-from kfdeploy.files import sha256
+from kfdeploy.files import sha256_hex
 from kfdeploy.images import lockfile
 from kfdeploy.images.lockfile import Lock
-from kfdeploy.mirror.plan import Failed, Item, Plan, show_bytes
-from kfdeploy.mirror.stores import Origin, Readable
-from kfdeploy.oci.manifest import Descriptor, Tree
+from kfdeploy.mirror.plan import MirrorFailure, MirrorItem, MirrorPlan, format_bytes
+from kfdeploy.mirror.stores import Origin, ReadableBlob
+from kfdeploy.oci.manifest import Descriptor, ImageTree
 from kfdeploy.oci.registry.errors import RegistryError
-from kfdeploy.oci.registry.transport import pause_after
+from kfdeploy.oci.registry.transport import retry_delay
 
 _JOBS: Final = 8
 _TRIES: Final = 4
 _LIMIT_SECONDS: Final = 900.0
 
-Each = Callable[[str, int, int], None]
+OnImageRead = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class BundleOptions:
     """What a bundle is to be.
 
     Attributes:
@@ -57,11 +57,11 @@ class Wish:
     only: tuple[int, ...] = ()
     images_only: bool = False
     sets: tuple[Path, ...] = ()
-    named: tuple[str, ...] = ()
+    named_files: tuple[str, ...] = ()
 
 
 @dataclass
-class Prepared:
+class PreparedBundle:
     """A bundle that can be written.
 
     Attributes:
@@ -69,30 +69,31 @@ class Prepared:
         notes: what an operator should know.
     """
 
-    writer: Writer
+    writer: BundleWriter
     origin: Origin
-    items: tuple[Item, ...]
-    failed: tuple[Failed, ...] = ()
+    items: tuple[MirrorItem, ...]
+    failed: tuple[MirrorFailure, ...] = ()
     notes: list[str] = field(default_factory=list)
-    _trees: dict[tuple[str, str], Tree] = field(default_factory=dict, repr=False)
+    _trees: dict[tuple[str, str], ImageTree] = field(default_factory=dict, repr=False)
 
     @property
     def bundle(self) -> Bundle:
         return self.writer.bundle
 
-    def plan(self) -> Plan:
+    def build_plan(self) -> MirrorPlan:
         """What is to be fetched; exact within `Writer.opened`, which moves what is there."""
-        return Plan(tuple(self._with_state(item) for item in self.items))
+        return MirrorPlan(tuple(self._with_state(item) for item in self.items))
 
-    def finish(self, sign: Callable[[bytes], bytes] | None) -> tuple[Part, ...]:
+    def finish_parts(self, sign: Callable[[bytes], bytes] | None) -> tuple[BundlePart, ...]:
         """Seal what is whole: see `Writer.finish`."""
-        return self.writer.finish(sign)
+        return self.writer.finish_parts(sign)
 
-    def lines(self) -> list[str]:
+    def format_lines(self) -> list[str]:
         """The layout for people: a line for each part."""
         return [
-            f"{self.writer.folder(part)}: {len(self.bundle.content(part))} blobs and files,"
-            f" {show_bytes(self.bundle.size(part))}"
+            f"{self.writer.part_folder(part)}:"
+            f" {len(self.bundle.list_part_files(part))} blobs and files,"
+            f" {format_bytes(self.bundle.count_part_bytes(part))}"
             for part in self.writer.parts
         ]
 
@@ -105,32 +106,32 @@ class Prepared:
             "parts": [
                 {
                     "part": part,
-                    "folder": str(self.writer.folder(part)),
-                    "bytes": self.bundle.size(part),
+                    "folder": str(self.writer.part_folder(part)),
+                    "bytes": self.bundle.count_part_bytes(part),
                 }
                 for part in self.writer.parts
             ],
             **({"since": since.lock, "leftOut": len(since.images)} if since else {}),
         }
 
-    def _with_state(self, item: Item) -> Item:
-        place = self.writer.place(item)
+    def _with_state(self, item: MirrorItem) -> MirrorItem:
+        place = self.writer.get_place(item)
         blobs = self._trees[item.source.repository, item.digest].blobs
-        there = all(self.writer.has(place, blob) for blob in blobs)
+        there = all(self.writer.has_blob(place, blob) for blob in blobs)
         return replace(item, state="present" if there else "copy", replaces="")
 
 
-def prepare(
-    items: Sequence[Item],
+def prepare_bundle(
+    items: Sequence[MirrorItem],
     lock: Lock,
     root: Path,
-    wish: Wish,
+    options: BundleOptions,
     origin: Origin,
     *,
-    older: Older | None = None,
+    older: DeliveredContents | None = None,
     close: Callable[[], None] = lambda: None,
-    each: Each | None = None,
-) -> Prepared:
+    on_progress: OnImageRead | None = None,
+) -> PreparedBundle:
     """Read what the images consist of, and lay out the parts. Nothing is written.
 
     Args:
@@ -146,46 +147,50 @@ def prepare(
     """
     # In the order of the lock, which is the same for every private registry.
     ordered = sorted(items, key=lambda item: (item.ids, item.belongs_to, item.push_tag))
-    trees, failed = _read(ordered, origin, close, each)
-    known = [(item, trees[_key(item)]) for item in ordered if _key(item) in trees]
-    along, notes = _along(root, lock, wish)
+    trees, failed = _read_trees(ordered, origin, close, on_progress)
+    known = [(item, trees[_tree_key(item)]) for item in ordered if _tree_key(item) in trees]
+    along, notes = _collect_extras(root, lock, options)
     text = lockfile.dumps(lock).encode()
-    bundle = bundle_plan.plan(
+    bundle = bundle_plan.plan_bundle(
         known,
-        lock=sha256(text),
+        lock=sha256_hex(text),
         kfdeploy=__version__,
-        part_size=wish.part_size,
+        part_size=options.part_size,
         common=len(text),
         files=[one.taken for one in along],
         older=older,
-        wheels_for=() if wish.images_only else wheels.made_for(),
+        wheels_for=() if options.images_only else wheels.describe_platform(),
     )
-    _must_have_parts(bundle, wish.only)
+    _check_part_numbers(bundle, options.only)
     carried = set(bundle.manifest_by_digest)
     bodies = {m.digest: m.body for _, tree in known for m in tree.manifests if m.digest in carried}
-    writer = Writer(
-        wish.to,
+    writer = BundleWriter(
+        options.to,
         bundle,
         manifests=bodies,
         lock=text,
         files={one.taken.path: one.open for one in along},
-        only=wish.only,
+        only=options.only,
         keep=bool(failed),
     )
     names = {image.name for image in bundle.images}
-    wanted = [item for item, _ in known if names & {n.name for n in bundle_plan.names(item)}]
+    wanted = [
+        item for item, _ in known if names & {n.name for n in bundle_plan.list_bundle_images(item)}
+    ]
     if bundle.since is not None and bundle.since.images:
         notes.append(f"left out, as both locks have them: {len(bundle.since.images)} images")
-    return Prepared(writer, _Read(origin, trees), tuple(wanted), tuple(failed), notes, trees)
+    return PreparedBundle(
+        writer, _CachedOrigin(origin, trees), tuple(wanted), tuple(failed), notes, trees
+    )
 
 
-def older(
+def find_delivered(
     text: bytes,
-    items: Sequence[Item],
-    known: Callable[[Item], Tree | None],
+    items: Sequence[MirrorItem],
+    known: Callable[[MirrorItem], ImageTree | None],
     origin: Origin,
     close: Callable[[], None] = lambda: None,
-) -> tuple[Older, list[str]]:
+) -> tuple[DeliveredContents, list[str]]:
     """What the far side has, by the lock that it has.
 
     Args:
@@ -197,32 +202,37 @@ def older(
     Returns:
         That, and notes about images whose blobs can't be told any more.
     """
-    trees = {_key(item): tree for item in items if (tree := known(item)) is not None}
-    asked = [item for item in items if _key(item) not in trees]
-    found, failed = _read(asked, origin, close, None)
+    trees = {_tree_key(item): tree for item in items if (tree := known(item)) is not None}
+    asked = [item for item in items if _tree_key(item) not in trees]
+    found, failed = _read_trees(asked, origin, close, None)
     trees |= found
     notes = [
         f"{one.item.name}: its blobs are not left out, as it can't be read any more:"
         f" {one.error.message}"
         for one in failed
     ]
-    return Older.of(sha256(text), [(item, trees.get(_key(item))) for item in items]), notes
+    return DeliveredContents.from_items(
+        sha256_hex(text), [(item, trees.get(_tree_key(item))) for item in items]
+    ), notes
 
 
-def _read(
-    items: Sequence[Item], origin: Origin, close: Callable[[], None], each: Each | None
-) -> tuple[dict[tuple[str, str], Tree], list[Failed]]:
-    trees: dict[tuple[str, str], Tree] = {}
-    failed: list[Failed] = []
+def _read_trees(
+    items: Sequence[MirrorItem],
+    origin: Origin,
+    close: Callable[[], None],
+    on_progress: OnImageRead | None,
+) -> tuple[dict[tuple[str, str], ImageTree], list[MirrorFailure]]:
+    trees: dict[tuple[str, str], ImageTree] = {}
+    failed: list[MirrorFailure] = []
     ended = threading.Event()
 
-    def stop() -> None:
+    def cancel_requests() -> None:
         ended.set()
         close()
 
-    def work(item: Item) -> Tree | UserError:
+    def read_item(item: MirrorItem) -> ImageTree | UserError:
         try:
-            tree = _patiently(lambda: origin.tree(item), ended)
+            tree = _retry_while_busy(lambda: origin.read_tree(item), ended)
         except UserError as error:
             return error
         if tree.root.digest == item.digest:
@@ -232,17 +242,19 @@ def _read(
             hint="run `kfdeploy lock`",
         )
 
-    for done, (item, found) in enumerate(parallel.each(work, items, _JOBS, stop), 1):
+    for done, (item, found) in enumerate(
+        parallel.run_in_threads(read_item, items, _JOBS, cancel_requests), 1
+    ):
         if isinstance(found, UserError):
-            failed.append(Failed(item, found))
+            failed.append(MirrorFailure(item, found))
         else:
-            trees[_key(item)] = found
-        if each is not None:
-            each(item.name, done, len(items))
+            trees[_tree_key(item)] = found
+        if on_progress is not None:
+            on_progress(item.name, done, len(items))
     return trees, sorted(failed, key=lambda one: one.item.sort_key)
 
 
-def _patiently(read: Callable[[], Tree], ended: threading.Event) -> Tree:
+def _retry_while_busy(read: Callable[[], ImageTree], ended: threading.Event) -> ImageTree:
     """What a source says once it listens: nothing else can be done meanwhile."""
     began = time.monotonic()
     tries = 0
@@ -251,32 +263,34 @@ def _patiently(read: Callable[[], Tree], ended: threading.Event) -> Tree:
             return read()
         except RegistryError as error:
             tries += 1
-            seconds = error.wait_seconds or pause_after(tries)
+            seconds = error.wait_seconds or retry_delay(tries)
             is_late = time.monotonic() + seconds > began + _LIMIT_SECONDS
-            if is_late or not (error.is_limit or (error.may_pass and tries < _TRIES)):
+            if is_late or not (error.is_limit or (error.is_transient and tries < _TRIES)):
                 raise
             if ended.wait(seconds):
                 raise
 
 
-def _along(root: Path, lock: Lock, wish: Wish) -> tuple[list[Along], list[str]]:
-    found = extras.workspace(root, wish.sets, wish.named)
-    notes = [note for path in wish.sets if (note := _note_on(path, lock))]
-    if not wish.sets:
+def _collect_extras(
+    root: Path, lock: Lock, options: BundleOptions
+) -> tuple[list[BundleExtra], list[str]]:
+    found = extras.collect_workspace(root, options.sets, options.named_files)
+    notes = [note for path in options.sets if (note := _describe_lock_mismatch(path, lock))]
+    if not options.sets:
         notes.append("there is no release set: the bundle goes without one (`kfdeploy render`)")
-    if not wish.images_only:
-        programs, notes_of_programs = extras.programs()
-        found += [*extras.own(), *programs]
+    if not options.images_only:
+        programs, notes_of_programs = extras.collect_programs()
+        found += [*extras.collect_wheels(), *programs]
         notes += notes_of_programs
     return found, notes
 
 
-def _note_on(release_set: Path, lock: Lock) -> str:
+def _describe_lock_mismatch(release_set: Path, lock: Lock) -> str:
     """What is to be said of a set whose images are not all the lock's."""
-    path = release_set / bundle_files.LOCK
+    path = release_set / bundle_files.LOCK_FILE
     if not path.is_file():
         return ""
-    others = [i.id for i in lockfile.read(path) if i.digest != _digest(lock, i.id)]
+    others = [i.id for i in lockfile.read_lock(path) if i.digest != _locked_digest(lock, i.id)]
     if not others:
         return ""
     return (
@@ -285,12 +299,12 @@ def _note_on(release_set: Path, lock: Lock) -> str:
     )
 
 
-def _digest(lock: Lock, name: str) -> str:
-    image = lock.find(name)
+def _locked_digest(lock: Lock, name: str) -> str:
+    image = lock.find_image(name)
     return image.digest if image else ""
 
 
-def _must_have_parts(bundle: Bundle, only: Iterable[int]) -> None:
+def _check_part_numbers(bundle: Bundle, only: Iterable[int]) -> None:
     for part in only:
         if not 1 <= part <= bundle.parts:
             raise UserError(
@@ -298,22 +312,24 @@ def _must_have_parts(bundle: Bundle, only: Iterable[int]) -> None:
             )
 
 
-def _key(item: Item) -> tuple[str, str]:
+def _tree_key(item: MirrorItem) -> tuple[str, str]:
     return item.source.repository, item.digest
 
 
-class _Read:
+class _CachedOrigin:
     """An origin whose images have been read."""
 
-    def __init__(self, origin: Origin, trees: dict[tuple[str, str], Tree]) -> None:
+    def __init__(self, origin: Origin, trees: dict[tuple[str, str], ImageTree]) -> None:
         self._origin = origin
         self._trees = trees
 
-    def host(self, item: Item) -> str:
-        return self._origin.host(item)
+    def get_host(self, item: MirrorItem) -> str:
+        return self._origin.get_host(item)
 
-    def tree(self, item: Item) -> Tree:
-        return self._trees[_key(item)]
+    def read_tree(self, item: MirrorItem) -> ImageTree:
+        return self._trees[_tree_key(item)]
 
-    def open(self, item: Item, blob: Descriptor, offset: int) -> AbstractContextManager[Readable]:
-        return self._origin.open(item, blob, offset)
+    def open_blob(
+        self, item: MirrorItem, blob: Descriptor, offset: int
+    ) -> AbstractContextManager[ReadableBlob]:
+        return self._origin.open_blob(item, blob, offset)

@@ -14,24 +14,24 @@ from typing import BinaryIO, Final, Literal
 
 from kfdeploy.bundle import checksums, part_files
 from kfdeploy.bundle import manifest as model
-from kfdeploy.bundle.manifest import Bundle, Taken
+from kfdeploy.bundle.manifest import Bundle, BundleFile
 from kfdeploy.errors import UserError, raise_all
-from kfdeploy.mirror.plan import Item, show_bytes
-from kfdeploy.mirror.stores import Pieces, StoreFull
-from kfdeploy.oci.manifest import Descriptor, Tree
+from kfdeploy.mirror.plan import MirrorItem, format_bytes
+from kfdeploy.mirror.stores import BlobPieces, StoreFull
+from kfdeploy.oci.manifest import Descriptor, ImageTree
 
 LAYOUT_TEXT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 _PART_FOLDER: Final = re.compile(r"part-\d{3,4}")
 _BLOCK: Final = 4096
 _SUM_LINE: Final = 160
-_COPIED: Final = 1 << 20
+_COPY_BYTES: Final = 1 << 20
 
-Open = Callable[[], AbstractContextManager[BinaryIO]]
+OpenFile = Callable[[], AbstractContextManager[BinaryIO]]
 PartState = Literal["written", "present", "unfinished"]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class BundlePart:
     """A part as `Writer.finish` leaves it.
 
     Attributes:
@@ -46,7 +46,7 @@ class Part:
     missing: int = 0
 
 
-class Writer:
+class BundleWriter:
     """Writes a bundle; a `Destination`, whose only place is the bundle as a whole.
 
     A part is finished when it has its ``SHA256SUMS``: that is taken away first and written last,
@@ -61,7 +61,7 @@ class Writer:
         *,
         manifests: Mapping[str, bytes],
         lock: bytes,
-        files: Mapping[str, Open],
+        files: Mapping[str, OpenFile],
         only: Iterable[int] = (),
         keep: bool = False,
     ) -> None:
@@ -81,50 +81,54 @@ class Writer:
         self._is_all = not only
         self._keep = keep
         self._files = files
-        self._own = bundle.dumps()
+        self._description = bundle.dumps()
         self._common = {
-            model.NAME: self._own,
-            model.LAYOUT: LAYOUT_TEXT,
-            model.LOCK: lock,
+            model.BUNDLE_FILE: self._description,
+            model.LAYOUT_FILE: LAYOUT_TEXT,
+            model.LOCK_FILE: lock,
             **{model.blob_path(digest): manifests[digest] for digest in sorted(manifests)},
         }
-        self._index = bundle.index()
+        self._index = bundle.build_index()
         self._finished: frozenset[int] = frozenset()
         self.notes: list[str] = []
 
-    def folder(self, part: int) -> Path:
-        return self.root / self.bundle.folder(part)
+    def part_folder(self, part: int) -> Path:
+        return self.root / self.bundle.part_folder(part)
 
     # -- as a destination --------------------------------------------------------------------------
 
-    def host(self, item: Item) -> str:
+    def get_host(self, item: MirrorItem) -> str:
         return str(self.root)
 
-    def place(self, item: Item) -> str:
+    def get_place(self, item: MirrorItem) -> str:
         return str(self.root)
 
-    def has(self, place: str, blob: Descriptor) -> bool:
+    def has_blob(self, place: str, blob: Descriptor) -> bool:
         """Also for a blob that a part is to have which is not being written, or no part."""
-        return all(part_files.has(path, size) for path, size in self._targets(blob.digest) if path)
+        return all(
+            part_files.has_file(path, size)
+            for path, size in self._locate_targets(blob.digest)
+            if path
+        )
 
-    def mount(self, place: str, blob: Descriptor, other: str) -> str | None:
+    def mount_blob(self, place: str, blob: Descriptor, other: str) -> str | None:
         return ""
 
-    def put(self, place: str, blob: Descriptor, pieces: Pieces, begun: str = "") -> None:
-        targets = self._targets(blob.digest)
+    def put_blob(self, place: str, blob: Descriptor, pieces: BlobPieces, begun: str = "") -> None:
+        targets = self._locate_targets(blob.digest)
         try:
             with ExitStack() as stack:
-                part_files.spread(stack, pieces, targets, blob)
+                part_files.spread_pieces(stack, pieces, targets, blob)
         except OSError as error:
-            raise self._no_room(error, targets) from error
+            raise self._disk_error(error, targets) from error
 
-    def seal(self, item: Item, tree: Tree) -> None:
+    def seal_image(self, item: MirrorItem, tree: ImageTree) -> None:
         """Nothing: manifests were written at the beginning, and it is parts that are sealed."""
 
     # -- before and after --------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator[Writer]:
+    def open_for_writing(self) -> Iterator[BundleWriter]:
         """Get everything ready; nobody else writes the bundle until the block ends.
 
         Raises:
@@ -133,15 +137,15 @@ class Writer:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise self._no_room(error, []) from error
-        with part_files.locked(self.root):
+            raise self._disk_error(error, []) from error
+        with part_files.lock_folder(self.root):
             try:
-                self._start()
+                self._prepare_folders()
             except OSError as error:
-                raise self._no_room(error, []) from error
+                raise self._disk_error(error, []) from error
             yield self
 
-    def finish(self, sign: Callable[[bytes], bytes] | None = None) -> tuple[Part, ...]:
+    def finish_parts(self, sign: Callable[[bytes], bytes] | None = None) -> tuple[BundlePart, ...]:
         """Finish the parts that have all they are to have; to be called within `opened`.
 
         Args:
@@ -150,82 +154,89 @@ class Writer:
         Raises:
             UserError: a disk can't be written, or a file has changed since it was planned.
         """
-        return tuple(self._finish(part, sign) for part in self.parts)
+        return tuple(self._finish_part(part, sign) for part in self.parts)
 
     def is_finished(self) -> bool:
         """Whether all parts are there, as far as can be told without reading blobs."""
-        return all(self._is_finished(n, self._listed(self.folder(n))) for n in self.parts)
+        return all(
+            self._is_part_finished(n, self._list_files(self.part_folder(n))) for n in self.parts
+        )
 
-    def lacking(self) -> int:
+    def count_lacking_bytes(self) -> int:
         """Bytes that the parts lack."""
-        return sum(size for part in self.parts for _, size in self._lacking(part))
+        return sum(size for part in self.parts for _, size in self._list_lacking(part))
 
-    def _start(self) -> None:
-        there = {folder: self._listed(folder) for folder in self._folders()}
-        self._must_be_ours(there)
+    def _prepare_folders(self) -> None:
+        there = {folder: self._list_files(folder) for folder in self._list_folders()}
+        self._check_ownership(there)
         self._finished = frozenset(
-            part for part in self.parts if self._is_finished(part, there[self.folder(part)])
+            part
+            for part in self.parts
+            if self._is_part_finished(part, there[self.part_folder(part)])
         )
         todo = [part for part in self.parts if part not in self._finished]
         for part in todo:
-            for name in (model.SUMS, model.SIGNATURE, model.INDEX):
-                there[self.folder(part)].pop(name, None)
-                (self.folder(part) / name).unlink(missing_ok=True)
-            if self.folder(part).is_dir():
-                part_files.sync(self.folder(part))
-        self._take_over(there, todo)
-        self._tidy(there)
-        self._must_fit(todo)
+            for name in (model.SUMS_FILE, model.SIGNATURE_FILE, model.INDEX_FILE):
+                there[self.part_folder(part)].pop(name, None)
+                (self.part_folder(part) / name).unlink(missing_ok=True)
+            if self.part_folder(part).is_dir():
+                part_files.sync_path(self.part_folder(part))
+        self._move_existing_blobs(there, todo)
+        self._remove_stale_files(there)
+        self._check_free_space(todo)
         for part in todo:
-            for name, data in (*self._common.items(), (model.PART, self._note(part))):
+            for name, data in (
+                *self._common.items(),
+                (model.PART_FILE, self._dump_part_note(part)),
+            ):
                 # Many and small: they are had on the disk when the part is sealed.
-                part_files.write(self.folder(part) / name, data, lasting=False)
+                part_files.write_file(self.part_folder(part) / name, data, lasting=False)
             for taken in self.bundle.files:
                 if taken.part == part:
-                    self._copy(taken)
+                    self._copy_file(taken)
 
-    def _note(self, part: int) -> bytes:
-        return self.bundle.part_note(part, self._own)
+    def _dump_part_note(self, part: int) -> bytes:
+        return self.bundle.dump_part_note(part, self._description)
 
-    def _targets(self, digest: str) -> list[tuple[Path | None, int]]:
+    def _locate_targets(self, digest: str) -> list[tuple[Path | None, int]]:
         """Files of a blob, in its order, and bytes of each; None for parts that are not written."""
         placed = self.bundle.by_digest.get(digest)
         return [
-            (self.folder(part) / path if part in self.parts else None, size)
-            for part, path, size in (placed.paths() if placed else ())
+            (self.part_folder(part) / path if part in self.parts else None, size)
+            for part, path, size in (placed.locate_pieces() if placed else ())
         ]
 
-    def _wanted(self, part: int) -> dict[str, int]:
+    def _expected_files(self, part: int) -> dict[str, int]:
         """All files of a part, without its sums: path to bytes."""
         return {
             **{name: len(data) for name, data in self._common.items()},
-            model.INDEX: len(self._index),
-            model.PART: len(self._note(part)),
-            **self.bundle.content(part),
+            model.INDEX_FILE: len(self._index),
+            model.PART_FILE: len(self._dump_part_note(part)),
+            **self.bundle.list_part_files(part),
         }
 
-    def _lacking(self, part: int) -> list[tuple[str, int]]:
-        folder = self.folder(part)
+    def _list_lacking(self, part: int) -> list[tuple[str, int]]:
+        folder = self.part_folder(part)
         return [
             (path, size)
-            for path, size in self._wanted(part).items()
-            if path != model.INDEX and not part_files.has(folder / path, size)
+            for path, size in self._expected_files(part).items()
+            if path != model.INDEX_FILE and not part_files.has_file(folder / path, size)
         ]
 
     # -- what is there already ---------------------------------------------------------------------
 
-    def _folders(self) -> list[Path]:
+    def _list_folders(self) -> list[Path]:
         """The parts' folders, and those that were parts when the bundle had another layout."""
-        found = [self.folder(part) for part in self.parts]
+        found = [self.part_folder(part) for part in self.parts]
         if self._is_all and self.root.is_dir():
             within = sorted(path for path in self.root.iterdir() if _is_part_folder(path))
             found += [path for path in (self.root, *within) if path not in found]
         return found
 
-    def _listed(self, folder: Path) -> dict[str, int]:
+    def _list_files(self, folder: Path) -> dict[str, int]:
         if not folder.is_dir():
             return {}
-        files, others = part_files.listed(folder)
+        files, others = part_files.list_files(folder)
         if folder == self.root:
             files = {p: s for p, s in files.items() if not _PART_FOLDER.match(p.partition("/")[0])}
             others = {
@@ -239,7 +250,7 @@ class Writer:
         )
         return files
 
-    def _must_be_ours(self, there: Mapping[Path, Mapping[str, int]]) -> None:
+    def _check_ownership(self, there: Mapping[Path, Mapping[str, int]]) -> None:
         """Refuse to write among what somebody else keeps."""
         errors = []
         for folder, files in there.items():
@@ -252,32 +263,37 @@ class Writer:
                 )
                 for name in sorted(tops - known)
             ]
-            if tops and model.NAME not in files and not tops - known:
+            if tops and model.BUNDLE_FILE not in files and not tops - known:
                 errors.append(
                     UserError(
-                        f"{folder}: has {min(tops)} and no {model.NAME}: it is no bundle",
+                        f"{folder}: has {min(tops)} and no {model.BUNDLE_FILE}: it is no bundle",
                         hint="name an empty folder, or a bundle's, by --to-bundle",
                     )
                 )
-            elif model.NAME in files and part_files.read(folder / model.NAME, 1 << 30) != self._own:
+            elif (
+                model.BUNDLE_FILE in files
+                and part_files.read_file(folder / model.BUNDLE_FILE, 1 << 30) != self._description
+            ):
                 self.notes.append(f"{folder}: was another bundle; what both have stays")
         raise_all(errors)
 
-    def _is_finished(self, part: int, there: Mapping[str, int]) -> bool:
-        folder = self.folder(part)
-        files = {path: size for path, size in there.items() if path != model.SIGNATURE}
+    def _is_part_finished(self, part: int, there: Mapping[str, int]) -> bool:
+        folder = self.part_folder(part)
+        files = {path: size for path, size in there.items() if path != model.SIGNATURE_FILE}
         return (
-            files.pop(model.SUMS, None) is not None
-            and files == self._wanted(part)
-            and part_files.read(folder / model.NAME, 1 << 30) == self._own
+            files.pop(model.SUMS_FILE, None) is not None
+            and files == self._expected_files(part)
+            and part_files.read_file(folder / model.BUNDLE_FILE, 1 << 30) == self._description
         )
 
-    def _take_over(self, there: Mapping[Path, dict[str, int]], todo: Iterable[int]) -> None:
+    def _move_existing_blobs(
+        self, there: Mapping[Path, dict[str, int]], todo: Iterable[int]
+    ) -> None:
         """Move blobs that lie in another part than they are to, as far as one disk has both."""
-        wanted_at = {self.folder(part): self._wanted(part) for part in self.parts}
+        wanted_at = {self.part_folder(part): self._expected_files(part) for part in self.parts}
         for part in todo:
-            folder = self.folder(part)
-            for path, size in self.bundle.content(part).items():
+            folder = self.part_folder(part)
+            for path, size in self.bundle.list_part_files(part).items():
                 if there[folder].get(path) == size or not path.startswith(("blobs/", "pieces/")):
                     continue
                 for other, files in there.items():
@@ -288,40 +304,41 @@ class Writer:
                             there[folder][path] = files.pop(path)
                         break
 
-    def _tidy(self, there: Mapping[Path, Mapping[str, int]]) -> None:
+    def _remove_stale_files(self, there: Mapping[Path, Mapping[str, int]]) -> None:
         """Take away what is not, or no longer, of the bundle."""
-        wanted_at = {self.folder(part): self._wanted(part) for part in self.parts}
+        wanted_at = {self.part_folder(part): self._expected_files(part) for part in self.parts}
         for folder, files in there.items():
-            wanted = {*wanted_at.get(folder, {}), model.SUMS, model.SIGNATURE}
+            wanted = {*wanted_at.get(folder, {}), model.SUMS_FILE, model.SIGNATURE_FILE}
             if folder not in wanted_at:
                 wanted = set()
             for path in files:
                 if path not in wanted and (part_files.is_temporary(path) or not self._keep):
                     (folder / path).unlink()
             for path in sorted({path.rpartition("/")[0] for path in files}, reverse=True):
-                part_files.remove_empty(folder, path)
+                part_files.remove_empty_folders(folder, path)
             if folder not in wanted_at and folder != self.root:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
 
-    def _must_fit(self, todo: Iterable[int]) -> None:
+    def _check_free_space(self, todo: Iterable[int]) -> None:
         """Whether the disks have the room, before anything is fetched."""
         needed: dict[int, int] = {}
         free: dict[int, int] = {}
         places: dict[int, list[str]] = {}
         for part in todo:
-            number, free[number] = part_files.device(self.folder(part))
+            number, free[number] = part_files.find_device(self.part_folder(part))
             # And what comes last: the index, and the sums with a line for each file.
-            last = [len(self._index), len(self._wanted(part)) * _SUM_LINE]
-            sizes = [*(size for _, size in self._lacking(part)), *last]
+            last = [len(self._index), len(self._expected_files(part)) * _SUM_LINE]
+            sizes = [*(size for _, size in self._list_lacking(part)), *last]
             needed[number] = needed.get(number, 0) + sum(-(-n // _BLOCK) * _BLOCK for n in sizes)
-            places.setdefault(number, []).append(str(self.folder(part)))
+            places.setdefault(number, []).append(str(self.part_folder(part)))
         raise_all(
             [
                 UserError(
                     f"{places[n][0]}{' and the parts after it' if places[n][1:] else ''}:"
-                    f" {show_bytes(needed[n])} are to be written and the disk has"
-                    f" {show_bytes(free[n])} free: {show_bytes(needed[n] - free[n])} are missing",
+                    f" {format_bytes(needed[n])} are to be written and the disk has"
+                    f" {format_bytes(free[n])} free:"
+                    f" {format_bytes(needed[n] - free[n])} are missing",
                     hint="make room, or write parts to several disks: --part-size and --part",
                 )
                 for n in needed
@@ -331,71 +348,71 @@ class Writer:
 
     # -- writing -----------------------------------------------------------------------------------
 
-    def _copy(self, taken: Taken) -> None:
-        path = self.folder(taken.part) / taken.path
+    def _copy_file(self, taken: BundleFile) -> None:
+        path = self.part_folder(taken.part) / taken.path
         with contextlib.suppress(OSError):
-            if path.stat().st_size == taken.size and part_files.sum_of(path) == taken.sum:
+            if path.stat().st_size == taken.size and part_files.hash_file(path) == taken.sha256:
                 return
         total = hashlib.sha256()
         with (
             self._files[taken.path]() as source,
-            part_files.staged(path, executable=taken.executable) as target,
+            part_files.stage_file(path, executable=taken.executable) as target,
         ):
-            while piece := source.read(_COPIED):
+            while piece := source.read(_COPY_BYTES):
                 total.update(piece)
                 target.write(piece)
-            if total.hexdigest() != taken.sum:
+            if total.hexdigest() != taken.sha256:
                 raise UserError(
                     f"{taken.path}: changed while the bundle was written",
                     hint="run the same command again",
                 )
 
-    def _finish(self, part: int, sign: Callable[[bytes], bytes] | None) -> Part:
-        folder, size = self.folder(part), self.bundle.size(part)
+    def _finish_part(self, part: int, sign: Callable[[bytes], bytes] | None) -> BundlePart:
+        folder, size = self.part_folder(part), self.bundle.count_part_bytes(part)
         if part in self._finished:
-            text = part_files.read(folder / model.SUMS, 1 << 30)
+            text = part_files.read_file(folder / model.SUMS_FILE, 1 << 30)
             if sign is not None:
-                part_files.write(folder / model.SIGNATURE, sign(text))
-            return Part(part, folder, size, "present")
-        missing = len(self._lacking(part))
+                part_files.write_file(folder / model.SIGNATURE_FILE, sign(text))
+            return BundlePart(part, folder, size, "present")
+        missing = len(self._list_lacking(part))
         if missing or self._keep:
-            return Part(part, folder, size, "unfinished", missing)
+            return BundlePart(part, folder, size, "unfinished", missing)
         try:
-            text = checksums.dumps(self._sums(part))
-            part_files.write(folder / model.INDEX, self._index)
-            for name in (*self._common, model.PART):
-                part_files.sync(folder / name)
-            for name in sorted({name.rpartition("/")[0] for name in self._wanted(part)}):
-                part_files.sync(folder / name)
+            text = checksums.dumps(self._compute_checksums(part))
+            part_files.write_file(folder / model.INDEX_FILE, self._index)
+            for name in (*self._common, model.PART_FILE):
+                part_files.sync_path(folder / name)
+            for name in sorted({name.rpartition("/")[0] for name in self._expected_files(part)}):
+                part_files.sync_path(folder / name)
             if sign is not None:
-                part_files.write(folder / model.SIGNATURE, sign(text))
-            part_files.write(folder / model.SUMS, text)
-            part_files.sync(folder)
+                part_files.write_file(folder / model.SIGNATURE_FILE, sign(text))
+            part_files.write_file(folder / model.SUMS_FILE, text)
+            part_files.sync_path(folder)
         except OSError as error:
-            raise self._no_room(error, []) from error
-        return Part(part, folder, size, "written")
+            raise self._disk_error(error, []) from error
+        return BundlePart(part, folder, size, "written")
 
-    def _sums(self, part: int) -> dict[str, str]:
+    def _compute_checksums(self, part: int) -> dict[str, str]:
         """The sum of each file; of blobs it is their name, unless that is another algorithm's."""
-        known = {taken.path: taken.sum for taken in self.bundle.files}
+        known = {taken.path: taken.sha256 for taken in self.bundle.files}
         for name, data in (
             *self._common.items(),
-            (model.INDEX, self._index),
-            (model.PART, self._note(part)),
+            (model.INDEX_FILE, self._index),
+            (model.PART_FILE, self._dump_part_note(part)),
         ):
             known[name] = hashlib.sha256(data).hexdigest()
         found = {}
-        for path in self._wanted(part):
+        for path in self._expected_files(part):
             if path.startswith("blobs/sha256/"):
                 found[path] = path.rpartition("/")[2]
             else:
-                found[path] = known.get(path) or part_files.sum_of(self.folder(part) / path)
+                found[path] = known.get(path) or part_files.hash_file(self.part_folder(part) / path)
         return found
 
-    def _no_room(self, error: OSError, targets: Iterable[tuple[Path | None, int]]) -> UserError:
+    def _disk_error(self, error: OSError, targets: Iterable[tuple[Path | None, int]]) -> UserError:
         """The error of a disk, with how much it lacks where it is full."""
         path = Path(error.filename) if error.filename else None
-        folders = [self.folder(part) for part in self.parts]
+        folders = [self.part_folder(part) for part in self.parts]
         at = next((p for p, _ in targets if p), path or self.root)
         folder = next((f for f in folders if at.is_relative_to(f)), self.root)
         if error.errno == errno.EFBIG:
@@ -403,18 +420,19 @@ class Writer:
                 f"{folder}: its file system can't hold a file as large as one of the blobs",
                 hint="FAT takes 4 GiB at most: use exFAT or ext4, or --part-size 4G",
             )
-        if error.errno not in part_files.FULL:
+        if error.errno not in part_files.DISK_FULL_ERRORS:
             return UserError(f"{at}: can't be written: {(error.strerror or str(error)).lower()}")
-        number, free = part_files.device(folder)
+        number, free = part_files.find_device(folder)
         lacking = sum(
             size
             for part in self.parts
-            if part_files.device(self.folder(part))[0] == number
-            for _, size in self._lacking(part)
+            if part_files.find_device(self.part_folder(part))[0] == number
+            for _, size in self._list_lacking(part)
         )
         return StoreFull(
-            f"{folder}: the disk is full: {show_bytes(max(0, lacking - free))} more are needed for"
-            f" what is still to be written, {show_bytes(lacking)}",
+            f"{folder}: the disk is full: {format_bytes(max(0, lacking - free))} more"
+            " are needed for"
+            f" what is still to be written, {format_bytes(lacking)}",
             hint="make room and run the same command again: what is there stays",
         )
 

@@ -14,9 +14,9 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any
 
-from kfdeploy.catalogue.versions import Version, Versions, closest
-from kfdeploy.images.redirect import Redirect, same_name
-from kfdeploy.images.sites import sites
+from kfdeploy.catalogue.versions import Version, VersionRange, closest_version
+from kfdeploy.images.redirect import Redirect, is_same_name
+from kfdeploy.images.sites import find_sites
 from kfdeploy.kubernetes import workload
 from kfdeploy.kubernetes.objects import Object, ObjectKey, show_path
 from kfdeploy.oci.reference import ImageRef, InvalidImageRef
@@ -26,7 +26,7 @@ _LABELS = ("app.kubernetes.io/version", "serving.knative.dev/release", "app.kube
 
 
 @dataclass(frozen=True, slots=True)
-class SiteOf:
+class SiteSelector:
     """A site of the manifests that an image is derived from at run time."""
 
     kind: str
@@ -36,7 +36,7 @@ class SiteOf:
     def matches(self, key: ObjectKey, where: str) -> bool:
         return (
             key.kind == self.kind
-            and same_name(key.name, self.name)
+            and is_same_name(key.name, self.name)
             and fnmatchcase(where, self.field)
         )
 
@@ -57,10 +57,10 @@ class HiddenImage:
     when: str
     source: str
     redirect: Redirect | None = None
-    versions: tuple[Versions, ...] = ()
+    versions: tuple[VersionRange, ...] = ()
     digest: bool = True
     objects: tuple[tuple[str, str], ...] = ()
-    of: SiteOf | None = None
+    of: SiteSelector | None = None
     suffix: str = ""
     outside: str = ""
     pulled_by: str = ""
@@ -79,12 +79,12 @@ class SiteRule:
     ref: str = ""
     pin: str = ""
     why: str = ""
-    versions: tuple[Versions, ...] = ()
+    versions: tuple[VersionRange, ...] = ()
 
     def matches(self, key: ObjectKey, where: str, line: str, ref: str) -> bool:
         return (
             fnmatchcase(key.kind, self.kind)
-            and same_name(key.name, self.name)
+            and is_same_name(key.name, self.name)
             and fnmatchcase(where, self.field)
             and (not self.line or bool(re.search(self.line, line)))
             and (not self.ref or fnmatchcase(ref, self.ref))
@@ -92,7 +92,7 @@ class SiteRule:
 
 
 @dataclass(frozen=True, slots=True)
-class Unused:
+class FalsePositive:
     """A string in a program that looks like an image and that nothing pulls."""
 
     ref: str
@@ -101,7 +101,7 @@ class Unused:
 
 
 @dataclass(frozen=True, slots=True)
-class Asks:
+class RegistryReader:
     """A controller that asks an image registry itself, as the kubelet does.
 
     ``role`` is its ClusterRole, where that does not let it read the pull secrets it signs in with.
@@ -116,11 +116,11 @@ class Asks:
     ca: str = ""
     credentials: str = ""
     role: str = ""
-    versions: tuple[Versions, ...] = ()
+    versions: tuple[VersionRange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class UnavailableImage:
     """Images that are gone from their source; ``substitute`` is for a person to confirm.
 
     ``{tag}`` in it is the tag of the image that is gone.
@@ -132,9 +132,9 @@ class Lost:
     substitute: str = ""
 
     def matches(self, ref: str) -> bool:
-        return fnmatchcase(ref, self.ref) or fnmatchcase(_repository(ref), self.ref)
+        return fnmatchcase(ref, self.ref) or fnmatchcase(_repository_of(ref), self.ref)
 
-    def instead_of(self, ref: str) -> str:
+    def substitute_for(self, ref: str) -> str:
         """The substitute of one of them; empty where none is known, or an image has no tag."""
         if "{tag}" not in self.substitute:
             return self.substitute
@@ -143,7 +143,7 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
-class Egress:
+class EgressFact:
     """What a program, or its users' code, reaches for besides images."""
 
     what: str
@@ -152,65 +152,65 @@ class Egress:
     when: str
     way_out: str
     source: str
-    versions: tuple[Versions, ...] = ()
+    versions: tuple[VersionRange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class ReviewedVersions:
     """The versions at which the source was read, and what was read."""
 
-    versions: Versions
+    versions: VersionRange
     source: str
     note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CatalogueEntry:
     """A component's facts."""
 
     component: str
     programs: tuple[str, ...] = ()
     aliases: tuple[tuple[str, str], ...] = ()
-    read: tuple[Read, ...] = ()
+    read: tuple[ReviewedVersions, ...] = ()
     images: tuple[HiddenImage, ...] = ()
-    unused: tuple[Unused, ...] = ()
+    unused: tuple[FalsePositive, ...] = ()
     sites: tuple[SiteRule, ...] = ()
-    asks: tuple[Asks, ...] = ()
-    lost: tuple[Lost, ...] = ()
-    egress: tuple[Egress, ...] = ()
+    asks: tuple[RegistryReader, ...] = ()
+    lost: tuple[UnavailableImage, ...] = ()
+    egress: tuple[EgressFact, ...] = ()
     file: str = field(default="", compare=False)
 
-    def runs(self, repository: str) -> bool:
+    def owns_repository(self, repository: str) -> bool:
         """Whether a program of this repository (HOST/PATH) is the component's."""
         return any(fnmatchcase(repository, pattern) for pattern in self.programs)
 
-    def is_read(self, version: Version | None) -> bool:
+    def is_reviewed(self, version: Version | None) -> bool:
         """Whether somebody has read the source at this version."""
         return any(version in read.versions for read in self.read)
 
-    def nearest(self, version: Version | None) -> Version | None:
+    def nearest_reviewed(self, version: Version | None) -> Version | None:
         """The version read that is closest to one that nobody has read; the latest for none."""
         ends = [end for read in self.read for end in (read.versions.first, read.versions.last)]
-        return closest(version, (end for end in ends if end is not None))
+        return closest_version(version, (end for end in ends if end is not None))
 
     def images_at(self, version: Version | None) -> Iterator[HiddenImage]:
         """The hidden images of a version; records without versions hold for all."""
-        yield from (image for image in self.images if _holds(image.versions, version))
+        yield from (image for image in self.images if _covers_version(image.versions, version))
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
+class WorkloadProgram:
     """A container of a rendered workload, and what the catalogue has of its image."""
 
     object: ObjectKey
     container: str
     image: str
     version: Version | None
-    entry: Entry | None
+    entry: CatalogueEntry | None
 
     @property
     def is_known(self) -> bool:
-        return self.entry is not None and self.entry.is_read(self.version)
+        return self.entry is not None and self.entry.is_reviewed(self.version)
 
     @property
     def unread(self) -> str:
@@ -224,51 +224,55 @@ class Program:
 class Catalogue:
     """All entries, a site's own first."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[CatalogueEntry, ...]
 
-    def programs(self, objects: Iterable[Object]) -> tuple[Program, ...]:
+    def find_programs(self, objects: Iterable[Object]) -> tuple[WorkloadProgram, ...]:
         """Every program that the workloads among these objects run, in their order."""
         out = []
         for item in objects:
             if item.key.kind not in workload.WORKLOADS:
                 continue
-            for _, container in workload.containers(item.body):
+            for _, container in workload.list_containers(item.body):
                 image = container.get("image")
                 if isinstance(image, str):
                     name = str(container.get("name", ""))
-                    out.append(self._program(item, name, image))
+                    out.append(self._identify_program(item, name, image))
         return tuple(out)
 
-    def named(self, objects: Iterable[Object]) -> Iterator[Program]:
+    def find_named_programs(self, objects: Iterable[Object]) -> Iterator[WorkloadProgram]:
         """Programs with facts of what they reach for that other objects name: a runtime's server.
 
         They run in pods that operators make. ``container`` is the field that names one.
         """
         entries = [entry for entry in self.entries if entry.egress]
-        words = {_word(pattern) for entry in entries for pattern in entry.programs}
+        words = {_literal_segment(pattern) for entry in entries for pattern in entry.programs}
         for item in objects:
             if item.is_crd or not any(word in item.text for word in words):
                 continue
             if item.key.kind in workload.WORKLOADS:
                 continue
-            for found in sites(item.key, item.body):
+            for found in find_sites(item.key, item.body):
                 for mention in found.mentions:
-                    program = self._program(item, show_path(item.body, found.path), mention.ref)
+                    program = self._identify_program(
+                        item, show_path(item.body, found.path), mention.ref
+                    )
                     if program.entry in entries:
                         yield program
 
-    def _program(self, item: Object, container: str, image: str) -> Program:
-        repository = _repository(image)
-        entry = next((one for one in self.entries if one.runs(repository)), None)
-        return Program(item.key, container, image, _version(item.body, image, entry), entry)
+    def _identify_program(self, item: Object, container: str, image: str) -> WorkloadProgram:
+        repository = _repository_of(image)
+        entry = next((one for one in self.entries if one.owns_repository(repository)), None)
+        return WorkloadProgram(
+            item.key, container, image, _detect_version(item.body, image, entry), entry
+        )
 
-    def rule(
+    def find_site_rule(
         self,
         key: ObjectKey,
         where: str,
         line: str,
         ref: str,
-        programs: Sequence[Program] = (),
+        programs: Sequence[WorkloadProgram] = (),
     ) -> SiteRule | None:
         """What is known of an image at a site; the first rule that fits decides.
 
@@ -279,11 +283,11 @@ class Catalogue:
         """
         for entry in self.entries:
             for rule in entry.sites:
-                if rule.matches(key, where, line, ref) and _applies(rule, entry, programs):
+                if rule.matches(key, where, line, ref) and _rule_applies(rule, entry, programs):
                     return rule
         return None
 
-    def lost(self, ref: str) -> Lost | None:
+    def find_unavailable(self, ref: str) -> UnavailableImage | None:
         """What is known of an image that can't be had from its source."""
         for entry in self.entries:
             for lost in entry.lost:
@@ -291,50 +295,58 @@ class Catalogue:
                     return lost
         return None
 
-    def asks(self, programs: Iterable[Program]) -> Iterator[tuple[Program, Asks]]:
+    def find_registry_readers(
+        self, programs: Iterable[WorkloadProgram]
+    ) -> Iterator[tuple[WorkloadProgram, RegistryReader]]:
         """The controllers among these programs that ask registries."""
         for program in programs:
             for asks in program.entry.asks if program.entry else ():
                 if (
                     program.object.kind == asks.kind
-                    and same_name(program.object.name, asks.name)
+                    and is_same_name(program.object.name, asks.name)
                     and program.container == asks.container
-                    and _holds(asks.versions, program.version)
+                    and _covers_version(asks.versions, program.version)
                 ):
                     yield program, asks
 
-    def egress(self, programs: Iterable[Program]) -> Iterator[tuple[Program, Egress]]:
+    def find_egress_facts(
+        self, programs: Iterable[WorkloadProgram]
+    ) -> Iterator[tuple[WorkloadProgram, EgressFact]]:
         """What these programs reach for besides images, each fact once, by its first program."""
-        seen: set[Egress] = set()
+        seen: set[EgressFact] = set()
         for program in programs:
             for egress in program.entry.egress if program.entry else ():
-                if egress not in seen and _holds(egress.versions, program.version):
+                if egress not in seen and _covers_version(egress.versions, program.version):
                     seen.add(egress)
                     yield program, egress
 
 
-def _word(pattern: str) -> str:
+def _literal_segment(pattern: str) -> str:
     """What stands in every reference that a pattern of repositories fits, as it is written."""
     return next((part for part in reversed(pattern.split("/")) if "*" not in part), "")
 
 
-def _applies(rule: SiteRule, entry: Entry, programs: Sequence[Program]) -> bool:
+def _rule_applies(
+    rule: SiteRule, entry: CatalogueEntry, programs: Sequence[WorkloadProgram]
+) -> bool:
     if not rule.versions:
         return True
     return any(
         program.entry is not None
         and program.entry.component == entry.component
         and program.version is not None
-        and _holds(rule.versions, program.version)
+        and _covers_version(rule.versions, program.version)
         for program in programs
     )
 
 
-def _holds(versions: Sequence[Versions], version: Version | None) -> bool:
+def _covers_version(versions: Sequence[VersionRange], version: Version | None) -> bool:
     return not versions or any(version in one for one in versions)
 
 
-def _version(body: dict[str, Any], image: str, entry: Entry | None) -> Version | None:
+def _detect_version(
+    body: dict[str, Any], image: str, entry: CatalogueEntry | None
+) -> Version | None:
     """A program's version: its alias, its image's tag, or a label of its workload.
 
     The alias ``""`` is that of an image with neither tag nor digest.
@@ -357,7 +369,7 @@ def _version(body: dict[str, Any], image: str, entry: Entry | None) -> Version |
 
 
 @lru_cache(maxsize=4096)
-def _repository(image: str) -> str:
+def _repository_of(image: str) -> str:
     try:
         return ImageRef.parse(image).repository
     except InvalidImageRef:

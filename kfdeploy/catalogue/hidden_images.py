@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from kfdeploy.catalogue.facts import Catalogue, HiddenImage, Program
+from kfdeploy.catalogue.facts import Catalogue, HiddenImage, WorkloadProgram
 from kfdeploy.catalogue.versions import Version
-from kfdeploy.images.inventory import Found, LostImage, Unknown
+from kfdeploy.images.inventory import ImageUse, UnavailableReference, UnreviewedProgram
 from kfdeploy.kubernetes.objects import Object, ObjectKey
-from kfdeploy.oci.reference import ImageRef, is_reference
+from kfdeploy.oci.reference import ImageRef, is_image_ref
 
 _NOBODY = ObjectKey("", "", "", "")
 
 
-def images(
+def find_hidden_images(
     component: str,
     objects: Sequence[Object],
-    programs: Iterable[Program],
-    sites: Iterable[tuple[str, Found]],
-) -> Iterator[tuple[str, Found]]:
+    programs: Iterable[WorkloadProgram],
+    sites: Iterable[tuple[str, ImageUse]],
+) -> Iterator[tuple[str, ImageUse]]:
     """The hidden images that a component can pull as it is configured.
 
     A default that the manifest overrides is none of them: what it is overridden with has a site.
@@ -40,14 +40,14 @@ def images(
                 continue
             seen.add(image)
             if image.of is not None:
-                yield from _derived(component, image, named)
+                yield from _derive_from_site(component, image, named)
             else:
-                yield from _compiled_in(component, image, program, objects)
+                yield from _find_compiled_in(component, image, program, objects)
 
 
-def _compiled_in(
-    component: str, image: HiddenImage, program: Program, objects: Sequence[Object]
-) -> Iterator[tuple[str, Found]]:
+def _find_compiled_in(
+    component: str, image: HiddenImage, program: WorkloadProgram, objects: Sequence[Object]
+) -> Iterator[tuple[str, ImageUse]]:
     redirect, target = image.redirect, None
     if redirect is not None:
         target = next((item for item in objects if redirect.is_of(item.key)), None)
@@ -61,7 +61,7 @@ def _compiled_in(
     for ref in image.refs:
         yield (
             ref,
-            Found(
+            ImageUse(
                 component=component,
                 object=target.key if target else puller,
                 field=f"spec.template.spec.containers[name={redirect.container}]"
@@ -72,7 +72,7 @@ def _compiled_in(
                 redirect=str(redirect) if target else "none",
                 need=image.need,
                 note=image.when,
-                source=_at(image.source, program),
+                source=_source_for_version(image.source, program),
                 pin="" if image.digest else "tag",
                 adds=redirect if target else None,
                 outside=image.outside,
@@ -81,7 +81,7 @@ def _compiled_in(
         )
 
 
-def _at(source: str, program: Program) -> str:
+def _source_for_version(source: str, program: WorkloadProgram) -> str:
     """Where a fact was read, without the places in other versions than the one that runs.
 
     A repository of which that version has no place, such as an SDK's, keeps all of its own, and so
@@ -101,9 +101,9 @@ def _at(source: str, program: Program) -> str:
     )
 
 
-def _derived(
-    component: str, image: HiddenImage, sites: Sequence[tuple[str, Found]]
-) -> Iterator[tuple[str, Found]]:
+def _derive_from_site(
+    component: str, image: HiddenImage, sites: Sequence[tuple[str, ImageUse]]
+) -> Iterator[tuple[str, ImageUse]]:
     """References that the operator makes of a site's, so that the site's patch leads them too.
 
     It does where the site goes by its tag; behind a digest nothing is appended.
@@ -113,10 +113,10 @@ def _derived(
         if found.path and image.of.matches(found.object, found.field):
             parsed = ImageRef.parse(ref)
             derived = f"{ref.partition('@')[0]}{image.suffix}"
-            if parsed.tag and found.pin == "tag" and is_reference(derived):
+            if parsed.tag and found.pin == "tag" and is_image_ref(derived):
                 yield (
                     derived,
-                    Found(
+                    ImageUse(
                         component=component,
                         object=found.object,
                         field=found.field,
@@ -133,14 +133,18 @@ def _derived(
                 )
 
 
-def lost(facts: Catalogue, found: Iterable[tuple[str, Found]]) -> Iterator[LostImage]:
+def find_unavailable_images(
+    facts: Catalogue, found: Iterable[tuple[str, ImageUse]]
+) -> Iterator[UnavailableReference]:
     """Those of the images found that are gone from their source."""
     for ref in {ref for ref, _ in found}:
-        if known := facts.lost(ref):
-            yield LostImage(ref, known.why, known.source, known.instead_of(ref))
+        if known := facts.find_unavailable(ref):
+            yield UnavailableReference(ref, known.why, known.source, known.substitute_for(ref))
 
 
-def unknown(component: str, programs: Iterable[Program]) -> Iterator[Unknown]:
+def find_unknown_programs(
+    component: str, programs: Iterable[WorkloadProgram]
+) -> Iterator[UnreviewedProgram]:
     """The programs whose hidden images nobody has looked at, at the versions that run."""
     for program in programs:
         if program.is_known:
@@ -148,10 +152,10 @@ def unknown(component: str, programs: Iterable[Program]) -> Iterator[Unknown]:
         entry, nearest = program.entry, None
         refs: set[str] = set()
         if entry is not None:
-            nearest = entry.nearest(program.version)
+            nearest = entry.nearest_reviewed(program.version)
             for image in entry.images_at(nearest):
                 refs.update(image.refs)
-        yield Unknown(
+        yield UnreviewedProgram(
             component=component,
             object=program.object,
             image=program.image,
@@ -162,7 +166,7 @@ def unknown(component: str, programs: Iterable[Program]) -> Iterator[Unknown]:
         )
 
 
-def grouped(programs: Iterable[Unknown]) -> list[dict[str, Any]]:
+def group_unknown_programs(programs: Iterable[UnreviewedProgram]) -> list[dict[str, Any]]:
     """The programs that nobody has looked at, once each, as a set's summary has them.
 
     One has ``program`` (the catalogue's entry, or empty), ``version``, and ``images`` that run it.

@@ -49,14 +49,14 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
-class Versions:
+class VersionRange:
     """A closed range, one version, or ``any``."""
 
     first: Version | None
     last: Version | None
 
     @classmethod
-    def parse(cls, text: str) -> Versions:
+    def parse(cls, text: str) -> VersionRange:
         """Read ``1.9.2``, ``1.9.0 - 1.9.2`` or ``any``.
 
         Raises:
@@ -87,7 +87,7 @@ class Versions:
         return f"{self.first} - {self.last}"
 
 
-def closest(version: Version | None, known: Iterable[Version]) -> Version | None:
+def closest_version(version: Version | None, known: Iterable[Version]) -> Version | None:
     """The version of those known that differs least: in major, then in minor, then in patch.
 
     Of two that are as close the lower one. The latest of all where there is no version to compare.
@@ -95,10 +95,10 @@ def closest(version: Version | None, known: Iterable[Version]) -> Version | None
     ordered = sorted(known)
     if version is None:
         return ordered[-1] if ordered else None
-    return min(ordered, key=lambda one: _distance(one, version), default=None)
+    return min(ordered, key=lambda one: _version_distance(one, version), default=None)
 
 
-def _distance(one: Version, other: Version) -> tuple[tuple[int, ...], bool]:
+def _version_distance(one: Version, other: Version) -> tuple[tuple[int, ...], bool]:
     """The numbers of the later less those of the earlier: 1.9.2 is closer to 1.10.0 than 1.9.0."""
     early, late = sorted((one, other))
     pairs = zip_longest(late.numbers, early.numbers, fillvalue=0)

@@ -14,19 +14,19 @@ from kfdeploy import terminal
 
 def main() -> NoReturn:
     """Run the command line."""
-    terminal.run(_command)
+    terminal.run_command(_run_command)
 
 
-def _command() -> int:
+def _run_command() -> int:
     from kfdeploy.cli import mirror_fast_path
 
-    if (noted := mirror_fast_path.look(sys.argv[1:])) is not None:
-        if noted.said is not None:
-            sys.stdout.write(noted.said)
+    if (noted := mirror_fast_path.find_cached_mirror(sys.argv[1:])) is not None:
+        if noted.cached_output is not None:
+            sys.stdout.write(noted.cached_output)
             return 0
         from kfdeploy.cli import mirroring
 
-        if (code := mirroring.from_note(noted)) is not None:
+        if (code := mirroring.mirror_from_cache(noted)) is not None:
             return code
     # In the order in which help lists their commands.
     from kfdeploy.cli import workspace, images, sets, apply, changes  # noqa: F401  # isort: skip

@@ -18,12 +18,12 @@ from kfdeploy.cli.common import (
     open_session,
 )
 from kfdeploy.errors import DIFFERENCE, FAILED, WRONG_USE, UserError
-from kfdeploy.terminal import complain, counted, print_json, print_lines
+from kfdeploy.terminal import pluralize, print_json, print_lines, print_warnings
 
 if TYPE_CHECKING:
-    from kfdeploy.apply.drift import Drifts
-    from kfdeploy.apply.preflight.preflight import Preflight
-    from kfdeploy.apply.steps import Steps
+    from kfdeploy.apply.drift import DivergenceFinder
+    from kfdeploy.apply.preflight.preflight import PreflightReport
+    from kfdeploy.apply.steps import ApplyPlan
     from kfdeploy.cli.session import Session
     from kfdeploy.kubernetes.cluster.client import Cluster
     from kfdeploy.releaseset.folder import SetFolder
@@ -65,37 +65,37 @@ def apply(
 ) -> None:
     """Helmfile applies a release set: one pass, wave by wave."""
     from kfdeploy.apply import plan
-    from kfdeploy.apply.apply import Applying
-    from kfdeploy.apply.steps import Outcomes
+    from kfdeploy.apply.apply import SetApplier
+    from kfdeploy.apply.steps import ApplyResult
     from kfdeploy.cli.report import apply as show_apply
     from kfdeploy.kubernetes.cluster import client as cluster
     from kfdeploy.kubernetes.cluster import lease
     from kfdeploy.programs import helm, helmfile
 
     session = open_session(directory, env, quiet)
-    release_set = _whole_set(session, name, env)
-    chosen = _chosen(release_set, release or [])
-    helm.version()
-    helmfile.version()
-    settings, say = session.workspace.helm, session.progress.line
+    release_set = _open_unaltered_set(session, name, env)
+    chosen = _select_releases(release_set, release or [])
+    helm.require_version()
+    helmfile.require_version()
+    settings, say = session.workspace.helm, session.progress.print_line
     with cluster.connect(session.environment.kube_context) as opened:
-        ready = _preflight(session, opened, release_set, take_over, skip_registry)
+        ready = _run_preflight(session, opened, release_set, take_over, skip_registry)
         if ready.errors:
-            _refuse(ready, output)
-        drifts = _drifts(session, opened)
+            _refuse_apply(ready, output)
+        drifts = _make_divergence_reader(session, opened)
         if dry_run:
-            steps = plan.plan(opened, release_set, settings.namespace, drifts, only=chosen)
-            _rehearse(opened, release_set, steps, ready, output)
+            steps = plan.plan_apply(opened, release_set, settings.namespace, drifts, only=chosen)
+            _rehearse_steps(opened, release_set, steps, ready, output)
             return
-        for line in ready.lines():
+        for line in ready.format_lines():
             say(line)
-        plan.make_namespace(opened, settings.namespace)
-        with lease.hold(opened, settings.namespace, say) as held:
-            steps = plan.plan(opened, release_set, settings.namespace, drifts, only=chosen)
-            for line in steps.lines():
+        plan.ensure_namespace(opened, settings.namespace)
+        with lease.hold_lease(opened, settings.namespace, say) as held:
+            steps = plan.plan_apply(opened, release_set, settings.namespace, drifts, only=chosen)
+            for line in steps.format_lines():
                 say(line)
-            outcomes = Outcomes()
-            Applying(
+            outcomes = ApplyResult()
+            SetApplier(
                 opened,
                 release_set,
                 settings.namespace,
@@ -105,14 +105,14 @@ def apply(
                 jobs=jobs,
                 on_failure=on_failure or settings.on_failure,
                 say=say,
-                told=show_apply.Waits(say).told,
+                on_progress=show_apply.WaitReporter(say).report_waiting,
             ).run(steps, outcomes)
     if output == "json":
         print_json({"set": release_set.name, "plan": steps.to_json(), **outcomes.to_json()})
     else:
-        print_lines(show_apply.lines(release_set.name, outcomes))
+        print_lines(show_apply.format_outcomes(release_set.name, outcomes))
     if not outcomes.is_good:
-        complain(show_apply.failures(outcomes))
+        print_warnings(show_apply.format_failures(outcomes))
         raise typer.Exit(FAILED)
 
 
@@ -141,55 +141,57 @@ def destroy(
     from kfdeploy.kubernetes.cluster import lease
 
     session = open_session(directory, env, quiet)
-    release_set = _whole_set(session, name, env)
-    namespace, say = session.workspace.helm.namespace, session.progress.line
+    release_set = _open_unaltered_set(session, name, env)
+    namespace, say = session.workspace.helm.namespace, session.progress.print_line
     with cluster.connect(session.environment.kube_context) as opened:
-        what = stage.plan(opened, release_set, namespace, delete_data or [])
+        what = stage.plan_destroy(opened, release_set, namespace, delete_data or [])
         if output != "json":
-            print_lines(what.lines())
+            print_lines(what.format_lines())
         goes = bool(what.releases or what.data) and not dry_run
-        if goes and not yes and not _confirmed(output):
+        if goes and not yes and not _confirm_destroy(output):
             print("nothing was removed: `kfdeploy destroy --yes` does", file=sys.stderr)
             goes = False
         if goes:
-            with lease.hold(opened, namespace, say) as held:
-                stage.run(opened, what, namespace, held, session.workspace.helm.timeout, say)
+            with lease.hold_lease(opened, namespace, say) as held:
+                stage.destroy_set(
+                    opened, what, namespace, held, session.workspace.helm.timeout, say
+                )
     if output == "json":
         print_json({"set": release_set.name, "removed": goes, **what.to_json()})
     else:
-        what_goes = counted(len(what.releases), "release")
+        what_goes = pluralize(len(what.releases), "release")
         if what.data:
-            what_goes += f" and {counted(len(what.data), 'object')} of data"
+            what_goes += f" and {pluralize(len(what.data), 'object')} of data"
         if not what.releases and not what.data:
             print(f"releases/{release_set.name}: nothing of it is in the cluster")
         else:
             print(f"releases/{release_set.name}: {what_goes} {'removed' if goes else 'would go'}")
 
 
-def _confirmed(output: str) -> bool:
+def _confirm_destroy(output: str) -> bool:
     if output == "json" or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return False
     return typer.confirm("remove all of this from the cluster?")
 
 
-def _whole_set(session: Session, name: str, env: str) -> SetFolder:
+def _open_unaltered_set(session: Session, name: str, env: str) -> SetFolder:
     """A set that is as it was rendered, and for this environment."""
     from kfdeploy.releaseset import body_cache, folder
 
     found = folder.open_set(session.find_set(name))
-    session.must_be_of(found.summary, explicit=bool(env))
-    if altered := list(found.altered()):
+    session.adopt_set_environment(found.summary, explicit=bool(env))
+    if altered := list(found.list_alterations()):
         raise UserError(
             f"releases/{found.name}: not as it was rendered: {'; '.join(altered[:5])}",
             hint="run `kfdeploy render`; what should stay belongs into patches/",
             exit_code=DIFFERENCE,
         )
     for release in found.releases:
-        body_cache.load((*release.crds, *release.objects), session.cache)
+        body_cache.load_bodies((*release.crds, *release.objects), session.cache)
     return found
 
 
-def _chosen(release_set: SetFolder, names: list[str]) -> list[str]:
+def _select_releases(release_set: SetFolder, names: list[str]) -> list[str]:
     there = [release.name for release in release_set.releases]
     if unknown := [name for name in names if name not in there]:
         raise UserError(
@@ -198,21 +200,23 @@ def _chosen(release_set: SetFolder, names: list[str]) -> list[str]:
     return names
 
 
-def _preflight(
+def _run_preflight(
     session: Session,
     cluster: Cluster,
     release_set: SetFolder,
     take_over: bool,
     skip_registry: bool,
-) -> Preflight:
+) -> PreflightReport:
     from kfdeploy.apply.preflight import preflight
     from kfdeploy.mirror import mirror
 
     asking = (
-        nullcontext(None) if skip_registry else mirror.asking(session.mirror_settings, session.root)
+        nullcontext(None)
+        if skip_registry
+        else mirror.open_client(session.mirror_settings, session.root)
     )
     with asking as client:
-        return preflight.preflight(
+        return preflight.run_preflight(
             cluster,
             release_set,
             namespace=session.workspace.helm.namespace,
@@ -222,30 +226,32 @@ def _preflight(
         )
 
 
-def _refuse(ready: Preflight, output: str) -> None:
+def _refuse_apply(ready: PreflightReport, output: str) -> None:
     if output == "json":
         print_json({"done": False, "preflight": ready.to_json()})
-    complain(ready.lines())
+    print_warnings(ready.format_lines())
     raise typer.Exit(FAILED)
 
 
-def _drifts(session: Session, cluster: Cluster) -> Drifts:
+def _make_divergence_reader(session: Session, cluster: Cluster) -> DivergenceFinder:
     from kfdeploy.apply import drift
 
     namespace = session.workspace.helm.namespace
-    return lambda releases: drift.drift(cluster, releases, cache=session.cache, namespace=namespace)
+    return lambda releases: drift.find_divergences(
+        cluster, releases, cache=session.cache, namespace=namespace
+    )
 
 
-def _rehearse(
-    cluster: Cluster, release_set: SetFolder, steps: Steps, ready: Preflight, output: str
+def _rehearse_steps(
+    cluster: Cluster, release_set: SetFolder, steps: ApplyPlan, ready: PreflightReport, output: str
 ) -> None:
     """Say what would be done, and try each object of it."""
     from kfdeploy.apply import dry_run as rehearsal
 
-    acting = {step.release for step in steps.steps if step.acts}
+    acting = {step.release for step in steps.steps if step.has_changes}
     releases = [release for release in release_set.releases if release.name in acting]
     skip = {one.key for step in steps.steps for one in step.recreate}
-    tried = rehearsal.rehearse(cluster, releases, skip)
+    tried = rehearsal.dry_run_releases(cluster, releases, skip)
     refused = [one for one in tried if one.refused]
     untried = [one for one in tried if one.untried]
     if output == "json":
@@ -260,12 +266,12 @@ def _rehearse(
             }
         )
     else:
-        print_lines(ready.lines())
-        print_lines(steps.lines())
+        print_lines(ready.format_lines())
+        print_lines(steps.format_lines())
         print(
-            f"{counted(len(tried) - len(untried), 'object')} tried, {len(refused)} refused,"
+            f"{pluralize(len(tried) - len(untried), 'object')} tried, {len(refused)} refused,"
             f" {len(untried)} can't be told before what they need is there"
         )
-    complain(f"error: {one.release}: {one.key}: {one.refused}" for one in refused)
+    print_warnings(f"error: {one.release}: {one.key}: {one.refused}" for one in refused)
     if refused:
         raise typer.Exit(FAILED)

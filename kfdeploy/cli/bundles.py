@@ -13,22 +13,22 @@ import typer
 
 from kfdeploy.cli.common import Output
 from kfdeploy.errors import FAILED, WRONG_USE, UserError
-from kfdeploy.terminal import counted, exit_if_drift, print_errors, print_json, print_lines
+from kfdeploy.terminal import exit_if_drift, pluralize, print_errors, print_json, print_lines
 
 if TYPE_CHECKING:
     from kfdeploy.bundle import read as bundle_read
     from kfdeploy.bundle import write as bundle_write
-    from kfdeploy.bundle.plan import Older
-    from kfdeploy.bundle.read_layout import Verify
-    from kfdeploy.bundle.write_layout import Part
+    from kfdeploy.bundle.plan import DeliveredContents
+    from kfdeploy.bundle.read_layout import VerifySignature
+    from kfdeploy.bundle.write_layout import BundlePart
     from kfdeploy.cli.session import Session
     from kfdeploy.mirror import mirror
-    from kfdeploy.mirror.plan import Summary
-    from kfdeploy.mirror.stores import Readable
+    from kfdeploy.mirror.plan import MirrorSummary
+    from kfdeploy.mirror.stores import ReadableBlob
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class OutputOptions:
     """Options that are the same for every way of mirroring."""
 
     jobs: int
@@ -37,7 +37,7 @@ class Shown:
     output: Output
 
 
-def must_go_together(*groups: Mapping[str, object]) -> None:
+def check_option_groups(*groups: Mapping[str, object]) -> None:
     """Refuse options that say nothing without another, or contradict each other.
 
     Args:
@@ -61,17 +61,17 @@ def must_go_together(*groups: Mapping[str, object]) -> None:
         )
 
 
-def wish(
+def build_bundle_options(
     session: Session,
     to: Path,
     part_size: str,
     parts: Sequence[int],
     images_only: bool,
     sets: Sequence[str],
-) -> bundle_write.Wish:
+) -> bundle_write.BundleOptions:
     """What a bundle is to be, from the command's options."""
     from kfdeploy.bundle.plan import parse_size
-    from kfdeploy.bundle.write import Wish
+    from kfdeploy.bundle.write import BundleOptions
 
     releases = session.root / "releases"
     there = sorted(releases.iterdir()) if releases.is_dir() and not sets else []
@@ -79,13 +79,13 @@ def wish(
     registries = session.workspace.registries
     authorities = [access.ca for access in (registries.private, *registries.hosts.values())]
     authorities += [one.registry.ca for one in session.workspace.environments.values()]
-    return Wish(
+    return BundleOptions(
         to=to,
         part_size=parse_size(part_size) if part_size else 0,
         only=tuple(parts),
         images_only=images_only,
         sets=tuple(session.find_set(name) for name in sets) or tuple(found),
-        named=(
+        named_files=(
             *(name for name in authorities if name),
             *registries.bundle_keys,
             *(key for rule in session.workspace.images.signatures for key in rule.keys),
@@ -96,102 +96,107 @@ def wish(
 # -- writing ---------------------------------------------------------------------------------------
 
 
-def write(
+def write_bundle(
     session: Session,
-    shown: Shown,
-    wish: bundle_write.Wish,
+    shown: OutputOptions,
+    options: bundle_write.BundleOptions,
     since: Path | None,
     sign_key: Path | None,
 ) -> None:
     """The lock's images into a bundle."""
     from kfdeploy.bundle import write as stage
     from kfdeploy.mirror import mirror
-    from kfdeploy.mirror.plan import wanted_items
+    from kfdeploy.mirror.plan import list_mirror_items
     from kfdeploy.mirror.signed_store import SignedOrigin
-    from kfdeploy.oci.signing.verify import Rules
+    from kfdeploy.oci.signing.verify import SignatureRules
 
-    sign = _signer(sign_key) if sign_key else None
-    lock = session.lock(required=True)
+    sign = _make_signer(sign_key) if sign_key else None
+    lock = session.read_lock(required=True)
     workspace, environment = session.workspace, session.environment
-    registry, sources = workspace.registry(environment), workspace.registries.sources
-    rules = Rules.of(workspace.images.signatures, session.root)
-    with mirror.opened(session.mirror_settings, session.root, session.cache) as sides:
+    registry, sources = workspace.resolve_registry(environment), workspace.registries.sources
+    rules = SignatureRules.from_settings(workspace.images.signatures, session.root)
+    with mirror.open_endpoints(session.mirror_settings, session.root, session.cache) as sides:
         origin = SignedOrigin(sides.client, sides.manifests, rules, lock)
-        older, notes = _older(session, sides, since) if since else (None, [])
-        with session.progress.counting("reading") as each:
-            prepared = stage.prepare(
-                wanted_items(lock, registry, sources, environment.platforms),
+        older, notes = _read_older_lock(session, sides, since) if since else (None, [])
+        with session.progress.count_items("reading") as each:
+            prepared = stage.prepare_bundle(
+                list_mirror_items(lock, registry, sources, environment.platforms),
                 lock,
                 session.root,
-                wish,
+                options,
                 origin,
                 older=older,
                 close=sides.client.close,
-                each=each,
+                on_progress=each,
             )
-        _note([*notes, *prepared.notes])
+        _print_notes([*notes, *prepared.notes])
         if shown.dry_run or shown.check:
             _show_plan(prepared, shown)
             return
-        with prepared.writer.opened():
-            _note(prepared.writer.notes)
-            with session.progress.mirroring() as (watch, on_tick):
-                summary = mirror.run(
-                    prepared.plan(),
+        with prepared.writer.open_for_writing():
+            _print_notes(prepared.writer.notes)
+            with session.progress.watch_mirror() as (watch, on_tick):
+                summary = mirror.run_mirror(
+                    prepared.build_plan(),
                     prepared.origin,
                     prepared.writer,
                     jobs=shown.jobs,
-                    watch=watch,
+                    progress=watch,
                     stop=sides.client.close,
                     on_tick=on_tick,
                 )
-            parts = prepared.finish(sign)
+            parts = prepared.finish_parts(sign)
     _show_written(prepared, summary, parts, shown)
 
 
-def _older(session: Session, sides: mirror.Sides, since: Path) -> tuple[Older, list[str]]:
+def _read_older_lock(
+    session: Session, sides: mirror.MirrorEndpoints, since: Path
+) -> tuple[DeliveredContents, list[str]]:
     from kfdeploy.bundle import write as stage
     from kfdeploy.files import read_bytes
     from kfdeploy.images import lockfile
     from kfdeploy.images.lockfile import Lock
-    from kfdeploy.mirror.plan import wanted_items
+    from kfdeploy.mirror.plan import list_mirror_items
 
-    lock = lockfile.read(since)
-    registry = session.workspace.registry(session.environment)
+    lock = lockfile.read_lock(since)
+    registry = session.workspace.resolve_registry(session.environment)
     sources, platforms = session.workspace.registries.sources, session.environment.platforms
     # What was locked before the environment named platforms was mirrored with all of them.
     reduced = Lock([image for image in lock if image.digest_for(platforms)])
     whole = Lock([image for image in lock if not image.digest_for(platforms)])
-    return stage.older(
+    return stage.find_delivered(
         read_bytes(since),
         [
-            *wanted_items(reduced, registry, sources, platforms),
-            *wanted_items(whole, registry, sources),
+            *list_mirror_items(reduced, registry, sources, platforms),
+            *list_mirror_items(whole, registry, sources),
         ],
-        lambda item: sides.manifests.known_tree(item.source.digest, item.platforms),
+        lambda item: sides.manifests.get_cached_tree(item.source.digest, item.platforms),
         sides.origin,
         sides.client.close,
     )
 
 
-def _show_plan(prepared: bundle_write.Prepared, shown: Shown) -> None:
+def _show_plan(prepared: bundle_write.PreparedBundle, shown: OutputOptions) -> None:
     print_errors([failed.error for failed in prepared.failed])
-    plan = prepared.plan()
+    plan = prepared.build_plan()
     finished = prepared.writer.is_finished() and not prepared.failed
     if shown.output == "json":
         print_json({**plan.to_json(), "bundle": prepared.to_json(), "finished": finished})
     else:
-        print_lines(prepared.lines())
-        print(plan.lines()[-1])
+        print_lines(prepared.format_lines())
+        print(plan.format_lines()[-1])
     if prepared.failed:
         raise typer.Exit(FAILED)
     exit_if_drift(shown.check, not finished)
 
 
 def _show_written(
-    prepared: bundle_write.Prepared, summary: Summary, parts: Sequence[Part], shown: Shown
+    prepared: bundle_write.PreparedBundle,
+    summary: MirrorSummary,
+    parts: Sequence[BundlePart],
+    shown: OutputOptions,
 ) -> None:
-    from kfdeploy.mirror.plan import show_bytes
+    from kfdeploy.mirror.plan import format_bytes
 
     failed = [*prepared.failed, *summary.failed]
     unfinished = [part for part in parts if part.state == "unfinished"]
@@ -200,7 +205,7 @@ def _show_written(
         [
             UserError(
                 f"{part.folder}: not finished"
-                + (f": {counted(part.missing, 'file')} missing" if part.missing else ""),
+                + (f": {pluralize(part.missing, 'file')} missing" if part.missing else ""),
                 hint="run the same command again; or leave out what can't be had by"
                 " images.exclude, and lock again",
             )
@@ -215,8 +220,8 @@ def _show_written(
         print_json({**content, "bundle": bundle})
     else:
         for part in parts:
-            print(f"{part.folder}: {show_bytes(part.size)}, {part.state}")
-        print_lines(summary.lines())
+            print(f"{part.folder}: {format_bytes(part.size)}, {part.state}")
+        print_lines(summary.format_lines())
     if failed or unfinished:
         raise typer.Exit(FAILED)
 
@@ -224,74 +229,76 @@ def _show_written(
 # -- reading ---------------------------------------------------------------------------------------
 
 
-def read(session: Session, shown: Shown, given: Sequence[Path], keys: Sequence[Path]) -> None:
+def read_bundle(
+    session: Session, shown: OutputOptions, given: Sequence[Path], keys: Sequence[Path]
+) -> None:
     """A bundle's images into the private registry."""
     from kfdeploy.bundle import read as stage
     from kfdeploy.files import read_bytes
 
     own = [session.root / name for name in session.workspace.registries.bundle_keys]
-    verify = _verifier([*keys] or own)
-    with session.progress.counting("checking") as each:
-        opened = stage.opened(given, verify, whole=shown.check, each=each)
+    verify = _make_verifier([*keys] or own)
+    with session.progress.count_items("checking") as each:
+        opened = stage.open_bundle(given, verify, hash_blobs=shown.check, on_progress=each)
     print_errors(opened.problems)
     path = session.root / "images.lock"
     lock = read_bytes(path) if path.is_file() else None
-    _note(opened.notes(lock, is_verified=verify is not None))
+    _print_notes(opened.list_notes(lock, is_verified=verify is not None))
     if shown.check:
         _show_checked(opened, shown)
     else:
-        _push(session, shown, opened)
+        _push_bundle(session, shown, opened)
 
 
-def _push(session: Session, shown: Shown, opened: bundle_read.Opened) -> None:
+def _push_bundle(session: Session, shown: OutputOptions, opened: bundle_read.CheckedBundle) -> None:
     from kfdeploy.bundle import read as stage
-    from kfdeploy.files import alone
-    from kfdeploy.images.naming import Mirror
+    from kfdeploy.files import exclusive_lock
+    from kfdeploy.images.naming import MirrorNaming
     from kfdeploy.mirror import mirror
     from kfdeploy.oci.reference import ImageRef
 
-    names = Mirror(session.mirror_settings.private)
-    with mirror.opened(session.mirror_settings, session.root, session.cache) as sides:
+    names = MirrorNaming(session.mirror_settings.private)
+    with mirror.open_endpoints(session.mirror_settings, session.root, session.cache) as sides:
 
-        def fetch(path: str, digest: str, offset: int) -> AbstractContextManager[Readable]:
+        def fetch_blob(path: str, digest: str, offset: int) -> AbstractContextManager[ReadableBlob]:
             ref = ImageRef(names.host, path)
             return sides.client.open_blob(ref, digest, offset=offset)
 
-        plan = mirror.plan(
+        plan = mirror.plan_mirror(
             opened.lock,
             session.mirror_settings,
             client=sides.client,
             jobs=shown.jobs,
-            by_tag=session.by_tag(),
+            by_tag=session.read_tag_only_refs(),
         )
-        arrival = stage.arrive(
+        arrival = stage.prepare_import(
             opened,
             plan,
             sides.destination,
-            lambda path: f"{names.host}/{names.path(path)}",
-            fetch,
+            lambda path: f"{names.host}/{names.repository_path(path)}",
+            fetch_blob,
             sides.client.close,
         )
-        _note(arrival.notes)
+        _print_notes(arrival.notes)
         if shown.dry_run:
             if shown.output == "json":
                 print_json({**plan.to_json(), "bundle": opened.to_json()})
             else:
-                print_lines(plan.lines())
+                print_lines(plan.format_lines())
             if opened.problems:
                 raise typer.Exit(FAILED)
             return
         with (
-            alone(session.root / ".kfdeploy" / "mirror.lock", "another `kfdeploy mirror`"),
-            session.progress.mirroring() as (watch, on_tick),
+            exclusive_lock(session.root / ".kfdeploy" / "mirror.lock", "another `kfdeploy mirror`"),
+            session.progress.watch_mirror() as (watch, on_tick),
         ):
-            summary = mirror.run(
+            summary = mirror.run_mirror(
                 plan,
                 arrival.origin,
                 arrival.destination,
                 jobs=shown.jobs,
                 known=arrival.known,
-                watch=watch,
+                progress=watch,
                 stop=sides.client.close,
                 on_tick=on_tick,
             )
@@ -299,43 +306,43 @@ def _push(session: Session, shown: Shown, opened: bundle_read.Opened) -> None:
     if shown.output == "json":
         print_json({**summary.to_json(), "bundle": opened.to_json()})
     else:
-        print_lines(summary.lines())
+        print_lines(summary.format_lines())
     if summary.failed or opened.problems:
         raise typer.Exit(FAILED)
 
 
-def _show_checked(opened: bundle_read.Opened, shown: Shown) -> None:
-    bundle = opened.found.bundle
+def _show_checked(opened: bundle_read.CheckedBundle, shown: OutputOptions) -> None:
+    bundle = opened.available.bundle
     if shown.output == "json":
         print_json({"bundle": opened.to_json()})
     else:
-        whole = bundle.parts - len(opened.found.missing)
-        print(f"{whole} of {counted(bundle.parts, 'part')}, {len(opened.problems)} problems")
-    if opened.problems or opened.found.missing:
+        whole = bundle.parts - len(opened.available.missing)
+        print(f"{whole} of {pluralize(bundle.parts, 'part')}, {len(opened.problems)} problems")
+    if opened.problems or opened.available.missing:
         raise typer.Exit(FAILED)
 
 
 # -- keys ------------------------------------------------------------------------------------------
 
 
-def _signer(key: Path) -> Callable[[bytes], bytes]:
+def _make_signer(key: Path) -> Callable[[bytes], bytes]:
     from kfdeploy.oci.signing import verify as signature
 
-    def sign(data: bytes) -> bytes:
-        return signature.sign(data, key)
+    def sign_data(data: bytes) -> bytes:
+        return signature.sign_blob(data, key)
 
-    sign(b"")  # a key that can't be used is better said now
-    return sign
+    sign_data(b"")  # a key that can't be used is better said now
+    return sign_data
 
 
-def _verifier(keys: Sequence[Path]) -> Verify | None:
+def _make_verifier(keys: Sequence[Path]) -> VerifySignature | None:
     if not keys:
         return None
-    from kfdeploy.bundle.read import any_of
+    from kfdeploy.bundle.read import accept_any_key
     from kfdeploy.oci.signing import verify as signature
 
-    return any_of(keys, signature.verify)
+    return accept_any_key(keys, signature.verify_blob)
 
 
-def _note(notes: Sequence[str]) -> None:
+def _print_notes(notes: Sequence[str]) -> None:
     sys.stderr.writelines(f"note: {note}\n" for note in notes)

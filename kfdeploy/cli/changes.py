@@ -55,17 +55,17 @@ def diff(
 
     With --cluster, one set and its cluster: what is missing, otherwise, or somebody else's there.
     """
-    _must_fit(old, new, with_cluster=with_cluster, only=only or [])
+    _check_arguments(old, new, with_cluster=with_cluster, only=only or [])
     session = open_session(directory, env, quiet)
     if with_cluster:
-        different = _with_cluster(session, old, env, output)
+        different = _compare_with_cluster(session, old, env, output)
     else:
-        different = _two_sets(session, old, new, only or [], output)
+        different = _compare_sets(session, old, new, only or [], output)
     if different:
         raise typer.Exit(DIFFERENCE)
 
 
-def _must_fit(old: str, new: str, *, with_cluster: bool, only: list[str]) -> None:
+def _check_arguments(old: str, new: str, *, with_cluster: bool, only: list[str]) -> None:
     from kfdeploy.cli.report import set_diff
 
     if with_cluster and new:
@@ -80,42 +80,42 @@ def _must_fit(old: str, new: str, *, with_cluster: bool, only: list[str]) -> Non
             exit_code=WRONG_USE,
         )
     for part in only:
-        if part not in set_diff.names():
+        if part not in set_diff.section_names():
             raise UserError(
                 f"--only {part}: there is no such part",
-                hint=f"there are {', '.join(set_diff.names())}",
+                hint=f"there are {', '.join(set_diff.section_names())}",
                 exit_code=WRONG_USE,
             )
 
 
-def _two_sets(session: Session, old: str, new: str, only: list[str], output: str) -> bool:
+def _compare_sets(session: Session, old: str, new: str, only: list[str], output: str) -> bool:
     from kfdeploy.apply import cluster_diff as stage
     from kfdeploy.cli.report import set_diff
 
-    found = stage.diff(session.find_set(old), session.find_set(new), session.cache)
+    found = stage.diff_sets(session.find_set(old), session.find_set(new), session.cache)
     if output == "json":
         print_json(found.to_json())
     else:
-        show = set_diff.markdown if output == "markdown" else set_diff.text
+        show = set_diff.format_markdown if output == "markdown" else set_diff.format_text
         print_lines(show(found, only))
     return not found.is_empty
 
 
-def _with_cluster(session: Session, name: str, env: str, output: str) -> bool:
+def _compare_with_cluster(session: Session, name: str, env: str, output: str) -> bool:
     from kfdeploy.apply import cluster_diff as stage
     from kfdeploy.cli.report import drift
 
-    folder, cluster = _set_and_cluster(session, name, env)
+    folder, cluster = _open_set_and_cluster(session, name, env)
     with cluster as opened:
-        found = stage.against(opened, folder, session.workspace.helm.namespace, session.cache)
+        found = stage.diff_cluster(opened, folder, session.workspace.helm.namespace, session.cache)
     if output == "json":
         print_json(found.to_json())
     else:
-        print_lines((drift.markdown if output == "markdown" else drift.text)(found))
+        print_lines((drift.format_markdown if output == "markdown" else drift.format_text)(found))
     return not found.is_empty
 
 
-def _set_and_cluster(
+def _open_set_and_cluster(
     session: Session, name: str, env: str
 ) -> tuple[Path, AbstractContextManager[Cluster]]:
     """A set, and the cluster of the environment that it was rendered for."""
@@ -123,7 +123,7 @@ def _set_and_cluster(
     from kfdeploy.releaseset import folder as setfolder
 
     folder = session.find_set(name)
-    session.must_be_of(setfolder.open_set(folder).summary, explicit=bool(env))
+    session.adopt_set_environment(setfolder.open_set(folder).summary, explicit=bool(env))
     return folder, cluster.connect(session.environment.kube_context)
 
 
@@ -159,13 +159,13 @@ def images(
             exit_code=WRONG_USE,
         )
     session = open_session(directory, env, quiet)
-    folder, cluster = _set_and_cluster(session, name, env)
+    folder, cluster = _open_set_and_cluster(session, name, env)
     uncovered = session.workspace.registries.uncovered
     with cluster as opened:
-        found = stage.images(opened, folder, uncovered, everywhere=everywhere)
+        found = stage.audit_images(opened, folder, uncovered, everywhere=everywhere)
     if output == "json":
         print_json(found.to_json())
     else:
-        print_lines(show_audit.images(found, output))
+        print_lines(show_audit.format_audit(found, output))
     if not found.is_good:
         raise typer.Exit(DIFFERENCE)

@@ -44,16 +44,19 @@ def open_session(directory: Path, env: str = "", quiet: bool = False) -> Session
     return Session.open(directory, env, quiet=quiet)
 
 
-def _version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"kfdeploy {__version__}")
         raise typer.Exit
 
 
 @app.callback()
-def options(
+def global_options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     pass

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from kfdeploy.errors import FAILED
-from kfdeploy.terminal import complain, print_json, print_lines
+from kfdeploy.terminal import print_json, print_lines, print_warnings
 
 if TYPE_CHECKING:
     from kfdeploy.cli.session import Session
-    from kfdeploy.scan.content.compare import Looked
+    from kfdeploy.scan.content.compare import ContentScan
 
 
-def look_into_images(session: Session, wanted: Sequence[str], where: str, form: str) -> None:
+def scan_image_content(session: Session, wanted: Sequence[str], where: str, form: str) -> None:
     """Look into images, print what is found; exits 1 when one could not be read whole.
 
     Args:
@@ -24,57 +24,61 @@ def look_into_images(session: Session, wanted: Sequence[str], where: str, form: 
         form: ``table``, ``json``, ``csv`` or ``refs``.
     """
     from kfdeploy.images import sources_file
-    from kfdeploy.images.naming import Mirror
+    from kfdeploy.images.naming import MirrorNaming
     from kfdeploy.scan.content import scan as stage
 
-    inventory = session.inventory()
-    facts = session.facts.catalogue()
-    listed = sources_file.listed(inventory, session.workspace.images)
+    inventory = session.build_inventory()
+    facts = session.facts.load()
+    listed = sources_file.collect_source_images(inventory, session.workspace.images)
     covered = frozenset(image.ref for image in listed if image.covered)
     programs = [
-        program for rendered in session.rendered() for program in facts.programs(rendered.objects)
+        program
+        for rendered in session.render_components()
+        for program in facts.find_programs(rendered.objects)
     ]
-    plan = stage.plan(programs, covered, wanted)
-    lock = session.lock(required=False)
-    with stage.opened(session.workspace, session.environment, session.root) as client:
+    plan = stage.plan_scan(programs, covered, wanted)
+    lock = session.read_lock(required=False)
+    with stage.open_client(session.workspace, session.environment, session.root) as client:
         if where == stage.DAEMON:
-            place = stage.engine()
+            place = stage.from_docker_engine()
         elif where == stage.PRIVATE:
-            registry = session.workspace.registry(session.environment)
-            mirror = Mirror(registry, session.environment.platforms)
-            place = stage.private(client, mirror, lock)
+            registry = session.workspace.resolve_registry(session.environment)
+            mirror = MirrorNaming(registry, session.environment.platforms)
+            place = stage.from_private_registry(client, mirror, lock)
         else:
-            place = stage.folder(Path(where), lock)
-        with session.progress.counting("looking into") as advance:
-            looked = stage.look(plan, place, facts, inventory, tell=advance)
-    for image in plan.left:
-        session.progress.line(f"not looked into: {image}")
-    _print(looked, form, {"left": list(plan.left)})
+            place = stage.from_layout_folder(Path(where), lock)
+        with session.progress.count_items("looking into") as advance:
+            looked = stage.scan_images(plan, place, facts, inventory, on_progress=advance)
+    for image in plan.skipped:
+        session.progress.print_line(f"not looked into: {image}")
+    _print_contents(looked, form, {"left": list(plan.skipped)})
 
 
-def look_into_source(folder: Path, directory: Path, env: str, quiet: bool, form: str) -> None:
+def scan_source_checkout(folder: Path, directory: Path, env: str, quiet: bool, form: str) -> None:
     """Look into a checkout; with a workspace's own catalogue and manifests where there is one."""
     from kfdeploy.catalogue import load
     from kfdeploy.cli.common import open_session
     from kfdeploy.scan.content import scan as stage
 
     if (directory / "kfdeploy.yaml").is_file():
-        facts = open_session(directory, env, quiet).facts.catalogue()
+        facts = open_session(directory, env, quiet).facts.load()
     else:
-        facts = load.load()
-    looked, origin = stage.source(folder, facts)
-    _print([looked], form, {"source": origin}, origin)
+        facts = load.load_catalogue()
+    looked, origin = stage.scan_checkout(folder, facts)
+    _print_contents([looked], form, {"source": origin}, origin)
 
 
-def _print(looked: Sequence[Looked], form: str, more: dict[str, Any], source: str = "") -> None:
+def _print_contents(
+    looked: Sequence[ContentScan], form: str, more: dict[str, Any], source: str = ""
+) -> None:
     from kfdeploy.cli.report import content
     from kfdeploy.scan.content import proposal
 
     if form == "json":
-        entries = "".join(f"{line}\n" for line in proposal.entries(looked, source=source))
+        entries = "".join(f"{line}\n" for line in proposal.propose_entries(looked, source=source))
         print_json({"images": [one.to_json() for one in looked], **more, "entries": entries})
     else:
-        print_lines(content.lines(looked, form, source))
-    complain(content.problems(looked))
+        print_lines(content.format_contents(looked, form, source))
+    print_warnings(content.format_problems(looked))
     if any(one.problems for one in looked):
         raise typer.Exit(FAILED)

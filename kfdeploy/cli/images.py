@@ -21,15 +21,15 @@ from kfdeploy.cli.common import (
 )
 from kfdeploy.errors import FAILED, WRONG_USE, UserError
 from kfdeploy.terminal import (
-    complain,
-    counted,
     exit_if_drift,
+    pluralize,
     print_json,
     print_lines,
+    print_warnings,
 )
 
 if TYPE_CHECKING:
-    from kfdeploy.cli.bundles import Shown
+    from kfdeploy.cli.bundles import OutputOptions
     from kfdeploy.cli.session import Session
 
 _ABOUT: Final = {
@@ -87,35 +87,39 @@ def scan(
                 exit_code=WRONG_USE,
             )
         if source is not None:
-            content.look_into_source(source, directory, env, quiet, form)
+            content.scan_source_checkout(source, directory, env, quiet, form)
         else:
             session = open_session(directory, env, quiet)
-            content.look_into_images(session, images or (), where, form)
+            content.scan_image_content(session, images or (), where, form)
         return
     session = open_session(directory, env, quiet)
     if egress:
         from kfdeploy.cli.report import egress as show_egress
 
         form = "json" if output == "json" else format_
-        report = session.egress()
-        print_lines(show_egress.report(report, form))
+        report = session.scan_egress()
+        print_lines(show_egress.format_egress(report, form))
         if form == "table":
-            complain(show_egress.unread(report))
+            print_warnings(show_egress.format_unread(report))
         return
-    inventory = session.inventory()
+    inventory = session.build_inventory()
     if output == "json" or format_ == "json":
         print_json(inventory.to_json())
     else:
-        print_lines(show.inventory(inventory, format_))
+        print_lines(show.format_inventory(inventory, format_))
         # In JSON the same is part of the answer.
         for problem in inventory.problems:
             print(f"note: {problem.where}: {problem.what}", file=sys.stderr)
-        complain(show.unknown(inventory))
+        print_warnings(show.format_unreviewed(inventory))
         from kfdeploy.images import sources_file
 
         settings = session.workspace.images
-        complain(show.lost(inventory, settings))
-        complain(show.unused(settings, (i.ref for i in sources_file.listed(inventory, settings))))
+        print_warnings(show.format_unavailable(inventory, settings))
+        print_warnings(
+            show.format_unused_substitutes(
+                settings, (i.ref for i in sources_file.collect_source_images(inventory, settings))
+            )
+        )
 
 
 @app.command()
@@ -131,16 +135,18 @@ def why(
     """Each place that names an image, with file and line, and what redirects it."""
     from kfdeploy.cli.report import inventory as show
     from kfdeploy.images import lookup
-    from kfdeploy.images.naming import Mirror
+    from kfdeploy.images.naming import MirrorNaming
 
     session = open_session(directory, env, quiet)
-    inventory = session.inventory()
+    inventory = session.build_inventory()
     settings = session.workspace.images
     private = session.mirror_settings.private
-    names = lookup.Names(session.lock(required=False), settings, private.host, Mirror(private))
-    images = lookup.meant(inventory.images, image, names)
+    names = lookup.ImageAliases(
+        session.read_lock(required=False), settings, private.host, MirrorNaming(private)
+    )
+    images = lookup.resolve_images(inventory.images, image, names)
     if not images:
-        near = ", ".join(lookup.near(inventory.images, image))
+        near = ", ".join(lookup.suggest_refs(inventory.images, image))
         raise UserError(
             f"{image}: nothing in this workspace names it",
             hint=f"there is {near}" if near else "`kfdeploy scan --format refs` lists the images",
@@ -148,7 +154,7 @@ def why(
     if output == "json":
         print_json({"images": [found.to_json() for found in images]})
     else:
-        print_lines(show.why(images, inventory, settings))
+        print_lines(show.explain_images(images, inventory, settings))
 
 
 @app.command()
@@ -175,10 +181,10 @@ def lock(
     from kfdeploy.lock import lock as stage
 
     session = open_session(directory, env, quiet)
-    inventory = session.inventory()
-    previous = session.lock(required=False)
-    images = sources_file.listed(inventory, session.workspace.images)
-    with session.progress.counting("locking") as advance:
+    inventory = session.build_inventory()
+    previous = session.read_lock(required=False)
+    images = sources_file.collect_source_images(inventory, session.workspace.images)
+    with session.progress.count_items("locking") as advance:
         result = stage.resolve(
             [image.ref for image in images if image.covered],
             session.workspace,
@@ -193,36 +199,38 @@ def lock(
         )
     failed = {failure.id for failure in result.failures}
     not_locked = sorted(failed - result.lock.by_id.keys())
-    refused = {failure.id for failure in result.failures if failure.refused}
+    refused = {failure.id for failure in result.failures if failure.is_refused}
     kept = session.still_locked([ref for ref in not_locked if ref not in refused], previous)
     locked = lockfile.Lock((*result.lock, *kept.values()))
     texts = {
         "images.lock": lockfile.dumps(locked),
-        sources_file.NAME: sources_file.dump(inventory, images),
+        sources_file.NAME: sources_file.dump_sources(inventory, images),
     }
-    changed = [name for name, text in texts.items() if session.differs(name, text)]
+    changed = [name for name, text in texts.items() if session.would_change(name, text)]
     if not check:
         write_all(session.root, texts)
     for ref in sorted(i.ref for i in images if not i.covered):
-        session.progress.line(f"not covered: {ref}")
+        session.progress.print_line(f"not covered: {ref}")
     for moved in result.moved:
         print(f"note: {moved.id}: was {moved.before}, is {moved.now}", file=sys.stderr)
     for note in result.notes:
-        session.progress.line(f"{_ABOUT[note.about]}: {note.id}: {note.reason}")
+        session.progress.print_line(f"{_ABOUT[note.about]}: {note.id}: {note.reason}")
     for warning in result.warnings:
         print(f"note: {warning}", file=sys.stderr)
-    complain(show.unused(session.workspace.images, (image.ref for image in images)))
-    complain(show.not_locked(result.failures, inventory, kept))
-    if not_read := hidden_images.grouped(inventory.unknown):
-        count = counted(len(not_read), "program")
-        session.progress.line(
+    print_warnings(
+        show.format_unused_substitutes(session.workspace.images, (image.ref for image in images))
+    )
+    print_warnings(show.format_lock_failures(result.failures, inventory, kept))
+    if not_read := hidden_images.group_unknown_programs(inventory.unknown):
+        count = pluralize(len(not_read), "program")
+        session.progress.print_line(
             f"note: {count} at versions that nobody has read for images: `kfdeploy scan` names them"
         )
     if output == "json":
         print_json({**result.to_json(), "kept": sorted(kept), "changed": changed})
     else:
         print(
-            f"images.lock: {counted(len(result.lock), 'image')} locked, {len(not_locked)} not"
+            f"images.lock: {pluralize(len(result.lock), 'image')} locked, {len(not_locked)} not"
             + (f" ({len(kept)} of them as before)" if kept else "")
             + (
                 f", {unfit} not for every environment"
@@ -292,7 +300,7 @@ def mirror(
     """Images into the private registry, or by way of a bundle."""
     from kfdeploy.cli import bundles
 
-    shown = bundles.Shown(jobs, dry_run, check, output)
+    shown = bundles.OutputOptions(jobs, dry_run, check, output)
     writing: dict[str, object] = {
         "--part-size": part_size,
         "--part": part,
@@ -301,36 +309,38 @@ def mirror(
         "--set": sets,
         "--sign-key": sign_key,
     }
-    bundles.must_go_together(
+    bundles.check_option_groups(
         {"--to-bundle": to_bundle, **writing},
         {"--from-bundle": from_bundle, "--verify-key": verify_key},
         {"--prune": prune, "--yes": yes},
     )
     session = open_session(directory, env, quiet)
     if prune:
-        from kfdeploy.cli.prune import prune as prune_registry
+        from kfdeploy.cli.prune import prune_registry as prune_registry
 
         prune_registry(session, yes=yes, output=output)
     elif to_bundle is not None:
-        wish = bundles.wish(session, to_bundle, part_size, part or (), images_only, sets or ())
-        bundles.write(session, shown, wish, since, sign_key)
+        wish = bundles.build_bundle_options(
+            session, to_bundle, part_size, part or (), images_only, sets or ()
+        )
+        bundles.write_bundle(session, shown, wish, since, sign_key)
     elif from_bundle:
-        bundles.read(session, shown, from_bundle, verify_key or ())
+        bundles.read_bundle(session, shown, from_bundle, verify_key or ())
     else:
-        _mirror(session, shown, env)
+        _mirror_images(session, shown, env)
 
 
-def _mirror(session: Session, shown: Shown, env: str) -> None:
+def _mirror_images(session: Session, shown: OutputOptions, env: str) -> None:
     from kfdeploy.cli import mirroring
 
-    code = mirroring.mirror(
+    code = mirroring.mirror_lock(
         session.root,
         session.mirror_settings,
-        session.lock(required=True),
+        session.read_lock(required=True),
         env,
         session.progress,
-        mirroring.How(shown.jobs, shown.dry_run, shown.check, shown.output),
-        by_tag=session.by_tag(),
+        mirroring.MirrorOptions(shown.jobs, shown.dry_run, shown.check, shown.output),
+        by_tag=session.read_tag_only_refs(),
     )
     if code:
         raise typer.Exit(code)

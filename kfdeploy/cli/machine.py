@@ -30,9 +30,9 @@ def doctor(
     """What is missing on this machine or behind these credentials, and how to get it."""
     from kfdeploy.cli import doctor_checks as stage
 
-    findings = list(stage.programs())
+    findings = list(stage.check_programs())
     if (directory / "kfdeploy.yaml").exists():
-        findings += stage.workspace(lambda: open_session(directory, env, quiet))
+        findings += stage.check_workspace(lambda: open_session(directory, env, quiet))
     if output == "json":
         print_json({"findings": [finding.to_json() for finding in findings]})
     else:
@@ -56,6 +56,6 @@ def schema(
 
         sys.stdout.write(load.SCHEMA.read_text("utf-8"))
     else:
-        from kfdeploy.upstream.init import schema as text
+        from kfdeploy.upstream.init import dump_schema as text
 
         sys.stdout.write(text())

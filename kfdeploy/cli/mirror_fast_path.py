@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from kfdeploy import __version__
-from kfdeploy.cache import Cache, key_of
+from kfdeploy.cache import Cache, make_cache_key
 
 if TYPE_CHECKING:
     import ssl
@@ -42,7 +42,7 @@ _FORM: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
+class CachedMirror:
     """A plain `mirror` whose settings a note has.
 
     Attributes:
@@ -60,16 +60,16 @@ class Noted:
     output: str
     quiet: bool
     settings: Mapping[str, Any]
-    answered: Callable[[], frozenset[tuple[str, str]]]
-    said: str | None
+    read_answers: Callable[[], frozenset[tuple[str, str]]]
+    cached_output: str | None
 
 
-def look(arguments: Sequence[str]) -> Noted | None:
+def find_cached_mirror(arguments: Sequence[str]) -> CachedMirror | None:
     """What a note says of `kfdeploy ARGUMENTS`; None for anything but a plain mirror.
 
     Reads the workspace's cache, and asks the private registry.
     """
-    options = _options(arguments)
+    options = _parse_options(arguments)
     if options is None or any(os.environ[n] for n in os.environ if n.lower() in _PROXIES):
         return None
     root = Path(options.get("-C", options.get("--directory", ".")))
@@ -78,27 +78,29 @@ def look(arguments: Sequence[str]) -> Noted | None:
         lock = (root / "images.lock").read_bytes()
     except OSError:
         return None
-    note = _cache(root).get_json(_key(root, env) or "")
+    note = _open_cache(root).get_json(_cache_key(root, env) or "")
     if not isinstance(note, dict) or form not in (_TEXT, _JSON):
         return None
     # Of what the lock no longer names nothing is to be known.
     named = set(re.findall(rb"[a-z0-9]+:[0-9a-f]{32,}", lock))
     asked = [(p, digest) for p, digest in note["asked"].items() if digest.encode() in named]
-    asking = _Asking(note["url"], note["ca"], asked if note["url"] else [])
+    asking = _ManifestRequests(note["url"], note["ca"], asked if note["url"] else [])
     said = None
-    if note["lock"] == key_of(lock) and asking.answers().issuperset(note["asked"].items()):
-        said = note[_TEXT] if form == _TEXT else _indented(note[_JSON])
+    if note["lock"] == make_cache_key(lock) and asking.read_answers().issuperset(
+        note["asked"].items()
+    ):
+        said = note[_TEXT] if form == _TEXT else _format_json(note[_JSON])
     jobs, quiet = int(options.get("--jobs", _JOBS)), not _PLAIN.isdisjoint(options)
-    return Noted(root, env, jobs, form, quiet, note["settings"], asking.answers, said)
+    return CachedMirror(root, env, jobs, form, quiet, note["settings"], asking.read_answers, said)
 
 
-def answer(arguments: Sequence[str]) -> str | None:
+def find_cached_output(arguments: Sequence[str]) -> str | None:
     """What `kfdeploy ARGUMENTS` prints, if that is a mirror with nothing to do; else None."""
-    noted = look(arguments)
-    return None if noted is None else noted.said
+    noted = find_cached_mirror(arguments)
+    return None if noted is None else noted.cached_output
 
 
-def remember(
+def cache_mirror(
     root: Path,
     env: str,
     settings: Mapping[str, Any],
@@ -119,26 +121,26 @@ def remember(
         asked: the path of each manifest, to the digest that the registry answered.
         text, content: what is printed when there is nothing to do, for people and as JSON.
     """
-    if (key := _key(root, env)) is not None:
+    if (key := _cache_key(root, env)) is not None:
         note = {
             "settings": settings,
-            "lock": key_of((root / "images.lock").read_bytes()),
+            "lock": make_cache_key((root / "images.lock").read_bytes()),
             "url": url,
             "ca": ca,
             "asked": dict(asked),
             _TEXT: text,
             _JSON: content,
         }
-        _cache(root).put_json(key, note)
+        _open_cache(root).put_json(key, note)
 
 
-def _indented(content: Any) -> str:
+def _format_json(content: Any) -> str:
     import json
 
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def _options(arguments: Sequence[str]) -> dict[str, str] | None:
+def _parse_options(arguments: Sequence[str]) -> dict[str, str] | None:
     """The options of a plain `mirror`; None for any other command line."""
     if not arguments or arguments[0] != "mirror":
         return None
@@ -158,19 +160,19 @@ def _options(arguments: Sequence[str]) -> dict[str, str] | None:
     return found if jobs.isdigit() and 1 <= int(jobs) <= 64 else None
 
 
-def _cache(root: Path) -> Cache:
+def _open_cache(root: Path) -> Cache:
     return Cache(root / ".kfdeploy" / "cache")
 
 
-def _key(root: Path, env: str) -> str | None:
+def _cache_key(root: Path, env: str) -> str | None:
     try:
         settings = (root / "kfdeploy.yaml").read_bytes()
     except OSError:
         return None
-    return key_of(f"mirror, noted {_FORM}", __version__, env, settings)
+    return make_cache_key(f"mirror, noted {_FORM}", __version__, env, settings)
 
 
-class _Asking:
+class _ManifestRequests:
     """Manifests that the private registry is asked for; nobody waits for the answers yet.
 
     Requests are sent one behind the other on each connection, without waiting for answers: all of
@@ -185,24 +187,24 @@ class _Asking:
         scheme, _, host = url.partition("://")
         count = _CONNECTIONS if scheme == "http" else _TLS_CONNECTIONS
         with contextlib.suppress(OSError, ValueError):  # ssl.SSLError is an OSError
-            secured = _secured(ca) if scheme == "https" else None
+            secured = _tls_context(ca) if scheme == "https" else None
             for number in range(min(count, len(self._asked))):
                 share = self._asked[number::count]
-                connection = _connect(host, secured)
+                connection = _open_connection(host, secured)
                 self._connections.append((connection, share))
-                connection.sendall(b"".join(_request(host, path) for path, _ in share))
+                connection.sendall(b"".join(_format_request(host, path) for path, _ in share))
 
-    def answers(self) -> frozenset[tuple[str, str]]:
+    def read_answers(self) -> frozenset[tuple[str, str]]:
         """The paths that have the digests expected, with these; as far as answers come."""
         while self._connections:
             connection, share = self._connections.pop()
             with connection, contextlib.suppress(OSError, ValueError):
-                digests = _digests(connection, len(share))
+                digests = _read_digests(connection, len(share))
                 self._found.update(zip((path for path, _ in share), digests, strict=True))
         return frozenset(self._found.intersection(self._asked))
 
 
-def _connect(host: str, secured: ssl.SSLContext | None) -> socket.socket:
+def _open_connection(host: str, secured: ssl.SSLContext | None) -> socket.socket:
     name, port = host, 80 if secured is None else 443
     if ":" in host.rpartition("]")[2]:
         name, _, number = host.rpartition(":")
@@ -212,7 +214,7 @@ def _connect(host: str, secured: ssl.SSLContext | None) -> socket.socket:
     return connection if secured is None else secured.wrap_socket(connection, server_hostname=name)
 
 
-def _secured(ca: str | None) -> ssl.SSLContext:
+def _tls_context(ca: str | None) -> ssl.SSLContext:
     import ssl
 
     context = ssl.create_default_context()
@@ -221,7 +223,7 @@ def _secured(ca: str | None) -> ssl.SSLContext:
     return context
 
 
-def _request(host: str, path: str) -> bytes:
+def _format_request(host: str, path: str) -> bytes:
     return (
         f"HEAD {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: kfdeploy\r\nAccept: {_ACCEPT}\r\n\r\n"
     ).encode()
@@ -234,7 +236,7 @@ _ACCEPT: Final = (
 )
 
 
-def _digests(connection: socket.socket, count: int) -> Iterable[str]:
+def _read_digests(connection: socket.socket, count: int) -> Iterable[str]:
     """The digest of each answer; empty for one that is no plain 200."""
     with connection.makefile("rb") as stream:
         for _ in range(count):

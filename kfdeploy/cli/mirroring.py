@@ -15,22 +15,22 @@ from kfdeploy.cache import Cache
 from kfdeploy.cli import mirror_fast_path
 from kfdeploy.cli.progress import Progress
 from kfdeploy.errors import DIFFERENCE, DONE, FAILED
-from kfdeploy.files import alone
+from kfdeploy.files import exclusive_lock
 from kfdeploy.images import lockfile
 from kfdeploy.images.lockfile import Lock
 from kfdeploy.mirror import mirror as stage
-from kfdeploy.mirror.plan import Plan, Summary
+from kfdeploy.mirror.plan import MirrorPlan, MirrorSummary
 from kfdeploy.oci.registry.client import manifest_path
 from kfdeploy.oci.registry.settings import MirrorSettings
 from kfdeploy.terminal import print_errors, print_json, print_lines
 
 if TYPE_CHECKING:
-    from kfdeploy.cli.mirror_fast_path import Noted
-    from kfdeploy.mirror.mirror import Sides
+    from kfdeploy.cli.mirror_fast_path import CachedMirror
+    from kfdeploy.mirror.mirror import MirrorEndpoints
 
 
 @dataclass(frozen=True, slots=True)
-class How:
+class MirrorOptions:
     """The command's options."""
 
     jobs: int = stage.JOBS
@@ -39,7 +39,7 @@ class How:
     output: Literal["text", "json"] = "text"
 
 
-def from_note(noted: Noted) -> int | None:
+def mirror_from_cache(cached: CachedMirror) -> int | None:
     """Mirror with the settings that a note has; returns the exit code.
 
     None where the note does not do: the usual way is gone then, and nothing was done yet.
@@ -48,28 +48,30 @@ def from_note(noted: Noted) -> int | None:
         UserError: see `mirror`.
     """
     try:
-        settings = MirrorSettings.parse(noted.settings)
+        settings = MirrorSettings.parse(cached.settings)
     except (KeyError, TypeError, AttributeError):
         return None
-    if not settings.may_be_noted:
+    if not settings.is_cacheable:
         return None
-    how = How(noted.jobs, output="json" if noted.output == "json" else "text")
-    lock = lockfile.read(noted.root / "images.lock")
-    progress = Progress(quiet=noted.quiet)
-    answered = noted.answered()
-    return mirror(noted.root, settings, lock, noted.env, progress, how, answered=answered)
+    how = MirrorOptions(cached.jobs, output="json" if cached.output == "json" else "text")
+    lock = lockfile.read_lock(cached.root / "images.lock")
+    progress = Progress(quiet=cached.quiet)
+    answered = cached.read_answers()
+    return mirror_lock(
+        cached.root, settings, lock, cached.env, progress, how, known_present=answered
+    )
 
 
-def mirror(
+def mirror_lock(
     root: Path,
     settings: MirrorSettings,
     lock: Lock,
     env: str,
     progress: Progress,
-    how: How,
+    options: MirrorOptions,
     *,
     by_tag: Container[str] = (),
-    answered: Container[tuple[str, str]] = (),
+    known_present: Container[tuple[str, str]] = (),
 ) -> int:
     """Bring the lock's images into the private registry, and print what became of it.
 
@@ -84,60 +86,62 @@ def mirror(
         UserError: there is no plan; see `stage.plan`. Or another mirror is at work.
     """
     cache = Cache(root / ".kfdeploy" / "cache")
-    with stage.opened(settings, root, cache) as sides:
-        plan = stage.plan(
+    with stage.open_endpoints(settings, root, cache) as sides:
+        plan = stage.plan_mirror(
             lock,
             settings,
             client=sides.client,
-            jobs=how.jobs,
+            jobs=options.jobs,
             by_tag=by_tag,
-            answered=answered,
+            answered=known_present,
         )
-        if how.dry_run or how.check:
-            if how.output == "json":
+        if options.dry_run or options.check:
+            if options.output == "json":
                 print_json(plan.to_json())
             else:
-                print_lines(plan.lines())
-            return DIFFERENCE if how.check and plan.to_copy else DONE
+                print_lines(plan.format_lines())
+            return DIFFERENCE if options.check and plan.to_copy else DONE
         with (
-            alone(root / ".kfdeploy" / "mirror.lock", "another `kfdeploy mirror`"),
-            progress.mirroring() as (watch, on_tick),
+            exclusive_lock(root / ".kfdeploy" / "mirror.lock", "another `kfdeploy mirror`"),
+            progress.watch_mirror() as (watch, on_tick),
         ):
-            summary = stage.run(
+            summary = stage.run_mirror(
                 plan,
                 sides.origin,
                 sides.destination,
-                jobs=how.jobs,
-                known=stage.places(plan, sides),
-                watch=watch,
+                jobs=options.jobs,
+                known=stage.find_known_places(plan, sides),
+                progress=watch,
                 stop=sides.client.close,
                 on_tick=on_tick,
             )
         if not summary.failed:
-            _remember(root, settings, env, sides, plan)
+            _cache_mirror(root, settings, env, sides, plan)
     print_errors([failed.error for failed in summary.failed])
-    if how.output == "json":
+    if options.output == "json":
         print_json(summary.to_json())
     else:
-        print_lines(summary.lines())
+        print_lines(summary.format_lines())
     return FAILED if summary.failed else DONE
 
 
-def _remember(root: Path, settings: MirrorSettings, env: str, sides: Sides, plan: Plan) -> None:
+def _cache_mirror(
+    root: Path, settings: MirrorSettings, env: str, sides: MirrorEndpoints, plan: MirrorPlan
+) -> None:
     """Note what the settings say, and that there is nothing to do any more, for the next run."""
-    if not settings.may_be_noted:
+    if not settings.is_cacheable:
         return
-    reach = sides.client.reach(settings.private.host)
-    is_open = sides.client.exchange.is_open(reach.host) and not reach.skip_tls_verify
+    reach = sides.client.get_access(settings.private.host)
+    is_open = sides.client.transport.allows_anonymous(reach.host) and not reach.skip_tls_verify
     there = [replace(item, state="present", replaces="") for item in plan.items]
-    summary = Summary((), tuple(there), ())
-    mirror_fast_path.remember(
+    summary = MirrorSummary((), tuple(there), ())
+    mirror_fast_path.cache_mirror(
         root,
         env,
         settings.to_json(),
         reach.url if is_open else "",
         None if reach.ca is None else str(reach.ca.absolute()),
         {manifest_path(item.destination): item.digest for item in there},
-        "\n".join(summary.lines()) + "\n",
+        "\n".join(summary.format_lines()) + "\n",
         summary.to_json(),
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kfdeploy.mirror.progress import MirrorEvent, Watch
+    from kfdeploy.mirror.progress import MirrorEvent, MirrorProgress
 
 Advance = Callable[[str, int, int], None]
 _PLAIN_STEPS = 5
@@ -27,13 +27,13 @@ class Progress:
     def is_terminal(self) -> bool:
         return sys.stderr.isatty()
 
-    def line(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """One step."""
         if not self.quiet:
             print(text, file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
-    def counting(self, what: str) -> Iterator[Advance]:
+    def count_items(self, what: str) -> Iterator[Advance]:
         """Work over many items; called with the item, how many are done, and of how many."""
         if self.quiet:
             yield lambda name, done, total: None
@@ -48,36 +48,36 @@ class Progress:
                 )
         else:
 
-            def plain(name: str, done: int, total: int) -> None:
+            def print_step(name: str, done: int, total: int) -> None:
                 step = max(1, total // _PLAIN_STEPS)
                 if done == total or done % step == 0:
-                    self.line(f"{what}: {done} of {total}")
+                    self.print_line(f"{what}: {done} of {total}")
 
-            yield plain
+            yield print_step
 
     @contextlib.contextmanager
-    def mirroring(self) -> Iterator[tuple[Watch, Callable[[], None]]]:
+    def watch_mirror(self) -> Iterator[tuple[MirrorProgress, Callable[[], None]]]:
         """A mirror: what it is to tell, and what it calls now and then."""
-        from kfdeploy.mirror.progress import Watch
+        from kfdeploy.mirror.progress import MirrorProgress
 
         if self.quiet:
-            yield Watch(), lambda: None
+            yield MirrorProgress(), lambda: None
         elif self.is_terminal:
-            from kfdeploy.cli.report.mirror import live
+            from kfdeploy.cli.report.mirror import show_live_table
 
-            with live() as watch:
+            with show_live_table() as watch:
                 yield watch, lambda: None
         else:
             shown = [time.monotonic()]
 
-            def plain(event: MirrorEvent) -> None:
+            def print_event(event: MirrorEvent) -> None:
                 if event.state != "present":
-                    self.line(event.line())
+                    self.print_line(event.format_line())
 
-            def tick() -> None:
+            def print_snapshot() -> None:
                 if time.monotonic() - shown[0] >= _PLAIN_SECONDS:
                     shown[0] = time.monotonic()
-                    self.line(watch.snapshot().line())
+                    self.print_line(watch.take_snapshot().format_line())
 
-            watch = Watch(plain)
-            yield watch, tick
+            watch = MirrorProgress(print_event)
+            yield watch, print_snapshot

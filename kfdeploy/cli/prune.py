@@ -13,28 +13,34 @@ from kfdeploy.images import lockfile
 from kfdeploy.images.lockfile import Lock
 from kfdeploy.mirror import mirror
 from kfdeploy.mirror import prune as mirror_prune
-from kfdeploy.mirror.plan import Item, wanted_items
-from kfdeploy.terminal import counted, print_errors, print_json, print_lines
+from kfdeploy.mirror.plan import MirrorItem, list_mirror_items
+from kfdeploy.terminal import pluralize, print_errors, print_json, print_lines
 
 
-def prune(session: Session, *, yes: bool, output: str) -> None:
+def prune_registry(session: Session, *, yes: bool, output: str) -> None:
     """List what could go; delete it when that is said, or confirmed on a terminal."""
-    registry = session.workspace.registry(session.environment)
-    with mirror.asking(session.mirror_settings, session.root) as client:
-        found = mirror_prune.find(client, registry.host, registry.prefix, _kept(session))
+    registry = session.workspace.resolve_registry(session.environment)
+    with mirror.open_client(session.mirror_settings, session.root) as client:
+        found = mirror_prune.find_obsolete(
+            client, registry.host, registry.prefix, _list_kept_items(session)
+        )
         if found.note:
-            session.progress.line(f"note: {found.note}")
+            session.progress.print_line(f"note: {found.note}")
         if output != "json":
-            print_lines([one.line() for one in found.obsolete])
-        goes = bool(found.obsolete) and (yes or _confirmed(len(found.obsolete), output))
-        deleted: list[mirror_prune.Obsolete] = []
-        failures = mirror_prune.delete(client, found.obsolete, deleted.append) if goes else []
+            print_lines([one.format_line() for one in found.obsolete])
+        goes = bool(found.obsolete) and (yes or _confirm_deletion(len(found.obsolete), output))
+        deleted: list[mirror_prune.ObsoleteManifest] = []
+        failures = (
+            mirror_prune.delete_manifests(client, found.obsolete, deleted.append) if goes else []
+        )
     print_errors(failures)
     if output == "json":
         print_json({**found.to_json(), "deleted": [one.to_json() for one in deleted]})
     else:
-        images = counted(len(found.obsolete), "manifest")
-        rest = f"; {counted(found.kept, 'image')} kept in {found.looked_at} repositories looked at"
+        images = pluralize(len(found.obsolete), "manifest")
+        rest = (
+            f"; {pluralize(found.kept, 'image')} kept in {found.looked_at} repositories looked at"
+        )
         if goes:
             print(
                 f"{len(deleted)} of {images} deleted{rest}\n"
@@ -48,25 +54,27 @@ def prune(session: Session, *, yes: bool, output: str) -> None:
         raise typer.Exit(FAILED)
 
 
-def _kept(session: Session) -> list[Item]:
+def _list_kept_items(session: Session) -> list[MirrorItem]:
     """What the workspace's lock and those of all its release sets need in this registry."""
     workspace = session.workspace
     sources = workspace.registries.sources
-    here = workspace.registry(session.environment)
+    here = workspace.resolve_registry(session.environment)
     locks = [session.root / "images.lock", *session.root.glob("releases/*/images.lock")]
-    found: list[Item] = []
+    found: list[MirrorItem] = []
     for environment in workspace.environments.values():
-        registry = workspace.registry(environment)
+        registry = workspace.resolve_registry(environment)
         if (registry.host, registry.prefix) != (here.host, here.prefix):
             continue
         for path in filter(Path.is_file, locks):
             # A lock from before an environment's platforms were named has nothing of it.
-            lock = Lock([i for i in lockfile.read(path) if i.digest_for(environment.platforms)])
-            found += wanted_items(lock, registry, sources, environment.platforms)
+            lock = Lock(
+                [i for i in lockfile.read_lock(path) if i.digest_for(environment.platforms)]
+            )
+            found += list_mirror_items(lock, registry, sources, environment.platforms)
     return found
 
 
-def _confirmed(count: int, output: str) -> bool:
+def _confirm_deletion(count: int, output: str) -> bool:
     if output == "json" or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return False
-    return typer.confirm(f"delete {counted(count, 'manifest')} from the registry?")
+    return typer.confirm(f"delete {pluralize(count, 'manifest')} from the registry?")

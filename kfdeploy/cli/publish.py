@@ -42,13 +42,15 @@ def publish(
 
     session = open_session(directory, env, quiet)
     found = open_set(session.find_set(name))
-    session.must_be_of(found.summary, explicit=bool(env))
-    registry = session.workspace.registry(session.environment)
-    with mirror.asking(session.mirror_settings, session.root) as client:
-        todo = stage.plan(found, registry, client, tags or ())
+    session.adopt_set_environment(found.summary, explicit=bool(env))
+    registry = session.workspace.resolve_registry(session.environment)
+    with mirror.open_client(session.mirror_settings, session.root) as client:
+        todo = stage.plan_publication(found, registry, client, tags or ())
         if not check and not todo.is_there:
-            session.progress.line(f"pushing {todo.artifact.size / 1e6:.1f} MB to {todo.repository}")
-            stage.push(todo, registry, client, session.root)
+            session.progress.print_line(
+                f"pushing {todo.artifact.size / 1e6:.1f} MB to {todo.repository}"
+            )
+            stage.push_set(todo, registry, client, session.root)
     if output == "json":
         print_json(
             {"set": f"releases/{found.name}", "changed": not todo.is_there, **todo.to_json()}

@@ -23,11 +23,11 @@ from kfdeploy.workspace.settings_file import WorkspaceFile
 
 # What `mirror` and `verify` do without is imported where it is needed: both are called often.
 if TYPE_CHECKING:
-    from kfdeploy.catalogue.load import Facts
-    from kfdeploy.images.inventory import Inventory, Part
+    from kfdeploy.catalogue.load import CatalogueLoader
+    from kfdeploy.images.inventory import ComponentScan, Inventory
     from kfdeploy.images.sources_file import SourceImage
-    from kfdeploy.scan.egress.report import Report
-    from kfdeploy.upstream.build import Rendered
+    from kfdeploy.scan.egress.report import EgressReport
+    from kfdeploy.upstream.build import RenderedComponent
 
 OWN_CATALOGUE = "catalogue"
 _RENDER = "run `kfdeploy render`"
@@ -41,8 +41,8 @@ class Session:
     file: WorkspaceFile
     environment_name: str
     progress: Progress
-    _rendered: tuple[Rendered, ...] | None = field(default=None, repr=False)
-    _scanned: dict[str, Part] = field(default_factory=dict, repr=False)
+    _rendered: tuple[RenderedComponent, ...] | None = field(default=None, repr=False)
+    _scanned: dict[str, ComponentScan] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, directory: Path, env: str, *, quiet: bool) -> Session:
@@ -51,7 +51,7 @@ class Session:
         Raises:
             UserError: mistakes in it, or an environment that it does not have.
         """
-        file = settings_file.read(directory)
+        file = settings_file.read_workspace(directory)
         if (directory / settings_file.UNFINISHED).is_dir():
             raise UserError(
                 "an upgrade of this workspace was stopped while it was written",
@@ -76,21 +76,21 @@ class Session:
 
     @property
     def mirror_settings(self) -> MirrorSettings:
-        return self.workspace.mirroring(self.environment)
+        return self.workspace.resolve_mirror_settings(self.environment)
 
-    def locate(self, key: str) -> str:
-        return self.file.locate(key)
+    def locate_key(self, key: str) -> str:
+        return self.file.locate_key(key)
 
     @cached_property
     def cache(self) -> Cache:
         return Cache(self.root / ".kfdeploy" / "cache")
 
     @cached_property
-    def facts(self) -> Facts:
+    def facts(self) -> CatalogueLoader:
         """The catalogue: the site's own entries, in ``catalogue/``, before kfdeploy's."""
-        from kfdeploy.catalogue.load import Facts
+        from kfdeploy.catalogue.load import CatalogueLoader
 
-        return Facts(self.root / OWN_CATALOGUE)
+        return CatalogueLoader(self.root / OWN_CATALOGUE)
 
     @cached_property
     def version(self) -> str:
@@ -108,7 +108,7 @@ class Session:
             return self.version
         return self.workspace.upstream.ref or ""
 
-    def rendered(self, jobs: int | None = None) -> tuple[Rendered, ...]:
+    def render_components(self, jobs: int | None = None) -> tuple[RenderedComponent, ...]:
         """What the components render, built once a command.
 
         Each is scanned as soon as it is there, while others are built.
@@ -119,52 +119,52 @@ class Session:
 
             facts, version = self.facts, self.version
 
-            def look(item: Rendered) -> None:
+            def scan_component(item: RenderedComponent) -> None:
                 name = item.component.name
-                self._scanned[name] = scan.component(version, item, self.cache, facts)
+                self._scanned[name] = scan.scan_component(version, item, self.cache, facts)
 
             components = self.workspace.components
-            with self.progress.counting("building") as advance:
+            with self.progress.count_items("building") as advance:
                 done: list[str] = []
 
-                def count(name: str) -> None:
+                def count_built(name: str) -> None:
                     done.append(name)
                     advance(name, len(done), len(components))
 
-                self._rendered = build.render_all(
+                self._rendered = build.render_components(
                     self.root,
                     components,
                     self.environment,
                     self.cache,
                     jobs=jobs or os.cpu_count() or 2,
-                    done=count,
-                    then=look,
+                    on_done=count_built,
+                    on_rendered=scan_component,
                 )
         return self._rendered
 
-    def inventory(self) -> Inventory:
+    def build_inventory(self) -> Inventory:
         from kfdeploy.images import inventory
         from kfdeploy.scan import scan
 
         facts = self.facts
         found = scan.scan(
-            self.version, self.rendered(), self.cache, facts=facts, known=self._scanned
+            self.version, self.render_components(), self.cache, facts=facts, known=self._scanned
         )
         if self.workspace.features.admission.judges_images:
             return inventory.with_admission(found)
         return found
 
-    def egress(self) -> Report:
+    def scan_egress(self) -> EgressReport:
         """What the components reach for outside the cluster, besides images."""
         from kfdeploy.scan.egress import scan as egress
 
-        return egress.scan(self.version, self.rendered(), self.cache, facts=self.facts)
+        return egress.scan(self.version, self.render_components(), self.cache, facts=self.facts)
 
-    def lock(self, *, required: bool) -> Lock:
+    def read_lock(self, *, required: bool) -> Lock:
         """``images.lock``; an empty one where there is none and none is required."""
         path = self.root / "images.lock"
         if path.is_file():
-            return lockfile.read(path)
+            return lockfile.read_lock(path)
         if required:
             raise UserError("the workspace has no images.lock yet", hint="run `kfdeploy lock`")
         return Lock(())
@@ -188,7 +188,7 @@ class Session:
                     out[found] = image
         return out
 
-    def sources(self) -> Sequence[SourceImage]:
+    def read_sources(self) -> Sequence[SourceImage]:
         """What ``images.sources.yaml`` lists.
 
         Raises:
@@ -199,8 +199,8 @@ class Session:
         path = self.root / sources.NAME
         if not path.is_file():
             raise UserError(f"the workspace has no {sources.NAME} yet", hint="run `kfdeploy lock`")
-        listed = sources.parse(read_text(path))
-        named = {image.ref for image in self.inventory().images}
+        listed = sources.parse_sources(read_text(path))
+        named = {image.ref for image in self.build_inventory().images}
         missing = sorted(named - {image.ref for image in listed})
         if missing:
             raise UserError(
@@ -209,20 +209,23 @@ class Session:
             )
         return listed
 
-    def by_tag(self) -> frozenset[str]:
+    def read_tag_only_refs(self) -> frozenset[str]:
         """Images that some place has by tag alone; asked only for a registry whose tags stay."""
         from kfdeploy.images import sources_file as sources
 
         path = self.root / sources.NAME
-        if not self.workspace.registry(self.environment).immutable_tags or not path.is_file():
+        if (
+            not self.workspace.resolve_registry(self.environment).immutable_tags
+            or not path.is_file()
+        ):
             return frozenset()
-        return frozenset(i.ref for i in sources.parse(read_text(path)) if i.by_tag)
+        return frozenset(i.ref for i in sources.parse_sources(read_text(path)) if i.by_tag)
 
-    def differs(self, name: str, text: str) -> bool:
+    def would_change(self, name: str, text: str) -> bool:
         path = self.root / name
         return not path.is_file() or read_text(path) != text
 
-    def set_name(self, given: str) -> str:
+    def resolve_set_name(self, given: str) -> str:
         name = given or self.environment_name
         if name in (".", "..") or "/" in name or name.startswith("."):
             raise UserError(f"--set {name}: a plain folder name", exit_code=WRONG_USE)
@@ -258,7 +261,7 @@ class Session:
             )
         return found[0]
 
-    def must_be_of(self, summary: Mapping[str, Any], *, explicit: bool) -> None:
+    def adopt_set_environment(self, summary: Mapping[str, Any], *, explicit: bool) -> None:
         """Take the set's environment, or refuse another one that was asked for.
 
         Raises:
@@ -277,7 +280,7 @@ class Session:
                 " does not have"
             )
         self.environment_name = name
-        registry = self.workspace.registry(self.environment)
+        registry = self.workspace.resolve_registry(self.environment)
         wanted = "/".join(part for part in (registry.host, registry.prefix) if part)
         if summary["registry"] != wanted:
             raise UserError(

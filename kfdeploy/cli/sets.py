@@ -19,7 +19,7 @@ from kfdeploy.cli.common import (
     open_session,
 )
 from kfdeploy.errors import DIFFERENCE
-from kfdeploy.terminal import complain, counted, exit_if_drift, print_json, print_lines
+from kfdeploy.terminal import exit_if_drift, pluralize, print_json, print_lines, print_warnings
 
 
 @app.command()
@@ -35,12 +35,16 @@ def patch(
     from kfdeploy.patch import generate as stage
 
     session = open_session(directory, env, quiet)
-    inventory = session.inventory()
-    made = stage.generate(
-        session.workspace, session.root, inventory, session.rendered(), session.facts.catalogue()
+    inventory = session.build_inventory()
+    made = stage.generate_patches(
+        session.workspace,
+        session.root,
+        inventory,
+        session.render_components(),
+        session.facts.load(),
     )
-    drift = stage.compare(session.root, made)
-    complain(f"note: {p.where}: {p.what}" for p in inventory.problems if p.about == "name")
+    drift = stage.find_drift(session.root, made)
+    print_warnings(f"note: {p.where}: {p.what}" for p in inventory.problems if p.about == "name")
     if not check:
         wanted = {name: made.files[name] for name in (*drift.new, *drift.changed)}
         write_all(session.root, wanted, remove=drift.stale)
@@ -54,11 +58,11 @@ def patch(
     if output == "json":
         print_json({"files": sorted(made.files), **drift.to_json()})
     elif check:
-        print_lines(drift.lines())
+        print_lines(drift.format_lines())
     else:
         written = len(drift.new) + len(drift.changed)
         print(
-            f"patches/: {counted(len(made.files), 'file')}, {written} written,"
+            f"patches/: {pluralize(len(made.files), 'file')}, {written} written,"
             f" {len(drift.stale)} removed"
         )
     if drift.edited:
@@ -90,22 +94,22 @@ def render(
     from kfdeploy.releaseset import render as stage
 
     session = open_session(directory, env, quiet)
-    name = session.set_name(set_name)
+    name = session.resolve_set_name(set_name)
     made = stage.render(
         session.workspace,
         session.root,
         session.environment_name,
-        session.rendered(jobs),
-        session.sources(),
-        session.lock(required=not unpinned),
+        session.render_components(jobs),
+        session.read_sources(),
+        session.read_lock(required=not unpinned),
         session.version,
         session.cache,
-        not_read=session.inventory().unknown,
+        not_read=session.build_inventory().unknown,
         unpinned=unpinned,
         jobs=jobs,
     )
-    for note in features.notes(session.workspace, session.environment_name):
-        session.progress.line(f"note: {note}")
+    for note in features.iter_feature_notes(session.workspace, session.environment_name):
+        session.progress.print_line(f"note: {note}")
     target = session.root / "releases" / name
     changed = files.tree_differs(target, made.files)
     if changed and not check:
@@ -113,17 +117,17 @@ def render(
     if explain_order and output == "json":
         print_json(made.order.to_json())
     elif explain_order:
-        print_lines(order.lines(made.order))
+        print_lines(order.format_order(made.order))
     elif output == "json":
         print_json({"set": f"releases/{name}", "changed": changed, **made.summary})
     else:
         objects = sum(release.objects + release.crd_count for release in made.releases)
         print(
-            f"releases/{name}: {counted(len(made.releases), 'release')}, {objects} objects,"
-            f" {counted(len(made.summary['images']), 'image')}"
+            f"releases/{name}: {pluralize(len(made.releases), 'release')}, {objects} objects,"
+            f" {pluralize(len(made.summary['images']), 'image')}"
         )
         if made.summary["unpinned"]:
-            print(f"  by tag only: {counted(len(made.summary['unpinned']), 'image')}")
+            print(f"  by tag only: {pluralize(len(made.summary['unpinned']), 'image')}")
     exit_if_drift(check, changed)
 
 
@@ -145,24 +149,26 @@ def verify(
     session = open_session(directory, env, quiet)
     folder = session.find_set(name)
     summary = stage.read_summary(folder)
-    session.must_be_of(summary, explicit=bool(env))
-    client = nullcontext(None) if offline else mirror.asking(session.mirror_settings, session.root)
+    session.adopt_set_environment(summary, explicit=bool(env))
+    client = (
+        nullcontext(None) if offline else mirror.open_client(session.mirror_settings, session.root)
+    )
     with client as opened:
         report = stage.verify(
             folder, summary, client=opened, uncovered=session.workspace.registries.uncovered
         )
-    complain(f"error: {text}" for text in report.failures)
-    complain(f"error: {found} leads elsewhere" for found in report.foreign)
+    print_warnings(f"error: {text}" for text in report.failures)
+    print_warnings(f"error: {found} leads elsewhere" for found in report.foreign)
     for note in report.notes:
-        session.progress.line(f"note: {note}")
+        session.progress.print_line(f"note: {note}")
     if output == "json":
         print_json(report.to_json())
     else:
         state = "verified" if report.is_good else "not fit"
-        asked = "" if report.asked else "; the registry was not asked"
-        print(f"releases/{folder.name}: {state}: {counted(report.images, 'image')}{asked}")
-        print_lines(report.proof.lines())
+        asked = "" if report.asked_registry else "; the registry was not asked"
+        print(f"releases/{folder.name}: {state}: {pluralize(report.images, 'image')}{asked}")
+        print_lines(report.redirects.to_lines())
         if not report.foreign:
-            print(f"  {report.proof.end}")
+            print(f"  {report.redirects.conclusion}")
     if not report.is_good:
         raise typer.Exit(DIFFERENCE)

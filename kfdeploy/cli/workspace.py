@@ -10,7 +10,7 @@ import typer
 
 from kfdeploy.cli.common import HERE, Check, Directory, Jobs, Quiet, app, open_session
 from kfdeploy.errors import DIFFERENCE, WRONG_USE, UserError
-from kfdeploy.terminal import counted, exit_if_drift, print_json, print_lines
+from kfdeploy.terminal import exit_if_drift, pluralize, print_json, print_lines
 
 Upgrade = Annotated[
     bool, typer.Option("--upgrade", help="Move the workspace to this release, in place.")
@@ -56,40 +56,40 @@ def init(
                 hint="edit kfdeploy.yaml for these",
                 exit_code=WRONG_USE,
             )
-        _upgrade(folder, upstream, ref, remotes, offline, jobs, output, quiet, check)
+        _run_upgrade(folder, upstream, ref, remotes, offline, jobs, output, quiet, check)
         return
-    _only_with_upgrade(offline, output)
+    _refuse_upgrade_options(offline, output)
     if not upstream:
         raise UserError(
             "--upstream is missing",
             hint="name the folder, tarball or git URL of Kubeflow's manifests",
             exit_code=WRONG_USE,
         )
-    made = stage.init(
+    made = stage.plan_workspace(
         folder,
         upstream,
         ref=ref or None,
         remotes=remotes,
         registry=registry or None,
-        features=stage.chosen_features(features),
+        features=stage.parse_features(features),
     )
     if not check:
         kept = [".gitignore"] if (folder / ".gitignore").exists() else []
         write_all(folder, {n: text for n, text in made.files.items() if n not in kept})
     for problem in made.problems:
-        print(f"note: {problem.where}: {problem.what}", file=sys.stderr)
+        print(f"note: {problem.where}: {problem.message}", file=sys.stderr)
     if output == "json":
         print_json(
             {
                 "workspace": str(folder),
                 "version": made.version,
                 "components": [{"name": c.name, "path": c.path} for c in made.components],
-                "problems": [{"what": p.what, "where": p.where} for p in made.problems],
+                "problems": [{"what": p.message, "where": p.where} for p in made.problems],
             }
         )
     else:
         where = folder / "kfdeploy.yaml"
-        print(f"{where}: {counted(len(made.components), 'component')} of {made.version}")
+        print(f"{where}: {pluralize(len(made.components), 'component')} of {made.version}")
         if not quiet:
             print(f"next: kfdeploy vendor -C {folder}")
     if check:
@@ -120,11 +120,11 @@ def vendor(
     check: Check = False,
 ) -> None:
     """A complete local upstream: every remote base and URL, recorded."""
-    from kfdeploy.files import uninterrupted
+    from kfdeploy.files import defer_signals
     from kfdeploy.upstream import vendor as stage
 
     if upgrade:
-        _upgrade(directory, upstream, ref, remotes, offline, jobs, output, quiet, check)
+        _run_upgrade(directory, upstream, ref, remotes, offline, jobs, output, quiet, check)
         return
     if upstream or ref or remotes:
         raise UserError(
@@ -132,17 +132,20 @@ def vendor(
             hint="kfdeploy.yaml says what is vendored; --upgrade changes it with all that follows",
             exit_code=WRONG_USE,
         )
-    _only_with_upgrade(offline, output)
+    _refuse_upgrade_options(offline, output)
     session = open_session(directory, quiet=quiet)
-    plan = stage.vendor(
-        session.workspace, session.root, locate=session.locate, step=session.progress.line
+    plan = stage.plan_vendoring(
+        session.workspace,
+        session.root,
+        locate=session.locate_key,
+        on_progress=session.progress.print_line,
     )
-    changes = stage.check(plan, session.root)
+    changes = stage.list_plan_changes(plan, session.root)
     if not check:
-        with uninterrupted():
-            stage.write(plan, session.root)
+        with defer_signals():
+            stage.write_plan(plan, session.root)
     for problem in plan.problems:
-        print(f"note: {problem.where}: {problem.what}", file=sys.stderr)
+        print(f"note: {problem.where}: {problem.message}", file=sys.stderr)
     if output == "json":
         print_json(
             {
@@ -155,18 +158,18 @@ def vendor(
     elif check:
         print_lines(changes)
     else:
-        found = counted(len(plan.lock.remotes), "remote")
+        found = pluralize(len(plan.lock.remotes), "remote")
         print(f"upstream/: {len(plan.files)} files; {found}")
     exit_if_drift(check, bool(changes))
 
 
-def _only_with_upgrade(offline: bool, output: str) -> None:
+def _refuse_upgrade_options(offline: bool, output: str) -> None:
     if offline or output == "markdown":
         given = "--offline" if offline else "--output markdown"
         raise UserError(f"{given} goes with --upgrade", exit_code=WRONG_USE)
 
 
-def _upgrade(
+def _run_upgrade(
     folder: Path,
     upstream: str,
     ref: str,
@@ -177,14 +180,14 @@ def _upgrade(
     quiet: bool,
     check: bool,
 ) -> None:
-    from kfdeploy.cli.upgrade import Wish
-    from kfdeploy.cli.upgrade import upgrade as run
+    from kfdeploy.cli.upgrade import UpgradeOptions
+    from kfdeploy.cli.upgrade import upgrade_workspace as run
     from kfdeploy.upstream import init as stage
 
-    wish = Wish(
-        stage.named(upstream, folder) if upstream else "",
+    wish = UpgradeOptions(
+        stage.format_upstream_source(upstream, folder) if upstream else "",
         ref,
-        dict(stage.remotes_in(remotes, folder)),
+        dict(stage.find_host_remotes(remotes, folder)),
         offline,
         jobs,
     )

@@ -12,8 +12,8 @@ import posixpath
 from collections.abc import Iterator
 from typing import Any, Final
 
-from kfdeploy.export.delivery import KEPT, Delivery, empty_ca
-from kfdeploy.export.material import Exported
+from kfdeploy.export.delivery import KEPT, Delivery, webhooks_with_empty_ca
+from kfdeploy.export.material import ExportedFiles
 from kfdeploy.releaseset.folder import SetRelease
 from kfdeploy.yamltext import emit
 
@@ -58,26 +58,30 @@ return hs
 """Of an Application without that annotation, which is of no set, its own health counts."""
 
 
-def export(delivery: Delivery) -> Exported:
+def export(delivery: Delivery) -> ExportedFiles:
     """The Applications, the one above them, and what argocd-cm needs for waves to wait.
 
     Raises:
         UserError: a name that is too long.
     """
     documents = [
-        *(_crds(delivery, release) for release in delivery.found.releases if release.crds),
-        *(_release(delivery, release) for release in delivery.filled),
+        *(
+            _crd_application(delivery, release)
+            for release in delivery.release_set.releases
+            if release.crds
+        ),
+        *(_release_application(delivery, release) for release in delivery.filled_releases),
     ]
     files = {
-        APPLICATIONS: delivery.head(NAME) + emit.stream(documents),
-        HEALTH: delivery.head(NAME) + emit.document(_health(delivery)),
+        APPLICATIONS: delivery.header_line(NAME) + emit.dump_documents(documents),
+        HEALTH: delivery.header_line(NAME) + emit.dump_document(_health_config(delivery)),
     }
     if delivery.options.repository:
-        files[ROOT] = delivery.head(NAME) + emit.document(_root(delivery))
-    return Exported(files, (APPLICATIONS, HEALTH, ROOT), tuple(_notes(delivery)))
+        files[ROOT] = delivery.header_line(NAME) + emit.dump_document(_root_application(delivery))
+    return ExportedFiles(files, (APPLICATIONS, HEALTH, ROOT), tuple(_list_notes(delivery)))
 
 
-def _notes(delivery: Delivery) -> Iterator[str]:
+def _list_notes(delivery: Delivery) -> Iterator[str]:
     options = delivery.options
     namespace = options.namespace or _NAMESPACE
     yield (
@@ -92,7 +96,9 @@ def _notes(delivery: Delivery) -> Iterator[str]:
     if options.source == "git":
         return
     if not options.tag:
-        yield f"`kfdeploy publish {delivery.found.name}` brings the set to where Argo CD looks"
+        yield (
+            f"`kfdeploy publish {delivery.release_set.name}` brings the set to where Argo CD looks"
+        )
     else:
         yield "with --tag all Applications see a new set at once, and not in their order"
     reach = "--insecure-oci-force-http" if delivery.is_plain else ""
@@ -106,7 +112,7 @@ def _notes(delivery: Delivery) -> Iterator[str]:
         )
 
 
-def _application(
+def _build_application(
     delivery: Delivery,
     name: str,
     wave: int,
@@ -124,7 +130,7 @@ def _application(
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "Application",
         "metadata": {
-            "name": delivery.name_of(name),
+            "name": delivery.object_name(name),
             "namespace": delivery.options.namespace or _NAMESPACE,
             "annotations": annotations,
             "labels": {"app.kubernetes.io/part-of": delivery.options.name},
@@ -132,13 +138,13 @@ def _application(
         "spec": {
             "project": "default",
             "destination": {"server": _SERVER, "namespace": delivery.helm_namespace},
-            "source": {**_where(delivery), **source},
+            "source": {**_source_location(delivery), **source},
             **spec,
         },
     }
 
 
-def _where(delivery: Delivery) -> dict[str, Any]:
+def _source_location(delivery: Delivery) -> dict[str, Any]:
     options, ref = delivery.options, delivery.artifact
     if options.source == "git":
         return {"repoURL": options.repository, "targetRevision": options.revision}
@@ -146,25 +152,30 @@ def _where(delivery: Delivery) -> dict[str, Any]:
     return {"repoURL": f"oci://{ref.repository}", "targetRevision": revision}
 
 
-def _crds(delivery: Delivery, release: SetRelease) -> dict[str, Any]:
+def _crd_application(delivery: Delivery, release: SetRelease) -> dict[str, Any]:
     """Of each release its own: all together are more than Argo CD reads for one Application."""
     source = {
-        "path": delivery.folder_of("crds"),
+        "path": delivery.path_in_source("crds"),
         "directory": {"include": f"{release.name}.yaml"},
     }
-    return _application(
-        delivery, f"{release.name}-crds", -1, source, {"syncPolicy": _policy(prune=False)}, True
+    return _build_application(
+        delivery,
+        f"{release.name}-crds",
+        -1,
+        source,
+        {"syncPolicy": _sync_policy(prune=False)},
+        True,
     )
 
 
-def _release(delivery: Delivery, release: SetRelease) -> dict[str, Any]:
+def _release_application(delivery: Delivery, release: SetRelease) -> dict[str, Any]:
     # Argo CD would take the folder for a chart.
     source = {
-        "path": delivery.folder_of(f"charts/{release.name}/charts/objects"),
+        "path": delivery.path_in_source(f"charts/{release.name}/charts/objects"),
         "directory": {"include": "objects.yaml"},
     }
     keeps = any(item.key.kind in KEPT for item in release.objects)
-    spec: dict[str, Any] = {"syncPolicy": _policy(prune=not keeps)}
+    spec: dict[str, Any] = {"syncPolicy": _sync_policy(prune=not keeps)}
     if ignored := [
         {
             "group": key.group,
@@ -172,15 +183,15 @@ def _release(delivery: Delivery, release: SetRelease) -> dict[str, Any]:
             "name": key.name,
             "jqPathExpressions": [".webhooks[].clientConfig.caBundle"],
         }
-        for key, _ in empty_ca(release)
+        for key, _ in webhooks_with_empty_ca(release)
     ]:
         spec["ignoreDifferences"] = ignored
         spec["syncPolicy"]["syncOptions"].append("RespectIgnoreDifferences=true")
     waits = any(delivery.waits_for(release))
-    return _application(delivery, release.name, release.wave, source, spec, waits)
+    return _build_application(delivery, release.name, release.wave, source, spec, waits)
 
 
-def _policy(*, prune: bool) -> dict[str, Any]:
+def _sync_policy(*, prune: bool) -> dict[str, Any]:
     """Argo CD prunes by Application; in one that has data, it deletes nothing by itself."""
     return {
         "automated": {"prune": prune, "selfHeal": True},
@@ -189,7 +200,7 @@ def _policy(*, prune: bool) -> dict[str, Any]:
     }
 
 
-def _root(delivery: Delivery) -> dict[str, Any]:
+def _root_application(delivery: Delivery) -> dict[str, Any]:
     options = delivery.options
     path = posixpath.normpath(
         posixpath.join(options.path, options.folder, posixpath.dirname(APPLICATIONS))
@@ -216,7 +227,7 @@ def _root(delivery: Delivery) -> dict[str, Any]:
     }
 
 
-def _health(delivery: Delivery) -> dict[str, Any]:
+def _health_config(delivery: Delivery) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",

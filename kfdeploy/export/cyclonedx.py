@@ -14,7 +14,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from kfdeploy import __version__
-from kfdeploy.export.material import Exported, Material
+from kfdeploy.export.material import ExportedFiles, ExportMaterial
 from kfdeploy.images.lockfile import LockedImage
 from kfdeploy.images.sources_file import SourceImage
 from kfdeploy.oci.reference import ImageRef
@@ -27,7 +27,7 @@ _SPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "https://cyclonedx.org/schema/bom
 _ALGORITHMS: Final = {"sha256": "SHA-256", "sha384": "SHA-384", "sha512": "SHA-512"}
 
 
-def export(material: Material) -> Exported:
+def export(material: ExportMaterial) -> ExportedFiles:
     """One file: what is deployed, its images at their digests, and which of them needs which."""
     found = {image.ref: image for image in material.images}
     parts = sorted({place.component for image in material.images for place in image.found})
@@ -36,19 +36,22 @@ def export(material: Material) -> Exported:
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
         "version": 1,
-        "metadata": _metadata(material),
+        "metadata": _bom_metadata(material),
         "components": [
-            *({"type": "application", "bom-ref": _part(name), "name": name} for name in parts),
-            *(_image(image, found[image.id], material) for image in material.lock),
+            *(
+                {"type": "application", "bom-ref": _component_ref(name), "name": name}
+                for name in parts
+            ),
+            *(_image_component(image, found[image.id], material) for image in material.lock),
         ],
-        "dependencies": list(_dependencies(material, parts)),
+        "dependencies": list(_list_dependencies(material, parts)),
     }
     content = json.dumps(bom, sort_keys=True)
     bom["serialNumber"] = f"urn:uuid:{uuid.uuid5(_SPACE, content)}"
-    return Exported({_FILE: json.dumps(bom, indent=2, sort_keys=True) + "\n"}, (_FILE,))
+    return ExportedFiles({_FILE: json.dumps(bom, indent=2, sort_keys=True) + "\n"}, (_FILE,))
 
 
-def _metadata(material: Material) -> dict[str, Any]:
+def _bom_metadata(material: ExportMaterial) -> dict[str, Any]:
     root = {"type": "platform", "bom-ref": _ROOT, "name": "kubeflow"}
     if material.version:
         root["version"] = material.version
@@ -56,53 +59,55 @@ def _metadata(material: Material) -> dict[str, Any]:
     return {
         "tools": {"components": [tool]},
         "component": root,
-        "properties": [_property("environment", material.environment)],
+        "properties": [_make_property("environment", material.environment)],
     }
 
 
-def _image(image: LockedImage, source: SourceImage, material: Material) -> dict[str, Any]:
+def _image_component(
+    image: LockedImage, source: SourceImage, material: ExportMaterial
+) -> dict[str, Any]:
     algorithm, _, content = image.digest.partition(":")
     properties = [
-        _property("need", source.need),
-        _property("mirror", material.mirror.target(image).rendered),
-        *(_property("platform", f"{name} {d}") for name, d in sorted(image.platforms.items())),
-        *(_property("found", text) for text in sorted(_places(source))),
+        _make_property("need", source.need),
+        _make_property("mirror", material.mirror.mirror_ref(image).pinned_reference),
+        *(_make_property("platform", f"{name} {d}") for name, d in sorted(image.platforms.items())),
+        *(_make_property("found", text) for text in sorted(_describe_uses(source))),
     ]
     if image.size is not None:
-        properties.insert(2, _property("bytes", str(image.size)))
+        properties.insert(2, _make_property("bytes", str(image.size)))
     return {
         "type": "container",
-        "bom-ref": _ref(image),
+        "bom-ref": _image_ref(image),
         "name": ImageRef.parse(image.id).repository,
         "version": image.tag or image.digest,
-        "purl": purl(image),
+        "purl": package_url(image),
         "hashes": [{"alg": _ALGORITHMS[algorithm], "content": content}],
         "properties": properties,
     }
 
 
-def _places(source: SourceImage) -> Iterator[str]:
+def _describe_uses(source: SourceImage) -> Iterator[str]:
     for place in source.found:
-        at = f" ({place.at})" if place.at else ""
+        at = f" ({place.location})" if place.location else ""
         yield f"{place.component}: {place.object} {place.field}{at}"
 
 
-def purl(image: LockedImage) -> str:
+def package_url(image: LockedImage) -> str:
     """The package URL of what the lock names: the substitute's, where there is one."""
     ref = image.image
     qualifiers: dict[str, str] = {"repository_url": ref.repository}
     if image.tag and ref.repository == ImageRef.parse(image.id).repository:
         qualifiers["tag"] = image.tag
     name = ref.path.rpartition("/")[2]
-    return f"pkg:oci/{name}@{quote(ref.digest, safe='')}?{_query(qualifiers)}"
+    return f"pkg:oci/{name}@{quote(ref.digest, safe='')}?{_purl_query(qualifiers)}"
 
 
-def _query(qualifiers: Mapping[str, str]) -> str:
+def _purl_query(qualifiers: Mapping[str, str]) -> str:
     return "&".join(f"{key}={quote(value, safe='/')}" for key, value in sorted(qualifiers.items()))
 
 
-def _dependencies(material: Material, parts: list[str]) -> Iterator[dict[str, Any]]:
-    refs = {image.id: _ref(image) for image in material.lock}
+def _list_dependencies(material: ExportMaterial, parts: list[str]) -> Iterator[dict[str, Any]]:
+    refs = {image.id: _image_ref(image) for image in material.lock}
     needs: dict[str, set[str]] = {name: set() for name in parts}
     alone = []  # images.extra: no component names them
     for image in material.images:
@@ -110,20 +115,20 @@ def _dependencies(material: Material, parts: list[str]) -> Iterator[dict[str, An
             needs[place.component].add(refs[image.ref])
         if not image.found:
             alone.append(refs[image.ref])
-    yield {"ref": _ROOT, "dependsOn": sorted([*map(_part, parts), *alone])}
+    yield {"ref": _ROOT, "dependsOn": sorted([*map(_component_ref, parts), *alone])}
     for name in parts:
-        yield {"ref": _part(name), "dependsOn": sorted(needs[name])}
+        yield {"ref": _component_ref(name), "dependsOn": sorted(needs[name])}
     for ref in sorted(refs.values()):
         yield {"ref": ref}
 
 
-def _part(name: str) -> str:
+def _component_ref(name: str) -> str:
     return f"component:{name}"
 
 
-def _ref(image: LockedImage) -> str:
+def _image_ref(image: LockedImage) -> str:
     return f"image:{image.id}"
 
 
-def _property(name: str, value: str) -> dict[str, str]:
+def _make_property(name: str, value: str) -> dict[str, str]:
     return {"name": f"kfdeploy:{name}", "value": value}

@@ -36,7 +36,7 @@ _NAME_MAX: Final = 63
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class DeliveryOptions:
     """What the operator said.
 
     Attributes:
@@ -76,45 +76,45 @@ class Delivery:
         helm_namespace: where Helm would put what names no namespace.
     """
 
-    found: SetFolder
+    release_set: SetFolder
     artifact: ImageRef
     is_plain: bool
     skips_verify: bool
     ca: str
     helm_namespace: str
-    options: Options = field(default_factory=Options)
+    options: DeliveryOptions = field(default_factory=DeliveryOptions)
 
-    def head(self, format_name: str) -> str:
+    def header_line(self, format_name: str) -> str:
         """The first line of an exported file."""
-        return f"# {MARK} {format_name} for releases/{self.found.name}\n"
+        return f"# {MARK} {format_name} for releases/{self.release_set.name}\n"
 
     @property
-    def filled(self) -> tuple[SetRelease, ...]:
+    def filled_releases(self) -> tuple[SetRelease, ...]:
         """Releases with more than CRDs, in their order."""
-        return tuple(release for release in self.found.releases if release.objects)
+        return tuple(release for release in self.release_set.releases if release.objects)
 
-    def needs(self, release: SetRelease) -> tuple[str, ...]:
+    def needed_releases(self, release: SetRelease) -> tuple[str, ...]:
         """The filled releases that come before one; what has CRDs only hands its own needs on."""
-        by_name = {each.name: each for each in self.found.releases}
+        by_name = {each.name: each for each in self.release_set.releases}
 
-        def reach(name: str) -> Iterator[str]:
+        def follow_needs(name: str) -> Iterator[str]:
             if by_name[name].objects:
                 yield name
             else:
                 for other in by_name[name].needs:
-                    yield from reach(other)
+                    yield from follow_needs(other)
 
-        return tuple(dict.fromkeys(other for name in release.needs for other in reach(name)))
+        return tuple(dict.fromkeys(other for name in release.needs for other in follow_needs(name)))
 
-    def folder_of(self, name: str) -> str:
+    def path_in_source(self, name: str) -> str:
         """A path in the source: of the artifact's root, or of the Git repository's."""
         if self.options.source == "oci":
             return name
         return posixpath.normpath(
-            posixpath.join(self.options.path, "releases", self.found.name, name)
+            posixpath.join(self.options.path, "releases", self.release_set.name, name)
         )
 
-    def name_of(self, release: str) -> str:
+    def object_name(self, release: str) -> str:
         """What the engine's object for a release is called.
 
         Raises:
@@ -131,7 +131,7 @@ class Delivery:
 
     def waits_for(self, release: SetRelease) -> Iterator[ObjectKey]:
         """What of a release must be ready before the releases that need it."""
-        trusted = {name for each in self._entries for name in each.get("trusts", ())}
+        trusted = {name for each in self._summary_releases for name in each.get("trusts", ())}
         for item in release.objects:
             key = item.key
             if key.kind in WEBHOOKS:
@@ -141,11 +141,11 @@ class Delivery:
                 yield key
 
     @property
-    def _entries(self) -> list[Mapping[str, Any]]:
-        return list(self.found.summary["releases"])
+    def _summary_releases(self) -> list[Mapping[str, Any]]:
+        return list(self.release_set.summary["releases"])
 
 
-def empty_ca(release: SetRelease) -> Iterator[tuple[ObjectKey, tuple[int, ...]]]:
+def webhooks_with_empty_ca(release: SetRelease) -> Iterator[tuple[ObjectKey, tuple[int, ...]]]:
     """Webhook configurations that hold an empty CA, with the places of those webhooks.
 
     Whoever applies such a field owns it, and empties it again after the CA was filled in.
@@ -161,7 +161,7 @@ def empty_ca(release: SetRelease) -> Iterator[tuple[ObjectKey, tuple[int, ...]]]
                 yield item.key, places
 
 
-def check(options: Options, names: Mapping[str, str]) -> None:
+def check_options(options: DeliveryOptions, names: Mapping[str, str]) -> None:
     """Refuse options that no engine could take.
 
     Args:

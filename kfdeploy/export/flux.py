@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from kfdeploy.export.delivery import KEPT, WEBHOOKS, Delivery, empty_ca
-from kfdeploy.export.material import Exported
+from kfdeploy.export.delivery import KEPT, WEBHOOKS, Delivery, webhooks_with_empty_ca
+from kfdeploy.export.material import ExportedFiles
 from kfdeploy.releaseset.folder import SetRelease
 from kfdeploy.yamltext import emit
 
@@ -29,26 +29,31 @@ _TRUSTED: Final = (
 """Base64 of a placeholder is shorter, and of a certificate longer."""
 
 
-def export(delivery: Delivery) -> Exported:
+def export(delivery: Delivery) -> ExportedFiles:
     """One file: the source, the CRDs, and the releases in their order.
 
     Raises:
         UserError: a name that is too long.
     """
-    documents = [*_ca(delivery), _source(delivery)]
-    has_crds = any(release.crds for release in delivery.found.releases)
+    documents = [*_ca_secret(delivery), _source_object(delivery)]
+    has_crds = any(release.crds for release in delivery.release_set.releases)
     if has_crds:
-        documents.append(_crds(delivery))
-    documents += [_release(delivery, release, has_crds) for release in delivery.filled]
-    text = delivery.head(NAME) + emit.stream(documents)
-    return Exported({FILE: text}, (FILE,), tuple(_notes(delivery)))
+        documents.append(_crd_kustomization(delivery))
+    documents += [
+        _release_kustomization(delivery, release, has_crds) for release in delivery.filled_releases
+    ]
+    text = delivery.header_line(NAME) + emit.dump_documents(documents)
+    return ExportedFiles({FILE: text}, (FILE,), tuple(_list_notes(delivery)))
 
 
-def _notes(delivery: Delivery) -> Iterator[str]:
+def _list_notes(delivery: Delivery) -> Iterator[str]:
     if delivery.options.source == "git":
         return
     if not delivery.options.tag:
-        yield f"`kfdeploy publish {delivery.found.name}` brings the set to where Flux looks for it"
+        yield (
+            f"`kfdeploy publish {delivery.release_set.name}` brings the set to"
+            " where Flux looks for it"
+        )
     if delivery.skips_verify:
         yield (
             "Flux has no setting for a certificate that is not checked: give it the registry's CA,"
@@ -56,22 +61,22 @@ def _notes(delivery: Delivery) -> Iterator[str]:
         )
 
 
-def _meta(delivery: Delivery, name: str) -> dict[str, Any]:
+def _object_metadata(delivery: Delivery, name: str) -> dict[str, Any]:
     return {"name": name, "namespace": delivery.options.namespace or _NAMESPACE}
 
 
-def _ca(delivery: Delivery) -> Iterator[dict[str, Any]]:
+def _ca_secret(delivery: Delivery) -> Iterator[dict[str, Any]]:
     if delivery.ca and delivery.options.source == "oci":
         yield {
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": _meta(delivery, f"{delivery.options.name}-registry-ca"),
+            "metadata": _object_metadata(delivery, f"{delivery.options.name}-registry-ca"),
             "type": "Opaque",
             "stringData": {"ca.crt": delivery.ca},
         }
 
 
-def _source(delivery: Delivery) -> dict[str, Any]:
+def _source_object(delivery: Delivery) -> dict[str, Any]:
     options, ref = delivery.options, delivery.artifact
     spec: dict[str, Any] = {"interval": options.interval}
     if options.source == "git":
@@ -89,33 +94,33 @@ def _source(delivery: Delivery) -> dict[str, Any]:
     if options.secret:
         spec["secretRef"] = {"name": options.secret}
     # The set is all that is wanted, and of its charts the manifests.
-    root = delivery.folder_of("")
+    root = delivery.path_in_source("")
     at = "" if root in ("", ".") else f"/{root}"
-    parents = [f"!{path}\n{path}/*\n" for path in _steps(at)]
+    parents = [f"!{path}\n{path}/*\n" for path in _parent_paths(at)]
     last = f"!{at}/crds\n!{at}/charts\n{at}/charts/**/Chart.yaml\n{at}/charts/**/templates/\n"
     spec["ignore"] = "/*\n" + "".join(parents) + last
     return {
         "apiVersion": "source.toolkit.fluxcd.io/v1",
         "kind": "GitRepository" if options.source == "git" else "OCIRepository",
-        "metadata": _meta(delivery, options.name),
+        "metadata": _object_metadata(delivery, options.name),
         "spec": spec,
     }
 
 
-def _steps(path: str) -> Iterator[str]:
+def _parent_paths(path: str) -> Iterator[str]:
     parts = path.split("/")[1:]
     for count in range(1, len(parts) + 1):
         yield "/" + "/".join(parts[:count])
 
 
-def _kustomization(
+def _build_kustomization(
     delivery: Delivery, name: str, path: str, spec: dict[str, Any]
 ) -> dict[str, Any]:
     options = delivery.options
     return {
         "apiVersion": _API,
         "kind": "Kustomization",
-        "metadata": _meta(delivery, delivery.name_of(name)),
+        "metadata": _object_metadata(delivery, delivery.object_name(name)),
         "spec": {
             "interval": options.interval,
             "retryInterval": "1m",
@@ -124,61 +129,66 @@ def _kustomization(
                 "kind": "GitRepository" if options.source == "git" else "OCIRepository",
                 "name": options.name,
             },
-            "path": f"./{delivery.folder_of(path)}",
+            "path": f"./{delivery.path_in_source(path)}",
             "force": False,
             **spec,
         },
     }
 
 
-def _crds(delivery: Delivery) -> dict[str, Any]:
-    return _kustomization(
+def _crd_kustomization(delivery: Delivery) -> dict[str, Any]:
+    return _build_kustomization(
         delivery,
         _CRDS,
         "crds",
-        {"prune": False, "wait": True, "patches": [_kept("CustomResourceDefinition")]},
+        {"prune": False, "wait": True, "patches": [_keep_patch("CustomResourceDefinition")]},
     )
 
 
-def _release(delivery: Delivery, release: SetRelease, has_crds: bool) -> dict[str, Any]:
-    needs = [delivery.name_of(name) for name in delivery.needs(release)]
+def _release_kustomization(
+    delivery: Delivery, release: SetRelease, has_crds: bool
+) -> dict[str, Any]:
+    needs = [delivery.object_name(name) for name in delivery.needed_releases(release)]
     if not needs and has_crds:
-        needs = [delivery.name_of(_CRDS)]
+        needs = [delivery.object_name(_CRDS)]
     checked = list(delivery.waits_for(release))
     kinds = sorted({item.key.kind for item in release.objects} & KEPT)
-    patches = [_kept(kind) for kind in kinds]
-    patches += [_without_ca(key.kind, key.name, places) for key, places in empty_ca(release)]
+    patches = [_keep_patch(kind) for kind in kinds]
+    patches += [
+        _remove_ca_patch(key.kind, key.name, places)
+        for key, places in webhooks_with_empty_ca(release)
+    ]
     spec: dict[str, Any] = {"prune": True, "wait": False}
     if needs:
         spec["dependsOn"] = [{"name": name} for name in needs]
     if checked:
         spec["healthChecks"] = [key.to_json() for key in checked]
-        if expressions := list(_expressions(release, {key.kind for key in checked})):
+        if expressions := list(_health_expressions(release, {key.kind for key in checked})):
             spec["healthCheckExprs"] = expressions
     if patches:
         spec["patches"] = patches
     path = f"charts/{release.name}/charts/objects"
-    return _kustomization(delivery, release.name, path, spec)
+    return _build_kustomization(delivery, release.name, path, spec)
 
 
-def _kept(kind: str) -> dict[str, Any]:
+def _keep_patch(kind: str) -> dict[str, Any]:
     """A patch for all objects of a kind; its own name says nothing where there is a target."""
     patch = {
         "apiVersion": "v1",
         "kind": kind,
         "metadata": {"name": "any", "annotations": {_PRUNE: "disabled"}},
     }
-    return {"target": {"kind": kind}, "patch": emit.document(patch)}
+    return {"target": {"kind": kind}, "patch": emit.dump_document(patch)}
 
 
-def _without_ca(kind: str, name: str, places: tuple[int, ...]) -> dict[str, Any]:
+def _remove_ca_patch(kind: str, name: str, places: tuple[int, ...]) -> dict[str, Any]:
     patch = "".join(
         f"- op: remove\n  path: /webhooks/{place}/clientConfig/caBundle\n" for place in places
     )
     return {"target": {"kind": kind, "name": name}, "patch": patch}
 
 
-def _expressions(release: SetRelease, kinds: set[str]) -> Iterator[dict[str, Any]]:
+def _health_expressions(release: SetRelease, kinds: set[str]) -> Iterator[dict[str, Any]]:
     """Where Flux takes an object that has no status yet for one that is ready."""
     seen = set()
     for item in release.objects:

@@ -23,19 +23,19 @@ from kfdeploy.export import (
     zarf,
 )
 from kfdeploy.export.delivery import Delivery
-from kfdeploy.export.material import MARK, Copy, Exported, Material
-from kfdeploy.export.pipelines import Pipelines
+from kfdeploy.export.material import MARK, ExportedFiles, ExportMaterial, ImageCopy
+from kfdeploy.export.pipelines import PipelineMaterial
 from kfdeploy.files import read_bytes
 from kfdeploy.images.lockfile import Lock, LockedImage, tag_of
-from kfdeploy.images.naming import Mirror, Sources
+from kfdeploy.images.naming import MirrorNaming, PullSources
 from kfdeploy.images.sources_file import SourceImage
 from kfdeploy.oci.reference import ImageRef
-from kfdeploy.oci.registry.access import Reaches
-from kfdeploy.oci.registry.ca import ca_text, registry_ca
+from kfdeploy.oci.registry.access import AccessResolver
+from kfdeploy.oci.registry.ca import read_ca, read_registry_ca
 from kfdeploy.workspace.settings import Workspace
 
-Maker = Callable[[Material], Exported]
-FORMATS: Final[Mapping[str, tuple[str, Maker]]] = {
+Exporter = Callable[[ExportMaterial], ExportedFiles]
+FORMATS: Final[Mapping[str, tuple[str, Exporter]]] = {
     module.NAME: (module.ABOUT, module.export)
     for module in (
         hosts_toml,
@@ -49,14 +49,14 @@ FORMATS: Final[Mapping[str, tuple[str, Maker]]] = {
     )
 }
 """Each format of the lock by its name: what it is, and what makes it."""
-OF_A_SET: Final[Mapping[str, tuple[str, Callable[[Delivery], Exported]]]] = {
+OF_A_SET: Final[Mapping[str, tuple[str, Callable[[Delivery], ExportedFiles]]]] = {
     module.NAME: (module.ABOUT, module.export) for module in (flux, argocd)
 }
 """The same, of a release set."""
-OF_THE_WORKSPACE: Final[Mapping[str, tuple[str, Callable[[Pipelines], Exported]]]] = {
-    "gitlab-ci": ("GitLab: a pipeline", pipelines.gitlab_ci),
-    "github-actions": ("GitHub: a workflow", pipelines.github_actions),
-    "containerfile": ("the image that pipelines run in", pipelines.containerfile),
+OF_THE_WORKSPACE: Final[Mapping[str, tuple[str, Callable[[PipelineMaterial], ExportedFiles]]]] = {
+    "gitlab-ci": ("GitLab: a pipeline", pipelines.export_gitlab_ci),
+    "github-actions": ("GitHub: a workflow", pipelines.export_github_actions),
+    "containerfile": ("the image that pipelines run in", pipelines.export_containerfile),
 }
 """The same, of the workspace's environments."""
 
@@ -72,7 +72,7 @@ _ABOUT: Final = {
 }
 
 
-def check(name: str) -> None:
+def check_format(name: str) -> None:
     """See that there is such a format.
 
     Raises:
@@ -86,15 +86,15 @@ def check(name: str) -> None:
         )
 
 
-def export(
-    maker: Maker,
+def export_mirror(
+    exporter: Exporter,
     workspace: Workspace,
     root: Path,
     environment_name: str,
     lock: Lock,
     images: Sequence[SourceImage],
     version: str = "",
-) -> Exported:
+) -> ExportedFiles:
     """What the format says of an environment's mirror.
 
     Args:
@@ -107,58 +107,59 @@ def export(
     """
     covered = {image.ref for image in images if image.covered}
     environment = workspace.environments[environment_name]
-    registry = workspace.registry(environment)
-    mirror = Mirror(registry, environment.platforms)
-    held = Lock([image for image in lock if image.id in covered and mirror.digest(image)])
-    hosts = routes.hosts(held, mirror)
-    copies = _copies(held, mirror, workspace)
-    reach = Reaches(workspace.mirroring(environment), root)
+    registry = workspace.resolve_registry(environment)
+    mirror = MirrorNaming(registry, environment.platforms)
+    held = Lock([image for image in lock if image.id in covered and mirror.expected_digest(image)])
+    hosts = routes.list_upstream_hosts(held, mirror)
+    copies = _list_copies(held, mirror, workspace)
+    reach = AccessResolver(workspace.resolve_mirror_settings(environment), root)
     names = {registry.host, *(copy.source.host for copy in copies)}
     reaches = {name: reach(name) for name in sorted(names)}
-    made = maker(
-        Material(
+    made = exporter(
+        ExportMaterial(
             environment=environment_name,
             registry=registry,
             url=reaches[registry.host].url,
-            ca=registry_ca(registry, root),
+            ca=read_registry_ca(registry, root),
             lock=held,
             mirror=mirror,
             hosts=hosts,
             copies=copies,
             images=tuple(image for image in images if image.ref in held.by_id),
             reaches=reaches,
-            ca_of=lambda name: ca_text(reaches[name]),
+            ca_of=lambda name: read_ca(reaches[name]),
             version=version,
         )
     )
     missing = sorted(covered - {image.id for image in held})
     left_out = tuple(
-        f"{ref} is not locked{_for(mirror) if lock.find(ref) else ''}, so that it is left out"
+        f"{ref} is not"
+        f" locked{_platforms_note(mirror) if lock.find_image(ref) else ''}, so that it is left out"
         for ref in missing
     )
-    return Exported(made.files, made.patterns, (*left_out, *made.notes))
+    return ExportedFiles(made.files, made.patterns, (*left_out, *made.notes))
 
 
-def _for(mirror: Mirror) -> str:
+def _platforms_note(mirror: MirrorNaming) -> str:
     return f" for {', '.join(mirror.platforms)}"
 
 
-def _copies(lock: Lock, mirror: Mirror, workspace: Workspace) -> tuple[Copy, ...]:
+def _list_copies(lock: Lock, mirror: MirrorNaming, workspace: Workspace) -> tuple[ImageCopy, ...]:
     """Each target once, as the mirror has it; sorted."""
-    targets = mirror.targets(lock)
-    sources = Sources(workspace.registries.sources)
+    targets = mirror.mirror_refs(lock)
+    sources = PullSources(workspace.registries.sources)
     groups: dict[str, list[LockedImage]] = {}
     for image in lock:
         groups.setdefault(targets[image.id].reference, []).append(image)
     copies = []
     for _, images in sorted(groups.items()):
         image = images[0]
-        named = ImageRef.parse(workspace.images.substitute(image.id) or image.id)
+        named = ImageRef.parse(workspace.images.find_substitute(image.id) or image.id)
         copies.append(
-            Copy(
+            ImageCopy(
                 ids=tuple(each.id for each in images),
                 origin=image.image,
-                source=sources.locate(image.image),
+                source=sources.resolve_ref(image.image),
                 # Another's, where kfdeploy.yaml has changed since it was locked.
                 tag=tag_of(named) if named.repository == image.image.repository else "",
                 target=targets[image.id],
@@ -167,14 +168,14 @@ def _copies(lock: Lock, mirror: Mirror, workspace: Workspace) -> tuple[Copy, ...
     return tuple(copies)
 
 
-def text(made: Exported) -> str:
+def join_files(made: ExportedFiles) -> str:
     """The files as one stream; where there are several, each below its name."""
     if len(made.files) == 1:
         return next(iter(made.files.values()))
     return "\n".join(f"# {name}\n{content}" for name, content in made.files.items())
 
 
-def changes(made: Exported, folder: Path) -> tuple[dict[str, str], list[str]]:
+def plan_changes(made: ExportedFiles, folder: Path) -> tuple[dict[str, str], list[str]]:
     """What writing into a folder would do: files to write, and earlier ones to remove.
 
     A file that no export wrote stays, whatever its name, unless a new one takes its place.

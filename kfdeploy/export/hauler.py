@@ -13,14 +13,14 @@ from typing import Final
 
 from kfdeploy.export.material import (
     TAGS,
-    Copy,
-    Exported,
-    Material,
-    before,
-    below,
-    head,
+    ExportedFiles,
+    ExportMaterial,
+    ImageCopy,
+    header_line,
+    join_path,
+    path_prefix,
     tags_file,
-    whole_copies,
+    unreduced_copies,
 )
 
 NAME: Final = "hauler"
@@ -29,14 +29,14 @@ _TOP: Final = "hauler"
 _FILE: Final = "images.yaml"
 
 
-def export(material: Material) -> Exported:
+def export(material: ExportMaterial) -> ExportedFiles:
     """``hauler/PATH/images.yaml``, and the tags that Hauler does not set."""
     groups: dict[str, list[str]] = {}
-    untagged: list[Copy] = []
+    untagged: list[ImageCopy] = []
     by_tag = 0
     notes = []
-    for copy in whole_copies(material, NAME):
-        folder = before(copy.path, copy.source.path)
+    for copy in unreduced_copies(material, NAME):
+        folder = path_prefix(copy.path, copy.source.path)
         source = copy.source
         if folder is not None:
             groups.setdefault(folder, []).append(f"  - name: {json.dumps(str(source))}")
@@ -56,7 +56,7 @@ def export(material: Material) -> Exported:
                 f" is no tag; copy {source} to {copy.target.reference} by other means"
             )
     files = {
-        below(_TOP, folder, _FILE): _manifest(folder, images, material)
+        join_path(_TOP, folder, _FILE): _images_manifest(folder, images, material)
         for folder, images in sorted(groups.items())
     }
     if untagged:
@@ -69,12 +69,12 @@ def export(material: Material) -> Exported:
             f"{by_tag} images are pulled by tag, as {NAME} can't rename what it pulls by digest:"
             " `kfdeploy verify` says whether they are the lock's"
         )
-    return Exported(files, (f"{_TOP}/**/{_FILE}", f"{_TOP}/{TAGS}"), tuple(notes))
+    return ExportedFiles(files, (f"{_TOP}/**/{_FILE}", f"{_TOP}/{TAGS}"), tuple(notes))
 
 
-def _manifest(folder: str, images: list[str], material: Material) -> str:
-    name = below("kubeflow", folder).replace("/", "-").replace("_", "-")
-    where = below(material.registry.host, folder)
+def _images_manifest(folder: str, images: list[str], material: ExportMaterial) -> str:
+    name = join_path("kubeflow", folder).replace("/", "-").replace("_", "-")
+    where = join_path(material.registry.host, folder)
     options = " --plain-http" if material.is_plain else ""
     options += " --insecure" if material.skips_verify else ""
     lines = [
@@ -88,4 +88,4 @@ def _manifest(folder: str, images: list[str], material: Material) -> str:
         "  images:",
         *images,
     ]
-    return head(NAME, material) + "\n".join(lines) + "\n"
+    return header_line(NAME, material) + "\n".join(lines) + "\n"

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from kfdeploy.errors import UserError, raise_all
-from kfdeploy.export.material import Exported, Material, head
-from kfdeploy.export.routes import Host
+from kfdeploy.export.material import ExportedFiles, ExportMaterial, header_line
+from kfdeploy.export.routes import UpstreamHost
 
 NAME: Final = "hosts-toml"
 ABOUT: Final = "containerd: certs.d/HOST/hosts.toml"
@@ -22,38 +22,41 @@ _API_HOSTS: Final = {"docker.io": "registry-1.docker.io"}
 _CA: Final = "ca.crt"
 
 
-def export(material: Material) -> Exported:
+def export(material: ExportMaterial) -> ExportedFiles:
     """One file an upstream host, and one for the private registry where it needs one.
 
     Raises:
         UserError: paths that `naming` joins or cuts: containerd can't rename a repository.
     """
-    raise_all([error for host in material.hosts for error in _joined(host, material)])
-    files = {f"certs.d/{folder(h.name)}/hosts.toml": _upstream(h, material) for h in material.hosts}
-    own = f"certs.d/{folder(material.registry.host)}"
+    raise_all([error for host in material.hosts for error in _rename_errors(host, material)])
+    files = {
+        f"certs.d/{certs_folder(h.name)}/hosts.toml": _upstream_toml(h, material)
+        for h in material.hosts
+    }
+    own = f"certs.d/{certs_folder(material.registry.host)}"
     if material.ca or material.is_plain or material.skips_verify:
-        files[f"{own}/hosts.toml"] = _private(material)
+        files[f"{own}/hosts.toml"] = _private_toml(material)
     if material.ca:
         files[f"{own}/{_CA}"] = material.ca
-    return Exported(
+    return ExportedFiles(
         dict(sorted(files.items())),
         ("certs.d/*/hosts.toml",),
         ("put certs.d into the folder that containerd's registry.config_path names",),
     )
 
 
-def folder(host: str) -> str:
+def certs_folder(host: str) -> str:
     """The folder of a host: containerd writes a port as ``_PORT_``."""
     name, colon, port = host.rpartition(":")
     return f"{name}_{port}_" if colon and port.isdigit() else host
 
 
-def _joined(host: Host, material: Material) -> Iterator[UserError]:
+def _rename_errors(host: UpstreamHost, material: ExportMaterial) -> Iterator[UserError]:
     if host.prefix is None:
         naming = material.registry.naming
         limits = (("maxDepth", naming.max_depth), ("maxLength", naming.max_length))
         setting = " or ".join(name for name, limit in limits if limit is not None)
-        for route in host.joined or host.routes:
+        for route in host.renamed_routes or host.routes:
             yield UserError(
                 f"{route.refs[0]}: registries.private.naming.{setting} makes it {route.target}, and"
                 f" {NAME} can't rename a repository",
@@ -61,34 +64,34 @@ def _joined(host: Host, material: Material) -> Iterator[UserError]:
             )
 
 
-def _upstream(host: Host, material: Material) -> str:
+def _upstream_toml(host: UpstreamHost, material: ExportMaterial) -> str:
     lines = [f'server = "https://{_API_HOSTS.get(host.name, host.name)}"', ""]
     path = "/".join(part for part in ("v2", host.prefix) if part)
-    lines.append(f"[host.{_text(f'{material.url}/{path}')}]")
+    lines.append(f"[host.{_toml_string(f'{material.url}/{path}')}]")
     lines.append('  capabilities = ["pull", "resolve"]')
     lines.append("  override_path = true")
-    up = f"../{folder(material.registry.host)}/"
-    return head(NAME, material) + "\n".join([*lines, *_tls(material, up), ""])
+    up = f"../{certs_folder(material.registry.host)}/"
+    return header_line(NAME, material) + "\n".join([*lines, *_tls_settings(material, up), ""])
 
 
-def _private(material: Material) -> str:
+def _private_toml(material: ExportMaterial) -> str:
     # The table is for 1.7. `server` is asked after it, with the settings above the table.
-    tls = [line.lstrip() for line in _tls(material, "")]
-    lines = [f"server = {_text(material.url)}", *tls, ""]
-    lines.append(f"[host.{_text(material.url)}]")
+    tls = [line.lstrip() for line in _tls_settings(material, "")]
+    lines = [f"server = {_toml_string(material.url)}", *tls, ""]
+    lines.append(f"[host.{_toml_string(material.url)}]")
     lines.append('  capabilities = ["pull", "resolve"]')
-    return head(NAME, material) + "\n".join([*lines, *_tls(material, ""), ""])
+    return header_line(NAME, material) + "\n".join([*lines, *_tls_settings(material, ""), ""])
 
 
-def _tls(material: Material, where: str) -> Iterator[str]:
+def _tls_settings(material: ExportMaterial, where: str) -> Iterator[str]:
     if material.is_plain:
         return
     if material.ca:
-        yield f"  ca = {_text(where + _CA)}"
+        yield f"  ca = {_toml_string(where + _CA)}"
     if material.skips_verify:
         yield "  skip_verify = true"
 
 
-def _text(value: str) -> str:
+def _toml_string(value: str) -> str:
     """A TOML basic string; of names and URLs, which JSON writes alike."""
     return json.dumps(value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kfdeploy.export.material import Exported, Material, head
+from kfdeploy.export.material import ExportedFiles, ExportMaterial, header_line
 
 NAME: Final = "idms"
 ABOUT: Final = "OpenShift: ImageDigestMirrorSet and ImageTagMirrorSet"
@@ -18,7 +18,7 @@ _SETS: Final = (
 )
 
 
-def export(material: Material) -> Exported:
+def export(material: ExportMaterial) -> ExportedFiles:
     """One file with both sets."""
     pairs = sorted(
         (f"{host.name}/{route.path}", f"{material.registry.host}/{route.target}")
@@ -32,11 +32,11 @@ def export(material: Material) -> Exported:
         for source, mirror in pairs:
             lines += [f"  - source: {source}", "    mirrors:", f"    - {mirror}"]
         documents.append("\n".join(lines) + "\n")
-    text = head(NAME, material) + "---\n".join(documents)
-    return Exported({"idms.yaml": text}, ("idms.yaml",), tuple(_notes(material)))
+    text = header_line(NAME, material) + "---\n".join(documents)
+    return ExportedFiles({"idms.yaml": text}, ("idms.yaml",), tuple(_list_notes(material)))
 
 
-def _notes(material: Material) -> list[str]:
+def _list_notes(material: ExportMaterial) -> list[str]:
     """What OpenShift keeps elsewhere: image.config.openshift.io/cluster."""
     host, where = material.registry.host, "image.config.openshift.io/cluster"
     if material.is_plain or material.skips_verify:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from kfdeploy import __version__
-from kfdeploy.export.material import MARK, Exported, below
+from kfdeploy.export.material import MARK, ExportedFiles, join_path
 from kfdeploy.workspace.settings import Workspace
 
 _TEMPLATES: Final = Path(__file__).parent / "templates" / "pipelines"
@@ -15,7 +15,7 @@ _ZONES: Final = ("connected", "inside")
 
 
 @dataclass(frozen=True, slots=True)
-class Pipelines:
+class PipelineMaterial:
     """What the definitions are filled with.
 
     Attributes:
@@ -29,44 +29,48 @@ class Pipelines:
     has_gap: bool = False
 
     @classmethod
-    def of(cls, workspace: Workspace, image: str, *, has_gap: bool) -> Pipelines:
+    def for_workspace(cls, workspace: Workspace, image: str, *, has_gap: bool) -> PipelineMaterial:
         """For a workspace; without ``image`` the one in the private registry."""
         private = workspace.registries.private
-        usual = f"{below(private.host, private.prefix, 'kfdeploy')}:{__version__}"
+        usual = f"{join_path(private.host, private.prefix, 'kfdeploy')}:{__version__}"
         return cls(tuple(workspace.environments), image or usual, has_gap)
 
 
-def gitlab_ci(material: Pipelines) -> Exported:
+def export_gitlab_ci(material: PipelineMaterial) -> ExportedFiles:
     """``.gitlab-ci.yml``; with a gap one file for each side."""
     if not material.has_gap:
-        files = {".gitlab-ci.yml": _fill("gitlab-ci.yml.j2", material)}
+        files = {".gitlab-ci.yml": _fill_template("gitlab-ci.yml.j2", material)}
     else:
-        files = {f"{z}.gitlab-ci.yml": _fill("gitlab-ci.yml.j2", material, z) for z in _ZONES}
+        files = {
+            f"{z}.gitlab-ci.yml": _fill_template("gitlab-ci.yml.j2", material, z) for z in _ZONES
+        }
     patterns = (".gitlab-ci.yml", *(f"{zone}.gitlab-ci.yml" for zone in _ZONES))
-    return Exported(files, patterns, _image_note(material))
+    return ExportedFiles(files, patterns, _image_note(material))
 
 
-def github_actions(material: Pipelines) -> Exported:
+def export_github_actions(material: PipelineMaterial) -> ExportedFiles:
     """``.github/workflows/kfdeploy.yml``; with a gap one file for each side."""
     folder = ".github/workflows"
     name = "github-actions.yml.j2"
     if not material.has_gap:
-        files = {f"{folder}/kfdeploy.yml": _fill(name, material)}
+        files = {f"{folder}/kfdeploy.yml": _fill_template(name, material)}
     else:
-        files = {f"{folder}/kfdeploy-{z}.yml": _fill(name, material, z) for z in _ZONES}
-    return Exported(files, (f"{folder}/kfdeploy*.yml",), _image_note(material))
+        files = {f"{folder}/kfdeploy-{z}.yml": _fill_template(name, material, z) for z in _ZONES}
+    return ExportedFiles(files, (f"{folder}/kfdeploy*.yml",), _image_note(material))
 
 
-def containerfile(material: Pipelines) -> Exported:
+def export_containerfile(material: PipelineMaterial) -> ExportedFiles:
     """``Containerfile``."""
-    return Exported({"Containerfile": _fill("Containerfile.j2", material)}, ("Containerfile",))
+    return ExportedFiles(
+        {"Containerfile": _fill_template("Containerfile.j2", material)}, ("Containerfile",)
+    )
 
 
-def _image_note(material: Pipelines) -> tuple[str, ...]:
+def _image_note(material: PipelineMaterial) -> tuple[str, ...]:
     return (f"jobs run in {material.image}, which `kfdeploy export containerfile` describes",)
 
 
-def _fill(name: str, material: Pipelines, zone: str = "") -> str:
+def _fill_template(name: str, material: PipelineMaterial, zone: str = "") -> str:
     from jinja2 import Environment, StrictUndefined
 
     # Both engines have `{{ }}` of their own.

@@ -12,8 +12,8 @@ import json
 from collections.abc import Iterator
 from typing import Final
 
-from kfdeploy.export.material import Exported, Material, head
-from kfdeploy.export.routes import Host
+from kfdeploy.export.material import ExportedFiles, ExportMaterial, header_line
+from kfdeploy.export.routes import UpstreamHost
 
 NAME: Final = "registries-yaml"
 ABOUT: Final = "K3s and RKE2: registries.yaml"
@@ -21,12 +21,12 @@ CA_FILE: Final = "/etc/rancher/kfdeploy-registry-ca.crt"
 """On the node. K3s and RKE2 keep their own files in different folders below /etc/rancher."""
 
 
-def export(material: Material) -> Exported:
+def export(material: ExportMaterial) -> ExportedFiles:
     """``registries.yaml``, and the CA that it names."""
     lines = ["mirrors:"]
     for host in material.hosts:
         lines += [f"  {json.dumps(host.name)}:", "    endpoint:", f"    - {material.url}"]
-        if found := list(rules(host)):
+        if found := list(rewrite_rules(host)):
             lines += [
                 "    rewrite:",
                 *(f"      {json.dumps(a)}: {json.dumps(b)}" for a, b in found),
@@ -43,15 +43,15 @@ def export(material: Material) -> Exported:
             lines.append(f"      ca_file: {CA_FILE}")
         if material.skips_verify:
             lines.append("      insecure_skip_verify: true")
-    files = {"registries.yaml": head(NAME, material) + "\n".join(lines) + "\n"}
+    files = {"registries.yaml": header_line(NAME, material) + "\n".join(lines) + "\n"}
     notes = ["registries.yaml belongs into /etc/rancher/k3s or /etc/rancher/rke2 of every node"]
     if material.ca and not material.is_plain:
         files[CA_FILE.rpartition("/")[2]] = material.ca
         notes.append(f"the registry's CA belongs into {CA_FILE} of every node")
-    return Exported(files, ("registries.yaml",), tuple(notes))
+    return ExportedFiles(files, ("registries.yaml",), tuple(notes))
 
 
-def rules(host: Host) -> Iterator[tuple[str, str]]:
+def rewrite_rules(host: UpstreamHost) -> Iterator[tuple[str, str]]:
     """Pattern and replacement of each rule; empty where nothing changes."""
     prefix = host.prefix
     if prefix is None:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import Final
 
-from kfdeploy.export.material import Exported, Material, head, whole_copies
+from kfdeploy.export.material import ExportedFiles, ExportMaterial, header_line, unreduced_copies
 
 NAME: Final = "regsync"
 ABOUT: Final = "regclient's regsync: regsync.yaml"
@@ -18,10 +18,10 @@ _FILE: Final = "regsync.yaml"
 _PARALLEL: Final = 4
 
 
-def export(material: Material) -> Exported:
+def export(material: ExportMaterial) -> ExportedFiles:
     """One file: an entry an image, by digest, and how the registries are reached."""
-    copies = whole_copies(material, NAME)
-    creds = [line for host in sorted(material.reaches) for line in _creds(host, material)]
+    copies = unreduced_copies(material, NAME)
+    creds = [line for host in sorted(material.reaches) for line in _registry_creds(host, material)]
     lines = [
         "# regsync once -c regsync.yaml",
         "version: 1",
@@ -39,12 +39,12 @@ def export(material: Material) -> Exported:
             f"  target: {json.dumps(copy.target.reference)}",
             "  type: image",
         ]
-    text = head(NAME, material) + "\n".join(lines) + "\n"
+    text = header_line(NAME, material) + "\n".join(lines) + "\n"
     note = "regsync signs in as Docker's config.json says; DOCKER_CONFIG names its folder"
-    return Exported({_FILE: text}, (_FILE,), (note,))
+    return ExportedFiles({_FILE: text}, (_FILE,), (note,))
 
 
-def _creds(host: str, material: Material) -> Iterator[str]:
+def _registry_creds(host: str, material: ExportMaterial) -> Iterator[str]:
     reach = material.reaches[host]
     lines = []
     if reach.plain_http:

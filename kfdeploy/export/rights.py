@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from kfdeploy.apply.preflight import rbac
-from kfdeploy.apply.preflight.api_versions import Places
-from kfdeploy.apply.preflight.needed_rights import RBAC, Need, needed
-from kfdeploy.export.material import Exported
+from kfdeploy.apply.preflight.api_versions import ResourceLocator
+from kfdeploy.apply.preflight.needed_rights import RBAC, RequiredRight, collect_required_rights
+from kfdeploy.export.material import ExportedFiles
 from kfdeploy.kubernetes import helm_release
-from kfdeploy.patch.patch_file import scalar
+from kfdeploy.patch.patch_file import quote_scalar
 from kfdeploy.releaseset.folder import SetFolder
-from kfdeploy.releaseset.order.contents import Contents
+from kfdeploy.releaseset.order.contents import SetContents
 
 NAME: Final = "rbac"
 ABOUT: Final = "The smallest rights that `kfdeploy apply` works with, and an account that has them"
@@ -25,7 +25,9 @@ _EVERYWHERE: Final = frozenset(("default", "kube-node-lease", "kube-public", "ku
 Body = dict[str, Any]
 
 
-def export(sets: Sequence[SetFolder], namespace: str, pull_secrets: Sequence[str] = ()) -> Exported:
+def export(
+    sets: Sequence[SetFolder], namespace: str, pull_secrets: Sequence[str] = ()
+) -> ExportedFiles:
     """One file for an administrator to apply: ``kubectl apply -f rbac.yaml``.
 
     Args:
@@ -36,39 +38,43 @@ def export(sets: Sequence[SetFolder], namespace: str, pull_secrets: Sequence[str
     Raises:
         UserError: broken YAML in a set.
     """
-    needs: set[Need] = set()
+    needs: set[RequiredRight] = set()
     made: dict[str, str] = {}
     for one in sets:
         releases = one.releases
-        contents = Contents((r.name, (*r.crds, *r.objects)) for r in releases)
-        found = needed(
+        contents = SetContents((r.name, (*r.crds, *r.objects)) for r in releases)
+        found = collect_required_rights(
             contents,
-            Places(contents, namespace),
+            ResourceLocator(contents, namespace),
             namespace,
             waits=[release.name for release in releases if release.wait],
             pull_secrets=pull_secrets,
         )
-        needs.update(found.all)
+        needs.update(found.with_escalations)
         for item in contents.of_kind("Namespace"):
             made[item.key.name] = item.component
-    objects = list(_objects(sorted(needs), made, namespace))
+    objects = list(_list_objects(sorted(needs), made, namespace))
     listed = ", ".join(one.name for one in sets)
     head = (
         f"# Made by kfdeploy export rbac of {listed}: what `kfdeploy apply` needs, and no more.\n"
         "# An administrator applies it once, and again for each new set: docs/rights.md.\n"
         f"# Without the ClusterRole {_PREFLIGHT}, apply works and its checks see less.\n"
     )
-    text = head + "---\n".join("\n".join(_yaml(body)) + "\n" for body in objects)
-    return Exported({FILE: text}, (FILE,), tuple(_notes(needs, made, namespace)))
+    text = head + "---\n".join("\n".join(_yaml_lines(body)) + "\n" for body in objects)
+    return ExportedFiles({FILE: text}, (FILE,), tuple(_namespace_notes(needs, made, namespace)))
 
 
-def _notes(needs: set[Need], made: Mapping[str, str], namespace: str) -> Iterator[str]:
+def _namespace_notes(
+    needs: set[RequiredRight], made: Mapping[str, str], namespace: str
+) -> Iterator[str]:
     there = _EVERYWHERE.union(made, (namespace,))
     for other in sorted({need.namespace for need in needs} - there - {""}):
         yield f"the namespace {other} is not of the set: it must be there before this is applied"
 
 
-def _objects(needs: Sequence[Need], made: Mapping[str, str], namespace: str) -> Iterator[Body]:
+def _list_objects(
+    needs: Sequence[RequiredRight], made: Mapping[str, str], namespace: str
+) -> Iterator[Body]:
     # A Role is in its namespace, so that must be there first. Helm takes it on by these marks.
     for name in sorted({*made, namespace}):
         body: Body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
@@ -84,40 +90,40 @@ def _objects(needs: Sequence[Need], made: Mapping[str, str], namespace: str) -> 
     subjects = [{"kind": "ServiceAccount", **account}]
     for name, purpose in ((_APPLY, "apply"), (_PREFLIGHT, "preflight")):
         own = [n for n in needs if not n.namespace and n.purpose == purpose]
-        yield from _role("ClusterRole", name, "", own, subjects)
+        yield from _role_with_binding("ClusterRole", name, "", own, subjects)
     for where in sorted({need.namespace for need in needs} - {""}):
         own = [need for need in needs if need.namespace == where]
-        yield from _role("Role", _APPLY, where, own, subjects)
+        yield from _role_with_binding("Role", _APPLY, where, own, subjects)
 
 
-def _role(
-    kind: str, name: str, namespace: str, needs: Sequence[Need], subjects: Sequence[Body]
+def _role_with_binding(
+    kind: str, name: str, namespace: str, needs: Sequence[RequiredRight], subjects: Sequence[Body]
 ) -> Iterator[Body]:
     metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
     api = {"apiVersion": f"{RBAC}/v1"}
-    yield {**api, "kind": kind, "metadata": metadata, "rules": rbac.rules(needs)}
+    yield {**api, "kind": kind, "metadata": metadata, "rules": rbac.build_rules(needs)}
     ref = {"apiGroup": RBAC, "kind": kind, "name": name}
     bound = {"kind": f"{kind}Binding", "metadata": metadata, "roleRef": ref, "subjects": subjects}
     yield {**api, **bound}
 
 
-def _yaml(node: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+def _yaml_lines(node: Mapping[str, Any], indent: str = "") -> Iterator[str]:
     """Mappings, lists and strings in block style; lists of strings without more on one line."""
     for key, value in node.items():
-        head = f"{indent}{scalar(key)}:"
+        head = f"{indent}{quote_scalar(key)}:"
         if isinstance(value, str):
-            yield f"{head} {scalar(value)}"
+            yield f"{head} {quote_scalar(value)}"
         elif isinstance(value, Mapping):
             yield head
-            yield from _yaml(value, f"{indent}  ")
+            yield from _yaml_lines(value, f"{indent}  ")
         elif key == "resourceNames":
             yield head
-            yield from (f"{indent}- {scalar(name)}" for name in value)
+            yield from (f"{indent}- {quote_scalar(name)}" for name in value)
         elif all(isinstance(one, str) for one in value):
-            yield f"{head} [{', '.join(scalar(one) for one in value)}]"
+            yield f"{head} [{', '.join(quote_scalar(one) for one in value)}]"
         else:
             yield head
             for one in value:
-                first, *rest = _yaml(one, f"{indent}  ")
+                first, *rest = _yaml_lines(one, f"{indent}  ")
                 yield f"{indent}- {first.strip()}"
                 yield from rest

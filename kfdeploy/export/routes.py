@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.images.lockfile import LockedImage
-from kfdeploy.images.naming import Mirror
+from kfdeploy.images.naming import MirrorNaming
 from kfdeploy.oci.reference import ImageRef
 
 
@@ -30,7 +30,7 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
-class Host:
+class UpstreamHost:
     """One upstream host's repositories, by path."""
 
     name: str
@@ -42,16 +42,18 @@ class Host:
 
         None where no one prefix does: ``naming`` joins elements of some, or cuts them.
         """
-        prefixes = {_before(route) for route in self.routes}
+        prefixes = {_path_prefix(route) for route in self.routes}
         return prefixes.pop() if len(prefixes) == 1 else None
 
     @property
-    def joined(self) -> tuple[Route, ...]:
+    def renamed_routes(self) -> tuple[Route, ...]:
         """The repositories whose path the private registry has otherwise."""
-        return tuple(route for route in self.routes if _before(route) is None)
+        return tuple(route for route in self.routes if _path_prefix(route) is None)
 
 
-def hosts(images: Iterable[LockedImage], mirror: Mirror) -> tuple[Host, ...]:
+def list_upstream_hosts(
+    images: Iterable[LockedImage], mirror: MirrorNaming
+) -> tuple[UpstreamHost, ...]:
     """The upstream hosts of locked images, sorted, with where each repository is mirrored.
 
     The private registry itself is none of them: nobody has to be led to it.
@@ -60,7 +62,7 @@ def hosts(images: Iterable[LockedImage], mirror: Mirror) -> tuple[Host, ...]:
         UserError: a reference without a host, or two images on one target.
     """
     images = tuple(images)
-    mirror.targets(images)
+    mirror.mirror_refs(images)
     found: dict[str, dict[tuple[str, str], list[str]]] = {}
     errors: list[UserError] = []
     for image in images:
@@ -73,11 +75,11 @@ def hosts(images: Iterable[LockedImage], mirror: Mirror) -> tuple[Host, ...]:
                 )
             )
         elif ref.host != mirror.host:
-            place = (ref.path, mirror.path(image.path))
+            place = (ref.path, mirror.repository_path(image.path))
             found.setdefault(ref.host, {}).setdefault(place, []).append(image.id)
     raise_all(errors)
     return tuple(
-        Host(
+        UpstreamHost(
             name,
             tuple(Route(*place, tuple(sorted(refs))) for place, refs in sorted(places.items())),
         )
@@ -85,7 +87,7 @@ def hosts(images: Iterable[LockedImage], mirror: Mirror) -> tuple[Host, ...]:
     )
 
 
-def _before(route: Route) -> str | None:
+def _path_prefix(route: Route) -> str | None:
     if route.target == route.path:
         return ""
     return (

@@ -15,13 +15,13 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from kfdeploy.export.material import (
-    Copy,
-    Exported,
-    Material,
-    below,
-    head,
+    ExportedFiles,
+    ExportMaterial,
+    ImageCopy,
+    header_line,
     host_folder,
-    whole_copies,
+    join_path,
+    unreduced_copies,
 )
 
 NAME: Final = "skopeo-sync"
@@ -30,32 +30,32 @@ _TOP: Final = "skopeo-sync"
 _SCRIPT: Final = f"{_TOP}/sync.sh"
 
 
-def export(material: Material) -> Exported:
+def export(material: ExportMaterial) -> ExportedFiles:
     """``skopeo-sync/FOLDER/sync.yaml``, ``sync.sh``, and the CAs that they name."""
-    folders: dict[str, list[Copy]] = {}
-    renamed: list[Copy] = []
-    for copy in whole_copies(material, NAME):
+    folders: dict[str, list[ImageCopy]] = {}
+    renamed: list[ImageCopy] = []
+    for copy in unreduced_copies(material, NAME):
         folder, _, name = copy.path.rpartition("/")
         if name == copy.source.path.rpartition("/")[2]:
             folders.setdefault(folder, []).append(copy)
         else:
             renamed.append(copy)
     files = {
-        below(_TOP, folder, "sync.yaml"): _yaml(copies, material)
+        join_path(_TOP, folder, "sync.yaml"): _sync_yaml(copies, material)
         for folder, copies in sorted(folders.items())
     }
-    files[_SCRIPT] = _script(folders, renamed, material)
+    files[_SCRIPT] = _sync_script(folders, renamed, material)
     for host in material.reaches:
         if _has_ca(host, material):
-            files[below(_TOP, _certs(host), "ca.crt")] = material.ca_of(host)
+            files[join_path(_TOP, _certs_folder(host), "ca.crt")] = material.ca_of(host)
     notes = (
         f"run `sh {_SCRIPT}`; skopeo signs in as REGISTRY_AUTH_FILE or Docker's config.json says",
         "skopeo sync leaves signatures behind that lie beside an image as a tag or a referrer",
     )
-    return Exported(dict(sorted(files.items())), (f"{_TOP}/**/sync.yaml", _SCRIPT), notes)
+    return ExportedFiles(dict(sorted(files.items())), (f"{_TOP}/**/sync.yaml", _SCRIPT), notes)
 
 
-def _yaml(copies: Sequence[Copy], material: Material) -> str:
+def _sync_yaml(copies: Sequence[ImageCopy], material: ExportMaterial) -> str:
     hosts: dict[str, dict[str, set[str]]] = {}
     for copy in copies:
         repositories = hosts.setdefault(copy.source.host, {})
@@ -67,18 +67,20 @@ def _yaml(copies: Sequence[Copy], material: Material) -> str:
         if reach.plain_http or reach.skip_tls_verify:
             lines.append("  tls-verify: false")
         if _has_ca(host, material):
-            lines.append(f"  cert-dir: {json.dumps(_certs(host))}")
+            lines.append(f"  cert-dir: {json.dumps(_certs_folder(host))}")
         lines.append("  images:")
         for path, digests in sorted(repositories.items()):
             lines.append(f"    {json.dumps(path)}:")
             lines += [f"    - {json.dumps(digest)}" for digest in sorted(digests)]
-    return head(NAME, material) + "\n".join(lines) + "\n"
+    return header_line(NAME, material) + "\n".join(lines) + "\n"
 
 
-def _script(folders: dict[str, list[Copy]], renamed: Sequence[Copy], material: Material) -> str:
+def _sync_script(
+    folders: dict[str, list[ImageCopy]], renamed: Sequence[ImageCopy], material: ExportMaterial
+) -> str:
     private = material.registry.host
-    to = "".join(f" {option}" for option in _options("dest", private, material))
-    again = "".join(f" {option}" for option in _options("src", private, material))
+    to = "".join(f" {option}" for option in _access_options("dest", private, material))
+    again = "".join(f" {option}" for option in _access_options("src", private, material))
     lines = [
         "# SKOPEO names the program, with options before its command if need be.",
         "set -eu",
@@ -102,29 +104,29 @@ def _script(folders: dict[str, list[Copy]], renamed: Sequence[Copy], material: M
         "",
     ]
     for folder, copies in sorted(folders.items()):
-        lines.append(f"sync {below(folder, 'sync.yaml')} {below('$registry', folder)}")
+        lines.append(f"sync {join_path(folder, 'sync.yaml')} {join_path('$registry', folder)}")
         lines += [f"tag {copy.path} {copy.source.digest} {copy.target.push_tag}" for copy in copies]
     if renamed:
         lines += ["", "# The last element of their paths is another than the source's."]
     for copy in renamed:
-        options = _options("src", copy.source.host, material)
+        options = _access_options("src", copy.source.host, material)
         to = f"$registry/{copy.path}:{copy.target.push_tag}"
         lines.append(" ".join(["copy", str(copy.source), to, *options]))
-    return head(NAME, material) + "\n".join(lines) + "\n"
+    return header_line(NAME, material) + "\n".join(lines) + "\n"
 
 
-def _options(side: str, host: str, material: Material) -> Iterator[str]:
+def _access_options(side: str, host: str, material: ExportMaterial) -> Iterator[str]:
     reach = material.reaches[host]
     if reach.plain_http or reach.skip_tls_verify:
         yield f"--{side}-tls-verify=false"
     if _has_ca(host, material):
-        yield f"--{side}-cert-dir={_certs(host)}"
+        yield f"--{side}-cert-dir={_certs_folder(host)}"
 
 
-def _has_ca(host: str, material: Material) -> bool:
+def _has_ca(host: str, material: ExportMaterial) -> bool:
     reach = material.reaches[host]
     return reach.ca is not None and not reach.plain_http
 
 
-def _certs(host: str) -> str:
+def _certs_folder(host: str) -> str:
     return f"certs/{host_folder(host)}"

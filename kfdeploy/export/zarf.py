@@ -14,17 +14,17 @@ from typing import Final
 
 from kfdeploy.export.material import (
     TAGS,
-    Copy,
-    Exported,
-    Material,
-    before,
-    below,
-    head,
+    ExportedFiles,
+    ExportMaterial,
+    ImageCopy,
+    header_line,
+    join_path,
+    path_prefix,
     tags_file,
-    whole_copies,
+    unreduced_copies,
 )
 from kfdeploy.oci.reference import ImageRef
-from kfdeploy.oci.registry.access import Reach
+from kfdeploy.oci.registry.access import RegistryAccess
 
 NAME: Final = "zarf"
 ABOUT: Final = "Zarf: packages of images"
@@ -33,12 +33,12 @@ _FILE: Final = "zarf.yaml"
 _CONFIG: Final = "zarf-config.toml"
 
 
-def export(material: Material) -> Exported:
+def export(material: ExportMaterial) -> ExportedFiles:
     """``zarf/PATH/zarf.yaml`` with a ``zarf-config.toml``, and the tags that Zarf does not set."""
-    groups: dict[str, list[Copy]] = {}
+    groups: dict[str, list[ImageCopy]] = {}
     notes = []
-    for copy in whole_copies(material, NAME):
-        folder = before(copy.path, copy.origin.path)
+    for copy in unreduced_copies(material, NAME):
+        folder = path_prefix(copy.path, copy.origin.path)
         if folder is None:
             notes.append(
                 f"{copy.ids[0]} is left out: {NAME} can't rename an image; copy {copy.source} to"
@@ -48,20 +48,20 @@ def export(material: Material) -> Exported:
             groups.setdefault(folder, []).append(copy)
     files: dict[str, str] = {}
     for folder, copies in sorted(groups.items()):
-        files[below(_TOP, folder, _FILE)] = _package(folder, copies, material)
-        files[below(_TOP, folder, _CONFIG)] = _config(folder, copies, material)
+        files[join_path(_TOP, folder, _FILE)] = _package_yaml(folder, copies, material)
+        files[join_path(_TOP, folder, _CONFIG)] = _package_config(folder, copies, material)
     if groups:
         held = [copy for _, copies in sorted(groups.items()) for copy in copies]
         files[f"{_TOP}/{TAGS}"] = tags_file(NAME, material, held)
         notes.append(f"{NAME} pushes by digest, without a tag: {_TOP}/{TAGS} has them")
     patterns = (f"{_TOP}/**/{_FILE}", f"{_TOP}/**/{_CONFIG}", f"{_TOP}/{TAGS}")
-    return Exported(files, patterns, tuple(notes))
+    return ExportedFiles(files, patterns, tuple(notes))
 
 
-def _package(folder: str, copies: list[Copy], material: Material) -> str:
+def _package_yaml(folder: str, copies: list[ImageCopy], material: ExportMaterial) -> str:
     name = "-".join(part for part in ("kubeflow", *folder.split("/")) if part)
-    pull = _options([material.reaches[copy.source.host] for copy in copies])
-    push = _options([material.reaches[material.registry.host]])
+    pull = _command_options([material.reaches[copy.source.host] for copy in copies])
+    push = _command_options([material.reaches[material.registry.host]])
     mirror = "zarf package mirror-resources zarf-package-*.tar.zst --images --no-img-checksum"
     lines = [
         f"# zarf package create . --confirm{pull}",
@@ -75,12 +75,12 @@ def _package(folder: str, copies: list[Copy], material: Material) -> str:
         "- name: images",
         "  required: true",
         "  images:",
-        *(f"  - {json.dumps(str(_named(copy)))}" for copy in copies),
+        *(f"  - {json.dumps(str(_tagged_ref(copy)))}" for copy in copies),
     ]
-    return head(NAME, material) + "\n".join(lines) + "\n"
+    return header_line(NAME, material) + "\n".join(lines) + "\n"
 
 
-def _named(copy: Copy) -> ImageRef:
+def _tagged_ref(copy: ImageCopy) -> ImageRef:
     """With its tag, for people, unless that is another image's."""
     first = ImageRef.parse(copy.ids[0])
     if first.repository != copy.origin.repository:
@@ -88,32 +88,32 @@ def _named(copy: Copy) -> ImageRef:
     return ImageRef(first.host, first.path, first.with_default_tag().tag, copy.origin.digest)
 
 
-def _config(folder: str, copies: list[Copy], material: Material) -> str:
+def _package_config(folder: str, copies: list[ImageCopy], material: ExportMaterial) -> str:
     """What the two commands take from the folder that they run in."""
     overrides = sorted(
         {
-            f"{_beginning(_named(copy))}={copy.source.repository}@"
+            f"{_override_prefix(_tagged_ref(copy))}={copy.source.repository}@"
             for copy in copies
             if copy.source != copy.origin
         }
     )
     lines = [
         "[init.registry]",
-        f"url = {json.dumps(below(material.registry.host, folder))}",
+        f"url = {json.dumps(join_path(material.registry.host, folder))}",
     ]
     if overrides:
         lines += ["[package.create]", "registry_override = ["]
         lines += [*(f"  {json.dumps(override)}," for override in overrides), "]"]
-    return head(NAME, material) + "\n".join(lines) + "\n"
+    return header_line(NAME, material) + "\n".join(lines) + "\n"
 
 
-def _options(reaches: list[Reach]) -> str:
+def _command_options(reaches: list[RegistryAccess]) -> str:
     """For the command line alone: in the file they would be for pulling and pushing alike."""
     plain = any(reach.plain_http for reach in reaches)
     lax = any(reach.skip_tls_verify for reach in reaches)
     return (" --plain-http" if plain else "") + (" --insecure-skip-tls-verify" if lax else "")
 
 
-def _beginning(named: ImageRef) -> str:
+def _override_prefix(named: ImageRef) -> str:
     """All of a reference up to its digest, so that it is the beginning of no other's."""
     return str(ImageRef(named.host, named.path, named.tag)) + "@"

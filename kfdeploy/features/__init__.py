@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kfdeploy.features.addition import Addition
+from kfdeploy.features.addition import FeatureRelease
 from kfdeploy.features.admission import admission
 from kfdeploy.workspace.settings import Workspace
 
-__all__ = ["Addition", "additions", "notes"]
+__all__ = ["FeatureRelease", "iter_feature_notes", "iter_feature_releases"]
 
 
-def additions(workspace: Workspace) -> Iterator[Addition]:
+def iter_feature_releases(workspace: Workspace) -> Iterator[FeatureRelease]:
     """The releases that the features which are on add, in the order of installation."""
     settings = workspace.features.admission
     if settings.enabled:
-        yield admission.addition(images=settings.images)
+        yield admission.build_admission_release(images=settings.images)
 
 
-def notes(workspace: Workspace, environment: str) -> Iterator[str]:
+def iter_feature_notes(workspace: Workspace, environment: str) -> Iterator[str]:
     """What an operator may not expect of the features in an environment."""
-    return admission.notes(workspace, environment)
+    return admission.iter_admission_notes(workspace, environment)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Addition:
+class FeatureRelease:
     """One release of a feature.
 
     Attributes:

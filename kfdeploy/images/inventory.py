@@ -13,7 +13,7 @@ NEEDS = ("required", "optional", "user-choice")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SourceLocation:
     """File and line, relative to the upstream (a remote: ``github.com/ORG/REPO@REF/path``)."""
 
     file: str
@@ -24,7 +24,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Piece:
+class Replacement:
     """One piece of a site's string that a redirect replaces: itself, or by its context."""
 
     role: str
@@ -37,7 +37,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ImageUse:
     """One place that names an image, or for which an operator's own default speaks.
 
     ``pin`` is ``tag`` where a digest would break what is made of the reference. ``adds`` is what a
@@ -52,10 +52,10 @@ class Found:
     path: Path
     how: str
     redirect: str
-    place: Place | None = None
-    overridden_by: tuple[Place, ...] = ()
-    pieces: tuple[Piece, ...] = ()
-    whole: bool = True
+    place: SourceLocation | None = None
+    overridden_by: tuple[SourceLocation, ...] = ()
+    pieces: tuple[Replacement, ...] = ()
+    is_whole_value: bool = True
     variables: tuple[str, ...] = ()
     need: str = "required"
     note: str = ""
@@ -91,19 +91,19 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
+class InventoryImage:
     """One reference, as the cluster would ask for it, with all its places."""
 
     ref: str
     need: str
-    found: tuple[Found, ...]
+    found: tuple[ImageUse, ...]
 
     def to_json(self) -> dict[str, Any]:
         return {"ref": self.ref, "need": self.need, "found": [f.to_json() for f in self.found]}
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ScanProblem:
     """What could not be told, or is not fit for a cluster.
 
     ``about`` is ``name`` where an API server would refuse the object for its name; else empty.
@@ -119,7 +119,7 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Unknown:
+class UnreviewedProgram:
     """A program whose hidden images nobody has looked at, at the version that runs.
 
     ``entry`` and ``nearest`` are the catalogue's entry for it and the nearest version it knows,
@@ -135,7 +135,7 @@ class Unknown:
     images: tuple[str, ...] = ()
 
     @property
-    def look(self) -> str:
+    def scan_command(self) -> str:
         """The command that looks into the program's image."""
         return f"kfdeploy scan --image-content --image {self.image}"
 
@@ -147,11 +147,11 @@ class Unknown:
             "version": self.version,
             "entry": self.entry,
             "nearest": {"version": self.nearest, "images": list(self.images)},
-            "look": self.look,
+            "look": self.scan_command,
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Unknown:
+    def from_json(cls, data: Mapping[str, Any]) -> UnreviewedProgram:
         """The reverse of `to_json`."""
         nearest = data["nearest"]
         return cls(
@@ -166,7 +166,7 @@ class Unknown:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class LostImage:
+class UnavailableReference:
     """An image that is gone from its source; a substitute is for a person to confirm."""
 
     ref: str
@@ -183,10 +183,10 @@ class Inventory:
     """All sites of all components, and the catalogue's images that have no site."""
 
     version: str
-    images: tuple[Image, ...]
-    problems: tuple[Problem, ...] = field(default=())
-    unknown: tuple[Unknown, ...] = field(default=())
-    lost: tuple[LostImage, ...] = field(default=())
+    images: tuple[InventoryImage, ...]
+    problems: tuple[ScanProblem, ...] = field(default=())
+    unknown: tuple[UnreviewedProgram, ...] = field(default=())
+    lost: tuple[UnavailableReference, ...] = field(default=())
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -197,50 +197,50 @@ class Inventory:
             "lost": [lost.to_json() for lost in self.lost],
         }
 
-    def get(self, ref: str) -> Image | None:
+    def find_image(self, ref: str) -> InventoryImage | None:
         return next((image for image in self.images if image.ref == ref), None)
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ComponentScan:
     """One component's images, what could not be told, programs that nobody has looked at, and
     images that are gone from their source."""
 
-    found: tuple[tuple[str, Found], ...] = ()
-    problems: tuple[Problem, ...] = ()
-    unknown: tuple[Unknown, ...] = ()
-    lost: tuple[LostImage, ...] = ()
+    image_uses: tuple[tuple[str, ImageUse], ...] = ()
+    problems: tuple[ScanProblem, ...] = ()
+    unknown: tuple[UnreviewedProgram, ...] = ()
+    lost: tuple[UnavailableReference, ...] = ()
 
     def to_cache(self) -> dict[str, Any]:
         """Everything, to be read back by `from_cache`."""
         return {
-            "found": [_found_to_cache(ref, place) for ref, place in self.found],
+            "found": [_use_to_cache(ref, place) for ref, place in self.image_uses],
             "problems": [problem.to_json() for problem in self.problems],
             "unknown": [unknown.to_json() for unknown in self.unknown],
             "lost": [lost.to_json() for lost in self.lost],
         }
 
     @classmethod
-    def from_cache(cls, kept: Mapping[str, Any]) -> Part:
+    def from_cache(cls, kept: Mapping[str, Any]) -> ComponentScan:
         return cls(
-            tuple(_found_from_cache(item) for item in kept["found"]),
-            tuple(Problem(**item) for item in kept["problems"]),
-            tuple(Unknown.from_json(item) for item in kept["unknown"]),
-            tuple(LostImage(**item) for item in kept["lost"]),
+            tuple(_use_from_cache(item) for item in kept["found"]),
+            tuple(ScanProblem(**item) for item in kept["problems"]),
+            tuple(UnreviewedProgram.from_json(item) for item in kept["unknown"]),
+            tuple(UnavailableReference(**item) for item in kept["lost"]),
         )
 
 
-def gather(version: str, parts: Sequence[Part]) -> Inventory:
+def merge_scans(version: str, parts: Sequence[ComponentScan]) -> Inventory:
     """An inventory of what was found, sorted; an image's need is the strongest of its places."""
-    by_ref: dict[str, list[Found]] = {}
+    by_ref: dict[str, list[ImageUse]] = {}
     for part in parts:
-        for ref, place in part.found:
+        for ref, place in part.image_uses:
             by_ref.setdefault(ref, []).append(place)
     images = []
     for ref in sorted(by_ref):
-        places = tuple(sorted(set(by_ref[ref]), key=_order))
+        places = tuple(sorted(set(by_ref[ref]), key=_use_sort_key))
         need = min((place.need for place in places), key=NEEDS.index)
-        images.append(Image(ref, need, places))
+        images.append(InventoryImage(ref, need, places))
     return Inventory(
         version,
         tuple(images),
@@ -272,8 +272,8 @@ def with_admission(content: Inventory) -> Inventory:
     return replace(content, images=tuple(images))
 
 
-def _order(found: Found) -> tuple[Any, ...]:
-    place = found.place or Place("", 0)
+def _use_sort_key(found: ImageUse) -> tuple[Any, ...]:
+    place = found.place or SourceLocation("", 0)
     where = (found.component, found.object, found.field, place.file, place.line)
     return (*where, found.pieces, found.how, found.redirect, found.need, found.note, found.source)
 
@@ -281,7 +281,7 @@ def _order(found: Found) -> tuple[Any, ...]:
 # --- the form kept in the cache -------------------------------------------------------------------
 
 
-def _found_to_cache(ref: str, found: Found) -> dict[str, Any]:
+def _use_to_cache(ref: str, found: ImageUse) -> dict[str, Any]:
     """Everything of a place, to be read back by `_found_from_cache`."""
     place = found.place
     return {
@@ -295,7 +295,7 @@ def _found_to_cache(ref: str, found: Found) -> dict[str, Any]:
         "place": [place.file, place.line] if place else None,
         "overridden": [[p.file, p.line] for p in found.overridden_by],
         "pieces": [piece.to_json() for piece in found.pieces],
-        "whole": found.whole,
+        "whole": found.is_whole_value,
         "variables": list(found.variables),
         "need": found.need,
         "note": found.note,
@@ -307,19 +307,19 @@ def _found_to_cache(ref: str, found: Found) -> dict[str, Any]:
     }
 
 
-def _found_from_cache(data: Mapping[str, Any]) -> tuple[str, Found]:
+def _use_from_cache(data: Mapping[str, Any]) -> tuple[str, ImageUse]:
     place = data["place"]
-    return data["ref"], Found(
+    return data["ref"], ImageUse(
         component=data["component"],
         object=ObjectKey.from_json(data["object"]),
         field=data["field"],
         path=tuple(data["path"]),
         how=data["how"],
         redirect=data["redirect"],
-        place=Place(*place) if place else None,
-        overridden_by=tuple(Place(*p) for p in data["overridden"]),
-        pieces=tuple(Piece(*piece) for piece in data["pieces"]),
-        whole=data["whole"],
+        place=SourceLocation(*place) if place else None,
+        overridden_by=tuple(SourceLocation(*p) for p in data["overridden"]),
+        pieces=tuple(Replacement(*piece) for piece in data["pieces"]),
+        is_whole_value=data["whole"],
         variables=tuple(data["variables"]),
         need=data["need"],
         note=data["note"],

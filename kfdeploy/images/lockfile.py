@@ -30,9 +30,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.files import read_text, write_text
-from kfdeploy.oci.attachments import Attached, is_digest
-from kfdeploy.oci.manifest import suits
-from kfdeploy.oci.reference import ImageRef, InvalidImageRef, neutral_path
+from kfdeploy.oci.attachments import Attachment, is_digest
+from kfdeploy.oci.manifest import matches_platform
+from kfdeploy.oci.reference import ImageRef, InvalidImageRef, host_qualified_path
 
 if TYPE_CHECKING:
     from ruamel.yaml.comments import CommentedMap
@@ -81,7 +81,7 @@ class LockedImage:
     platforms: Mapping[str, str] = field(default_factory=dict)
     size: int | None = None
     reduced: Mapping[str, str] = field(default_factory=dict)
-    attached: tuple[Attached, ...] | None = None
+    attached: tuple[Attachment, ...] | None = None
 
     @property
     def digest(self) -> str:
@@ -103,13 +103,15 @@ class LockedImage:
         if digest := self.reduced.get(reduced_key(platforms)):
             return digest
         wanted = tuple(platforms)
-        single = any(d == self.digest and suits(p, wanted) for p, d in self.platforms.items())
+        single = any(
+            d == self.digest and matches_platform(p, wanted) for p, d in self.platforms.items()
+        )
         return self.digest if single else ""
 
     @property
     def path(self) -> str:
         """HOST/PATH of the reference as found, for the private registry."""
-        return neutral_path(ImageRef.parse(self.id))
+        return host_qualified_path(ImageRef.parse(self.id))
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class Lock:
     def by_id(self) -> Mapping[str, LockedImage]:
         return {image.id: image for image in self.images}
 
-    def find(self, reference: str) -> LockedImage | None:
+    def find_image(self, reference: str) -> LockedImage | None:
         """The image locked for a reference as found; None when it is not locked."""
         return self.by_id.get(reference)
 
@@ -146,7 +148,7 @@ def tag_of(ref: ImageRef) -> str:
     return ref.with_default_tag().tag
 
 
-def read(path: Path) -> Lock:
+def read_lock(path: Path) -> Lock:
     """The lock in a file.
 
     Raises:
@@ -155,7 +157,7 @@ def read(path: Path) -> Lock:
     return loads(read_text(path), str(path))
 
 
-def write(path: Path, lock: Lock) -> bool:
+def write_lock(path: Path, lock: Lock) -> bool:
     """Write the lock; returns whether the file changed."""
     return write_text(path, dumps(lock))
 
@@ -164,7 +166,7 @@ def dumps(lock: Lock) -> str:
     """The lock as YAML that YAML 1.1 and 1.2 read alike."""
     if not lock.images:
         return f"{_HEAD} []\n"
-    return "\n".join([_HEAD, *(line for image in lock.images for line in _entry(image)), ""])
+    return "\n".join([_HEAD, *(line for image in lock.images for line in _dump_entry(image)), ""])
 
 
 def loads(text: str, name: str = "images.lock") -> Lock:
@@ -181,16 +183,16 @@ def loads(text: str, name: str = "images.lock") -> Lock:
     return _read_yaml(text, name)
 
 
-def _entry(image: LockedImage) -> Iterator[str]:
-    yield f"- image: {_scalar(str(image.image))}"
+def _dump_entry(image: LockedImage) -> Iterator[str]:
+    yield f"- image: {_quote_scalar(str(image.image))}"
     yield "  annotations:"
-    yield f"    {ID}: {_scalar(image.id)}"
+    yield f"    {ID}: {_quote_scalar(image.id)}"
     if image.attached:
         yield f"    {ATTACHED}: |-"
         yield from (f"      {one}" for one in sorted(image.attached))
     elif image.attached is not None:
         yield f"    {ATTACHED}: {json.dumps(_NONE)}"
-    yield f"    {PATH}: {_scalar(image.path)}"
+    yield f"    {PATH}: {_quote_scalar(image.path)}"
     for key, pairs in ((PLATFORMS, image.platforms), (REDUCED, image.reduced)):
         if pairs:
             yield f"    {key}: |-"
@@ -201,7 +203,7 @@ def _entry(image: LockedImage) -> Iterator[str]:
         yield f"    {TAG}: {json.dumps(image.tag)}"
 
 
-def _scalar(text: str) -> str:
+def _quote_scalar(text: str) -> str:
     return text if _PLAIN.fullmatch(text) else json.dumps(text)
 
 
@@ -222,71 +224,71 @@ def _read_own_layout(text: str) -> Lock | None:
                 value = value.strip('"')
                 annotations[key] = "" if value == "|-" else value
         try:
-            image = _image(reference.strip('"'), annotations)
-        except (_Damaged, InvalidImageRef, KeyError):
+            image = _parse_image(reference.strip('"'), annotations)
+        except (_DamagedEntry, InvalidImageRef, KeyError):
             return None
         images.append(image)
     return Lock(images) if len({image.id for image in images}) == len(images) else None
 
 
-class _Damaged(Exception):
+class _DamagedEntry(Exception):
     def __init__(self, key: str, reason: str) -> None:
         super().__init__(reason)
         self.key = key
         self.reason = reason
 
 
-def _image(reference: str, annotations: Mapping[str, str]) -> LockedImage:
+def _parse_image(reference: str, annotations: Mapping[str, str]) -> LockedImage:
     try:
         image = ImageRef.parse(reference)
     except InvalidImageRef as error:
-        raise _Damaged("image", str(error)) from error
+        raise _DamagedEntry("image", str(error)) from error
     if not image.digest or image.tag:
-        raise _Damaged("image", f"{reference!r} must be REPOSITORY@DIGEST, without a tag")
+        raise _DamagedEntry("image", f"{reference!r} must be REPOSITORY@DIGEST, without a tag")
     found = annotations.get(ID)
     if found is None:
-        raise _Damaged(f"annotations.{ID}", "missing: the reference as found")
+        raise _DamagedEntry(f"annotations.{ID}", "missing: the reference as found")
     try:
         ref = ImageRef.parse(found)
     except InvalidImageRef as error:
-        raise _Damaged(f"annotations.{ID}", str(error)) from error
+        raise _DamagedEntry(f"annotations.{ID}", str(error)) from error
     tag = tag_of(ref)
-    for key, expected in ((PATH, neutral_path(ref)), (TAG, tag)):
+    for key, expected in ((PATH, host_qualified_path(ref)), (TAG, tag)):
         if annotations.get(key, expected) != expected:
-            raise _Damaged(
+            raise _DamagedEntry(
                 f"annotations.{key}",
                 f"{annotations[key]!r} does not belong to {found}: {expected or 'no tag'!r} does",
             )
     size = annotations.get(SIZE)
     if size is not None and not re.fullmatch("[0-9]+", size, re.ASCII):
-        raise _Damaged(f"annotations.{SIZE}", f"{size!r} is no number of bytes")
+        raise _DamagedEntry(f"annotations.{SIZE}", f"{size!r} is no number of bytes")
     return LockedImage(
         id=found,
         image=image,
         tag=tag,
-        platforms=_pairs(PLATFORMS, annotations),
+        platforms=_parse_pairs(PLATFORMS, annotations),
         size=None if size is None else int(size),
-        reduced=_pairs(REDUCED, annotations),
-        attached=_attached(annotations.get(ATTACHED)),
+        reduced=_parse_pairs(REDUCED, annotations),
+        attached=_parse_attached(annotations.get(ATTACHED)),
     )
 
 
-def _attached(text: str | None) -> tuple[Attached, ...] | None:
+def _parse_attached(text: str | None) -> tuple[Attachment, ...] | None:
     if text is None:
         return None
     try:
         lines = [] if text == _NONE else text.strip().split("\n")
-        return tuple(sorted(Attached.parse(line.strip()) for line in lines))
+        return tuple(sorted(Attachment.parse(line.strip()) for line in lines))
     except ValueError as error:
-        raise _Damaged(f"annotations.{ATTACHED}", str(error)) from error
+        raise _DamagedEntry(f"annotations.{ATTACHED}", str(error)) from error
 
 
-def _pairs(key: str, annotations: Mapping[str, str]) -> Mapping[str, str]:
+def _parse_pairs(key: str, annotations: Mapping[str, str]) -> Mapping[str, str]:
     result: dict[str, str] = {}
     for line in annotations.get(key, "").splitlines():
         name, _, digest = line.strip().rpartition(" ")
         if not name or not is_digest(digest):
-            raise _Damaged(f"annotations.{key}", f"{line!r} is not PLATFORM DIGEST")
+            raise _DamagedEntry(f"annotations.{key}", f"{line!r} is not PLATFORM DIGEST")
         result[name] = digest
     return result
 
@@ -294,13 +296,13 @@ def _pairs(key: str, annotations: Mapping[str, str]) -> Mapping[str, str]:
 def _read_yaml(text: str, name: str) -> Lock:
     from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-    document = _parse(text, name)
+    document = _load_document(text, name)
     if not isinstance(document, CommentedMap):
         raise UserError(f"{name}:1: not an {KIND}: no mapping", hint=_RELOCK)
     errors: list[UserError] = []
     for key, expected in (("apiVersion", API_VERSION), ("kind", KIND)):
         if document.get(key) != expected:
-            line = _line(document, key)
+            line = _key_line(document, key)
             errors.append(
                 UserError(
                     f"{name}:{line}: {key}: {document.get(key)!r} is not {expected!r}", hint=_RELOCK
@@ -309,16 +311,16 @@ def _read_yaml(text: str, name: str) -> Lock:
     raise_all(errors)
     entries = document.get("images")
     if not isinstance(entries, CommentedSeq):
-        line = _line(document, "images")
+        line = _key_line(document, "images")
         raise UserError(f"{name}:{line}: images: must be a list", hint=_RELOCK)
     images: list[LockedImage] = []
     first: dict[str, int] = {}
     for index, entry in enumerate(entries):
         line = int(entries.lc.data[index][0]) + 1
         try:
-            image = _yaml_entry(entry)
-        except _Damaged as damage:
-            where = _line_of(entry, damage.key, line)
+            image = _parse_yaml_entry(entry)
+        except _DamagedEntry as damage:
+            where = _find_key_line(entry, damage.key, line)
             key = f"images[{index}].{damage.key}".rstrip(".")
             errors.append(UserError(f"{name}:{where}: {key}: {damage.reason}", hint=_RELOCK))
             continue
@@ -336,7 +338,7 @@ def _read_yaml(text: str, name: str) -> Lock:
     return Lock(images)
 
 
-def _parse(text: str, name: str) -> object:
+def _load_document(text: str, name: str) -> object:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -351,22 +353,26 @@ def _parse(text: str, name: str) -> object:
         raise UserError(f"{name}: broken YAML: {reason}", hint=_RELOCK) from error
 
 
-def _yaml_entry(entry: object) -> LockedImage:
+def _parse_yaml_entry(entry: object) -> LockedImage:
     if not isinstance(entry, Mapping):
-        raise _Damaged("", "must be a mapping with image and annotations")
+        raise _DamagedEntry("", "must be a mapping with image and annotations")
     reference = entry.get("image")
     if not isinstance(reference, str):
-        raise _Damaged("image", "missing" if reference is None else f"{reference!r} is no string")
+        raise _DamagedEntry(
+            "image", "missing" if reference is None else f"{reference!r} is no string"
+        )
     annotations = entry.get("annotations")
     if not isinstance(annotations, Mapping):
-        raise _Damaged("annotations", "missing" if annotations is None else "must be a mapping")
+        raise _DamagedEntry(
+            "annotations", "missing" if annotations is None else "must be a mapping"
+        )
     for key, value in annotations.items():
         if not isinstance(value, str):
-            raise _Damaged(f"annotations.{key}", f"{value!r} is no string: put it in quotes")
-    return _image(reference, annotations)
+            raise _DamagedEntry(f"annotations.{key}", f"{value!r} is no string: put it in quotes")
+    return _parse_image(reference, annotations)
 
 
-def _line_of(entry: object, key: str, default: int) -> int:
+def _find_key_line(entry: object, key: str, default: int) -> int:
     """The line of ``key`` (``annotations.NAME`` or ``image``) within an entry."""
     node: Any = entry
     line = default
@@ -374,12 +380,12 @@ def _line_of(entry: object, key: str, default: int) -> int:
     for part in filter(None, (head, rest)):
         if not isinstance(node, Mapping) or part not in node:
             break
-        line = _line(node, part)
+        line = _key_line(node, part)
         node = node[part]
     return line
 
 
-def _line(node: Any, key: str) -> int:
+def _key_line(node: Any, key: str) -> int:
     mapping: CommentedMap = node
     data = mapping.lc.data or {}
     return int(data[key][0]) + 1 if key in data else int(mapping.lc.line) + 1

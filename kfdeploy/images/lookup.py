@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from kfdeploy.images.inventory import Image
+from kfdeploy.images.inventory import InventoryImage
 from kfdeploy.images.lockfile import Lock
-from kfdeploy.images.naming import Mirror
-from kfdeploy.oci.reference import ImageRef, InvalidImageRef, neutral_path
+from kfdeploy.images.naming import MirrorNaming
+from kfdeploy.oci.reference import ImageRef, InvalidImageRef, host_qualified_path
 from kfdeploy.workspace.settings import Images
 
 _NEAR = 5
@@ -17,31 +17,35 @@ _NEAR = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class ImageAliases:
     """What images are called: in the workspace, in its lock and in the private registry."""
 
     lock: Lock
     settings: Images
-    private: str
-    mirror: Mirror
+    private_host: str
+    mirror: MirrorNaming
 
 
-def meant(images: Sequence[Image], wanted: str, names: Names) -> list[Image]:
+def resolve_images(
+    images: Sequence[InventoryImage], wanted: str, names: ImageAliases
+) -> list[InventoryImage]:
     """The images that a reference, a digest or a part of a reference means; the best answer alone.
 
     In this order: the same reference, however it is written; the private registry's; a digest of
     the lock's; a substitute of an image; without a tag, the repository's; the text in references.
     """
-    ref = parsed(wanted)
+    ref = try_parse_ref(wanted)
     if ref is not None:
         normal = ref.with_default_tag()
-        instead = [old for old, new in names.settings.substitutes.items() if _same(new, normal)]
-        ways: tuple[Callable[[Image], bool], ...] = (
-            lambda image: image.ref == wanted or _same(image.ref, normal),
+        instead = [
+            old for old, new in names.settings.substitutes.items() if _is_same_ref(new, normal)
+        ]
+        ways: tuple[Callable[[InventoryImage], bool], ...] = (
+            lambda image: image.ref == wanted or _is_same_ref(image.ref, normal),
             lambda image: _is_mirror_of(ref, image, names),
             lambda image: bool(ref.digest) and _has_digest(image, ref.digest, names.lock),
-            lambda image: any(_same(old, _normal(image.ref)) for old in instead),
-            lambda image: not ref.tag and not ref.digest and _repository(image.ref, ref),
+            lambda image: any(_is_same_ref(old, _normalize_ref(image.ref)) for old in instead),
+            lambda image: not ref.tag and not ref.digest and _is_same_repository(image.ref, ref),
         )
         for fits in ways:
             if found := [image for image in images if fits(image)]:
@@ -52,33 +56,33 @@ def meant(images: Sequence[Image], wanted: str, names: Names) -> list[Image]:
     return [image for image in images if wanted in image.ref]
 
 
-def near(images: Iterable[Image], wanted: str) -> list[str]:
+def suggest_refs(images: Iterable[InventoryImage], wanted: str) -> list[str]:
     """References that look like one that nothing names, the nearest first.
 
     Those of the same repository alone, where there are any.
     """
     refs = [image.ref for image in images]
-    ref = parsed(wanted)
+    ref = try_parse_ref(wanted)
     if ref is None:
         return get_close_matches(wanted, refs, _NEAR)
-    if same := [each for each in refs if _repository(each, ref)]:
+    if same := [each for each in refs if _is_same_repository(each, ref)]:
         return sorted(same)
     by_name: dict[str, list[str]] = {}
     for each in refs:
-        if other := parsed(each):
-            by_name.setdefault(_last(other), []).append(each)
+        if other := try_parse_ref(each):
+            by_name.setdefault(_last_element(other), []).append(each)
     close = get_close_matches(wanted, refs, _NEAR, cutoff=0.8)
-    names = get_close_matches(_last(ref), by_name, _NEAR, cutoff=0.8)
+    names = get_close_matches(_last_element(ref), by_name, _NEAR, cutoff=0.8)
     return list(dict.fromkeys((*close, *(each for name in names for each in by_name[name]))))[
         :_NEAR
     ]
 
 
-def _last(ref: ImageRef) -> str:
+def _last_element(ref: ImageRef) -> str:
     return ref.path.rpartition("/")[2]
 
 
-def parsed(text: str) -> ImageRef | None:
+def try_parse_ref(text: str) -> ImageRef | None:
     """The reference; None where it is none."""
     try:
         return ImageRef.parse(text)
@@ -86,26 +90,26 @@ def parsed(text: str) -> ImageRef | None:
         return None
 
 
-def _normal(text: str) -> ImageRef | None:
-    ref = parsed(text)
+def _normalize_ref(text: str) -> ImageRef | None:
+    ref = try_parse_ref(text)
     return ref.with_default_tag() if ref else None
 
 
-def _same(text: str, normal: ImageRef | None) -> bool:
-    return normal is not None and _normal(text) == normal
+def _is_same_ref(text: str, normal: ImageRef | None) -> bool:
+    return normal is not None and _normalize_ref(text) == normal
 
 
-def _repository(text: str, ref: ImageRef) -> bool:
-    other = parsed(text)
+def _is_same_repository(text: str, ref: ImageRef) -> bool:
+    other = try_parse_ref(text)
     return other is not None and other.repository == ref.repository
 
 
-def _is_mirror_of(ref: ImageRef, image: Image, names: Names) -> bool:
+def _is_mirror_of(ref: ImageRef, image: InventoryImage, names: ImageAliases) -> bool:
     """Whether a reference of the private registry is an image's; its tag counts, its digest not."""
-    there = parsed(image.ref)
-    if there is None or ref.host != names.private:
+    there = try_parse_ref(image.ref)
+    if there is None or ref.host != names.private_host:
         return False
-    if names.mirror.path(neutral_path(there)) != ref.path:
+    if names.mirror.repository_path(host_qualified_path(there)) != ref.path:
         return False
     tag = there.with_default_tag().tag
     if ref.digest and _has_digest(image, ref.digest, names.lock):
@@ -113,9 +117,9 @@ def _is_mirror_of(ref: ImageRef, image: Image, names: Names) -> bool:
     return not ref.tag or ref.tag == tag or not tag
 
 
-def _has_digest(image: Image, digest: str, lock: Lock) -> bool:
-    locked = lock.find(image.ref)
-    there = parsed(image.ref)
+def _has_digest(image: InventoryImage, digest: str, lock: Lock) -> bool:
+    locked = lock.find_image(image.ref)
+    there = try_parse_ref(image.ref)
     if there is not None and there.digest == digest:
         return True
     if locked is None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from kfdeploy.oci.reference import ImageRef, is_reference
-from kfdeploy.yamltext.nodes import compose_all, is_text
+from kfdeploy.oci.reference import ImageRef, is_image_ref
+from kfdeploy.yamltext.nodes import compose_documents, is_text_scalar
 
 _LEFT = r"(?:(?<![\w./@:$%{}\]\\-])|(?<=[A-Za-z_]:)|(?<=:-)|(?<=\\[bfnrt]))"
 """What may stand before a reference; ``\\n`` is a line end inside a JSON string."""
@@ -65,7 +65,7 @@ _END = re.compile(r"\Z|[^A-Za-z0-9_./@:-]|[.:](?:[^A-Za-z0-9_]|\Z)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class MentionSpan:
     """A piece of a string that a reference is joined from.
 
     ``context`` is the shortest text around the piece that tells it apart (a key and its value);
@@ -91,16 +91,16 @@ class Mention:
     """
 
     ref: str
-    parts: tuple[Part, ...]
+    parts: tuple[MentionSpan, ...]
     variables: tuple[str, ...] = ()
-    anchor: Part | None = None
+    anchor: MentionSpan | None = None
 
     @classmethod
-    def whole(cls, value: str) -> Mention:
-        return cls(value, (Part("reference", 0, len(value), value),))
+    def from_value(cls, value: str) -> Mention:
+        return cls(value, (MentionSpan("reference", 0, len(value), value),))
 
     @classmethod
-    def at(cls, value: str, start: int, end: int, *, key: int | None = None) -> Mention:
+    def from_span(cls, value: str, start: int, end: int, *, key: int | None = None) -> Mention:
         """The mention of a span.
 
         Args:
@@ -111,22 +111,24 @@ class Mention:
         begin = start
         if key is not None and is_untagged(text) and not set("\r\n") & set(value[key:start]):
             begin = key
-        context, offset = _context(value, begin, end)
+        context, offset = _widen_span(value, begin, end)
         if context == text:
-            return cls(text, (Part("reference", start, end, text),))
-        return cls(text, (Part("reference", start, end, text, context, offset + start - begin),))
+            return cls(text, (MentionSpan("reference", start, end, text),))
+        return cls(
+            text, (MentionSpan("reference", start, end, text, context, offset + start - begin),)
+        )
 
     @property
     def is_assembled(self) -> bool:
         return self.parts[0].role != "reference"
 
     @property
-    def first(self) -> Part:
+    def leading_span(self) -> MentionSpan:
         """The part that stands for the mention's place."""
         return self.anchor or self.parts[0]
 
 
-def _context(value: str, start: int, end: int) -> tuple[str, int]:
+def _widen_span(value: str, start: int, end: int) -> tuple[str, int]:
     """The span, made longer until its neighbours can bound it; and where the span starts in it."""
     begin = start
     while begin and value[begin - 1] in _RUN:
@@ -144,7 +146,7 @@ def is_strong(value: str) -> bool:
 
 def is_plausible(value: str) -> bool:
     """Under a key that names an image: a reference with a path, a tag or a digest."""
-    if not is_reference(value) or _HOST_PORT.fullmatch(value) or _IMAGE_ID.fullmatch(value):
+    if not is_image_ref(value) or _HOST_PORT.fullmatch(value) or _IMAGE_ID.fullmatch(value):
         return False
     ref = ImageRef.parse(value)
     return "/" in value or bool(ref.tag or ref.digest)
@@ -155,10 +157,10 @@ def is_untagged(ref: str) -> bool:
 
 
 def _may_be_image(ref: str) -> bool:
-    return is_reference(ref) and not _NO_REGISTRY.match(ref)
+    return is_image_ref(ref) and not _NO_REGISTRY.match(ref)
 
 
-def in_text(value: str) -> tuple[Mention, ...]:
+def find_mentions(value: str) -> tuple[Mention, ...]:
     """The mentions in a string, in order of their place.
 
     Comments name images only as examples and are passed over, and so are URLs (``oci://``,
@@ -167,21 +169,21 @@ def in_text(value: str) -> tuple[Mention, ...]:
     if ":" not in value and "/" not in value:
         return ()
     lowered = value.lower()
-    roots = _roots(value) if "image" in lowered else []
+    roots = _compose_roots(value) if "image" in lowered else []
     joins = "hub" in lowered or "version" in lowered or "tag" in lowered
-    joined = tuple(_assembled(value, roots)) if joins else ()
+    joined = tuple(_find_assembled(value, roots)) if joins else ()
     parts = [(part.start, part.end) for mention in joined for part in mention.parts]
-    taken = Spans([*parts, *comment_spans(value)])
+    taken = TextSpans([*parts, *comment_spans(value)])
     found: dict[tuple[int, int], Mention] = {}
-    for start, end, key in _spans(value, roots):
-        if (start, end) not in found and not taken.touch(start, end):
-            found[start, end] = Mention.at(value, start, end, key=key)
+    for start, end, key in _find_spans(value, roots):
+        if (start, end) not in found and not taken.has_overlap(start, end):
+            found[start, end] = Mention.from_span(value, start, end, key=key)
     found.update(_script_defaults(value, found))
     plain = [found[span] for span in sorted(found)]
     return (*plain, *joined)
 
 
-class Spans:
+class TextSpans:
     """Spans of a text, to be asked whether one of them touches another span."""
 
     def __init__(self, spans: Iterable[tuple[int, int]]) -> None:
@@ -194,7 +196,7 @@ class Spans:
                 self.starts.append(start)
                 self.ends.append(end)
 
-    def touch(self, start: int, end: int) -> bool:
+    def has_overlap(self, start: int, end: int) -> bool:
         at = bisect_right(self.starts, end - 1) - 1
         return at >= 0 and self.ends[at] > start
 
@@ -214,7 +216,7 @@ def comment_spans(value: str) -> Iterator[tuple[int, int]]:
         offset += len(line)
 
 
-def _spans(value: str, roots: Sequence[Node]) -> Iterator[tuple[int, int, int | None]]:
+def _find_spans(value: str, roots: Sequence[Node]) -> Iterator[tuple[int, int, int | None]]:
     """Start, end, and the start of the key where there is one."""
     for match in _STRONG.finditer(value):
         if _may_be_image(match[0]):
@@ -223,7 +225,7 @@ def _spans(value: str, roots: Sequence[Node]) -> Iterator[tuple[int, int, int | 
         for match in pattern.finditer(value):
             yield from _after_key(value, match)
     for root in roots:
-        yield from _Structure(value).below(root, None, in_image=False, in_containers=False)
+        yield from _ImageKeyWalk(value).find_spans(root, None, in_image=False, in_containers=False)
 
 
 def _after_key(value: str, match: re.Match[str]) -> Iterator[tuple[int, int, int | None]]:
@@ -248,16 +250,16 @@ def _is_image_key(key: str) -> bool:
 # --- YAML and JSON -------------------------------------------------------------------------------
 
 
-def _roots(value: str) -> list[Node]:
+def _compose_roots(value: str) -> list[Node]:
     """The documents of YAML or JSON text that are mappings or lists."""
     if "\n" not in value and not value.lstrip().startswith(("{", "[")):
         return []
     if value.startswith("\ufeff"):  # libyaml does not count it
         return []
-    return [node for node in compose_all(value) if not isinstance(node, ScalarNode)]
+    return [node for node in compose_documents(value) if not isinstance(node, ScalarNode)]
 
 
-class _Structure:
+class _ImageKeyWalk:
     """Scalars below a key that names an image, also in lists: ``image: {options: [a/b:1]}``."""
 
     def __init__(self, value: str) -> None:
@@ -265,7 +267,7 @@ class _Structure:
         self.seen: set[tuple[int, bool, bool]] = set()
         """An alias leads to its anchor's node again, and may lead to itself."""
 
-    def below(
+    def find_spans(
         self, node: Node, key: Node | None, *, in_image: bool, in_containers: bool
     ) -> Iterator[tuple[int, int, int | None]]:
         if (id(node), in_image, in_containers) in self.seen:
@@ -276,21 +278,21 @@ class _Structure:
                 text = str(name.value)
                 image = _is_image_key(text) or (in_image and not _NOT_IMAGE.search(text.lower()))
                 pods = text in _CONTAINERS or (in_containers and text == "image")
-                yield from self.below(child, name, in_image=image, in_containers=pods)
+                yield from self.find_spans(child, name, in_image=image, in_containers=pods)
         elif isinstance(node, SequenceNode):
             for child in node.value:
                 in_list = in_containers and isinstance(child, MappingNode)
-                yield from self.below(child, key, in_image=in_image, in_containers=in_list)
-        elif in_image and isinstance(node, ScalarNode) and is_text(node):
-            yield from self._scalar(node, key, in_pod=in_containers)
+                yield from self.find_spans(child, key, in_image=in_image, in_containers=in_list)
+        elif in_image and isinstance(node, ScalarNode) and is_text_scalar(node):
+            yield from self._match_scalar(node, key, in_pod=in_containers)
 
-    def _scalar(
+    def _match_scalar(
         self, node: ScalarNode, key: Node | None, *, in_pod: bool
     ) -> Iterator[tuple[int, int, int | None]]:
         text = node.value.rstrip("\n")
         if in_pod:
             # Whatever stands here is an image, `image: mysql` too.
-            if not is_reference(text):
+            if not is_image_ref(text):
                 return
         elif not is_plausible(text) or (is_untagged(text) and (not key or key.value != "image")):
             return
@@ -303,46 +305,48 @@ class _Structure:
 # --- joined at run time --------------------------------------------------------------------------
 
 
-def _assembled(value: str, roots: Sequence[Node]) -> Iterator[Mention]:
+def _find_assembled(value: str, roots: Sequence[Node]) -> Iterator[Mention]:
     """``hub`` + ``image`` + ``tag``, and ``image`` + a version key, in JSON or YAML text."""
     seen: set[int] = set()
     for root in roots:
-        yield from _joins(value, root, "", seen)
+        yield from _find_joins(value, root, "", seen)
 
 
-def _joins(value: str, node: Node, name: str, seen: set[int]) -> Iterator[Mention]:
+def _find_joins(value: str, node: Node, name: str, seen: set[int]) -> Iterator[Mention]:
     if id(node) in seen:
         return
     seen.add(id(node))
     if isinstance(node, SequenceNode):
         for child in node.value:
-            yield from _joins(value, child, name, seen)
+            yield from _find_joins(value, child, name, seen)
         return
     if not isinstance(node, MappingNode):
         return
     fields: dict[str, tuple[Node, Node]] = {str(k.value): (k, v) for k, v in node.value}
     hub, tag = fields.get("hub"), fields.get("tag")
     if hub and tag and _is_filled(hub[1]) and _is_filled(tag[1]):
-        yield from _below_hub(value, node, hub, tag)
+        yield from _join_with_hub(value, node, hub, tag)
         return
-    yield from _with_version(value, fields, name)
+    yield from _join_with_version(value, fields, name)
     for key, (_, child) in fields.items():
-        yield from _joins(value, child, key, seen)
+        yield from _find_joins(value, child, key, seen)
 
 
-def _below_hub(
+def _join_with_hub(
     value: str, node: Node, hub: tuple[Node, Node], tag: tuple[Node, Node]
 ) -> Iterator[Mention]:
     seen: set[str] = set()
     for key, image in _image_names(node):
         ref = f"{hub[1].value}/{image.value}:{tag[1].value}"
-        if ref not in seen and is_reference(ref):
+        if ref not in seen and is_image_ref(ref):
             seen.add(ref)
-            parts = (_part("hub", value, *hub), _part("tag", value, *tag))
-            yield Mention(ref, parts, anchor=_part("name", value, key, image))
+            parts = (_make_span("hub", value, *hub), _make_span("tag", value, *tag))
+            yield Mention(ref, parts, anchor=_make_span("name", value, key, image))
 
 
-def _with_version(value: str, fields: dict[str, tuple[Node, Node]], name: str) -> Iterator[Mention]:
+def _join_with_version(
+    value: str, fields: dict[str, tuple[Node, Node]], name: str
+) -> Iterator[Mention]:
     """``image`` + a version; below ``image:``, ``repository`` + ``tag``."""
     image = fields.get("image")
     if image is None and _is_image_key(name) and not _has_text(fields.get("registry")):
@@ -356,8 +360,10 @@ def _with_version(value: str, fields: dict[str, tuple[Node, Node]], name: str) -
     given = given[:1] + [fields[key] for key in _MORE_VERSION_KEYS if key in fields]
     for version in given:
         ref = f"{text}:{version[1].value}"
-        if is_reference(ref):
-            yield Mention(ref, (_part("name", value, *image), _part("tag", value, *version)))
+        if is_image_ref(ref):
+            yield Mention(
+                ref, (_make_span("name", value, *image), _make_span("tag", value, *version))
+            )
 
 
 def _has_text(field: tuple[Node, Node] | None) -> bool:
@@ -365,7 +371,7 @@ def _has_text(field: tuple[Node, Node] | None) -> bool:
 
 
 def _is_filled(node: Node) -> bool:
-    return is_text(node) and bool(node.value) and "\n" not in node.value
+    return is_text_scalar(node) and bool(node.value) and "\n" not in node.value
 
 
 def _image_names(node: Node) -> Iterator[tuple[Node, ScalarNode]]:
@@ -378,11 +384,11 @@ def _image_names(node: Node) -> Iterator[tuple[Node, ScalarNode]]:
                 yield from _image_names(child)
 
 
-def _part(role: str, value: str, key: Node, scalar: Node) -> Part:
+def _make_span(role: str, value: str, key: Node, scalar: Node) -> MentionSpan:
     start = value.find(scalar.value, scalar.start_mark.index, scalar.end_mark.index)
     text: str = scalar.value
     begin, stop = key.start_mark.index, scalar.end_mark.index
-    return Part(role, start, start + len(text), text, value[begin:stop], start - begin)
+    return MentionSpan(role, start, start + len(text), text, value[begin:stop], start - begin)
 
 
 # --- scripts -------------------------------------------------------------------------------------
@@ -414,12 +420,12 @@ def _script_defaults(
             continue
         start, end = match.span("ref")
         found.pop((start, end), None)
-        part = Part("name", start, end, match["ref"])
+        part = MentionSpan("name", start, end, match["ref"])
         out[start, end] = Mention(match["ref"], (part,), (variable, tag))
     return out
 
 
-def tag_default(value: str, variable: str) -> str | None:
+def find_tag_default(value: str, variable: str) -> str | None:
     """The tag a script falls back to: ``"X_TAG", "v1"`` or ``${X_TAG:-v1}``."""
     match = re.search(
         rf"\b{variable}[\"']?\s*(?:,|:-|:=)\s*[\"']?(?P<tag>[A-Za-z0-9_][\w.-]{{0,127}})[\"')}}]",

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from kfdeploy.errors import UserError, raise_all
-from kfdeploy.oci.reference import PATH_MAX, ImageRef, InvalidImageRef, neutral_path
+from kfdeploy.oci.reference import PATH_MAX, ImageRef, InvalidImageRef, host_qualified_path
 
 if TYPE_CHECKING:
     from kfdeploy.images.lockfile import LockedImage
@@ -31,7 +31,7 @@ ANY_HOST: Final = "*"
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class MirrorRef:
     """Where the private registry has an image.
 
     Attributes:
@@ -44,7 +44,7 @@ class Target:
 
     repository: str
     push_tag: str
-    rendered: str
+    pinned_reference: str
     digest: str
 
     @property
@@ -55,9 +55,9 @@ class Target:
     @property
     def digest_tag(self) -> str:
         """The tag to push as where `push_tag` is another image's and the registry moves no tag."""
-        return digest_tag(self.digest)
+        return make_digest_tag(self.digest)
 
-    def immovable(self, image_id: str, found: str) -> UserError:
+    def immovable_tag_error(self, image_id: str, found: str) -> UserError:
         """The error of an image that manifests name by its tag alone, where that tag is another
         image's and the registry refuses to move it.
 
@@ -73,7 +73,7 @@ class Target:
         )
 
 
-class Mirror:
+class MirrorNaming:
     """The names and digests that images have in one private registry."""
 
     def __init__(self, registry: PrivateRegistry, platforms: Sequence[str] = ()) -> None:
@@ -89,19 +89,21 @@ class Mirror:
         self._host = registry.host
         self._prefix = tuple(e for e in registry.prefix.split("/") if e)
         self._keep_host = registry.naming.keep_host
-        self._depth = registry.naming.max_depth
-        if self._depth is not None and len(self._prefix) >= self._depth:
+        self._max_depth = registry.naming.max_depth
+        if self._max_depth is not None and len(self._prefix) >= self._max_depth:
             raise UserError(
-                f"registries.private.naming.maxDepth: {self._depth} leaves no element for an image"
+                f"registries.private.naming.maxDepth: {self._max_depth} leaves no"
+                " element for an image"
                 f" below the prefix {registry.prefix!r}",
                 hint=f"set it to {len(self._prefix) + 1} or more; the prefix counts",
             )
-        self._length = registry.naming.max_length
+        self._max_length = registry.naming.max_length
         # At least one character of the image's own path stays before the sum.
         least = len("/".join([*self._prefix, "x"])) + 1 + _SUM_DIGITS
-        if self._length is not None and self._length < least:
+        if self._max_length is not None and self._max_length < least:
             raise UserError(
-                f"registries.private.naming.maxLength: {self._length} leaves no room for an image"
+                f"registries.private.naming.maxLength: {self._max_length} leaves no"
+                " room for an image"
                 f" below the prefix {registry.prefix!r}",
                 hint=f"set it to {least} or more; the prefix counts",
             )
@@ -111,7 +113,7 @@ class Mirror:
         """HOST or HOST:PORT of the private registry."""
         return self._host
 
-    def path(self, neutral: str) -> str:
+    def repository_path(self, neutral: str) -> str:
         """The repository path for ``neutral`` (`neutral_path`), with the prefix.
 
         ``maxDepth`` is what the registry allows a repository, so the prefix counts: with prefix
@@ -121,43 +123,43 @@ class Mirror:
         if not self._keep_host:
             elements = elements[1:] or elements
         elements = [*self._prefix, *elements]
-        if self._depth is not None and len(elements) > self._depth:
-            last = "-".join(elements[self._depth - 1 :])
-            elements = [*elements[: self._depth - 1], last]
+        if self._max_depth is not None and len(elements) > self._max_depth:
+            last = "-".join(elements[self._max_depth - 1 :])
+            elements = [*elements[: self._max_depth - 1], last]
         path = "/".join(elements)
-        if self._length is not None and len(path) > self._length:
+        if self._max_length is not None and len(path) > self._max_length:
             total = hashlib.sha256(path.encode()).hexdigest()[:_SUM_DIGITS]
             # What is cut must not end in what stands between words: `a.-` is no legal name.
-            path = f"{path[: self._length - _SUM_DIGITS - 1].rstrip('/._-')}-{total}"
+            path = f"{path[: self._max_length - _SUM_DIGITS - 1].rstrip('/._-')}-{total}"
         return path
 
-    def digest(self, image: LockedImage) -> str:
+    def expected_digest(self, image: LockedImage) -> str:
         """What the private registry is to have of ``image``; empty where the lock does not say."""
         return image.digest_for(self.platforms)
 
-    def target(self, image: LockedImage) -> Target:
+    def mirror_ref(self, image: LockedImage) -> MirrorRef:
         """Where ``image`` goes: by its reference as found, so that a substitute changes nothing.
 
         Raises:
             UserError: the lock has no digest for the platforms.
         """
-        digest = self.digest(image)
+        digest = self.expected_digest(image)
         if not digest:
             raise UserError(
                 f"{image.id} is not locked for {', '.join(self.platforms)}",
                 hint="run `kfdeploy lock`",
             )
-        path = self.path(image.path)
+        path = self.repository_path(image.path)
         repository = f"{self._host}/{path}"
         tag = f":{image.tag}" if image.tag else ""
-        return Target(
+        return MirrorRef(
             repository=repository,
-            push_tag=image.tag or digest_tag(digest),
-            rendered=f"{repository}{tag}@{digest}",
+            push_tag=image.tag or make_digest_tag(digest),
+            pinned_reference=f"{repository}{tag}@{digest}",
             digest=digest,
         )
 
-    def targets(self, images: Iterable[LockedImage]) -> dict[str, Target]:
+    def mirror_refs(self, images: Iterable[LockedImage]) -> dict[str, MirrorRef]:
         """The target of each image, by the image's id.
 
         Several ids of one image may share a target.
@@ -167,12 +169,12 @@ class Mirror:
                 a repository's path is longer than Docker allows, or an image is not locked for the
                 platforms.
         """
-        result: dict[str, Target] = {}
+        result: dict[str, MirrorRef] = {}
         first: dict[str, tuple[str, str]] = {}
         errors: list[UserError] = []
         for image in sorted(images, key=lambda i: i.id):
             try:
-                target = self.target(image)
+                target = self.mirror_ref(image)
             except UserError as error:
                 errors.append(error)
                 continue
@@ -200,12 +202,12 @@ class Mirror:
         return result
 
 
-def digest_tag(digest: str) -> str:
+def make_digest_tag(digest: str) -> str:
     """The tag of an image that was found by digest alone: ``digest-<first 12 hex>``."""
     return f"digest-{digest.partition(':')[2][:_DIGITS]}"
 
 
-class Sources:
+class PullSources:
     """`registries.sources`: where images are really pulled from."""
 
     def __init__(self, mapping: Mapping[str, str]) -> None:
@@ -219,13 +221,13 @@ class Sources:
         for key, value in sorted(mapping.items()):
             where = f"registries.sources[{key!r}]"
             try:
-                prefix = ANY_HOST if key == ANY_HOST else _prefix(key)
-                self._rules[prefix] = _prefix(value)
+                prefix = ANY_HOST if key == ANY_HOST else _parse_prefix(key)
+                self._rules[prefix] = _parse_prefix(value)
             except InvalidImageRef as error:
                 errors.append(UserError(f"{where}: {error}", hint="write HOST or HOST/PATH"))
         raise_all(errors)
 
-    def locate(self, ref: ImageRef) -> ImageRef:
+    def resolve_ref(self, ref: ImageRef) -> ImageRef:
         """The reference to ask for instead of ``ref``; tag and digest stay.
 
         The longest prefix that ends at a path element wins, then ``*``, which keeps HOST/PATH
@@ -235,13 +237,13 @@ class Sources:
         for count in range(len(elements), 0, -1):
             place = self._rules.get("/".join(elements[:count]))
             if place is not None:
-                return _at(place, elements[count:], ref)
+                return _relocate_ref(place, elements[count:], ref)
         if (place := self._rules.get(ANY_HOST)) is not None:
-            return _at(place, neutral_path(ref).split("/"), ref)
+            return _relocate_ref(place, host_qualified_path(ref).split("/"), ref)
         return ref
 
 
-def _prefix(text: str) -> str:
+def _parse_prefix(text: str) -> str:
     host, _, path = text.rstrip("/").partition("/")
     if host == "index.docker.io":
         host = "docker.io"
@@ -258,6 +260,6 @@ def _prefix(text: str) -> str:
     return f"{host}/{path}" if path else host
 
 
-def _at(place: str, rest: list[str], ref: ImageRef) -> ImageRef:
+def _relocate_ref(place: str, rest: list[str], ref: ImageRef) -> ImageRef:
     host, _, path = place.partition("/")
     return ImageRef(host, "/".join([*([path] if path else []), *rest]), ref.tag, ref.digest)

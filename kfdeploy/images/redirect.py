@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from kfdeploy.kubernetes import workload
-from kfdeploy.kubernetes.objects import Object, ObjectKey, lookup
+from kfdeploy.kubernetes.objects import Object, ObjectKey, get_field
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Redirect:
 
     def is_of(self, key: ObjectKey) -> bool:
         """Whether an object is the one to be changed; a content hash in its name is ignored."""
-        return key.kind == self.kind and same_name(key.name, self.name)
+        return key.kind == self.kind and is_same_name(key.name, self.name)
 
     def is_set(self, body: dict[str, Any], config: Sequence[Object]) -> bool:
         """Whether the manifest says it already, so that the compiled-in default is not used.
@@ -55,10 +55,10 @@ class Redirect:
             return bool((body.get("data") or {}).get(self.key))
         if self.field:
             try:
-                return bool(lookup(body, tuple(self.field.split("."))))
+                return bool(get_field(body, tuple(self.field.split("."))))
             except KeyError:
                 return False
-        for _, container in workload.containers(body):
+        for _, container in workload.list_containers(body):
             if container.get("name") == self.container:
                 return self._is_set_in(container, config)
         return False
@@ -87,6 +87,6 @@ class Redirect:
         )
 
 
-def same_name(name: str, pattern: str) -> bool:
+def is_same_name(name: str, pattern: str) -> bool:
     """Whether an object is called so; a content hash behind its name is ignored."""
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}-??????????")

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from kfdeploy.images.mentions import Mention, in_text, is_plausible, is_strong
+from kfdeploy.images.mentions import Mention, find_mentions, is_plausible, is_strong
 from kfdeploy.kubernetes.objects import ObjectKey, Path
 from kfdeploy.kubernetes.workload import WORKLOADS
-from kfdeploy.oci.reference import is_reference
+from kfdeploy.oci.reference import is_image_ref
 
 _CONTAINERS = frozenset(("containers", "initContainers", "ephemeralContainers"))
 _IMAGE_KEY = re.compile(r"image(?:name|uri|ref|url|s)?$|^image|[a-z]Image|_IMAGE|-image", re.ASCII)
@@ -40,14 +40,14 @@ class Site:
     mentions: tuple[Mention, ...]
 
 
-def sites(key: ObjectKey, body: dict[str, Any]) -> Iterator[Site]:
+def find_sites(key: ObjectKey, body: dict[str, Any]) -> Iterator[Site]:
     """The object's sites, in document order.
 
     CustomResourceDefinitions have none: their schemas have properties called ``image``.
     """
     if key.kind == "CustomResourceDefinition":
         return
-    yield from _walk(_Object(key, body), body, (), "")
+    yield from _walk_node(_SearchedObject(key, body), body, (), "")
 
 
 def names_image(key: str) -> bool:
@@ -59,7 +59,7 @@ def names_image(key: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Object:
+class _SearchedObject:
     key: ObjectKey
     body: dict[str, Any]
 
@@ -67,20 +67,20 @@ class _Object:
     def is_config(self) -> bool:
         return self.key.kind in ("ConfigMap", "Secret")
 
-    def site(self, path: Path, value: str, how: str, *mentions: Mention) -> Site:
+    def make_site(self, path: Path, value: str, how: str, *mentions: Mention) -> Site:
         return Site(self.key, path, value, how, mentions)
 
 
-def _walk(obj: _Object, node: Any, path: Path, context: str) -> Iterator[Site]:
+def _walk_node(obj: _SearchedObject, node: Any, path: Path, context: str) -> Iterator[Site]:
     if isinstance(node, dict):
         for name, value in node.items():
             if isinstance(name, str) and not _is_skipped(obj, path, name):
-                yield from _field(obj, path, name, value)
+                yield from _walk_field(obj, path, name, value)
     elif isinstance(node, list):
-        yield from _items(obj, node, path, context)
+        yield from _walk_items(obj, node, path, context)
 
 
-def _is_skipped(obj: _Object, path: Path, name: str) -> bool:
+def _is_skipped(obj: _SearchedObject, path: Path, name: str) -> bool:
     if path and path[-1] == "metadata" and name in _SKIPPED_METADATA:
         return True
     if name in ("matchLabels", "matchExpressions", "apiVersion", "kind"):
@@ -92,29 +92,29 @@ def _is_skipped(obj: _Object, path: Path, name: str) -> bool:
     )
 
 
-def _field(obj: _Object, path: Path, name: str, value: Any) -> Iterator[Site]:
+def _walk_field(obj: _SearchedObject, path: Path, name: str, value: Any) -> Iterator[Site]:
     here = (*path, name)
     if name in _CONTAINERS and isinstance(value, list):
-        yield from _containers(obj, value, here)
+        yield from _walk_containers(obj, value, here)
     elif name == "env" and isinstance(value, list):
-        yield from _env(obj, value, here)
+        yield from _walk_env(obj, value, here)
     elif name in ("args", "command") and isinstance(value, list):
-        yield from _arguments(obj, value, here)
+        yield from _walk_arguments(obj, value, here)
     elif isinstance(value, str):
-        yield from _string(obj, here, value, name)
+        yield from _search_string(obj, here, value, name)
     else:
-        yield from _walk(obj, value, here, name)
+        yield from _walk_node(obj, value, here, name)
 
 
-def _items(obj: _Object, node: list[Any], path: Path, context: str) -> Iterator[Site]:
+def _walk_items(obj: _SearchedObject, node: list[Any], path: Path, context: str) -> Iterator[Site]:
     for index, value in enumerate(node):
         if isinstance(value, str):
-            yield from _string(obj, (*path, index), value, context)
+            yield from _search_string(obj, (*path, index), value, context)
         else:
-            yield from _walk(obj, value, (*path, index), context)
+            yield from _walk_node(obj, value, (*path, index), context)
 
 
-def _containers(obj: _Object, containers: list[Any], path: Path) -> Iterator[Site]:
+def _walk_containers(obj: _SearchedObject, containers: list[Any], path: Path) -> Iterator[Site]:
     how = "pod-spec" if obj.key.kind in WORKLOADS else "custom-resource"
     for index, container in enumerate(containers):
         if not isinstance(container, dict):
@@ -122,25 +122,25 @@ def _containers(obj: _Object, containers: list[Any], path: Path) -> Iterator[Sit
         for name, value in container.items():
             here = (*path, index, name)
             if name == "image" and isinstance(value, str):
-                if is_reference(value):
-                    yield obj.site(here, value, how, Mention.whole(value))
+                if is_image_ref(value):
+                    yield obj.make_site(here, value, how, Mention.from_value(value))
             else:
-                yield from _field(obj, (*path, index), str(name), value)
+                yield from _walk_field(obj, (*path, index), str(name), value)
 
 
-def _env(obj: _Object, variables: list[Any], path: Path) -> Iterator[Site]:
+def _walk_env(obj: _SearchedObject, variables: list[Any], path: Path) -> Iterator[Site]:
     for index, variable in enumerate(variables):
         value = variable.get("value") if isinstance(variable, dict) else None
         if not isinstance(value, str):
             continue
         here = (*path, index, "value")
         if _is_image_value(str(variable.get("name", "")), value):
-            yield obj.site(here, value, "env", Mention.whole(value))
+            yield obj.make_site(here, value, "env", Mention.from_value(value))
         else:
-            yield from _text(obj, here, value, "env", str(variable.get("name", "")))
+            yield from _search_text(obj, here, value, "env", str(variable.get("name", "")))
 
 
-def _arguments(obj: _Object, arguments: list[Any], path: Path) -> Iterator[Site]:
+def _walk_arguments(obj: _SearchedObject, arguments: list[Any], path: Path) -> Iterator[Site]:
     previous = ""
     for index, argument in enumerate(arguments):
         if not isinstance(argument, str):
@@ -151,25 +151,27 @@ def _arguments(obj: _Object, arguments: list[Any], path: Path) -> Iterator[Site]
         name, value = (flag[1], flag[2]) if flag else (previous, argument)
         if _is_image_value(name, value):
             start = len(argument) - len(value)
-            yield obj.site(here, argument, "argument", Mention.at(argument, start, len(argument)))
+            yield obj.make_site(
+                here, argument, "argument", Mention.from_span(argument, start, len(argument))
+            )
         else:
-            yield from _text(obj, here, argument, "argument", name)
+            yield from _search_text(obj, here, argument, "argument", name)
         previous = argument if argument.startswith("-") and not flag else ""
 
 
-def _string(obj: _Object, path: Path, value: str, name: str) -> Iterator[Site]:
+def _search_string(obj: _SearchedObject, path: Path, value: str, name: str) -> Iterator[Site]:
     how = "config" if obj.is_config else "custom-resource"
     if obj.key.kind in WORKLOADS:
         how = "pod-spec"
     if path[0] == "metadata" or path[-2:-1] == ("annotations",):
         # Free text for people and other tools; an image only under a name that says so.
         if names_image(name.rpartition("/")[2]) and is_plausible(value):
-            yield obj.site(path, value, how, Mention.whole(value))
+            yield obj.make_site(path, value, how, Mention.from_value(value))
     elif path[-2:] == ("image", "reference") or _is_image_value(name, value):
-        if is_reference(value):
-            yield obj.site(path, value, how, Mention.whole(value))
+        if is_image_ref(value):
+            yield obj.make_site(path, value, how, Mention.from_value(value))
     else:
-        yield from _text(obj, path, value, how, name)
+        yield from _search_text(obj, path, value, how, name)
 
 
 def _is_image_value(name: str, value: str) -> bool:
@@ -177,8 +179,10 @@ def _is_image_value(name: str, value: str) -> bool:
     return is_strong(value) or (names_image(name) and is_plausible(value))
 
 
-def _text(obj: _Object, path: Path, value: str, how: str, name: str) -> Iterator[Site]:
-    mentions = (names_image(name) and _listed(value)) or in_text(value)
+def _search_text(
+    obj: _SearchedObject, path: Path, value: str, how: str, name: str
+) -> Iterator[Site]:
+    mentions = (names_image(name) and _split_image_list(value)) or find_mentions(value)
     if not mentions:
         return
     if how == "config" and _is_script(str(path[-1]), value):
@@ -187,19 +191,19 @@ def _text(obj: _Object, path: Path, value: str, how: str, name: str) -> Iterator
     scripted = tuple(m for m in mentions if m.variables)
     joined = tuple(m for m in mentions if m.is_assembled and not m.variables)
     if plain:
-        yield obj.site(path, value, how, *plain)
+        yield obj.make_site(path, value, how, *plain)
     if scripted:
-        yield obj.site(path, value, "script", *scripted)
+        yield obj.make_site(path, value, "script", *scripted)
     if joined:
-        yield obj.site(path, value, "assembled", *joined)
+        yield obj.make_site(path, value, "assembled", *joined)
 
 
-def _listed(value: str) -> tuple[Mention, ...]:
+def _split_image_list(value: str) -> tuple[Mention, ...]:
     """The images of a list in one string: ``a/b:1,c/d:2``."""
     items = list(_ITEM.finditer(value))
     if not all(is_plausible(item[0]) for item in items):
         return ()
-    return tuple(Mention.at(value, item.start(), item.end()) for item in items)
+    return tuple(Mention.from_span(value, item.start(), item.end()) for item in items)
 
 
 def _is_script(name: str, value: str) -> bool:

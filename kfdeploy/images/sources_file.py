@@ -12,9 +12,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from kfdeploy.errors import UserError
-from kfdeploy.images.inventory import Found, Image, Inventory
+from kfdeploy.images.inventory import ImageUse, Inventory, InventoryImage
 from kfdeploy.images.lockfile import tag_of
-from kfdeploy.oci.reference import ImageRef, neutral_path
+from kfdeploy.oci.reference import ImageRef, host_qualified_path
 from kfdeploy.workspace.settings import Images
 
 NAME = "images.sources.yaml"
@@ -22,13 +22,13 @@ CHOICE = "user-choice"
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
+class SourceUse:
     """One place that names an image; ``at`` is FILE:LINE, or empty where there is no line."""
 
     component: str
     object: str
     field: str
-    at: str = ""
+    location: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,9 @@ class SourceImage:
     by_tag: bool = False
     is_loose: bool = False
     is_copied: bool = False
-    found: tuple[Where, ...] = ()
+    found: tuple[SourceUse, ...] = ()
 
-    def keys(self, digest: str) -> tuple[str, ...]:
+    def reference_keys(self, digest: str) -> tuple[str, ...]:
         """The normalised references that mean this image: by its tag, and by digest.
 
         Args:
@@ -79,12 +79,12 @@ class SourceImage:
         return "none" in self.redirects and self.covered and self.need != CHOICE
 
 
-def listed(inventory: Inventory, settings: Images) -> tuple[SourceImage, ...]:
+def collect_source_images(inventory: Inventory, settings: Images) -> tuple[SourceImage, ...]:
     """The images of an inventory and those that kfdeploy.yaml adds, by reference."""
     needs = {image.ref: image.need for image in inventory.images}
     places = {
         image.ref: [
-            _Led(found.need, found.redirect, found.pin, found.pulled_by, _where(found))
+            _UseRedirect(found.need, found.redirect, found.pin, found.pulled_by, _locate_use(found))
             for found in image.found
         ]
         for image in inventory.images
@@ -94,39 +94,39 @@ def listed(inventory: Inventory, settings: Images) -> tuple[SourceImage, ...]:
     out = []
     for ref in sorted(needs):
         parsed = ImageRef.parse(ref)
-        why_not = _why_not(ref, needs[ref], settings)
+        why_not = _explain_exclusion(ref, needs[ref], settings)
         out.append(
             SourceImage(
                 ref,
                 needs[ref],
-                neutral_path(parsed),
+                host_qualified_path(parsed),
                 tag_of(parsed),
                 parsed.digest,
                 not why_not,
                 why_not,
-                **_led(places.get(ref, ())),
+                **_summarize_redirects(places.get(ref, ())),
             )
         )
     return tuple(out)
 
 
 @dataclass(frozen=True, slots=True)
-class _Led:
+class _UseRedirect:
     """What leads one place."""
 
     need: str
     redirect: str
     pin: str
     pulled_by: str
-    where: Where
+    where: SourceUse
 
 
-def _where(found: Found) -> Where:
+def _locate_use(found: ImageUse) -> SourceUse:
     at = str(found.place) if found.place else ""
-    return Where(found.component, str(found.object), found.field, at)
+    return SourceUse(found.component, str(found.object), found.field, at)
 
 
-def _led(places: Sequence[_Led]) -> dict[str, Any]:
+def _summarize_redirects(places: Sequence[_UseRedirect]) -> dict[str, Any]:
     needed = [place for place in places if place.need != CHOICE]
     chosen = [place for place in places if place.need == CHOICE]
     return {
@@ -138,7 +138,7 @@ def _led(places: Sequence[_Led]) -> dict[str, Any]:
     }
 
 
-def _why_not(ref: str, need: str, settings: Images) -> str:
+def _explain_exclusion(ref: str, need: str, settings: Images) -> str:
     for exclusion in settings.exclude:
         if fnmatchcase(ref, exclusion.ref):
             return f"excluded: {exclusion.reason}"
@@ -147,7 +147,7 @@ def _why_not(ref: str, need: str, settings: Images) -> str:
     return ""
 
 
-def dump(inventory: Inventory, images: Sequence[SourceImage]) -> str:
+def dump_sources(inventory: Inventory, images: Sequence[SourceImage]) -> str:
     """The file's text: sorted, a list a reference."""
     found = {image.ref: image for image in inventory.images}
     lines = [
@@ -169,11 +169,11 @@ def dump(inventory: Inventory, images: Sequence[SourceImage]) -> str:
         lines.append(f"  covered: {json.dumps(image.covered)}")
         if image.why_not:
             lines.append(f"  reason: {json.dumps(image.why_not)}")
-        lines += _places(found.get(image.ref))
+        lines += _dump_uses(found.get(image.ref))
     return "\n".join(lines) + "\n"
 
 
-def _places(image: Image | None) -> Iterable[str]:
+def _dump_uses(image: InventoryImage | None) -> Iterable[str]:
     if image is None:
         yield "  found: []"
         return
@@ -199,7 +199,7 @@ def _places(image: Image | None) -> Iterable[str]:
             yield f"    source: {json.dumps(place.source)}"
 
 
-def parse(text: str) -> tuple[SourceImage, ...]:
+def parse_sources(text: str) -> tuple[SourceImage, ...]:
     """The images of the file; of their places, what `SourceImage` has.
 
     Raises:
@@ -217,14 +217,14 @@ def parse(text: str) -> tuple[SourceImage, ...]:
                 item.get("digest", ""),
                 item["covered"],
                 item.get("reason", ""),
-                **_led(
+                **_summarize_redirects(
                     [
-                        _Led(
+                        _UseRedirect(
                             place["need"],
                             place["redirect"],
                             place.get("pin", ""),
                             place.get("pulledBy", ""),
-                            Where(
+                            SourceUse(
                                 place["component"],
                                 place["object"],
                                 place["field"],

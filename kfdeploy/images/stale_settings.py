@@ -38,7 +38,7 @@ class StaleSetting:
         }
 
 
-def stale(
+def find_stale_settings(
     workspace: Workspace, before: Iterable[str], now: Iterable[str]
 ) -> tuple[StaleSetting, ...]:
     """Substitutes, exclusions and exceptions that name nothing any more.
@@ -47,20 +47,20 @@ def stale(
         before, now: the references as found at each release.
     """
     olds, news = set(before), set(now)
-    out = list(unused_substitutes(workspace.images, news, olds))
+    out = list(find_unused_substitutes(workspace.images, news, olds))
     for name, patterns in (
         ("images.exclude", [one.ref for one in workspace.images.exclude]),
         ("registries.uncovered", workspace.registries.uncovered),
     ):
         for index, pattern in enumerate(patterns):
-            if not _matched(pattern, news):
-                used = _matched(pattern, olds)
+            if not _is_matched(pattern, news):
+                used = _is_matched(pattern, olds)
                 key = f"{name}[{index}]"
-                out.append(StaleSetting(key, pattern, used, _near(pattern, news)))
+                out.append(StaleSetting(key, pattern, used, _suggest_refs(pattern, news)))
     return tuple(out)
 
 
-def unused_substitutes(
+def find_unused_substitutes(
     images: Images, now: Iterable[str], before: Iterable[str] = ()
 ) -> Iterator[StaleSetting]:
     """Substitutes of images that nothing names.
@@ -70,29 +70,29 @@ def unused_substitutes(
     """
     news, olds = set(now), set(before)
     for ref in images.substitutes:
-        if not _named(ref, news):
+        if not _is_named(ref, news):
             key = f"images.substitutes[{ref!r}]"
-            yield StaleSetting(key, ref, _named(ref, olds), _near(ref, news))
+            yield StaleSetting(key, ref, _is_named(ref, olds), _suggest_refs(ref, news))
 
 
-def _named(ref: str, refs: Iterable[str]) -> bool:
+def _is_named(ref: str, refs: Iterable[str]) -> bool:
     wanted = ImageRef.parse(ref).with_default_tag()
-    return any(each.with_default_tag() == wanted for _, each in _parsed(refs))
+    return any(each.with_default_tag() == wanted for _, each in _parse_refs(refs))
 
 
-def _parsed(refs: Iterable[str]) -> Iterator[tuple[str, ImageRef]]:
+def _parse_refs(refs: Iterable[str]) -> Iterator[tuple[str, ImageRef]]:
     """Without what is no reference, which `lock` says."""
     for ref in refs:
         with suppress(InvalidImageRef):
             yield ref, ImageRef.parse(ref)
 
 
-def _matched(pattern: str, refs: Iterable[str]) -> bool:
+def _is_matched(pattern: str, refs: Iterable[str]) -> bool:
     return any(fnmatchcase(ref, pattern) for ref in refs)
 
 
-def _near(ref: str, refs: Iterable[str]) -> tuple[str, ...]:
+def _suggest_refs(ref: str, refs: Iterable[str]) -> tuple[str, ...]:
     if "*" in ref:
         return ()
     repository = ImageRef.parse(ref).repository
-    return tuple(sorted(ref for ref, each in _parsed(refs) if each.repository == repository))
+    return tuple(sorted(ref for ref, each in _parse_refs(refs) if each.repository == repository))

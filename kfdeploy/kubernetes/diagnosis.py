@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kfdeploy.kubernetes.readiness import condition, says
+from kfdeploy.kubernetes.readiness import describe_condition, find_condition
 
 Body = Mapping[str, Any]
 _LONG = 400
@@ -18,7 +18,7 @@ _NOT_TOLD = frozenset(("BackOff", "FailedToRetrieveImagePullSecret"))
 
 
 @dataclass(frozen=True, slots=True)
-class Around:
+class RelatedObjects:
     """What belongs to a workload.
 
     Attributes:
@@ -34,51 +34,52 @@ class Around:
     events: Mapping[str, Sequence[Body]] = field(default_factory=dict)
 
 
-def why(body: Body, around: Around) -> str:
+def explain_unready(body: Body, related: RelatedObjects) -> str:
     """The cause, or an empty text where nothing says one."""
-    told = [(pod, text) for pod in around.pods if (text := _of_pod(pod, around))]
+    told = [(pod, text) for pod in related.pods if (text := _explain_pod(pod, related))]
     if told:
         pod, text = told[0]
         others = len(told) - 1
         more = f" (and {others} pod{'s' if others > 1 else ''} more)" if others else ""
-        return f"pod {_name(pod)}: {text}{more}"
-    for maker in (*around.makers, body):
+        return f"pod {_get_name(pod)}: {text}{more}"
+    for maker in (*related.makers, body):
         # Quota, an admission webhook, a service account that is not there: no pod was made.
-        failure = condition(maker, "ReplicaFailure")
+        failure = find_condition(maker, "ReplicaFailure")
         if failure.get("status") == "True":
-            return _short(says(failure))
-        if text := _warning(maker, around):
+            return _shorten_text(describe_condition(failure))
+        if text := _last_warning(maker, related):
             return text
-    return _of_claims(around.claims, around)
+    return _explain_claims(related.claims, related)
 
 
 def newest_replica_set(deployment: Body, sets: Iterable[Body]) -> Body | None:
     """Of a Deployment's ReplicaSets the one of its newest form."""
-    uid = _uid(deployment)
-    own = [item for item in sets if uid in owners(item)]
-    return max(own, key=_revision, default=None)
+    uid = _get_uid(deployment)
+    own = [item for item in sets if uid in owner_uids(item)]
+    return max(own, key=_revision_key, default=None)
 
 
 def newest_pods(workload: Body, makers: Sequence[Body], pods: Iterable[Body]) -> list[Body]:
     """The pods that count: of a workload's newest form where there are some, newest first."""
-    uids = {_uid(item) for item in makers} or {_uid(workload)}
+    uids = {_get_uid(item) for item in makers} or {_get_uid(workload)}
     own = [
         pod
         for pod in pods
-        if (uids & owners(pod) or _uid(pod) in uids) and not _meta(pod).get("deletionTimestamp")
+        if (uids & owner_uids(pod) or _get_uid(pod) in uids)
+        and not _get_metadata(pod).get("deletionTimestamp")
     ]
-    own.sort(key=lambda pod: (str(_meta(pod).get("creationTimestamp", "")), _name(pod)))
+    own.sort(key=lambda pod: (str(_get_metadata(pod).get("creationTimestamp", "")), _get_name(pod)))
     own.reverse()
     revision = (workload.get("status") or {}).get("updateRevision")
     if revision:
         # A pod of an older form that is not ready keeps a StatefulSet from going on.
         form = "controller-revision-hash"
-        newest = [p for p in own if (_meta(p).get("labels") or {}).get(form) == revision]
+        newest = [p for p in own if (_get_metadata(p).get("labels") or {}).get(form) == revision]
         own = newest or own
     return own
 
 
-def claims_of(pods: Iterable[Body]) -> set[str]:
+def mounted_claims(pods: Iterable[Body]) -> set[str]:
     """The names of the claims that pods mount."""
     return {
         str(volume["persistentVolumeClaim"].get("claimName", ""))
@@ -88,35 +89,35 @@ def claims_of(pods: Iterable[Body]) -> set[str]:
     }
 
 
-def owners(body: Body) -> set[str]:
+def owner_uids(body: Body) -> set[str]:
     """The uids of an object's owners."""
-    return {str(item.get("uid", "")) for item in _meta(body).get("ownerReferences") or ()}
+    return {str(item.get("uid", "")) for item in _get_metadata(body).get("ownerReferences") or ()}
 
 
 def event_text(event: Body) -> str:
-    return _short(says(event))
+    return _shorten_text(describe_condition(event))
 
 
-def _of_pod(pod: Body, around: Around) -> str:
+def _explain_pod(pod: Body, related: RelatedObjects) -> str:
     """What keeps a pod from being ready; empty for one that is."""
     status = pod.get("status") or {}
-    if status.get("phase") == "Succeeded" or condition(pod, "Ready").get("status") == "True":
+    if status.get("phase") == "Succeeded" or find_condition(pod, "Ready").get("status") == "True":
         return ""
-    scheduled = condition(pod, "PodScheduled")
+    scheduled = find_condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
-        text = f"unschedulable: {_short(str(scheduled.get('message') or ''))}".rstrip(": ")
+        text = f"unschedulable: {_shorten_text(str(scheduled.get('message') or ''))}".rstrip(": ")
         # The scheduler says that claims are unbound, and only their events say why.
-        cause = _of_claims(around.claims, around)
+        cause = _explain_claims(related.claims, related)
         return f"{text}; {cause}" if cause else text
     if status.get("phase") == "Failed" and not status.get("containerStatuses"):
-        return _short(says(status)) or "failed"
-    for container, initial in _containers(pod):
-        if text := _of_container(pod, container, initial, around):
+        return _shorten_text(describe_condition(status)) or "failed"
+    for container, initial in _unready_containers(pod):
+        if text := _explain_container(pod, container, initial, related):
             return text
-    return _warning(pod, around)
+    return _last_warning(pod, related)
 
 
-def _containers(pod: Body) -> Iterator[tuple[Body, bool]]:
+def _unready_containers(pod: Body) -> Iterator[tuple[Body, bool]]:
     status = pod.get("status") or {}
     for item in status.get("initContainerStatuses") or ():
         if not item.get("ready") or not (item.get("state") or {}):
@@ -126,74 +127,76 @@ def _containers(pod: Body) -> Iterator[tuple[Body, bool]]:
             yield item, False
 
 
-def _of_container(pod: Body, container: Body, initial: bool, around: Around) -> str:
+def _explain_container(pod: Body, container: Body, initial: bool, related: RelatedObjects) -> str:
     name = f"{'init ' if initial else ''}container {container.get('name')}"
     now = container.get("state") or {}
     if waiting := now.get("waiting"):
-        return _waiting(pod, container, name, waiting, around)
+        return _explain_waiting(pod, container, name, waiting, related)
     if ended := now.get("terminated"):
-        return "" if initial and not ended.get("exitCode") else f"{name} {_ended(ended)}"
+        return "" if initial and not ended.get("exitCode") else f"{name} {_describe_exit(ended)}"
     if now.get("running") is not None:
         if initial:
             return f"{name} still runs"
-        text = _warning(pod, around)
+        text = _last_warning(pod, related)
         return f"{name} runs, not ready{f': {text}' if text else ''}"
     return ""
 
 
-def _waiting(
-    pod: Body, container: Body, name: str, waiting: Mapping[str, Any], around: Around
+def _explain_waiting(
+    pod: Body, container: Body, name: str, waiting: Mapping[str, Any], related: RelatedObjects
 ) -> str:
     reason = str(waiting.get("reason") or "waiting")
-    message = _short(str(waiting.get("message") or ""))
+    message = _shorten_text(str(waiting.get("message") or ""))
     if reason in _BEGINNING:
         # A pod that has just begun says so of each of its containers.
-        return _warning(pod, around)
+        return _last_warning(pod, related)
     if "Image" in reason or reason in ("RegistryUnavailable", "SignatureValidationFailed"):
         image = str(container.get("image") or "")
         if reason == "ImagePullBackOff":
-            message = _pull_failure(pod, around) or message
+            message = _pull_failure(pod, related) or message
         there = not image or image in message
         return ": ".join(part for part in (reason, "" if there else image, message) if part)
     if reason == "CrashLoopBackOff":
         last = (container.get("lastState") or {}).get("terminated") or {}
-        return f"{reason}: {name} {_ended(last)}" if last else f"{reason}: {name}: {message}"
+        return (
+            f"{reason}: {name} {_describe_exit(last)}" if last else f"{reason}: {name}: {message}"
+        )
     return f"{reason}: {name}{f': {message}' if message else ''}"
 
 
-def _pull_failure(pod: Body, around: Around) -> str:
+def _pull_failure(pod: Body, related: RelatedObjects) -> str:
     """Between two attempts a container says only that it waits; the event has what failed."""
-    for event in reversed(around.events.get(_uid(pod), ())):
+    for event in reversed(related.events.get(_get_uid(pod), ())):
         if event.get("reason") == "Failed" and "pull" in str(event.get("message", "")):
-            return _short(str(event["message"]))
+            return _shorten_text(str(event["message"]))
     return ""
 
 
-def _ended(ended: Mapping[str, Any]) -> str:
+def _describe_exit(ended: Mapping[str, Any]) -> str:
     code, reason = ended.get("exitCode"), ended.get("reason")
     text = "was ended by the kernel: out of memory" if reason == "OOMKilled" else f"exited {code}"
     # Its last lines, where the container asks for them (terminationMessagePolicy).
-    message = _short(str(ended.get("message") or ""))
+    message = _shorten_text(str(ended.get("message") or ""))
     return f"{text}: {message}" if message else text
 
 
-def _of_claims(claims: Sequence[Body], around: Around) -> str:
+def _explain_claims(claims: Sequence[Body], related: RelatedObjects) -> str:
     for claim in claims:
         if (claim.get("status") or {}).get("phase") != "Bound" and (
-            text := _warning(claim, around)
+            text := _last_warning(claim, related)
         ):
-            return f"claim {_name(claim)}: {text}"
+            return f"claim {_get_name(claim)}: {text}"
     return ""
 
 
-def _warning(body: Body, around: Around) -> str:
-    for event in reversed(around.events.get(_uid(body), ())):
+def _last_warning(body: Body, related: RelatedObjects) -> str:
+    for event in reversed(related.events.get(_get_uid(body), ())):
         if event.get("reason") not in _NOT_TOLD:
             return event_text(event)
     return ""
 
 
-def _short(text: str) -> str:
+def _shorten_text(text: str) -> str:
     """On one line; of a long one its beginning and its end."""
     line = " ".join(text.split())
     if len(line) <= _LONG:
@@ -201,19 +204,19 @@ def _short(text: str) -> str:
     return f"{line[: _LONG // 2].rstrip()} … {line[-_LONG // 2 :].lstrip()}"
 
 
-def _revision(body: Body) -> tuple[int, str]:
-    meta = _meta(body)
+def _revision_key(body: Body) -> tuple[int, str]:
+    meta = _get_metadata(body)
     text = (meta.get("annotations") or {}).get("deployment.kubernetes.io/revision", "")
     return (int(text) if text.isdigit() else 0), str(meta.get("creationTimestamp", ""))
 
 
-def _meta(body: Body) -> Mapping[str, Any]:
+def _get_metadata(body: Body) -> Mapping[str, Any]:
     return body.get("metadata") or {}
 
 
-def _name(body: Body) -> str:
-    return str(_meta(body).get("name", ""))
+def _get_name(body: Body) -> str:
+    return str(_get_metadata(body).get("name", ""))
 
 
-def _uid(body: Body) -> str:
-    return str(_meta(body).get("uid", ""))
+def _get_uid(body: Body) -> str:
+    return str(_get_metadata(body).get("uid", ""))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from kfdeploy.kubernetes.objects import Object, ObjectKey, split
+from kfdeploy.kubernetes.objects import Object, ObjectKey, split_objects
 
 DIGEST: Final = "kfdeploy.io/digest"
 """Annotation of a set's chart: `releaseset.digest` of what it installs."""
@@ -21,7 +21,7 @@ SELECTOR: Final = "owner=helm"
 
 
 @dataclass(frozen=True)
-class Record:
+class HelmRevision:
     """One revision of a release.
 
     Attributes:
@@ -47,38 +47,38 @@ class Record:
 
     @property
     def objects(self) -> tuple[Object, ...]:
-        return tuple(split(self.manifest, f"Helm's record of {self.name}"))
+        return tuple(split_objects(self.manifest, f"Helm's record of {self.name}"))
 
 
-def parse(secret: Mapping[str, Any]) -> Record:
+def parse_revision(secret: Mapping[str, Any]) -> HelmRevision:
     """A record out of its Secret.
 
     Raises:
         ValueError: it is none that Helm would read.
     """
-    data = _unpacked(secret)
+    data = _unpack_release(secret)
     info = data.get("info") or {}
     notes = ((data.get("chart") or {}).get("metadata") or {}).get("annotations") or {}
-    return Record(
+    return HelmRevision(
         name=data["name"],
         revision=int(data["version"]),
         status=str(info.get("status", "unknown")),
         digest=str(notes.get(DIGEST, "")),
         manifest=str(data.get("manifest", "")),
-        at=_when(str(info.get("last_deployed") or "")),
+        at=_parse_time(str(info.get("last_deployed") or "")),
         secret=secret["metadata"]["name"],
     )
 
 
-def _unpacked(secret: Mapping[str, Any]) -> dict[str, Any]:
+def _unpack_release(secret: Mapping[str, Any]) -> dict[str, Any]:
     packed = base64.b64decode(base64.b64decode(secret["data"]["release"]))
     data: dict[str, Any] = json.loads(gzip.decompress(packed))
     return data
 
 
-def failed(secret: Mapping[str, Any]) -> dict[str, Any]:
+def mark_failed(secret: Mapping[str, Any]) -> dict[str, Any]:
     """A revision's Secret, with the revision failed."""
-    data = _unpacked(secret)
+    data = _unpack_release(secret)
     why = "ended by kfdeploy: whoever was at it had been stopped"
     data["info"] = {**(data.get("info") or {}), "status": "failed", "description": why}
     packed = gzip.compress(json.dumps(data, separators=(",", ":")).encode(), mtime=0)
@@ -91,7 +91,7 @@ def failed(secret: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _when(text: str) -> datetime | None:
+def _parse_time(text: str) -> datetime | None:
     """Go writes nanoseconds, which Python does not read."""
     head, dot, tail = text.partition(".")
     digits = len(tail) - len(tail.lstrip("0123456789"))
@@ -103,7 +103,7 @@ def _when(text: str) -> datetime | None:
         return None
 
 
-def is_data(key: ObjectKey) -> bool:
+def is_user_data(key: ObjectKey) -> bool:
     """Whether an object is, or holds, what users have made: it is never deleted unasked."""
     if key.kind == "Profile":
         return key.group == "kubeflow.org"

@@ -59,7 +59,7 @@ class ObjectKey:
         return cls(data["apiVersion"], data["kind"], data.get("namespace", ""), data["name"])
 
     @classmethod
-    def of(cls, body: dict[str, Any]) -> ObjectKey:
+    def from_body(cls, body: dict[str, Any]) -> ObjectKey:
         meta = body.get("metadata") or {}
         return cls(
             str(body.get("apiVersion", "")),
@@ -93,7 +93,7 @@ class Object:
             UserError: broken YAML, with the origin and the line.
         """
         try:
-            body = nodes.load(self.text)
+            body = nodes.load_document(self.text)
         except MarkedYAMLError as error:
             mark = error.problem_mark
             line = f":{mark.line + 1}" if mark else ""
@@ -106,10 +106,10 @@ class Object:
     def key(self) -> ObjectKey:
         if self.is_crd and (name := _NAME.search(self.text)) and (api := _API.search(self.text)):
             return ObjectKey(api[1], "CustomResourceDefinition", "", name[1])
-        return ObjectKey.of(self.body)
+        return ObjectKey.from_body(self.body)
 
 
-def split(text: str, origin: str = "") -> Iterator[Object]:
+def split_objects(text: str, origin: str = "") -> Iterator[Object]:
     """The objects of a YAML stream, in order; empty documents and comments alone are left out.
 
     A List gives its items, as kustomize has them.
@@ -117,7 +117,7 @@ def split(text: str, origin: str = "") -> Iterator[Object]:
     for part in _SEPARATOR.split(text):
         if _CONTENT.search(part):
             whole = part if part.endswith("\n") else part + "\n"
-            items = list(_items(whole)) if _is_list(whole) else []
+            items = list(_split_list(whole)) if _is_list(whole) else []
             for item in items or [whole]:
                 yield Object(item, origin)
 
@@ -131,24 +131,24 @@ def _is_list(text: str) -> bool:
     )
 
 
-def _items(text: str) -> Iterator[str]:
+def _split_list(text: str) -> Iterator[str]:
     """The items of a List as documents of their own, with the bytes they have in it."""
-    for root in nodes.compose_all(text):
-        kind, items = nodes.child(root, "kind"), nodes.child(root, "items")
+    for root in nodes.compose_documents(text):
+        kind, items = nodes.get_child(root, "kind"), nodes.get_child(root, "items")
         if kind is None or not str(kind.value).endswith("List"):
             continue
         found = items.value if isinstance(items, SequenceNode) else []
-        if all(nodes.child(item, "kind") is not None for item in found):
-            yield from (_cut(text, item) for item in found)
+        if all(nodes.get_child(item, "kind") is not None for item in found):
+            yield from (_extract_item(text, item) for item in found)
 
 
-def _cut(text: str, item: Node) -> str:
+def _extract_item(text: str, item: Node) -> str:
     indent = " " * item.start_mark.column
     lines = text[item.start_mark.index : item.end_mark.index].rstrip().splitlines()
     return "\n".join(line.removeprefix(indent) for line in lines) + "\n"
 
 
-def join(objects: list[Object]) -> str:
+def join_objects(objects: list[Object]) -> str:
     """The objects as one YAML stream."""
     return "---\n".join(item.text for item in objects)
 
@@ -170,7 +170,7 @@ def show_path(body: Any, path: Path) -> str:
     return "".join(out)
 
 
-def json_pointer(path: Path) -> str:
+def format_pointer(path: Path) -> str:
     """RFC 6901."""
     return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
 
@@ -180,7 +180,7 @@ def parse_pointer(pointer: str) -> tuple[str, ...]:
     return tuple(step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:])
 
 
-def lookup(body: Any, path: Path) -> Any:
+def get_field(body: Any, path: Path) -> Any:
     """The value at ``path``.
 
     Raises:

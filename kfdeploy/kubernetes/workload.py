@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from kfdeploy.kubernetes.objects import ObjectKey, Path, lookup
+from kfdeploy.kubernetes.objects import ObjectKey, Path, get_field
 
 _TEMPLATES: dict[str, Path] = {
     "Pod": (),
@@ -31,13 +31,13 @@ def pod_spec(body: dict[str, Any]) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        spec = lookup(body, (*path, "spec"))
+        spec = get_field(body, (*path, "spec"))
     except KeyError:
         return {}
     return spec if isinstance(spec, dict) else {}
 
 
-def containers(body: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
+def list_containers(body: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Each container of a workload with its path in the object."""
     path = template_path(str(body.get("kind"))) or ()
     spec = pod_spec(body)
@@ -46,19 +46,19 @@ def containers(body: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
             yield (*path, "spec", group, index), container
 
 
-def mounts(body: dict[str, Any], key: ObjectKey) -> bool:
+def mounts_config(body: dict[str, Any], key: ObjectKey) -> bool:
     """Whether a workload's pods mount a ConfigMap or Secret."""
-    return key.name in _mounted(pod_spec(body), key.kind)
+    return key.name in _mounted_names(pod_spec(body), key.kind)
 
 
-def reads(body: dict[str, Any], key: ObjectKey) -> bool:
+def reads_config(body: dict[str, Any], key: ObjectKey) -> bool:
     """Whether a workload's pods take a ConfigMap or Secret, as a volume or as variables."""
-    return mounts(body, key) or any(
-        key.name in _variables(container, key.kind) for _, container in containers(body)
+    return mounts_config(body, key) or any(
+        key.name in _env_source_names(container, key.kind) for _, container in list_containers(body)
     )
 
 
-def _mounted(spec: dict[str, Any], kind: str) -> Iterator[str]:
+def _mounted_names(spec: dict[str, Any], kind: str) -> Iterator[str]:
     field, name = ("configMap", "name") if kind == "ConfigMap" else ("secret", "secretName")
     for volume in spec.get("volumes") or ():
         if volume.get(field):
@@ -68,7 +68,7 @@ def _mounted(spec: dict[str, Any], kind: str) -> Iterator[str]:
                 yield source[field].get("name") or ""
 
 
-def _variables(container: dict[str, Any], kind: str) -> Iterator[str]:
+def _env_source_names(container: dict[str, Any], kind: str) -> Iterator[str]:
     word = "configMap" if kind == "ConfigMap" else "secret"
     for source in container.get("envFrom") or ():
         yield (source.get(f"{word}Ref") or {}).get("name") or ""

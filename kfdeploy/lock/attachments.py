@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from kfdeploy.errors import UserError
 from kfdeploy.images.lockfile import LockedImage
-from kfdeploy.oci.attachments import Attached
+from kfdeploy.oci.attachments import Attachment
 from kfdeploy.oci.reference import ImageRef
-from kfdeploy.oci.registry.client import Client
+from kfdeploy.oci.registry.client import RegistryClient
 from kfdeploy.oci.registry.errors import RegistryError
-from kfdeploy.oci.registry.referrers import Finder
-from kfdeploy.oci.signing.verify import AtRegistry, Rules, Unsigned, check
+from kfdeploy.oci.registry.referrers import AttachmentFinder
+from kfdeploy.oci.signing.verify import (
+    RegistrySignatureReader,
+    SignatureRules,
+    UnsignedImage,
+    check_signatures,
+)
 
 if TYPE_CHECKING:
     from kfdeploy.workspace.settings import Workspace
@@ -24,7 +29,7 @@ _PATIENCE: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Belonging:
+class AttachmentOutcome:
     """What came of asking.
 
     Attributes:
@@ -34,16 +39,18 @@ class Belonging:
         refused: what an earlier lock has of it must not stay either.
     """
 
-    attached: tuple[Attached, ...] | None = None
+    attached: tuple[Attachment, ...] | None = None
     note: tuple[Literal["attached", "signature"], str] | None = None
     error: UserError | None = None
-    refused: bool = False
+    is_refused: bool = False
 
 
-class Belongings:
+class AttachmentResolver:
     """Asks about images, as `images.attached` and `images.signatures` say; safe for threads."""
 
-    def __init__(self, client: Client, workspace: Workspace, root: Path, *, refresh: bool) -> None:
+    def __init__(
+        self, client: RegistryClient, workspace: Workspace, root: Path, *, refresh: bool
+    ) -> None:
         """``refresh``: ask again about what belongs to an image that has not changed.
 
         Raises:
@@ -51,23 +58,23 @@ class Belongings:
         """
         self._client = client
         self._wanted = workspace.images.attached
-        self._rules = Rules.of(workspace.images.signatures, root)
+        self._rules = SignatureRules.from_settings(workspace.images.signatures, root)
         self._refresh = refresh
-        self._finder = Finder(client, patience=_PATIENCE)
+        self._finder = AttachmentFinder(client, patience=_PATIENCE)
         # Without an answer an image that must be signed fails: that is worth waiting for.
-        self._patient = Finder(client)
+        self._patient = AttachmentFinder(client)
 
-    def must_be_signed(self, image: ImageRef) -> bool:
-        return bool(self._rules.on(image))
+    def needs_signature(self, image: ImageRef) -> bool:
+        return bool(self._rules.find_for(image))
 
-    def known(self, image: ImageRef, known: LockedImage | None) -> Belonging | None:
+    def get_known(self, image: ImageRef, known: LockedImage | None) -> AttachmentOutcome | None:
         """What the lock before says of an image; None where its registry has to be asked."""
         before = known.attached if known is not None and known.digest == image.digest else None
-        if self.must_be_signed(image) or (self._wanted and (before is None or self._refresh)):
+        if self.needs_signature(image) or (self._wanted and (before is None or self._refresh)):
             return None
-        return Belonging(before if self._wanted else None)
+        return AttachmentOutcome(before if self._wanted else None)
 
-    def of(
+    def resolve_online(
         self,
         image: ImageRef,
         at: ImageRef,
@@ -76,7 +83,7 @@ class Belongings:
         known: LockedImage | None,
         earlier: Iterable[LockedImage],
         unasked: str,
-    ) -> Belonging:
+    ) -> AttachmentOutcome:
         """What belongs to an image, once its signatures are checked.
 
         Args:
@@ -96,47 +103,55 @@ class Belongings:
             try:
                 if unasked:
                     raise RegistryError("busy", unasked)
-                attached = self._finder.of_image(at, platforms)
+                attached = self._finder.find_for_image(at, platforms)
             except RegistryError as error:
                 note = ("attached", error.message)
         try:
-            self._check(image, at, attached)
+            self._check_signature(image, at, attached)
         except RegistryError as error:
-            return Belonging(error=error)
-        except Unsigned as error:
-            return Belonging(error=error, refused=not self._all_signed(earlier, image, at))
-        return Belonging(attached if self._wanted else None, note)
+            return AttachmentOutcome(error=error)
+        except UnsignedImage as error:
+            return AttachmentOutcome(
+                error=error, is_refused=not self._are_all_signed(earlier, image, at)
+            )
+        return AttachmentOutcome(attached if self._wanted else None, note)
 
-    def offline(self, image: ImageRef, known: LockedImage | None) -> Belonging:
+    def resolve_offline(self, image: ImageRef, known: LockedImage | None) -> AttachmentOutcome:
         """The same without asking: what must be signed and is not locked yet can't enter."""
         before = known if known is not None and known.digest == image.digest else None
-        rules = self._rules.on(image)
+        rules = self._rules.find_for(image)
         if rules and before is None:
             error = UserError(
                 f"its signature can't be checked without asking its registry ({rules[0].where})",
                 hint="run `kfdeploy lock` where the sources can be reached",
             )
-            return Belonging(error=error)
+            return AttachmentOutcome(error=error)
         attached = before.attached if before is not None and self._wanted else None
-        return Belonging(attached, ("signature", "no registry may be asked") if rules else None)
+        return AttachmentOutcome(
+            attached, ("signature", "no registry may be asked") if rules else None
+        )
 
-    def unmatched(self, images: Iterable[ImageRef]) -> Iterator[str]:
+    def list_unmatched_rules(self, images: Iterable[ImageRef]) -> Iterator[str]:
         """The rules that are for none of these images: a check that is meant may not take place."""
         listed = list(images)
         for rule in self._rules.rules:
             if not any(rule.matches(image) for image in listed):
                 yield f"{rule.where}: no image is {rule.pattern!r}"
 
-    def _check(self, image: ImageRef, at: ImageRef, attached: tuple[Attached, ...] | None) -> None:
-        check(
+    def _check_signature(
+        self, image: ImageRef, at: ImageRef, attached: tuple[Attachment, ...] | None
+    ) -> None:
+        check_signatures(
             image,
             self._rules,
-            AtRegistry(self._client, at),
+            RegistrySignatureReader(self._client, at),
             attached,
-            lambda: self._patient.of_manifest(at, image.digest),
+            lambda: self._patient.find_for_manifest(at, image.digest),
         )
 
-    def _all_signed(self, earlier: Iterable[LockedImage], image: ImageRef, at: ImageRef) -> bool:
+    def _are_all_signed(
+        self, earlier: Iterable[LockedImage], image: ImageRef, at: ImageRef
+    ) -> bool:
         """Whether what the lock before has are other digests, and signed as they must be.
 
         A tag that somebody has moved to an image of his own does not take away the good one.
@@ -148,7 +163,7 @@ class Belongings:
                 return False
             try:
                 where = ImageRef(at.host, at.path, "", old.digest)
-                self._check(old.image, where, old.attached)
+                self._check_signature(old.image, where, old.attached)
             except UserError:
                 return False
         return True

@@ -15,15 +15,15 @@ from kfdeploy import parallel
 from kfdeploy.cache import Cache
 from kfdeploy.errors import UserError
 from kfdeploy.images.lockfile import Lock, LockedImage, tag_of
-from kfdeploy.images.naming import Sources
-from kfdeploy.lock.attachments import Belonging, Belongings
-from kfdeploy.lock.inspect import Details, Reader
-from kfdeploy.oci.manifest import suits
+from kfdeploy.images.naming import PullSources
+from kfdeploy.lock.attachments import AttachmentOutcome, AttachmentResolver
+from kfdeploy.lock.inspect import DetailsReader, ImageDetails
+from kfdeploy.oci.manifest import matches_platform
 from kfdeploy.oci.reference import ImageRef, InvalidImageRef
-from kfdeploy.oci.registry.access import Reaches
-from kfdeploy.oci.registry.client import Client
+from kfdeploy.oci.registry.access import AccessResolver
+from kfdeploy.oci.registry.client import RegistryClient
 from kfdeploy.oci.registry.errors import RegistryError
-from kfdeploy.oci.registry.manifest_cache import Manifests
+from kfdeploy.oci.registry.manifest_cache import ManifestCache
 
 if TYPE_CHECKING:
     from kfdeploy.workspace.settings import Environment, Workspace
@@ -34,7 +34,7 @@ _AGAIN: Final = "run `kfdeploy lock` again where its source can be reached"
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class LockFailure:
     """An image that could not be locked; or it could, but not for all environments' platforms.
 
     Attributes:
@@ -44,14 +44,14 @@ class Failure:
     id: str
     reason: str
     hint: str
-    refused: bool = False
+    is_refused: bool = False
 
     def to_json(self) -> dict[str, str]:
         return {"ref": self.id, "reason": self.reason, "hint": self.hint}
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class MovedTag:
     """A tag that names another image than in the lock before."""
 
     id: str
@@ -63,7 +63,7 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class LockNote:
     """Locked, but not all about it is known, or it has not all platforms that are wanted."""
 
     id: str
@@ -79,12 +79,12 @@ class Resolution:
     """What locking came to; each part sorted by id."""
 
     lock: Lock
-    failures: tuple[Failure, ...] = ()
-    moved: tuple[Moved, ...] = ()
-    notes: tuple[Note, ...] = ()
+    failures: tuple[LockFailure, ...] = ()
+    moved: tuple[MovedTag, ...] = ()
+    notes: tuple[LockNote, ...] = ()
     warnings: tuple[str, ...] = ()
 
-    def errors(self) -> list[UserError]:
+    def list_errors(self) -> list[UserError]:
         """The failures as errors, one each."""
         return [UserError(f"{f.id}: {f.reason}", hint=f.hint) for f in self.failures]
 
@@ -109,7 +109,7 @@ class LockEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class _LockRequest:
     """One image to ask for; several ids may want the same.
 
     Attributes:
@@ -118,18 +118,18 @@ class _Wanted:
     """
 
     image: ImageRef
-    substituted: bool
+    is_substituted: bool
     ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Outcome:
+class _LockOutcome:
     digest: str = ""
-    details: Details = field(default_factory=Details)
+    details: ImageDetails = field(default_factory=ImageDetails)
     error: RegistryError | UserError | None = None
-    belonging: Belonging | None = None
+    belonging: AttachmentOutcome | None = None
 
-    def with_belonging(self, belonging: Belonging | None) -> _Outcome:
+    def with_attachments(self, belonging: AttachmentOutcome | None) -> _LockOutcome:
         """With what belongs to the image; None where it is to be asked for yet."""
         if self.error is not None or belonging is None:
             return self
@@ -137,13 +137,13 @@ class _Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class _Settled:
+class _LockedReference:
     """What came of one reference."""
 
     image: LockedImage | None
-    failures: list[Failure]
-    moved: list[Moved] = field(default_factory=list)
-    notes: list[Note] = field(default_factory=list)
+    failures: list[LockFailure]
+    moved: list[MovedTag] = field(default_factory=list)
+    notes: list[LockNote] = field(default_factory=list)
 
 
 def resolve(
@@ -157,7 +157,7 @@ def resolve(
     offline: bool = False,
     refresh: bool = False,
     on_event: Callable[[LockEvent], None] | None = None,
-    client: Client | None = None,
+    client: RegistryClient | None = None,
     cache: Cache | None = None,
 ) -> Resolution:
     """Lock references.
@@ -183,60 +183,70 @@ def resolve(
     Raises:
         UserError: `registries.sources` has a mistake, or a key of `images.signatures`.
     """
-    sources = Sources(workspace.registries.sources)
-    wanted, failures = _wanted(ids, workspace.images.substitutes)
+    sources = PullSources(workspace.registries.sources)
+    wanted, failures = _group_requests(ids, workspace.images.substitutes)
     total = sum(len(want.ids) for want in wanted) + len(failures)
     done = 0
     if client is None:
-        client = Client(Reaches(workspace.mirroring(environment), root))
+        client = RegistryClient(
+            AccessResolver(workspace.resolve_mirror_settings(environment), root)
+        )
     before = {} if previous is None else dict(previous.by_id)
     environments = workspace.platforms
-    reader = Reader(client, Manifests(client, cache or Cache(None)), tuple(environments))
-    belongings = Belongings(client, workspace, root, refresh=refresh)
-    settled: dict[str, _Settled] = {}
+    reader = DetailsReader(client, ManifestCache(client, cache or Cache(None)), tuple(environments))
+    belongings = AttachmentResolver(client, workspace, root, refresh=refresh)
+    settled: dict[str, _LockedReference] = {}
 
-    def work(want: _Wanted) -> _Outcome:
-        known = _known(want, before)
+    def resolve_image(want: _LockRequest) -> _LockOutcome:
+        known = _find_previous(want, before)
         if offline:
-            outcome = _offline(reader, want, known)
-            return outcome.with_belonging(belongings.offline(_at(want, outcome), known))
+            outcome = _resolve_offline(reader, want, known)
+            return outcome.with_attachments(
+                belongings.resolve_offline(_pinned_reference(want, outcome), known)
+            )
         try:
-            outcome = _ask(reader, sources.locate(want.image), known)
+            outcome = _resolve_online(reader, sources.resolve_ref(want.image), known)
         except UserError as error:
-            return _Outcome(error=error)
-        return outcome.with_belonging(belongings.known(_at(want, outcome), known))
+            return _LockOutcome(error=error)
+        return outcome.with_attachments(
+            belongings.get_known(_pinned_reference(want, outcome), known)
+        )
 
-    def look(item: tuple[_Wanted, _Outcome]) -> Belonging:
+    def find_attachments(item: tuple[_LockRequest, _LockOutcome]) -> AttachmentOutcome:
         want, outcome = item
-        return belongings.of(
-            _at(want, outcome),
-            sources.locate(want.image),
+        return belongings.resolve_online(
+            _pinned_reference(want, outcome),
+            sources.resolve_ref(want.image),
             outcome.details.platforms.values(),
-            known=_known(want, before),
+            known=_find_previous(want, before),
             earlier=[before[found] for found in want.ids if found in before],
             unasked=outcome.details.missing,
         )
 
-    def settle(want: _Wanted, outcome: _Outcome) -> None:
+    def record_outcome(want: _LockRequest, outcome: _LockOutcome) -> None:
         nonlocal done
         for found in want.ids:
-            settled[found] = one = _settle(found, want, outcome, before.get(found), environments)
+            settled[found] = one = _lock_reference(
+                found, want, outcome, before.get(found), environments
+            )
             done += 1
             if on_event is not None:
                 on_event(LockEvent(found, "failed" if one.failures else "locked", done, total))
 
     with client:
-        waiting: list[tuple[_Wanted, _Outcome]] = []
-        for want, outcome in parallel.each(work, wanted, jobs, client.close):
-            settle(want, outcome)
+        waiting: list[tuple[_LockRequest, _LockOutcome]] = []
+        for want, outcome in parallel.run_in_threads(resolve_image, wanted, jobs, client.close):
+            record_outcome(want, outcome)
             if outcome.error is None and outcome.belonging is None:
                 waiting.append((want, outcome))
         # All images come first, then what must be signed: a registry's limit is not to be used up
         # by what can be done without.
-        waiting.sort(key=lambda item: not belongings.must_be_signed(_at(*item)))
+        waiting.sort(key=lambda item: not belongings.needs_signature(_pinned_reference(*item)))
         total += sum(len(want.ids) for want, _ in waiting)
-        for (want, outcome), belonging in parallel.each(look, waiting, jobs, client.close):
-            settle(want, outcome.with_belonging(belonging))
+        for (want, outcome), belonging in parallel.run_in_threads(
+            find_attachments, waiting, jobs, client.close
+        ):
+            record_outcome(want, outcome.with_attachments(belonging))
     each = settled.values()
     failures += [failure for one in each for failure in one.failures]
     notes = [note for one in each for note in one.notes]
@@ -245,54 +255,56 @@ def resolve(
         failures=tuple(sorted(failures, key=lambda f: (f.id, f.reason))),
         moved=tuple(sorted((m for one in each for m in one.moved), key=lambda m: m.id)),
         notes=tuple(sorted(notes, key=lambda n: (n.id, n.about, n.reason))),
-        warnings=tuple(belongings.unmatched(want.image for want in wanted)),
+        warnings=tuple(belongings.list_unmatched_rules(want.image for want in wanted)),
     )
 
 
-def _settle(
+def _lock_reference(
     found: str,
-    want: _Wanted,
-    outcome: _Outcome,
+    want: _LockRequest,
+    outcome: _LockOutcome,
     before: LockedImage | None,
     environments: Mapping[tuple[str, ...], Sequence[str]],
-) -> _Settled:
-    belonging = outcome.belonging or Belonging()
+) -> _LockedReference:
+    belonging = outcome.belonging or AttachmentOutcome()
     if outcome.error is not None:
-        return _Settled(None, [_failure(found, want, outcome.error, belonging)])
-    image = _locked(found, want, outcome, belonging)
-    failures, notes = _platforms(image, outcome.details.unread, environments)
+        return _LockedReference(None, [_build_failure(found, want, outcome.error, belonging)])
+    image = _build_locked_image(found, want, outcome, belonging)
+    failures, notes = _check_platforms(image, outcome.details.unread, environments)
     if outcome.details.missing:
-        notes.append(Note(found, outcome.details.missing))
+        notes.append(LockNote(found, outcome.details.missing))
     if belonging.note is not None:
         about, reason = belonging.note
-        notes.append(Note(found, reason, about))
+        notes.append(LockNote(found, reason, about))
     is_moved = before is not None and before.digest != image.digest
-    moved = [Moved(found, before.digest, image.digest)] if before is not None and is_moved else []
-    return _Settled(image, failures, moved, notes)
+    moved = (
+        [MovedTag(found, before.digest, image.digest)] if before is not None and is_moved else []
+    )
+    return _LockedReference(image, failures, moved, notes)
 
 
-def _wanted(
+def _group_requests(
     ids: Iterable[str], substitutes: Mapping[str, str]
-) -> tuple[list[_Wanted], list[Failure]]:
+) -> tuple[list[_LockRequest], list[LockFailure]]:
     """The distinct images to ask for, in order; failures are ids that are no references."""
     instead = {
         ImageRef.parse(old).with_default_tag(): ImageRef.parse(new).with_default_tag()
         for old, new in substitutes.items()
     }
     groups: dict[tuple[ImageRef, bool], list[str]] = {}
-    failures: list[Failure] = []
+    failures: list[LockFailure] = []
     for found in sorted(set(ids)):
         try:
             ref = ImageRef.parse(found).with_default_tag()
         except InvalidImageRef as error:
-            failures.append(Failure(found, str(error), "`kfdeploy why` says where it is found"))
+            failures.append(LockFailure(found, str(error), "`kfdeploy why` says where it is found"))
             continue
         groups.setdefault((instead.get(ref, ref), ref in instead), []).append(found)
-    wanted = [_Wanted(image, other, tuple(found)) for (image, other), found in groups.items()]
+    wanted = [_LockRequest(image, other, tuple(found)) for (image, other), found in groups.items()]
     return wanted, failures
 
 
-def _known(want: _Wanted, before: Mapping[str, LockedImage]) -> LockedImage | None:
+def _find_previous(want: _LockRequest, before: Mapping[str, LockedImage]) -> LockedImage | None:
     """What the lock before has for the same image."""
     for found in want.ids:
         image = before.get(found)
@@ -301,41 +313,45 @@ def _known(want: _Wanted, before: Mapping[str, LockedImage]) -> LockedImage | No
     return None
 
 
-def _at(want: _Wanted, outcome: _Outcome) -> ImageRef:
+def _pinned_reference(want: _LockRequest, outcome: _LockOutcome) -> ImageRef:
     return ImageRef(want.image.host, want.image.path, "", outcome.digest)
 
 
-def _offline(reader: Reader, want: _Wanted, known: LockedImage | None) -> _Outcome:
+def _resolve_offline(
+    reader: DetailsReader, want: _LockRequest, known: LockedImage | None
+) -> _LockOutcome:
     digest = want.image.digest or (known.digest if known else "")
     if not digest:
-        return _Outcome(
+        return _LockOutcome(
             error=UserError("not locked yet, and no registry may be asked", hint=_ELSEWHERE)
         )
-    return _Outcome(digest, reader.read_offline(digest, known))
+    return _LockOutcome(digest, reader.read_offline(digest, known))
 
 
-def _ask(reader: Reader, ref: ImageRef, known: LockedImage | None) -> _Outcome:
+def _resolve_online(
+    reader: DetailsReader, ref: ImageRef, known: LockedImage | None
+) -> _LockOutcome:
     if not ref.host:
         raise UserError("it names no registry that could be asked")
     digest: str | None = ref.digest
     try:
         # What is locked already is asked for all the same, so that what is gone is noticed.
         if not digest or reader.knows_all(known, digest):
-            digest = reader.client.digest(ref)
+            digest = reader.client.get_digest(ref)
         if digest is None:
-            gone = f"not there: {ref.host} has no {_short(ref)}"
-            return _Outcome(error=RegistryError("gone", gone))
-        return _Outcome(digest, reader.read(replace(ref, digest=digest), known))
+            gone = f"not there: {ref.host} has no {_short_name(ref)}"
+            return _LockOutcome(error=RegistryError("gone", gone))
+        return _LockOutcome(digest, reader.read_details(replace(ref, digest=digest), known))
     except RegistryError as error:
-        if not digest or not error.unasked:
-            return _Outcome(error=error)
-        details = reader.known(known, digest)
-        return _Outcome(digest, replace(details, missing=error.message, unread=error.message))
+        if not digest or not error.is_inconclusive:
+            return _LockOutcome(error=error)
+        details = reader.get_known(known, digest)
+        return _LockOutcome(digest, replace(details, missing=error.message, unread=error.message))
 
 
-def _platforms(
+def _check_platforms(
     image: LockedImage, unread: str, environments: Mapping[tuple[str, ...], Sequence[str]]
-) -> tuple[list[Failure], list[Note]]:
+) -> tuple[list[LockFailure], list[LockNote]]:
     """What environments want of an image, and it does not have.
 
     Args:
@@ -343,20 +359,24 @@ def _platforms(
         environments: list of platforms to the environments that name it.
     """
     has = sorted(image.platforms)
-    failures: list[Failure] = []
-    notes: list[Note] = []
+    failures: list[LockFailure] = []
+    notes: list[LockNote] = []
     for wanted, names in environments.items():
         who = f"the environment{'s' if len(names) > 1 else ''} {' and '.join(names)}"
         wants = f"{who} {'want' if len(names) > 1 else 'wants'} {', '.join(wanted)}"
-        lacking = [p for p in wanted if not any(suits(name, (p,)) for name in has)]
+        lacking = [p for p in wanted if not any(matches_platform(name, (p,)) for name in has)]
         if image.digest_for(wanted):
             if not has:
-                notes.append(Note(image.id, f"{wants}, and nothing says what it has", "platforms"))
+                notes.append(
+                    LockNote(image.id, f"{wants}, and nothing says what it has", "platforms")
+                )
             elif lacking:
                 lacks = f"{wants}, and it has no {', '.join(lacking)}, but {', '.join(has)}"
-                notes.append(Note(image.id, lacks, "platforms"))
+                notes.append(LockNote(image.id, lacks, "platforms"))
         elif unread and (not has or lacking != list(wanted)):
-            failures.append(Failure(image.id, f"{wants}; its index can't be had: {unread}", _AGAIN))
+            failures.append(
+                LockFailure(image.id, f"{wants}; its index can't be had: {unread}", _AGAIN)
+            )
         else:
             told = ", ".join(has) or "none that its index names"
             if lacking != list(wanted):
@@ -366,14 +386,16 @@ def _platforms(
                 f"name another image in images.substitutes[{image.id!r}] of kfdeploy.yaml, leave it"
                 f" out by images.exclude, or change {keys}"
             )
-            failures.append(Failure(image.id, f"{wants}, and the image has {told}", hint))
+            failures.append(LockFailure(image.id, f"{wants}, and the image has {told}", hint))
     return failures, notes
 
 
-def _locked(found: str, want: _Wanted, outcome: _Outcome, belonging: Belonging) -> LockedImage:
+def _build_locked_image(
+    found: str, want: _LockRequest, outcome: _LockOutcome, belonging: AttachmentOutcome
+) -> LockedImage:
     return LockedImage(
         id=found,
-        image=_at(want, outcome),
+        image=_pinned_reference(want, outcome),
         tag=tag_of(ImageRef.parse(found)),
         platforms=outcome.details.platforms,
         size=outcome.details.size,
@@ -382,21 +404,23 @@ def _locked(found: str, want: _Wanted, outcome: _Outcome, belonging: Belonging) 
     )
 
 
-def _failure(found: str, want: _Wanted, error: UserError, belonging: Belonging) -> Failure:
+def _build_failure(
+    found: str, want: _LockRequest, error: UserError, belonging: AttachmentOutcome
+) -> LockFailure:
     reason = error.message
-    if want.substituted:
+    if want.is_substituted:
         reason = f"its substitute {want.image}: {reason}"
     hint = error.hint or ""
     if isinstance(error, RegistryError) and error.kind in {"gone", "denied", "content"}:
         substitute = f"set images.substitutes[{found!r}] in kfdeploy.yaml to an image to take"
-        if want.substituted:
+        if want.is_substituted:
             substitute = f"change images.substitutes[{found!r}] in kfdeploy.yaml"
         if error.kind == "gone":
             hint = f"gone from its source: {substitute} instead"
         else:
             hint = f"{hint}; or {substitute}".removeprefix("; or ")
-    return Failure(found, reason, hint, belonging.refused)
+    return LockFailure(found, reason, hint, belonging.is_refused)
 
 
-def _short(ref: ImageRef) -> str:
+def _short_name(ref: ImageRef) -> str:
     return f"{ref.path}:{ref.tag}" if ref.tag else f"{ref.path}@{ref.digest}"

@@ -20,18 +20,24 @@ from kfdeploy import parallel
 from kfdeploy.cache import Cache
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.images.lockfile import Lock
-from kfdeploy.mirror.plan import Item, Plan, State, Summary, wanted_items
-from kfdeploy.mirror.progress import Watch
+from kfdeploy.mirror.plan import (
+    MirrorItem,
+    MirrorPlan,
+    MirrorState,
+    MirrorSummary,
+    list_mirror_items,
+)
+from kfdeploy.mirror.progress import MirrorProgress
 from kfdeploy.mirror.registry_store import RegistryDestination, RegistryOrigin
-from kfdeploy.mirror.scheduler import Board
+from kfdeploy.mirror.scheduler import TransferScheduler
 from kfdeploy.mirror.stores import Destination, Origin
-from kfdeploy.mirror.worker import Worker
-from kfdeploy.oci.registry.access import Reaches
-from kfdeploy.oci.registry.client import Client, manifest_path
+from kfdeploy.mirror.worker import TransferWorker
+from kfdeploy.oci.registry.access import AccessResolver
+from kfdeploy.oci.registry.client import RegistryClient, manifest_path
 from kfdeploy.oci.registry.errors import RegistryError
-from kfdeploy.oci.registry.manifest_cache import Manifests
+from kfdeploy.oci.registry.manifest_cache import ManifestCache
 from kfdeploy.oci.registry.settings import MirrorSettings
-from kfdeploy.oci.registry.transport import Patience
+from kfdeploy.oci.registry.transport import RetryPolicy
 
 JOBS: Final = 8
 """Blobs on the way at a time."""
@@ -39,30 +45,30 @@ ASK_JOBS: Final = 16
 """Small requests at a time: what they take is mostly waiting."""
 _ASK_SECONDS: Final = 60.0
 _TICK_SECONDS: Final = 0.2
-_PATIENCE: Final = Patience(busy_seconds=0.0, outage_seconds=60.0, tries=3)
+_PATIENCE: Final = RetryPolicy(busy_seconds=0.0, outage_seconds=60.0, tries=3)
 """A registry that is busy is not waited for by a worker: the board has other work for it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sides:
+class MirrorEndpoints:
     """What a mirror works between."""
 
-    client: Client
-    manifests: Manifests
+    client: RegistryClient
+    manifests: ManifestCache
     origin: RegistryOrigin
     destination: RegistryDestination
 
 
 @contextlib.contextmanager
-def opened(settings: MirrorSettings, root: Path, cache: Cache) -> Iterator[Sides]:
+def open_endpoints(settings: MirrorSettings, root: Path, cache: Cache) -> Iterator[MirrorEndpoints]:
     """The registries that a workspace names, until the block ends.
 
     Args:
         root: the workspace's folder, which paths in kfdeploy.yaml are relative to.
     """
-    with Client(Reaches(settings, root), patience=_PATIENCE) as client:
-        manifests = Manifests(client, cache)
-        yield Sides(
+    with RegistryClient(AccessResolver(settings, root), retry_policy=_PATIENCE) as client:
+        manifests = ManifestCache(client, cache)
+        yield MirrorEndpoints(
             client,
             manifests,
             RegistryOrigin(client, manifests),
@@ -70,20 +76,20 @@ def opened(settings: MirrorSettings, root: Path, cache: Cache) -> Iterator[Sides
         )
 
 
-def asking(settings: MirrorSettings, root: Path) -> Client:
+def open_client(settings: MirrorSettings, root: Path) -> RegistryClient:
     """A client that only asks; to be closed by ``with``. Arguments as for `opened`."""
-    return Client(Reaches(settings, root))
+    return RegistryClient(AccessResolver(settings, root))
 
 
-def plan(
+def plan_mirror(
     lock: Lock,
     settings: MirrorSettings,
     *,
-    client: Client,
+    client: RegistryClient,
     jobs: int = ASK_JOBS,
     by_tag: Container[str] = (),
     answered: Container[tuple[str, str]] = (),
-) -> Plan:
+) -> MirrorPlan:
     """Find out what the private registry lacks: one HEAD for each image.
 
     Args:
@@ -98,52 +104,52 @@ def plan(
     """
     registry = settings.private
     errors: dict[str, UserError] = {}
-    items: list[Item] = []
+    items: list[MirrorItem] = []
 
-    def ask(item: Item) -> Item | UserError:
+    def query_item(item: MirrorItem) -> MirrorItem | UserError:
         try:
-            found = client.digest(item.destination, patience=_ASK_SECONDS)
+            found = client.get_digest(item.destination, patience=_ASK_SECONDS)
             if found not in (None, item.digest) and registry.immutable_tags:
                 if item.belongs_to:
                     # Cosign moves the tag of a list of signatures; the list that is there stays.
                     return replace(item, state="present")
                 for name in item.ids:
                     if name in by_tag:
-                        return item.target.immovable(name, str(found))
+                        return item.target.immovable_tag_error(name, str(found))
                 item = replace(item, push_tag=item.target.digest_tag)
-                found = client.digest(item.destination, patience=_ASK_SECONDS)
+                found = client.get_digest(item.destination, patience=_ASK_SECONDS)
         except RegistryError as error:
             return error
         return _with_state(item, found)
 
-    wanted: list[Item] = []
-    for item in wanted_items(lock, registry, settings.sources, settings.platforms):
+    wanted: list[MirrorItem] = []
+    for item in list_mirror_items(lock, registry, settings.sources, settings.platforms):
         if (manifest_path(item.destination), item.digest) in answered:
             items.append(replace(item, state="present"))
         else:
             wanted.append(item)
     if items:
-        client.exchange.has_answered(registry.host)
-    for _, found in parallel.each(ask, wanted, max(jobs, ASK_JOBS), client.close):
+        client.transport.mark_answered(registry.host)
+    for _, found in parallel.run_in_threads(query_item, wanted, max(jobs, ASK_JOBS), client.close):
         if isinstance(found, UserError):
             errors.setdefault(found.message, found)
         else:
             items.append(found)
     raise_all([errors[message] for message in sorted(errors)])
-    return Plan(tuple(sorted(items, key=_by_target)))
+    return MirrorPlan(tuple(sorted(items, key=_target_key)))
 
 
-def run(
-    todo: Plan,
+def run_mirror(
+    todo: MirrorPlan,
     origin: Origin,
     destination: Destination,
     *,
     jobs: int = JOBS,
     known: Mapping[str, str] | None = None,
-    watch: Watch | None = None,
+    progress: MirrorProgress | None = None,
     stop: Callable[[], None] = lambda: None,
     on_tick: Callable[[], None] = lambda: None,
-) -> Summary:
+) -> MirrorSummary:
     """Bring what is missing.
 
     Images that fail are collected; the others are brought all the same. ^C stops the transfers: a
@@ -158,31 +164,31 @@ def run(
     Raises:
         KeyboardInterrupt: after all transfers have stopped.
     """
-    watch = watch or Watch()
-    items = sorted(todo.to_copy, key=lambda i: (bool(i.belongs_to), -(i.size or 0), _by_target(i)))
-    board = Board(
+    progress = progress or MirrorProgress()
+    items = sorted(todo.to_copy, key=lambda i: (bool(i.belongs_to), -(i.size or 0), _target_key(i)))
+    board = TransferScheduler(
         items,
-        source=origin.host,
-        destination=destination.host,
-        place=destination.place,
+        source=origin.get_host,
+        destination=destination.get_host,
+        place=destination.get_place,
         jobs=jobs,
         known=known,
     )
-    watch.starts(
+    progress.record_plan(
         len(todo.items), list(todo.present), lambda: (board.bytes_found, board.unread == 0)
     )
     cancelled = threading.Event()
     mistakes: list[BaseException] = []
 
-    def work(number: int) -> None:
+    def run_worker(number: int) -> None:
         try:
-            Worker(number, board, origin, destination, watch, cancelled).run()
+            TransferWorker(number, board, origin, destination, progress, cancelled).run()
         except BaseException as error:
             mistakes.append(error)
             board.stop()
 
     threads = [
-        threading.Thread(target=work, args=(number,), name=f"mirror-{number}")
+        threading.Thread(target=run_worker, args=(number,), name=f"mirror-{number}")
         for number in range(jobs if items else 0)
     ]
     try:
@@ -206,15 +212,15 @@ def run(
                 thread.join()
     if mistakes:
         raise mistakes[0]
-    return Summary(
-        copied=tuple(sorted(watch.copied, key=_by_target)),
+    return MirrorSummary(
+        copied=tuple(sorted(progress.copied, key=_target_key)),
         present=todo.present,
-        failed=tuple(sorted(watch.failed, key=lambda f: _by_target(f.item))),
-        tally=watch.tally,
+        failed=tuple(sorted(progress.failed, key=lambda f: _target_key(f.item))),
+        tally=progress.tally,
     )
 
 
-def places(todo: Plan, sides: Sides) -> dict[str, str]:
+def find_known_places(todo: MirrorPlan, endpoints: MirrorEndpoints) -> dict[str, str]:
     """Blobs that the private registry has in images that are there, by digest, with their place.
 
     As far as the cache knows their manifests: nobody is asked.
@@ -222,20 +228,20 @@ def places(todo: Plan, sides: Sides) -> dict[str, str]:
     if not todo.to_copy:
         return {}
     sources = {item.digest: (item.source.digest, item.platforms) for item in todo.present}
-    blobs = sides.manifests.known_blobs(sources)
+    blobs = endpoints.manifests.get_cached_blobs(sources)
     found: dict[str, str] = {}
     for item in todo.present:
         for digest in blobs.get(item.digest, ()):
-            found.setdefault(digest, sides.destination.place(item))
+            found.setdefault(digest, endpoints.destination.get_place(item))
     return found
 
 
-def _with_state(item: Item, found: str | None) -> Item:
-    state: State = "copy" if found is None else "replace"
+def _with_state(item: MirrorItem, found: str | None) -> MirrorItem:
+    state: MirrorState = "copy" if found is None else "replace"
     if found == item.digest:
         state, found = "present", None
     return replace(item, state=state, replaces=found or "")
 
 
-def _by_target(item: Item) -> str:
+def _target_key(item: MirrorItem) -> str:
     return item.sort_key

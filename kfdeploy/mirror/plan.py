@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kfdeploy.errors import UserError
 from kfdeploy.images.lockfile import Lock, LockedImage
-from kfdeploy.images.naming import Mirror, Sources, Target
-from kfdeploy.oci.manifest import suits
+from kfdeploy.images.naming import MirrorNaming, MirrorRef, PullSources
+from kfdeploy.oci.manifest import matches_platform
 from kfdeploy.oci.reference import ImageRef
 
 if TYPE_CHECKING:
     from kfdeploy.oci.registry.settings import PrivateRegistry
 
-State = Literal["copy", "replace", "present"]
+MirrorState = Literal["copy", "replace", "present"]
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class MirrorItem:
     """One image, or what belongs to one (a signature), and its place in the private registry.
 
     Attributes:
@@ -37,10 +37,10 @@ class Item:
 
     ids: tuple[str, ...]
     source: ImageRef
-    target: Target
+    target: MirrorRef
     digest: str
     size: int | None
-    state: State
+    state: MirrorState
     replaces: str = ""
     platforms: tuple[str, ...] = ()
     push_tag: str = ""
@@ -82,17 +82,17 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class MirrorPlan:
     """What a mirror would do; sorted by target."""
 
-    items: tuple[Item, ...]
+    items: tuple[MirrorItem, ...]
 
     @property
-    def to_copy(self) -> tuple[Item, ...]:
+    def to_copy(self) -> tuple[MirrorItem, ...]:
         return tuple(item for item in self.items if item.state != "present")
 
     @property
-    def present(self) -> tuple[Item, ...]:
+    def present(self) -> tuple[MirrorItem, ...]:
         return tuple(item for item in self.items if item.state == "present")
 
     @property
@@ -114,26 +114,26 @@ class Plan:
             "unknownSizes": self.unsized,
         }
 
-    def lines(self) -> list[str]:
+    def format_lines(self) -> list[str]:
         """The plan for people: a line for each image to copy, and what it comes to."""
         result = []
         for item in self.to_copy:
-            size = "size unknown" if item.size is None else show_bytes(item.size)
+            size = "size unknown" if item.size is None else format_bytes(item.size)
             note = f", replaces {item.replaces}" if item.replaces else ""
             result.append(f"{item.ids[0]} -> {item.target.reference} ({size}{note})")
         unknown = f" and {self.unsized} of unknown size" if self.unsized else ""
         result.append(
-            f"{len(self.to_copy)} to copy ({show_bytes(self.size)} at most{unknown}),"
+            f"{len(self.to_copy)} to copy ({format_bytes(self.size)} at most{unknown}),"
             f" {len(self.present)} present"
         )
         return result
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class MirrorFailure:
     """An image that is not in the private registry afterwards."""
 
-    item: Item
+    item: MirrorItem
     error: UserError
 
     def to_json(self) -> dict[str, Any]:
@@ -146,7 +146,7 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class TransferStats:
     """What became of the blobs, in bytes.
 
     Attributes:
@@ -174,20 +174,20 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class MirrorSummary:
     """What a mirror did."""
 
-    copied: tuple[Item, ...]
-    present: tuple[Item, ...]
-    failed: tuple[Failed, ...]
-    tally: Tally = Tally()
+    copied: tuple[MirrorItem, ...]
+    present: tuple[MirrorItem, ...]
+    failed: tuple[MirrorFailure, ...]
+    tally: TransferStats = TransferStats()
 
     @property
     def size(self) -> int:
         """Bytes of the images copied, as `Plan.size` counts them."""
         return sum(item.size or 0 for item in self.copied)
 
-    def errors(self) -> list[UserError]:
+    def list_errors(self) -> list[UserError]:
         """One for each image that failed."""
         return [failed.error for failed in self.failed]
 
@@ -200,23 +200,23 @@ class Summary:
             **self.tally.to_json(),
         }
 
-    def lines(self) -> list[str]:
+    def format_lines(self) -> list[str]:
         """The result for people."""
         counts = f"{len(self.present)} present, {len(self.failed)} failed"
         tally = self.tally
-        moved = [f"{show_bytes(tally.moved)} sent"]
+        moved = [f"{format_bytes(tally.moved)} sent"]
         for size, word in ((tally.mounted, "mounted"), (tally.skipped, "were there")):
-            moved += [f"{show_bytes(size)} {word}"] if size else []
+            moved += [f"{format_bytes(size)} {word}"] if size else []
         again = f", {tally.retries} tried again" if tally.retries else ""
         return [f"{len(self.copied)} copied ({', '.join(moved)}), {counts}{again}"]
 
 
-def wanted_items(
+def list_mirror_items(
     lock: Lock,
     registry: PrivateRegistry,
     sources: Mapping[str, str],
     platforms: tuple[str, ...] = (),
-) -> list[Item]:
+) -> list[MirrorItem]:
     """What a private registry is to have of a lock, each once, sorted by target.
 
     Args:
@@ -226,17 +226,17 @@ def wanted_items(
     Raises:
         UserError: two images on one target.
     """
-    targets = Mirror(registry, platforms).targets(lock.images)
-    located = Sources(sources)
+    targets = MirrorNaming(registry, platforms).mirror_refs(lock.images)
+    located = PullSources(sources)
     groups: dict[str, list[LockedImage]] = {}
     for image in lock.images:
         groups.setdefault(targets[image.id].reference, []).append(image)
-    items: dict[str, Item] = {}
+    items: dict[str, MirrorItem] = {}
     for images in groups.values():
         image, target = images[0], targets[images[0].id]
-        item = Item(
+        item = MirrorItem(
             ids=tuple(i.id for i in images),
-            source=located.locate(image.image),
+            source=located.resolve_ref(image.image),
             target=target,
             digest=target.digest,
             size=image.size,
@@ -245,22 +245,22 @@ def wanted_items(
             # What is not reduced stays as it is, whatever its platforms are called.
             platforms=platforms if target.digest != image.digest else (),
         )
-        for one in (item, *_belongings(item, image)):
+        for one in (item, *_list_attached_items(item, image)):
             items.setdefault(one.sort_key, one)
     return sorted(items.values(), key=lambda item: item.sort_key)
 
 
-def _belongings(item: Item, image: LockedImage) -> Iterator[Item]:
+def _list_attached_items(item: MirrorItem, image: LockedImage) -> Iterator[MirrorItem]:
     """What belongs to an image, as far as what it belongs to is mirrored: nothing belongs to an
     index that was reduced."""
     kept = {image.digest}
     if item.platforms:
-        kept = {d for name, d in image.platforms.items() if suits(name, item.platforms)}
+        kept = {d for name, d in image.platforms.items() if matches_platform(name, item.platforms)}
     for one in image.attached or ():
         if one.subject in kept or not item.platforms:
             yield replace(
                 item,
-                source=one.at(item.source),
+                source=one.ref_in(item.source),
                 digest=one.digest,
                 size=None,
                 platforms=(),
@@ -269,7 +269,7 @@ def _belongings(item: Item, image: LockedImage) -> Iterator[Item]:
             )
 
 
-def show_bytes(count: int) -> str:
+def format_bytes(count: int) -> str:
     """Bytes for people: ``1.5 GiB``."""
     size = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):

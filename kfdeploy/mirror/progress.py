@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from kfdeploy.errors import UserError
-from kfdeploy.mirror.plan import Failed, Item, Tally, show_bytes
+from kfdeploy.mirror.plan import MirrorFailure, MirrorItem, TransferStats, format_bytes
 
 EventState = Literal["retrying", "waiting", "copied", "present", "failed"]
 _RATE_SECONDS: Final = 10.0
@@ -35,14 +35,14 @@ class MirrorEvent:
     bytes_total: int
     message: str = ""
 
-    def line(self) -> str:
+    def format_line(self) -> str:
         """For output that is no terminal."""
         tail = f": {self.message}" if self.message else ""
         return f"[{self.done}/{self.total}] {self.state} {self.image}{tail}"
 
 
 @dataclass(frozen=True, slots=True)
-class Working:
+class WorkerActivity:
     """What one worker does.
 
     Attributes:
@@ -59,7 +59,7 @@ class Working:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class ProgressSnapshot:
     """Where a mirror stands at a moment.
 
     Attributes:
@@ -73,20 +73,20 @@ class Snapshot:
     bytes_total: int
     rate: float
     seconds_left: float | None
-    workers: tuple[Working, ...]
+    workers: tuple[WorkerActivity, ...]
     waiting: tuple[str, ...]
 
-    def line(self) -> str:
+    def format_line(self) -> str:
         """For output that is no terminal, now and then."""
-        left = "" if self.seconds_left is None else f", {show_seconds(self.seconds_left)} left"
+        left = "" if self.seconds_left is None else f", {format_seconds(self.seconds_left)} left"
         waits = "".join(f"; {text}" for text in self.waiting)
         return (
-            f"{self.done} of {self.total} images, {show_bytes(self.bytes_done)} of"
-            f" {show_bytes(self.bytes_total)}, {show_bytes(int(self.rate))}/s{left}{waits}"
+            f"{self.done} of {self.total} images, {format_bytes(self.bytes_done)} of"
+            f" {format_bytes(self.bytes_total)}, {format_bytes(int(self.rate))}/s{left}{waits}"
         )
 
 
-class Watch:
+class MirrorProgress:
     """Keeps count; every method may be called from any thread."""
 
     def __init__(
@@ -102,17 +102,17 @@ class Watch:
         self._on_event = on_event
         self._clock = clock
         self._lock = threading.RLock()
-        self._workers: dict[int, Working] = {}
+        self._workers: dict[int, WorkerActivity] = {}
         self._waits: dict[str, float] = {}
         self._total = self._done = 0
         self._expected: Callable[[], tuple[int, bool]] = lambda: (0, False)
         self._rates: list[tuple[float, int]] = [(clock(), 0)]
-        self.tally = Tally()
-        self.copied: list[Item] = []
-        self.failed: list[Failed] = []
+        self.tally = TransferStats()
+        self.copied: list[MirrorItem] = []
+        self.failed: list[MirrorFailure] = []
 
-    def starts(
-        self, total: int, present: list[Item], expected: Callable[[], tuple[int, bool]]
+    def record_plan(
+        self, total: int, present: list[MirrorItem], expected: Callable[[], tuple[int, bool]]
     ) -> None:
         """The plan is made.
 
@@ -124,55 +124,57 @@ class Watch:
             self._total, self._expected = total, expected
             for item in present:
                 self._done += 1
-                self._tell(item.name, "present")
+                self._emit_event(item.name, "present")
 
-    def begins(self, number: int, kind: str, image: str, size: int | None) -> None:
+    def start_task(self, number: int, kind: str, image: str, size: int | None) -> None:
         with self._lock:
-            self._workers[number] = Working(number, kind, image, size)
+            self._workers[number] = WorkerActivity(number, kind, image, size)
 
-    def ends(self, number: int) -> None:
+    def end_task(self, number: int) -> None:
         with self._lock:
             self._workers.pop(number, None)
 
-    def passed(self, number: int, count: int) -> None:
+    def add_sent_bytes(self, number: int, count: int) -> None:
         """A worker has sent some bytes more."""
         with self._lock:
             at = self._workers[number]
             self._workers[number] = replace(at, done=at.done + count)
 
-    def moved(self, count: int) -> None:
+    def count_moved(self, count: int) -> None:
         with self._lock:
             self.tally = replace(self.tally, moved=self.tally.moved + count)
 
-    def mounted(self, count: int) -> None:
+    def count_mounted(self, count: int) -> None:
         with self._lock:
             self.tally = replace(self.tally, mounted=self.tally.mounted + count)
 
-    def skipped(self, count: int) -> None:
+    def count_skipped(self, count: int) -> None:
         with self._lock:
             self.tally = replace(self.tally, skipped=self.tally.skipped + count)
 
-    def broke(self, count: int) -> None:
+    def count_aborted(self, count: int) -> None:
         """A transfer broke off after some bytes."""
         with self._lock:
             self.tally = replace(self.tally, retried=self.tally.retried + count)
 
-    def retries(self, item: Item, message: str) -> None:
+    def record_retry(self, item: MirrorItem, message: str) -> None:
         with self._lock:
             self.tally = replace(self.tally, retries=self.tally.retries + 1)
-            self._tell(item.name, "retrying", message)
+            self._emit_event(item.name, "retrying", message)
 
-    def waits(self, host: str, seconds: float) -> None:
+    def record_wait(self, host: str, seconds: float) -> None:
         """A registry wants to be left alone; said once for all who wait."""
         with self._lock:
             now = self._clock()
             self.tally = replace(self.tally, retries=self.tally.retries + 1)
             if self._waits.get(host, 0.0) < now:
                 self._waits[host] = now + seconds
-                self._tell(host, "waiting", f"429: it asks to wait {max(1, round(seconds))} s")
+                self._emit_event(
+                    host, "waiting", f"429: it asks to wait {max(1, round(seconds))} s"
+                )
 
-    def finished(
-        self, item: Item, state: Literal["copied", "failed"], error: UserError | None = None
+    def finish_item(
+        self, item: MirrorItem, state: Literal["copied", "failed"], error: UserError | None = None
     ) -> None:
         """An item is done with."""
         with self._lock:
@@ -180,14 +182,14 @@ class Watch:
             if error is None:
                 self.copied.append(item)
             else:
-                self.failed.append(Failed(item, error))
-            self._tell(item.name, state, error.message if error else "")
+                self.failed.append(MirrorFailure(item, error))
+            self._emit_event(item.name, state, error.message if error else "")
 
-    def snapshot(self) -> Snapshot:
+    def take_snapshot(self) -> ProgressSnapshot:
         """Where it stands now."""
         with self._lock:
             now = self._clock()
-            done = self._bytes_done()
+            done = self._count_bytes_done()
             total, is_last_word = self._expected()
             total -= self.tally.skipped
             self._rates = [(at, n) for at, n in self._rates if at >= now - _RATE_SECONDS][-200:]
@@ -201,21 +203,25 @@ class Watch:
                 if end > now
             )
             workers = tuple(self._workers[n] for n in sorted(self._workers))
-            return Snapshot(self._done, self._total, done, total, rate, left, workers, waiting)
+            return ProgressSnapshot(
+                self._done, self._total, done, total, rate, left, workers, waiting
+            )
 
-    def _bytes_done(self) -> int:
+    def _count_bytes_done(self) -> int:
         return self.tally.moved + sum(at.done for at in self._workers.values())
 
-    def _tell(self, name: str, state: EventState, message: str = "") -> None:
+    def _emit_event(self, name: str, state: EventState, message: str = "") -> None:
         if self._on_event is None:
             return
         total = self._expected()[0] - self.tally.skipped
         self._on_event(
-            MirrorEvent(name, state, self._done, self._total, self._bytes_done(), total, message)
+            MirrorEvent(
+                name, state, self._done, self._total, self._count_bytes_done(), total, message
+            )
         )
 
 
-def show_seconds(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """A time for people: ``45 s``, ``12 min``, ``2 h 05 min``."""
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -13,10 +13,10 @@ from typing import Any, Final
 
 from kfdeploy import parallel
 from kfdeploy.errors import UserError
-from kfdeploy.mirror.plan import Item
+from kfdeploy.mirror.plan import MirrorItem
 from kfdeploy.oci.reference import ImageRef
 from kfdeploy.oci.registry import catalog
-from kfdeploy.oci.registry.client import Client
+from kfdeploy.oci.registry.client import RegistryClient
 from kfdeploy.oci.registry.errors import RegistryError
 from kfdeploy.releaseset.artifact import REPOSITORY
 
@@ -26,7 +26,7 @@ _ABOUT: Final = re.compile(r"(sha256)-([0-9a-f]{64})(?:\.[a-z]+)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Obsolete:
+class ObsoleteManifest:
     """A manifest that nothing kept needs.
 
     Attributes:
@@ -48,14 +48,14 @@ class Obsolete:
             "tags": list(self.tags),
         }
 
-    def line(self) -> str:
+    def format_line(self) -> str:
         """For people."""
         names = ", ".join(self.tags) or "untagged"
         return f"{self.repository}@{self.digest} ({names})"
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class PruneFindings:
     """What could go.
 
     Attributes:
@@ -64,7 +64,7 @@ class Findings:
         note: why not all repositories were looked at; or empty.
     """
 
-    obsolete: tuple[Obsolete, ...]
+    obsolete: tuple[ObsoleteManifest, ...]
     looked_at: int
     kept: int
     note: str = ""
@@ -78,7 +78,9 @@ class Findings:
         }
 
 
-def find(client: Client, host: str, prefix: str, kept: Iterable[Item]) -> Findings:
+def find_obsolete(
+    client: RegistryClient, host: str, prefix: str, kept: Iterable[MirrorItem]
+) -> PruneFindings:
     """Look through the private registry.
 
     Args:
@@ -92,36 +94,40 @@ def find(client: Client, host: str, prefix: str, kept: Iterable[Item]) -> Findin
     wanted: dict[str, set[str]] = {}
     for item in kept:
         wanted.setdefault(item.repository.path, set()).add(item.digest)
-    paths, note = _paths(client, host, prefix, wanted)
+    paths, note = _list_repositories(client, host, prefix, wanted)
 
-    def look(path: str) -> list[Obsolete]:
-        return _look(client, ImageRef(host, path), wanted.get(path, set()))
+    def scan_path(path: str) -> list[ObsoleteManifest]:
+        return _scan_repository(client, ImageRef(host, path), wanted.get(path, set()))
 
-    found: list[Obsolete] = []
-    for _, some in parallel.each(look, paths, JOBS, client.close):
+    found: list[ObsoleteManifest] = []
+    for _, some in parallel.run_in_threads(scan_path, paths, JOBS, client.close):
         found += some
     found.sort(key=lambda one: (str(one.repository), not one.tags, one.tags, one.digest))
-    return Findings(tuple(found), len(paths), sum(map(len, wanted.values())), note)
+    return PruneFindings(tuple(found), len(paths), sum(map(len, wanted.values())), note)
 
 
-def delete(
-    client: Client, obsolete: Iterable[Obsolete], done: Callable[[Obsolete], None]
+def delete_manifests(
+    client: RegistryClient,
+    obsolete: Iterable[ObsoleteManifest],
+    on_deleted: Callable[[ObsoleteManifest], None],
 ) -> list[UserError]:
     """Delete what was found; indexes before the manifests they name. Returns what went wrong."""
     failures: list[UserError] = []
     for one in obsolete:
         try:
-            catalog.delete(client, one.ref)
+            catalog.delete_manifest(client, one.ref)
         except RegistryError as error:
             failures.append(error)
             if error.final or error.kind in {"refused", "nonsense"}:
                 break
         else:
-            done(one)
+            on_deleted(one)
     return failures
 
 
-def _paths(client: Client, host: str, prefix: str, wanted: Iterable[str]) -> tuple[list[str], str]:
+def _list_repositories(
+    client: RegistryClient, host: str, prefix: str, wanted: Iterable[str]
+) -> tuple[list[str], str]:
     if not prefix:
         note = (
             "registries.private.prefix is empty, so only repositories that a lock here names were"
@@ -129,8 +135,10 @@ def _paths(client: Client, host: str, prefix: str, wanted: Iterable[str]) -> tup
         )
         return sorted(wanted), note
     try:
-        below = [path for path in catalog.repositories(client, host) if _is_below(path, prefix)]
-    except catalog.NoCatalog as error:
+        below = [
+            path for path in catalog.list_repositories(client, host) if _is_below(path, prefix)
+        ]
+    except catalog.CatalogUnavailable as error:
         note = (
             "the registry does not list its repositories, so only those that a lock here names were"
             f" looked at ({error.message})"
@@ -144,33 +152,39 @@ def _is_below(path: str, prefix: str) -> bool:
     return path.startswith(prefix + "/") and path != f"{prefix}/{REPOSITORY}"
 
 
-def _look(client: Client, repository: ImageRef, wanted: set[str]) -> list[Obsolete]:
+def _scan_repository(
+    client: RegistryClient, repository: ImageRef, wanted: set[str]
+) -> list[ObsoleteManifest]:
     seen: dict[str, list[str]] = {}
-    for tag in catalog.tags(client, repository):
-        digest = client.digest(ImageRef(repository.host, repository.path, tag))
+    for tag in catalog.list_tags(client, repository):
+        digest = client.get_digest(ImageRef(repository.host, repository.path, tag))
         if digest is not None:
             seen.setdefault(digest, []).append(tag)
     goes = {digest for digest in seen if digest not in wanted}
     if not goes:
         return []
-    stays = wanted | {child for digest in wanted for child in _children(client, repository, digest)}
+    stays = wanted | {
+        child for digest in wanted for child in _list_children(client, repository, digest)
+    }
     for digest in sorted(goes):
         subjects = [f"{m[1]}:{m[2]}" for tag in seen[digest] if (m := _ABOUT.fullmatch(tag))]
         if any(subject in stays for subject in subjects):
-            stays |= {digest, *_children(client, repository, digest)}
+            stays |= {digest, *_list_children(client, repository, digest)}
     goes -= stays
-    found = {digest: Obsolete(repository, digest, tuple(sorted(seen[digest]))) for digest in goes}
+    found = {
+        digest: ObsoleteManifest(repository, digest, tuple(sorted(seen[digest]))) for digest in goes
+    }
     for digest in sorted(goes):
-        for child in _children(client, repository, digest):
+        for child in _list_children(client, repository, digest):
             if child not in stays and child not in found:
-                found[child] = Obsolete(repository, child, ())
+                found[child] = ObsoleteManifest(repository, child, ())
     return list(found.values())
 
 
-def _children(client: Client, repository: ImageRef, digest: str) -> tuple[str, ...]:
+def _list_children(client: RegistryClient, repository: ImageRef, digest: str) -> tuple[str, ...]:
     """What an index at the registry names; nothing for what is not there or is no index."""
     try:
-        manifest = client.manifest(ImageRef(repository.host, repository.path, "", digest))
+        manifest = client.get_manifest(ImageRef(repository.host, repository.path, "", digest))
     except RegistryError as error:
         if error.kind != "gone":
             raise

@@ -6,13 +6,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kfdeploy.mirror.plan import Item
-from kfdeploy.mirror.stores import Pieces, Readable
-from kfdeploy.oci.manifest import Descriptor, Tree
+from kfdeploy.mirror.plan import MirrorItem
+from kfdeploy.mirror.stores import BlobPieces, ReadableBlob
+from kfdeploy.oci.manifest import Descriptor, ImageTree
 from kfdeploy.oci.reference import ImageRef
-from kfdeploy.oci.registry.client import Client
-from kfdeploy.oci.registry.manifest_cache import Manifests
-from kfdeploy.oci.registry.push import Uploads
+from kfdeploy.oci.registry.client import RegistryClient
+from kfdeploy.oci.registry.manifest_cache import ManifestCache
+from kfdeploy.oci.registry.push import RegistryPusher
 
 if TYPE_CHECKING:
     from kfdeploy.oci.registry.settings import PrivateRegistry
@@ -21,54 +21,58 @@ if TYPE_CHECKING:
 class RegistryOrigin:
     """The registries that the lock's images are in (an `Origin`)."""
 
-    def __init__(self, client: Client, manifests: Manifests) -> None:
+    def __init__(self, client: RegistryClient, manifests: ManifestCache) -> None:
         self._client = client
         self._manifests = manifests
 
-    def host(self, item: Item) -> str:
+    def get_host(self, item: MirrorItem) -> str:
         return item.source.host
 
-    def tree(self, item: Item) -> Tree:
-        return self._manifests.tree(item.source, item.platforms)
+    def read_tree(self, item: MirrorItem) -> ImageTree:
+        return self._manifests.load_tree(item.source, item.platforms)
 
-    def open(self, item: Item, blob: Descriptor, offset: int) -> AbstractContextManager[Readable]:
+    def open_blob(
+        self, item: MirrorItem, blob: Descriptor, offset: int
+    ) -> AbstractContextManager[ReadableBlob]:
         return self._client.open_blob(item.source, blob.digest, offset=offset)
 
 
 class RegistryDestination:
     """The private registry (a `Destination`); a place is one of its repositories."""
 
-    def __init__(self, client: Client, registry: PrivateRegistry, root: Path) -> None:
+    def __init__(self, client: RegistryClient, registry: PrivateRegistry, root: Path) -> None:
         """Take the registry.
 
         Args:
             root: folder that `createRepository` is run in.
         """
         self._host = registry.host
-        create = registry.creation if registry.create_repository else None
-        self._uploads = Uploads(client, create, root)
+        create = registry.creation_command if registry.create_repository else None
+        self._uploads = RegistryPusher(client, create, root)
 
-    def host(self, item: Item) -> str:
+    def get_host(self, item: MirrorItem) -> str:
         return item.repository.host
 
-    def place(self, item: Item) -> str:
+    def get_place(self, item: MirrorItem) -> str:
         return item.repository.path
 
-    def has(self, place: str, blob: Descriptor) -> bool:
-        return self._uploads.has(self._at(place), blob)
+    def has_blob(self, place: str, blob: Descriptor) -> bool:
+        return self._uploads.has_blob(self._repository_at(place), blob)
 
-    def mount(self, place: str, blob: Descriptor, other: str) -> str | None:
-        return self._uploads.mount(self._at(place), blob, self._at(other))
+    def mount_blob(self, place: str, blob: Descriptor, other: str) -> str | None:
+        return self._uploads.mount_blob(
+            self._repository_at(place), blob, self._repository_at(other)
+        )
 
-    def put(self, place: str, blob: Descriptor, pieces: Pieces, begun: str = "") -> None:
-        self._uploads.put(self._at(place), blob, pieces, begun)
+    def put_blob(self, place: str, blob: Descriptor, pieces: BlobPieces, begun: str = "") -> None:
+        self._uploads.push_blob(self._repository_at(place), blob, pieces, begun)
 
-    def seal(self, item: Item, tree: Tree) -> None:
+    def seal_image(self, item: MirrorItem, tree: ImageTree) -> None:
         for manifest in tree.manifests:
-            self._uploads.put_manifest(item.repository, manifest)
-            self._uploads.confirm(item.repository, manifest)
+            self._uploads.push_manifest(item.repository, manifest)
+            self._uploads.confirm_manifest(item.repository, manifest)
         if item.push_tag:
-            self._uploads.put_manifest(item.repository, tree.root, item.push_tag)
+            self._uploads.push_manifest(item.repository, tree.root, item.push_tag)
 
-    def _at(self, place: str) -> ImageRef:
+    def _repository_at(self, place: str) -> ImageRef:
         return ImageRef(self._host, place)

@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from kfdeploy.mirror.plan import Item
-from kfdeploy.oci.manifest import Descriptor, Tree
+from kfdeploy.mirror.plan import MirrorItem
+from kfdeploy.oci.manifest import Descriptor, ImageTree
 
-Kind = Literal["seal", "read", "mount", "carry"]
-_ORDER: Final[Mapping[Kind, int]] = {"seal": 0, "read": 1, "mount": 2, "carry": 3}
+TaskKind = Literal["seal", "read", "mount", "carry"]
+_ORDER: Final[Mapping[TaskKind, int]] = {"seal": 0, "read": 1, "mount": 2, "carry": 3}
 """Sealing first, so that an image is whole as early as can be; reading before carrying, as only
 who has read all images knows what they share."""
 _REOPENED_MAX: Final = 2
@@ -31,28 +31,28 @@ _ONE_STRUGGLE_SECONDS: Final = 1.0
 
 
 @dataclass(eq=False, slots=True)
-class Image:
+class TransferImage:
     """An item on its way.
 
     Attributes:
         missing: its blobs that are not yet at their place.
     """
 
-    item: Item
+    item: MirrorItem
     rank: int
-    tree: Tree | None = None
+    tree: ImageTree | None = None
     missing: int = 0
     reopened: int = 0
     is_over: bool = False
 
 
 @dataclass(eq=False, slots=True)
-class Unit:
+class BlobPlacement:
     """A blob at a place, and the images that wait for it."""
 
     blob: Descriptor
     place: str
-    images: list[Image] = field(default_factory=list)
+    images: list[TransferImage] = field(default_factory=list)
     state: Literal["waiting", "queued", "placed", "failed"] = "waiting"
     tried: set[str] = field(default_factory=set)
 
@@ -63,7 +63,7 @@ class Unit:
 
 
 @dataclass(eq=False, slots=True)
-class Task:
+class TransferTask:
     """One piece of work.
 
     Attributes:
@@ -72,41 +72,41 @@ class Task:
         tries: how often it went wrong.
     """
 
-    kind: Kind
-    image: Image
+    kind: TaskKind
+    image: TransferImage
     hosts: tuple[str, ...]
-    unit: Unit | None = None
+    placement: BlobPlacement | None = None
     mount_from: str = ""
     tries: int = 0
     busy_since: float = 0.0
 
     @property
     def blob(self) -> Descriptor:
-        assert self.unit is not None
-        return self.unit.blob
+        assert self.placement is not None
+        return self.placement.blob
 
 
 @dataclass(slots=True)
-class _Host:
+class _HostLoad:
     """How much one registry bears."""
 
     limit: float
     active: int = 0
     listens_at: float = 0.0
     struggled_at: float = -math.inf
-    ready: list[tuple[tuple[int, int, int], int, Task]] = field(default_factory=list)
+    ready: list[tuple[tuple[int, int, int], int, TransferTask]] = field(default_factory=list)
 
 
-class Board:
+class TransferScheduler:
     """Hands out tasks to any number of threads."""
 
     def __init__(
         self,
-        items: Iterable[Item],
+        items: Iterable[MirrorItem],
         *,
-        source: Callable[[Item], str],
-        destination: Callable[[Item], str],
-        place: Callable[[Item], str],
+        source: Callable[[MirrorItem], str],
+        destination: Callable[[MirrorItem], str],
+        place: Callable[[MirrorItem], str],
         jobs: int,
         known: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -121,34 +121,34 @@ class Board:
         self._clock = clock
         self._changed = threading.Condition()
         self._numbers = itertools.count()
-        self._hosts: dict[str, _Host] = {}
-        self._later: list[tuple[float, int, Task]] = []
-        self._units: dict[tuple[str, str], Unit] = {}
+        self._hosts: dict[str, _HostLoad] = {}
+        self._later: list[tuple[float, int, TransferTask]] = []
+        self._units: dict[tuple[str, str], BlobPlacement] = {}
         self._places: dict[str, str] = dict(known or {})
-        self._carried: dict[str, Unit] = {}
-        self._blocked: dict[str, deque[Unit]] = {}
+        self._carried: dict[str, BlobPlacement] = {}
+        self._blocked: dict[str, deque[BlobPlacement]] = {}
         self._reading = 0
-        self._fresh: dict[int, Unit] = {}
+        self._fresh: dict[int, BlobPlacement] = {}
         self._stopped = False
-        self.images = [Image(item, rank) for rank, item in enumerate(items)]
+        self.images = [TransferImage(item, rank) for rank, item in enumerate(items)]
         self._left = len(self.images)
         self.unread = self._left
         self.bytes_found = 0
         """Bytes of blobs that are to be carried, as far as images have been read."""
         with self._changed:
             for image in self.images:
-                self._queue(Task("read", image, (source(image.item),)))
+                self._queue_task(TransferTask("read", image, (source(image.item),)))
 
     # -- what workers call -------------------------------------------------------------------------
 
-    def take(self) -> Task | None:
+    def take_task(self) -> TransferTask | None:
         """The next task; waits for one. None when everything is over."""
         with self._changed:
             while not self._stopped and self._left:
                 now = self._clock()
                 while self._later and self._later[0][0] <= now:
-                    self._queue(heapq.heappop(self._later)[2])
-                task, wait = self._next(now)
+                    self._queue_task(heapq.heappop(self._later)[2])
+                task, wait = self._pick_task(now)
                 if task is not None:
                     for host in task.hosts:
                         self._hosts[host].active += 1
@@ -157,52 +157,57 @@ class Board:
             self._changed.notify_all()
             return None
 
-    def was_read(self, task: Task, tree: Tree) -> None:
+    def finish_read(self, task: TransferTask, tree: ImageTree) -> None:
         """An image's manifests are there: what it needs joins the rest."""
         image = task.image
         with self._changed:
-            self._leave(task)
+            self._release_hosts(task)
             self.unread -= 1
             image.tree = tree
             place = self._place(image.item)
             for blob in tree.blobs:
-                unit = self._units.setdefault((blob.digest, place), Unit(blob, place))
+                unit = self._units.setdefault((blob.digest, place), BlobPlacement(blob, place))
                 if unit.state == "placed":
                     continue
                 image.missing += 1
                 unit.images.append(image)
                 if unit.state in ("waiting", "failed"):
                     self._fresh[id(unit)] = unit
-            self._seal_if_whole(image)
-            self._has_read()
+            self._seal_if_complete(image)
+            self._schedule_fresh_blobs()
 
-    def is_placed(self, task: Task) -> list[Image]:
+    def finish_placement(self, task: TransferTask) -> list[TransferImage]:
         """A blob is at its place."""
-        unit = task.unit
+        unit = task.placement
         assert unit is not None
         with self._changed:
-            self._leave(task)
+            self._release_hosts(task)
             unit.state = "placed"
             digest = unit.blob.digest
             self._places.setdefault(digest, unit.place)
             if self._carried.get(digest) is unit:
                 del self._carried[digest]
                 for other in self._blocked.pop(digest, ()):
-                    self._enlist(other)
+                    self._schedule_blob(other)
             waiting, unit.images = unit.images, []
             for image in waiting:
                 image.missing -= 1
-                self._seal_if_whole(image)
+                self._seal_if_complete(image)
             return waiting
 
-    def is_sealed(self, task: Task) -> None:
+    def finish_seal(self, task: TransferTask) -> None:
         """An image is whole at the destination."""
         with self._changed:
-            self._leave(task)
-            self._over(task.image)
+            self._release_hosts(task)
+            self._end_image(task.image)
 
-    def again(
-        self, task: Task, seconds: float, *, struggles: str = "", is_silent: bool = False
+    def retry_later(
+        self,
+        task: TransferTask,
+        seconds: float,
+        *,
+        struggling_host: str = "",
+        is_silent: bool = False,
     ) -> None:
         """A task went wrong, and is tried again.
 
@@ -212,10 +217,10 @@ class Board:
             is_silent: that host wants to hear nothing until then.
         """
         with self._changed:
-            self._leave(task, went_well=False)
+            self._release_hosts(task, went_well=False)
             now = self._clock()
-            if struggles:
-                host = self._host(struggles)
+            if struggling_host:
+                host = self._get_host(struggling_host)
                 if now - host.struggled_at > _ONE_STRUGGLE_SECONDS:
                     host.struggled_at = now
                     host.limit = max(1.0, host.limit / 2)
@@ -223,27 +228,27 @@ class Board:
                     host.listens_at = max(host.listens_at, now + seconds)
             heapq.heappush(self._later, (now + seconds, next(self._numbers), task))
             if task.kind == "read":
-                self._has_read()
+                self._schedule_fresh_blobs()
             self._changed.notify_all()
 
-    def failed(self, task: Task) -> list[Image]:
+    def fail_task(self, task: TransferTask) -> list[TransferImage]:
         """A task can't be done; returns the images that fail with it.
 
         A blob that one source can't give is asked of the next image that has it elsewhere.
         """
         with self._changed:
-            self._leave(task, went_well=False)
-            unit = task.unit
+            self._release_hosts(task, went_well=False)
+            unit = task.placement
             if unit is None:
                 if task.kind == "read":
                     self.unread -= 1
-                    self._has_read()
-                return [task.image] if self._over(task.image) else []
+                    self._schedule_fresh_blobs()
+                return [task.image] if self._end_image(task.image) else []
             unit.tried.add(task.image.item.source.repository)
             unit.images = [image for image in unit.images if not image.is_over]
             for image in unit.images:
                 if image.item.source.repository not in unit.tried:
-                    self._carry(unit, image)
+                    self._queue_carry(unit, image)
                     return []
             unit.state = "failed"
             digest = unit.blob.digest
@@ -255,11 +260,11 @@ class Board:
                     if digest in self._carried:
                         self._blocked.setdefault(digest, deque()).append(other)
                     else:
-                        self._enlist(other)
+                        self._schedule_blob(other)
             waiting, unit.images = unit.images, []
-            return [image for image in waiting if self._over(image)]
+            return [image for image in waiting if self._end_image(image)]
 
-    def reopen(self, task: Task) -> bool:
+    def reopen_image(self, task: TransferTask) -> bool:
         """The destination has lost blobs of an image that was to be sealed: see to each again.
 
         Returns:
@@ -269,7 +274,7 @@ class Board:
         if image.reopened >= _REOPENED_MAX or image.tree is None:
             return False
         with self._changed:
-            self._leave(task)
+            self._release_hosts(task)
             image.reopened += 1
             place = self._place(image.item)
             for blob in image.tree.blobs:
@@ -279,13 +284,13 @@ class Board:
                 image.missing += 1
                 unit.images.append(image)
                 if unit.state != "queued":
-                    self._enlist(unit)
+                    self._schedule_blob(unit)
             return True
 
-    def give_up(self) -> list[Image]:
+    def abandon_images(self) -> list[TransferImage]:
         """Nothing more can be done; returns the images that were not over."""
         with self._changed:
-            return [image for image in self.images if self._over(image)]
+            return [image for image in self.images if self._end_image(image)]
 
     def stop(self) -> None:
         """Give out no more tasks."""
@@ -295,12 +300,12 @@ class Board:
 
     # -- with the lock held ------------------------------------------------------------------------
 
-    def _next(self, now: float) -> tuple[Task | None, float | None]:
+    def _pick_task(self, now: float) -> tuple[TransferTask | None, float | None]:
         """The best task that can be done now; or how long to wait for one."""
-        best: _Host | None = None
+        best: _HostLoad | None = None
         wait = self._later[0][0] - now if self._later else None
         for host in list(self._hosts.values()):
-            while host.ready and self._is_idle(host.ready[0][2]):
+            while host.ready and self._drop_if_unneeded(host.ready[0][2]):
                 heapq.heappop(host.ready)
             if not host.ready or (host.ready[0][2].kind == "carry" and self._reading):
                 continue
@@ -310,7 +315,7 @@ class Board:
                 best = host
         return (heapq.heappop(best.ready)[2], None) if best is not None else (None, wait)
 
-    def _has_read(self) -> None:
+    def _schedule_fresh_blobs(self) -> None:
         """One image less is being read; when none is, it is known what they share.
 
         Which place a shared blob goes to first must not hang on which answer came first: a run that
@@ -323,44 +328,44 @@ class Board:
             self._fresh.clear()
             for unit in fresh:
                 if unit.state in ("waiting", "failed"):
-                    self._enlist(unit)
+                    self._schedule_blob(unit)
 
-    def _is_idle(self, task: Task) -> bool:
+    def _drop_if_unneeded(self, task: TransferTask) -> bool:
         """Whether nobody waits for a task any more."""
-        if task.unit is None:
+        if task.placement is None:
             return task.image.is_over
-        if any(not image.is_over for image in task.unit.images):
+        if any(not image.is_over for image in task.placement.images):
             return False
-        task.unit.state = "waiting"
-        self._pass_on(task.unit)
+        task.placement.state = "waiting"
+        self._unblock_others(task.placement)
         return True
 
-    def _pass_on(self, unit: Unit) -> None:
+    def _unblock_others(self, unit: BlobPlacement) -> None:
         """Another place that waited for this one to be served first has its turn."""
         digest = unit.blob.digest
         if self._carried.get(digest) is unit:
             del self._carried[digest]
             for other in self._blocked.pop(digest, ()):
-                self._enlist(other)
+                self._schedule_blob(other)
 
-    def _has_room(self, task: Task) -> bool:
+    def _has_room(self, task: TransferTask) -> bool:
         return all(self._hosts[h].active < int(self._hosts[h].limit) for h in task.hosts)
 
-    def _host(self, name: str) -> _Host:
+    def _get_host(self, name: str) -> _HostLoad:
         if name not in self._hosts:
-            self._hosts[name] = _Host(float(self._jobs))
+            self._hosts[name] = _HostLoad(float(self._jobs))
         return self._hosts[name]
 
-    def _queue(self, task: Task) -> None:
+    def _queue_task(self, task: TransferTask) -> None:
         self._reading += task.kind == "read"
         for name in task.hosts:
-            self._host(name)
-        size = task.unit.blob.size if task.unit is not None else 0
+            self._get_host(name)
+        size = task.placement.blob.size if task.placement is not None else 0
         key = (_ORDER[task.kind], task.image.rank, -size)
         heapq.heappush(self._hosts[task.hosts[0]].ready, (key, next(self._numbers), task))
         self._changed.notify()
 
-    def _leave(self, task: Task, *, went_well: bool = True) -> None:
+    def _release_hosts(self, task: TransferTask, *, went_well: bool = True) -> None:
         for name in task.hosts:
             host = self._hosts[name]
             host.active -= 1
@@ -368,7 +373,7 @@ class Board:
                 host.limit = min(float(self._jobs), host.limit + 1 / host.limit)
         self._changed.notify()
 
-    def _enlist(self, unit: Unit) -> None:
+    def _schedule_blob(self, unit: BlobPlacement) -> None:
         """Have a blob brought to its place: mounted where another place has it, else carried."""
         unit.images = [image for image in unit.images if not image.is_over]
         if not unit.images:
@@ -381,23 +386,23 @@ class Board:
         if other is not None and other != unit.place:
             image = unit.images[0]
             hosts = (self._destination(image.item),)
-            self._queue(Task("mount", image, hosts, unit, other))
+            self._queue_task(TransferTask("mount", image, hosts, unit, other))
         elif digest in self._carried and self._carried[digest] is not unit:
             self._blocked.setdefault(digest, deque()).append(unit)
         else:
             self._carried[digest] = unit
             self.bytes_found += unit.blob.size
-            self._carry(unit, unit.images[0])
+            self._queue_carry(unit, unit.images[0])
 
-    def _carry(self, unit: Unit, image: Image) -> None:
+    def _queue_carry(self, unit: BlobPlacement, image: TransferImage) -> None:
         hosts = dict.fromkeys((self._source(image.item), self._destination(image.item)))
-        self._queue(Task("carry", image, tuple(hosts), unit))
+        self._queue_task(TransferTask("carry", image, tuple(hosts), unit))
 
-    def _seal_if_whole(self, image: Image) -> None:
+    def _seal_if_complete(self, image: TransferImage) -> None:
         if image.missing == 0 and image.tree is not None and not image.is_over:
-            self._queue(Task("seal", image, (self._destination(image.item),)))
+            self._queue_task(TransferTask("seal", image, (self._destination(image.item),)))
 
-    def _over(self, image: Image) -> bool:
+    def _end_image(self, image: TransferImage) -> bool:
         """An image is done with, one way or the other; whether it was not before."""
         if image.is_over:
             return False

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from kfdeploy.images.lockfile import Lock
-from kfdeploy.mirror.plan import Item
+from kfdeploy.mirror.plan import MirrorItem
 from kfdeploy.mirror.registry_store import RegistryOrigin
-from kfdeploy.oci.manifest import Tree
-from kfdeploy.oci.registry.client import Client
-from kfdeploy.oci.registry.manifest_cache import Manifests
-from kfdeploy.oci.signing.verify import AtRegistry, Rules, Unsigned, check
+from kfdeploy.oci.manifest import ImageTree
+from kfdeploy.oci.registry.client import RegistryClient
+from kfdeploy.oci.registry.manifest_cache import ManifestCache
+from kfdeploy.oci.signing.verify import (
+    RegistrySignatureReader,
+    SignatureRules,
+    UnsignedImage,
+    check_signatures,
+)
 
 
 class SignedOrigin(RegistryOrigin):
     """A `RegistryOrigin`, of which an image that must be signed comes only when it is."""
 
-    def __init__(self, client: Client, manifests: Manifests, rules: Rules, lock: Lock) -> None:
+    def __init__(
+        self, client: RegistryClient, manifests: ManifestCache, rules: SignatureRules, lock: Lock
+    ) -> None:
         """Take what must be signed.
 
         Args:
@@ -24,12 +31,12 @@ class SignedOrigin(RegistryOrigin):
         self._rules = rules
         self._lock = lock
 
-    def tree(self, item: Item) -> Tree:
-        image = self._lock.find(item.ids[0])
+    def read_tree(self, item: MirrorItem) -> ImageTree:
+        image = self._lock.find_image(item.ids[0])
         if image is not None and not item.belongs_to:
-            reader = AtRegistry(self._client, item.source)
+            reader = RegistrySignatureReader(self._client, item.source)
             try:
-                check(image.image, self._rules, reader, image.attached)
-            except Unsigned as error:
-                raise error.about(item.name) from error
-        return super().tree(item)
+                check_signatures(image.image, self._rules, reader, image.attached)
+            except UnsignedImage as error:
+                raise error.with_subject(item.name) from error
+        return super().read_tree(item)

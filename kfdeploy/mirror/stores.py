@@ -7,17 +7,17 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
 from kfdeploy.errors import UserError
-from kfdeploy.oci.manifest import Descriptor, Tree
+from kfdeploy.oci.manifest import Descriptor, ImageTree
 
 if TYPE_CHECKING:
-    from kfdeploy.mirror.plan import Item
+    from kfdeploy.mirror.plan import MirrorItem
 
 
 class StoreFull(UserError):
     """Nothing more can be written to a destination; what is there stays."""
 
 
-class Readable(Protocol):
+class ReadableBlob(Protocol):
     """An open blob."""
 
     def readinto(self, buffer: memoryview, /) -> int:
@@ -28,7 +28,7 @@ class Readable(Protocol):
         """
 
 
-class Pieces(Protocol):
+class BlobPieces(Protocol):
     """A blob on its way: its bytes, once, hashed while they pass.
 
     The last piece is held back until the digest of all is right: no destination ever gets a whole
@@ -50,13 +50,15 @@ class Pieces(Protocol):
 class Origin(Protocol):
     """Where images come from. Safe for threads; methods raise UserError."""
 
-    def host(self, item: Item) -> str:
+    def get_host(self, item: MirrorItem) -> str:
         """Who is asked for it; work for the same host shares its limits."""
 
-    def tree(self, item: Item) -> Tree:
+    def read_tree(self, item: MirrorItem) -> ImageTree:
         """All manifests of an image, reduced to the item's platforms."""
 
-    def open(self, item: Item, blob: Descriptor, offset: int) -> AbstractContextManager[Readable]:
+    def open_blob(
+        self, item: MirrorItem, blob: Descriptor, offset: int
+    ) -> AbstractContextManager[ReadableBlob]:
         """A blob of an image, from byte ``offset`` on."""
 
 
@@ -66,28 +68,28 @@ class Destination(Protocol):
     A *place* is where a blob is looked for: a repository of a registry, or the whole of a bundle.
     """
 
-    def host(self, item: Item) -> str:
+    def get_host(self, item: MirrorItem) -> str:
         """Whom it is sent to."""
 
-    def place(self, item: Item) -> str:
+    def get_place(self, item: MirrorItem) -> str:
         """Where the item's blobs go."""
 
-    def has(self, place: str, blob: Descriptor) -> bool:
+    def has_blob(self, place: str, blob: Descriptor) -> bool:
         """Whether a blob is there, whole."""
 
-    def mount(self, place: str, blob: Descriptor, other: str) -> str | None:
+    def mount_blob(self, place: str, blob: Descriptor, other: str) -> str | None:
         """Take a blob over from another place, without sending it.
 
         Returns:
             None when that is done; else what `put` continues with.
         """
 
-    def put(self, place: str, blob: Descriptor, pieces: Pieces, begun: str = "") -> None:
+    def put_blob(self, place: str, blob: Descriptor, pieces: BlobPieces, begun: str = "") -> None:
         """Write a blob: whole under its digest afterwards, or not at all.
 
         Args:
             begun: what `mount` returned.
         """
 
-    def seal(self, item: Item, tree: Tree) -> None:
+    def seal_image(self, item: MirrorItem, tree: ImageTree) -> None:
         """Write the manifests of an image whose blobs are all there, its root last."""

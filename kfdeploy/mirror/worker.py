@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from kfdeploy.errors import UserError
-from kfdeploy.mirror.plan import Item
-from kfdeploy.mirror.progress import Watch
-from kfdeploy.mirror.scheduler import Board, Image, Task
+from kfdeploy.mirror.plan import MirrorItem
+from kfdeploy.mirror.progress import MirrorProgress
+from kfdeploy.mirror.scheduler import TransferImage, TransferScheduler, TransferTask
 from kfdeploy.mirror.stores import Destination, Origin, StoreFull
 from kfdeploy.oci.manifest import Descriptor
 from kfdeploy.oci.registry import errors
 from kfdeploy.oci.registry.errors import RegistryError
-from kfdeploy.oci.registry.transport import pause_after
+from kfdeploy.oci.registry.transport import retry_delay
 
 PIECE: Final = 512 * 1024
 """Bytes that a worker holds: large enough that reading, hashing and sending, which run without
@@ -33,14 +33,14 @@ _LIMIT_SECONDS: Final = 900.0
 
 
 @dataclass
-class Worker:
+class TransferWorker:
     """Does tasks until there are none; one for each thread."""
 
     number: int
-    board: Board
+    scheduler: TransferScheduler
     origin: Origin
     destination: Destination
-    watch: Watch
+    progress: MirrorProgress
     cancelled: threading.Event
     buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(PIECE)))
 
@@ -49,106 +49,108 @@ class Worker:
 
         What is no UserError is a mistake of ours, and ends everything.
         """
-        while (task := self.board.take()) is not None:
+        while (task := self.scheduler.take_task()) is not None:
             what = task.image.item.name
-            size = None if task.unit is None else task.unit.blob.size
-            self.watch.begins(self.number, task.kind, what, size)
+            size = None if task.placement is None else task.placement.blob.size
+            self.progress.start_task(self.number, task.kind, what, size)
             try:
-                self._do(task)
+                self._run_task(task)
             except UserError as error:
                 if self.cancelled.is_set():
                     return
-                self._went_wrong(task, error)
+                self._retry_or_fail(task, error)
             finally:
-                self.watch.ends(self.number)
+                self.progress.end_task(self.number)
 
-    def _do(self, task: Task) -> None:
+    def _run_task(self, task: TransferTask) -> None:
         item = task.image.item
         if task.kind == "read":
-            tree = self.origin.tree(item)
+            tree = self.origin.read_tree(item)
             if tree.root.digest != item.digest:
                 raise UserError(
                     f"{item.name}: reduced to {', '.join(item.platforms)} it is {tree.root.digest},"
                     f" and the lock says {item.digest}",
                     hint="run `kfdeploy lock`, which computes it anew",
                 )
-            self.board.was_read(task, tree)
+            self.scheduler.finish_read(task, tree)
         elif task.kind == "seal":
             assert task.image.tree is not None
-            self.destination.seal(item, task.image.tree)
-            self.board.is_sealed(task)
-            self.watch.finished(item, "copied")
+            self.destination.seal_image(item, task.image.tree)
+            self.scheduler.finish_seal(task)
+            self.progress.finish_item(item, "copied")
         else:
-            self._place(task)
-            self.board.is_placed(task)
+            self._place_blob(task)
+            self.scheduler.finish_placement(task)
 
-    def _place(self, task: Task) -> None:
-        unit, blob = task.unit, task.blob
+    def _place_blob(self, task: TransferTask) -> None:
+        unit, blob = task.placement, task.blob
         assert unit is not None
         begun: str | None = ""
         if task.kind == "mount":
-            begun = self.destination.mount(unit.place, blob, task.mount_from)
+            begun = self.destination.mount_blob(unit.place, blob, task.mount_from)
             if begun is None:
-                self.watch.mounted(blob.size)
+                self.progress.count_mounted(blob.size)
                 return
-        elif self.destination.has(unit.place, blob):
-            self.watch.skipped(blob.size)
+        elif self.destination.has_blob(unit.place, blob):
+            self.progress.count_skipped(blob.size)
             return
-        pieces = Sending(self.origin, task.image.item, blob, self)
+        pieces = BlobStream(self.origin, task.image.item, blob, self)
         try:
-            self.destination.put(unit.place, blob, pieces, begun or "")
+            self.destination.put_blob(unit.place, blob, pieces, begun or "")
         except UserError:
-            self.watch.broke(pieces.sent)
+            self.progress.count_aborted(pieces.sent)
             raise
-        self.watch.moved(blob.size)
+        self.progress.count_moved(blob.size)
 
-    def _went_wrong(self, task: Task, error: UserError) -> None:
+    def _retry_or_fail(self, task: TransferTask, error: UserError) -> None:
         """Try again, ask another source, or count the images as failed."""
         task.tries += 1
         if isinstance(error, StoreFull):
-            return self._give_up(task, error)
+            return self._fail_everything(task, error)
         if isinstance(error, RegistryError):
-            if error.is_limit and self._waits(task, error):
+            if error.is_limit and self._retry_after_limit(task, error):
                 return None
-            if error.kind == "blob-unknown" and self.board.reopen(task):
-                self.watch.retries(task.image.item, error.message)
+            if error.kind == "blob-unknown" and self.scheduler.reopen_image(task):
+                self.progress.record_retry(task.image.item, error.message)
                 return None
             tries = _TRIES_DAMAGED if error.kind == "content" else _TRIES
-            if (error.may_pass or error.kind == "content") and task.tries < tries:
-                self.watch.retries(task.image.item, error.message)
-                seconds = max(error.wait_seconds, pause_after(task.tries))
-                self.board.again(task, seconds, struggles=error.host)
+            if (error.is_transient or error.kind == "content") and task.tries < tries:
+                self.progress.record_retry(task.image.item, error.message)
+                seconds = max(error.wait_seconds, retry_delay(task.tries))
+                self.scheduler.retry_later(task, seconds, struggling_host=error.host)
                 return None
             if error.kind == "full":
-                return self._give_up(task, error)
-        self._fail(self.board.failed(task), error)
+                return self._fail_everything(task, error)
+        self._fail_images(self.scheduler.fail_task(task), error)
         return None
 
-    def _waits(self, task: Task, error: RegistryError) -> bool:
+    def _retry_after_limit(self, task: TransferTask, error: RegistryError) -> bool:
         now = time.monotonic()
         task.busy_since = task.busy_since or now
-        seconds = error.wait_seconds or pause_after(task.tries)
+        seconds = error.wait_seconds or retry_delay(task.tries)
         if now + seconds > task.busy_since + _LIMIT_SECONDS:
             return False
-        self.watch.waits(error.host, seconds)
-        self.board.again(task, seconds, struggles=error.host, is_silent=True)
+        self.progress.record_wait(error.host, seconds)
+        self.scheduler.retry_later(task, seconds, struggling_host=error.host, is_silent=True)
         return True
 
-    def _give_up(self, task: Task, error: UserError) -> None:
-        self._fail(self.board.failed(task), error)
-        self._fail(self.board.give_up(), error)
+    def _fail_everything(self, task: TransferTask, error: UserError) -> None:
+        self._fail_images(self.scheduler.fail_task(task), error)
+        self._fail_images(self.scheduler.abandon_images(), error)
 
-    def _fail(self, images: list[Image], error: UserError) -> None:
+    def _fail_images(self, images: list[TransferImage], error: UserError) -> None:
         for image in images:
             item = image.item
-            named = error.about(item.name, item.source.path, item.repository.path)
-            self.watch.finished(item, "failed", named)
+            named = error.with_subject(item.name, item.source.path, item.repository.path)
+            self.progress.finish_item(item, "failed", named)
 
 
-class Sending:
+class BlobStream:
     """A blob on its way from an origin (`Pieces`): resumed where its source breaks off."""
 
-    def __init__(self, origin: Origin, item: Item, blob: Descriptor, worker: Worker) -> None:
+    def __init__(
+        self, origin: Origin, item: MirrorItem, blob: Descriptor, worker: TransferWorker
+    ) -> None:
         self._origin = origin
         self._item = item
         self._blob = blob
@@ -170,7 +172,7 @@ class Sending:
             began_at = offset
             problem: RegistryError
             try:
-                with self._origin.open(self._item, self._blob, offset) as stream:
+                with self._origin.open_blob(self._item, self._blob, offset) as stream:
                     while offset < self.size:
                         if self._worker.cancelled.is_set():
                             raise UserError("interrupted")
@@ -181,42 +183,44 @@ class Sending:
                         except (OSError, http.client.HTTPException) as error:
                             got, cause = 0, error
                         if not got:
-                            problem = errors.broke_off(self._host, self._what, cause)
+                            problem = errors.transfer_broken(self._host, self._description, cause)
                             break
                         offset += got
                         digest.update(buffer[:got])
                         if offset == self.size:
-                            self._check(digest.hexdigest())
+                            self._check_digest(digest.hexdigest())
                         self.sent += got
-                        self._worker.watch.passed(self._worker.number, got)
+                        self._worker.progress.add_sent_bytes(self._worker.number, got)
                         yield buffer[:got]
                     else:
                         if not self.size:
-                            self._check(digest.hexdigest())
+                            self._check_digest(digest.hexdigest())
                         return
             except RegistryError as error:
-                if not error.may_pass or error.is_limit or not offset:
+                if not error.is_transient or error.is_limit or not offset:
                     raise
                 problem = error
             resumed = resumed + 1 if offset - began_at < _PROGRESS else 1
             problem.host = self._host
             if resumed > _RESUMES or not offset:
                 raise problem
-            self._worker.watch.retries(self._item, problem.message)
-            if self._worker.cancelled.wait(pause_after(resumed - 1)):
+            self._worker.progress.record_retry(self._item, problem.message)
+            if self._worker.cancelled.wait(retry_delay(resumed - 1)):
                 raise UserError("interrupted")
 
     @property
     def _host(self) -> str:
-        return self._origin.host(self._item)
+        return self._origin.get_host(self._item)
 
     @property
-    def _what(self) -> str:
+    def _description(self) -> str:
         return f"{self._item.source.path}: blob {self._blob.digest[:19]}"
 
-    def _check(self, found: str) -> None:
+    def _check_digest(self, found: str) -> None:
         algorithm, _, _ = self._blob.digest.partition(":")
         if f"{algorithm}:{found}" != self._blob.digest:
-            error = errors.damaged(self._host, self._what, f"{algorithm}:{found}")
+            error = errors.blob_digest_mismatch(
+                self._host, self._description, f"{algorithm}:{found}"
+            )
             error.host = self._host
             raise error

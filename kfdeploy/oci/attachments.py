@@ -16,23 +16,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from kfdeploy.oci.manifest import OCI_INDEX, Manifest, entries
+from kfdeploy.oci.manifest import OCI_INDEX, Manifest, iter_entries
 from kfdeploy.oci.reference import ImageRef
 
 COSIGN_SUFFIXES: Final = ("sig", "att", "sbom")
-UNNAMED: Final = "unknown"
+UNKNOWN_ARTIFACT_TYPE: Final = "unknown"
 """The artifact type of a referrer that says none, or something that is no media type."""
 _TAG_MAX: Final = 128
 _DIGEST: Final = re.compile(r"sha(?:256:[0-9a-f]{64}|384:[0-9a-f]{96}|512:[0-9a-f]{128})")
 _TAG: Final = re.compile(r"[A-Za-z0-9_][\w.-]{0,127}", re.ASCII)
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
-_TYPE: Final = re.compile(rf"{_NAME}/{_NAME}|{UNNAMED}")
+_TYPE: Final = re.compile(rf"{_NAME}/{_NAME}|{UNKNOWN_ARTIFACT_TYPE}")
 
-Kind = Literal["tag", "referrer"]
+AttachmentKind = Literal["tag", "referrer"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Attached:
+class Attachment:
     """One manifest that belongs to another of the same repository.
 
     Attributes:
@@ -42,7 +42,7 @@ class Attached:
     """
 
     subject: str
-    kind: Kind
+    kind: AttachmentKind
     name: str
     digest: str
 
@@ -54,12 +54,12 @@ class Attached:
         """The tag it has to have wherever it is copied to; empty for a referrer."""
         return self.name if self.kind == "tag" else ""
 
-    def at(self, repository: ImageRef) -> ImageRef:
+    def ref_in(self, repository: ImageRef) -> ImageRef:
         """Its reference, by digest, in the repository of ``repository``."""
         return ImageRef(repository.host, repository.path, "", self.digest)
 
     @classmethod
-    def parse(cls, line: str) -> Attached:
+    def parse(cls, line: str) -> Attachment:
         """Read what `__str__` writes; ValueError says what is wrong."""
         parts = line.split(" ")
         if len(parts) == 4:
@@ -76,9 +76,9 @@ def is_digest(text: str) -> bool:
     return bool(_DIGEST.fullmatch(text))
 
 
-def type_name(text: object) -> str:
+def normalize_artifact_type(text: object) -> str:
     """An artifact type as it is kept: what a registry says is not written down unseen."""
-    return text if isinstance(text, str) and _TYPE.fullmatch(text) else UNNAMED
+    return text if isinstance(text, str) and _TYPE.fullmatch(text) else UNKNOWN_ARTIFACT_TYPE
 
 
 def cosign_tags(digest: str) -> tuple[str, ...]:
@@ -93,7 +93,7 @@ def fallback_tag(digest: str) -> str:
     return f"{algorithm[:32]}-{value[:64]}"
 
 
-def fallback_index(referrers: Iterable[Manifest], before: Manifest | None = None) -> Manifest:
+def build_fallback_index(referrers: Iterable[Manifest], before: Manifest | None = None) -> Manifest:
     """The index to put under the fallback tag of the referrers' subject.
 
     Args:
@@ -102,17 +102,17 @@ def fallback_index(referrers: Iterable[Manifest], before: Manifest | None = None
     Raises:
         Malformed: a referrer or ``before`` is no manifest.
     """
-    new = {manifest.digest: _described(manifest) for manifest in referrers}
+    new = {manifest.digest: _describe_manifest(manifest) for manifest in referrers}
     content: dict[str, Any] = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
     if before is not None:
-        kept = entries(before.content, "manifests")
+        kept = iter_entries(before.content, "manifests")
         content["manifests"] = [entry for entry in kept if entry.get("digest") not in new]
     content["manifests"] += [new[digest] for digest in sorted(new)]
     body = json.dumps(content, separators=(",", ":")).encode()
     return Manifest(f"sha256:{hashlib.sha256(body).hexdigest()}", OCI_INDEX, body)
 
 
-def _described(manifest: Manifest) -> dict[str, Any]:
+def _describe_manifest(manifest: Manifest) -> dict[str, Any]:
     """As the specification lays down: type and annotations of the manifest, the config's type
     where it has none of its own."""
     content = manifest.content

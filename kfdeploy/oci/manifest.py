@@ -18,20 +18,20 @@ OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
 INDEX_TYPES: Final = frozenset({OCI_INDEX, DOCKER_LIST})
-TYPES: Final = frozenset({OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST})
+MANIFEST_TYPES: Final = frozenset({OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST})
 CONFIG_TYPES: Final = frozenset(
     {
         "application/vnd.oci.image.config.v1+json",
         "application/vnd.docker.container.image.v1+json",
     }
 )
-DEPTH_MAX: Final = 4
+INDEX_DEPTH_MAX: Final = 4
 """How deep indexes may lie in indexes."""
 _ATTESTED: Final = "vnd.docker.reference.digest"
 """BuildKit's annotation: the manifest that an attestation in the same index is about."""
 
 
-class Malformed(ValueError):
+class MalformedManifest(ValueError):
     """Bytes that are no manifest that can be copied."""
 
 
@@ -76,23 +76,26 @@ class Manifest:
         try:
             content = json.loads(self.body)
         except ValueError as error:
-            raise Malformed("no JSON") from error
+            raise MalformedManifest("no JSON") from error
         if not isinstance(content, dict):
-            raise Malformed("no JSON object")
+            raise MalformedManifest("no JSON object")
         return content
 
     @property
     def children(self) -> tuple[Descriptor, ...]:
         """The manifests of an index, in its order."""
-        return tuple(_descriptor(entry) for entry in entries(self.content, "manifests"))
+        return tuple(_parse_descriptor(entry) for entry in iter_entries(self.content, "manifests"))
 
     @cached_property
     def blobs(self) -> tuple[Descriptor, ...]:
         """Layers and config; each once, without those that are in no registry."""
         config = self.content.get("config")
-        found = [*([config] if isinstance(config, dict) else []), *entries(self.content, "layers")]
+        found = [
+            *([config] if isinstance(config, dict) else []),
+            *iter_entries(self.content, "layers"),
+        ]
         unique = {str(entry.get("digest", "")): entry for entry in found}
-        described = (_descriptor(entry) for entry in unique.values())
+        described = (_parse_descriptor(entry) for entry in unique.values())
         return tuple(blob for blob in described if not blob.is_elsewhere)
 
     @property
@@ -115,16 +118,16 @@ class Manifest:
         found = cls(digest, media_type, body)
         content = found.content
         if content.get("schemaVersion") != 2:
-            raise Malformed("not of schema version 2")
-        if media_type not in TYPES:
+            raise MalformedManifest("not of schema version 2")
+        if media_type not in MANIFEST_TYPES:
             media_type = str(content.get("mediaType", ""))
-        if media_type not in TYPES:
+        if media_type not in MANIFEST_TYPES:
             media_type = OCI_INDEX if "manifests" in content else OCI_MANIFEST
         return cls(digest, media_type, body)
 
 
 @dataclass(frozen=True)
-class Tree:
+class ImageTree:
     """An image whole: its root, and all manifests below it.
 
     Attributes:
@@ -147,7 +150,7 @@ class Tree:
         return sum(blob.size for blob in self.blobs) + sum(m.size for m in self.manifests)
 
 
-def tree(root: Manifest, fetch: Callable[[Descriptor], Manifest]) -> Tree:
+def load_image_tree(root: Manifest, fetch: Callable[[Descriptor], Manifest]) -> ImageTree:
     """All of an image.
 
     Args:
@@ -158,19 +161,19 @@ def tree(root: Manifest, fetch: Callable[[Descriptor], Manifest]) -> Tree:
     """
     found: dict[str, Manifest] = {}
 
-    def visit(manifest: Manifest, depth: int) -> None:
-        if depth > DEPTH_MAX:
-            raise Malformed("indexes in indexes, without an end")
+    def visit_manifest(manifest: Manifest, depth: int) -> None:
+        if depth > INDEX_DEPTH_MAX:
+            raise MalformedManifest("indexes in indexes, without an end")
         for child in manifest.children if manifest.is_index else ():
             if child.digest not in found:
-                visit(fetch(child), depth + 1)
+                visit_manifest(fetch(child), depth + 1)
         found[manifest.digest] = manifest
 
-    visit(root, 0)
-    return Tree(root, tuple(found.values()))
+    visit_manifest(root, 0)
+    return ImageTree(root, tuple(found.values()))
 
 
-def reduced(index: Manifest, wanted: tuple[str, ...]) -> Manifest:
+def select_platforms(index: Manifest, wanted: tuple[str, ...]) -> Manifest:
     """The index with only what these platforms need.
 
     What belongs to a manifest that stays (BuildKit's attestations) stays too. The bytes depend on
@@ -184,11 +187,11 @@ def reduced(index: Manifest, wanted: tuple[str, ...]) -> Manifest:
         Malformed: it has none of the platforms.
     """
     content = index.content
-    described = [(entry, _descriptor(entry)) for entry in entries(content, "manifests")]
-    kept = {d.digest for _, d in described if d.platform and suits(d.platform, wanted)}
+    described = [(entry, _parse_descriptor(entry)) for entry in iter_entries(content, "manifests")]
+    kept = {d.digest for _, d in described if d.platform and matches_platform(d.platform, wanted)}
     if not kept:
         has = ", ".join(sorted({d.platform for _, d in described if d.platform})) or "none named"
-        raise Malformed(f"it has none of {', '.join(wanted)}, but {has}")
+        raise MalformedManifest(f"it has none of {', '.join(wanted)}, but {has}")
     stays = [entry for entry, d in described if d.digest in kept or d.about in kept]
     if len(stays) == len(described):
         return index
@@ -197,12 +200,12 @@ def reduced(index: Manifest, wanted: tuple[str, ...]) -> Manifest:
     return Manifest(f"sha256:{hashlib.sha256(body).hexdigest()}", index.media_type, body)
 
 
-def suits(platform: str, wanted: tuple[str, ...]) -> bool:
+def matches_platform(platform: str, wanted: tuple[str, ...]) -> bool:
     """Whether a platform is one of those wanted, or a variant of one."""
     return any(platform == one or platform.startswith(f"{one}/") for one in wanted)
 
 
-def platform_name(platform: Mapping[str, Any]) -> str:
+def format_platform(platform: Mapping[str, Any]) -> str:
     """``os/arch[/variant]``; empty for BuildKit's attestations, which are for no platform.
 
     Windows images differ by the system's version too, which is written as containerd does.
@@ -216,13 +219,13 @@ def platform_name(platform: Mapping[str, Any]) -> str:
     return "/".join(str(p) for p in (system, architecture, platform.get("variant")) if p)
 
 
-def entries(content: Mapping[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
+def iter_entries(content: Mapping[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
     """The objects of a list in a manifest's JSON."""
     value = content.get(key)
     return (e for e in value if isinstance(e, dict)) if isinstance(value, list) else iter(())
 
 
-def _descriptor(entry: Mapping[str, Any]) -> Descriptor:
+def _parse_descriptor(entry: Mapping[str, Any]) -> Descriptor:
     size = entry.get("size")
     platform = entry.get("platform")
     annotations = entry.get("annotations")
@@ -230,7 +233,7 @@ def _descriptor(entry: Mapping[str, Any]) -> Descriptor:
         digest=str(entry.get("digest", "")),
         size=size if isinstance(size, int) and size > 0 else 0,
         media_type=str(entry.get("mediaType", "")),
-        platform=platform_name(platform) if isinstance(platform, dict) else "",
+        platform=format_platform(platform) if isinstance(platform, dict) else "",
         is_elsewhere=bool(entry.get("urls")),
         about=str(annotations.get(_ATTESTED, "")) if isinstance(annotations, dict) else "",
     )

@@ -105,7 +105,7 @@ def _split_host(text: str) -> tuple[str, str]:
     return host, rest
 
 
-def is_reference(text: str) -> bool:
+def is_image_ref(text: str) -> bool:
     """Whether Docker would take ``text`` as a reference."""
     try:
         ImageRef.parse(text)
@@ -114,7 +114,7 @@ def is_reference(text: str) -> bool:
     return True
 
 
-def neutral_path(ref: ImageRef) -> str:
+def host_qualified_path(ref: ImageRef) -> str:
     """``HOST/PATH`` of a reference as a legal repository path, without any private registry.
 
     A host may hold what a path may not: ``localhost:5000`` becomes ``localhost-5000``,

@@ -7,19 +7,21 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from kfdeploy.cache import Cache, key_of, program_key
+from kfdeploy.cache import Cache, make_cache_key, program_digest
 from kfdeploy.errors import UserError, raise_all
-from kfdeploy.kubernetes.objects import Object, ObjectKey, join, split
+from kfdeploy.kubernetes.objects import Object, ObjectKey, join_objects, split_objects
 from kfdeploy.patch import conflicts
 from kfdeploy.patch.patch_file import Patch
-from kfdeploy.programs.process import ProgramFailed, run
-from kfdeploy.upstream.build import Rendered
+from kfdeploy.programs.process import ProgramFailed, run_program
+from kfdeploy.upstream.build import RenderedComponent
 from kfdeploy.upstream.kustomization import build
 
 _TIMEOUT = 120.0
 
 
-def apply(rendered: Rendered, patches: Sequence[Patch], cache: Cache) -> tuple[Object, ...]:
+def apply_patches(
+    rendered: RenderedComponent, patches: Sequence[Patch], cache: Cache
+) -> tuple[Object, ...]:
     """A component's objects with its patches applied, in the order they were rendered.
 
     Objects that no patch selects keep their bytes.
@@ -29,31 +31,31 @@ def apply(rendered: Rendered, patches: Sequence[Patch], cache: Cache) -> tuple[O
     """
     if not patches:
         return rendered.objects
-    version = ".".join(map(str, build.version()))
+    version = ".".join(map(str, build.get_version()))
     parts = [part for patch in patches for part in (patch.file, patch.form, patch.text)]
-    key = key_of("patched", rendered.key, version, program_key(), *parts)
+    key = make_cache_key("patched", rendered.key, version, program_digest(), *parts)
     if (kept := cache.get(key)) is not None:
-        return tuple(split(kept.decode(), f"component {rendered.component.name}"))
-    candidates = _candidates(rendered.objects, patches)
-    raise_all(list(conflicts.check(patches, candidates)))
-    selected = _selected(candidates, patches)
-    changed = {item.key: item for item in _build(rendered, selected, patches)}
+        return tuple(split_objects(kept.decode(), f"component {rendered.component.name}"))
+    candidates = _exclude_crds(rendered.objects, patches)
+    raise_all(list(conflicts.find_patch_errors(patches, candidates)))
+    selected = _select_objects(candidates, patches)
+    changed = {item.key: item for item in _run_kustomize(rendered, selected, patches)}
     result = []
     chosen = {id(item) for item in selected}
     for item in rendered.objects:
         if id(item) in chosen:
             # A patch may give the object another namespace, so that its key is another one.
-            new = changed.pop(item.key, None) or _moved(item, changed)
+            new = changed.pop(item.key, None) or _pop_moved(item, changed)
             if new is not None:
                 result.append(new)
         else:
             result.append(item)
     result += changed.values()
-    cache.put(key, join(result).encode())
+    cache.put(key, join_objects(result).encode())
     return tuple(result)
 
 
-def _candidates(objects: Sequence[Object], patches: Sequence[Patch]) -> tuple[Object, ...]:
+def _exclude_crds(objects: Sequence[Object], patches: Sequence[Patch]) -> tuple[Object, ...]:
     """All but CRDs, whose bytes are most of a build's, unless a patch is for one."""
     kinds = {patch.target.get("kind") for patch in patches}
     if "CustomResourceDefinition" in kinds or None in kinds:
@@ -61,31 +63,33 @@ def _candidates(objects: Sequence[Object], patches: Sequence[Patch]) -> tuple[Ob
     return tuple(item for item in objects if not item.is_crd)
 
 
-def _selected(objects: Sequence[Object], patches: Sequence[Patch]) -> list[Object]:
+def _select_objects(objects: Sequence[Object], patches: Sequence[Patch]) -> list[Object]:
     if any(p.form == "transformer" or "labelSelector" in p.target for p in patches):
         return list(objects)
-    return [item for item in objects if any(patch.selects(item.key) for patch in patches)]
+    return [item for item in objects if any(patch.selects_object(item.key) for patch in patches)]
 
 
-def _moved(item: Object, changed: dict[ObjectKey, Object]) -> Object | None:
+def _pop_moved(item: Object, changed: dict[ObjectKey, Object]) -> Object | None:
     for key, new in changed.items():
         if (new.key.kind, new.key.name) == (item.key.kind, item.key.name):
             return changed.pop(key)
     return None
 
 
-def _build(
-    rendered: Rendered, objects: Sequence[Object], patches: Sequence[Patch]
+def _run_kustomize(
+    rendered: RenderedComponent, objects: Sequence[Object], patches: Sequence[Patch]
 ) -> Sequence[Object]:
     name = rendered.component.name
     with tempfile.TemporaryDirectory(prefix="kfdeploy-") as folder:
         root = Path(folder)
-        (root / "objects.yaml").write_text(join(list(objects)), encoding="utf-8")
-        (root / "kustomization.yaml").write_text(_kustomization(root, patches), encoding="utf-8")
+        (root / "objects.yaml").write_text(join_objects(list(objects)), encoding="utf-8")
+        (root / "kustomization.yaml").write_text(
+            _write_kustomization(root, patches), encoding="utf-8"
+        )
         try:
-            out = run(
+            out = run_program(
                 ["kustomize", "build", folder],
-                env=build.environment(),
+                env=build.build_environment(),
                 timeout=_TIMEOUT,
                 what=f"patches of component {name}",
             ).stdout
@@ -94,10 +98,10 @@ def _build(
             for number, patch in enumerate(patches):
                 said = said.replace(f"patch-{number:03d}.yaml", patch.file)
             raise UserError(said.replace(f"{folder}/", "")) from error
-    return list(split(out.decode("utf-8"), f"component {name}"))
+    return list(split_objects(out.decode("utf-8"), f"component {name}"))
 
 
-def _kustomization(root: Path, patches: Sequence[Patch]) -> str:
+def _write_kustomization(root: Path, patches: Sequence[Patch]) -> str:
     """As chartify writes it: JSON patches with their target, then merges, then transformers."""
     lines = ["resources: [objects.yaml]"]
     listed: dict[str, list[str]] = {"patches": [], "transformers": []}

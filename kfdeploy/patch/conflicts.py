@@ -26,7 +26,7 @@ _TERM = re.compile(r"\s*(?P<name>[\w./-]+)\s*(?P<op>==?|!=)\s*(?P<value>[\w.-]*)
 
 
 @dataclass(frozen=True, slots=True)
-class Misfit:
+class PatchConflict:
     """One thing that a patch no longer finds.
 
     Attributes:
@@ -41,24 +41,24 @@ class Misfit:
     field: str
     reason: str
 
-    def error(self) -> UserError:
+    def to_error(self) -> UserError:
         """As it is reported where patches are applied."""
         about = f"{self.object}: " if self.object else ""
         return UserError(f"{self.file}: {about}{self.reason}", hint=_MOVED)
 
 
-class _Misfit(Exception):
+class _PatchMismatch(Exception):
     def __init__(self, reason: str, field: str) -> None:
         super().__init__(reason)
         self.field = field
 
 
-def check(patches: Sequence[Patch], objects: Sequence[Object]) -> Iterator[UserError]:
+def find_patch_errors(patches: Sequence[Patch], objects: Sequence[Object]) -> Iterator[UserError]:
     """`misfits` as errors."""
-    return (misfit.error() for misfit in misfits(patches, objects))
+    return (misfit.to_error() for misfit in find_conflicts(patches, objects))
 
 
-def misfits(patches: Sequence[Patch], objects: Sequence[Object]) -> Iterator[Misfit]:
+def find_conflicts(patches: Sequence[Patch], objects: Sequence[Object]) -> Iterator[PatchConflict]:
     """Every patch that does not fit, with file, object and field.
 
     Patches of one object are tried in their order, each on what the ones before it left.
@@ -67,35 +67,38 @@ def misfits(patches: Sequence[Patch], objects: Sequence[Object]) -> Iterator[Mis
     for patch in patches:
         if patch.form == "transformer":
             continue
-        targets = list(targets_of(patch, objects))
+        targets = list(select_targets(patch, objects))
         if not targets:
-            name = _named(patch.target)
-            yield Misfit(patch.file, None, "", f"there is no {name} for it to change")
+            name = _describe_target(patch.target)
+            yield PatchConflict(patch.file, None, "", f"there is no {name} for it to change")
         for item in targets:
             body = bodies.setdefault(item.key, copy.deepcopy(item.body))
             try:
                 if patch.form == "json":
-                    bodies[item.key] = _apply(body, patch.operations)
+                    bodies[item.key] = _apply_operations(body, patch.operations)
                 else:
                     _check_merge(body, patch.data, item.key, ())
-            except _Misfit as error:
-                yield Misfit(patch.file, item.key, error.field, str(error))
+            except _PatchMismatch as error:
+                yield PatchConflict(patch.file, item.key, error.field, str(error))
 
 
-def targets_of(patch: Patch, objects: Sequence[Object]) -> Iterator[Object]:
+def select_targets(patch: Patch, objects: Sequence[Object]) -> Iterator[Object]:
     """The objects that a patch's target names."""
     selectors = {name: patch.target[name] for name in _SELECTORS if name in patch.target}
     if selectors:
         target = {name: value for name, value in patch.target.items() if name not in selectors}
         patch = replace(patch, data={**patch.data, "target": target})
     for item in objects:
-        if patch.selects(item.key):
+        if patch.selects_object(item.key):
             meta = item.body.get("metadata") or {} if selectors else {}
-            if all(_fits(text, meta.get(_SELECTORS[name])) for name, text in selectors.items()):
+            if all(
+                _matches_selector(text, meta.get(_SELECTORS[name]))
+                for name, text in selectors.items()
+            ):
                 yield item
 
 
-def _fits(selector: str, labels: Mapping[str, str] | None) -> bool:
+def _matches_selector(selector: str, labels: Mapping[str, str] | None) -> bool:
     """Whether labels fit a selector; terms that Kubernetes knows besides ``a=b`` fit all."""
     for term in selector.split(","):
         match = _TERM.fullmatch(term)
@@ -104,63 +107,65 @@ def _fits(selector: str, labels: Mapping[str, str] | None) -> bool:
     return True
 
 
-def _named(target: Mapping[str, str]) -> str:
+def _describe_target(target: Mapping[str, str]) -> str:
     where = f"{target['namespace']}/" if target.get("namespace") else ""
     name = f"{target.get('kind', 'object')} {where}{target.get('name', '')}".rstrip()
     words = [f"{_SELECTORS[name]} {target[name]}" for name in _SELECTORS if name in target]
     return " with ".join([name, *words])
 
 
-def _apply(body: Any, operations: Sequence[Mapping[str, Any]]) -> Any:
+def _apply_operations(body: Any, operations: Sequence[Mapping[str, Any]]) -> Any:
     """RFC 6902, as far as is needed to see that each operation finds what it names."""
     for number, operation in enumerate(operations):
         op, pointer = operation.get("op"), str(operation.get("path", ""))
         if op not in ("test", "replace", "remove", "add", "copy", "move"):
-            raise _Misfit(f"patch[{number}].op: {op!r} is no JSON patch operation", pointer)
+            raise _PatchMismatch(f"patch[{number}].op: {op!r} is no JSON patch operation", pointer)
         steps = parse_pointer(pointer)
         if op in ("copy", "move"):
             source = str(operation.get("from"))
-            moved = copy.deepcopy(_at(body, parse_pointer(source), source))
+            moved = copy.deepcopy(_get_value(body, parse_pointer(source), source))
             if op == "move":
-                _remove(body, parse_pointer(source), source)
+                _remove_value(body, parse_pointer(source), source)
             operation = {**operation, "value": moved}
         value = operation.get("value")
         if not steps:
-            raise _Misfit(f"patch[{number}].path: the whole object can't be the target", "")
-        parent, last = _at(body, steps[:-1], pointer), steps[-1]
+            raise _PatchMismatch(f"patch[{number}].path: the whole object can't be the target", "")
+        parent, last = _get_value(body, steps[:-1], pointer), steps[-1]
         if op in ("add", "copy", "move"):
-            _add(parent, last, value, pointer)
+            _add_value(parent, last, value, pointer)
             continue
-        there = _child(parent, last, pointer)
+        there = _get_child(parent, last, pointer)
         if op == "test" and there != value:
-            raise _Misfit(f"{pointer} is {_short(there)}, not {_short(value)}", pointer)
+            raise _PatchMismatch(
+                f"{pointer} is {_shorten_value(there)}, not {_shorten_value(value)}", pointer
+            )
         if op == "replace":
-            _add(parent, last, value, pointer, over=True)
+            _add_value(parent, last, value, pointer, over=True)
         elif op == "remove":
-            _remove(body, steps, pointer)
+            _remove_value(body, steps, pointer)
     return body
 
 
-def _remove(body: Any, steps: Sequence[str], pointer: str) -> None:
-    parent = _at(body, steps[:-1], pointer)
+def _remove_value(body: Any, steps: Sequence[str], pointer: str) -> None:
+    parent = _get_value(body, steps[:-1], pointer)
     del parent[int(steps[-1]) if isinstance(parent, list) else steps[-1]]
 
 
-def _at(body: Any, steps: Sequence[str], pointer: str = "") -> Any:
+def _get_value(body: Any, steps: Sequence[str], pointer: str = "") -> Any:
     node = body
     for step in steps:
-        node = _child(node, step, pointer)
+        node = _get_child(node, step, pointer)
     return node
 
 
-def _child(node: Any, step: str, pointer: str) -> Any:
+def _get_child(node: Any, step: str, pointer: str) -> Any:
     try:
         return node[int(step)] if isinstance(node, list) else node[step]
     except (LookupError, TypeError, ValueError) as error:
-        raise _Misfit(f"there is nothing at {pointer} (no {step})", pointer) from error
+        raise _PatchMismatch(f"there is nothing at {pointer} (no {step})", pointer) from error
 
 
-def _add(parent: Any, last: str, value: Any, pointer: str, *, over: bool = False) -> None:
+def _add_value(parent: Any, last: str, value: Any, pointer: str, *, over: bool = False) -> None:
     if isinstance(parent, list):
         if last == "-":
             parent.append(value)
@@ -168,9 +173,9 @@ def _add(parent: Any, last: str, value: Any, pointer: str, *, over: bool = False
         try:
             index = int(last)
         except ValueError as error:
-            raise _Misfit(f"{pointer}: {last} is no index", pointer) from error
+            raise _PatchMismatch(f"{pointer}: {last} is no index", pointer) from error
         if index > len(parent):
-            raise _Misfit(
+            raise _PatchMismatch(
                 f"there is nothing at {pointer} (the list has {len(parent)} items)", pointer
             )
         if over:
@@ -179,10 +184,12 @@ def _add(parent: Any, last: str, value: Any, pointer: str, *, over: bool = False
             parent.insert(index, value)
     elif isinstance(parent, dict):
         if not over and isinstance(parent.get(last), dict | list) and parent[last]:
-            raise _Misfit(f"{pointer} is there already, and would be replaced as a whole", pointer)
+            raise _PatchMismatch(
+                f"{pointer} is there already, and would be replaced as a whole", pointer
+            )
         parent[last] = value
     else:
-        raise _Misfit(f"there is nothing at {pointer}", pointer)
+        raise _PatchMismatch(f"there is nothing at {pointer}", pointer)
 
 
 def _check_merge(body: Any, change: Any, key: ObjectKey, path: tuple[str, ...]) -> None:
@@ -197,7 +204,7 @@ def _check_merge(body: Any, change: Any, key: ObjectKey, path: tuple[str, ...]) 
             if key.kind in WORKLOADS and name in CONTAINERS:
                 _check_containers(there, value, here, key)
             elif "." in key.group and not key.group.endswith(".k8s.io") and _has_maps(there):
-                raise _Misfit(
+                raise _PatchMismatch(
                     f"{'.'.join(here)}: a strategic merge replaces the whole list in a custom"
                     " resource; write a JSON patch",
                     ".".join(here),
@@ -213,7 +220,7 @@ def _check_containers(
         known = name in names
         if isinstance(container, dict) and container.get("$patch") != "delete":
             if not known and "image" not in container:
-                raise _Misfit(
+                raise _PatchMismatch(
                     f"{'.'.join(path)}: there is no container {name}; it would be added",
                     ".".join(path),
                 )
@@ -226,6 +233,6 @@ def _has_maps(items: list[Any]) -> bool:
     return any(isinstance(item, dict) for item in items)
 
 
-def _short(value: Any) -> str:
+def _shorten_value(value: Any) -> str:
     text = repr(value)
     return text if len(text) < 120 else f"{text[:110]}..."

@@ -10,13 +10,13 @@ from typing import Any
 
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.files import read_text
-from kfdeploy.kubernetes.objects import Object, lookup, split
-from kfdeploy.oci.registry.ca import registry_ca
+from kfdeploy.kubernetes.objects import Object, get_field, split_objects
+from kfdeploy.oci.registry.ca import read_registry_ca
 from kfdeploy.patch import go_template, patch_file
 from kfdeploy.patch.patch_file import Patch
-from kfdeploy.patch.values import Look
+from kfdeploy.patch.values import ImageValues
 from kfdeploy.programs import helmfile
-from kfdeploy.upstream.build import Rendered
+from kfdeploy.upstream.build import RenderedComponent
 from kfdeploy.workspace.settings import Environment, Workspace
 
 _ORDER = {"json": 0, "merge": 1, "transformer": 2}
@@ -25,7 +25,7 @@ _SHARED = "mentions.gotmpl"
 
 
 @dataclass(frozen=True)
-class Filler:
+class TemplateFiller:
     """Fills templates as Helmfile does.
 
     Attributes:
@@ -36,7 +36,7 @@ class Filler:
     root: Path
     values: Mapping[str, Any]
 
-    def patches(self, rendered: Rendered) -> tuple[Patch, ...]:
+    def fill_patches(self, rendered: RenderedComponent) -> tuple[Patch, ...]:
         """A component's patches in the order in which Helmfile applies them.
 
         JSON patches first, then strategic merges, then transformers; of each, generated ones
@@ -53,23 +53,23 @@ class Filler:
                 continue
             try:
                 text = read_text(path)
-                patch = self.patch(path, text, rendered)
-                out.append((order(patch, text), patch))
+                patch = self.fill_patch(path, text, rendered)
+                out.append((patch_sort_key(patch, text), patch))
             except UserError as error:
-                errors += error.each()
+                errors += error.list_errors()
         raise_all(errors)
         return tuple(patch for _, patch in sorted(out, key=lambda pair: pair[0]))
 
-    def patch(self, path: Path, text: str, rendered: Rendered) -> Patch:
+    def fill_patch(self, path: Path, text: str, rendered: RenderedComponent) -> Patch:
         """One patch file, filled.
 
         Raises:
             UserError: it can't be filled or read.
         """
-        filled = self.fill(path, text, rendered) if path.suffix == ".gotmpl" else text
-        return patch_file.parse(path.relative_to(self.root).as_posix(), filled)
+        filled = self.fill_template(path, text, rendered) if path.suffix == ".gotmpl" else text
+        return patch_file.parse_patch(path.relative_to(self.root).as_posix(), filled)
 
-    def objects(self, folder: Path) -> Iterator[Object]:
+    def fill_objects(self, folder: Path) -> Iterator[Object]:
         """The objects that a folder's files give, one a file, in the order of their names.
 
         A file that is empty when it is filled gives none.
@@ -83,15 +83,17 @@ class Filler:
                 continue
             try:
                 text = read_text(path)
-                filled = self.fill(path, text) if path.suffix == ".gotmpl" else text
-                for item in split(filled, path.relative_to(self.root).as_posix()):
+                filled = self.fill_template(path, text) if path.suffix == ".gotmpl" else text
+                for item in split_objects(filled, path.relative_to(self.root).as_posix()):
                     _ = item.key  # broken YAML is said here, not by the cluster
                     yield item
             except UserError as error:
-                errors += error.each()
+                errors += error.list_errors()
         raise_all(errors)
 
-    def fill(self, path: Path, text: str, rendered: Rendered | None = None) -> str:
+    def fill_template(
+        self, path: Path, text: str, rendered: RenderedComponent | None = None
+    ) -> str:
         """The text of one ``.gotmpl`` file.
 
         Args:
@@ -105,14 +107,14 @@ class Filler:
         def read_file(other: str) -> str:
             return read_text(path.parent / other)
 
-        def tpl(template: str, context: Any) -> str:
+        def render_template(template: str, context: Any) -> str:
             if rendered and isinstance(context, Mapping) and "mentions" in context:
-                return _mentions(context, rendered.objects)
+                return _replace_mentions(context, rendered.objects)
             return go_template.render(template, context, functions)
 
         functions: dict[str, Callable[..., Any]] = {
             "readFile": read_file,
-            "tpl": tpl,
+            "tpl": render_template,
             "print": lambda *parts: "".join(map(str, parts)),
         }
         try:
@@ -122,18 +124,20 @@ class Filler:
                 f"{name}: {error}",
                 hint="`kfdeploy patch` writes the generated files anew for what upstream has now",
             ) from error
-        except go_template.Unsupported:
+        except go_template.UnsupportedTemplate:
             # A person's own template may use all that Helmfile knows.
-            return helmfile.fill(path, self.values["Values"], self.values["Environment"]["Name"])
+            return helmfile.fill_template(
+                path, self.values["Values"], self.values["Environment"]["Name"]
+            )
 
 
-def order(patch: Patch, text: str) -> tuple[int, bool, str]:
+def patch_sort_key(patch: Patch, text: str) -> tuple[int, bool, str]:
     """The place of a patch among those of its component; ``text`` is its file's."""
     return _ORDER[patch.form], not patch_file.is_generated(text), patch.file
 
 
 def environment_values(
-    workspace: Workspace, root: Path, name: str, looks: Mapping[str, Look]
+    workspace: Workspace, root: Path, name: str, image_values: Mapping[str, ImageValues]
 ) -> dict[str, Any]:
     """What patches look up, as ``templates/values.yaml.gotmpl`` gives it to plain Helmfile.
 
@@ -148,13 +152,13 @@ def environment_values(
             "imagePullPolicy": environment.image_pull_policy or "",
             "imagePullSecrets": list(environment.image_pull_secrets),
             "registry": registry_name(workspace, environment),
-            "registryCa": registry_ca(workspace.registry(environment), root),
+            "registryCa": read_registry_ca(workspace.resolve_registry(environment), root),
             "admission": {
-                "api": admission.api(environment.kube_version),
+                "api": admission.select_policy_api(environment.kube_version),
                 "namespaceSelector": admission.namespace_selector,
                 "allowed": list(admission.allow),
             },
-            "images": {ref: look.to_values() for ref, look in looks.items()},
+            "images": {ref: look.to_values() for ref, look in image_values.items()},
         },
         "Environment": {"Name": name},
     }
@@ -162,11 +166,11 @@ def environment_values(
 
 def registry_name(workspace: Workspace, environment: Environment) -> str:
     """HOST[/PREFIX] that all images are below."""
-    registry = workspace.registry(environment)
+    registry = workspace.resolve_registry(environment)
     return "/".join(part for part in (registry.host, registry.prefix) if part)
 
 
-def _mentions(call: Mapping[str, Any], objects: Sequence[Object]) -> str:
+def _replace_mentions(call: Mapping[str, Any], objects: Sequence[Object]) -> str:
     """What ``mentions.gotmpl`` gives, from objects that are already rendered."""
     kind = re.compile(rf"^kind: [\"']?{call['kind']}[\"']?\s*$", re.MULTILINE)
     field = ".".join(map(str, call["field"]))
@@ -182,7 +186,7 @@ def _mentions(call: Mapping[str, Any], objects: Sequence[Object]) -> str:
             f"{len(found)} objects {call['kind']} {call['name']} in what the component renders"
         )
     try:
-        text = lookup(found[0].body, tuple(call["field"]))
+        text = get_field(found[0].body, tuple(call["field"]))
     except KeyError as error:
         raise go_template.TemplateError(f"{found[0].key} has no field {field}") from error
     for old, new in call["mentions"]:

@@ -14,30 +14,30 @@ from pathlib import Path as FilePath
 from kfdeploy import features
 from kfdeploy.catalogue.facts import Catalogue
 from kfdeploy.errors import UserError
-from kfdeploy.features import Addition
+from kfdeploy.features import FeatureRelease
 from kfdeploy.files import read_text
-from kfdeploy.images.inventory import Found, Inventory
+from kfdeploy.images.inventory import ImageUse, Inventory
 from kfdeploy.kubernetes import workload
-from kfdeploy.kubernetes.objects import Object, ObjectKey, Path, lookup
+from kfdeploy.kubernetes.objects import Object, ObjectKey, Path, get_field
 from kfdeploy.patch import additions as patch_additions
 from kfdeploy.patch import helmfile as workspace_helmfile
 from kfdeploy.patch import patch_file, registry_access
 from kfdeploy.patch.helmfile import AddedRelease, WorkspaceRelease
-from kfdeploy.patch.patch_file import operation, scalar, target_yaml
+from kfdeploy.patch.patch_file import format_operation, quote_scalar, target_yaml
 from kfdeploy.patch.writer import (
-    counted,
-    file_names,
-    filled,
-    go_string,
-    hooks,
-    item_names,
-    literal,
-    merge,
-    path_order,
-    replacements,
-    shown,
+    describe_object,
+    fill_references,
+    find_hooks,
+    find_item_names,
+    format_annotation_patch,
+    list_replacements,
+    name_files,
+    path_sort_key,
+    pluralize,
+    quote_go_string,
+    quote_literal,
 )
-from kfdeploy.upstream.build import Rendered
+from kfdeploy.upstream.build import RenderedComponent
 from kfdeploy.workspace.settings import Workspace
 
 SHARED = "_kfdeploy"
@@ -59,7 +59,7 @@ _CHECKSUM = "checksum.kfdeploy.io"
 
 
 @dataclass(frozen=True)
-class Generated:
+class PatchOutput:
     """What `patch` generates: relative path to text."""
 
     files: Mapping[str, str]
@@ -86,19 +86,19 @@ class Drift:
             "edited": list(self.edited),
         }
 
-    def lines(self) -> Iterator[str]:
+    def format_lines(self) -> Iterator[str]:
         """What writing would do, a line a file; edited ones are left as they are."""
         for what in ("new", "changed", "stale"):
             yield from (f"{what}: {name}" for name in getattr(self, what))
 
 
-def generate(
+def generate_patches(
     workspace: Workspace,
     root: FilePath,
     inventory: Inventory,
-    rendered: Sequence[Rendered],
+    rendered: Sequence[RenderedComponent],
     facts: Catalogue,
-) -> Generated:
+) -> PatchOutput:
     """All generated files of a workspace.
 
     Args:
@@ -110,29 +110,31 @@ def generate(
     """
     out: dict[str, str] = {}
     people = {item.component.name: own_files(root, item.component.name) for item in rendered}
-    places = _by_object(inventory)
+    places = _group_by_object(inventory)
     for item in rendered:
-        maker = _Maker(workspace, item, facts, places.get(item.component.name, {}))
-        for name, body in maker.files(people[item.component.name]):
+        maker = _PatchBuilder(workspace, item, facts, places.get(item.component.name, {}))
+        for name, body in maker.build_files(people[item.component.name]):
             path = f"patches/{item.component.name}/{name}"
-            out[path] = patch_file.generated(body)
+            out[path] = patch_file.mark_generated(body)
     shared = {"mentions.gotmpl": True, "values.yaml.gotmpl": False}
-    added = list(features.additions(workspace))
+    added = list(features.iter_feature_releases(workspace))
     for addition in added:
         people[addition.release] = own_files(root, addition.release)
         for name, text in addition.objects.items():
-            out[f"patches/{addition.release}/{name}"] = patch_file.generated(text, is_template=True)
+            out[f"patches/{addition.release}/{name}"] = patch_file.mark_generated(
+                text, is_template=True
+            )
     if added:
         shared |= {f"{_OBJECTS}/Chart.yaml": False, f"{_OBJECTS}/templates/objects.yaml": True}
     for name, is_template in shared.items():
         text = (_TEMPLATES / name).read_text(encoding="utf-8")
-        out[f"patches/{SHARED}/{name}"] = patch_file.generated(text, is_template=is_template)
-    helmfile = _helmfile(workspace, rendered, out, people, added)
-    out["helmfile.yaml.gotmpl"] = patch_file.generated(helmfile)
-    return Generated(dict(sorted(out.items())))
+        out[f"patches/{SHARED}/{name}"] = patch_file.mark_generated(text, is_template=is_template)
+    helmfile = _build_helmfile(workspace, rendered, out, people, added)
+    out["helmfile.yaml.gotmpl"] = patch_file.mark_generated(helmfile)
+    return PatchOutput(dict(sorted(out.items())))
 
 
-def compare(root: FilePath, generated: Generated) -> Drift:
+def find_drift(root: FilePath, generated: PatchOutput) -> Drift:
     """What writing would change; people's own files are none of it."""
     new, changed, edited = [], [], []
     for name, text in generated.files.items():
@@ -147,12 +149,12 @@ def compare(root: FilePath, generated: Generated) -> Drift:
             changed.append(name)
     stale = [
         name
-        for name in _generated_on_disk(root)
+        for name in _list_generated_files(root)
         if name not in generated.files and not patch_file.is_edited(read_text(root / name))
     ]
     edited += [
         name
-        for name in _generated_on_disk(root)
+        for name in _list_generated_files(root)
         if name not in generated.files and patch_file.is_edited(read_text(root / name))
     ]
     return Drift(*(tuple(sorted(names)) for names in (new, changed, stale, edited)))
@@ -172,7 +174,7 @@ def own_files(root: FilePath, component: str) -> tuple[str, ...]:
     )
 
 
-def _generated_on_disk(root: FilePath) -> Iterator[str]:
+def _list_generated_files(root: FilePath) -> Iterator[str]:
     folder = root / "patches"
     for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
         if (
@@ -183,10 +185,10 @@ def _generated_on_disk(root: FilePath) -> Iterator[str]:
             yield path.relative_to(root).as_posix()
 
 
-def _by_object(
+def _group_by_object(
     inventory: Inventory,
-) -> dict[str, dict[ObjectKey, list[tuple[str, Found]]]]:
-    out: dict[str, dict[ObjectKey, list[tuple[str, Found]]]] = {}
+) -> dict[str, dict[ObjectKey, list[tuple[str, ImageUse]]]]:
+    out: dict[str, dict[ObjectKey, list[tuple[str, ImageUse]]]] = {}
     for image in inventory.images:
         for found in image.found:
             objects = out.setdefault(found.component, {})
@@ -195,32 +197,32 @@ def _by_object(
 
 
 @dataclass
-class _Maker:
+class _PatchBuilder:
     """The patches of one component."""
 
     workspace: Workspace
-    rendered: Rendered
+    rendered: RenderedComponent
     facts: Catalogue
-    places: Mapping[ObjectKey, Sequence[tuple[str, Found]]]
+    places: Mapping[ObjectKey, Sequence[tuple[str, ImageUse]]]
     changed_config: dict[ObjectKey, list[str]] = field(default_factory=dict)
 
-    def files(self, own: Sequence[str]) -> Iterator[tuple[str, str]]:
+    def build_files(self, own: Sequence[str]) -> Iterator[tuple[str, str]]:
         """File name and body, objects in their order."""
         objects = [item for item in self.rendered.objects if not item.is_crd]
-        self.names = file_names([item.key for item in objects])
-        asks = list(self.facts.asks(self.facts.programs(objects)))
+        self.names = name_files([item.key for item in objects])
+        asks = list(self.facts.find_registry_readers(self.facts.find_programs(objects)))
         additions: dict[ObjectKey, list[tuple[str, str]]] = {}
-        for key, purpose, body in patch_additions.additions(objects, self.places):
+        for key, purpose, body in patch_additions.build_additions(objects, self.places):
             additions.setdefault(key, []).append((purpose, body))
         for item in objects:
-            yield from self._images(item)
+            yield from self._patch_images(item)
             for purpose, body in additions.get(item.key, ()):
-                name = self._named(item.key, purpose)
+                name = self._file_name(item.key, purpose)
                 if item.key.kind in ("ConfigMap", "Secret"):
                     self.changed_config.setdefault(item.key, []).append(name)
                 yield name, body
-            yield from self._pull(item)
-            reach = list(registry_access.patches(self.workspace, item, asks))
+            yield from self._patch_pull_settings(item)
+            reach = list(registry_access.build_access_patches(self.workspace, item, asks))
             with_files = [p for p, _ in (*additions.get(item.key, ()), *reach) if p in _WITH_FILES]
             if len(with_files) > 1 and not workload.pod_spec(item.body).get("volumes"):
                 # Each would make the list of volumes, and the last one's would stand.
@@ -230,52 +232,59 @@ class _Maker:
                     hint="take one of them out of catalogue/ and make it a patch of your own",
                 )
             for purpose, body in reach:
-                yield self._named(item.key, purpose), body
+                yield self._file_name(item.key, purpose), body
             if item.key.kind in _KEPT:
-                yield self._named(item.key, "keep"), self._keep(item)
-            if names := hooks(item):
-                yield self._named(item.key, "hook"), self._unhook(item, names)
+                yield self._file_name(item.key, "keep"), self._patch_keep_policy(item)
+            if names := find_hooks(item):
+                yield self._file_name(item.key, "hook"), self._remove_hooks(item, names)
             if not item.key.namespace and item.key.kind in _NAMESPACED:
-                yield self._named(item.key, "namespace"), self._place(item)
+                yield self._file_name(item.key, "namespace"), self._set_namespace(item)
             if item.key.kind == "ClusterRole" and item.body.get("aggregationRule"):
-                yield from self._gather(item)
-        self._own_config(objects, own)
+                yield from self._remove_aggregated_rules(item)
+        self._track_own_config(objects, own)
         for item in objects:
-            yield from self._roll(item)
+            yield from self._patch_checksums(item)
 
-    def _named(self, key: ObjectKey, purpose: str) -> str:
+    def _file_name(self, key: ObjectKey, purpose: str) -> str:
         return f"{self.names[key]}.{purpose}.yaml.gotmpl"
 
     # -- images --------------------------------------------------------------------------------
 
-    def _images(self, item: Object) -> Iterator[tuple[str, str]]:
-        by_path: dict[Path, list[tuple[str, Found]]] = {}
+    def _patch_images(self, item: Object) -> Iterator[tuple[str, str]]:
+        by_path: dict[Path, list[tuple[str, ImageUse]]] = {}
         for ref, found in self.places.get(item.key, ()):
             if found.path:
                 by_path.setdefault(found.path, []).append((ref, found))
         if not by_path:
             return
-        name = self._named(item.key, "images")
+        name = self._file_name(item.key, "images")
         refs = {ref for found in by_path.values() for ref, _ in found}
-        body = f"# {shown(item.key)}: {counted(len(refs), 'image')} from the private registry\n"
+        body = (
+            f"# {describe_object(item.key)}: {pluralize(len(refs), 'image')} from"
+            " the private registry\n"
+        )
         body += target_yaml(item.key) + "patch:\n"
         seen: set[Path] = set()
-        for path in sorted(by_path, key=path_order):
-            value = lookup(item.body, path)
-            for guard, expected in item_names(item.body, path):
+        for path in sorted(by_path, key=path_sort_key):
+            value = get_field(item.body, path)
+            for guard, expected in find_item_names(item.body, path):
                 if guard not in seen:
                     seen.add(guard)
-                    body += operation("test", guard, scalar(expected))
-            if "\n" in value or any(not f.whole and f.how == "assembled" for _, f in by_path[path]):
-                body += self._text(item, path, by_path[path], name)
+                    body += format_operation("test", guard, quote_scalar(expected))
+            if "\n" in value or any(
+                not f.is_whole_value and f.how == "assembled" for _, f in by_path[path]
+            ):
+                body += self._replace_in_text(item, path, by_path[path], name)
             else:
-                body += operation("test", path, literal(value))
-                body += operation("replace", path, filled(value, by_path[path]))
+                body += format_operation("test", path, quote_literal(value))
+                body += format_operation("replace", path, fill_references(value, by_path[path]))
         if item.key.kind in ("ConfigMap", "Secret"):
             self.changed_config.setdefault(item.key, []).append(name)
         yield name, body
 
-    def _text(self, item: Object, path: Path, found: Sequence[tuple[str, Found]], name: str) -> str:
+    def _replace_in_text(
+        self, item: Object, path: Path, found: Sequence[tuple[str, ImageUse]], name: str
+    ) -> str:
         """The replacement of mentions in a long text, which the patch itself does not hold."""
         build = " ".join(json.dumps(word) for word in _build_command(self.rendered))
         keys = " ".join(json.dumps(step) for step in path)
@@ -289,104 +298,116 @@ class _Maker:
             f'    "field" (list {keys})',
             '    "mentions" (list',
         ]
-        for old, new in replacements(found):
-            lines.append(f"      (list {go_string(old)} {new})")
+        for old, new in list_replacements(found):
+            lines.append(f"      (list {quote_go_string(old)} {new})")
         lines.append("    )) }}")
-        return operation("replace", path, "\n".join(lines))
+        return format_operation("replace", path, "\n".join(lines))
 
     # -- pull secrets, keeping, rolling ------------------------------------------------------------
 
-    def _pull(self, item: Object) -> Iterator[tuple[str, str]]:
+    def _patch_pull_settings(self, item: Object) -> Iterator[tuple[str, str]]:
         environments = self.workspace.environments.values()
         policy = any(e.image_pull_policy for e in environments)
         secrets = any(e.image_pull_secrets for e in environments)
         path = workload.template_path(item.key.kind)
-        found = list(workload.containers(item.body))
+        found = list(workload.list_containers(item.body))
         if path is None or not found or not (policy or secrets):
             return
-        body = f"# {shown(item.key)}: how its images are pulled\n{target_yaml(item.key)}patch:\n"
+        body = (
+            f"# {describe_object(item.key)}: how its images are"
+            f" pulled\n{target_yaml(item.key)}patch:\n"
+        )
         for place, container in found:
-            body += operation("test", (*place, "name"), scalar(str(container.get("name"))))
+            body += format_operation(
+                "test", (*place, "name"), quote_scalar(str(container.get("name")))
+            )
         if secrets:
-            body += self._pull_secrets(item, (*path, "spec", "imagePullSecrets"))
+            body += self._add_pull_secrets(item, (*path, "spec", "imagePullSecrets"))
         if policy:
             body += "{{- if .Values.imagePullPolicy }}\n"
             for place, _ in found:
                 value = "{{ .Values.imagePullPolicy | toJson }}"
-                body += operation("add", (*place, "imagePullPolicy"), value)
+                body += format_operation("add", (*place, "imagePullPolicy"), value)
             body += "{{- end }}\n"
-        yield self._named(item.key, "pull"), body
+        yield self._file_name(item.key, "pull"), body
 
-    def _pull_secrets(self, item: Object, path: Path) -> str:
+    def _add_pull_secrets(self, item: Object, path: Path) -> str:
         there = workload.pod_spec(item.body).get("imagePullSecrets")
         out = "{{- if .Values.imagePullSecrets }}\n"
         if not there:
-            out += operation("add", path, "[]")
+            out += format_operation("add", path, "[]")
         out += "{{- range .Values.imagePullSecrets }}\n"
-        out += operation("add", (*path, "-"), "{name: {{ toJson . }}}")
+        out += format_operation("add", (*path, "-"), "{name: {{ toJson . }}}")
         return out + "{{- end }}\n{{- end }}\n"
 
-    def _keep(self, item: Object) -> str:
+    def _patch_keep_policy(self, item: Object) -> str:
         why = "its objects and data" if item.key.kind == "Namespace" else "its data"
-        head = f"# {shown(item.key)}: stays, with {why}, when its release goes\n"
-        return head + merge(item.key, (), {_KEEP: "keep"})
+        head = f"# {describe_object(item.key)}: stays, with {why}, when its release goes\n"
+        return head + format_annotation_patch(item.key, (), {_KEEP: "keep"})
 
-    def _unhook(self, item: Object, hooks: Sequence[str]) -> str:
+    def _remove_hooks(self, item: Object, hooks: Sequence[str]) -> str:
         body = (
-            f"# {shown(item.key)}: an ordered object of its release, no longer a hook of Helm's\n"
+            f"# {describe_object(item.key)}: an ordered object of its release, no"
+            " longer a hook of Helm's\n"
         )
         body += target_yaml(item.key) + "patch:\n"
         annotations: Path = ("metadata", "annotations")
-        return body + "".join(operation("remove", (*annotations, name)) for name in hooks)
+        return body + "".join(format_operation("remove", (*annotations, name)) for name in hooks)
 
-    def _place(self, item: Object) -> str:
-        body = f"# {shown(item.key)}: names no namespace; kubectl would put it into default\n"
+    def _set_namespace(self, item: Object) -> str:
+        body = (
+            f"# {describe_object(item.key)}: names no namespace; kubectl would put"
+            " it into default\n"
+        )
         body += target_yaml(item.key) + "patch:\n"
-        return body + operation("add", ("metadata", "namespace"), "default")
+        return body + format_operation("add", ("metadata", "namespace"), "default")
 
-    def _gather(self, item: Object) -> Iterator[tuple[str, str]]:
+    def _remove_aggregated_rules(self, item: Object) -> Iterator[tuple[str, str]]:
         """The controller writes an aggregated role's rules, and Helm 4 can't write them, too."""
         if item.body.get("rules") == []:
-            body = f"# {shown(item.key)}: its rules are what it gathers, and not Helm's\n"
+            body = f"# {describe_object(item.key)}: its rules are what it gathers, and not Helm's\n"
             body += target_yaml(item.key) + "patch:\n"
-            yield self._named(item.key, "rules"), body + operation("remove", ("rules",))
+            yield self._file_name(item.key, "rules"), body + format_operation("remove", ("rules",))
 
-    def _own_config(self, objects: Sequence[Object], own: Sequence[str]) -> None:
+    def _track_own_config(self, objects: Sequence[Object], own: Sequence[str]) -> None:
         """A person's patch of a ConfigMap or Secret makes the pods roll as well."""
         folder = self.rendered.root.parent / "patches" / self.rendered.component.name
         for name in own:
             text = read_text(folder / name)
             for item in objects:
-                if item.key.kind in ("ConfigMap", "Secret") and _seems_to_name(text, item.key):
+                if item.key.kind in ("ConfigMap", "Secret") and _mentions_object(text, item.key):
                     self.changed_config.setdefault(item.key, []).append(name)
 
-    def _roll(self, item: Object) -> Iterator[tuple[str, str]]:
+    def _patch_checksums(self, item: Object) -> Iterator[tuple[str, str]]:
         path = workload.template_path(item.key.kind)
         if not path or item.key.kind in ("Job", "CronJob"):
             return
         sums: dict[str, str] = {}
         for key, names in sorted(self.changed_config.items()):
-            if key.namespace == item.key.namespace and workload.reads(item.body, key):
-                label = f"{_CHECKSUM}/{patch_file.unhashed(key)[:63].rstrip('.-_')}"
-                parts = " ".join(f"({_content(name)})" for name in names)
+            if key.namespace == item.key.namespace and workload.reads_config(item.body, key):
+                label = f"{_CHECKSUM}/{patch_file.strip_name_hash(key)[:63].rstrip('.-_')}"
+                parts = " ".join(f"({_content_expression(name)})" for name in names)
                 sums[label] = f"{{{{ print {parts} | sha256sum }}}}"
         if sums:
             configs = ", ".join(label.partition("/")[2] for label in sums)
-            head = f"# {shown(item.key)}: its pods roll when {configs} changes\n"
-            yield self._named(item.key, "roll"), head + merge(item.key, path, sums)
+            head = f"# {describe_object(item.key)}: its pods roll when {configs} changes\n"
+            yield (
+                self._file_name(item.key, "roll"),
+                head + format_annotation_patch(item.key, path, sums),
+            )
 
 
-def _content(name: str) -> str:
+def _content_expression(name: str) -> str:
     if name.endswith(".gotmpl"):
         return f"tpl (readFile {json.dumps(name)}) ."
     return f"readFile {json.dumps(name)}"
 
 
-def _seems_to_name(text: str, key: ObjectKey) -> bool:
-    return f"kind: {key.kind}" in text and f"name: {patch_file.unhashed(key)}" in text
+def _mentions_object(text: str, key: ObjectKey) -> bool:
+    return f"kind: {key.kind}" in text and f"name: {patch_file.strip_name_hash(key)}" in text
 
 
-def _build_command(rendered: Rendered) -> list[str]:
+def _build_command(rendered: RenderedComponent) -> list[str]:
     """The program that prints a component's objects, run beside its patches."""
     folder = f"../../upstream/{rendered.folder}"
     if rendered.kind == "kustomization":
@@ -397,20 +418,20 @@ def _build_command(rendered: Rendered) -> list[str]:
     return ["helm", "template", component.name, folder, namespace, *values]
 
 
-def _helmfile(
+def _build_helmfile(
     workspace: Workspace,
-    rendered: Sequence[Rendered],
+    rendered: Sequence[RenderedComponent],
     out: Mapping[str, str],
     people: Mapping[str, Iterable[str]],
-    added: Sequence[Addition],
+    added: Sequence[FeatureRelease],
 ) -> str:
     releases = []
     for item in rendered:
         component = item.component
         is_chart = item.kind == "chart"
         patches: dict[patch_file.Form, list[str]] = {}
-        for name, text in _patches(component.name, out, people[component.name], item):
-            patches.setdefault(patch_file.form_of(text), []).append(name)
+        for name, text in _list_patches(component.name, out, people[component.name], item):
+            patches.setdefault(patch_file.detect_form(text), []).append(name)
         releases.append(
             WorkspaceRelease(
                 name=component.name,
@@ -433,11 +454,11 @@ def _helmfile(
         )
         for addition in added
     ]
-    return workspace_helmfile.text(workspace.environments, values, releases, more)
+    return workspace_helmfile.format_helmfile(workspace.environments, values, releases, more)
 
 
-def _patches(
-    component: str, out: Mapping[str, str], own: Iterable[str], item: Rendered
+def _list_patches(
+    component: str, out: Mapping[str, str], own: Iterable[str], item: RenderedComponent
 ) -> Iterator[tuple[str, str]]:
     """Name and text: generated files first, then people's, each by name."""
     folder = f"patches/{component}/"

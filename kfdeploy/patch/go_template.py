@@ -28,7 +28,7 @@ Tokens = tuple[tuple[str, str], ...]
 Functions = Mapping[str, Callable[..., Any]]
 
 
-class Unsupported(Exception):
+class UnsupportedTemplate(Exception):
     """The template uses more of the language than is understood here."""
 
 
@@ -37,12 +37,12 @@ class TemplateError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Text:
+class _TextNode:
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class _Action:
+class _ActionNode:
     code: str
 
 
@@ -57,14 +57,14 @@ def render(source: str, values: Mapping[str, Any], functions: Functions | None =
         Unsupported: a construct or function that isn't known here.
         TemplateError: a value that isn't there, or a call of ``fail``.
     """
-    nodes = list(_parse(source))
+    nodes = list(_parse_nodes(source))
     out: list[str] = []
     scope = {".": values, "$": values}
-    _Renderer({**_FUNCTIONS, **(functions or {})}).block(nodes, 0, scope, out, None)
+    _Renderer({**_FUNCTIONS, **(functions or {})}).render_block(nodes, 0, scope, out, None)
     return "".join(out)
 
 
-def _parse(source: str) -> Iterator[_Text | _Action]:
+def _parse_nodes(source: str) -> Iterator[_TextNode | _ActionNode]:
     end = 0
     trim = False
     for match in _ACTION.finditer(source):
@@ -74,29 +74,29 @@ def _parse(source: str) -> Iterator[_Text | _Action]:
         if match["left"]:
             text = text.rstrip()
         if text:
-            yield _plain(text)
+            yield _make_text_node(text)
         code = match["code"].strip()
         if not code.startswith("/*"):
-            yield _Action(code)
+            yield _ActionNode(code)
         trim = bool(match["right"])
         end = match.end()
     rest = source[end:]
-    yield _plain(rest.lstrip() if trim else rest)
+    yield _make_text_node(rest.lstrip() if trim else rest)
 
 
-def _plain(text: str) -> _Text:
+def _make_text_node(text: str) -> _TextNode:
     if "{{" in text:
-        raise Unsupported("an action that is not closed")
-    return _Text(text)
+        raise UnsupportedTemplate("an action that is not closed")
+    return _TextNode(text)
 
 
 class _Renderer:
     def __init__(self, functions: Functions) -> None:
         self.functions = functions
 
-    def block(
+    def render_block(
         self,
-        nodes: list[_Text | _Action],
+        nodes: list[_TextNode | _ActionNode],
         at: int,
         scope: Scope,
         out: list[str] | None,
@@ -106,7 +106,7 @@ class _Renderer:
         names = dict(scope)  # what is declared in a block ends with it
         while at < len(nodes):
             node = nodes[at]
-            if isinstance(node, _Text):
+            if isinstance(node, _TextNode):
                 if out is not None:
                     out.append(node.text)
                 at += 1
@@ -114,109 +114,111 @@ class _Renderer:
             word, _, rest = node.code.partition(" ")
             if word in ("end", "else"):
                 if inside is None:
-                    raise Unsupported(f"{word} without a block")
+                    raise UnsupportedTemplate(f"{word} without a block")
                 return at
             if word in ("if", "with", "range"):
-                at = self._control(nodes, at, word, rest, names, out)
+                at = self._render_control(nodes, at, word, rest, names, out)
                 continue
             if word in ("define", "template", "block", "break", "continue"):
-                raise Unsupported(node.code)
+                raise UnsupportedTemplate(node.code)
             if out is not None:
-                index, name, code = _declared(node.code)
-                value = self.pipeline(code, names)
+                index, name, code = _split_declaration(node.code)
+                value = self.evaluate_pipeline(code, names)
                 if index:
-                    raise Unsupported(node.code)
+                    raise UnsupportedTemplate(node.code)
                 if name:
                     names[name] = value
                 else:
-                    out.append(_show(value))
+                    out.append(_format_value(value))
             at += 1
         if inside is not None:
-            raise Unsupported(f"{inside} without end")
+            raise UnsupportedTemplate(f"{inside} without end")
         return at
 
-    def _control(
+    def _render_control(
         self,
-        nodes: list[_Text | _Action],
+        nodes: list[_TextNode | _ActionNode],
         at: int,
         word: str,
         rest: str,
         scope: Scope,
         out: list[str] | None,
     ) -> int:
-        index, name, code = _declared(rest)
+        index, name, code = _split_declaration(rest)
         if index and word != "range":
-            raise Unsupported(rest)
-        value = self.pipeline(code, scope) if out is not None else None
+            raise UnsupportedTemplate(rest)
+        value = self.evaluate_pipeline(code, scope) if out is not None else None
         body = at + 1
         if word == "range" and out is not None and value:
             end = body
-            for key, item in _items(value):
+            for key, item in _range_items(value):
                 names = {**scope, ".": item}
                 names |= {
                     declared: what for declared, what in ((index, key), (name, item)) if declared
                 }
-                end = self.block(nodes, body, names, out, word)
+                end = self.render_block(nodes, body, names, out, word)
         else:
-            taken = out if _truth(value) else None
+            taken = out if _is_true(value) else None
             scope = {**scope, name: value} if name else scope
             inner = {**scope, ".": value} if word == "with" else scope
-            end = self.block(nodes, body, inner, taken, word)
+            end = self.render_block(nodes, body, inner, taken, word)
         closing = nodes[end]
-        assert isinstance(closing, _Action)
+        assert isinstance(closing, _ActionNode)
         if closing.code == "else":
-            end = self.block(nodes, end + 1, scope, None if _truth(value) else out, word)
+            end = self.render_block(nodes, end + 1, scope, None if _is_true(value) else out, word)
         elif closing.code != "end":
-            raise Unsupported(closing.code)
+            raise UnsupportedTemplate(closing.code)
         return end + 1
 
-    def pipeline(self, code: str, scope: Scope) -> Any:
-        tokens = _tokens(code)
+    def evaluate_pipeline(self, code: str, scope: Scope) -> Any:
+        tokens = _tokenize_action(code)
         try:
-            value, rest = self._pipeline(tokens, scope)
+            value, rest = self._evaluate_commands(tokens, scope)
         except TemplateError as error:
             shown = code if len(code) < 100 else f"{code[:90]}..."
             note = str(error)
             raise TemplateError(note if shown in note else f"{{{{ {shown} }}}}: {note}") from error
         if rest:
-            raise Unsupported(code)
+            raise UnsupportedTemplate(code)
         return value
 
-    def _pipeline(self, tokens: Tokens, scope: Scope) -> tuple[Any, Tokens]:
-        value, tokens = self._command(tokens, scope, ())
+    def _evaluate_commands(self, tokens: Tokens, scope: Scope) -> tuple[Any, Tokens]:
+        value, tokens = self._evaluate_command(tokens, scope, ())
         while tokens and tokens[0] == ("punct", "|"):
-            value, tokens = self._command(tokens[1:], scope, (value,))
+            value, tokens = self._evaluate_command(tokens[1:], scope, (value,))
         return value, tokens
 
-    def _command(self, tokens: Tokens, scope: Scope, piped: tuple[Any, ...]) -> tuple[Any, Tokens]:
+    def _evaluate_command(
+        self, tokens: Tokens, scope: Scope, piped: tuple[Any, ...]
+    ) -> tuple[Any, Tokens]:
         if not tokens:
-            raise Unsupported("an empty action")
+            raise UnsupportedTemplate("an empty action")
         name = tokens[0][1] if tokens[0][0] == "word" else None
         arguments: list[Any] = []
         if name and name not in ("true", "false", "nil"):
             tokens = tokens[1:]
             if name not in self.functions:
-                raise Unsupported(f"the function {name}")
+                raise UnsupportedTemplate(f"the function {name}")
         else:
             name = None
         while tokens and tokens[0] not in (("punct", ")"), ("punct", "|")):
             try:
-                value, tokens = self._operand(tokens, scope)
+                value, tokens = self._evaluate_operand(tokens, scope)
             except TemplateError as error:
                 if name in ("and", "or"):  # Go may not come to this one
-                    raise Unsupported(f"{name} of what fails") from error
+                    raise UnsupportedTemplate(f"{name} of what fails") from error
                 raise
             arguments.append(value)
         if name is None:
             if len(arguments) != 1 or piped:
-                raise Unsupported("a value that is called")
+                raise UnsupportedTemplate("a value that is called")
             return arguments[0], tokens
         try:
             return self.functions[name](*arguments, *piped), tokens
         except TypeError as error:
             raise TemplateError(f"{name}: {error}") from error
 
-    def _operand(self, tokens: Tokens, scope: Scope) -> tuple[Any, Tokens]:
+    def _evaluate_operand(self, tokens: Tokens, scope: Scope) -> tuple[Any, Tokens]:
         kind, text = tokens[0]
         rest = tokens[1:]
         value: Any
@@ -227,25 +229,25 @@ class _Renderer:
         elif kind == "field":
             name, _, path = text.partition(".") if text[0] == "$" else (".", ".", text[1:])
             if name not in scope:
-                raise Unsupported(f"the variable {name}")
-            value = self._walk(scope[name], f".{path}")
+                raise UnsupportedTemplate(f"the variable {name}")
+            value = self._resolve_field(scope[name], f".{path}")
         elif text == "(":
-            value, rest = self._pipeline(rest, scope)
+            value, rest = self._evaluate_commands(rest, scope)
             if not rest or rest[0] != ("punct", ")"):
-                raise Unsupported("a parenthesis that is not closed")
+                raise UnsupportedTemplate("a parenthesis that is not closed")
             rest = rest[1:]
             if rest and rest[0][0] == "glued":
-                value = self._walk(value, rest[0][1])
+                value = self._resolve_field(value, rest[0][1])
                 rest = rest[1:]
         elif text in ("true", "false", "nil"):
             value = {"true": True, "false": False, "nil": None}[text]
         elif text in self.functions:
             value = self.functions[text]()
         else:
-            raise Unsupported(f"the function {text}")
+            raise UnsupportedTemplate(f"the function {text}")
         return value, rest
 
-    def _walk(self, value: Any, path: str) -> Any:
+    def _resolve_field(self, value: Any, path: str) -> Any:
         for step in path.split(".")[1:]:
             if not step:
                 continue
@@ -259,57 +261,57 @@ class _Renderer:
         return value
 
 
-def _declared(code: str) -> tuple[str, str, str]:
+def _split_declaration(code: str) -> tuple[str, str, str]:
     """The variables that an action declares, for a key and a value, and its pipeline."""
     match = _DECLARED.fullmatch(code)
     return (match[1] or "", match[2], match[3]) if match else ("", "", code)
 
 
-def _items(value: Any) -> Iterable[tuple[Any, Any]]:
+def _range_items(value: Any) -> Iterable[tuple[Any, Any]]:
     if isinstance(value, Mapping):
         return [(key, value[key]) for key in sorted(value)]
     if isinstance(value, list):
         return enumerate(value)
-    raise Unsupported(f"range over a {type(value).__name__}")
+    raise UnsupportedTemplate(f"range over a {type(value).__name__}")
 
 
 @lru_cache(maxsize=4096)
-def _tokens(code: str) -> Tokens:
+def _tokenize_action(code: str) -> Tokens:
     out: list[tuple[str, str]] = []
     at = 0
     code = code.rstrip()
     while at < len(code):
         match = _TOKEN.match(code, at)
         if match is None or match.lastgroup is None:
-            raise Unsupported(code)
+            raise UnsupportedTemplate(code)
         kind = match.lastgroup
         if kind == "field" and out and not code[at : at + 1].isspace() and out[-1][1] != "(":
             if out[-1][1] != ")":
-                raise Unsupported(code)
+                raise UnsupportedTemplate(code)
             kind = "glued"  # `(index .A "b").c`: a field of what the parenthesis gave
         out.append((kind, match[match.lastgroup]))
         at = match.end()
     return tuple(out)
 
 
-def _truth(value: Any) -> bool:
+def _is_true(value: Any) -> bool:
     return bool(value)
 
 
-def _show(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if value is None:
         return "<no value>"
     if isinstance(value, bool):
         return "true" if value else "false"
     if not isinstance(value, str | int):
-        raise Unsupported(f"a {type(value).__name__} that is printed")
+        raise UnsupportedTemplate(f"a {type(value).__name__} that is printed")
     return str(value)
 
 
 def to_json(value: Any) -> str:
     """JSON as Go's encoding/json writes it: sorted keys, and ``<``, ``>``, ``&`` escaped."""
     if _has_float(value):
-        raise Unsupported("a number with a fraction as JSON")
+        raise UnsupportedTemplate("a number with a fraction as JSON")
     text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     for plain, escaped in _GO_ESCAPES:
         text = text.replace(plain, escaped)
@@ -331,7 +333,7 @@ _GO_ESCAPES = (
 )
 
 
-def _index(value: Any, *keys: Any) -> Any:
+def _index_value(value: Any, *keys: Any) -> Any:
     for key in keys:
         if value is None:
             raise TemplateError("index of untyped nil")
@@ -345,42 +347,42 @@ def _index(value: Any, *keys: Any) -> Any:
     return value
 
 
-def _dict(*pairs: Any) -> dict[str, Any]:
+def _make_dict(*pairs: Any) -> dict[str, Any]:
     return {str(pairs[i]): pairs[i + 1] for i in range(0, len(pairs) - 1, 2)}
 
 
-def _set(mapping: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+def _set_key(mapping: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     mapping[key] = value
     return mapping
 
 
-def _fail(message: str) -> None:
+def _raise_failure(message: str) -> None:
     raise TemplateError(message)
 
 
-def _required(message: str, value: Any) -> Any:
+def _require_value(message: str, value: Any) -> Any:
     if value is None or value == "":
         raise TemplateError(message)
     return value
 
 
-def _printf(form: str, *values: Any) -> str:
+def _format_printf(form: str, *values: Any) -> str:
     verbs = re.findall(r"%(.)", form)
     kinds = [verb for verb in verbs if verb != "%"]
-    if len(kinds) != len(values) or not all(map(_takes, kinds, values)):
-        raise Unsupported(f"printf {form}")
+    if len(kinds) != len(values) or not all(map(_verb_accepts, kinds, values)):
+        raise UnsupportedTemplate(f"printf {form}")
     parts = iter(values)
 
-    def fill(match: re.Match[str]) -> str:
+    def format_verb(match: re.Match[str]) -> str:
         if match[1] == "%":
             return "%"
         value = next(parts)
-        return _quoted(value) if match[1] == "q" else _show(value)
+        return _quote_string(value) if match[1] == "q" else _format_value(value)
 
-    return re.sub(r"%(.)", fill, form)
+    return re.sub(r"%(.)", format_verb, form)
 
 
-def _takes(verb: str, value: Any) -> bool:
+def _verb_accepts(verb: str, value: Any) -> bool:
     if verb in "sq":
         return isinstance(value, str)
     if verb == "d":
@@ -388,48 +390,50 @@ def _takes(verb: str, value: Any) -> bool:
     return verb == "v" and isinstance(value, str | int)
 
 
-def _quoted(value: Any) -> str:
+def _quote_string(value: Any) -> str:
     """A Go string literal, of text that Go quotes as JSON does."""
-    text = _show(value)
+    text = _format_value(value)
     if not text.isprintable():
-        raise Unsupported("quotes around what can't be printed")
+        raise UnsupportedTemplate("quotes around what can't be printed")
     return json.dumps(text, ensure_ascii=False)
 
 
-def _equal(first: Any, *others: Any) -> bool:
+def _is_equal(first: Any, *others: Any) -> bool:
     if any(type(other) is not type(first) for other in others):
-        raise Unsupported("values of different kinds that are compared")
+        raise UnsupportedTemplate("values of different kinds that are compared")
     return first in others
 
 
-def _substr(start: int, end: int, text: str) -> str:
+def _slice_text(start: int, end: int, text: str) -> str:
     if not 0 <= start <= len(text) or not text.isascii():  # sprig counts bytes
-        raise Unsupported("substr from outside the text, or of one that is not ASCII")
+        raise UnsupportedTemplate("substr from outside the text, or of one that is not ASCII")
     return text[start:end] if 0 <= end <= len(text) else text[start:]
 
 
 _FUNCTIONS: Functions = {
-    "index": _index,
-    "dict": _dict,
-    "set": _set,
+    "index": _index_value,
+    "dict": _make_dict,
+    "set": _set_key,
     "list": lambda *items: list(items),
     "toJson": to_json,
     "sha256sum": lambda text: hashlib.sha256(text.encode()).hexdigest(),
-    "fail": _fail,
-    "required": _required,
+    "fail": _raise_failure,
+    "required": _require_value,
     "default": lambda standard, value=None: value if value else standard,
-    "quote": lambda *values: " ".join(_quoted(value) for value in values if value is not None),
-    "printf": _printf,
-    "eq": _equal,
-    "ne": lambda first, second: not _equal(first, second),
-    "not": lambda value: not _truth(value),
-    "and": lambda *values: next((v for v in values if not _truth(v)), values[-1]),
-    "or": lambda *values: next((v for v in values if _truth(v)), values[-1]),
+    "quote": lambda *values: " ".join(
+        _quote_string(value) for value in values if value is not None
+    ),
+    "printf": _format_printf,
+    "eq": _is_equal,
+    "ne": lambda first, second: not _is_equal(first, second),
+    "not": lambda value: not _is_true(value),
+    "and": lambda *values: next((v for v in values if not _is_true(v)), values[-1]),
+    "or": lambda *values: next((v for v in values if _is_true(v)), values[-1]),
     "upper": str.upper,
     "lower": str.lower,
     "trim": str.strip,
     "contains": lambda part, text: part in text,
-    "substr": _substr,
+    "substr": _slice_text,
     "trimPrefix": lambda prefix, text: text.removeprefix(prefix),
     "hasKey": lambda mapping, key: key in mapping,
     "ternary": lambda yes, no, test: yes if test else no,

@@ -42,7 +42,7 @@ class AddedRelease:
     objects: Sequence[str]
 
 
-def text(
+def format_helmfile(
     environments: Iterable[str],
     values: str,
     releases: Sequence[WorkspaceRelease],

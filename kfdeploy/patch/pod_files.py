@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kfdeploy.kubernetes import workload
-from kfdeploy.kubernetes.objects import Path, lookup
-from kfdeploy.patch.patch_file import operation, scalar
+from kfdeploy.kubernetes.objects import Path, get_field
+from kfdeploy.patch.patch_file import format_operation, quote_scalar
 
 PREFIX = "kfdeploy.io"
 
@@ -41,48 +41,54 @@ class PodFile:
         return "kfdeploy-" + "".join(c if c.isalnum() else "-" for c in self.name.lower())
 
 
-def operations(body: dict[str, Any], files: Sequence[PodFile]) -> Iterator[str]:
+def build_file_operations(body: dict[str, Any], files: Sequence[PodFile]) -> Iterator[str]:
     """The JSON patch operations that add files to a workload, its other content kept."""
     template = workload.template_path(str(body.get("kind")))
     assert template is not None, "a workload has a pod template"
-    yield from _annotations(body, template, files)
+    yield from _add_annotations(body, template, files)
     spec: Path = (*template, "spec")
-    volumes = _there(body, (*spec, "volumes"))
+    volumes = _get_existing(body, (*spec, "volumes"))
     for index, file in enumerate(files):
         field = f"metadata.annotations['{file.annotation}']"
         item = {"path": file.name, "fieldRef": {"fieldPath": field}}
         value = json.dumps({"name": file.volume, "downwardAPI": {"items": [item]}})
-        yield _appended((*spec, "volumes"), value, is_new=not volumes and index == 0)
-    for path, container in workload.containers(body):
+        yield _append_operation((*spec, "volumes"), value, is_new=not volumes and index == 0)
+    for path, container in workload.list_containers(body):
         mounts = bool(container.get("volumeMounts"))
         for file in files:
             if container.get("name") in file.containers:
-                yield operation("test", (*path, "name"), scalar(str(container["name"])))
-                value = json.dumps(_mount(file))
-                yield _appended((*path, "volumeMounts"), value, is_new=not mounts)
+                yield format_operation(
+                    "test", (*path, "name"), quote_scalar(str(container["name"]))
+                )
+                value = json.dumps(_build_mount(file))
+                yield _append_operation((*path, "volumeMounts"), value, is_new=not mounts)
                 mounts = True
 
 
-def _mount(file: PodFile) -> dict[str, Any]:
+def _build_mount(file: PodFile) -> dict[str, Any]:
     mount: dict[str, Any] = {"name": file.volume, "mountPath": file.mount, "readOnly": True}
     return mount if file.is_folder else {**mount, "subPath": file.name}
 
 
-def _annotations(body: dict[str, Any], template: Path, files: Sequence[PodFile]) -> Iterator[str]:
+def _add_annotations(
+    body: dict[str, Any], template: Path, files: Sequence[PodFile]
+) -> Iterator[str]:
     for path in ((*template, "metadata"), (*template, "metadata", "annotations")):
-        if not _there(body, path):
-            yield operation("add", path, "{}")
+        if not _get_existing(body, path):
+            yield format_operation("add", path, "{}")
     for file in files:
         place: Path = (*template, "metadata", "annotations", file.annotation)
-        yield operation("add", place, file.content)
+        yield format_operation("add", place, file.content)
 
 
-def _appended(path: Path, value: str, *, is_new: bool) -> str:
-    return operation("add", path if is_new else (*path, "-"), f"[{value}]" if is_new else value)
+def _append_operation(path: Path, value: str, *, is_new: bool) -> str:
+    return format_operation(
+        "add", path if is_new else (*path, "-"), f"[{value}]" if is_new else value
+    )
 
 
-def _there(body: dict[str, Any], path: Path) -> Any:
+def _get_existing(body: dict[str, Any], path: Path) -> Any:
     try:
-        return lookup(body, path)
+        return get_field(body, path)
     except KeyError:
         return None

@@ -11,12 +11,12 @@ from typing import Any
 
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.images.lockfile import Lock
-from kfdeploy.images.naming import Mirror
+from kfdeploy.images.naming import MirrorNaming
 from kfdeploy.images.sources_file import SourceImage
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ImageValues:
     """One image's mirror reference, whole and in parts.
 
     Attributes:
@@ -61,21 +61,21 @@ class Look:
         }
 
 
-def look_ups(
-    images: Sequence[SourceImage], lock: Lock, mirror: Mirror, *, unpinned: bool
-) -> dict[str, Look]:
+def build_image_values(
+    images: Sequence[SourceImage], lock: Lock, mirror: MirrorNaming, *, unpinned: bool
+) -> dict[str, ImageValues]:
     """The look-up of every image, by the reference as found.
 
     Raises:
         UserError: covered images that aren't locked, or not for the environment's platforms
             (unless ``unpinned``), all of them; two images on one target.
     """
-    mirror.targets(image for image in lock.images if mirror.digest(image))
+    mirror.mirror_refs(image for image in lock.images if mirror.expected_digest(image))
     errors: list[UserError] = []
-    out: dict[str, Look] = {}
+    out: dict[str, ImageValues] = {}
     for image in images:
-        locked = lock.find(image.ref)
-        digest = mirror.digest(locked) if locked else image.digest
+        locked = lock.find_image(image.ref)
+        digest = mirror.expected_digest(locked) if locked else image.digest
         if image.covered and not digest and not unpinned:
             lacks = f" for {', '.join(mirror.platforms)}" if locked else ""
             errors.append(
@@ -84,10 +84,12 @@ def look_ups(
                     hint="run `kfdeploy lock`; `kfdeploy render --unpinned` renders it by its tag",
                 )
             )
-        repository = f"{mirror.host}/{mirror.path(image.path)}"
+        repository = f"{mirror.host}/{mirror.repository_path(image.path)}"
         source = str(locked.image) if locked else ""
         # Who names the upstream image by digest names its whole index.
-        keys = image.keys(locked.digest if locked else image.digest) if image.covered else ()
-        out[image.ref] = Look(repository, image.tag, digest, image.covered, source, keys)
+        keys = (
+            image.reference_keys(locked.digest if locked else image.digest) if image.covered else ()
+        )
+        out[image.ref] = ImageValues(repository, image.tag, digest, image.covered, source, keys)
     raise_all(errors)
     return out

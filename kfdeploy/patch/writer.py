@@ -8,62 +8,64 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from kfdeploy.images.inventory import Found
-from kfdeploy.kubernetes.objects import Object, ObjectKey, Path, lookup
-from kfdeploy.patch.patch_file import operation, scalar, unhashed
+from kfdeploy.images.inventory import ImageUse
+from kfdeploy.kubernetes.objects import Object, ObjectKey, Path, get_field
+from kfdeploy.patch.patch_file import format_operation, quote_scalar, strip_name_hash
 
 HOOK = "helm.sh/hook"
 
 
-def shown(key: ObjectKey) -> str:
+def describe_object(key: ObjectKey) -> str:
     """An object for people, without the hash of a content that moves with every release."""
-    return str(replace(key, name=unhashed(key)))
+    return str(replace(key, name=strip_name_hash(key)))
 
 
-def file_names(keys: Sequence[ObjectKey]) -> dict[ObjectKey, str]:
+def name_files(keys: Sequence[ObjectKey]) -> dict[ObjectKey, str]:
     """A file name for each object: KIND-NAME, with the namespace or group where needed."""
 
-    def plain(key: ObjectKey) -> str:
-        return f"{key.kind.lower()}-{unhashed(key)}".replace(":", "-")
+    def base_name(key: ObjectKey) -> str:
+        return f"{key.kind.lower()}-{strip_name_hash(key)}".replace(":", "-")
 
     count: dict[str, int] = {}
     for key in keys:
-        count[plain(key)] = count.get(plain(key), 0) + 1
+        count[base_name(key)] = count.get(base_name(key), 0) + 1
     return {
-        key: plain(key) if count[plain(key)] == 1 else f"{plain(key)}.{key.namespace or key.group}"
+        key: base_name(key)
+        if count[base_name(key)] == 1
+        else f"{base_name(key)}.{key.namespace or key.group}"
         for key in keys
     }
 
 
-def counted(number: int, what: str) -> str:
+def pluralize(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def path_order(path: Path) -> tuple[tuple[int, int, str], ...]:
+def path_sort_key(path: Path) -> tuple[tuple[int, int, str], ...]:
     return tuple((0, s, "") if isinstance(s, int) else (1, 0, s) for s in path)
 
 
-def hooks(item: Object) -> list[str]:
+def find_hooks(item: Object) -> list[str]:
     annotations = (item.body.get("metadata") or {}).get("annotations") or {}
     return sorted(name for name in annotations if name.startswith(HOOK))
 
 
-def item_names(body: Any, path: Path) -> Iterator[tuple[Path, str]]:
+def find_item_names(body: Any, path: Path) -> Iterator[tuple[Path, str]]:
     """Names of the list items on the way: an index that moved is found by them."""
     for depth in range(1, len(path)):
         if isinstance(path[depth - 1], int):
-            item = lookup(body, path[:depth])
+            item = get_field(body, path[:depth])
             name = item.get("name") if isinstance(item, dict) else None
             if isinstance(name, str):
                 yield (*path[:depth], "name"), name
 
 
-def merge(key: ObjectKey, path: Path, annotations: Mapping[str, str]) -> str:
+def format_annotation_patch(key: ObjectKey, path: Path, annotations: Mapping[str, str]) -> str:
     """A strategic merge patch that sets annotations at ``path``."""
     lines = [f"apiVersion: {key.api_version}", f"kind: {key.kind}", "metadata:"]
-    lines.append(f"  name: {scalar(key.name)}")
+    lines.append(f"  name: {quote_scalar(key.name)}")
     if key.namespace:
-        lines.append(f"  namespace: {scalar(key.namespace)}")
+        lines.append(f"  namespace: {quote_scalar(key.namespace)}")
     indent = "  "
     for depth, step in enumerate(path):
         lines.append(f"{'  ' * depth}{step}:")
@@ -75,35 +77,37 @@ def merge(key: ObjectKey, path: Path, annotations: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def append(container: Mapping[str, Any], path: Path, name: str, items: Sequence[str]) -> str:
+def append_items(container: Mapping[str, Any], path: Path, name: str, items: Sequence[str]) -> str:
     if not items:
         return ""
     if container.get(name):
-        return "".join(operation("add", (*path, name, "-"), item) for item in items)
-    return operation("add", (*path, name), "[" + ", ".join(items) + "]")
+        return "".join(format_operation("add", (*path, name, "-"), item) for item in items)
+    return format_operation("add", (*path, name), "[" + ", ".join(items) + "]")
 
 
-def filled(value: str, found: Sequence[tuple[str, Found]]) -> str:
+def fill_references(value: str, found: Sequence[tuple[str, ImageUse]]) -> str:
     """A short string with its references looked up; the rest of it as it is."""
-    table = dict(replacements(found))
+    table = dict(list_replacements(found))
     names = "|".join(map(re.escape, sorted(table, key=len, reverse=True)))
     parts = re.split(rf"(?<![\w./@:-])({names})(?![\w/@-]|[.:]\w)", value, flags=re.ASCII)
     texts, news = parts[0::2], [table[old] for old in parts[1::2]]
     if not _HARD.search("".join(texts)) and not any(new.startswith("(printf") for new in news):
-        return '"' + "".join(_woven(texts, [f"{{{{ {new} }}}}" for new in news])) + '"'
-    form = "".join(_woven([text.replace("%", "%%") for text in texts], ["%s"] * len(news)))
-    return f"{{{{ printf {go_string(form)} {' '.join(news)} | toJson }}}}"
+        return '"' + "".join(_interleave_texts(texts, [f"{{{{ {new} }}}}" for new in news])) + '"'
+    form = "".join(
+        _interleave_texts([text.replace("%", "%%") for text in texts], ["%s"] * len(news))
+    )
+    return f"{{{{ printf {quote_go_string(form)} {' '.join(news)} | toJson }}}}"
 
 
-def literal(value: str) -> str:
+def quote_literal(value: str) -> str:
     """A string in a template: upstream's own braces stay what they are."""
-    return f"{{{{ {go_string(value)} | toJson }}}}" if "{{" in value else scalar(value)
+    return f"{{{{ {quote_go_string(value)} | toJson }}}}" if "{{" in value else quote_scalar(value)
 
 
 _HARD = re.compile(r'["\\{}\x00-\x1f]')
 
 
-def _woven(texts: Sequence[str], between: Sequence[str]) -> Iterator[str]:
+def _interleave_texts(texts: Sequence[str], between: Sequence[str]) -> Iterator[str]:
     for text, new in zip(texts, [*between, ""], strict=True):
         yield text + new
 
@@ -112,7 +116,7 @@ _BY_DIGEST = {"reference": "ref", "hub": "parent", "name": "repository", "tag": 
 _BY_TAG = {**_BY_DIGEST, "reference": "byTag", "tag": "plainTag"}
 
 
-def replacements(found: Sequence[tuple[str, Found]]) -> list[tuple[str, str]]:
+def list_replacements(found: Sequence[tuple[str, ImageUse]]) -> list[tuple[str, str]]:
     """Old text and the Go expression of the new one, by the old text, each once."""
     out: dict[str, str] = {}
     for ref, place in found:
@@ -123,16 +127,16 @@ def replacements(found: Sequence[tuple[str, Found]]) -> list[tuple[str, str]]:
             if piece.old != piece.text:
                 before = piece.old[: piece.offset].replace("%", "%%")
                 after = piece.old[piece.offset + len(piece.text) :].replace("%", "%%")
-                new = f"(printf {go_string(before + '%s' + after)} {new})"
+                new = f"(printf {quote_go_string(before + '%s' + after)} {new})"
             out[piece.old] = new
     return sorted(out.items())
 
 
-def look_up(ref: str, part: str) -> str:
+def format_lookup(ref: str, part: str) -> str:
     return f"{{{{ (index .Values.images {json.dumps(ref)}).{part} }}}}"
 
 
-def go_string(text: str) -> str:
+def quote_go_string(text: str) -> str:
     """A Go string literal: raw where the text has quotes."""
     if '"' in text and "`" not in text and "\r" not in text:
         return f"`{text}`"

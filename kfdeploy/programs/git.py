@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Final
 
 from kfdeploy.errors import UserError
-from kfdeploy.file_tree import Kind, follow
-from kfdeploy.files import sha256
-from kfdeploy.programs.process import Finished, ProgramFailed, run
+from kfdeploy.file_tree import FileKind, resolve_links
+from kfdeploy.files import sha256_hex
+from kfdeploy.programs.process import ProcessResult, ProgramFailed, run_program
 from kfdeploy.upstream.remote import without_secret
 
 FETCH_TIMEOUT: Final = 600.0
@@ -28,13 +28,13 @@ _ABBREVIATED = re.compile(r"[0-9a-f]{7,63}")
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _TreeEntry:
     mode: str
     oid: str
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class FetchedCommit:
     """A commit of a repository that is on this machine."""
 
     git_dir: Path
@@ -48,7 +48,9 @@ def is_repository(folder: Path) -> bool:
     return (folder / "HEAD").is_file() and (folder / "objects").is_dir()
 
 
-def fetch(url: str, ref: str, cache: Path, *, timeout: float = FETCH_TIMEOUT) -> Fetched:
+def fetch_commit(
+    url: str, ref: str, cache: Path, *, timeout: float = FETCH_TIMEOUT
+) -> FetchedCommit:
     """Bring one commit of a repository into the cache.
 
     Args:
@@ -62,71 +64,71 @@ def fetch(url: str, ref: str, cache: Path, *, timeout: float = FETCH_TIMEOUT) ->
     """
     if ref.startswith("-") or url.startswith("-"):
         raise UserError(f"{without_secret(url)}: {ref!r} is no ref")
-    git_dir = cache / sha256(url.encode())[:16]
+    git_dir = cache / sha256_hex(url.encode())[:16]
     if not (git_dir / "HEAD").is_file():
         try:
             git_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{cache}: can't be written: {error.strerror}") from error
-        _git(git_dir, ["init", "--bare", "--quiet"])
+        _run_git(git_dir, ["init", "--bare", "--quiet"])
     if _COMMIT.fullmatch(ref) and _has_commit(git_dir, ref):
-        return Fetched(git_dir, ref)
+        return FetchedCommit(git_dir, ref)
     wanted = ref or "HEAD"
     try:
-        _fetch(git_dir, url, ["--depth=1", "kfdeploy", wanted], timeout)
-        return Fetched(git_dir, _rev_parse(git_dir, "FETCH_HEAD"))
+        _run_fetch(git_dir, url, ["--depth=1", "kfdeploy", wanted], timeout)
+        return FetchedCommit(git_dir, _rev_parse(git_dir, "FETCH_HEAD"))
     except ProgramFailed as error:
         # A server gives a commit only by its full name, and some only as part of a branch.
         if not _ABBREVIATED.fullmatch(ref) or not _is_missing_ref(error.stderr):
-            raise _explained(error, url, ref) from error
+            raise _explain_failure(error, url, ref) from error
     try:
-        _fetch(git_dir, url, ["kfdeploy", "+refs/*:refs/kfdeploy/*"], timeout, unshallow=True)
-        return Fetched(git_dir, _rev_parse(git_dir, ref))
+        _run_fetch(git_dir, url, ["kfdeploy", "+refs/*:refs/kfdeploy/*"], timeout, unshallow=True)
+        return FetchedCommit(git_dir, _rev_parse(git_dir, ref))
     except ProgramFailed as error:
-        raise _explained(error, url, ref) from error
+        raise _explain_failure(error, url, ref) from error
 
 
-def head(folder: Path) -> str | None:
+def read_head(folder: Path) -> str | None:
     """The commit checked out in a folder; ``None`` when there is none."""
-    found = _git(folder / ".git", ["rev-parse", "--verify", "--quiet", "HEAD"], check=False)
+    found = _run_git(folder / ".git", ["rev-parse", "--verify", "--quiet", "HEAD"], check=False)
     return found.stdout.decode().strip() if found.code == 0 else None
 
 
-def resolve(folder: Path, ref: str) -> str | None:
+def resolve_ref(folder: Path, ref: str) -> str | None:
     """The commit that a ref names in the repository of a work tree; ``None`` if it names none."""
     if ref.startswith("-"):
         return None
     argv = ["rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}"]
-    found = _git(folder / ".git", argv, check=False)
+    found = _run_git(folder / ".git", argv, check=False)
     return found.stdout.decode().strip() if found.code == 0 else None
 
 
-def tag_at_head(folder: Path) -> str | None:
+def find_head_tag(folder: Path) -> str | None:
     """The tag that names the commit checked out in a folder."""
     argv = ["describe", "--tags", "--exact-match", "HEAD"]
-    found = _git(folder / ".git", argv, check=False)
+    found = _run_git(folder / ".git", argv, check=False)
     return found.stdout.decode().strip() if found.code == 0 else None
 
 
 class GitTree:
     """A commit's tree, read from the repository as it is needed."""
 
-    def __init__(self, fetched: Fetched) -> None:
+    def __init__(self, fetched: FetchedCommit) -> None:
         self._git_dir = fetched.git_dir
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, _TreeEntry] = {}
         self._folders = {""}
-        listing = _git(fetched.git_dir, ["ls-tree", "-r", "-z", "--full-tree", fetched.commit])
+        listing = _run_git(fetched.git_dir, ["ls-tree", "-r", "-z", "--full-tree", fetched.commit])
         for line in listing.stdout.decode("utf-8", "surrogateescape").split("\0"):
             if line:
                 facts, _, path = line.partition("\t")
                 mode, _, oid = facts.split(" ")
-                self._entries[path] = _Entry(mode, oid)
+                self._entries[path] = _TreeEntry(mode, oid)
                 while path := posixpath.dirname(path):
                     self._folders.add(path)
         self._blobs: dict[str, bytes] = {}
 
-    def kind(self, path: str) -> Kind | None:
-        real = self._follow(path)
+    def get_kind(self, path: str) -> FileKind | None:
+        real = self._resolve_path(path)
         if real is None:
             return None
         if real in self._folders:
@@ -134,7 +136,7 @@ class GitTree:
         entry = self._entries.get(real)
         return "file" if entry is not None and entry.mode != "160000" else None
 
-    def submodule_of(self, path: str) -> str | None:
+    def find_submodule(self, path: str) -> str | None:
         """The submodule that a path lies in, whose files are not part of the commit."""
         at = path
         while at:
@@ -144,25 +146,25 @@ class GitTree:
             at = posixpath.dirname(at)
         return None
 
-    def read(self, path: str) -> bytes:
-        real = self._follow(path)
+    def read_file(self, path: str) -> bytes:
+        real = self._resolve_path(path)
         entry = self._entries.get(real) if real is not None else None
         if entry is None:
             raise UserError(f"{path}: no such file in the repository")
-        return self._blob(entry.oid)
+        return self._get_blob(entry.oid)
 
-    def walk(self, folder: str) -> Iterator[str]:
+    def list_files(self, folder: str) -> Iterator[str]:
         inside = f"{folder}/" if folder else ""
         for path, entry in sorted(self._entries.items()):
             if entry.mode != "160000" and path.startswith(inside):
                 yield path
 
-    def load(self) -> tuple[dict[str, bytes], dict[str, str]]:
+    def load_files(self) -> tuple[dict[str, bytes], dict[str, str]]:
         """Everything at once: files, and links with their targets."""
         files: dict[str, bytes] = {}
         links: dict[str, str] = {}
         wanted = {path: e for path, e in sorted(self._entries.items()) if e.mode != "160000"}
-        self._load({entry.oid for entry in wanted.values()})
+        self._load_blobs({entry.oid for entry in wanted.values()})
         for path, entry in wanted.items():
             if entry.mode == "120000":
                 links[path] = self._blobs[entry.oid].decode("utf-8", "surrogateescape")
@@ -170,17 +172,17 @@ class GitTree:
                 files[path] = self._blobs[entry.oid]
         return files, links
 
-    def _blob(self, oid: str) -> bytes:
+    def _get_blob(self, oid: str) -> bytes:
         if oid not in self._blobs:
-            self._load({oid})
+            self._load_blobs({oid})
         return self._blobs[oid]
 
-    def _load(self, oids: set[str]) -> None:
+    def _load_blobs(self, oids: set[str]) -> None:
         names = sorted(oids - self._blobs.keys())
         if not names:
             return
         stdin = "".join(f"{oid}\n" for oid in names).encode()
-        out = _git(self._git_dir, ["cat-file", "--batch"], stdin=stdin).stdout
+        out = _run_git(self._git_dir, ["cat-file", "--batch"], stdin=stdin).stdout
         at = 0
         for oid in names:
             end = out.index(b"\n", at)
@@ -188,18 +190,18 @@ class GitTree:
             self._blobs[oid] = out[end + 1 : end + 1 + size]
             at = end + 2 + size
 
-    def _follow(self, path: str) -> str | None:
+    def _resolve_path(self, path: str) -> str | None:
         """The path with links on the way replaced; ``None`` when it leaves the repository."""
-        return follow(path, self._link)
+        return resolve_links(path, self._read_link)
 
-    def _link(self, path: str) -> str | None:
+    def _read_link(self, path: str) -> str | None:
         entry = self._entries.get(path)
         if entry is None or entry.mode != "120000":
             return None
-        return self._blob(entry.oid).decode("utf-8", "surrogateescape")
+        return self._get_blob(entry.oid).decode("utf-8", "surrogateescape")
 
 
-def _git(
+def _run_git(
     git_dir: Path,
     argv: Sequence[str],
     *,
@@ -207,8 +209,8 @@ def _git(
     env: dict[str, str] | None = None,
     timeout: float = _LOCAL_TIMEOUT,
     check: bool = True,
-) -> Finished:
-    return run(
+) -> ProcessResult:
+    return run_program(
         ["git", f"--git-dir={git_dir}", *argv],
         stdin=stdin,
         env={"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", **(env or {})},
@@ -218,7 +220,7 @@ def _git(
     )
 
 
-def _fetch(
+def _run_fetch(
     git_dir: Path, url: str, argv: Sequence[str], timeout: float, *, unshallow: bool = False
 ) -> None:
     # The URL travels as configuration in the environment: argv is there for every user to read.
@@ -230,11 +232,11 @@ def _fetch(
         f"GIT_CONFIG_VALUE_{count}": url,
     }
     if "GIT_SSH_COMMAND" not in os.environ and "GIT_SSH" not in os.environ:
-        configured = _git(git_dir, ["config", "--get", "core.sshCommand"], check=False)
+        configured = _run_git(git_dir, ["config", "--get", "core.sshCommand"], check=False)
         if configured.code != 0:
             env["GIT_SSH_COMMAND"] = "ssh -o BatchMode=yes"
     deeper = ["--unshallow"] if unshallow and (git_dir / "shallow").exists() else []
-    _git(
+    _run_git(
         git_dir,
         ["fetch", "--quiet", "--force", "--no-tags", "--no-write-commit-graph", *deeper, *argv],
         env=env,
@@ -244,11 +246,11 @@ def _fetch(
 
 def _rev_parse(git_dir: Path, name: str) -> str:
     argv = ["rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}"]
-    return _git(git_dir, argv).stdout.decode().strip()
+    return _run_git(git_dir, argv).stdout.decode().strip()
 
 
 def _has_commit(git_dir: Path, commit: str) -> bool:
-    return _git(git_dir, ["cat-file", "-e", f"{commit}^{{commit}}"], check=False).code == 0
+    return _run_git(git_dir, ["cat-file", "-e", f"{commit}^{{commit}}"], check=False).code == 0
 
 
 def _is_missing_ref(said: str) -> bool:
@@ -258,7 +260,7 @@ def _is_missing_ref(said: str) -> bool:
     )
 
 
-def _explained(error: ProgramFailed, url: str, ref: str) -> UserError:
+def _explain_failure(error: ProgramFailed, url: str, ref: str) -> UserError:
     said = error.stderr.strip()
     shown = without_secret(url)
     lower = said.lower()

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from kfdeploy.errors import UserError, raise_all
-from kfdeploy.file_tree import FolderTree, Tree
-from kfdeploy.programs.process import run, which
+from kfdeploy.file_tree import FileTree, FolderTree
+from kfdeploy.programs.process import find_program, run_program
 from kfdeploy.upstream.kustomization.build import OFFLINE
 from kfdeploy.yamltext import nodes
 
@@ -21,18 +21,20 @@ OLDEST: Final = (3, 18)
 _TIMEOUT = 300.0
 
 
-def version() -> tuple[int, int, int]:
+def require_version() -> tuple[int, int, int]:
     """helm's version.
 
     Raises:
         UserError: not on PATH, or older than `OLDEST`.
     """
-    return _version(os.fspath(which("helm")))
+    return _query_version(os.fspath(find_program("helm")))
 
 
 @lru_cache(maxsize=8)
-def _version(program: str) -> tuple[int, int, int]:
-    said = run([program, "version", "--short"], timeout=60, what="helm version").stdout.decode()
+def _query_version(program: str) -> tuple[int, int, int]:
+    said = run_program(
+        [program, "version", "--short"], timeout=60, what="helm version"
+    ).stdout.decode()
     match = re.search(r"v?(\d+)\.(\d+)\.(\d+)", said)
     if match is None:
         raise UserError(f"helm says no version that can be read: {said.strip()!r}")
@@ -45,7 +47,7 @@ def _version(program: str) -> tuple[int, int, int]:
     return found
 
 
-def template(
+def render_chart(
     chart: Path,
     release: str,
     namespace: str,
@@ -72,8 +74,8 @@ def template(
             is missing.
         ProgramFailed: helm refuses, in its own words.
     """
-    version()
-    raise_all(missing_dependencies(FolderTree(chart), ""))
+    require_version()
+    raise_all(find_missing_dependencies(FolderTree(chart), ""))
     argv: list[str | Path] = ["helm", "template", release, chart.resolve()]
     argv += ["--namespace", namespace, "--include-crds", "--skip-tests"]
     for path in values:
@@ -91,15 +93,15 @@ def template(
             "KUBECONFIG": f"{home}/none",
         }
         what = f"rendering of chart {release}"
-        first = run(argv, env=env, timeout=_TIMEOUT, what=what).stdout
+        first = run_program(argv, env=env, timeout=_TIMEOUT, what=what).stdout
         if twice:
-            second = run(argv, env=env, timeout=_TIMEOUT, what=what).stdout
+            second = run_program(argv, env=env, timeout=_TIMEOUT, what=what).stdout
             if first != second:
-                _refuse_difference(release, first, second)
+                _raise_difference(release, first, second)
     return first
 
 
-def missing_dependencies(tree: Tree, chart: str) -> list[UserError]:
+def find_missing_dependencies(tree: FileTree, chart: str) -> list[UserError]:
     """An error for each dependency in ``Chart.yaml`` that isn't in the chart's ``charts/``.
 
     Args:
@@ -109,16 +111,16 @@ def missing_dependencies(tree: Tree, chart: str) -> list[UserError]:
 
     path = posixpath.join(chart, "Chart.yaml")
     try:
-        data = nodes.load(tree.read(path).decode("utf-8"))
+        data = nodes.load_document(tree.read_file(path).decode("utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: broken YAML: {error}") from error
     listed = data.get("dependencies") if isinstance(data, dict) else None
-    there = [p.rpartition("/")[2] for p in tree.walk(posixpath.join(chart, "charts"))]
+    there = [p.rpartition("/")[2] for p in tree.list_files(posixpath.join(chart, "charts"))]
     errors = []
     for item in listed if isinstance(listed, list) else []:
         name, wanted = str(item.get("name", "")), str(item.get("version", ""))
         repository = str(item.get("repository", ""))
-        if tree.kind(posixpath.join(chart, "charts", name, "Chart.yaml")) == "file":
+        if tree.get_kind(posixpath.join(chart, "charts", name, "Chart.yaml")) == "file":
             continue
         if any(file.startswith(f"{name}-") and file.endswith(".tgz") for file in there):
             continue
@@ -132,14 +134,14 @@ def missing_dependencies(tree: Tree, chart: str) -> list[UserError]:
     return errors
 
 
-def _refuse_difference(release: str, first: bytes, second: bytes) -> None:
-    one, two = _objects(first), _objects(second)
+def _raise_difference(release: str, first: bytes, second: bytes) -> None:
+    one, two = _index_objects(first), _index_objects(second)
     where = "the order of its documents"
     for key in [*one, *(key for key in two if key not in one)]:
         if key not in one or key not in two:
             where = f"{key} is there only once"
             break
-        field = _difference(one[key], two[key], "")
+        field = _find_difference(one[key], two[key], "")
         if field is not None:
             where = f"{key}: {field}"
             break
@@ -152,9 +154,9 @@ def _refuse_difference(release: str, first: bytes, second: bytes) -> None:
     )
 
 
-def _objects(text: bytes) -> dict[str, Any]:
+def _index_objects(text: bytes) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for data in nodes.load_all(text.decode("utf-8")):
+    for data in nodes.load_documents(text.decode("utf-8")):
         if not isinstance(data, dict):
             continue
         meta = data.get("metadata") or {}
@@ -163,29 +165,29 @@ def _objects(text: bytes) -> dict[str, Any]:
     return found
 
 
-def _difference(one: Any, two: Any, at: str) -> str | None:
+def _find_difference(one: Any, two: Any, at: str) -> str | None:
     if isinstance(one, Mapping) and isinstance(two, Mapping):
         for key in [*one, *(key for key in two if key not in one)]:
             path = f"{at}.{key}" if at else str(key)
             if key not in one or key not in two:
                 return path
-            if (found := _difference(one[key], two[key], path)) is not None:
+            if (found := _find_difference(one[key], two[key], path)) is not None:
                 return found
         return None
     if isinstance(one, list) and isinstance(two, list) and len(one) == len(two):
         for index, (a, b) in enumerate(zip(one, two, strict=True)):
-            if (found := _difference(a, b, f"{at}[{index}]")) is not None:
+            if (found := _find_difference(a, b, f"{at}[{index}]")) is not None:
                 return found
         return None
     return None if one == two else at
 
 
-def server_side() -> list[str]:
+def server_side_flags() -> list[str]:
     """Flags with which Helm 4 applies on the server, and takes fields that others own.
 
     By default it goes on as the last revision was made, and Helm 3 made it otherwise.
     """
-    return ["--server-side=true", "--force-conflicts"] if version() >= (4,) else []
+    return ["--server-side=true", "--force-conflicts"] if require_version() >= (4,) else []
 
 
 def rollback(release: str, revision: int, namespace: str, context: str, *, seconds: float) -> None:
@@ -196,5 +198,7 @@ def rollback(release: str, revision: int, namespace: str, context: str, *, secon
     """
     argv = ["helm", "rollback", release, str(revision), f"--namespace={namespace}"]
     argv += [f"--kube-context={context}"] if context else []
-    argv += server_side()
-    run([*argv, f"--timeout={seconds:.0f}s"], timeout=seconds + 60, what=f"rollback of {release}")
+    argv += server_side_flags()
+    run_program(
+        [*argv, f"--timeout={seconds:.0f}s"], timeout=seconds + 60, what=f"rollback of {release}"
+    )

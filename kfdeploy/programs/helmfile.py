@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import Any, Final
 
 from kfdeploy.errors import UserError
-from kfdeploy.programs.process import ProgramFailed, run, stream
+from kfdeploy.programs.process import ProgramFailed, run_program, stream_output
 
 OLDEST: Final = (1, 1)
 _TIMEOUT = 120.0
 
 
 @lru_cache(maxsize=1)
-def version() -> tuple[int, int, int]:
+def require_version() -> tuple[int, int, int]:
     """Helmfile's version.
 
     Raises:
         UserError: not on PATH, or older than `OLDEST`.
     """
     # `helmfile version` would ask the internet for a newer one, and fail without it.
-    said = run(["helmfile", "--version"], timeout=60).stdout.decode()
+    said = run_program(["helmfile", "--version"], timeout=60).stdout.decode()
     match = re.search(r"(\d+)\.(\d+)\.(\d+)", said)
     found = tuple(map(int, match.groups())) if match else (0, 0, 0)
     if found < OLDEST:
@@ -37,7 +37,7 @@ def version() -> tuple[int, int, int]:
     return (found[0], found[1], found[2])
 
 
-def fill(file: Path, values: Mapping[str, Any], environment: str) -> str:
+def fill_template(file: Path, values: Mapping[str, Any], environment: str) -> str:
     """What a ``.gotmpl`` file becomes, as YAML; its paths are relative to its folder.
 
     Args:
@@ -46,7 +46,7 @@ def fill(file: Path, values: Mapping[str, Any], environment: str) -> str:
     Raises:
         UserError: Helmfile is missing, or refuses the template; in its own words.
     """
-    version()
+    require_version()
     with tempfile.TemporaryDirectory(prefix="kfdeploy-") as folder:
         root = Path(folder)
         out = root / "filled.yaml"
@@ -59,7 +59,7 @@ def fill(file: Path, values: Mapping[str, Any], environment: str) -> str:
         )
         try:
             argv: list[str | Path] = ["helmfile", "-f", root / "helmfile.yaml", "-e", environment]
-            run(
+            run_program(
                 [*argv, "write-values", "--output-file-template", out],
                 timeout=_TIMEOUT,
                 what=file.name,
@@ -75,7 +75,7 @@ _FAILED = re.compile(r"failed processing release (\S+?):")
 _WORDS_MAX: Final = 12
 
 
-def sync(
+def sync_releases(
     folder: Path,
     releases: Sequence[str],
     on_line: Callable[[str], None],
@@ -106,10 +106,10 @@ def sync(
     if flags:
         argv += ["--sync-args", " ".join(flags)]
     env = {"HELMFILE_UPGRADE_NOTICE_DISABLED": "true", "KUBERC": "off"}
-    stream(argv, on_line, env=env, what="helmfile sync", guarded=True, cancelled=cancelled)
+    stream_output(argv, on_line, env=env, what="helmfile sync", guarded=True, cancelled=cancelled)
 
 
-def words_of(release: str, lines: Sequence[str]) -> list[str]:
+def extract_failure(release: str, lines: Sequence[str]) -> list[str]:
     """Why a release failed, out of what Helmfile said: what the program itself had to say."""
     starts = [n for n, line in enumerate(lines) if _FAILED.search(line)]
     for n in starts:

@@ -24,7 +24,7 @@ _STDERR_KEPT = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class ProcessResult:
     """What a program left: its exit code and both streams, whole."""
 
     code: int
@@ -41,7 +41,7 @@ class ProgramFailed(UserError):
         self.code = code
 
 
-def which(program: str) -> Path:
+def find_program(program: str) -> Path:
     """The program's path on PATH.
 
     Raises:
@@ -56,7 +56,7 @@ def which(program: str) -> Path:
     return Path(found)
 
 
-def run(
+def run_program(
     argv: Sequence[str | Path],
     *,
     cwd: Path | None = None,
@@ -65,7 +65,7 @@ def run(
     timeout: float | None = None,
     check: bool = True,
     what: str | None = None,
-) -> Finished:
+) -> ProcessResult:
     """Run a program to its end.
 
     Args:
@@ -79,7 +79,7 @@ def run(
         UserError: the program is missing.
         ProgramFailed: it failed (with its own stderr in the message), or ran out of time.
     """
-    program = which(str(argv[0])).absolute()
+    program = find_program(str(argv[0])).absolute()
     with subprocess.Popen(
         [str(program), *map(str, argv[1:])],
         cwd=cwd,
@@ -92,35 +92,35 @@ def run(
         try:
             out, err = child.communicate(stdin, timeout=timeout)
         except subprocess.TimeoutExpired:
-            _stop(child)
+            _stop_program(child)
             raise ProgramFailed(
                 f"{what or argv[0]}: {argv[0]} did not finish within {timeout:g} s",
                 stderr="",
                 code=None,
             ) from None
         except BaseException:
-            _stop(child)
+            _stop_program(child)
             raise
     stderr = err.decode("utf-8", "replace")
     if check and child.returncode != 0:
         raise ProgramFailed(
-            f"{what or argv[0]}: {_said(str(argv[0]), child.returncode, stderr)}",
+            f"{what or argv[0]}: {_describe_exit(str(argv[0]), child.returncode, stderr)}",
             stderr=stderr,
             code=child.returncode,
         )
-    return Finished(child.returncode, out, stderr)
+    return ProcessResult(child.returncode, out, stderr)
 
 
 @contextlib.contextmanager
-def background(
+def run_in_background(
     argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None
-) -> Iterator[Background]:
+) -> Iterator[BackgroundProgram]:
     """A program that runs until the block ends, and no longer than kfdeploy itself.
 
     Raises:
         UserError: the program is missing.
     """
-    program = which(str(argv[0])).absolute()
+    program = find_program(str(argv[0])).absolute()
     with (
         tempfile.TemporaryFile() as said,
         subprocess.Popen(
@@ -131,21 +131,21 @@ def background(
             stderr=said,
             start_new_session=True,
         ) as child,
-        _guarded(child.pid),
+        _guard_group(child.pid),
     ):
         try:
-            yield Background(str(argv[0]), child, said)
+            yield BackgroundProgram(str(argv[0]), child, said)
         finally:
-            _stop(child)
+            _stop_program(child)
 
 
-class Background:
+class BackgroundProgram:
     """A program of `background`."""
 
     def __init__(self, name: str, child: subprocess.Popen[bytes], said: IO[bytes]) -> None:
         self._name, self._child, self._said = name, child, said
 
-    def must_run(self) -> None:
+    def ensure_running(self) -> None:
         """Raises:
         ProgramFailed: it has ended; with its own words.
         """
@@ -153,7 +153,7 @@ class Background:
             return
         self._said.seek(0)
         stderr = self._said.read().decode("utf-8", "replace")
-        raise ProgramFailed(_said(self._name, code, stderr), stderr=stderr, code=code)
+        raise ProgramFailed(_describe_exit(self._name, code, stderr), stderr=stderr, code=code)
 
 
 # Who is killed can't stop its programs, and Helm would go on with a release that the next run is
@@ -181,7 +181,7 @@ left(signal.SIGKILL)
 
 def guard_pid() -> int:
     """The process that ends this one's programs when it is killed."""
-    return _guard().pid
+    return _start_guard().pid
 
 
 def is_running(pid: int) -> bool:
@@ -200,7 +200,7 @@ def is_running(pid: int) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _guard() -> subprocess.Popen[str]:
+def _start_guard() -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _GUARD],
         stdin=subprocess.PIPE,
@@ -213,9 +213,9 @@ def _guard() -> subprocess.Popen[str]:
 
 
 @contextlib.contextmanager
-def _guarded(group: int) -> Iterator[None]:
+def _guard_group(group: int) -> Iterator[None]:
     """End this process group, too, when kfdeploy ends without having done so."""
-    guard = _guard().stdin
+    guard = _start_guard().stdin
     assert guard is not None
     guard.write(f"+{group}\n")
     try:
@@ -225,7 +225,7 @@ def _guarded(group: int) -> Iterator[None]:
             guard.write(f"-{group}\n")
 
 
-def stream(
+def stream_output(
     argv: Sequence[str | Path],
     on_line: Callable[[str], None],
     *,
@@ -242,7 +242,7 @@ def stream(
     Args:
         guarded: it ends even when kfdeploy is killed.
     """
-    program = which(str(argv[0])).absolute()
+    program = find_program(str(argv[0])).absolute()
     tail: list[str] = []
     with subprocess.Popen(
         [str(program), *map(str, argv[1:])],
@@ -253,18 +253,18 @@ def stream(
         stderr=subprocess.STDOUT,
         start_new_session=True,
     ) as child:
-        watcher = threading.Thread(target=_stop_when, args=(child, cancelled))
+        watcher = threading.Thread(target=_stop_when_cancelled, args=(child, cancelled))
         watcher.start()
         try:
             assert child.stdout is not None
-            with _guarded(child.pid) if guarded else contextlib.nullcontext():
+            with _guard_group(child.pid) if guarded else contextlib.nullcontext():
                 for raw in child.stdout:
                     line = raw.decode("utf-8", "replace").rstrip("\n")
                     tail = [*tail[1 - _STDERR_KEPT :], line]
                     on_line(line)
                 code = child.wait()
         except BaseException:
-            _stop(child)
+            _stop_program(child)
             raise
         finally:
             watcher.join()
@@ -273,26 +273,28 @@ def stream(
     if code != 0:
         stderr = "\n".join(tail)
         raise ProgramFailed(
-            f"{what or argv[0]}: {_said(str(argv[0]), code, stderr)}", stderr=stderr, code=code
+            f"{what or argv[0]}: {_describe_exit(str(argv[0]), code, stderr)}",
+            stderr=stderr,
+            code=code,
         )
 
 
-def _stop_when(child: subprocess.Popen[bytes], cancelled: threading.Event | None) -> None:
+def _stop_when_cancelled(child: subprocess.Popen[bytes], cancelled: threading.Event | None) -> None:
     """Stop a program that may print nothing for minutes as soon as it is no longer wanted."""
     while cancelled is not None and child.poll() is None:
         if cancelled.wait(0.1):
-            _stop(child)
+            _stop_program(child)
             return
 
 
-def _said(program: str, code: int, stderr: str) -> str:
+def _describe_exit(program: str, code: int, stderr: str) -> str:
     lines = [line for line in stderr.strip().splitlines() if line.strip()]
     text = "\n    ".join(lines[-_STDERR_KEPT:])
     ended = f"{program} was stopped by signal {-code}" if code < 0 else f"{program} exited {code}"
     return f"{ended}: {text}" if text else ended
 
 
-def _stop(child: subprocess.Popen[bytes]) -> None:
+def _stop_program(child: subprocess.Popen[bytes]) -> None:
     """Ask the program and its children to end, then make them.
 
     Its children may take longer than it does.

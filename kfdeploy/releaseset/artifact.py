@@ -50,12 +50,12 @@ class Artifact:
     @property
     def blobs(self) -> tuple[tuple[Descriptor, bytes], ...]:
         return (
-            (_descriptor(self.config, CONFIG_TYPE), self.config),
-            (_descriptor(self.layer, LAYER_TYPE), self.layer),
+            (_make_descriptor(self.config, CONFIG_TYPE), self.config),
+            (_make_descriptor(self.layer, LAYER_TYPE), self.layer),
         )
 
 
-def build(
+def build_artifact(
     name: str, summary: Mapping[str, Any], files: Mapping[str, bytes], set_digest: str
 ) -> Artifact:
     """The artifact of a set.
@@ -66,28 +66,28 @@ def build(
         files: relative path to bytes, all of the set.
         set_digest: sha256 of its ``SHA256SUMS``, in hex.
     """
-    archive = _tar(files)
-    layer = b"".join(_stored(archive))
-    config = _json(
+    archive = _write_tar(files)
+    layer = b"".join(_gzip_stored(archive))
+    config = _dump_json(
         {
             "architecture": "",
             "config": {},
             "os": "",
-            "rootfs": {"type": "layers", "diff_ids": [_digest(archive)]},
+            "rootfs": {"type": "layers", "diff_ids": [_sha256_digest(archive)]},
         }
     )
     upstream, environment = str(summary["upstream"]), str(summary["environment"])
-    manifest = _json(
+    manifest = _dump_json(
         {
             "schemaVersion": 2,
             "mediaType": OCI_MANIFEST,
-            "config": _entry(config, CONFIG_TYPE),
+            "config": _descriptor_json(config, CONFIG_TYPE),
             "layers": [
                 {
-                    **_entry(layer, LAYER_TYPE),
+                    **_descriptor_json(layer, LAYER_TYPE),
                     # With these `oras pull` unpacks it into the folder that it is told.
                     "annotations": {
-                        "io.deis.oras.content.digest": _digest(archive),
+                        "io.deis.oras.content.digest": _sha256_digest(archive),
                         "io.deis.oras.content.unpack": "true",
                         "org.opencontainers.image.title": ".",
                     },
@@ -107,7 +107,7 @@ def build(
     return Artifact(Manifest.parse(manifest, OCI_MANIFEST), config, layer)
 
 
-def tag_of(name: str, upstream: str, set_digest: str) -> str:
+def content_tag(name: str, upstream: str, set_digest: str) -> str:
     """The tag that only this content of the set has: ``NAME-UPSTREAM-<first 12 hex>``."""
     end = f"-{upstream}-{set_digest[:12]}"
     whole = f"{name[: _TAG_MAX - len(end)]}{end}"
@@ -119,7 +119,7 @@ def repository_of(host: str, prefix: str) -> ImageRef:
     return ImageRef(host, "/".join(part for part in (prefix, REPOSITORY) if part))
 
 
-def _tar(files: Mapping[str, bytes]) -> bytes:
+def _write_tar(files: Mapping[str, bytes]) -> bytes:
     """The files, and their folders for those who unpack without making any; no time, no owner."""
     folders = {
         "/".join(parts[:count])
@@ -141,7 +141,7 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
     return out.getvalue()[:end]
 
 
-def _stored(data: bytes) -> Iterator[bytes]:
+def _gzip_stored(data: bytes) -> Iterator[bytes]:
     """gzip (RFC 1952) of stored blocks (RFC 1951, 3.2.4)."""
     yield b"\x1f\x8b\x08\x00" + b"\x00\x00\x00\x00" + b"\x00\xff"
     for start in range(0, len(data), _STORED_MAX):
@@ -152,17 +152,17 @@ def _stored(data: bytes) -> Iterator[bytes]:
     yield zlib.crc32(data).to_bytes(4, "little") + (len(data) & 0xFFFFFFFF).to_bytes(4, "little")
 
 
-def _json(data: Mapping[str, Any]) -> bytes:
+def _dump_json(data: Mapping[str, Any]) -> bytes:
     return json.dumps(data, separators=(",", ":"), sort_keys=True).encode()
 
 
-def _digest(data: bytes) -> str:
+def _sha256_digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def _entry(data: bytes, media_type: str) -> dict[str, Any]:
-    return {"mediaType": media_type, "digest": _digest(data), "size": len(data)}
+def _descriptor_json(data: bytes, media_type: str) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": _sha256_digest(data), "size": len(data)}
 
 
-def _descriptor(data: bytes, media_type: str) -> Descriptor:
-    return Descriptor(_digest(data), len(data), media_type)
+def _make_descriptor(data: bytes, media_type: str) -> Descriptor:
+    return Descriptor(_sha256_digest(data), len(data), media_type)

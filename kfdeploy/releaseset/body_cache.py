@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
-from kfdeploy.cache import Cache, key_of, program_key
+from kfdeploy.cache import Cache, make_cache_key, program_digest
 from kfdeploy.kubernetes.objects import Object
 
 
-def load(objects: Sequence[Object], cache: Cache) -> None:
+def load_bodies(objects: Sequence[Object], cache: Cache) -> None:
     """Give these objects their bodies, all from one entry of the cache.
 
     What YAML has as a date is a text then, as the API server has it.
@@ -19,7 +19,7 @@ def load(objects: Sequence[Object], cache: Cache) -> None:
     """
     if not objects:
         return
-    key = key_of("bodies", program_key(), *(item.text for item in objects))
+    key = make_cache_key("bodies", program_digest(), *(item.text for item in objects))
     if (kept := cache.get(key)) is None:
         kept = json.dumps([item.body for item in objects], default=str).encode()
         cache.put(key, kept)
@@ -27,7 +27,7 @@ def load(objects: Sequence[Object], cache: Cache) -> None:
         item.__dict__["body"] = body  # where `Object.body` keeps what it has read
 
 
-def load_each(objects: Iterable[Object], cache: Cache) -> None:
+def load_each_body(objects: Iterable[Object], cache: Cache) -> None:
     """`load`, with an entry for each: of many long ones few are looked at."""
     for item in objects:
-        load([item], cache)
+        load_bodies([item], cache)

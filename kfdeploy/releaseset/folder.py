@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from kfdeploy.errors import UserError
-from kfdeploy.files import read_bytes, read_text, sha256
-from kfdeploy.kubernetes.objects import Object, split
+from kfdeploy.files import read_bytes, read_text, sha256_hex
+from kfdeploy.kubernetes.objects import Object, split_objects
 from kfdeploy.releaseset import format
 
 
@@ -51,7 +51,7 @@ class SetFolder:
     @cached_property
     def digest(self) -> str:
         """sha256 of its ``SHA256SUMS``, in hex: two sets with the same one are the same."""
-        return sha256(read_bytes(self.folder / format.SUMS))
+        return sha256_hex(read_bytes(self.folder / format.SUMS))
 
     @cached_property
     def releases(self) -> tuple[SetRelease, ...]:
@@ -62,10 +62,11 @@ class SetFolder:
         waves = self.summary.get("waves", ())
         wave = {name: n for n, names in enumerate(waves) for name in names}
         return tuple(
-            self._release(entry, wave.get(entry["name"], 0)) for entry in self.summary["releases"]
+            self._read_release(entry, wave.get(entry["name"], 0))
+            for entry in self.summary["releases"]
         )
 
-    def _release(self, entry: Mapping[str, Any], wave: int) -> SetRelease:
+    def _read_release(self, entry: Mapping[str, Any], wave: int) -> SetRelease:
         name = entry["name"]
         manifests, crds = f"charts/{name}/charts/objects/objects.yaml", f"crds/{name}.yaml"
         text = read_text(self.folder / manifests)
@@ -76,12 +77,12 @@ class SetFolder:
             needs=tuple(entry.get("needs", ())),
             wait=entry.get("wait", False),
             wave=wave,
-            objects=tuple(split(text, f"{self.name}/{manifests}")),
-            crds=tuple(split(crd_text, f"{self.name}/{crds}")),
-            digest=format.digest(text, crd_text),
+            objects=tuple(split_objects(text, f"{self.name}/{manifests}")),
+            crds=tuple(split_objects(crd_text, f"{self.name}/{crds}")),
+            digest=format.release_digest(text, crd_text),
         )
 
-    def altered(self) -> Iterator[str]:
+    def list_alterations(self) -> Iterator[str]:
         """What its ``SHA256SUMS`` does not say; nothing for a set that is whole."""
         listed: dict[str, str] = {}
         path = self.folder / format.SUMS
@@ -98,7 +99,7 @@ class SetFolder:
                 yield f"{name} is missing"
             elif name not in listed:
                 yield f"{name} is not part of the set"
-            elif sha256(read_bytes(self.folder / name)) != listed[name]:
+            elif sha256_hex(read_bytes(self.folder / name)) != listed[name]:
                 yield f"{name} was changed"
 
 

@@ -30,7 +30,7 @@ _BARE = re.compile(r"[a-z0-9._-]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
+class ForeignReference:
     """A reference that leads elsewhere: file, line and the reference."""
 
     file: str
@@ -41,9 +41,9 @@ class Foreign:
         return f"{self.file}:{self.line}: {self.reference}"
 
 
-def references(
+def find_foreign_references(
     file: str, text: str, *, known: Iterable[str], registry: str, is_crd: bool = False
-) -> Iterator[Foreign]:
+) -> Iterator[ForeignReference]:
     """References that don't lead to ``registry``, each once a line.
 
     Args:
@@ -53,29 +53,29 @@ def references(
     """
     wanted = frozenset(known)
     home = registry.rstrip("/") + "/"
-    for number, line in _lines(text):
+    for number, line in _effective_lines(text):
         if is_crd and not re.match(r"\s*(?:- )?default:", line):
             continue
         seen: set[str] = set()
-        for reference in _in_line(line, wanted, home):
+        for reference in _find_in_line(line, wanted, home):
             if reference not in seen:
                 seen.add(reference)
-                yield Foreign(file, number, reference)
+                yield ForeignReference(file, number, reference)
 
 
-def _in_line(line: str, known: frozenset[str], home: str) -> Iterator[str]:
+def _find_in_line(line: str, known: frozenset[str], home: str) -> Iterator[str]:
     for match in _TOKEN.finditer(line):
         token = match[0].rstrip(".:")
         if line[: match.start()].endswith("\\") and token[:1] in "bfnrt":
             token = token[1:]  # a line end in a quoted string
-        if _leads_home(token, home) or _URL_BEFORE.search(line, 0, match.start()):
+        if _is_below_registry(token, home) or _URL_BEFORE.search(line, 0, match.start()):
             continue
         if token in known and not _BARE.fullmatch(token):  # `name: mysql` is no image
             yield token
         elif (full := _FULL.match(token)) and "{" not in token and "$" not in token:
             yield full[0]
         else:
-            for part in _parts(token):
+            for part in _split_token(token):
                 if part in known or _FULL.fullmatch(part):
                     yield part
     for match in _IMAGE_KEY.finditer(line):
@@ -86,13 +86,13 @@ def _in_line(line: str, known: frozenset[str], home: str) -> Iterator[str]:
             yield value
 
 
-def _leads_home(token: str, home: str) -> bool:
+def _is_below_registry(token: str, home: str) -> bool:
     """Whether the token is below ``home``, by itself or behind ``name:``, ``(`` and the like."""
     before, found, _ = f"{token}/".partition(home)
     return bool(found) and (not before or before[-1] in ":({" or before.endswith(":-"))
 
 
-def _parts(token: str) -> Iterator[str]:
+def _split_token(token: str) -> Iterator[str]:
     """References behind something else in one token: ``${X:-REF}``, ``$(REF)``, ``name:REF``."""
     for part in re.split(r"[(){}$]|:-", token):
         if part != token:
@@ -102,7 +102,7 @@ def _parts(token: str) -> Iterator[str]:
             yield rest
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
+def _effective_lines(text: str) -> Iterator[tuple[int, str]]:
     """Numbered lines that something reads: neither comments nor documentation."""
     skip: int | None = None
     quotes: str | None = None

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kfdeploy.files import sha256
+from kfdeploy.files import sha256_hex
 from kfdeploy.kubernetes import helm_release
-from kfdeploy.patch.patch_file import scalar
+from kfdeploy.patch.patch_file import quote_scalar
 
 SUMS = "SHA256SUMS"
 SUMMARY = "summary.json"
@@ -23,7 +23,7 @@ STORED_GOOD = 900 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
+class RenderedRelease:
     """One Helm release: final manifests of a component, or of a part of one.
 
     Attributes:
@@ -45,9 +45,9 @@ class Release:
     trusts: tuple[str, ...] = ()
 
 
-def digest(manifests: str, crds: str) -> str:
+def release_digest(manifests: str, crds: str) -> str:
     """What a release installs, in one word: sha256 of its objects and CRDs, in hex."""
-    return sha256(f"{manifests}\0{crds}".encode())
+    return sha256_hex(f"{manifests}\0{crds}".encode())
 
 
 def stored_size(manifests: str) -> int:
@@ -68,7 +68,7 @@ def chart_version(upstream: str) -> str:
     return f"{numbers}-{match[4]}" if match[4] else numbers
 
 
-def charts(release: Release, version: str) -> dict[str, str]:
+def chart_files(release: RenderedRelease, version: str) -> dict[str, str]:
     """The files of a release's chart.
 
     Helm takes the manifests as they are (`.Files.Get`), so that upstream's own ``{{ }}`` survive.
@@ -78,25 +78,25 @@ def charts(release: Release, version: str) -> dict[str, str]:
     head = f"apiVersion: v2\nversion: {chart_version(version)}\nappVersion: {json.dumps(version)}\n"
     return {
         f"{folder}/Chart.yaml": f"{head}name: {release.name}\nannotations:\n"
-        f"  {helm_release.DIGEST}: {digest(release.manifests, release.crds)}\n",
+        f"  {helm_release.DIGEST}: {release_digest(release.manifests, release.crds)}\n",
         f"{inner}/Chart.yaml": f"{head}name: objects\n",
         f"{inner}/objects.yaml": release.manifests,
         f"{inner}/templates/objects.yaml": '{{ .Files.Get "objects.yaml" }}\n',
     }
 
 
-def helmfile(
-    releases: Sequence[Release], namespace: str, context: str | None, kube_version: str
+def dump_helmfile(
+    releases: Sequence[RenderedRelease], namespace: str, context: str | None, kube_version: str
 ) -> str:
     """The set's ``helmfile.yaml``, which needs nothing outside its folder."""
     lines = [
         "# Rendered by kfdeploy: final manifests; `helmfile apply` installs them.",
         "helmDefaults:",
         "  createNamespace: true",
-        f"kubeVersion: {scalar(kube_version)}",
+        f"kubeVersion: {quote_scalar(kube_version)}",
     ]
     if context:
-        lines.insert(2, f"  kubeContext: {scalar(context)}")
+        lines.insert(2, f"  kubeContext: {quote_scalar(context)}")
     lines.append("releases:")
     for release in releases:
         lines += [
@@ -110,7 +110,7 @@ def helmfile(
             lines.append("  wait: true")
         if release.needs:
             lines += ["  needs:", *(f"  - {namespace}/{name}" for name in release.needs)]
-        if commands := list(_before(release)):
+        if commands := list(_presync_commands(release)):
             lines.append("  hooks:")
         for words in commands:
             lines += [
@@ -118,13 +118,13 @@ def helmfile(
                 "    showlogs: true",
                 "    command: kubectl",
                 "    args:",
-                *(f"    - {scalar(word)}" for word in words),
-                *([f"    - {scalar(f'--context={context}')}"] if context else ()),
+                *(f"    - {quote_scalar(word)}" for word in words),
+                *([f"    - {quote_scalar(f'--context={context}')}"] if context else ()),
             ]
     return "\n".join(lines) + "\n"
 
 
-def _before(release: Release) -> Iterator[tuple[str, ...]]:
+def _presync_commands(release: RenderedRelease) -> Iterator[tuple[str, ...]]:
     """kubectl's arguments for what must be done before a release."""
     if release.crds:
         file = f"crds/{release.name}.yaml"
@@ -138,11 +138,11 @@ def _before(release: Release) -> Iterator[tuple[str, ...]]:
         yield ("wait", ca, "--timeout=120s", *release.trusts)
 
 
-def sums(files: Mapping[str, bytes]) -> bytes:
+def dump_sums(files: Mapping[str, bytes]) -> bytes:
     """``SHA256SUMS`` of a folder's files, as sha256sum reads it."""
-    lines = [f"{sha256(files[name])}  {name}\n" for name in sorted(files) if name != SUMS]
+    lines = [f"{sha256_hex(files[name])}  {name}\n" for name in sorted(files) if name != SUMS]
     return "".join(lines).encode()
 
 
-def summary(data: Mapping[str, Any]) -> bytes:
+def dump_summary(data: Mapping[str, Any]) -> bytes:
     return (json.dumps(data, indent=2, sort_keys=True) + "\n").encode()

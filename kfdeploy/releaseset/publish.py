@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from kfdeploy.errors import DIFFERENCE, WRONG_USE, UserError
 from kfdeploy.files import read_bytes
 from kfdeploy.oci.reference import ImageRef
-from kfdeploy.oci.registry.client import Client
-from kfdeploy.oci.registry.push import Uploads
+from kfdeploy.oci.registry.client import RegistryClient
+from kfdeploy.oci.registry.push import RegistryPusher
 from kfdeploy.releaseset import artifact
 from kfdeploy.releaseset.artifact import Artifact
 from kfdeploy.releaseset.folder import SetFolder
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
-State = Literal["present", "push", "move"]
+TagState = Literal["present", "push", "move"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Publication:
     artifact: Artifact
     repository: ImageRef
     tag: str
-    states: dict[str, State]
+    states: dict[str, TagState]
 
     @property
     def ref(self) -> str:
@@ -59,13 +59,13 @@ class Publication:
         }
 
 
-def pack(found: SetFolder) -> Artifact:
+def pack_set(found: SetFolder) -> Artifact:
     """The artifact of a set.
 
     Raises:
         UserError: it is not as `render` wrote it.
     """
-    if altered := list(found.altered()):
+    if altered := list(found.list_alterations()):
         raise UserError(
             f"{found.name}: {altered[0]}" + (f", and {len(altered) - 1} more" * (len(altered) > 1)),
             hint="run `kfdeploy render`: a set that was changed by hand is not published",
@@ -76,16 +76,16 @@ def pack(found: SetFolder) -> Artifact:
         for path in sorted(found.folder.rglob("*"))
         if path.is_file()
     }
-    return artifact.build(found.name, found.summary, files, found.digest)
+    return artifact.build_artifact(found.name, found.summary, files, found.digest)
 
 
-def tag_of(found: SetFolder) -> str:
+def set_content_tag(found: SetFolder) -> str:
     """The tag that only this content of a set has."""
-    return artifact.tag_of(found.name, str(found.summary["upstream"]), found.digest)
+    return artifact.content_tag(found.name, str(found.summary["upstream"]), found.digest)
 
 
-def plan(
-    found: SetFolder, registry: PrivateRegistry, client: Client, tags: Sequence[str] = ()
+def plan_publication(
+    found: SetFolder, registry: PrivateRegistry, client: RegistryClient, tags: Sequence[str] = ()
 ) -> Publication:
     """Find out what the private registry has of a set.
 
@@ -102,11 +102,11 @@ def plan(
                 f"--tag {tag}: a tag is up to 128 letters, digits, '_', '.' and '-'",
                 exit_code=WRONG_USE,
             )
-    packed, own = pack(found), tag_of(found)
+    packed, own = pack_set(found), set_content_tag(found)
     repository = artifact.repository_of(registry.host, registry.prefix)
-    states: dict[str, State] = {}
+    states: dict[str, TagState] = {}
     for tag in (own, *tags):
-        there = client.digest(ImageRef(repository.host, repository.path, tag))
+        there = client.get_digest(ImageRef(repository.host, repository.path, tag))
         states[tag] = "push" if there is None else "move"
         if there == packed.digest:
             states[tag] = "present"
@@ -119,7 +119,9 @@ def plan(
     return Publication(packed, repository, own, states)
 
 
-def push(todo: Publication, registry: PrivateRegistry, client: Client, root: Path) -> None:
+def push_set(
+    todo: Publication, registry: PrivateRegistry, client: RegistryClient, root: Path
+) -> None:
     """Bring what is missing; a tag is written when all of it is there.
 
     Args:
@@ -128,12 +130,14 @@ def push(todo: Publication, registry: PrivateRegistry, client: Client, root: Pat
     Raises:
         RegistryError: the registry refuses it, or does not answer.
     """
-    uploads = Uploads(client, registry.creation if registry.create_repository else None, root)
+    uploads = RegistryPusher(
+        client, registry.creation_command if registry.create_repository else None, root
+    )
     if "present" not in todo.states.values():
         for blob, body in todo.artifact.blobs:
-            if not uploads.has(todo.repository, blob):
-                uploads.put(todo.repository, blob, body)
+            if not uploads.has_blob(todo.repository, blob):
+                uploads.push_blob(todo.repository, blob, body)
     for tag, state in todo.states.items():
         if state != "present":
-            uploads.put_manifest(todo.repository, todo.artifact.manifest, tag)
-    uploads.confirm(todo.repository, todo.artifact.manifest)
+            uploads.push_manifest(todo.repository, todo.artifact.manifest, tag)
+    uploads.confirm_manifest(todo.repository, todo.artifact.manifest)

@@ -20,7 +20,7 @@ UNNAMED = "no object: only those who name them pull them"
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class RedirectReport:
     """The images of a set by what leads them, each once, by the weakest of its places.
 
     Attributes:
@@ -32,41 +32,41 @@ class Proof:
             version that runs.
     """
 
-    ways: Mapping[str, Sequence[str]]
+    refs_by_redirect: Mapping[str, Sequence[str]]
     by_tag: Mapping[str, str]
     loose: Sequence[str]
     not_mirrored: Mapping[str, str]
     not_read: Sequence[str] = ()
 
     @property
-    def end(self) -> str:
+    def conclusion(self) -> str:
         """What holds for all that is not counted."""
         if not self.not_read:
             return "nothing else in the set can be pulled from outside"
         return "nothing else that the set names can be pulled from outside; see what was not read"
 
     @property
-    def weak(self) -> Sequence[str]:
+    def weak_refs(self) -> Sequence[str]:
         """What rests on admission or a node's mirror alone, or on nothing."""
         return [
             ref
             for way in (_WAYS["admission"], NODE_MIRROR, COPIED, _WAYS["none"])
-            for ref in self.ways.get(way, ())
+            for ref in self.refs_by_redirect.get(way, ())
         ]
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "redirects": {way: list(refs) for way, refs in self.ways.items()},
+            "redirects": {way: list(refs) for way, refs in self.refs_by_redirect.items()},
             "byTag": dict(self.by_tag),
             "loose": list(self.loose),
             "notMirrored": dict(self.not_mirrored),
             "notRead": list(self.not_read),
         }
 
-    def lines(self) -> Iterator[str]:
+    def to_lines(self) -> Iterator[str]:
         """For people: a line a way, and the images of the weak ones by name."""
-        weak = set(self.weak)
-        for way, refs in self.ways.items():
+        weak = set(self.weak_refs)
+        for way, refs in self.refs_by_redirect.items():
             yield f"  {len(refs):4} by {way}"
             yield from (f"         {ref}" for ref in refs if ref in weak)
         if self.by_tag:
@@ -82,7 +82,7 @@ class Proof:
             yield f"  programs not read for images that their code names: {count} (see the notes)"
 
 
-def of(summary: Mapping[str, Any], uncovered: Sequence[str]) -> Proof:
+def report_redirects(summary: Mapping[str, Any], uncovered: Sequence[str]) -> RedirectReport:
     """The proof of a set, from its summary.
 
     Args:
@@ -93,17 +93,17 @@ def of(summary: Mapping[str, Any], uncovered: Sequence[str]) -> Proof:
     order.insert(order.index(_WAYS["admission"]), UNNAMED)
     ways: dict[str, list[str]] = {way: [] for way in order}
     for ref, image in sorted(summary["images"].items()):
-        ways[_way(ref, image, uncovered)].append(ref)
-    return Proof(
+        ways[_weakest_redirect(ref, image, uncovered)].append(ref)
+    return RedirectReport(
         {way: refs for way, refs in ways.items() if refs},
         {r: i["byTag"] for r, i in sorted(summary["images"].items()) if "byTag" in i},
         [ref for ref, image in sorted(summary["images"].items()) if image.get("loose")],
         dict(sorted(summary.get("notMirrored", {}).items())),
-        [_program(one) for one in summary.get("notRead", ())],
+        [_describe_program(one) for one in summary.get("notRead", ())],
     )
 
 
-def _program(one: Mapping[str, Any]) -> str:
+def _describe_program(one: Mapping[str, Any]) -> str:
     """A program that nobody has read, by the catalogue's name for it, and as it runs."""
     first, *others = one["images"]
     runs = f"{first} and {len(others)} more" if others else str(first)
@@ -112,7 +112,7 @@ def _program(one: Mapping[str, Any]) -> str:
     return f"{one['program']} {one['version'] or 'of this tag'} ({runs})"
 
 
-def _way(ref: str, image: Mapping[str, Any], uncovered: Sequence[str]) -> str:
+def _weakest_redirect(ref: str, image: Mapping[str, Any], uncovered: Sequence[str]) -> str:
     redirects = image.get("redirects", ())
     if not redirects:
         return UNNAMED

@@ -10,24 +10,24 @@ from pathlib import Path
 from typing import Any, Final
 
 from kfdeploy import __version__, features
-from kfdeploy.cache import Cache, key_of, program_key
+from kfdeploy.cache import Cache, make_cache_key, program_digest
 from kfdeploy.catalogue import hidden_images
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.images import lockfile
-from kfdeploy.images.inventory import Unknown
+from kfdeploy.images.inventory import UnreviewedProgram
 from kfdeploy.images.lockfile import Lock
-from kfdeploy.images.naming import Mirror
+from kfdeploy.images.naming import MirrorNaming
 from kfdeploy.images.sources_file import SourceImage
-from kfdeploy.kubernetes.objects import Object, join
+from kfdeploy.kubernetes.objects import Object, join_objects
 from kfdeploy.patch import apply
-from kfdeploy.patch.fill import Filler, environment_values, registry_name
-from kfdeploy.patch.values import Look, look_ups
+from kfdeploy.patch.fill import TemplateFiller, environment_values, registry_name
+from kfdeploy.patch.values import ImageValues, build_image_values
 from kfdeploy.releaseset import format
-from kfdeploy.releaseset.format import Release
+from kfdeploy.releaseset.format import RenderedRelease
 from kfdeploy.releaseset.order import contents
 from kfdeploy.releaseset.order import plan as order
-from kfdeploy.releaseset.order.plan import Part, Plan
-from kfdeploy.upstream.build import Rendered
+from kfdeploy.releaseset.order.plan import PlannedRelease, ReleasePlan
+from kfdeploy.upstream.build import RenderedComponent
 from kfdeploy.workspace.settings import Workspace
 
 _EXPRESSION: Final = 100_000
@@ -39,25 +39,25 @@ class ReleaseSet:
     """What `render` makes: relative path to bytes, and what an operator should know."""
 
     files: Mapping[str, bytes]
-    releases: tuple[Release, ...]
+    releases: tuple[RenderedRelease, ...]
     summary: Mapping[str, Any]
-    order: Plan
+    order: ReleasePlan
 
 
 def render(
     workspace: Workspace,
     root: Path,
     environment_name: str,
-    rendered: Sequence[Rendered],
+    rendered: Sequence[RenderedComponent],
     images: Sequence[SourceImage],
     lock: Lock,
     version: str,
     cache: Cache,
     *,
-    not_read: Sequence[Unknown] = (),
+    not_read: Sequence[UnreviewedProgram] = (),
     unpinned: bool = False,
     jobs: int = 2,
-    done: Callable[[str], None] = lambda name: None,
+    on_done: Callable[[str], None] = lambda name: None,
 ) -> ReleaseSet:
     """The release set of an environment.
 
@@ -72,44 +72,44 @@ def render(
             fit, releases that need each other in a circle or are too large for Helm; all of them.
     """
     environment = workspace.environments[environment_name]
-    mirror = Mirror(workspace.registry(environment), environment.platforms)
-    looks = look_ups(images, lock, mirror, unpinned=unpinned)
-    filler = Filler(root, environment_values(workspace, root, environment_name, looks))
+    mirror = MirrorNaming(workspace.resolve_registry(environment), environment.platforms)
+    looks = build_image_values(images, lock, mirror, unpinned=unpinned)
+    filler = TemplateFiller(root, environment_values(workspace, root, environment_name, looks))
 
-    def one(item: Rendered) -> tuple[Object, ...]:
-        return apply.apply(item, filler.patches(item), cache)
+    def patch_component(item: RenderedComponent) -> tuple[Object, ...]:
+        return apply.apply_patches(item, filler.fill_patches(item), cache)
 
     errors: list[UserError] = []
     finals: list[tuple[str, tuple[Object, ...]]] = []
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
-        futures = [pool.submit(one, item) for item in rendered]
+        futures = [pool.submit(patch_component, item) for item in rendered]
         for item, future in zip(rendered, futures, strict=True):
             try:
                 finals.append((item.component.name, future.result()))
             except UserError as error:
-                errors += error.each()
-            done(item.component.name)
+                errors += error.list_errors()
+            on_done(item.component.name)
     raise_all(errors)
-    added = list(_added(workspace, root, filler))
-    raise_all([error for _, objects in added for error in _too_long(objects)])
+    added = list(_feature_objects(workspace, root, filler))
+    raise_all([error for _, objects in added for error in _expression_errors(objects)])
     # Policies first, so that they are there before the first pod that they are for.
-    ordered = order.derive([*added, *finals], lambda objects: _read(objects, cache))
-    releases = tuple(_release(part) for part in ordered.parts)
-    raise_all(_too_large(releases))
-    return _assemble(
+    ordered = order.plan_releases([*added, *finals], lambda objects: _read_bodies(objects, cache))
+    releases = tuple(_make_release(part) for part in ordered.releases)
+    raise_all(_size_errors(releases))
+    return _assemble_set(
         workspace, environment_name, releases, ordered, images, looks, lock, version, not_read
     )
 
 
-def _added(
-    workspace: Workspace, root: Path, filler: Filler
+def _feature_objects(
+    workspace: Workspace, root: Path, filler: TemplateFiller
 ) -> Iterator[tuple[str, tuple[Object, ...]]]:
     """The releases of features: their objects are files of their own, with people's beside them."""
-    for addition in features.additions(workspace):
-        yield addition.release, tuple(filler.objects(root / "patches" / addition.release))
+    for addition in features.iter_feature_releases(workspace):
+        yield addition.release, tuple(filler.fill_objects(root / "patches" / addition.release))
 
 
-def _too_long(objects: Sequence[Object]) -> Iterator[UserError]:
+def _expression_errors(objects: Sequence[Object]) -> Iterator[UserError]:
     """Policies whose map of images no API server compiles."""
     for item in objects:
         if len(item.text) <= _EXPRESSION or not item.key.kind.endswith("Policy"):
@@ -125,26 +125,26 @@ def _too_long(objects: Sequence[Object]) -> Iterator[UserError]:
             )
 
 
-def _read(objects: Sequence[Object], cache: Cache) -> Sequence[contents.Body]:
+def _read_bodies(objects: Sequence[Object], cache: Cache) -> Sequence[contents.Body]:
     """What the order looks at; reading YAML takes longer than all else that it does."""
-    key = key_of("order", program_key(), *(item.text for item in objects))
+    key = make_cache_key("order", program_digest(), *(item.text for item in objects))
     if (kept := cache.get(key)) is None:
         # YAML has dates, which are only compared here.
-        kept = json.dumps(contents.read(objects), default=str).encode()
+        kept = json.dumps(contents.read_bodies(objects), default=str).encode()
         cache.put(key, kept)
     found: Sequence[contents.Body] = json.loads(kept)
     return found
 
 
-def _release(part: Part) -> Release:
+def _make_release(part: PlannedRelease) -> RenderedRelease:
     crds = [one for one in part.objects if one.is_crd]
     rest = [one for one in part.objects if not one.is_crd]
-    manifests = join(rest)
-    return Release(
+    manifests = join_objects(rest)
+    return RenderedRelease(
         name=part.name,
         component=part.component,
         manifests=manifests,
-        crds=join(crds),
+        crds=join_objects(crds),
         objects=len(rest),
         crd_count=len(crds),
         stored=format.stored_size(manifests),
@@ -154,7 +154,7 @@ def _release(part: Part) -> Release:
     )
 
 
-def _too_large(releases: Sequence[Release]) -> list[UserError]:
+def _size_errors(releases: Sequence[RenderedRelease]) -> list[UserError]:
     return [
         UserError(
             f"component {release.component}: Helm would store {release.stored} bytes, and has"
@@ -166,7 +166,7 @@ def _too_large(releases: Sequence[Release]) -> list[UserError]:
     ]
 
 
-def _image(image: SourceImage, look: Look) -> dict[str, Any]:
+def _summarize_image(image: SourceImage, look: ImageValues) -> dict[str, Any]:
     """What the set's summary says of an image: where it is, and what leads to it."""
     out: dict[str, Any] = {
         "mirror": look.ref,
@@ -183,26 +183,26 @@ def _image(image: SourceImage, look: Look) -> dict[str, Any]:
     return out
 
 
-def _assemble(
+def _assemble_set(
     workspace: Workspace,
     name: str,
-    releases: tuple[Release, ...],
-    ordered: Plan,
+    releases: tuple[RenderedRelease, ...],
+    ordered: ReleasePlan,
     images: Sequence[SourceImage],
-    looks: Mapping[str, Look],
+    looks: Mapping[str, ImageValues],
     lock: Lock,
     version: str,
-    not_read: Sequence[Unknown],
+    not_read: Sequence[UnreviewedProgram],
 ) -> ReleaseSet:
     environment = workspace.environments[name]
     texts: dict[str, str] = {
-        "helmfile.yaml": format.helmfile(
+        "helmfile.yaml": format.dump_helmfile(
             releases, workspace.helm.namespace, environment.kube_context, environment.kube_version
         ),
         "images.lock": lockfile.dumps(lock),
     }
     for release in releases:
-        texts |= format.charts(release, version)
+        texts |= format.chart_files(release, version)
         if release.crds:
             texts[f"crds/{release.name}.yaml"] = release.crds
     summary = {
@@ -214,9 +214,9 @@ def _assemble(
         "platforms": list(environment.platforms),
         "unpinned": sorted(ref for ref, look in looks.items() if look.covered and not look.digest),
         "notMirrored": {i.ref: i.why_not for i in images if not i.covered},
-        "notRead": hidden_images.grouped(not_read),
+        "notRead": hidden_images.group_unknown_programs(not_read),
         "noRedirect": sorted(i.ref for i in images if i.lacks_redirect),
-        "images": {image.ref: _image(image, looks[image.ref]) for image in images},
+        "images": {image.ref: _summarize_image(image, looks[image.ref]) for image in images},
         "releases": [
             {
                 "name": release.name,
@@ -233,6 +233,6 @@ def _assemble(
         "waves": ordered.waves,
     }
     files = {path: text.encode("utf-8") for path, text in texts.items()}
-    files[format.SUMMARY] = format.summary(summary)
-    files[format.SUMS] = format.sums(files)
+    files[format.SUMMARY] = format.dump_summary(summary)
+    files[format.SUMS] = format.dump_sums(files)
     return ReleaseSet(files, releases, summary, ordered)

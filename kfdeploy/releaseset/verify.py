@@ -13,30 +13,30 @@ from typing import Any
 from kfdeploy import parallel
 from kfdeploy.errors import UserError
 from kfdeploy.files import read_text
-from kfdeploy.kubernetes.objects import Object, split
+from kfdeploy.kubernetes.objects import Object, split_objects
 from kfdeploy.oci.reference import ImageRef
-from kfdeploy.oci.registry.client import Client
+from kfdeploy.oci.registry.client import RegistryClient
 from kfdeploy.oci.registry.errors import RegistryError
 from kfdeploy.releaseset import folder as setfolder
 from kfdeploy.releaseset import foreign_references as foreign
 from kfdeploy.releaseset import format
 from kfdeploy.releaseset import redirect_report as proof
-from kfdeploy.releaseset.foreign_references import Foreign
-from kfdeploy.releaseset.redirect_report import Proof
+from kfdeploy.releaseset.foreign_references import ForeignReference
+from kfdeploy.releaseset.redirect_report import RedirectReport
 
 JOBS = 8
 
 
 @dataclass(frozen=True)
-class Report:
+class VerifyReport:
     """What was found. ``failures`` make the set unfit; ``notes`` are to be known."""
 
     images: int
     failures: tuple[str, ...]
     notes: tuple[str, ...]
-    proof: Proof
-    foreign: tuple[Foreign, ...] = ()
-    asked: bool = True
+    redirects: RedirectReport
+    foreign: tuple[ForeignReference, ...] = ()
+    asked_registry: bool = True
 
     @property
     def is_good(self) -> bool:
@@ -45,13 +45,13 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         return {
             "images": self.images,
-            "askedRegistry": self.asked,
+            "askedRegistry": self.asked_registry,
             "failures": list(self.failures),
             "foreign": [
                 {"file": f.file, "line": f.line, "reference": f.reference} for f in self.foreign
             ],
             "notes": list(self.notes),
-            "proof": self.proof.to_json(),
+            "proof": self.redirects.to_json(),
         }
 
 
@@ -68,10 +68,10 @@ def verify(
     folder: Path,
     summary: Mapping[str, Any],
     *,
-    client: Client | None,
+    client: RegistryClient | None,
     uncovered: Sequence[str] = (),
-    done: Callable[[str], None] = lambda ref: None,
-) -> Report:
+    on_done: Callable[[str], None] = lambda ref: None,
+) -> VerifyReport:
     """Check a release set.
 
     Args:
@@ -81,10 +81,13 @@ def verify(
     Raises:
         UserError: the registry can't be asked at all.
     """
-    failures = [*setfolder.SetFolder(folder, summary).altered(), *_not_admitted(folder, summary)]
-    found = tuple(_foreign(folder, summary, uncovered))
-    proven = proof.of(summary, uncovered)
-    notes = list(_notes(folder, summary))
+    failures = [
+        *setfolder.SetFolder(folder, summary).list_alterations(),
+        *_admission_failures(folder, summary),
+    ]
+    found = tuple(_find_foreign(folder, summary, uncovered))
+    proven = proof.report_redirects(summary, uncovered)
+    notes = list(_list_notes(folder, summary))
     notes += [
         f"{program}: nobody has looked for images that its code names; `kfdeploy scan` says how"
         for program in proven.not_read
@@ -95,18 +98,18 @@ def verify(
         if ref not in uncovered
     ]
     if client is not None:
-        failures += _missing(summary, client, done)
-    return Report(
+        failures += _mirror_failures(summary, client, on_done)
+    return VerifyReport(
         len(summary["images"]),
         tuple(failures),
         tuple(notes),
         proven,
         found,
-        asked=client is not None,
+        asked_registry=client is not None,
     )
 
 
-def _not_admitted(folder: Path, summary: Mapping[str, Any]) -> Iterator[str]:
+def _admission_failures(folder: Path, summary: Mapping[str, Any]) -> Iterator[str]:
     """What is said to rest on admission, and that no policy of the set rewrites."""
     resting = {
         ref: image["mirror"]
@@ -119,7 +122,7 @@ def _not_admitted(folder: Path, summary: Mapping[str, Any]) -> Iterator[str]:
     bound: set[tuple[str, str]] = set()
     for path in folder.glob("charts/*/charts/objects/objects.yaml"):
         text = read_text(path)
-        for _, item in _objects(path.name, text) if "Policy" in text else ():
+        for _, item in _numbered_objects(path.name, text) if "Policy" in text else ():
             policies.append((item.key.kind, item.key.name, item.text))
             if item.key.kind.endswith("PolicyBinding"):
                 kind = item.key.kind.removesuffix("Binding")
@@ -167,9 +170,9 @@ _FROM_OUTSIDE = re.compile(
 )
 
 
-def _foreign(
+def _find_foreign(
     folder: Path, summary: Mapping[str, Any], uncovered: Sequence[str]
-) -> Iterator[Foreign]:
+) -> Iterator[ForeignReference]:
     """References that lead elsewhere, in whichever file of the set, each once."""
     known: set[str] = set()
     for ref in summary["images"]:
@@ -178,43 +181,43 @@ def _foreign(
         known.add(str(parsed))
         if parsed.host != "docker.io":
             known.add(parsed.repository)
-    seen: set[Foreign] = set()
+    seen: set[ForeignReference] = set()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
         if name in _LISTS_UPSTREAM:
             continue
         text = read_text(path)
-        policies = list(_policies(name, text))
+        policies = list(_policy_lines(name, text))
         for found in (
-            *foreign.references(
+            *foreign.find_foreign_references(
                 name,
                 text,
                 known=known,
                 registry=summary["registry"],
                 is_crd=name.startswith("crds/"),
             ),
-            *_in_containers(name, text, summary, uncovered),
-            *_in_secrets(name, text, known, summary["registry"]),
-            *_of_helm(name, text),
+            *_foreign_in_containers(name, text, summary, uncovered),
+            *_foreign_in_secrets(name, text, known, summary["registry"]),
+            *_foreign_in_charts(name, text),
         ):
             if found not in seen and not any(found.line in lines for lines in policies):
                 seen.add(found)
                 yield found
 
 
-def _policies(name: str, text: str) -> Iterator[range]:
+def _policy_lines(name: str, text: str) -> Iterator[range]:
     """The lines of admission policies: they name upstream's references so as to rewrite them."""
     if not name.endswith("objects.yaml") or "Policy" not in text:
         return
-    for first, item in _objects(name, text):
+    for first, item in _numbered_objects(name, text):
         kind = _KIND.search(item.text)
         if kind is not None and kind[1] in _POLICIES:
             yield range(first + 1, first + item.text.count("\n") + 2)
 
 
-def _in_containers(
+def _foreign_in_containers(
     name: str, text: str, summary: Mapping[str, Any], uncovered: Sequence[str]
-) -> Iterator[Foreign]:
+) -> Iterator[ForeignReference]:
     """Images of containers that are not exactly one of the set's: a name of Docker Hub without
     anything that tells it from another word, a tag that was not locked, an image not mirrored."""
     if not name.endswith("objects.yaml"):
@@ -222,16 +225,16 @@ def _in_containers(
     images = summary["images"].values()
     mirrors = {image[form] for image in images for form in ("mirror", "byTag") if form in image}
     accepted = mirrors.union(uncovered)
-    for first, item in _objects(name, text):
+    for first, item in _numbered_objects(name, text):
         kind = _KIND.search(item.text)
         if kind is None or kind[1] not in _PODS:
             continue
-        for image in _images(item.body):
+        for image in _container_images(item.body):
             if image not in accepted:
-                yield Foreign(name, first + _line(item.text, image), image)
+                yield ForeignReference(name, first + _line_number(item.text, image), image)
 
 
-def _images(node: Any) -> Iterator[str]:
+def _container_images(node: Any) -> Iterator[str]:
     if isinstance(node, dict):
         for key, value in node.items():
             if key in _CONTAINERS and isinstance(value, list):
@@ -239,17 +242,19 @@ def _images(node: Any) -> Iterator[str]:
                     image = container.get("image") if isinstance(container, dict) else None
                     if isinstance(image, str):
                         yield image
-            yield from _images(value)
+            yield from _container_images(value)
     elif isinstance(node, list):
         for value in node:
-            yield from _images(value)
+            yield from _container_images(value)
 
 
-def _in_secrets(name: str, text: str, known: set[str], registry: str) -> Iterator[Foreign]:
+def _foreign_in_secrets(
+    name: str, text: str, known: set[str], registry: str
+) -> Iterator[ForeignReference]:
     """References within a Secret's values, which are base64 and show nothing to a search."""
     if not name.endswith("objects.yaml"):
         return
-    for first, item in _objects(name, text):
+    for first, item in _numbered_objects(name, text):
         kind = _KIND.search(item.text)
         if kind is None or kind[1] != "Secret":
             continue
@@ -258,43 +263,47 @@ def _in_secrets(name: str, text: str, known: set[str], registry: str) -> Iterato
                 plain = base64.b64decode(str(value), validate=True).decode("utf-8")
             except ValueError:
                 continue
-            for found in foreign.references(name, plain, known=known, registry=registry):
-                yield Foreign(name, first + _line(item.text, f"{key}:"), found.reference)
+            for found in foreign.find_foreign_references(
+                name, plain, known=known, registry=registry
+            ):
+                yield ForeignReference(
+                    name, first + _line_number(item.text, f"{key}:"), found.reference
+                )
 
 
-def _of_helm(name: str, text: str) -> Iterator[Foreign]:
+def _foreign_in_charts(name: str, text: str) -> Iterator[ForeignReference]:
     """Charts, repositories and templates that Helm or Helmfile would take from outside the set."""
     base = name.rpartition("/")[2]
     if "/templates/" in name:
         if text != _OWN_TEMPLATE:
-            yield Foreign(name, 1, "a template that `kfdeploy render` does not write")
+            yield ForeignReference(name, 1, "a template that `kfdeploy render` does not write")
     elif base in ("helmfile.yaml", "Chart.yaml"):
         for number, line in enumerate(text.splitlines(), 1):
             if match := _FROM_OUTSIDE.match(line):
-                yield Foreign(name, number, match["value"] or f"{match['section']}:")
+                yield ForeignReference(name, number, match["value"] or f"{match['section']}:")
 
 
-def _objects(name: str, text: str) -> Iterator[tuple[int, Object]]:
+def _numbered_objects(name: str, text: str) -> Iterator[tuple[int, Object]]:
     """Each object and the number of the line before it."""
     at = 0
-    for item in split(text, name):
+    for item in split_objects(text, name):
         at = text.index(item.text.rstrip("\n"), at)
         yield text.count("\n", 0, at), item
 
 
-def _line(text: str, wanted: str) -> int:
+def _line_number(text: str, wanted: str) -> int:
     """The line that has a text; the first where it is written otherwise."""
     before, found, _ = text.partition(wanted)
     return before.count("\n") + 1 if found else 1
 
 
-def _notes(folder: Path, summary: Mapping[str, Any]) -> Iterator[str]:
+def _list_notes(folder: Path, summary: Mapping[str, Any]) -> Iterator[str]:
     for ref in summary.get("unpinned", ()):
         yield f"{ref} is rendered by its tag: it was not locked"
     for ref, why in sorted(summary.get("notMirrored", {}).items()):
         yield f"{ref} is not mirrored ({why}); pulls of it fail until it is"
     for path in sorted(folder.glob("charts/*/charts/objects/objects.yaml")):
-        for item in split(read_text(path), path.parts[-4]):
+        for item in split_objects(read_text(path), path.parts[-4]):
             if "\nkind: Secret\n" in f"\n{item.text}" and _has_values(item.body):
                 yield f"{item.key} holds credentials that upstream publishes: replace them"
 
@@ -304,7 +313,9 @@ def _has_values(body: Mapping[str, Any]) -> bool:
     return any(value for value in values.values())
 
 
-def _missing(summary: Mapping[str, Any], client: Client, done: Callable[[str], None]) -> list[str]:
+def _mirror_failures(
+    summary: Mapping[str, Any], client: RegistryClient, on_done: Callable[[str], None]
+) -> list[str]:
     wanted: set[tuple[str, str]] = set()
     for ref, image in summary["images"].items():
         digest = ImageRef.parse(image["mirror"]).digest
@@ -315,12 +326,12 @@ def _missing(summary: Mapping[str, Any], client: Client, done: Callable[[str], N
     failures: list[str] = []
     errors: dict[str, UserError] = {}
 
-    def ask(item: tuple[str, str]) -> str | UserError | None:
+    def check_image(item: tuple[str, str]) -> str | UserError | None:
         mirror, digest = item
         ref = ImageRef.parse(mirror)
         asked = ImageRef(ref.host, ref.path, "", digest) if ref.digest else ref
         try:
-            found = client.digest(asked)
+            found = client.get_digest(asked)
         except RegistryError as error:
             return error
         if found is None:
@@ -329,12 +340,14 @@ def _missing(summary: Mapping[str, Any], client: Client, done: Callable[[str], N
             return f"{mirror} is {found} in the private registry, and not what images.lock has"
         return None
 
-    for (mirror, _), answer in parallel.each(ask, sorted(wanted), JOBS, client.close):
+    for (mirror, _), answer in parallel.run_in_threads(
+        check_image, sorted(wanted), JOBS, client.close
+    ):
         if isinstance(answer, UserError):
             errors.setdefault(answer.message, answer)
         elif answer:
             failures.append(answer)
-        done(mirror)
+        on_done(mirror)
     for error in errors.values():
         raise error
     return sorted(failures)

@@ -8,23 +8,23 @@ from functools import cached_property
 from typing import Any
 
 from kfdeploy.catalogue import hidden_images
-from kfdeploy.catalogue.facts import Catalogue, Program
+from kfdeploy.catalogue.facts import Catalogue, WorkloadProgram
 from kfdeploy.images import mentions
-from kfdeploy.images.inventory import Found, Part, Piece, Problem
+from kfdeploy.images.inventory import ComponentScan, ImageUse, Replacement, ScanProblem
 from kfdeploy.images.mentions import Mention
-from kfdeploy.images.sites import Site, sites
+from kfdeploy.images.sites import Site, find_sites
 from kfdeploy.kubernetes import workload
-from kfdeploy.kubernetes.objects import Object, ObjectKey, Path, lookup, show_path
-from kfdeploy.upstream.build import Rendered
+from kfdeploy.kubernetes.objects import Object, ObjectKey, Path, get_field, show_path
+from kfdeploy.upstream.build import RenderedComponent
 from kfdeploy.upstream.provenance.chart import ChartIndex
-from kfdeploy.upstream.provenance.kustomize import Index
+from kfdeploy.upstream.provenance.kustomize import ProvenanceIndex
 
 _SCHEMA_DEFAULT = re.compile(r"^ +default: [\"']?(?P<value>[^\s\"']+)", re.MULTILINE)
 _UNRESOLVED = re.compile(r"\$\([\w.-]+\)")
 _DEFAULT_NEED = {"config": "optional", "custom-resource": "optional", "assembled": "optional"}
 
 
-def look(rendered: Rendered, facts: Catalogue) -> Part:
+def scan_objects(rendered: RenderedComponent, facts: Catalogue) -> ComponentScan:
     """What a component's objects name, and what its programs pull besides.
 
     Raises:
@@ -32,38 +32,43 @@ def look(rendered: Rendered, facts: Catalogue) -> Part:
     """
     name = rendered.component.name
     scanner = _Scanner(rendered, facts)
-    named = list(scanner.found())
-    found = [*named, *hidden_images.images(name, scanner.objects, scanner.programs, named)]
-    scanner.problems += scanner.unresolved()
-    return Part(
+    named = list(scanner.find_images())
+    found = [
+        *named,
+        *hidden_images.find_hidden_images(name, scanner.objects, scanner.programs, named),
+    ]
+    scanner.problems += scanner.find_unresolved_names()
+    return ComponentScan(
         tuple(found),
         tuple(scanner.problems),
-        tuple(hidden_images.unknown(name, scanner.programs)),
-        tuple(sorted(hidden_images.lost(facts, found))),
+        tuple(hidden_images.find_unknown_programs(name, scanner.programs)),
+        tuple(sorted(hidden_images.find_unavailable_images(facts, found))),
     )
 
 
 class _Scanner:
     """One component's sites, and what is known of each."""
 
-    def __init__(self, rendered: Rendered, facts: Catalogue) -> None:
+    def __init__(self, rendered: RenderedComponent, facts: Catalogue) -> None:
         self.rendered = rendered
         self.facts = facts
         self.objects = [item for item in rendered.objects if not item.is_crd]
-        self.problems = [p for item in rendered.objects if item.is_crd for p in _defaults(item)]
-        self._index: Index | ChartIndex | None = None
+        self.problems = [
+            p for item in rendered.objects if item.is_crd for p in _find_schema_defaults(item)
+        ]
+        self._index: ProvenanceIndex | ChartIndex | None = None
 
     @property
-    def index(self) -> Index | ChartIndex:
+    def index(self) -> ProvenanceIndex | ChartIndex:
         if self._index is None:
-            self._index = self.rendered.index()
+            self._index = self.rendered.build_index()
         return self._index
 
     @cached_property
-    def programs(self) -> tuple[Program, ...]:
-        return self.facts.programs(self.objects)
+    def programs(self) -> tuple[WorkloadProgram, ...]:
+        return self.facts.find_programs(self.objects)
 
-    def unresolved(self) -> Iterator[Problem]:
+    def find_unresolved_names(self) -> Iterator[ScanProblem]:
         """Names with a `$(variable)` in them that no kustomization has replaced."""
         for item in self.objects:
             for field in ("name", "namespace"):
@@ -72,59 +77,63 @@ class _Scanner:
                 if match is None:
                     continue
                 path = ("metadata", field)
-                place, _ = self.index.find(item.key, item.body, path, match[0], at=match.start())
-                yield Problem(
+                place, _ = self.index.locate_value(
+                    item.key, item.body, path, match[0], at=match.start()
+                )
+                yield ScanProblem(
                     f"{item.key}: metadata.{field}: nothing has replaced {match[0]}, and an API"
                     " server refuses the name",
                     str(place) if place else f"component {self.rendered.component.name}",
                     "name",
                 )
 
-    def found(self) -> Iterator[tuple[str, Found]]:
+    def find_images(self) -> Iterator[tuple[str, ImageUse]]:
         for item in self.objects:
-            for site in sites(item.key, item.body):
+            for site in find_sites(item.key, item.body):
                 shared = _shared_tags(site)
                 for mention in site.mentions:
                     by_tag = any(part.start in shared for part in mention.parts)
-                    yield self._found(item, site, mention, "tag" if by_tag else "")
+                    yield self._build_image_use(item, site, mention, "tag" if by_tag else "")
 
-    def _found(self, item: Object, site: Site, mention: Mention, pin: str) -> tuple[str, Found]:
-        first = mention.first
-        place, overridden = self.index.find(
+    def _build_image_use(
+        self, item: Object, site: Site, mention: Mention, pin: str
+    ) -> tuple[str, ImageUse]:
+        first = mention.leading_span
+        place, overridden = self.index.locate_value(
             item.key, item.body, site.path, first.text, at=first.start
         )
         ref, note = mention.ref, ""
         if mention.variables:
-            ref, note = self._with_tag(item, site, mention)
+            ref, note = self._resolve_tag(item, site, mention)
         field = show_path(item.body, site.path)
         line = _line_of(site.value, first.start)
-        rule = self.facts.rule(item.key, field, line, ref, self.programs)
-        return ref, Found(
+        rule = self.facts.find_site_rule(item.key, field, line, ref, self.programs)
+        return ref, ImageUse(
             component=self.rendered.component.name,
             object=item.key,
             field=field,
             path=site.path,
             how=site.how,
-            redirect=_redirect(item, site, mention),
+            redirect=_describe_redirect(item, site, mention),
             place=place,
             overridden_by=overridden,
             pieces=tuple(
-                Piece(part.role, part.context or part.text, part.offset, part.text)
+                Replacement(part.role, part.context or part.text, part.offset, part.text)
                 for part in mention.parts
             ),
-            whole=len(site.value) == len(mention.ref) and not mention.is_assembled,
+            is_whole_value=len(site.value) == len(mention.ref) and not mention.is_assembled,
             variables=mention.variables,
             need=rule.need if rule else _DEFAULT_NEED.get(site.how, "required"),
             note=note,
             pin=pin or (rule.pin if rule else ""),
         )
 
-    def _with_tag(self, item: Object, site: Site, mention: Mention) -> tuple[str, str]:
+    def _resolve_tag(self, item: Object, site: Site, mention: Mention) -> tuple[str, str]:
         """The reference of a script's default, with the tag its pods would take."""
         image_variable, tag_variable = mention.variables
         environment = self._environment_of(item)
         name = environment.get(image_variable, mention.ref)
-        tag = environment.get(tag_variable) or mentions.tag_default(site.value, tag_variable)
+        tag = environment.get(tag_variable) or mentions.find_tag_default(site.value, tag_variable)
         if tag is None:
             versions = [
                 environment[v] for v in mentions.version_variables(site.value) if v in environment
@@ -133,7 +142,7 @@ class _Scanner:
         if tag is None:
             where = f"{item.key} {show_path(item.body, site.path)}"
             self.problems.append(
-                Problem(f"{mention.ref}: no tag found for it; {tag_variable} isn't set", where)
+                ScanProblem(f"{mention.ref}: no tag found for it; {tag_variable} isn't set", where)
             )
             return name, ""
         return f"{name}:{tag}", f"{image_variable}:{tag_variable}"
@@ -156,8 +165,8 @@ class _Scanner:
 
     def _containers_that_mount(self, key: ObjectKey) -> Iterator[dict[str, Any]]:
         for item in self.objects:
-            if item.key.namespace == key.namespace and workload.mounts(item.body, key):
-                yield from (container for _, container in workload.containers(item.body))
+            if item.key.namespace == key.namespace and workload.mounts_config(item.body, key):
+                yield from (container for _, container in workload.list_containers(item.body))
 
     def _data_of(self, name: str | None) -> dict[str, str]:
         for item in self.objects:
@@ -166,11 +175,11 @@ class _Scanner:
         return {}
 
 
-def _defaults(crd: Object) -> Iterator[Problem]:
+def _find_schema_defaults(crd: Object) -> Iterator[ScanProblem]:
     """Images that a schema sets where a custom resource names none; no patch reaches them."""
     for match in _SCHEMA_DEFAULT.finditer(crd.text):
         if mentions.is_strong(match["value"]):
-            yield Problem(f"{match['value']} is a default in a schema", str(crd.key))
+            yield ScanProblem(f"{match['value']} is a default in a schema", str(crd.key))
 
 
 def _shared_tags(site: Site) -> set[int]:
@@ -189,24 +198,24 @@ def _line_of(value: str, at: int) -> str:
     return value[start : end if end >= 0 else len(value)]
 
 
-def _redirect(item: Object, site: Site, mention: Mention) -> str:
+def _describe_redirect(item: Object, site: Site, mention: Mention) -> str:
     if mention.variables:
         return f"env {mention.variables[0]}"
     if site.how == "env":
-        variable = lookup(item.body, site.path[:-1])
+        variable = get_field(item.body, site.path[:-1])
         return f"env {variable.get('name', '')}"
     if site.how == "argument":
-        return f"flag {_flag(item.body, site.path)}"
+        return f"flag {_find_flag(item.body, site.path)}"
     if item.key.kind in ("ConfigMap", "Secret") and len(site.path) == 2:
         return f"config {site.path[1]}"
     return "patch"
 
 
-def _flag(body: Any, path: Path) -> str:
-    value: str = lookup(body, path)
+def _find_flag(body: Any, path: Path) -> str:
+    value: str = get_field(body, path)
     if value.startswith("-") and "=" in value:
         return value.split("=", 1)[0]
     index = path[-1]
     assert isinstance(index, int)
-    before = lookup(body, (*path[:-1], index - 1)) if index else ""
+    before = get_field(body, (*path[:-1], index - 1)) if index else ""
     return before if isinstance(before, str) and before.startswith("-") else str(index)

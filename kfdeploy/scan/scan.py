@@ -6,22 +6,22 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from kfdeploy.cache import Cache, key_of, program_key
+from kfdeploy.cache import Cache, make_cache_key, program_digest
 from kfdeploy.errors import UserError, raise_all
-from kfdeploy.images.inventory import Inventory, Part, gather
-from kfdeploy.upstream.build import Rendered
+from kfdeploy.images.inventory import ComponentScan, Inventory, merge_scans
+from kfdeploy.upstream.build import RenderedComponent
 
 if TYPE_CHECKING:
-    from kfdeploy.catalogue.load import Facts
+    from kfdeploy.catalogue.load import CatalogueLoader
 
 
 def scan(
     version: str,
-    rendered: Sequence[Rendered],
+    rendered: Sequence[RenderedComponent],
     cache: Cache,
     *,
-    facts: Facts,
-    known: Mapping[str, Part] | None = None,
+    facts: CatalogueLoader,
+    known: Mapping[str, ComponentScan] | None = None,
     jobs: int = 2,
 ) -> Inventory:
     """Every image of the rendered components.
@@ -37,13 +37,14 @@ def scan(
     Raises:
         UserError: a rendered document that can't be read.
     """
-    parts: list[Part] = []
+    parts: list[ComponentScan] = []
     errors: list[UserError] = []
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
         futures = [
             pool.submit(
                 lambda item: (
-                    (known or {}).get(item.component.name) or component(version, item, cache, facts)
+                    (known or {}).get(item.component.name)
+                    or scan_component(version, item, cache, facts)
                 ),
                 item,
             )
@@ -53,21 +54,23 @@ def scan(
             try:
                 parts.append(future.result())
             except UserError as error:
-                errors += error.each()
+                errors += error.list_errors()
     raise_all(errors)
-    return gather(version, parts)
+    return merge_scans(version, parts)
 
 
-def component(version: str, rendered: Rendered, cache: Cache, facts: Facts) -> Part:
+def scan_component(
+    version: str, rendered: RenderedComponent, cache: Cache, facts: CatalogueLoader
+) -> ComponentScan:
     """One component's images, problems and programs that nobody has looked at."""
     name = rendered.component.name
-    key = key_of("scan", version, name, rendered.key, program_key(), facts.own)
+    key = make_cache_key("scan", version, name, rendered.key, program_digest(), facts.own_digest)
     kept = cache.get_json(key)
     if kept is not None:
-        return Part.from_cache(kept)
+        return ComponentScan.from_cache(kept)
     # Only here: what is kept needs neither the catalogue nor the traversal.
     from kfdeploy.scan import component as scan_sites
 
-    part = scan_sites.look(rendered, facts.catalogue())
+    part = scan_sites.scan_objects(rendered, facts.load())
     cache.put_json(key, part.to_cache())
     return part

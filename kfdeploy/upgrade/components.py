@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kfdeploy.upgrade.settings_edit import Entry
+from kfdeploy.upgrade.settings_edit import ListedComponent
 from kfdeploy.upstream.component import ExampleComponent
 from kfdeploy.workspace.settings import Component
 
-State = Literal["same", "moved", "new", "dropped", "own"]
+ComponentState = Literal["same", "moved", "new", "dropped", "own"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class ComponentChange:
     """
 
     name: str
-    state: State
+    state: ComponentState
     before: str
     now: str
     why: str = ""
@@ -35,34 +35,34 @@ class ComponentChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Nowhere:
+class UnmatchedComponent:
     """A component of a person's own that the new upstream has no folder for."""
 
     index: int
     component: Component
-    near: tuple[str, ...]
+    candidates: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Followed:
+class ComponentMigration:
     """The components at the new release, in their order, and what became of each."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[ListedComponent, ...]
     changes: tuple[ComponentChange, ...]
-    nowhere: tuple[Nowhere, ...]
+    unmatched: tuple[UnmatchedComponent, ...]
     absent: tuple[str, ...]
     """Names of the new example's that a person has taken out before, so that they stay out."""
 
 
-def follow(
+def migrate_components(
     listed: Sequence[Component],
     old: Sequence[ExampleComponent],
     new: Sequence[ExampleComponent],
     *,
     version: str,
-    builds: Callable[[Component, str], bool],
-    folders: Callable[[str], Iterable[str]],
-) -> Followed:
+    can_build: Callable[[Component, str], bool],
+    find_folders: Callable[[str], Iterable[str]],
+) -> ComponentMigration:
     """Take a workspace's list to another release.
 
     What the old example lists follows the new one: its folder may have moved, or it is dropped.
@@ -75,29 +75,29 @@ def follow(
         builds: whether the new upstream has something to deploy at a path, of the component's kind.
         folders: the new upstream's folders that end in a path.
     """
-    partner = _partners(old, new)
+    partner = _match_components(old, new)
     example = {component.path: component for component in old}
-    entries: list[Entry] = []
+    entries: list[ListedComponent] = []
     changes: list[ComponentChange] = []
-    nowhere: list[Nowhere] = []
+    nowhere: list[UnmatchedComponent] = []
     for index, component in enumerate(listed):
         upstreams = example.get(component.path)
         now, why = "", ""
-        state: State = "own"
+        state: ComponentState = "own"
         if upstreams is not None and (successor := partner.get(upstreams.path)):
             now = successor.path
             state = "same" if now == component.path else "moved"
         elif upstreams is not None and not _is_customised(component, upstreams):
             state, why = "dropped", f"the example of {version} does not list it"
-        elif builds(component, component.path):
+        elif can_build(component, component.path):
             now = component.path
             if upstreams is not None:
                 why = f"the example of {version} does not list it; it stays, as you changed it"
         else:
             elsewhere = [
                 path
-                for path in folders(component.path.partition("/")[2] or component.path)
-                if builds(component, path)
+                for path in find_folders(component.path.partition("/")[2] or component.path)
+                if can_build(component, path)
             ]
             if len(elsewhere) == 1:
                 state, now = "moved", elsewhere[0]
@@ -105,11 +105,11 @@ def follow(
                 state, why = "dropped", f"{version} has nothing at its path"
             else:
                 named = [c.path for c in new if c.name == component.name]
-                nowhere.append(Nowhere(index, component, tuple(elsewhere or named)))
+                nowhere.append(UnmatchedComponent(index, component, tuple(elsewhere or named)))
                 continue
         changes.append(ComponentChange(component.name, state, component.path, now, why))
         if now:
-            entries.append(Entry(index, component.name, now))
+            entries.append(ListedComponent(index, component.name, now))
     there = {entry.path for entry in entries}
     known = {successor.path for successor in partner.values()}
     absent = []
@@ -119,15 +119,15 @@ def follow(
         if fresh.path in known:
             absent.append(fresh.name)
             continue
-        name = _free(fresh.name, {entry.name for entry in entries})
-        at = _place(fresh, position, new, entries)
-        entries.insert(at, Entry(None, name, fresh.path))
+        name = _make_unique_name(fresh.name, {entry.name for entry in entries})
+        at = _find_insert_position(fresh, position, new, entries)
+        entries.insert(at, ListedComponent(None, name, fresh.path))
         there.add(fresh.path)
         changes.append(ComponentChange(name, "new", "", fresh.path))
-    return Followed(tuple(entries), tuple(changes), tuple(nowhere), tuple(absent))
+    return ComponentMigration(tuple(entries), tuple(changes), tuple(nowhere), tuple(absent))
 
 
-def _partners(
+def _match_components(
     old: Sequence[ExampleComponent], new: Sequence[ExampleComponent]
 ) -> dict[str, ExampleComponent]:
     """The old one's path to the new one: by path, else by name, which leaves out how it is built
@@ -151,11 +151,11 @@ def _is_customised(component: Component, example: ExampleComponent) -> bool:
     )
 
 
-def _place(
+def _find_insert_position(
     component: ExampleComponent,
     position: int,
     example: Sequence[ExampleComponent],
-    entries: Sequence[Entry],
+    entries: Sequence[ListedComponent],
 ) -> int:
     """Behind the nearest of the example's that comes before it, else ahead of one that follows."""
     at = {entry.path: index for index, entry in enumerate(entries)}
@@ -165,7 +165,7 @@ def _place(
     return min((at[after.path] for after in example[position:] if after.path in at), default=0)
 
 
-def _free(name: str, taken: set[str]) -> str:
+def _make_unique_name(name: str, taken: set[str]) -> str:
     number = 2
     free = name
     while free in taken:

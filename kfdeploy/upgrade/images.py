@@ -8,14 +8,14 @@ from typing import Any
 
 from kfdeploy.images.lockfile import Lock
 from kfdeploy.images.sources_file import SourceImage
-from kfdeploy.mirror.plan import Item
-from kfdeploy.oci.manifest import Tree
+from kfdeploy.mirror.plan import MirrorItem
+from kfdeploy.oci.manifest import ImageTree
 from kfdeploy.oci.reference import ImageRef
 from kfdeploy.workspace.settings import Workspace
 
 
 @dataclass(frozen=True, slots=True)
-class Retagged:
+class RetaggedRepository:
     """A repository that is named by other tags than before."""
 
     repository: str
@@ -36,40 +36,40 @@ class ImageChanges:
 
     new: tuple[SourceImage, ...]
     dropped: tuple[SourceImage, ...]
-    retagged: tuple[Retagged, ...]
+    retagged: tuple[RetaggedRepository, ...]
     same: int
 
     @property
-    def is_nothing(self) -> bool:
+    def is_empty(self) -> bool:
         return not (self.new or self.dropped)
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "new": [_image(image) for image in self.new],
-            "dropped": [_image(image) for image in self.dropped],
+            "new": [_image_to_json(image) for image in self.new],
+            "dropped": [_image_to_json(image) for image in self.dropped],
             "retagged": [one.to_json() for one in self.retagged],
             "same": self.same,
         }
 
 
-def _image(image: SourceImage) -> dict[str, Any]:
+def _image_to_json(image: SourceImage) -> dict[str, Any]:
     return {"ref": image.ref, "need": image.need, "covered": image.covered}
 
 
-def compared(before: Sequence[SourceImage], now: Sequence[SourceImage]) -> ImageChanges:
+def compare_images(before: Sequence[SourceImage], now: Sequence[SourceImage]) -> ImageChanges:
     """What is new, what is dropped, and which of these differ in their tag or digest alone."""
     olds, news = {i.ref: i for i in before}, {i.ref: i for i in now}
     new = [news[ref] for ref in sorted(news.keys() - olds.keys())]
     dropped = [olds[ref] for ref in sorted(olds.keys() - news.keys())]
-    added, gone = _by_repository(new), _by_repository(dropped)
+    added, gone = _group_by_repository(new), _group_by_repository(dropped)
     retagged = [
-        Retagged(repository, gone[repository], added[repository])
+        RetaggedRepository(repository, gone[repository], added[repository])
         for repository in sorted(added.keys() & gone.keys())
     ]
     return ImageChanges(tuple(new), tuple(dropped), tuple(retagged), len(olds.keys() & news.keys()))
 
 
-def _by_repository(images: Iterable[SourceImage]) -> dict[str, tuple[str, ...]]:
+def _group_by_repository(images: Iterable[SourceImage]) -> dict[str, tuple[str, ...]]:
     out: dict[str, tuple[str, ...]] = {}
     for image in images:
         repository = ImageRef.parse(image.ref).repository
@@ -81,7 +81,7 @@ def _by_repository(images: Iterable[SourceImage]) -> dict[str, tuple[str, ...]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Carry:
+class TransferEstimate:
     """What the private registry lacks, if it has all of the lock before.
 
     Attributes:
@@ -108,12 +108,12 @@ class Carry:
         }
 
 
-def carried(
-    before: Sequence[Item],
-    now: Sequence[Item],
-    tree: Callable[[Item], Tree | None],
+def estimate_transfer(
+    before: Sequence[MirrorItem],
+    now: Sequence[MirrorItem],
+    find_tree: Callable[[MirrorItem], ImageTree | None],
     unlocked: Sequence[str],
-) -> Carry:
+) -> TransferEstimate:
     """Count the blobs that only the new images have.
 
     Args:
@@ -126,14 +126,14 @@ def carried(
     at_most = False
     for digest in sorted({item.digest: item for item in before}):
         item = next(item for item in before if item.digest == digest)
-        found = tree(item)
+        found = find_tree(item)
         at_most = at_most or found is None
         had |= {blob.digest for blob in found.blobs} if found else set()
     blobs: dict[str, int] = {}
     more, is_rough = 0, False
     unsized: list[str] = []
     for item in lacking.values():
-        found = tree(item)
+        found = find_tree(item)
         if found is not None:
             blobs |= {blob.digest: blob.size for blob in found.blobs if blob.digest not in had}
         elif item.size is not None:
@@ -141,7 +141,7 @@ def carried(
             more += item.size
         elif not item.belongs_to:
             unsized += item.ids
-    return Carry(
+    return TransferEstimate(
         images=sum(1 for item in lacking.values() if not item.belongs_to),
         size=sum(blobs.values()) + more,
         at_most=bool(lacking) and (at_most or is_rough),
@@ -150,22 +150,22 @@ def carried(
     )
 
 
-def still_locked(ids: Iterable[str], locks: Sequence[Lock], workspace: Workspace) -> Lock:
+def reuse_locked_images(ids: Iterable[str], locks: Sequence[Lock], workspace: Workspace) -> Lock:
     """What earlier locks have for references, each from the first that has it.
 
     What is now substituted by an image of another repository is another image.
     """
-    instead = _substitutes(workspace.images.substitutes)
+    instead = _parse_substitutes(workspace.images.substitutes)
     found = []
     for ref in ids:
         wanted = ImageRef.parse(ref).with_default_tag()
         repository = instead.get(wanted, wanted).repository
-        kept = (lock.find(ref) for lock in locks)
+        kept = (lock.find_image(ref) for lock in locks)
         image = next((i for i in kept if i and i.image.repository == repository), None)
         if image is not None:
             found.append(image)
     return Lock(found)
 
 
-def _substitutes(settings: Mapping[str, str]) -> dict[ImageRef, ImageRef]:
+def _parse_substitutes(settings: Mapping[str, str]) -> dict[ImageRef, ImageRef]:
     return {ImageRef.parse(o).with_default_tag(): ImageRef.parse(n) for o, n in settings.items()}

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kfdeploy.images.inventory import LostImage, Unknown
+from kfdeploy.images.inventory import UnavailableReference, UnreviewedProgram
 from kfdeploy.images.stale_settings import StaleSetting
 from kfdeploy.upgrade.components import ComponentChange
-from kfdeploy.upgrade.images import Carry, ImageChanges
-from kfdeploy.upgrade.patches import Trial
+from kfdeploy.upgrade.images import ImageChanges, TransferEstimate
+from kfdeploy.upgrade.patches import PatchCheck
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
+class UpstreamRelease:
     """An upstream as ``kfdeploy.yaml`` names it, and the version it has."""
 
     version: str
@@ -26,7 +26,7 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
-class LeftBehind:
+class LeftoverObjects:
     """What a dropped component has in a cluster.
 
     Attributes:
@@ -37,20 +37,20 @@ class LeftBehind:
 
     component: str
     objects: int
-    stays: tuple[str, ...]
+    kept: tuple[str, ...]
     elsewhere: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         return {
             "component": self.component,
             "objects": self.objects,
-            "stays": list(self.stays),
+            "stays": list(self.kept),
             "elsewhere": list(self.elsewhere),
         }
 
 
 @dataclass(frozen=True, slots=True)
-class GeneratedFiles:
+class GeneratedFileChanges:
     """Generated files that nobody edited, by what becomes of them; sorted."""
 
     same: tuple[str, ...]
@@ -68,7 +68,7 @@ class GeneratedFiles:
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class FileChanges:
     """What is written: files of the workspace, and how many of ``upstream/`` change."""
 
     new: tuple[str, ...]
@@ -77,7 +77,7 @@ class Files:
     upstream: Mapping[str, int]
 
     @property
-    def is_nothing(self) -> bool:
+    def is_empty(self) -> bool:
         return not (self.new or self.changed or self.removed or any(self.upstream.values()))
 
     def to_json(self) -> dict[str, Any]:
@@ -128,25 +128,25 @@ class UpgradeReport:
         problems: pairs of what and where.
     """
 
-    before: Release
-    now: Release
+    before: UpstreamRelease
+    now: UpstreamRelease
     components: tuple[ComponentChange, ...]
     absent: tuple[str, ...]
-    left: tuple[LeftBehind, ...]
-    generated: GeneratedFiles
-    edited: tuple[Trial, ...]
-    own: tuple[Trial, ...]
+    leftovers: tuple[LeftoverObjects, ...]
+    generated: GeneratedFileChanges
+    edited: tuple[PatchCheck, ...]
+    own: tuple[PatchCheck, ...]
     images: ImageChanges
     lock: LockReport | None
-    carry: Carry | None
-    unknown: tuple[Unknown, ...]
-    lost: tuple[LostImage, ...]
+    transfer: TransferEstimate | None
+    unknown: tuple[UnreviewedProgram, ...]
+    lost: tuple[UnavailableReference, ...]
     stale: tuple[StaleSetting, ...]
     problems: tuple[tuple[str, str], ...]
-    files: Files
+    files: FileChanges
 
     @property
-    def misfits(self) -> tuple[Trial, ...]:
+    def conflicts(self) -> tuple[PatchCheck, ...]:
         """People's patches, and edited ones, that `render` would refuse or that miss a change."""
         edited = (t for t in self.edited if t.state == "misfit" or t.generated != "same")
         return (*(trial for trial in self.own if trial.state == "misfit"), *edited)
@@ -158,7 +158,7 @@ class UpgradeReport:
             "to": self.now.to_json(),
             "components": [change.to_json() for change in self.components],
             "leftOut": list(self.absent),
-            "leftBehind": [left.to_json() for left in self.left],
+            "leftBehind": [left.to_json() for left in self.leftovers],
             "patches": {
                 "generated": self.generated.to_json(),
                 "edited": [trial.to_json() for trial in self.edited],
@@ -166,7 +166,7 @@ class UpgradeReport:
             },
             "images": self.images.to_json(),
             "lock": self.lock.to_json() if self.lock else None,
-            "carry": self.carry.to_json() if self.carry else None,
+            "carry": self.transfer.to_json() if self.transfer else None,
             "catalogue": {
                 "notRead": [unknown.to_json() for unknown in self.unknown],
                 "lost": [lost.to_json() for lost in self.lost],
@@ -174,6 +174,6 @@ class UpgradeReport:
             "settings": [stale.to_json() for stale in self.stale],
             "problems": [{"what": what, "where": where} for what, where in self.problems],
             "files": self.files.to_json(),
-            "changed": not self.files.is_nothing,
-            "needsPerson": [trial.file for trial in self.misfits],
+            "changed": not self.files.is_empty,
+            "needsPerson": [trial.file for trial in self.conflicts],
         }

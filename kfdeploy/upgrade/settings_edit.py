@@ -15,15 +15,15 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from kfdeploy.patch.patch_file import scalar
-from kfdeploy.yamltext.nodes import child
+from kfdeploy.patch.patch_file import quote_scalar
+from kfdeploy.yamltext.nodes import get_child
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./~][A-Za-z0-9_./@+=-]*[A-Za-z0-9_/]")
 """A path or version; one that YAML reads as a number or a date is quoted all the same."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ListedComponent:
     """A component as the changed file lists it.
 
     Attributes:
@@ -36,7 +36,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class SettingsChanges:
     """What is to be changed.
 
     Attributes:
@@ -48,20 +48,20 @@ class Changes:
 
     source: str
     ref: str | None
-    components: Sequence[Entry]
+    components: Sequence[ListedComponent]
     remotes: Mapping[str, str] = field(default_factory=dict)
 
 
-def changed(text: str, changes: Changes) -> str:
+def edit_settings(text: str, changes: SettingsChanges) -> str:
     """The file's text with the changes made.
 
     Args:
         text: a valid ``kfdeploy.yaml``.
     """
-    return _Editor(text).changed(changes)
+    return _SettingsEditor(text).apply_changes(changes)
 
 
-class _Editor:
+class _SettingsEditor:
     def __init__(self, text: str) -> None:
         self.text = text if text.endswith("\n") else f"{text}\n"
         # As `workspace_file` reads it: libyaml, and ruamel's own parser for what that refuses.
@@ -75,19 +75,19 @@ class _Editor:
             self.starts.append(self.starts[-1] + len(line))
         self.edits: list[tuple[int, int, str]] = []
 
-    def changed(self, changes: Changes) -> str:
-        upstream = child(self.top, "upstream")
+    def apply_changes(self, changes: SettingsChanges) -> str:
+        upstream = get_child(self.top, "upstream")
         assert isinstance(upstream, MappingNode)
-        self._upstream(upstream, changes)
-        components = child(self.top, "components")
+        self._edit_upstream(upstream, changes)
+        components = get_child(self.top, "components")
         assert isinstance(components, SequenceNode)
         if [*range(len(components.value))] == [e.index for e in changes.components]:
             for item, entry in zip(components.value, changes.components, strict=True):
-                self.edits += self._path(item, entry.path)
+                self.edits += self._edit_path(item, entry.path)
         elif components.flow_style:
-            self._flow(components, changes.components)
+            self._edit_flow_list(components, changes.components)
         else:
-            self._block(components, changes.components)
+            self._edit_block_list(components, changes.components)
         text = self.text
         for start, end, new in sorted(self.edits, reverse=True):
             text = text[:start] + new + text[end:]
@@ -95,40 +95,44 @@ class _Editor:
 
     # -- upstream ------------------------------------------------------------------------------
 
-    def _upstream(self, upstream: MappingNode, changes: Changes) -> None:
-        source = child(upstream, "source")
+    def _edit_upstream(self, upstream: MappingNode, changes: SettingsChanges) -> None:
+        source = get_child(upstream, "source")
         assert isinstance(source, ScalarNode)
-        self._set(source, changes.source)
-        ref, remotes = child(upstream, "ref"), child(upstream, "remotes")
+        self._set_scalar(source, changes.source)
+        ref, remotes = get_child(upstream, "ref"), get_child(upstream, "remotes")
         missing: list[str] = []
         if changes.ref is not None:
             if isinstance(ref, ScalarNode):
-                self._set(ref, changes.ref)
+                self._set_scalar(ref, changes.ref)
             else:
-                missing.append(f"ref: {scalar(changes.ref)}")
+                missing.append(f"ref: {quote_scalar(changes.ref)}")
         new = dict(changes.remotes)
         for key, value in remotes.value if isinstance(remotes, MappingNode) else ():
             if key.value in new:
-                self._set(value, new.pop(key.value))
+                self._set_scalar(value, new.pop(key.value))
         # In quotes within braces: libyaml, as Go's YAML before it, has trouble with a URL there.
-        braces = ", ".join(f"{json.dumps(key)}: {scalar(value)}" for key, value in new.items())
+        braces = ", ".join(
+            f"{json.dumps(key)}: {quote_scalar(value)}" for key, value in new.items()
+        )
         if new and isinstance(remotes, MappingNode) and remotes.value:
             last = remotes.value[-1][1]
-            pairs = [f"{scalar(key)}: {_quoted(value, None)}" for key, value in new.items()]
-            self._after(remotes, last, [braces] if remotes.flow_style else pairs)
+            pairs = [
+                f"{quote_scalar(key)}: {_quote_scalar(value, None)}" for key, value in new.items()
+            ]
+            self._insert_after(remotes, last, [braces] if remotes.flow_style else pairs)
         elif new and remotes is not None:
             self.edits.append((remotes.start_mark.index, remotes.end_mark.index, f"{{{braces}}}"))
         elif new:
             missing.append(f"remotes: {{{braces}}}")
         if missing:
-            self._after(upstream, source, missing)
+            self._insert_after(upstream, source, missing)
 
-    def _set(self, node: ScalarNode, value: str) -> None:
+    def _set_scalar(self, node: ScalarNode, value: str) -> None:
         if node.value != value:
-            new = _quoted(value, node.style)
+            new = _quote_scalar(value, node.style)
             self.edits.append((node.start_mark.index, node.end_mark.index, new))
 
-    def _after(self, mapping: MappingNode, node: Node, pairs: Sequence[str]) -> None:
+    def _insert_after(self, mapping: MappingNode, node: Node, pairs: Sequence[str]) -> None:
         """Put pairs into a mapping, behind one of its values."""
         if mapping.flow_style:
             at = node.end_mark.index
@@ -140,30 +144,32 @@ class _Editor:
 
     # -- components ----------------------------------------------------------------------------
 
-    def _path(self, item: Node, path: str) -> list[tuple[int, int, str]]:
-        node = child(item, "path")
+    def _edit_path(self, item: Node, path: str) -> list[tuple[int, int, str]]:
+        node = get_child(item, "path")
         assert isinstance(node, ScalarNode)
         if node.value.rstrip("/") == path:
             return []
-        return [(node.start_mark.index, node.end_mark.index, _quoted(path, node.style))]
+        return [(node.start_mark.index, node.end_mark.index, _quote_scalar(path, node.style))]
 
-    def _slice(self, start: int, end: int, item: Node, path: str) -> str:
+    def _slice_item(self, start: int, end: int, item: Node, path: str) -> str:
         """A piece of the text, with the item's path in it replaced."""
         piece = self.text[start:end]
-        for first, last, new in self._path(item, path):
+        for first, last, new in self._edit_path(item, path):
             piece = piece[: first - start] + new + piece[last - start :]
         return piece
 
-    def _flow(self, components: SequenceNode, entries: Sequence[Entry]) -> None:
+    def _edit_flow_list(self, components: SequenceNode, entries: Sequence[ListedComponent]) -> None:
         items = components.value
         pieces = []
         for entry in entries:
             if entry.index is None:
-                pieces.append(f"{{name: {scalar(entry.name)}, path: {scalar(entry.path)}}}")
+                pieces.append(
+                    f"{{name: {quote_scalar(entry.name)}, path: {quote_scalar(entry.path)}}}"
+                )
             else:
                 item = items[entry.index]
                 ends = item.start_mark.index, item.end_mark.index
-                pieces.append(self._slice(*ends, item, entry.path))
+                pieces.append(self._slice_item(*ends, item, entry.path))
         lines = {item.start_mark.line for item in items}
         between = ", "
         if len(lines) > 1:
@@ -172,9 +178,11 @@ class _Editor:
             (items[0].start_mark.index, items[-1].end_mark.index, between.join(pieces))
         )
 
-    def _block(self, components: SequenceNode, entries: Sequence[Entry]) -> None:
+    def _edit_block_list(
+        self, components: SequenceNode, entries: Sequence[ListedComponent]
+    ) -> None:
         items = components.value
-        first = [self._dash(item) for item in items]
+        first = [self._find_dash_line(item) for item in items]
         last = [_last_line(item) for item in items]
         kept = {entry.index for entry in entries}
         leads: list[list[str]] = [[]]
@@ -193,16 +201,16 @@ class _Editor:
         for entry in entries:
             if entry.index is None:
                 pad = " " * (keys - dash - 1)
-                out.append(f"{' ' * dash}-{pad}name: {scalar(entry.name)}\n")
-                out.append(f"{' ' * keys}path: {scalar(entry.path)}\n")
+                out.append(f"{' ' * dash}-{pad}name: {quote_scalar(entry.name)}\n")
+                out.append(f"{' ' * keys}path: {quote_scalar(entry.path)}\n")
             else:
                 at = entry.index
                 out += leads[at]
                 start, end = self.starts[first[at]], self.starts[last[at] + 1]
-                out.append(self._slice(start, end, items[at], entry.path))
+                out.append(self._slice_item(start, end, items[at], entry.path))
         self.edits.append((self.starts[first[0]], self.starts[last[-1] + 1], "".join(out)))
 
-    def _dash(self, item: Node) -> int:
+    def _find_dash_line(self, item: Node) -> int:
         """The line of the item's dash."""
         line: int = item.start_mark.line
         while not self.lines[line].lstrip().startswith("-"):
@@ -217,10 +225,12 @@ def _last_line(node: Node) -> int:
         is_behind = mark.column == 0 and mark.line > node.start_mark.line
         line: int = mark.line - 1 if is_behind else mark.line
         return line
-    return max((_last_line(below) for below in _below(node)), default=int(node.start_mark.line))
+    return max(
+        (_last_line(below) for below in _iter_children(node)), default=int(node.start_mark.line)
+    )
 
 
-def _below(node: Node) -> Iterator[Node]:
+def _iter_children(node: Node) -> Iterator[Node]:
     if isinstance(node, MappingNode):
         for key, value in node.value:
             yield key
@@ -229,11 +239,11 @@ def _below(node: Node) -> Iterator[Node]:
         yield from node.value
 
 
-def _quoted(value: str, style: str | None) -> str:
+def _quote_scalar(value: str, style: str | None) -> str:
     if style == '"':
         return json.dumps(value, ensure_ascii=False)
     if style == "'":
         return "'" + value.replace("'", "''") + "'"
     if _PLAIN.fullmatch(value) and YAML(typ="safe").load(value) == value:
         return value
-    return scalar(value)
+    return quote_scalar(value)

@@ -18,21 +18,27 @@ from pathlib import Path
 
 from kfdeploy.cache import Cache
 from kfdeploy.errors import WRONG_USE, UserError, raise_all
-from kfdeploy.files import read_text, uninterrupted, write_all
+from kfdeploy.files import defer_signals, read_text, write_all
 from kfdeploy.kubernetes.objects import Object, ObjectKey
 from kfdeploy.patch import apply, patch_file
-from kfdeploy.patch.fill import Filler, order
-from kfdeploy.patch.patch_file import Patch, unhashed
+from kfdeploy.patch.fill import TemplateFiller, patch_sort_key
+from kfdeploy.patch.patch_file import Patch, strip_name_hash
 from kfdeploy.programs import git
 from kfdeploy.upgrade import settings_edit
-from kfdeploy.upgrade.components import Followed, follow
-from kfdeploy.upgrade.patches import Note, Scene, Trial, near_objects, tried
-from kfdeploy.upgrade.report import LeftBehind, Release
-from kfdeploy.upstream.build import Rendered
-from kfdeploy.upstream.component import Problem
+from kfdeploy.upgrade.components import ComponentMigration, migrate_components
+from kfdeploy.upgrade.patches import (
+    PatchCheck,
+    PatchContext,
+    PatchNote,
+    check_patches,
+    suggest_objects,
+)
+from kfdeploy.upgrade.report import LeftoverObjects, UpstreamRelease
+from kfdeploy.upstream.build import RenderedComponent
+from kfdeploy.upstream.component import UpstreamProblem
 from kfdeploy.upstream.example import read_example
-from kfdeploy.upstream.source import Source, is_url, read_source
-from kfdeploy.upstream.vendored import UPSTREAM, kind_of
+from kfdeploy.upstream.source import UpstreamSource, is_url, read_source
+from kfdeploy.upstream.vendored import UPSTREAM, detect_kind
 from kfdeploy.workspace.settings import Component, Workspace
 from kfdeploy.workspace.settings_file import UNFINISHED
 
@@ -50,7 +56,7 @@ _KEPT_KINDS = frozenset(
 
 
 @dataclass(frozen=True)
-class Planned:
+class UpgradePlan:
     """The new ``kfdeploy.yaml``, and what became of the components.
 
     Attributes:
@@ -59,12 +65,12 @@ class Planned:
     """
 
     text: str
-    followed: Followed
-    release: Release
-    problems: tuple[Problem, ...]
+    migration: ComponentMigration
+    release: UpstreamRelease
+    problems: tuple[UpstreamProblem, ...]
 
 
-def plan(
+def plan_upgrade(
     workspace: Workspace,
     root: Path,
     text: str,
@@ -72,7 +78,7 @@ def plan(
     upstream: str | None = None,
     ref: str | None = None,
     remotes: Mapping[str, str] | None = None,
-) -> Planned:
+) -> UpgradePlan:
     """Decide what ``kfdeploy.yaml`` says at another release.
 
     Args:
@@ -92,27 +98,29 @@ def plan(
             f"there is no {UPSTREAM}/ of the release before, to compare with",
             hint="run `kfdeploy vendor` first",
         )
-    given = _named_as_before(upstream or workspace.upstream.source, workspace, root)
-    _refuse_a_relabelled_folder(workspace, root, given, ref)
+    given = _keep_source_form(upstream or workspace.upstream.source, workspace, root)
+    _refuse_relabelled_folder(workspace, root, given, ref)
     source = read_source(given, ref, root, root / CACHE / "git")
     version = source.version
     example = read_example(source.tree)
-    followed = follow(
+    followed = migrate_components(
         workspace.components,
         read_example(there).components,
         example.components,
         version=version,
-        builds=lambda component, path: kind_of(source.tree, path, component.kind) is not None,
-        folders=_Folders(source).ending_in,
+        can_build=lambda component, path: (
+            detect_kind(source.tree, path, component.kind) is not None
+        ),
+        find_folders=_UpstreamFolders(source).find_ending_in,
     )
     raise_all(
         [
             UserError(
                 f"component {lost.component.name}: {version} has nothing to deploy at"
                 f" {lost.component.path}",
-                hint=_hint(lost.near),
+                hint=_format_hint(lost.candidates),
             )
-            for lost in followed.nowhere
+            for lost in followed.unmatched
         ]
     )
     new_ref = ref
@@ -121,35 +129,37 @@ def plan(
     places = {
         prefix: place
         for prefix, place in (remotes or {}).items()
-        if not _is_same(root, place, workspace.upstream.remotes.get(prefix))
+        if not _is_same_source(root, place, workspace.upstream.remotes.get(prefix))
     }
-    changes = settings_edit.Changes(given, new_ref, followed.entries, places)
-    release = Release(version, given, new_ref or "")
-    return Planned(settings_edit.changed(text, changes), followed, release, example.problems)
+    changes = settings_edit.SettingsChanges(given, new_ref, followed.entries, places)
+    release = UpstreamRelease(version, given, new_ref or "")
+    return UpgradePlan(
+        settings_edit.edit_settings(text, changes), followed, release, example.problems
+    )
 
 
-def _hint(near: Sequence[str]) -> str:
+def _format_hint(near: Sequence[str]) -> str:
     found = f"it has {' and '.join(near)}; " if near else ""
     return f"{found}change the component's path in kfdeploy.yaml, or take it out, and run it again"
 
 
-def _named_as_before(given: str, workspace: Workspace, root: Path) -> str:
+def _keep_source_form(given: str, workspace: Workspace, root: Path) -> str:
     """The new source, written as the one before: a path that was absolute stays so."""
     before = workspace.upstream.source
-    if is_url(given) or _is_same(root, given, before):
-        return before if _is_same(root, given, before) else given
+    if is_url(given) or _is_same_source(root, given, before):
+        return before if _is_same_source(root, given, before) else given
     if not is_url(before) and Path(before).is_absolute():
         return os.fspath((root / given).resolve())
     return given
 
 
-def _is_same(root: Path, one: str, other: str | None) -> bool:
+def _is_same_source(root: Path, one: str, other: str | None) -> bool:
     if other is None or is_url(one) or is_url(other):
         return one == other
     return (root / Path(one).expanduser()).resolve() == (root / Path(other).expanduser()).resolve()
 
 
-def _refuse_a_relabelled_folder(
+def _refuse_relabelled_folder(
     workspace: Workspace, root: Path, given: str, ref: str | None
 ) -> None:
     """A folder has one release: another ref would only give it another name."""
@@ -165,14 +175,14 @@ def _refuse_a_relabelled_folder(
         )
 
 
-class _Folders:
+class _UpstreamFolders:
     """The folders of an upstream, by what follows their first segment."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: UpstreamSource) -> None:
         self._source = source
         self._by_end: dict[str, list[str]] | None = None
 
-    def ending_in(self, end: str) -> Sequence[str]:
+    def find_ending_in(self, end: str) -> Sequence[str]:
         if self._by_end is None:
             self._by_end = {}
             for folder in sorted({posixpath.dirname(path) for path in self._source.files}):
@@ -184,7 +194,7 @@ class _Folders:
 
 
 @dataclass(frozen=True)
-class Stage:
+class UpgradeCandidate:
     """What patches are tried on.
 
     Attributes:
@@ -194,13 +204,15 @@ class Stage:
     """
 
     root: Path
-    rendered: Sequence[Rendered]
+    rendered: Sequence[RenderedComponent]
     before: Mapping[str, Sequence[Object]]
-    filler: Filler
+    filler: TemplateFiller
     cache: Cache
 
 
-def trials(stage: Stage, judged: Sequence[str], beside: Sequence[str]) -> dict[str, Trial]:
+def check_workspace_patches(
+    stage: UpgradeCandidate, judged: Sequence[str], shared_folders: Sequence[str]
+) -> dict[str, PatchCheck]:
     """Try patches on the new release.
 
     Args:
@@ -212,20 +224,20 @@ def trials(stage: Stage, judged: Sequence[str], beside: Sequence[str]) -> dict[s
         by_component.setdefault(file.split("/")[1], []).append(file)
     everywhere = {item.component.name: item.objects for item in stage.rendered}
     items = {item.component.name: item for item in stage.rendered}
-    out: dict[str, Trial] = {}
+    out: dict[str, PatchCheck] = {}
     for name, files in sorted(by_component.items()):
-        scene = Scene(name, stage.before.get(name, ()), everywhere.get(name, ()), everywhere)
+        scene = PatchContext(name, stage.before.get(name, ()), everywhere.get(name, ()), everywhere)
         if name in items:
-            out |= _component(stage, items[name], files, scene)
-        elif name not in beside:
-            out |= {file: _unused(stage, file, scene) for file in files}
+            out |= _check_component(stage, items[name], files, scene)
+        elif name not in shared_folders:
+            out |= {file: _report_unused(stage, file, scene) for file in files}
     return out
 
 
-def _component(
-    stage: Stage, item: Rendered, files: Sequence[str], scene: Scene
-) -> dict[str, Trial]:
-    out: dict[str, Trial] = {}
+def _check_component(
+    stage: UpgradeCandidate, item: RenderedComponent, files: Sequence[str], scene: PatchContext
+) -> dict[str, PatchCheck]:
+    out: dict[str, PatchCheck] = {}
     found: list[tuple[tuple[int, bool, str], Patch]] = []
     folder = stage.root / "patches" / item.component.name
     for path in sorted(folder.iterdir()):
@@ -234,66 +246,68 @@ def _component(
         name = path.relative_to(stage.root).as_posix()
         text = read_text(path)
         try:
-            patch = stage.filler.patch(path, text, item)
-            found.append((order(patch, text), patch))
+            patch = stage.filler.fill_patch(path, text, item)
+            found.append((patch_sort_key(patch, text), patch))
         except UserError as error:
             if name in files:
                 reason = error.message.removeprefix(f"{name}: ").removeprefix(f"{name}:")
-                out[name] = Trial(name, "misfit", (Note("", "", reason.strip()),))
+                out[name] = PatchCheck(name, "misfit", (PatchNote("", "", reason.strip()),))
     patches = [patch for _, patch in sorted(found, key=lambda pair: pair[0])]
     readable = [file for file in files if file not in out]
-    out |= tried(patches, readable, scene)
+    out |= check_patches(patches, readable, scene)
     if any(trial.state == "misfit" for trial in out.values()):
         return out
     try:
-        apply.apply(item, patches, stage.cache)
+        apply.apply_patches(item, patches, stage.cache)
     except UserError as error:
         # Kustomize's own refusal, or one of a generated patch that an edited one stands in for.
         said = error.message
         named = [file for file in readable if file in said] or readable
-        out |= {file: Trial(file, "misfit", (Note("", "", said),)) for file in named}
+        out |= {file: PatchCheck(file, "misfit", (PatchNote("", "", said),)) for file in named}
     return out
 
 
-def _unused(stage: Stage, file: str, scene: Scene) -> Trial:
+def _report_unused(stage: UpgradeCandidate, file: str, scene: PatchContext) -> PatchCheck:
     near: tuple[str, ...] = ()
     with contextlib.suppress(UserError):
         text = read_text(stage.root / file)
         if not file.endswith(".gotmpl"):
-            near = tuple(near_objects(patch_file.parse(file, text).target, scene))
+            near = tuple(suggest_objects(patch_file.parse_patch(file, text).target, scene))
     what = f"kfdeploy.yaml lists no component {scene.component} any more"
-    return Trial(file, "unused", (Note("", "", what, near),))
+    return PatchCheck(file, "unused", (PatchNote("", "", what, near),))
 
 
-def left_behind(
+def find_leftovers(
     dropped: Sequence[str],
     before: Mapping[str, Sequence[Object]],
-    rendered: Sequence[Rendered],
-) -> tuple[LeftBehind, ...]:
+    rendered: Sequence[RenderedComponent],
+) -> tuple[LeftoverObjects, ...]:
     """What components that are no longer listed have in a cluster."""
     now: dict[tuple[str, ...], str] = {}
     for item in rendered if dropped else ():
         for one in item.objects:
-            now.setdefault(_identity(one.key), item.component.name)
+            now.setdefault(_object_identity(one.key), item.component.name)
     out = []
     for name in dropped:
         keys = [one.key for one in before.get(name, ())]
-        gone = [key for key in keys if _identity(key) not in now]
+        gone = [key for key in keys if _object_identity(key) not in now]
         stays = sorted(str(key) for key in gone if key.kind in _KEPT_KINDS)
-        others = sorted({now[_identity(key)] for key in keys if _identity(key) in now})
-        out.append(LeftBehind(name, len(gone), tuple(stays), tuple(others)))
+        others = sorted(
+            {now[_object_identity(key)] for key in keys if _object_identity(key) in now}
+        )
+        out.append(LeftoverObjects(name, len(gone), tuple(stays), tuple(others)))
     return tuple(out)
 
 
-def _identity(key: ObjectKey) -> tuple[str, ...]:
-    return key.group, key.kind, key.namespace, unhashed(key)
+def _object_identity(key: ObjectKey) -> tuple[str, ...]:
+    return key.group, key.kind, key.namespace, strip_name_hash(key)
 
 
 # -- writing ---------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def beside(root: Path) -> Iterator[Path]:
+def temporary_workspace(root: Path) -> Iterator[Path]:
     """A workspace beside the workspace, for the new release; gone when the block ends.
 
     It has people's patches, and shares catalogue and cache.
@@ -311,7 +325,7 @@ def beside(root: Path) -> Iterator[Path]:
         yield folder
 
 
-def absolute(workspace: Workspace, root: Path) -> Workspace:
+def resolve_value_paths(workspace: Workspace, root: Path) -> Workspace:
     """The settings with Helm's values where they are, for a workspace that lies elsewhere."""
     components = tuple(
         component.model_copy(
@@ -322,7 +336,9 @@ def absolute(workspace: Workspace, root: Path) -> Workspace:
     return workspace.model_copy(update={"components": components})
 
 
-def relative(rendered: Sequence[Rendered], components: Sequence[Component]) -> list[Rendered]:
+def restore_components(
+    rendered: Sequence[RenderedComponent], components: Sequence[Component]
+) -> list[RenderedComponent]:
     """The same with the components as ``kfdeploy.yaml`` has them."""
     return [
         replace(item, component=component) if component.values else item
@@ -330,7 +346,7 @@ def relative(rendered: Sequence[Rendered], components: Sequence[Component]) -> l
     ]
 
 
-def tidy(root: Path) -> None:
+def remove_stale_folders(root: Path) -> None:
     """Take away what a run that was killed has left beside."""
     for pattern in (_BESIDE, _UNREADY, _DONE):
         for folder in (root / CACHE).glob(f"{pattern}*"):
@@ -338,7 +354,7 @@ def tidy(root: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def write(
+def write_upgrade(
     root: Path, prepared: Path, texts: Mapping[str, str], removed: Sequence[str], upstream: bool
 ) -> None:
     """Put the new release in place; stopped in any way, `finish` goes on.
@@ -352,7 +368,7 @@ def write(
     Raises:
         UserError: a full disk or a folder that can't be written; nothing was changed.
     """
-    with uninterrupted():
+    with defer_signals():
         ready = Path(tempfile.mkdtemp(prefix=_UNREADY, dir=root / CACHE))
         try:
             write_all(ready, {f"{_FILES}/{name}": text for name, text in texts.items()})
@@ -363,7 +379,7 @@ def write(
         except BaseException:
             shutil.rmtree(ready, ignore_errors=True)
             raise
-        finish(root)
+        finish_upgrade(root)
 
 
 def is_unfinished(root: Path) -> bool:
@@ -371,7 +387,7 @@ def is_unfinished(root: Path) -> bool:
     return (root / UNFINISHED).is_dir()
 
 
-def finish(root: Path) -> None:
+def finish_upgrade(root: Path) -> None:
     """Put in place what `write` has prepared; called again, it goes on.
 
     Each file takes its place by a rename: what is killed leaves no temporary file behind.
@@ -381,7 +397,7 @@ def finish(root: Path) -> None:
     """
     ready = root / UNFINISHED
     path = ready
-    with uninterrupted():
+    with defer_signals():
         try:
             if (ready / UPSTREAM).is_dir():
                 path, old = root / UPSTREAM, ready / "old"

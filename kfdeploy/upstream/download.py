@@ -11,7 +11,7 @@ MAX_BYTES: Final = 256 * 1024 * 1024
 _TIMEOUT: Final = 60.0
 
 
-def download(url: str, *, max_bytes: int = MAX_BYTES) -> bytes:
+def download_file(url: str, *, max_bytes: int = MAX_BYTES) -> bytes:
     """The file's bytes; redirects and the environment's proxies are followed.
 
     Args:

@@ -6,16 +6,21 @@ import posixpath
 from pathlib import Path
 
 from kfdeploy.errors import UserError
-from kfdeploy.file_tree import FolderTree, Tree
-from kfdeploy.upstream.component import Example, ExampleComponent, Problem, component_names
+from kfdeploy.file_tree import FileTree, FolderTree
+from kfdeploy.upstream.component import (
+    ExampleComponent,
+    UpstreamExample,
+    UpstreamProblem,
+    component_names,
+)
 from kfdeploy.upstream.kustomization.graph import find_kustomization
 from kfdeploy.upstream.kustomization.parse import (
     InvalidKustomization,
     Kustomization,
     Reference,
-    parse,
+    parse_kustomization,
 )
-from kfdeploy.upstream.remote import LocalPath, classify, without_secret
+from kfdeploy.upstream.remote import LocalPath, classify_reference, without_secret
 
 EXAMPLE = "example"
 
@@ -23,7 +28,7 @@ EXAMPLE = "example"
 _HARMLESS = {"apiversion", "kind", "metadata", "resources", "bases", "sortoptions", "buildmetadata"}
 
 
-def read_example(upstream: Path | Tree) -> Example:
+def read_example(upstream: Path | FileTree) -> UpstreamExample:
     """The components that the example lists, in its order.
 
     Args:
@@ -44,46 +49,46 @@ def read_example(upstream: Path | Tree) -> Example:
         )
     (file,) = found
     try:
-        kustomization = parse(tree.read(file).decode("utf-8", "replace"))
+        kustomization = parse_kustomization(tree.read_file(file).decode("utf-8", "replace"))
     except InvalidKustomization as error:
         raise UserError(f"{file}:{error.line}: {error.message}") from error
     listed: list[tuple[str, int]] = []
-    problems: list[Problem] = []
+    problems: list[UpstreamProblem] = []
     for reference in kustomization.references:
         if reference.role in ("resources", "bases"):
-            path = _folder(tree, reference)
-            if isinstance(path, Problem):
-                problems.append(Problem(path.what, f"{file}:{reference.line}"))
+            path = _resolve_folder(tree, reference)
+            if isinstance(path, UpstreamProblem):
+                problems.append(UpstreamProblem(path.message, f"{file}:{reference.line}"))
             else:
                 listed.append((path, reference.line))
     names = component_names([path for path, _ in listed])
-    return Example(
+    return UpstreamExample(
         tuple(
             ExampleComponent(name, path, line)
             for name, (path, line) in zip(names, listed, strict=True)
         ),
-        (*problems, *_ignored(kustomization, file)),
+        (*problems, *_list_ignored_fields(kustomization, file)),
     )
 
 
-def _folder(tree: Tree, reference: Reference) -> str | Problem:
-    target = classify(reference.value, reference.accepts)
+def _resolve_folder(tree: FileTree, reference: Reference) -> str | UpstreamProblem:
+    target = classify_reference(reference.value, reference.accepts)
     if not isinstance(target, LocalPath):
         shown = without_secret(reference.value)
-        return Problem(f"{shown} is no folder of the upstream and becomes no component", "")
+        return UpstreamProblem(f"{shown} is no folder of the upstream and becomes no component", "")
     path = posixpath.normpath(posixpath.join(EXAMPLE, reference.value))
-    if path.startswith("../") or tree.kind(path) is None:
-        return Problem(f"{reference.value}: there is no such folder", "")
-    if tree.kind(path) == "file":
-        return Problem(f"{reference.value} is a file and becomes no component", "")
+    if path.startswith("../") or tree.get_kind(path) is None:
+        return UpstreamProblem(f"{reference.value}: there is no such folder", "")
+    if tree.get_kind(path) == "file":
+        return UpstreamProblem(f"{reference.value} is a file and becomes no component", "")
     return path
 
 
-def _ignored(kustomization: Kustomization, file: str) -> list[Problem]:
+def _list_ignored_fields(kustomization: Kustomization, file: str) -> list[UpstreamProblem]:
     # A kustomize component changes what all the others made together, and each of kfdeploy's is
     # built for itself: it has no place there, and would fail where what it changes is missing.
     return [
-        Problem(
+        UpstreamProblem(
             f"{reference.value}: a kustomize component of the example is not taken over by"
             " kfdeploy; what it changes is for patches of your own to say",
             f"{file}:{reference.line}",
@@ -91,7 +96,7 @@ def _ignored(kustomization: Kustomization, file: str) -> list[Problem]:
         for reference in kustomization.references
         if reference.role == "components"
     ] + [
-        Problem(f"the example's {name} are not taken over by kfdeploy", f"{file}:{line}")
+        UpstreamProblem(f"the example's {name} are not taken over by kfdeploy", f"{file}:{line}")
         for name, line in kustomization.fields.items()
         if name.lower() not in {*_HARMLESS, "components"}
     ]

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from kfdeploy.errors import WRONG_USE, UserError
 from kfdeploy.oci.reference import ImageRef, InvalidImageRef
-from kfdeploy.patch.patch_file import scalar
-from kfdeploy.upstream.component import ExampleComponent, Problem
+from kfdeploy.patch.patch_file import quote_scalar
+from kfdeploy.upstream.component import ExampleComponent, UpstreamProblem
 from kfdeploy.upstream.example import read_example
-from kfdeploy.upstream.remotes import hosts_in
+from kfdeploy.upstream.remotes import map_hosts
 from kfdeploy.upstream.source import is_url, read_source
-from kfdeploy.workspace.settings_file import NAME
+from kfdeploy.workspace.settings_file import WORKSPACE_FILE
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCHEMA = "kfdeploy.schema.json"
@@ -22,16 +22,16 @@ FEATURES = ("admission",)
 
 
 @dataclass(frozen=True)
-class FirstWorkspace:
+class InitialWorkspace:
     """The files of a new workspace, and what the example does that is not taken over."""
 
     files: Mapping[str, str]
     components: Sequence[ExampleComponent]
     version: str
-    problems: tuple[Problem, ...]
+    problems: tuple[UpstreamProblem, ...]
 
 
-def init(
+def plan_workspace(
     root: Path,
     upstream: str,
     *,
@@ -39,52 +39,52 @@ def init(
     remotes: Path | None = None,
     registry: str | None = None,
     features: Sequence[str] = (),
-) -> FirstWorkspace:
+) -> InitialWorkspace:
     """The files of a workspace at ``root``; nothing is written but the cache of git.
 
     Raises:
         UserError: there is one already; the upstream can't be read; a registry that is none.
     """
-    if (root / NAME).exists():
+    if (root / WORKSPACE_FILE).exists():
         raise UserError(
-            f"{root / NAME} is there already",
+            f"{root / WORKSPACE_FILE} is there already",
             hint="edit it, or name another folder: kfdeploy init DIR; --upgrade moves it to another"
             " release",
             exit_code=WRONG_USE,
         )
-    given = named(upstream, root)
+    given = format_upstream_source(upstream, root)
     # A folder is read where it is: the workspace, which its path is relative to, may not be there.
     there = upstream if is_url(upstream) else str(Path(upstream).expanduser().resolve())
     source = read_source(there, ref, root, root / ".kfdeploy" / "git")
     example = read_example(source.tree)
-    host, prefix = _registry(registry)
-    text = _fill(
-        source=scalar(given),
-        ref=scalar(ref) if ref else None,
-        remotes=[(scalar(p), scalar(f)) for p, f in remotes_in(remotes, root)],
+    host, prefix = _parse_registry(registry)
+    text = _render_settings(
+        source=quote_scalar(given),
+        ref=quote_scalar(ref) if ref else None,
+        remotes=[(quote_scalar(p), quote_scalar(f)) for p, f in find_host_remotes(remotes, root)],
         components=example.components,
         features=features,
-        host=scalar(host) if host else None,
-        prefix=scalar(prefix) if prefix else None,
+        host=quote_scalar(host) if host else None,
+        prefix=quote_scalar(prefix) if prefix else None,
     )
-    return FirstWorkspace(
-        {NAME: text, SCHEMA: schema(), ".gitignore": "/.kfdeploy/\n"},
+    return InitialWorkspace(
+        {WORKSPACE_FILE: text, SCHEMA: dump_schema(), ".gitignore": "/.kfdeploy/\n"},
         example.components,
         source.version,
         example.problems,
     )
 
 
-def named(upstream: str, root: Path) -> str:
+def format_upstream_source(upstream: str, root: Path) -> str:
     """How a workspace's `upstream.source` names what ``--upstream`` does.
 
     Raises:
         UserError: a folder or tarball that is not there.
     """
-    return upstream if is_url(upstream) else _relative(Path(upstream), root)
+    return upstream if is_url(upstream) else _make_relative(Path(upstream), root)
 
 
-def chosen_features(given: str) -> tuple[str, ...]:
+def parse_features(given: str) -> tuple[str, ...]:
     """The features that ``--features`` asks for: ``all``, ``none``, or names divided by commas.
 
     Raises:
@@ -103,7 +103,7 @@ def chosen_features(given: str) -> tuple[str, ...]:
     return names
 
 
-def schema() -> str:
+def dump_schema() -> str:
     """The JSON Schema of ``kfdeploy.yaml``, from the same model that reads it."""
     import json
 
@@ -111,13 +111,13 @@ def schema() -> str:
 
     content = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": NAME,
+        "title": WORKSPACE_FILE,
         **Workspace.model_json_schema(),
     }
     return json.dumps(content, indent=2, sort_keys=True) + "\n"
 
 
-def _fill(**values: object) -> str:
+def _render_settings(**values: object) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
@@ -125,7 +125,7 @@ def _fill(**values: object) -> str:
     return environment.from_string(text).render(**values)
 
 
-def _relative(path: Path, root: Path) -> str:
+def _make_relative(path: Path, root: Path) -> str:
     """A path that resolves from the workspace, wherever both are moved together."""
     if not path.expanduser().exists():
         raise UserError(
@@ -136,7 +136,7 @@ def _relative(path: Path, root: Path) -> str:
     return Path(os.path.relpath(path.expanduser().resolve(), root.resolve())).as_posix()
 
 
-def remotes_in(folder: Path | None, root: Path) -> list[tuple[str, str]]:
+def find_host_remotes(folder: Path | None, root: Path) -> list[tuple[str, str]]:
     """Entries of `upstream.remotes`: each host that has a folder in ``folder`` is answered for.
 
     Raises:
@@ -146,7 +146,7 @@ def remotes_in(folder: Path | None, root: Path) -> list[tuple[str, str]]:
         return []
     if not folder.is_dir():
         raise UserError(f"--remotes {folder}: there is no such folder", exit_code=WRONG_USE)
-    found = hosts_in(folder, _relative(folder, root))
+    found = map_hosts(folder, _make_relative(folder, root))
     if not found:
         raise UserError(
             f"--remotes {folder}: it holds no folder named as a host, such as github.com",
@@ -155,7 +155,7 @@ def remotes_in(folder: Path | None, root: Path) -> list[tuple[str, str]]:
     return sorted(found.items())
 
 
-def _registry(registry: str | None) -> tuple[str, str]:
+def _parse_registry(registry: str | None) -> tuple[str, str]:
     if not registry:
         return "", ""
     host, _, prefix = registry.strip("/").partition("/")

@@ -6,36 +6,40 @@ import json
 import posixpath
 
 from kfdeploy.errors import UserError, raise_all
-from kfdeploy.file_tree import MANIFESTS, Tree
+from kfdeploy.file_tree import MANIFEST_SUFFIXES, FileTree
 from kfdeploy.upstream.component import local_folder, local_header
-from kfdeploy.upstream.kustomization.graph import Edge, Graph, Node
+from kfdeploy.upstream.kustomization.graph import (
+    KustomizationGraph,
+    KustomizationNode,
+    ReferenceEdge,
+)
 from kfdeploy.upstream.kustomization.parse import (
     DEFAULT_CHART_HOME,
     InvalidKustomization,
     Reference,
-    rewrite,
+    replace_references,
 )
 from kfdeploy.upstream.kustomization.plugins import parse_plugins
-from kfdeploy.upstream.replacements import escaped
+from kfdeploy.upstream.replacements import escape_replacements
 
 REPLACEMENTS = "kfdeploy-replacements.yaml"
 """In a local copy: the replacements that need another selector since kustomize 5.8."""
 
 
-def wrapped(tree: Tree, folder: str) -> tuple[str, bytes]:
+def wrap_manifests(tree: FileTree, folder: str) -> tuple[str, bytes]:
     """A kustomization around a folder of manifests, so that kustomize and Helmfile can build it.
 
     Returns:
         Its path, and its text: every manifest below the folder, by path.
     """
     local = local_folder(folder)
-    names = [path for path in tree.walk(folder) if path.endswith(MANIFESTS)]
+    names = [path for path in tree.list_files(folder) if path.endswith(MANIFEST_SUFFIXES)]
     entries = "".join(f"- {json.dumps(posixpath.relpath(name, local))}\n" for name in names)
     path = posixpath.join(local, "kustomization.yaml")
     return path, f"{local_header(folder)}\nresources:\n{entries}".encode()
 
 
-def local_copies(graph: Graph, roots: set[str]) -> dict[str, bytes]:
+def make_local_copies(graph: KustomizationGraph, roots: set[str]) -> dict[str, bytes]:
     """A copy of every kustomization that reaches a remote, with local references.
 
     And of a component's own whose file has another name, as Helmfile knows ``kustomization.yaml``
@@ -44,8 +48,8 @@ def local_copies(graph: Graph, roots: set[str]) -> dict[str, bytes]:
     copied = {
         folder
         for folder, node in graph.nodes.items()
-        if graph.remotes(folder)
-        or escaped(node.kustomization.text)
+        if graph.list_remote_edges(folder)
+        or escape_replacements(node.kustomization.text)
         or (folder in roots and posixpath.basename(node.file) != "kustomization.yaml")
     }
     # Who refers to a copied one refers to its copy, and so needs one too.
@@ -68,7 +72,7 @@ def local_copies(graph: Graph, roots: set[str]) -> dict[str, bytes]:
                     )
                 )
         try:
-            made |= _copy(node, copied)
+            made |= _copy_kustomization(node, copied)
         except UserError as error:
             errors.append(error)
     raise_all(errors)
@@ -82,35 +86,35 @@ def _has_paths(text: str) -> bool:
         return False
 
 
-def _copy(node: Node, copied: set[str]) -> dict[str, bytes]:
+def _copy_kustomization(node: KustomizationNode, copied: set[str]) -> dict[str, bytes]:
     """The local copy of a kustomization, and of its plugins' files that hold paths."""
     folder = local_folder(node.folder)
-    plugins = _plugin_names(node)
+    plugins = _name_plugins(node)
 
-    def place(edge: Edge) -> str:
+    def resolve_target(edge: ReferenceEdge) -> str:
         if edge.target in plugins and edge.file == node.file:
             return plugins[edge.target]
         is_copied = edge.is_folder and edge.target in copied
         return posixpath.relpath(local_folder(edge.target) if is_copied else edge.target, folder)
 
-    def replaced(file: str) -> dict[Reference, str]:
-        return {edge.reference: place(edge) for edge in node.edges if edge.file == file}
+    def map_new_paths(file: str) -> dict[Reference, str]:
+        return {edge.reference: resolve_target(edge) for edge in node.edges if edge.file == file}
 
-    text = rewrite(node.kustomization.text, replaced(node.file))
+    text = replace_references(node.kustomization.text, map_new_paths(node.file))
     if node.kustomization.charts and node.kustomization.chart_home is None:
         text = _with_chart_home(node, text, folder)
     made: dict[str, bytes] = {}
-    if more := escaped(node.kustomization.text):
-        made[f"{folder}/{REPLACEMENTS}"] = _generated(node.file, more)
+    if more := escape_replacements(node.kustomization.text):
+        made[f"{folder}/{REPLACEMENTS}"] = _prepend_header(node.file, more)
         text = _with_transformer(node, text)
-    made[f"{folder}/kustomization.yaml"] = _generated(node.file, text)
+    made[f"{folder}/kustomization.yaml"] = _prepend_header(node.file, text)
     for path, own_text in node.plugins.items():
-        own = rewrite(own_text.removeprefix("\ufeff"), replaced(path))
-        made[f"{folder}/{plugins[path]}"] = _generated(path, own)
+        own = replace_references(own_text.removeprefix("\ufeff"), map_new_paths(path))
+        made[f"{folder}/{plugins[path]}"] = _prepend_header(path, own)
     return made
 
 
-def _plugin_names(node: Node) -> dict[str, str]:
+def _name_plugins(node: KustomizationNode) -> dict[str, str]:
     names: dict[str, str] = {}
     for path in node.plugins:
         name = posixpath.basename(path)
@@ -120,7 +124,7 @@ def _plugin_names(node: Node) -> dict[str, str]:
     return names
 
 
-def _with_chart_home(node: Node, text: str, folder: str) -> str:
+def _with_chart_home(node: KustomizationNode, text: str, folder: str) -> str:
     if any(name.lower() == "helmglobals" for name in node.kustomization.fields):
         raise UserError(
             f"{node.file}: helmGlobals has no chartHome, and a local copy needs one",
@@ -130,7 +134,7 @@ def _with_chart_home(node: Node, text: str, folder: str) -> str:
     return f"{text.rstrip()}\nhelmGlobals:\n  chartHome: {home}\n"
 
 
-def _with_transformer(node: Node, text: str) -> str:
+def _with_transformer(node: KustomizationNode, text: str) -> str:
     """Behind all the rest, so that the lines of the original keep their numbers."""
     if any(name.lower() == "transformers" for name in node.kustomization.fields):
         raise UserError(
@@ -141,6 +145,6 @@ def _with_transformer(node: Node, text: str) -> str:
     return f"{text.rstrip()}\ntransformers:\n- {REPLACEMENTS}\n"
 
 
-def _generated(file: str, text: str) -> bytes:
+def _prepend_header(file: str, text: str) -> bytes:
     end = "\r\n" if "\r\n" in text else "\n"
     return f"{local_header(file)}{end}{text}".encode()

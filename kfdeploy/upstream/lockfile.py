@@ -69,17 +69,17 @@ class UpstreamLock:
         lines = [
             f"version: {_VERSION}",
             "upstream:",
-            *_fields("  ", source=up.source, version=up.version, ref=up.ref),
-            *_fields("  ", commit=up.commit, sha256=up.sha256),
+            *_format_fields("  ", source=up.source, version=up.version, ref=up.ref),
+            *_format_fields("  ", commit=up.commit, sha256=up.sha256),
         ]
         lines.append("remotes:" if self.remotes else "remotes: []")
         for remote in sorted(self.remotes, key=lambda r: (r.path, r.url)):
             first, *rest = [
-                *_fields("  ", url=remote.url, ref=remote.ref, commit=remote.commit),
-                *_fields("  ", sha256=remote.sha256, path=remote.path),
+                *_format_fields("  ", url=remote.url, ref=remote.ref, commit=remote.commit),
+                *_format_fields("  ", sha256=remote.sha256, path=remote.path),
             ]
             lines += [f"- {first.lstrip()}", *rest, "  usedBy:"]
-            lines += [f"  - {_quoted(where)}" for where in sorted(set(remote.used_by))]
+            lines += [f"  - {_quote_value(where)}" for where in sorted(set(remote.used_by))]
         return _HEADER + "\n".join(lines) + "\n"
 
     @classmethod
@@ -98,54 +98,56 @@ class UpstreamLock:
             raise InvalidUpstreamLock(f"broken YAML: {error}") from error
         if not isinstance(data, dict) or data.get("version") != _VERSION:
             raise InvalidUpstreamLock(f"version: not {_VERSION}")
-        up = _mapping(data.get("upstream"), "upstream")
+        up = _require_mapping(data.get("upstream"), "upstream")
         remotes = data.get("remotes")
         if not isinstance(remotes, list):
             raise InvalidUpstreamLock("remotes: not a list")
         return cls(
             LockedUpstream(
-                source=_text(up, "upstream", "source"),
-                version=_text(up, "upstream", "version"),
-                ref=_text(up, "upstream", "ref", ""),
-                commit=_text(up, "upstream", "commit", ""),
-                sha256=_text(up, "upstream", "sha256"),
+                source=_require_text(up, "upstream", "source"),
+                version=_require_text(up, "upstream", "version"),
+                ref=_require_text(up, "upstream", "ref", ""),
+                commit=_require_text(up, "upstream", "commit", ""),
+                sha256=_require_text(up, "upstream", "sha256"),
             ),
-            tuple(_remote(item, f"remotes[{index}]") for index, item in enumerate(remotes)),
+            tuple(_parse_remote(item, f"remotes[{index}]") for index, item in enumerate(remotes)),
         )
 
 
-def _remote(item: object, key: str) -> LockedRemote:
-    fields = _mapping(item, key)
+def _parse_remote(item: object, key: str) -> LockedRemote:
+    fields = _require_mapping(item, key)
     used_by = fields.get("usedBy")
     if not isinstance(used_by, list) or not all(isinstance(where, str) for where in used_by):
         raise InvalidUpstreamLock(f"{key}.usedBy: not a list of strings")
     return LockedRemote(
-        url=_text(fields, key, "url"),
-        ref=_text(fields, key, "ref", ""),
-        commit=_text(fields, key, "commit", ""),
-        sha256=_text(fields, key, "sha256"),
-        path=_text(fields, key, "path"),
+        url=_require_text(fields, key, "url"),
+        ref=_require_text(fields, key, "ref", ""),
+        commit=_require_text(fields, key, "commit", ""),
+        sha256=_require_text(fields, key, "sha256"),
+        path=_require_text(fields, key, "path"),
         used_by=tuple(used_by),
     )
 
 
-def _mapping(value: object, key: str) -> Mapping[str, Any]:
+def _require_mapping(value: object, key: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise InvalidUpstreamLock(f"{key}: not a mapping")
     return value
 
 
-def _text(fields: Mapping[str, Any], key: str, name: str, default: str | None = None) -> str:
+def _require_text(
+    fields: Mapping[str, Any], key: str, name: str, default: str | None = None
+) -> str:
     value = fields.get(name, default)
     if not isinstance(value, str):
         raise InvalidUpstreamLock(f"{key}.{name}: not a string")
     return value
 
 
-def _fields(indent: str, **values: str) -> list[str]:
-    return [f"{indent}{name}: {_quoted(value)}" for name, value in values.items() if value]
+def _format_fields(indent: str, **values: str) -> list[str]:
+    return [f"{indent}{name}: {_quote_value(value)}" for name, value in values.items() if value]
 
 
-def _quoted(value: str) -> str:
+def _quote_value(value: str) -> str:
     """JSON is YAML: quoted always, so that no version or commit is read as a number."""
     return json.dumps(value, ensure_ascii=False)

@@ -95,10 +95,10 @@ class LocalPath:
 
 
 Remote = RemoteRepo | RemoteFile
-Target = RemoteRepo | RemoteFile | LocalPath
+ReferenceTarget = RemoteRepo | RemoteFile | LocalPath
 
 
-def classify(text: str, accepts: Accepts = "any") -> Target:
+def classify_reference(text: str, accepts: Accepts = "any") -> ReferenceTarget:
     """What kustomize would take ``text`` for.
 
     Kustomize asks for an http(s) URL first and takes it for a repository when there is no such

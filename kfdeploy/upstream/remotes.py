@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kfdeploy.errors import UserError
-from kfdeploy.file_tree import FolderTree, MemoryTree, Tree
+from kfdeploy.file_tree import FileTree, FolderTree, MemoryTree
 from kfdeploy.files import read_bytes
 from kfdeploy.programs import git
-from kfdeploy.upstream.download import download
+from kfdeploy.upstream.download import download_file
 from kfdeploy.upstream.remote import Remote, RemoteFile, RemoteRepo, without_secret
 from kfdeploy.upstream.source import is_url
 
@@ -19,14 +19,14 @@ _HINT = "name a git mirror or a folder that has it in `upstream.remotes`"
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FetchedRemote:
     """What a remote turned out to be. ``commit`` is empty unless git said it."""
 
-    tree: Tree
+    tree: FileTree
     commit: str
 
 
-def hosts_in(folder: Path, shown: str) -> dict[str, str]:
+def map_hosts(folder: Path, shown: str) -> dict[str, str]:
     """``upstream.remotes`` for a folder of remotes: every host that has a folder in it.
 
     Args:
@@ -40,7 +40,7 @@ def hosts_in(folder: Path, shown: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Remotes:
+class RemoteFetcher:
     """Where remotes are looked for.
 
     Attributes:
@@ -54,86 +54,86 @@ class Remotes:
     base: Path
     cache: Path
 
-    def find(self, remote: Remote) -> Found:
+    def fetch(self, remote: Remote) -> FetchedRemote:
         """The repository at its ref, or the file as a tree whose root (``""``) it is.
 
         Raises:
             UserError: not there, or not to be reached.
         """
-        place, rest = self._place(remote)
+        place, rest = self._find_source(remote)
         if isinstance(remote, RemoteFile):
-            return Found(MemoryTree({"": self._file(remote, place, rest)}), "")
+            return FetchedRemote(MemoryTree({"": self._fetch_file(remote, place, rest)}), "")
         if place is None:
-            return self._from_git(remote.clone_url, remote)
+            return self._fetch_from_git(remote.clone_url, remote)
         if is_url(place):
-            return self._from_git(_joined(place, rest), remote)
-        return self._from_folder(remote, place, rest)
+            return self._fetch_from_git(_join_url(place, rest), remote)
+        return self._fetch_from_folder(remote, place, rest)
 
-    def _place(self, remote: Remote) -> tuple[str | None, str]:
+    def _find_source(self, remote: Remote) -> tuple[str | None, str]:
         """The folder or URL that answers for a remote, and what is left of the remote's URL."""
         best: tuple[int, str, str] | None = None
         for url in remote.urls:
             for prefix, place in self.mapping.items():
-                rest = _after(url, prefix)
+                rest = _strip_prefix(url, prefix)
                 if rest is not None and (best is None or len(prefix) > best[0]):
                     best = (len(prefix), place, rest)
         return (best[1], best[2]) if best is not None else (None, "")
 
-    def _file(self, remote: RemoteFile, place: str | None, rest: str) -> bytes:
+    def _fetch_file(self, remote: RemoteFile, place: str | None, rest: str) -> bytes:
         if place is None:
-            return download(remote.url)
+            return download_file(remote.url)
         if is_url(place):
-            return download(_joined(place, rest))
+            return download_file(_join_url(place, rest))
         rest = rest.partition("?")[0].strip("/")
         if ".." in rest.split("/"):
             raise UserError(f"{without_secret(remote.url)}: '..' in the path")
-        path = self._folder(place) / rest
+        path = self._resolve_folder(place) / rest
         if not path.is_file():
             shown = without_secret(remote.url)
             raise UserError(
                 f"{shown}: not in {place}, where `upstream.remotes` says it is",
-                hint=f"put it at {_shown(place, rest)}",
+                hint=f"put it at {_format_location(place, rest)}",
             )
         return read_bytes(path)
 
-    def _from_folder(self, remote: RemoteRepo, place: str, rest: str) -> Found:
-        folder = self._folder(place)
+    def _fetch_from_folder(self, remote: RemoteRepo, place: str, rest: str) -> FetchedRemote:
+        folder = self._resolve_folder(place)
         rest = rest.strip("/").removesuffix(".git")
         ref = remote.ref or "HEAD"
         plain = folder.parent / f"{folder.name}@{ref}" if not rest else folder / f"{rest}@{ref}"
         if plain.is_dir():
-            return Found(FolderTree(plain), "")
+            return FetchedRemote(FolderTree(plain), "")
         candidates = [folder / rest, folder / f"{rest}.git"] if rest else [folder]
         for repository in candidates:
             if repository.is_dir() and git.is_repository(repository):
-                return self._from_git(str(repository.resolve()), remote)
+                return self._fetch_from_git(str(repository.resolve()), remote)
         # A prefix that names one whole repository: its folder is what the person says it is.
         if not rest and folder.is_dir():
-            return Found(FolderTree(folder), "")
+            return FetchedRemote(FolderTree(folder), "")
         raise UserError(
             f"{without_secret(remote.clone_url)} at {ref}: not in {place}, where"
             " `upstream.remotes` says it is",
-            hint=f"put its files at {_shown(place, f'{rest}@{ref}')}, or a git mirror at"
-            f" {_shown(place, f'{rest}.git')}",
+            hint=f"put its files at {_format_location(place, f'{rest}@{ref}')}, or a git mirror at"
+            f" {_format_location(place, f'{rest}.git')}",
         )
 
-    def _from_git(self, url: str, remote: RemoteRepo) -> Found:
+    def _fetch_from_git(self, url: str, remote: RemoteRepo) -> FetchedRemote:
         timeout = max(git.FETCH_TIMEOUT, remote.timeout)
-        fetched = git.fetch(url, remote.ref, self.cache, timeout=timeout)
+        fetched = git.fetch_commit(url, remote.ref, self.cache, timeout=timeout)
         tree = git.GitTree(fetched)
-        if remote.submodules and (inside := tree.submodule_of(remote.path)) is not None:
+        if remote.submodules and (inside := tree.find_submodule(remote.path)) is not None:
             raise UserError(
                 f"{without_secret(remote.clone_url)}: {remote.path} lies in the git submodule"
                 f" {inside}, which is not fetched",
                 hint=_HINT,
             )
-        return Found(tree, fetched.commit)
+        return FetchedRemote(tree, fetched.commit)
 
-    def _folder(self, place: str) -> Path:
+    def _resolve_folder(self, place: str) -> Path:
         return self.base / Path(place).expanduser()
 
 
-def _after(url: str, prefix: str) -> str | None:
+def _strip_prefix(url: str, prefix: str) -> str | None:
     """What follows the prefix in the URL; ``None`` when it isn't one at a path's boundary."""
     if url.removesuffix(".git") == prefix.rstrip("/").removesuffix(".git"):
         return ""
@@ -143,11 +143,11 @@ def _after(url: str, prefix: str) -> str | None:
     return rest if prefix.endswith(("/", ":")) or rest.startswith(("/", "?")) else None
 
 
-def _joined(place: str, rest: str) -> str:
+def _join_url(place: str, rest: str) -> str:
     if not rest:
         return place
     return place + rest.lstrip("/") if re.search(r"[/:]$", place) else f"{place}/{rest.lstrip('/')}"
 
 
-def _shown(place: str, rest: str) -> str:
+def _format_location(place: str, rest: str) -> str:
     return f"{place.rstrip('/')}/{rest}"

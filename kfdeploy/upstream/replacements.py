@@ -22,7 +22,7 @@ _FIELDS = ("group", "version", "kind", "name", "namespace")
 _SPECIAL = re.compile(r"([\\.+*?()|\[\]{}^$])")
 
 
-def escaped(text: str) -> str:
+def escape_replacements(text: str) -> str:
     """The ``replacements`` of a kustomization that 5.8 would not apply, as a transformer's YAML.
 
     Their selectors are escaped, so that up to 5.7 nothing is selected by them, and since 5.8 what
@@ -37,7 +37,7 @@ def escaped(text: str) -> str:
     if "replacements" not in text:
         return ""
     try:
-        top = next(iter(nodes.load_all(text)), None)
+        top = next(iter(nodes.load_documents(text)), None)
     except YAMLError:
         # A key that is there twice, for example: kustomize says it when it builds.
         return ""
@@ -47,7 +47,7 @@ def escaped(text: str) -> str:
         for entry in (listed if isinstance(listed, list) else [])
         if isinstance(entry, dict)
         and isinstance(entry.get("source"), dict)
-        and (targets := list(_targets(entry)))
+        and (targets := list(_escape_targets(entry)))
     ]
     if not made:
         return ""
@@ -62,7 +62,7 @@ def escaped(text: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _targets(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _escape_targets(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for target in entry.get("targets") or ():
         select = target.get("select") if isinstance(target, dict) else None
         if isinstance(select, dict) and any(_is_misread(select.get(name)) for name in _FIELDS):

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from kfdeploy.errors import UserError, raise_all
-from kfdeploy.file_tree import FolderTree, MemoryTree, Tree, leaves, tree_sha256
-from kfdeploy.files import read_bytes, sha256
+from kfdeploy.file_tree import FileTree, FolderTree, MemoryTree, escapes_root, tree_sha256
+from kfdeploy.files import read_bytes, sha256_hex
 from kfdeploy.programs import git
-from kfdeploy.upstream.download import download
+from kfdeploy.upstream.download import download_file
 from kfdeploy.upstream.remote import without_secret
 
 _MAX_BYTES: Final = 1 << 30
@@ -29,7 +29,7 @@ _OWN_FOLDERS = {"applications", "apps", "common", "example", "experimental", "co
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class UpstreamSource:
     """The upstream's files.
 
     Attributes:
@@ -43,7 +43,7 @@ class Source:
     """
 
     name: str
-    tree: Tree
+    tree: FileTree
     files: Mapping[str, Path | bytes]
     links: Mapping[str, str]
     ref: str
@@ -64,14 +64,14 @@ class Source:
             hint="name it in kfdeploy.yaml as `upstream.ref` (`kfdeploy init --ref`)",
         )
 
-    def sha256(self) -> str:
+    def compute_sha256(self) -> str:
         """Of the tree; a link counts with its target's text."""
-        digests = {path: sha256(content(data)) for path, data in self.files.items()}
-        digests |= {path: sha256(to.encode()) for path, to in self.links.items()}
+        digests = {path: sha256_hex(read_content(data)) for path, data in self.files.items()}
+        digests |= {path: sha256_hex(to.encode()) for path, to in self.links.items()}
         return tree_sha256(digests)
 
 
-def content(data: Path | bytes) -> bytes:
+def read_content(data: Path | bytes) -> bytes:
     """A file's bytes, wherever they are."""
     return data if isinstance(data, bytes) else read_bytes(data)
 
@@ -81,7 +81,7 @@ def is_url(source: str) -> bool:
     return _GIT_URL.match(source) is not None
 
 
-def read_source(source: str, ref: str | None, base: Path, cache: Path) -> Source:
+def read_source(source: str, ref: str | None, base: Path, cache: Path) -> UpstreamSource:
     """Read the upstream.
 
     Args:
@@ -98,48 +98,48 @@ def read_source(source: str, ref: str | None, base: Path, cache: Path) -> Source
         bare = source.removeprefix("git::")
         shown = without_secret(bare)
         if _TARBALL.search(bare.partition("?")[0]) and bare.lower().startswith("http"):
-            return _tarball(download(bare), shown.rpartition("/")[2], shown, ref)
-        return _repository(bare, ref, cache, shown)
+            return _read_tarball(download_file(bare), shown.rpartition("/")[2], shown, ref)
+        return _read_repository(bare, ref, cache, shown)
     path = base / Path(source).expanduser()
     if path.is_dir():
         if git.is_repository(path):
             if not (path / ".git").exists():
-                return _repository(str(path.resolve()), ref, cache, path.resolve().name)
-            return _work_tree(path, ref)
-        return _folder(path, ref)
+                return _read_repository(str(path.resolve()), ref, cache, path.resolve().name)
+            return _read_work_tree(path, ref)
+        return _read_folder(path, ref)
     if path.is_file():
-        return _tarball(read_bytes(path), path.name, path.name, ref)
+        return _read_tarball(read_bytes(path), path.name, path.name, ref)
     raise UserError(
         f"upstream.source: {source}: no such folder or tarball",
         hint="a path is relative to the workspace; a git repository starts with its scheme",
     )
 
 
-def _repository(url: str, ref: str, cache: Path, name: str) -> Source:
+def _read_repository(url: str, ref: str, cache: Path, name: str) -> UpstreamSource:
     if not ref:
         raise UserError(
             f"upstream.source: {name} is a git repository, and no ref says which commit",
             hint="name a tag or commit in kfdeploy.yaml as `upstream.ref` (`kfdeploy init --ref`)",
         )
-    fetched = git.fetch(url, ref, cache)
-    files, links = git.GitTree(fetched).load()
+    fetched = git.fetch_commit(url, ref, cache)
+    files, links = git.GitTree(fetched).load_files()
     _check_links(links, name)
     tree = MemoryTree(files, links)
-    return Source(name, tree, files, links, ref, fetched.commit, "")
+    return UpstreamSource(name, tree, files, links, ref, fetched.commit, "")
 
 
-def _work_tree(path: Path, ref: str) -> Source:
-    commit = git.head(path) or ""
-    wanted = git.resolve(path, ref) if ref else None
+def _read_work_tree(path: Path, ref: str) -> UpstreamSource:
+    commit = git.read_head(path) or ""
+    wanted = git.resolve_ref(path, ref) if ref else None
     if wanted is not None and wanted != commit:
         raise UserError(
             f"upstream: {path.name} has {commit[:12] or 'nothing'} checked out, and upstream.ref"
             f" {ref} is {wanted[:12]}",
             hint=f"`git checkout {ref}` there, or give the repository's URL as upstream.source",
         )
-    source = _folder(path, ref)
-    tag = git.tag_at_head(path) or ""
-    return Source(
+    source = _read_folder(path, ref)
+    tag = git.find_head_tag(path) or ""
+    return UpstreamSource(
         source.name,
         source.tree,
         source.files,
@@ -150,16 +150,16 @@ def _work_tree(path: Path, ref: str) -> Source:
     )
 
 
-def _folder(path: Path, ref: str) -> Source:
+def _read_folder(path: Path, ref: str) -> UpstreamSource:
     path = path.resolve()
     files: dict[str, Path | bytes] = {}
     links: dict[str, str] = {}
     errors: list[UserError] = []
 
-    def unreadable(error: OSError) -> None:
+    def report_unreadable(error: OSError) -> None:
         errors.append(UserError(f"upstream: {error.filename}: {(error.strerror or '').lower()}"))
 
-    for at, folders, names in os.walk(path, onerror=unreadable):
+    for at, folders, names in os.walk(path, onerror=report_unreadable):
         here = Path(at)
         inside = here.relative_to(path).as_posix()
         folders[:] = sorted(name for name in folders if name != ".git")
@@ -176,26 +176,28 @@ def _folder(path: Path, ref: str) -> Source:
                 errors.append(UserError(f"upstream: {relative}: neither file, folder nor link"))
     raise_all(errors)
     _check_links(links, path.name)
-    return Source(path.name, FolderTree(path), files, links, ref, "", _version_of(path.name, files))
+    return UpstreamSource(
+        path.name, FolderTree(path), files, links, ref, "", _detect_version(path.name, files)
+    )
 
 
-def _tarball(data: bytes, file_name: str, name: str, ref: str) -> Source:
+def _read_tarball(data: bytes, file_name: str, name: str, ref: str) -> UpstreamSource:
     try:
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-            files, links, commit = _members(archive, file_name)
+            files, links, commit = _read_members(archive, file_name)
     except (tarfile.TarError, EOFError, OSError) as error:
         message = f"upstream.source: {file_name}: no tarball that can be read: {error}"
         raise UserError(message) from error
-    top = _single_top(files, links)
+    top = _find_single_top(files, links)
     if top:
         files = {path[len(top) + 1 :]: data for path, data in files.items()}
         links = {path[len(top) + 1 :]: to for path, to in links.items()}
     _check_links(links, file_name)
-    version = _version_of(top, files) or _version_of(_TARBALL.sub("", file_name), {})
-    return Source(name, MemoryTree(files, links), files, links, ref, commit, version)
+    version = _detect_version(top, files) or _detect_version(_TARBALL.sub("", file_name), {})
+    return UpstreamSource(name, MemoryTree(files, links), files, links, ref, commit, version)
 
 
-def _members(
+def _read_members(
     archive: tarfile.TarFile, file_name: str
 ) -> tuple[dict[str, bytes], dict[str, str], str]:
     files: dict[str, bytes] = {}
@@ -203,7 +205,7 @@ def _members(
     errors: list[UserError] = []
     total = 0
 
-    def refuse(why: str) -> None:
+    def refuse_member(why: str) -> None:
         errors.append(UserError(f"upstream.source: {file_name}: {member.name} {why}"))
 
     for member in archive:
@@ -211,27 +213,29 @@ def _members(
         total += member.size
         if total > _MAX_BYTES:
             raise UserError(f"upstream.source: {file_name}: holds more than {_MAX_BYTES >> 30} GiB")
-        if leaves(path):
-            refuse("leaves the folder")
+        if escapes_root(path):
+            refuse_member("leaves the folder")
         elif ".git" in path.split("/") or member.isdir():
             continue
         elif member.issym():
             links[path] = member.linkname
         elif member.isfile() or member.islnk():
             if member.islnk() and posixpath.normpath(member.linkname) not in files:
-                refuse(f"is a link to {member.linkname}, which the tarball does not hold before")
+                refuse_member(
+                    f"is a link to {member.linkname}, which the tarball does not hold before"
+                )
                 continue
             stream = archive.extractfile(member)
             files[path] = stream.read() if stream is not None else b""
         else:
-            refuse("is neither file, folder nor link")
+            refuse_member("is neither file, folder nor link")
     raise_all(errors)
     # `git archive` and GitHub's tarballs name their commit here.
     commit = archive.pax_headers.get("comment", "")
     return files, links, commit if re.fullmatch(r"[0-9a-f]{40,64}", commit) else ""
 
 
-def _single_top(files: Mapping[str, bytes], links: Mapping[str, str]) -> str:
+def _find_single_top(files: Mapping[str, bytes], links: Mapping[str, str]) -> str:
     tops = {path.partition("/")[0] for path in (*files, *links)}
     if len(tops) != 1 or any("/" not in path for path in (*files, *links)):
         return ""
@@ -245,17 +249,17 @@ def _check_links(links: Mapping[str, str], name: str) -> None:
             UserError(f"upstream.source: {name}: {path} is a link that leads out of it: {to}")
             for path, to in sorted(links.items())
             if to.startswith("/")
-            or leaves(posixpath.normpath(posixpath.join(posixpath.dirname(path), to)))
+            or escapes_root(posixpath.normpath(posixpath.join(posixpath.dirname(path), to)))
         ]
     )
 
 
-def _version_of(name: str, files: Mapping[str, Path | bytes]) -> str:
+def _detect_version(name: str, files: Mapping[str, Path | bytes]) -> str:
     if (match := _VERSION.search(name)) is not None:
         return match["version"]
     if (data := files.get("VERSION")) is not None:
         with contextlib.suppress(UnicodeDecodeError):
-            words = content(data).decode("utf-8").split()
+            words = read_content(data).decode("utf-8").split()
             if len(words) == 1:
                 return words[0]
     return ""

@@ -14,36 +14,36 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kfdeploy.errors import UserError, raise_all
-from kfdeploy.file_tree import Overlay, tree_sha256
-from kfdeploy.files import read_bytes, sha256, staged_tree, write_text
-from kfdeploy.programs.helm import missing_dependencies
-from kfdeploy.upstream.component import LOCAL, Problem
-from kfdeploy.upstream.kustomization.graph import Edge, Graph, walk
-from kfdeploy.upstream.local_copies import local_copies, wrapped
+from kfdeploy.file_tree import OverlayTree, tree_sha256
+from kfdeploy.files import read_bytes, sha256_hex, stage_tree, write_text
+from kfdeploy.programs.helm import find_missing_dependencies
+from kfdeploy.upstream.component import LOCAL, UpstreamProblem
+from kfdeploy.upstream.kustomization.graph import KustomizationGraph, ReferenceEdge, build_graph
+from kfdeploy.upstream.local_copies import make_local_copies, wrap_manifests
 from kfdeploy.upstream.lockfile import LockedRemote, LockedUpstream, UpstreamLock
 from kfdeploy.upstream.remote import Remote, RemoteRepo, without_secret
-from kfdeploy.upstream.remotes import Found, Remotes
-from kfdeploy.upstream.source import Source, content, read_source
+from kfdeploy.upstream.remotes import FetchedRemote, RemoteFetcher
+from kfdeploy.upstream.source import UpstreamSource, read_content, read_source
 from kfdeploy.upstream.vendored import (
     LOCK,
     UPSTREAM,
-    Kind,
+    ComponentKind,
     component_dir,
     component_folder,
     component_kind,
-    kind_of,
-    nothing_there,
+    describe_missing,
+    detect_kind,
 )
 from kfdeploy.workspace.settings import Workspace
 
 __all__ = [
     "VendorPlan",
-    "check",
     "component_dir",
     "component_folder",
     "component_kind",
-    "vendor",
-    "write",
+    "list_plan_changes",
+    "plan_vendoring",
+    "write_plan",
 ]
 
 CACHE = ".kfdeploy"
@@ -64,16 +64,16 @@ class VendorPlan:
     files: Mapping[str, Path | bytes]
     links: Mapping[str, str]
     lock: UpstreamLock
-    kinds: Mapping[str, Kind]
-    problems: tuple[Problem, ...]
+    kinds: Mapping[str, ComponentKind]
+    problems: tuple[UpstreamProblem, ...]
 
 
-def vendor(
+def plan_vendoring(
     workspace: Workspace,
     root: Path,
     *,
     locate: Callable[[str], str] = lambda key: f"kfdeploy.yaml: {key}",
-    step: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> VendorPlan:
     """Read the upstream and every remote that a listed component reaches.
 
@@ -89,42 +89,44 @@ def vendor(
     settings = workspace.upstream
     cache = root / CACHE / "git"
     _refuse_own_folder(settings.source, root)
-    step(f"reading {without_secret(settings.source)}")
+    on_progress(f"reading {without_secret(settings.source)}")
     source = read_source(settings.source, settings.ref, root, cache)
     version = source.version
     if any(path.partition("/")[0] == LOCAL for path in (*source.files, *source.links)):
         raise UserError(f"{source.name} has a folder {LOCAL}/, which kfdeploy uses for its own")
-    overlay = Overlay(source.tree)
-    kinds = _kinds(workspace, overlay, version, locate)
-    resolver = _Resolver(Remotes(settings.remotes, root, cache), overlay, step)
+    overlay = OverlayTree(source.tree)
+    kinds = _detect_kinds(workspace, overlay, version, locate)
+    resolver = _RemoteMounter(RemoteFetcher(settings.remotes, root, cache), overlay, on_progress)
     folders = [c.path for c in workspace.components if kinds[c.name] == "kustomization"]
-    graph = walk(overlay, folders, resolver, boundary=overlay.mount_of)
+    graph = build_graph(overlay, folders, resolver, boundary=overlay.find_mount)
     charts = [c.path for c in workspace.components if kinds[c.name] == "chart"]
-    raise_all([*graph.errors, *(e for path in charts for e in missing_dependencies(overlay, path))])
-    step("making references local")
+    raise_all(
+        [*graph.errors, *(e for path in charts for e in find_missing_dependencies(overlay, path))]
+    )
+    on_progress("making references local")
     files: dict[str, Path | bytes] = dict(source.files)
-    remote_files = _remote_files(graph, overlay)
+    remote_files = _collect_remote_files(graph, overlay)
     clash = sorted(remote_files.keys() & (files.keys() | source.links.keys()))
     raise_all([UserError(f"{path}: both a file of the upstream and of a remote") for path in clash])
     files |= remote_files
-    files |= local_copies(graph, set(folders))
+    files |= make_local_copies(graph, set(folders))
     manifests = [c.path for c in workspace.components if kinds[c.name] == "manifests"]
-    files |= dict(wrapped(overlay, path) for path in manifests)
+    files |= dict(wrap_manifests(overlay, path) for path in manifests)
     return VendorPlan(
         files=files,
         links=source.links,
-        lock=_lock(source, version, graph, resolver, overlay, remote_files),
+        lock=_build_lock(source, version, graph, resolver, overlay, remote_files),
         kinds=kinds,
-        problems=_unpinned(graph),
+        problems=_list_unpinned(graph),
     )
 
 
-def check(plan: VendorPlan, root: Path) -> tuple[str, ...]:
+def list_plan_changes(plan: VendorPlan, root: Path) -> tuple[str, ...]:
     """What writing the plan would change, a line each; empty when nothing would."""
     upstream = root / UPSTREAM
-    there = set(_entries(upstream))
+    there = set(_iter_entries(upstream))
     wanted = plan.files.keys() | plan.links.keys()
-    differing = (path for path in wanted & there if _differs(plan, path, upstream))
+    differing = (path for path in wanted & there if _has_changed(plan, path, upstream))
     changes = [
         *(f"{UPSTREAM}/{path}: missing" for path in wanted - there),
         *(f"{UPSTREAM}/{path}: not part of the upstream" for path in there - wanted),
@@ -138,7 +140,7 @@ def check(plan: VendorPlan, root: Path) -> tuple[str, ...]:
     return tuple(sorted(changes))
 
 
-def write(plan: VendorPlan, root: Path) -> bool:
+def write_plan(plan: VendorPlan, root: Path) -> bool:
     """Make ``upstream/`` and ``upstream.lock`` what the plan says.
 
     ``upstream/`` is replaced whole, by one rename; interrupted, the old one is still there.
@@ -149,13 +151,13 @@ def write(plan: VendorPlan, root: Path) -> bool:
     Raises:
         UserError: nothing half written: a full disk, a read-only folder.
     """
-    changes = check(plan, root)
+    changes = list_plan_changes(plan, root)
     if any(change.startswith(f"{UPSTREAM}/") for change in changes):
-        with staged_tree(root / UPSTREAM) as folder:
+        with stage_tree(root / UPSTREAM) as folder:
             for parent in sorted({posixpath.dirname(p) for p in (*plan.files, *plan.links)}):
                 (folder / parent).mkdir(parents=True, exist_ok=True)
             for path, data in sorted(plan.files.items()):
-                (folder / path).write_bytes(content(data))
+                (folder / path).write_bytes(read_content(data))
             for path, target in sorted(plan.links.items()):
                 (folder / path).symlink_to(target)
     write_text(root / LOCK, plan.lock.dump())
@@ -165,13 +167,15 @@ def write(plan: VendorPlan, root: Path) -> bool:
 # -- reading ------------------------------------------------------------------------------------
 
 
-class _Resolver:
+class _RemoteMounter:
     """Mounts each remote the first time it is met, and remembers what could not be had."""
 
-    def __init__(self, remotes: Remotes, overlay: Overlay, step: Callable[[str], None]) -> None:
+    def __init__(
+        self, remotes: RemoteFetcher, overlay: OverlayTree, on_progress: Callable[[str], None]
+    ) -> None:
         self.remotes = remotes
         self.overlay = overlay
-        self.step = step
+        self.on_progress = on_progress
         self.commits: dict[str, str] = {}
         self.failed: dict[str, UserError] = {}
 
@@ -181,7 +185,7 @@ class _Resolver:
             raise self.failed[at]
         if at not in self.overlay.mounts:
             try:
-                found = self._find(remote, at)
+                found = self._fetch_remote(remote, at)
             except UserError as error:
                 self.failed[at] = error
                 raise
@@ -189,11 +193,11 @@ class _Resolver:
             self.commits[at] = found.commit
         return posixpath.join(at, remote.path) if isinstance(remote, RemoteRepo) else at
 
-    def _find(self, remote: Remote, at: str) -> Found:
+    def _fetch_remote(self, remote: Remote, at: str) -> FetchedRemote:
         if any(part in ("", ".", "..") for part in at.split("/")):
             raise UserError(f"{at} can't be a folder's name")
-        self.step(f"fetching {at}")
-        return self.remotes.find(remote)
+        self.on_progress(f"fetching {at}")
+        return self.remotes.fetch(remote)
 
 
 def _refuse_own_folder(source: str, root: Path) -> None:
@@ -209,17 +213,17 @@ def _refuse_own_folder(source: str, root: Path) -> None:
         )
 
 
-def _kinds(
-    workspace: Workspace, overlay: Overlay, version: str, locate: Callable[[str], str]
-) -> dict[str, Kind]:
-    kinds: dict[str, Kind] = {}
+def _detect_kinds(
+    workspace: Workspace, overlay: OverlayTree, version: str, locate: Callable[[str], str]
+) -> dict[str, ComponentKind]:
+    kinds: dict[str, ComponentKind] = {}
     errors: list[UserError] = []
     for index, component in enumerate(workspace.components):
-        kind = kind_of(overlay, component.path, component.kind)
+        kind = detect_kind(overlay, component.path, component.kind)
         if kind is None:
             errors.append(
                 UserError(
-                    f"{locate(f'components[{index}].path')}: {nothing_there(component)}",
+                    f"{locate(f'components[{index}].path')}: {describe_missing(component)}",
                     hint=f"upstream is at {version}; `kfdeploy init` lists the components it has",
                 )
             )
@@ -229,43 +233,45 @@ def _kinds(
     return kinds
 
 
-def _remote_files(graph: Graph, overlay: Overlay) -> dict[str, Path | bytes]:
+def _collect_remote_files(
+    graph: KustomizationGraph, overlay: OverlayTree
+) -> dict[str, Path | bytes]:
     """The files of remotes that are reached; a chart with all that is in it."""
     paths: set[str] = set()
     for node in graph.nodes.values():
         paths.add(node.file)
         paths |= {edge.target for edge in node.edges if not edge.is_folder}
-        paths |= {path for chart in node.charts for path in overlay.walk(chart)}
-    return {path: overlay.read(path) for path in sorted(paths) if overlay.mount_of(path)}
+        paths |= {path for chart in node.charts for path in overlay.list_files(chart)}
+    return {path: overlay.read_file(path) for path in sorted(paths) if overlay.find_mount(path)}
 
 
 # -- recording ----------------------------------------------------------------------------------
 
 
-def _lock(
-    source: Source,
+def _build_lock(
+    source: UpstreamSource,
     version: str,
-    graph: Graph,
-    resolver: _Resolver,
-    overlay: Overlay,
+    graph: KustomizationGraph,
+    resolver: _RemoteMounter,
+    overlay: OverlayTree,
     files: Mapping[str, Path | bytes],
 ) -> UpstreamLock:
-    used: dict[tuple[str, str], list[Edge]] = {}
-    for edge in graph.remotes():
+    used: dict[tuple[str, str], list[ReferenceEdge]] = {}
+    for edge in graph.list_remote_edges():
         used.setdefault((without_secret(edge.reference.value), edge.target), []).append(edge)
-    digests = {path: sha256(content(data)) for path, data in files.items()}
+    digests = {path: sha256_hex(read_content(data)) for path, data in files.items()}
     remotes = []
     for (url, target), edges in used.items():
-        at = overlay.mount_of(target)
+        at = overlay.find_mount(target)
         if target in digests:
             digest = digests[target]
         else:
-            below = _files_below(graph, overlay, target)
+            below = _list_files_below(graph, overlay, target)
             digest = tree_sha256(
                 {
                     path[len(at) + 1 :]: found
                     for path, found in digests.items()
-                    if path in below and overlay.mount_of(path) == at
+                    if path in below and overlay.find_mount(path) == at
                 }
             )
         remote = edges[0].remote
@@ -280,28 +286,31 @@ def _lock(
             )
         )
     return UpstreamLock(
-        LockedUpstream(source.name, version, source.ref, source.commit, source.sha256()),
+        LockedUpstream(source.name, version, source.ref, source.commit, source.compute_sha256()),
         tuple(sorted(remotes, key=lambda r: (r.path, r.url))),
     )
 
 
-def _files_below(graph: Graph, overlay: Overlay, folder: str) -> set[str]:
-    charts = [chart for at in graph.reached(folder) for chart in graph.nodes[at].charts]
-    return {*graph.files(folder), *(path for chart in charts for path in overlay.walk(chart))}
+def _list_files_below(graph: KustomizationGraph, overlay: OverlayTree, folder: str) -> set[str]:
+    charts = [chart for at in graph.list_reachable(folder) for chart in graph.nodes[at].charts]
+    return {
+        *graph.list_files(folder),
+        *(path for chart in charts for path in overlay.list_files(chart)),
+    }
 
 
-def _unpinned(graph: Graph) -> tuple[Problem, ...]:
+def _list_unpinned(graph: KustomizationGraph) -> tuple[UpstreamProblem, ...]:
     return tuple(
-        Problem(
+        UpstreamProblem(
             f"{without_secret(edge.reference.value)} names no ref, so what it is may change",
             edge.where,
         )
-        for edge in graph.remotes()
+        for edge in graph.list_remote_edges()
         if isinstance(edge.remote, RemoteRepo) and not edge.remote.ref
     )
 
 
-def _differs(plan: VendorPlan, path: str, upstream: Path) -> bool:
+def _has_changed(plan: VendorPlan, path: str, upstream: Path) -> bool:
     full = upstream / path
     if path in plan.links:
         return not full.is_symlink() or os.readlink(full) != plan.links[path]  # noqa: PTH115
@@ -309,10 +318,10 @@ def _differs(plan: VendorPlan, path: str, upstream: Path) -> bool:
         return True
     wanted = plan.files[path]
     size = len(wanted) if isinstance(wanted, bytes) else wanted.stat().st_size
-    return full.stat().st_size != size or read_bytes(full) != content(wanted)
+    return full.stat().st_size != size or read_bytes(full) != read_content(wanted)
 
 
-def _entries(folder: Path) -> Iterator[str]:
+def _iter_entries(folder: Path) -> Iterator[str]:
     """Every file and link below a folder, relative to it."""
     for at, folders, names in os.walk(folder):
         here = Path(at)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from kfdeploy.errors import UserError
-from kfdeploy.file_tree import MANIFESTS, FolderTree, Tree
+from kfdeploy.file_tree import MANIFEST_SUFFIXES, FileTree, FolderTree
 from kfdeploy.upstream.component import local_folder
 from kfdeploy.upstream.kustomization.graph import find_kustomization
 from kfdeploy.upstream.kustomization.parse import FILE_NAMES
@@ -15,50 +15,52 @@ from kfdeploy.upstream.kustomization.parse import FILE_NAMES
 UPSTREAM = "upstream"
 LOCK = "upstream.lock"
 
-Kind = Literal["kustomization", "chart", "manifests"]
+ComponentKind = Literal["kustomization", "chart", "manifests"]
 
 
-class HasPath(Protocol):
+class VendoredComponent(Protocol):
     """A component as `kfdeploy.yaml` has it."""
 
     @property
     def path(self) -> str: ...
 
     @property
-    def kind(self) -> Kind | None: ...
+    def kind(self) -> ComponentKind | None: ...
 
 
-def kind_of(tree: Tree, path: str, said: Kind | None = None) -> Kind | None:
+def detect_kind(
+    tree: FileTree, path: str, declared: ComponentKind | None = None
+) -> ComponentKind | None:
     """What a folder of the upstream is; ``None`` when it is nothing that can be deployed.
 
     Args:
         said: what `kfdeploy.yaml` says; kept when the folder has what that kind needs.
     """
-    if tree.kind(path) != "folder":
+    if tree.get_kind(path) != "folder":
         return None
-    kinds: list[Kind] = []
+    kinds: list[ComponentKind] = []
     if find_kustomization(tree, path):
         kinds.append("kustomization")
-    if tree.kind(posixpath.join(path, "Chart.yaml")) == "file":
+    if tree.get_kind(posixpath.join(path, "Chart.yaml")) == "file":
         kinds.append("chart")
-    if said in (None, "manifests") and _has_manifests(tree, path, deep=said is not None):
+    if declared in (None, "manifests") and _has_manifests(tree, path, deep=declared is not None):
         kinds.append("manifests")
-    if said is not None:
-        return said if said in kinds else None
+    if declared is not None:
+        return declared if declared in kinds else None
     return kinds[0] if kinds else None
 
 
-def _has_manifests(tree: Tree, path: str, *, deep: bool) -> bool:
+def _has_manifests(tree: FileTree, path: str, *, deep: bool) -> bool:
     """Whether YAML lies in the folder; a folder of kustomizations is none of manifests."""
-    below = list(tree.walk(path))
+    below = list(tree.list_files(path))
     if deep:
-        return any(p.endswith(MANIFESTS) for p in below)
+        return any(p.endswith(MANIFEST_SUFFIXES) for p in below)
     if any(posixpath.basename(p) in FILE_NAMES for p in below):
         return False
-    return any(p.endswith(MANIFESTS) and posixpath.dirname(p) == path for p in below)
+    return any(p.endswith(MANIFEST_SUFFIXES) and posixpath.dirname(p) == path for p in below)
 
 
-def component_folder(root: Path, component: HasPath) -> str:
+def component_folder(root: Path, component: VendoredComponent) -> str:
     """The folder a component is built from, relative to ``upstream/``.
 
     That is its generated local copy, if it has one. ``root`` is the workspace.
@@ -72,12 +74,12 @@ def component_folder(root: Path, component: HasPath) -> str:
     return component.path
 
 
-def component_dir(root: Path, component: HasPath) -> Path:
+def component_dir(root: Path, component: VendoredComponent) -> Path:
     """`component_folder` as a path in the workspace ``root``."""
     return root / UPSTREAM / component_folder(root, component)
 
 
-def component_kind(root: Path, component: HasPath) -> Kind:
+def component_kind(root: Path, component: VendoredComponent) -> ComponentKind:
     """What a component of a vendored workspace is.
 
     Raises:
@@ -86,13 +88,13 @@ def component_kind(root: Path, component: HasPath) -> Kind:
     upstream = root / UPSTREAM
     if not upstream.is_dir():
         raise UserError("there is no upstream/ yet", hint="run `kfdeploy vendor` first")
-    found = kind_of(FolderTree(upstream), component.path, component.kind)
+    found = detect_kind(FolderTree(upstream), component.path, component.kind)
     if found is None:
-        raise UserError(nothing_there(component))
+        raise UserError(describe_missing(component))
     return found
 
 
-def nothing_there(component: HasPath) -> str:
+def describe_missing(component: VendoredComponent) -> str:
     """The sentence for a component whose folder holds nothing of its kind."""
     wanted = {"chart": "Helm chart", "manifests": "manifests", "kustomization": "kustomization"}
     return f"no {wanted[component.kind or 'kustomization']} at {component.path}"

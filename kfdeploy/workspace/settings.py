@@ -19,7 +19,7 @@ Need = Literal["required", "optional", "user-choice"]
 _PLATFORM = re.compile(r"[a-z0-9]+(?:\([\w.]+\))?/[a-z0-9_]+(?:/[a-z0-9.]+)?")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "x86": "386", "i386": "386"}
 """What the kernel calls them, and what images do."""
-Kind = Literal["kustomization", "chart", "manifests"]
+ComponentKind = Literal["kustomization", "chart", "manifests"]
 
 
 class _Section(BaseModel):
@@ -50,7 +50,7 @@ class Component(_Section):
         description="Release name: lower case, digits and dashes."
     )
     path: str = Field(description="Folder below the upstream.")
-    kind: Kind | None = Field(None, description="Found out from the folder when left out.")
+    kind: ComponentKind | None = Field(None, description="Found out from the folder when left out.")
     values: tuple[str, ...] = Field(
         (), description="Helm values files, from the workspace (chart)."
     )
@@ -58,13 +58,13 @@ class Component(_Section):
 
     @field_validator("path")
     @classmethod
-    def _inside(cls, value: str) -> str:
+    def _validate_path(cls, value: str) -> str:
         if value.startswith("/") or ".." in value.split("/"):
             raise ValueError("must be a path below the upstream, without '..'")
         return value.rstrip("/")
 
 
-class Credentials(_Section):
+class CredentialSettings(_Section):
     """How to sign in; nothing here is a secret itself."""
 
     docker_config: str | None = Field(
@@ -76,7 +76,7 @@ class Credentials(_Section):
     )
 
 
-class Access(_Section):
+class RegistryAccessSettings(_Section):
     """How a registry is reached."""
 
     ca: str | None = Field(None, description="PEM file with the registry's CA.")
@@ -84,10 +84,10 @@ class Access(_Section):
         None, description="Speak HTTP. By default only for a registry on loopback."
     )
     skip_tls_verify: bool = Field(False, description="Do not check the registry's certificate.")
-    credentials: Credentials = Credentials()
+    credentials: CredentialSettings = CredentialSettings()
 
 
-class Naming(_Section):
+class NamingSettings(_Section):
     """How an upstream repository is named below the prefix."""
 
     keep_host: bool = Field(True, description="PREFIX/HOST/PATH; false drops HOST.")
@@ -112,12 +112,12 @@ _CREATE_REPOSITORY = (
 )
 
 
-class PrivateRegistry(Access):
+class PrivateRegistrySettings(RegistryAccessSettings):
     """The registry the cluster pulls from."""
 
     host: str = Field(description="HOST or HOST:PORT.")
     prefix: str = Field("", description="Path that all mirrored images are put below.")
-    naming: Naming = Naming()
+    naming: NamingSettings = NamingSettings()
     immutable_tags: bool = Field(False, description=_IMMUTABLE_TAGS)
     create_repository: tuple[str, ...] | None = Field(
         None, min_length=1, description=_CREATE_REPOSITORY
@@ -125,7 +125,7 @@ class PrivateRegistry(Access):
 
     @field_validator("host")
     @classmethod
-    def _host(cls, value: str) -> str:
+    def _validate_host(cls, value: str) -> str:
         try:
             parsed = ImageRef.parse(f"{value}/x/x")
         except InvalidImageRef as error:
@@ -139,7 +139,7 @@ class PrivateRegistry(Access):
 
     @field_validator("prefix")
     @classmethod
-    def _prefix(cls, value: str) -> str:
+    def _validate_prefix(cls, value: str) -> str:
         value = value.strip("/")
         try:
             if value:
@@ -150,7 +150,7 @@ class PrivateRegistry(Access):
 
     @field_validator("create_repository")
     @classmethod
-    def _create_repository(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    def _validate_create_repository(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return _check_command(value)
 
 
@@ -163,12 +163,12 @@ def _check_command(value: tuple[str, ...] | None) -> tuple[str, ...] | None:
 class Registries(_Section):
     """The private registry, and where sources are really pulled from."""
 
-    private: PrivateRegistry
+    private: PrivateRegistrySettings
     sources: dict[str, str] = Field(
         default_factory=dict,
         description="Source prefix to where it is pulled from, such as a proxy; '*' is any host.",
     )
-    hosts: dict[str, Access] = Field(
+    hosts: dict[str, RegistryAccessSettings] = Field(
         default_factory=dict, description="How other registries are reached, by host."
     )
     bundle_keys: tuple[str, ...] = Field(
@@ -205,7 +205,7 @@ class SignedImages(_Section):
 
     @field_validator("images")
     @classmethod
-    def _pattern(cls, value: str) -> str:
+    def _validate_pattern(cls, value: str) -> str:
         # A pattern that can't match would be a check that never takes place.
         host, _, path = value.partition("/")
         if "@" in value or ":" in path:
@@ -231,7 +231,7 @@ class Images(_Section):
         (), description="Images that are locked only when they are signed by a key."
     )
 
-    def substitute(self, ref: str) -> str:
+    def find_substitute(self, ref: str) -> str:
         """What takes an image's place, however the two are spelled; empty where nothing does."""
         try:
             wanted = ImageRef.parse(ref).with_default_tag()
@@ -244,12 +244,12 @@ class Images(_Section):
 
     @field_validator("extra")
     @classmethod
-    def _extra(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _validate_extra(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_check_ref(ref) for ref in value)
 
     @field_validator("substitutes")
     @classmethod
-    def _substitutes(cls, value: dict[str, str]) -> dict[str, str]:
+    def _validate_substitutes(cls, value: dict[str, str]) -> dict[str, str]:
         for old, new in value.items():
             _check_ref(old)
             _check_ref(new)
@@ -261,7 +261,7 @@ class RegistryOverride(_Section):
 
     host: str | None = None
     prefix: str | None = None
-    naming: Naming | None = Field(None, description="Key by key; the others stay.")
+    naming: NamingSettings | None = Field(None, description="Key by key; the others stay.")
     immutable_tags: bool | None = Field(None, description=_IMMUTABLE_TAGS)
     create_repository: tuple[str, ...] | None = Field(
         None, description=f"{_CREATE_REPOSITORY} An empty list: nothing is run."
@@ -269,11 +269,11 @@ class RegistryOverride(_Section):
     ca: str | None = None
     plain_http: bool | None = None
     skip_tls_verify: bool | None = None
-    credentials: Credentials | None = None
+    credentials: CredentialSettings | None = None
 
     @field_validator("create_repository")
     @classmethod
-    def _create_repository(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    def _validate_create_repository(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return _check_command(value)
 
 
@@ -295,7 +295,7 @@ class Environment(_Section):
 
     @field_validator("platforms")
     @classmethod
-    def _platforms(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _validate_platforms(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             if not _PLATFORM.fullmatch(name):
                 raise ValueError(f"{name!r} is no OS/ARCH[/VARIANT], such as linux/amd64")
@@ -307,7 +307,7 @@ class Environment(_Section):
 
     @field_validator("kube_version")
     @classmethod
-    def _kube_version(cls, value: str) -> str:
+    def _validate_kube_version(cls, value: str) -> str:
         if not re.fullmatch(r"v?\d+\.\d+(?:\.\d+)?(?:[-+].*)?", value):
             raise ValueError(f"{value!r} is no Kubernetes version, such as 1.36.0")
         return value
@@ -336,7 +336,7 @@ class Admission(_Section):
 
     @field_validator("allow")
     @classmethod
-    def _allow(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _validate_allow(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for prefix in value:
             _check_ref(f"{prefix.rstrip('/')}/x")
             host = ImageRef.parse(f"{prefix.rstrip('/')}/x").host
@@ -349,7 +349,7 @@ class Admission(_Section):
         """Whether an image that nothing else redirects is rewritten by a policy."""
         return self.enabled and self.images
 
-    def api(self, kube_version: str) -> str:
+    def select_policy_api(self, kube_version: str) -> str:
         """Whose policies: ``v1``, ``v1beta1`` or ``kyverno``.
 
         The API is v1 since Kubernetes 1.36 and v1beta1, behind a gate, since 1.34 (KEP-3962).
@@ -395,7 +395,7 @@ class Workspace(_Section):
     features: Features = Features()
 
     @model_validator(mode="after")
-    def _names_are_unique(self) -> Workspace:
+    def _validate_unique_names(self) -> Workspace:
         seen: set[str] = set()
         for index, component in enumerate(self.components):
             if component.name in seen:
@@ -403,24 +403,26 @@ class Workspace(_Section):
             seen.add(component.name)
         return self
 
-    def registry(self, environment: Environment) -> plain.PrivateRegistry:
+    def resolve_registry(self, environment: Environment) -> plain.PrivateRegistry:
         """The private registry as this environment has it."""
-        return self.mirroring(environment).private
+        return self.resolve_mirror_settings(environment).private
 
-    def mirroring(self, environment: Environment | None = None) -> plain.MirrorSettings:
+    def resolve_mirror_settings(
+        self, environment: Environment | None = None
+    ) -> plain.MirrorSettings:
         """What a mirror takes from all this, as plain values.
 
         Args:
             environment: None for what is set for all of them.
         """
         environment = environment or Environment()
-        private = self._private(environment).model_dump()
+        private = self._merge_private_registry(environment).model_dump()
         others = self.registries.model_dump(include={"sources", "hosts"})
         return plain.MirrorSettings.parse(
             {"private": private, **others, "platforms": environment.platforms}
         )
 
-    def _private(self, environment: Environment) -> PrivateRegistry:
+    def _merge_private_registry(self, environment: Environment) -> PrivateRegistrySettings:
         changed = {
             name: value
             for name in RegistryOverride.model_fields

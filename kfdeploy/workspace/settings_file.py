@@ -19,7 +19,7 @@ from kfdeploy.errors import UserError, raise_all
 from kfdeploy.files import read_text
 from kfdeploy.workspace.settings import Workspace
 
-NAME = "kfdeploy.yaml"
+WORKSPACE_FILE = "kfdeploy.yaml"
 UNFINISHED = ".kfdeploy/upgrade"
 """A folder that is there until all of an upgrade is in place (`pipeline.upgrade`)."""
 _LATER_FEATURES = (
@@ -42,38 +42,42 @@ class WorkspaceFile:
     root: Path
     node: Node
 
-    def locate(self, key: str) -> str:
+    def locate_key(self, key: str) -> str:
         """``kfdeploy.yaml:14: components[3].path`` for a key path."""
-        return f"{NAME}:{_line(self.node, _steps(key))}: {key}"
+        return f"{WORKSPACE_FILE}:{_find_line(self.node, _parse_key_path(key))}: {key}"
 
 
-def read(root: Path) -> WorkspaceFile:
+def read_workspace(root: Path) -> WorkspaceFile:
     """Read a workspace's settings.
 
     Raises:
         UserError: no workspace there; or every mistake in the file, together.
     """
-    path = root / NAME
+    path = root / WORKSPACE_FILE
     if not path.is_file():
         raise UserError(
-            f"no {NAME} in {root}",
+            f"no {WORKSPACE_FILE} in {root}",
             hint="`kfdeploy init DIR --upstream ...` makes a workspace; -C DIR names another one",
         )
     text = read_text(path)
-    data, node = _parse(text)
+    data, node = _parse_yaml(text)
     if not isinstance(node, MappingNode):
-        raise UserError(f"{NAME}:1: not a mapping of settings", hint="see docs/workspace.md")
+        raise UserError(
+            f"{WORKSPACE_FILE}:1: not a mapping of settings", hint="see docs/workspace.md"
+        )
     try:
         workspace = Workspace.model_validate(data)
     except ValidationError as error:
-        raise_all([_mistake(node, details) for details in _own(error.errors())])
+        raise_all(
+            [_describe_mistake(node, details) for details in _drop_derived_mistakes(error.errors())]
+        )
         raise
     file = WorkspaceFile(workspace, root, node)
-    raise_all(_features(file))
+    raise_all(_check_features(file))
     return file
 
 
-def _parse(text: str) -> tuple[Any, Any]:
+def _parse_yaml(text: str) -> tuple[Any, Any]:
     """The file's values (no key may be there twice) and its nodes.
 
     ruamel's own parser is slow enough to be felt in every command, so it only reads what libyaml
@@ -88,21 +92,23 @@ def _parse(text: str) -> tuple[Any, Any]:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
         problem = (error.problem or "broken YAML").strip()
-        raise UserError(f"{NAME}{line}: {problem}") from error
+        raise UserError(f"{WORKSPACE_FILE}{line}: {problem}") from error
 
 
-def _own(mistakes: Sequence[Any]) -> list[Any]:
+def _drop_derived_mistakes(mistakes: Sequence[Any]) -> list[Any]:
     """Without those that only follow from others: a list of one bad item is not also too short."""
     places = [mistake["loc"] for mistake in mistakes]
     return [
         mistake
         for mistake in mistakes
         if mistake["type"] != "too_short"
-        or not any(len(p) > len(mistake["loc"]) == _common(p, mistake["loc"]) for p in places)
+        or not any(
+            len(p) > len(mistake["loc"]) == _count_common_prefix(p, mistake["loc"]) for p in places
+        )
     ]
 
 
-def _common(one: Sequence[object], other: Sequence[object]) -> int:
+def _count_common_prefix(one: Sequence[object], other: Sequence[object]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
@@ -119,7 +125,7 @@ _WORDS = {
 """Pydantic's kinds of mistakes, in the words of one who writes YAML."""
 
 
-def _mistake(node: Node, details: Any) -> UserError:
+def _describe_mistake(node: Node, details: Any) -> UserError:
     location: Sequence[str | int] = [
         step for step in details["loc"] if not (isinstance(step, str) and step == "[key]")
     ]
@@ -128,30 +134,33 @@ def _mistake(node: Node, details: Any) -> UserError:
     message = message.replace("Input should be", "must be", 1)
     if kind in _WORDS:
         message = _WORDS[kind].format(input=details["input"])
-    shown = _show(location)
+    shown = _format_key_path(location)
     if kind == "value_error" and not location:
         shown, _, message = message.partition(": ")
-        location = _steps(shown)
+        location = _parse_key_path(shown)
     hint = "see docs/workspace.md, or `kfdeploy schema`" if kind == "extra_forbidden" else None
-    return UserError(f"{NAME}:{_line(node, location)}: {shown}: {message}", hint=hint)
+    return UserError(
+        f"{WORKSPACE_FILE}:{_find_line(node, location)}: {shown}: {message}", hint=hint
+    )
 
 
-def _features(file: WorkspaceFile) -> list[UserError]:
+def _check_features(file: WorkspaceFile) -> list[UserError]:
     errors = []
     for name, settings in (file.workspace.features.model_extra or {}).items():
         key = f"features.{name}"
         if name not in _LATER_FEATURES:
-            errors.append(UserError(f"{file.locate(key)}: unknown feature"))
+            errors.append(UserError(f"{file.locate_key(key)}: unknown feature"))
         elif isinstance(settings, dict) and settings.get("enabled"):
             errors.append(
                 UserError(
-                    f"{file.locate(key)}: this version of kfdeploy does not have the feature yet"
+                    f"{file.locate_key(key)}: this version of kfdeploy does not have"
+                    " the feature yet"
                 )
             )
     return errors
 
 
-def _show(location: Sequence[str | int]) -> str:
+def _format_key_path(location: Sequence[str | int]) -> str:
     out = ""
     for step in location:
         if isinstance(step, int):
@@ -163,7 +172,7 @@ def _show(location: Sequence[str | int]) -> str:
     return out or "the file"
 
 
-def _steps(key: str) -> list[str | int]:
+def _parse_key_path(key: str) -> list[str | int]:
     steps: list[str | int] = []
     for part in key.replace("[", ".[").split("."):
         if part.startswith("[") and part.endswith("]"):
@@ -174,7 +183,7 @@ def _steps(key: str) -> list[str | int]:
     return steps
 
 
-def _line(node: Node, location: Sequence[str | int]) -> int:
+def _find_line(node: Node, location: Sequence[str | int]) -> int:
     """The line of a key, or of the nearest thing around it that is there."""
     line: int = node.start_mark.line + 1
     for step in location:

@@ -5,46 +5,46 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kfdeploy.patch.patch_file import scalar
+from kfdeploy.patch.patch_file import quote_scalar
 
 
-def document(value: Mapping[str, Any]) -> str:
+def dump_document(value: Mapping[str, Any]) -> str:
     """One document, with a line break at its end."""
-    return "".join(f"{line}\n" for line in _mapping(value))
+    return "".join(f"{line}\n" for line in _mapping_lines(value))
 
 
-def stream(values: Sequence[Mapping[str, Any]]) -> str:
+def dump_documents(values: Sequence[Mapping[str, Any]]) -> str:
     """Several documents."""
-    return "---\n".join(document(value) for value in values)
+    return "---\n".join(dump_document(value) for value in values)
 
 
-def _mapping(value: Mapping[str, Any]) -> Iterator[str]:
+def _mapping_lines(value: Mapping[str, Any]) -> Iterator[str]:
     for key, item in value.items():
-        name = scalar(key)
+        name = quote_scalar(key)
         if isinstance(item, Mapping) and item:
             yield f"{name}:"
-            yield from (f"  {line}" for line in _mapping(item))
+            yield from (f"  {line}" for line in _mapping_lines(item))
         elif isinstance(item, list | tuple) and item:
             yield f"{name}:"
-            yield from _list(item)
+            yield from _list_lines(item)
         elif isinstance(item, str) and "\n" in item:
             yield f"{name}: |"
             yield from (f"  {line}" if line else "" for line in item.removesuffix("\n").split("\n"))
         else:
-            yield f"{name}: {_flat(item)}"
+            yield f"{name}: {_format_scalar(item)}"
 
 
-def _list(items: Sequence[Any]) -> Iterator[str]:
+def _list_lines(items: Sequence[Any]) -> Iterator[str]:
     for item in items:
         if isinstance(item, Mapping) and item:
-            first, *rest = _mapping(item)
+            first, *rest = _mapping_lines(item)
             yield f"- {first}"
             yield from (f"  {line}" if line else "" for line in rest)
         else:
-            yield f"- {_flat(item)}"
+            yield f"- {_format_scalar(item)}"
 
 
-def _flat(value: Any) -> str:
+def _format_scalar(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
@@ -53,4 +53,4 @@ def _flat(value: Any) -> str:
         return "{}"
     if isinstance(value, list | tuple):
         return "[]"
-    return scalar(str(value))
+    return quote_scalar(str(value))

@@ -45,7 +45,7 @@ class _Yaml(YAML):
         return []
 
 
-def load(text: str) -> Any:
+def load_document(text: str) -> Any:
     """The value of a single YAML document.
 
     libyaml refuses an image in a flow mapping (``{image: a/b:1}``), which Go's YAML takes; what it
@@ -54,31 +54,31 @@ def load(text: str) -> Any:
     Raises:
         YAMLError: broken YAML, or several documents; in libyaml's words.
     """
-    return _read(text, lambda yaml: yaml.load(text))
+    return _load_with_fallback(text, lambda yaml: yaml.load(text))
 
 
-def load_all(text: str) -> list[Any]:
+def load_documents(text: str) -> list[Any]:
     """The values of all documents of a text.
 
     Raises:
         YAMLError: broken YAML; in libyaml's words.
     """
-    found: list[Any] = _read(text, lambda yaml: list(yaml.load_all(text)))
+    found: list[Any] = _load_with_fallback(text, lambda yaml: list(yaml.load_all(text)))
     return found
 
 
-def _read(text: str, how: Callable[[_Yaml], Any]) -> Any:
+def _load_with_fallback(text: str, load: Callable[[_Yaml], Any]) -> Any:
     try:
-        return how(_Yaml())
+        return load(_Yaml())
     except YAMLError:
         if len(text) > _PURE_MAX:
             raise
         with contextlib.suppress(YAMLError):
-            return how(_Yaml(pure=True))
+            return load(_Yaml(pure=True))
         raise
 
 
-def compose_all(text: str) -> list[Node]:
+def compose_documents(text: str) -> list[Node]:
     """The documents of a text as nodes; none where it is no YAML.
 
     libyaml is fast and reads YAML 1.1, which has no ``[a:1, b:2]``; ruamel's own parser reads it,
@@ -94,14 +94,14 @@ def compose_all(text: str) -> list[Node]:
     return []
 
 
-def is_text(node: Node) -> bool:
+def is_text_scalar(node: Node) -> bool:
     """A scalar on one line with something in it."""
     if not isinstance(node, ScalarNode) or "\n" in node.value.rstrip("\n"):
         return False
     return bool(node.style) or node.value not in _NO_TEXT
 
 
-def child(node: Node | None, name: str | int) -> Node | None:
+def get_child(node: Node | None, name: str | int) -> Node | None:
     """The value of a mapping's key; None where there is neither."""
     if not isinstance(node, MappingNode):
         return None

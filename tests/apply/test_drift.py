@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kfdeploy.apply import drift as drifting
-from kfdeploy.apply.drift import Drift
+from kfdeploy.apply.drift import ObjectDivergence
 from kfdeploy.kubernetes.cluster import client as api
 from kfdeploy.releaseset import folder as setfolder
 from kfdeploy.releaseset.folder import SetRelease
@@ -140,13 +140,13 @@ def kubeconfig(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
 
 
-def told(found: dict[str, list[Drift]]) -> list[str]:
+def told(found: dict[str, list[ObjectDivergence]]) -> list[str]:
     return [str(one) for drifts in found.values() for one in drifts]
 
 
 def test_what_was_just_applied_has_not_drifted(cluster: Cluster, tmp_path: Path) -> None:
     with installed(cluster, tmp_path, "drift-none") as (live, releases):
-        assert drifting.drift(live, releases, namespace=RECORDS) == {}
+        assert drifting.find_divergences(live, releases, namespace=RECORDS) == {}
         # A CA that is injected, and what a person added and the set does not name.
         ca = base64.b64encode(cluster.ca.read_bytes()).decode()
         change = [{"op": "replace", "path": "/webhooks/0/clientConfig/caBundle", "value": ca}]
@@ -154,7 +154,7 @@ def test_what_was_just_applied_has_not_drifted(cluster: Cluster, tmp_path: Path)
         cluster.kubectl("patch", kind, "drift-none", "--type=json", "-p", json.dumps(change))
         cluster.kubectl("label", "-n", "drift-none", "deployment/web", "more=1")
         cluster.kubectl("set", "env", "-n", "drift-none", "deployment/web", "B=2")
-        assert told(drifting.drift(live, releases, namespace=RECORDS)) == []
+        assert told(drifting.find_divergences(live, releases, namespace=RECORDS)) == []
 
 
 def test_each_change_is_told_with_who_made_it(cluster: Cluster, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_each_change_is_told_with_who_made_it(cluster: Cluster, tmp_path: Path) 
         port = [{"op": "add", "path": "/spec/ingress/0/ports/-", "value": {"port": 22}}]
         kubectl("patch", "networkpolicy", "policy", "--type=json", "-p", json.dumps(port))
         kubectl("annotate", "--overwrite", "pvc/claim", "meta.helm.sh/release-name=other")
-        found = drifting.drift(live, releases, namespace=RECORDS)
+        found = drifting.find_divergences(live, releases, namespace=RECORDS)
         opened = "spec.ingress[0].ports[port=22]"
         assert told(found) == [
             "Deployment da/web: spec.replicas is 3, 1 in the set (by kubectl/scale) and 1 more",
@@ -227,7 +227,7 @@ def test_replicas_of_an_autoscaler_are_its_own(cluster: Cluster, tmp_path: Path)
             query={"fieldManager": "kube-controller-manager"},
             content_type="application/merge-patch+json",
         )
-        assert drifting.drift(live, releases, namespace=RECORDS) == {}
+        assert drifting.find_divergences(live, releases, namespace=RECORDS) == {}
 
 
 def test_who_may_not_try_is_told_what_seems_to_differ(
@@ -239,9 +239,9 @@ def test_who_may_not_try_is_told_what_seems_to_differ(
 
         def refused(*_: object, **__: object) -> Body:
             said = {"reason": "Forbidden", "message": "no patch for you"}
-            raise api.Refused("try it", 403, said)
+            raise api.ApiError("try it", 403, said)
 
         monkeypatch.setattr(api.Cluster, "apply", refused)
-        (found,) = drifting.drift(live, releases)["one"]
+        (found,) = drifting.find_divergences(live, releases)["one"]
         assert found.unconfirmed == "403 Forbidden: no patch for you"
         assert str(found.fields[0]).endswith("(by kubectl-set)")

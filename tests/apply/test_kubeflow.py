@@ -81,7 +81,7 @@ def missing(site: Site, live: LiveCluster, monkeypatch: pytest.MonkeyPatch) -> l
     for release in open_set(site.set).releases:
         objects += [*release.crds, *release.objects]
     with tool.connect(None) as asked:
-        there = tool_live.read(asked, (item.key for item in objects))
+        there = tool_live.read_objects(asked, (item.key for item in objects))
     return [str(item.key) for item in objects if item.key not in there]
 
 

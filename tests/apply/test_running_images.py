@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kfdeploy.apply import running_images
-from kfdeploy.apply.running_images import Known, Use
+from kfdeploy.apply.running_images import ExpectedImages, PodImageUse
 from kfdeploy.images.lockfile import Lock, LockedImage
 from kfdeploy.kubernetes.objects import ObjectKey
 from kfdeploy.oci.reference import ImageRef
@@ -15,7 +15,7 @@ from kfdeploy.oci.reference import ImageRef
 INDEX, AMD, REDUCED, OTHER, PINNED = (f"sha256:{letter * 64}" for letter in "12345")
 APP, TAGGED, BY_DIGEST = "quay.io/org/app:1", "busybox", f"gcr.io/p/q@{PINNED}"
 MIRROR = "r.test:5000/kf"
-KNOWN = Known(
+KNOWN = ExpectedImages(
     images={
         APP: {"mirror": f"{MIRROR}/quay.io/org/app:1@{REDUCED}"},
         TAGGED: {"mirror": f"{MIRROR}/docker.io/library/busybox:latest"},
@@ -112,16 +112,16 @@ JUDGED = [
 def test_an_image_is_judged_by_its_name_and_its_content(
     image: str, digest: str, state: str, ref: str, why: str
 ) -> None:
-    assert KNOWN.judge(image, [digest] if digest else []) == (state, ref, why)
+    assert KNOWN.classify_image(image, [digest] if digest else []) == (state, ref, why)
 
 
 def test_what_is_accepted_may_come_from_elsewhere() -> None:
-    known = Known(KNOWN.images, KNOWN.lock, KNOWN.registry, accepted=[APP])
-    assert known.judge(APP, []) == ("locked", APP, "")
+    known = ExpectedImages(KNOWN.images, KNOWN.lock, KNOWN.registry, accepted=[APP])
+    assert known.classify_image(APP, []) == ("locked", APP, "")
 
 
 def test_what_is_no_reference_is_foreign() -> None:
-    state, _, why = KNOWN.judge("", [])
+    state, _, why = KNOWN.classify_image("", [])
     assert (state, why) == ("foreign", "'' is no image reference: not host/path:tag@digest")
 
 
@@ -144,7 +144,9 @@ def test_every_container_and_volume_of_a_pod_counts() -> None:
         },
     }
     owner = ObjectKey("apps/v1", "Deployment", "n", "d")
-    assert [(one.image, one.digest, one.part) for one in running_images.uses(pod, owner)] == [
+    assert [
+        (one.image, one.digest, one.part) for one in running_images.list_pod_images(pod, owner)
+    ] == [
         ("a/init", "", "initContainers[name=i]"),
         ("a/main:1", INDEX, "containers[name=c]"),
         ("a/debug", "", "ephemeralContainers[name=e]"),
@@ -156,12 +158,12 @@ def test_one_entry_a_reference_with_all_who_run_it() -> None:
     good = f"{MIRROR}/quay.io/org/app:1"
     owners = [ObjectKey("apps/v1", "Deployment", "n", name) for name in ("b", "a")]
     pods = [ObjectKey("v1", "Pod", "n", name) for name in ("p", "q", "r")]
-    found = running_images.running(
+    found = running_images.classify_running_images(
         [
-            Use(good, AMD, "containers[name=x]", owners[0], pods[0]),
-            Use(good, "", "containers[name=x]", owners[1], pods[1]),
-            Use(good, OTHER, "containers[name=x]", owners[1], pods[2]),
-            Use("evil/x", "", "containers[name=y]", owners[0], pods[0]),
+            PodImageUse(good, AMD, "containers[name=x]", owners[0], pods[0]),
+            PodImageUse(good, "", "containers[name=x]", owners[1], pods[1]),
+            PodImageUse(good, OTHER, "containers[name=x]", owners[1], pods[2]),
+            PodImageUse("evil/x", "", "containers[name=y]", owners[0], pods[0]),
         ],
         KNOWN,
     )
@@ -171,4 +173,4 @@ def test_one_entry_a_reference_with_all_who_run_it() -> None:
         ("locked", good, 2),
     ]
     assert [str(owner) for owner in found[2].owners] == ["Deployment n/a", "Deployment n/b"]
-    assert running_images.unused(found, KNOWN) == [TAGGED, BY_DIGEST]
+    assert running_images.find_unused_images(found, KNOWN) == [TAGGED, BY_DIGEST]

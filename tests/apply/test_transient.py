@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kfdeploy.apply.transient import is_overdue, may_pass
+from kfdeploy.apply.transient import is_transient, is_wait_timeout
 
 _GET = 'Get "https://10.0.0.1:6443/api/v1/namespaces/a/secrets"'
 _HOOK = 'failed calling webhook "w.test": failed to call webhook: Post "https://w.a.svc:443/x?timeout=10s"'
@@ -38,16 +38,16 @@ LASTING = (
 
 @pytest.mark.parametrize("text", PASSING)
 def test_what_passes_by_itself_is_tried_again(text: str) -> None:
-    assert may_pass(text)
+    assert is_transient(text)
 
 
 @pytest.mark.parametrize("text", LASTING)
 def test_what_does_not_is_not(text: str) -> None:
-    assert not may_pass(text)
+    assert not is_transient(text)
 
 
 def test_waits_that_ran_out_are_told() -> None:
-    assert [text for text in LASTING if is_overdue(text)] == [
+    assert [text for text in LASTING if is_wait_timeout(text)] == [
         "context deadline exceeded",
         "error: timed out waiting for the condition on deployments/d",
     ]

@@ -14,17 +14,17 @@ import pytest
 
 from kfdeploy.bundle import read
 from kfdeploy.bundle import write as bundle_write
-from kfdeploy.bundle.write_layout import Part
+from kfdeploy.bundle.write_layout import BundlePart
 from kfdeploy.cache import Cache
 from kfdeploy.errors import UserError
-from kfdeploy.files import sha256
+from kfdeploy.files import sha256_hex
 from kfdeploy.images import lockfile
 from kfdeploy.images.lockfile import Lock, LockedImage
-from kfdeploy.images.naming import Mirror
+from kfdeploy.images.naming import MirrorNaming
 from kfdeploy.mirror import mirror
-from kfdeploy.mirror.plan import Summary, wanted_items
-from kfdeploy.oci.attachments import Attached
-from kfdeploy.oci.manifest import Descriptor, Manifest, reduced
+from kfdeploy.mirror.plan import MirrorSummary, list_mirror_items
+from kfdeploy.oci.attachments import Attachment
+from kfdeploy.oci.manifest import Descriptor, Manifest, select_platforms
 from kfdeploy.oci.reference import ImageRef
 from kfdeploy.workspace.settings import Workspace
 from tests.conftest import need_programs
@@ -97,32 +97,34 @@ def write(
     older: Lock | None = None,
     platforms: Sequence[str] = (),
     **wish: Any,
-) -> tuple[tuple[Part, ...], Summary, list[str]]:
+) -> tuple[tuple[BundlePart, ...], MirrorSummary, list[str]]:
     space = workspace(public.host, "r.test:5000", platforms)
-    settings = space.mirroring(space.environments["default"])
+    settings = space.resolve_mirror_settings(space.environments["default"])
     registry, sources = settings.private, settings.sources
     root.mkdir(exist_ok=True)
     (root / "images.lock").write_text(lockfile.dumps(lock))
-    with mirror.opened(settings, root, Cache(root / "cache")) as sides:
+    with mirror.open_endpoints(settings, root, Cache(root / "cache")) as sides:
         known, notes = None, list[str]()
         if older is not None:
-            known, notes = bundle_write.older(
+            known, notes = bundle_write.find_delivered(
                 lockfile.dumps(older).encode(),
-                wanted_items(older, registry, sources),
-                lambda item: sides.manifests.known_tree(item.source.digest, item.platforms),
+                list_mirror_items(older, registry, sources),
+                lambda item: sides.manifests.get_cached_tree(item.source.digest, item.platforms),
                 sides.origin,
             )
-        prepared = bundle_write.prepare(
-            wanted_items(lock, registry, sources, settings.platforms),
+        prepared = bundle_write.prepare_bundle(
+            list_mirror_items(lock, registry, sources, settings.platforms),
             lock,
             root,
-            bundle_write.Wish(to, images_only=True, **wish),
+            bundle_write.BundleOptions(to, images_only=True, **wish),
             sides.origin,
             older=known,
         )
-        with prepared.writer.opened():
-            summary = mirror.run(prepared.plan(), prepared.origin, prepared.writer, jobs=3)
-            parts = prepared.finish(None)
+        with prepared.writer.open_for_writing():
+            summary = mirror.run_mirror(
+                prepared.build_plan(), prepared.origin, prepared.writer, jobs=3
+            )
+            parts = prepared.finish_parts(None)
     failed = (*prepared.failed, *summary.failed)
     return parts, replace(summary, failed=failed), [*notes, *prepared.notes]
 
@@ -136,31 +138,33 @@ class Unmounting:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._destination, name)
 
-    def mount(self, place: str, blob: Descriptor, other: str) -> str:
+    def mount_blob(self, place: str, blob: Descriptor, other: str) -> str:
         return ""
 
 
 def arrive(
     root: Path, private: Registry, *given: Path, mounts: bool = True, **more: Any
-) -> tuple[Summary, list[str]]:
+) -> tuple[MirrorSummary, list[str]]:
     """Push what is in these folders; returns that, and what was said before."""
     space = workspace("none.test", private.host, **more)
-    settings = space.mirroring(space.environments["default"])
-    names = Mirror(settings.private)
-    opened = read.opened(given)
-    with mirror.opened(settings, root, Cache(root / "cache")) as sides:
-        plan = mirror.plan(opened.lock, settings, client=sides.client)
-        arrival = read.arrive(
+    settings = space.resolve_mirror_settings(space.environments["default"])
+    names = MirrorNaming(settings.private)
+    opened = read.open_bundle(given)
+    with mirror.open_endpoints(settings, root, Cache(root / "cache")) as sides:
+        plan = mirror.plan_mirror(opened.lock, settings, client=sides.client)
+        arrival = read.prepare_import(
             opened,
             plan,
             sides.destination if mounts else Unmounting(sides.destination),
-            lambda path: f"{names.host}/{names.path(path)}",
+            lambda path: f"{names.host}/{names.repository_path(path)}",
             lambda path, digest, offset: sides.client.open_blob(
                 ImageRef(names.host, path), digest, offset=offset
             ),
         )
-        summary = mirror.run(plan, arrival.origin, arrival.destination, jobs=3, known=arrival.known)
-    return summary, [*opened.notes(None, is_verified=False), *arrival.notes]
+        summary = mirror.run_mirror(
+            plan, arrival.origin, arrival.destination, jobs=3, known=arrival.known
+        )
+    return summary, [*opened.list_notes(None, is_verified=False), *arrival.notes]
 
 
 def in_registry(private: Registry, images: dict[str, Standin]) -> dict[str, bool]:
@@ -261,7 +265,7 @@ def test_an_image_that_is_gone_leaves_the_bundle_unfinished(
     assert [one.item.name for one in summary.failed] == ["a.io/gone:1"]
     assert len(summary.copied) == len(IMAGES)
     with pytest.raises(UserError) as error:
-        read.opened([tmp_path / "b"])
+        read.open_bundle([tmp_path / "b"])
     assert error.value.message == f"{tmp_path / 'b'}: not finished: it has no SHA256SUMS"
     push(public, gone)
     parts, summary, _ = write(tmp_path / "site", public, tmp_path / "b", locked(both))
@@ -296,7 +300,7 @@ def test_a_delta_brings_what_the_far_side_lacks(
     write(tmp_path / "old-site", public, tmp_path / "old", locked(OLD))
     arrive(tmp_path / "far", private, tmp_path / "old")
     description = json.loads((delta / "bundle.json").read_bytes())
-    assert description["since"]["lock"] == sha256(lockfile.dumps(locked(OLD)).encode())
+    assert description["since"]["lock"] == sha256_hex(lockfile.dumps(locked(OLD)).encode())
     carried = sum(blob["size"] for blob in description["blobs"])
     assert carried == 3000 + 705_100 + 0
     summary, notes = arrive(tmp_path / "far", private, delta)
@@ -364,8 +368,8 @@ def test_signatures_travel_with_their_images(
     push(public, {f"a.io/mid:{tag}": signature, "a.io/mid:sbom": sbom})
     (image,) = locked({"a.io/mid:1": IMAGES["a.io/mid:1"]})
     attached = (
-        Attached(subject, "referrer", "application/sbom", sbom.digest),
-        Attached(subject, "tag", tag, signature.digest),
+        Attachment(subject, "referrer", "application/sbom", sbom.digest),
+        Attachment(subject, "tag", tag, signature.digest),
     )
     lock = Lock([replace(image, attached=attached)])
     write(tmp_path / "site", public, tmp_path / "b", lock)
@@ -400,7 +404,7 @@ def index() -> Manifest:
 
 def reduced_lock() -> Lock:
     at = ImageRef("a.io", "two", "", TWO.digest)
-    digests = {"linux/amd64": reduced(index(), AMD).digest}
+    digests = {"linux/amd64": select_platforms(index(), AMD).digest}
     return Lock([LockedImage("a.io/two:1", at, "1", TWO.platforms, TWO.size, digests)])
 
 
@@ -410,12 +414,14 @@ def test_a_bundle_has_the_platforms_of_its_environment(
     push(public, {"a.io/two:1": TWO})
     write(tmp_path / "site", public, tmp_path / "b", reduced_lock(), platforms=AMD)
     description = json.loads((tmp_path / "b" / "bundle.json").read_bytes())
-    assert [image["digest"] for image in description["images"]] == [reduced(index(), AMD).digest]
+    assert [image["digest"] for image in description["images"]] == [
+        select_platforms(index(), AMD).digest
+    ]
     assert sum(blob["size"] for blob in description["blobs"]) < TWO.size
     summary, _ = arrive(tmp_path / "far", private, tmp_path / "b", platforms=AMD)
     assert summary.failed == ()
     there = Pushed(private.host).digest("kf/a.io/two", "1")
-    assert there == reduced(index(), AMD).digest
+    assert there == select_platforms(index(), AMD).digest
     summary, _ = arrive(tmp_path / "far", private, tmp_path / "b")
     assert [one.error.message for one in summary.failed] == [
         f"a.io/two:1: the bundle has no {TWO.digest}"
@@ -430,7 +436,7 @@ def test_a_bundle_of_all_platforms_is_reduced_where_it_arrives(
     summary, _ = arrive(tmp_path / "far", private, tmp_path / "b", platforms=AMD)
     assert summary.failed == ()
     there = Pushed(private.host).digest("kf/a.io/two", "1")
-    assert there == reduced(index(), AMD).digest
+    assert there == select_platforms(index(), AMD).digest
 
 
 # -- other tools -----------------------------------------------------------------------------------

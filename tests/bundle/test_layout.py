@@ -18,15 +18,15 @@ import pytest
 
 from kfdeploy.bundle import manifest as model
 from kfdeploy.bundle import part_files, read_layout
-from kfdeploy.bundle.layout_store import Source
-from kfdeploy.bundle.manifest import Taken
-from kfdeploy.bundle.plan import Older, plan
-from kfdeploy.bundle.read_layout import Found
-from kfdeploy.bundle.write_layout import Part, Writer
+from kfdeploy.bundle.layout_store import BundleOrigin
+from kfdeploy.bundle.manifest import BundleFile
+from kfdeploy.bundle.plan import DeliveredContents, plan_bundle
+from kfdeploy.bundle.read_layout import AvailableBundle
+from kfdeploy.bundle.write_layout import BundlePart, BundleWriter
 from kfdeploy.errors import UserError
-from kfdeploy.files import sha256
+from kfdeploy.files import sha256_hex
 from kfdeploy.images import lockfile
-from kfdeploy.mirror.plan import Item
+from kfdeploy.mirror.plan import MirrorItem
 from kfdeploy.oci.manifest import Descriptor
 from tests.conftest import tree as files_of
 from tests.support.copying import Hashed, Made, copy, items, large, locked, small
@@ -42,14 +42,18 @@ BIG = {
 
 
 def writer(
-    root: Path, images: dict[str, Standin], size: int = 0, older: Older | None = None, **more: Any
-) -> tuple[Writer, list[Item], Made]:
+    root: Path,
+    images: dict[str, Standin],
+    size: int = 0,
+    older: DeliveredContents | None = None,
+    **more: Any,
+) -> tuple[BundleWriter, list[MirrorItem], Made]:
     lock = lockfile.dumps(locked(images)).encode()
     source, listed = Made(images.values()), items(images)
-    trees = [(item, source.tree(item)) for item in listed]
+    trees = [(item, source.read_tree(item)) for item in listed]
     files = {"workspace/kfdeploy.yaml": b"x: 1\n", "programs/helm": b"#!/bin/sh\n"}
     taken = [
-        Taken(path, len(data), sha256(data), executable=path.startswith("programs"))
+        BundleFile(path, len(data), sha256_hex(data), executable=path.startswith("programs"))
         for path, data in files.items()
     ]
 
@@ -58,9 +62,9 @@ def writer(
 
         return lambda: contextlib.closing(io.BytesIO(data))
 
-    bundle = plan(
+    bundle = plan_bundle(
         trees,
-        lock=sha256(lock),
+        lock=sha256_hex(lock),
         kfdeploy="1",
         part_size=size,
         common=len(lock),
@@ -69,7 +73,7 @@ def writer(
     )
     manifests = {m.digest: m.body for _, tree in trees for m in tree.manifests}
     carried = {entry.digest: manifests[entry.digest] for entry in bundle.manifests}
-    made = Writer(
+    made = BundleWriter(
         root,
         bundle,
         manifests=carried,
@@ -80,23 +84,25 @@ def writer(
     return made, listed, source
 
 
-def write(root: Path, images: dict[str, Standin], size: int = 0, **more: Any) -> tuple[Part, ...]:
+def write(
+    root: Path, images: dict[str, Standin], size: int = 0, **more: Any
+) -> tuple[BundlePart, ...]:
     made, listed, source = writer(root, images, size, **more)
-    with made.opened():
+    with made.open_for_writing():
         assert copy(listed, source, made) == []
-        return made.finish()
+        return made.finish_parts()
 
 
-def read(*given: Path, **more: Any) -> Found:
-    return read_layout.check(read_layout.find(given), **more)
+def read(*given: Path, **more: Any) -> AvailableBundle:
+    return read_layout.check_parts(read_layout.find_parts(given), **more)
 
 
-def content(found: Found, images: dict[str, Standin]) -> dict[str, bytes]:
+def content(found: AvailableBundle, images: dict[str, Standin]) -> dict[str, bytes]:
     """All blobs, as the bundle gives them."""
-    source, out = Source(found), {}
+    source, out = BundleOrigin(found), {}
     for item in items(images):
-        for blob in source.tree(item).blobs:
-            with source.open(item, blob, 0) as stream:
+        for blob in source.read_tree(item).blobs:
+            with source.open_blob(item, blob, 0) as stream:
                 out[blob.digest] = b"".join(map(bytes, Hashed(stream, blob)))
     return out
 
@@ -130,7 +136,7 @@ def test_sha256sum_agrees(tmp_path: Path) -> None:
             check=False,
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-        listed = set(part_files.listed(part.folder)[0]) - {"SHA256SUMS"}
+        listed = set(part_files.list_files(part.folder)[0]) - {"SHA256SUMS"}
         said = (part.folder / "SHA256SUMS").read_text().splitlines()
         assert {line[66:] for line in said} == listed
 
@@ -139,7 +145,7 @@ def test_a_part_takes_no_more_of_a_disk_than_it_may(tmp_path: Path) -> None:
     parts = write(tmp_path, {**BIG, **small(*REFS)}, PART)
     assert len(parts) > 3
     for part in parts:
-        sizes = part_files.listed(part.folder)[0].values()
+        sizes = part_files.list_files(part.folder)[0].values()
         assert sum(-(-size // 4096) * 4096 for size in sizes) <= PART
 
 
@@ -147,13 +153,13 @@ def test_a_split_blob_is_one_again_from_any_byte_on(tmp_path: Path) -> None:
     write(tmp_path, BIG, PART)
     found = read(tmp_path)
     big = items(BIG)[0]
-    blob = max(Source(found).tree(big).blobs, key=lambda one: one.size)
+    blob = max(BundleOrigin(found).read_tree(big).blobs, key=lambda one: one.size)
     placed = found.bundle.by_digest[blob.digest]
     assert len(placed.pieces) > 2
     first = placed.pieces[0][1]
     data = BIG["a.io/big:1"].blobs[blob.digest]
     for offset in (0, 1, first - 1, first, first + 1, blob.size - 1, blob.size):
-        with Source(found).open(big, blob, offset) as stream:
+        with BundleOrigin(found).open_blob(big, blob, offset) as stream:
             buffer, got = memoryview(bytearray(7001)), b""
             while count := stream.readinto(buffer):
                 got += bytes(buffer[:count])
@@ -176,9 +182,9 @@ def test_writing_again_fetches_nothing(tmp_path: Path) -> None:
     write(tmp_path, BIG, PART)
     before = files_of(tmp_path)
     made, listed, source = writer(tmp_path, BIG, PART)
-    with made.opened():
+    with made.open_for_writing():
         copy(listed, source, made)
-        assert {part.state for part in made.finish()} == {"present"}
+        assert {part.state for part in made.finish_parts()} == {"present"}
     assert (source.opened, files_of(tmp_path)) == ([], before)
 
 
@@ -187,16 +193,16 @@ def test_a_lost_part_is_written_again_alone(tmp_path: Path) -> None:
     before = files_of(tmp_path / "a")
     shutil.rmtree(parts[1].folder)
     made, listed, source = writer(tmp_path / "a", BIG, PART)
-    with made.opened():
+    with made.open_for_writing():
         copy(listed, source, made)
-        assert [part.state for part in made.finish()].count("written") == 1
+        assert [part.state for part in made.finish_parts()].count("written") == 1
     assert files_of(tmp_path / "a") == before
     wanted = {b.digest for b in made.bundle.blobs if 2 in {part for part, _ in b.pieces}}
     assert set(source.opened) == wanted
     made, listed, source = writer(tmp_path / "b", BIG, PART, only=[2])
-    with made.opened():
+    with made.open_for_writing():
         copy(listed, source, made)
-        made.finish()
+        made.finish_parts()
     assert set(source.opened) == wanted
     assert files_of(tmp_path / "b") == {n: d for n, d in before.items() if n.startswith("part-002")}
 
@@ -206,16 +212,16 @@ def test_another_size_of_parts_moves_the_blobs(tmp_path: Path) -> None:
     write(tmp_path / "a", images)
     write(tmp_path / "b", images, 2 * PART)
     made, listed, source = writer(tmp_path / "a", images, 2 * PART)
-    with made.opened():
+    with made.open_for_writing():
         copy(listed, source, made)
-        made.finish()
+        made.finish_parts()
     split = {blob.digest for blob in made.bundle.blobs if len(blob.pieces) > 1}
     assert set(source.opened) == split
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
     made, listed, source = writer(tmp_path / "a", images)
-    with made.opened():
+    with made.open_for_writing():
         copy(listed, source, made)
-        made.finish()
+        made.finish_parts()
     assert set(source.opened) == split
     write(tmp_path / "c", images)
     assert files_of(tmp_path / "a") == files_of(tmp_path / "c")
@@ -225,9 +231,9 @@ def test_another_lock_keeps_what_both_have_and_removes_the_rest(tmp_path: Path) 
     old, new = small(*REFS[:3]), small(*REFS[1:])
     write(tmp_path / "a", old)
     made, listed, source = writer(tmp_path / "a", new)
-    with made.opened():
+    with made.open_for_writing():
         copy(listed, source, made)
-        made.finish()
+        made.finish_parts()
     assert set(source.opened) == blobs(new).keys() - blobs(old).keys()
     assert made.notes == [f"{tmp_path / 'a'}: was another bundle; what both have stays"]
     write(tmp_path / "b", new)
@@ -242,9 +248,9 @@ def test_what_lacks_a_blob_is_not_finished(tmp_path: Path) -> None:
     made, listed, source = writer(tmp_path, images)
     lost = next(iter(images[REFS[0]].blobs))
     source.gone.add(lost)
-    with made.opened():
+    with made.open_for_writing():
         failed = copy(listed, source, made)
-        (part,) = made.finish()
+        (part,) = made.finish_parts()
     assert failed
     assert (part.state, part.missing) == ("unfinished", 1)
     assert not (tmp_path / "index.json").exists()
@@ -253,9 +259,9 @@ def test_what_lacks_a_blob_is_not_finished(tmp_path: Path) -> None:
     assert error.value.message == f"{tmp_path}: not finished: it has no SHA256SUMS"
     source.gone.clear()
     source.opened.clear()
-    with made.opened():
+    with made.open_for_writing():
         copy(listed, source, made)
-        made.finish()
+        made.finish_parts()
     assert source.opened == [lost]
     assert content(read(tmp_path, whole=True), images) == blobs(images)
 
@@ -265,7 +271,7 @@ def test_content_that_is_not_its_digest_leaves_nothing(tmp_path: Path) -> None:
     made, listed, source = writer(tmp_path, images)
     bad = next(iter(images[REFS[0]].blobs))
     source.blobs[bad] = source.blobs[bad][:-1] + b"?"
-    with made.opened():
+    with made.open_for_writing():
         copy(listed, source, made)
     assert not (tmp_path / model.blob_path(bad)).exists()
     assert list(tmp_path.rglob(".*")) == []
@@ -274,16 +280,16 @@ def test_content_that_is_not_its_digest_leaves_nothing(tmp_path: Path) -> None:
 def test_a_blob_of_another_length_than_its_manifest_says_is_refused(tmp_path: Path) -> None:
     images = {"a.io/x:1": large("x", [1000])}
     made, listed, source = writer(tmp_path, images)
-    blob = max(source.tree(listed[0]).blobs, key=lambda one: one.size)
+    blob = max(source.read_tree(listed[0]).blobs, key=lambda one: one.size)
     short = Descriptor(blob.digest, 900, blob.media_type)
-    with made.opened(), source.open(listed[0], blob, 0) as stream:
+    with made.open_for_writing(), source.open_blob(listed[0], blob, 0) as stream:
         made.bundle.by_digest[blob.digest]
         for size in (999, 1001):
             other = Descriptor(blob.digest, size, blob.media_type)
             with pytest.raises(UserError) as error, contextlib.ExitStack() as stack:
-                stream = stack.enter_context(source.open(listed[0], blob, 0))
+                stream = stack.enter_context(source.open_blob(listed[0], blob, 0))
                 targets = [(tmp_path / "x", size)]
-                part_files.spread(stack, Hashed(stream, blob), targets, other)
+                part_files.spread_pieces(stack, Hashed(stream, blob), targets, other)
             assert error.value.message == (
                 f"{blob.digest}: has not the {size} bytes that its manifest says"
             )
@@ -293,7 +299,7 @@ def test_a_blob_of_another_length_than_its_manifest_says_is_refused(tmp_path: Pa
 def test_two_writers_of_one_bundle_are_refused(tmp_path: Path) -> None:
     first, _, _ = writer(tmp_path, BIG)
     second, _, _ = writer(tmp_path, BIG)
-    with first.opened(), pytest.raises(UserError) as error, second.opened():
+    with first.open_for_writing(), pytest.raises(UserError) as error, second.open_for_writing():
         pass
     assert error.value.message == f"{tmp_path}: another kfdeploy writes this bundle now"
 
@@ -303,7 +309,7 @@ def test_somebody_elses_folder_is_not_written_into(tmp_path: Path, name: str) ->
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
     made, _, _ = writer(tmp_path, BIG, PART)
-    with pytest.raises(UserError) as error, made.opened():
+    with pytest.raises(UserError) as error, made.open_for_writing():
         pass
     assert error.value.message == f"{tmp_path / name}: is nothing of a bundle"
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
@@ -312,7 +318,7 @@ def test_somebody_elses_folder_is_not_written_into(tmp_path: Path, name: str) ->
 def test_another_tools_layout_is_not_written_into(tmp_path: Path) -> None:
     (tmp_path / "oci-layout").write_text("{}")
     made, _, _ = writer(tmp_path, BIG)
-    with pytest.raises(UserError) as error, made.opened():
+    with pytest.raises(UserError) as error, made.open_for_writing():
         pass
     assert error.value.message == f"{tmp_path}: has oci-layout and no bundle.json: it is no bundle"
 
@@ -321,7 +327,7 @@ def test_links_in_a_bundle_are_not_written_through(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "blobs").symlink_to(tmp_path)
     made, _, _ = writer(tmp_path / "b", BIG)
-    with pytest.raises(UserError) as error, made.opened():
+    with pytest.raises(UserError) as error, made.open_for_writing():
         pass
     assert error.value.message == f"{tmp_path / 'b' / 'blobs'}: a link, and nothing of a bundle"
 
@@ -331,15 +337,15 @@ import sys, time
 from pathlib import Path
 from tests.bundle.test_layout import BIG, PART, REFS, copy, small, writer
 made, listed, source = writer(Path(sys.argv[1]), {**BIG, **small(*REFS)}, PART)
-real = made.put
+real = made.put_blob
 def slow(*arguments):
     time.sleep(0.003)
     real(*arguments)
-made.put = slow
+made.put_blob = slow
 print("ready", flush=True)
-with made.opened():
+with made.open_for_writing():
     copy(listed, source, made)
-    made.finish()
+    made.finish_parts()
 """
 
 
@@ -396,7 +402,7 @@ def little_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_disk_without_the_room_is_said_before_anything_is_fetched(little_disk: Path) -> None:
     made, _, _ = writer(little_disk, {"a.io/x:1": large("x", [600_000, 600_000])})
-    with pytest.raises(UserError) as error, made.opened():
+    with pytest.raises(UserError) as error, made.open_for_writing():
         pass
     assert re.fullmatch(
         f"{little_disk}: 1.2 MiB are to be written and the disk has 1.0 MiB free:"
@@ -409,11 +415,11 @@ def test_a_disk_without_the_room_is_said_before_anything_is_fetched(little_disk:
 def test_a_disk_that_gets_full_keeps_what_is_whole(little_disk: Path) -> None:
     images = {"a.io/x:1": large("x", [300_000, 300_000])}
     made, listed, source = writer(little_disk, images)
-    with made.opened():
+    with made.open_for_writing():
         (little_disk.parent / "disk" / "lost+found").mkdir()
         (little_disk / "lost+found" / "other").write_bytes(bytes(600_000))
         failed = copy(listed, source, made)
-        (part,) = made.finish()
+        (part,) = made.finish_parts()
     (one,) = failed
     assert re.fullmatch(
         rf"{little_disk}: the disk is full: 1\d\d.0 KiB more are needed for what is still to be"
@@ -424,9 +430,9 @@ def test_a_disk_that_gets_full_keeps_what_is_whole(little_disk: Path) -> None:
     assert list(little_disk.rglob(".*")) == []
     (little_disk / "lost+found" / "other").unlink()
     source.opened.clear()
-    with made.opened():
+    with made.open_for_writing():
         copy(listed, source, made)
-        made.finish()
+        made.finish_parts()
     assert len(source.opened) == 1
     assert content(read(little_disk, whole=True), images) == blobs(images)
 
@@ -444,7 +450,7 @@ def problems(*given: Path, **more: Any) -> list[str]:
     try:
         return [error.message for error in read(*given, **more).problems]
     except UserError as error:
-        return [one.message for one in error.each()]
+        return [one.message for one in error.list_errors()]
 
 
 def rewrite(path: Path, change: Callable[[bytes], bytes]) -> None:
@@ -495,7 +501,7 @@ def test_a_missing_and_a_cut_blob_are_named_and_cost_their_images_alone(tmp_path
     images = {"a.io/x:1": large("x", [1000]), "a.io/y:1": large("y", [1000])}
     write(tmp_path, images)
     source = Made(images.values())
-    cut, lost = (blob.digest for blob in source.tree(items(images)[0]).blobs)
+    cut, lost = (blob.digest for blob in source.read_tree(items(images)[0]).blobs)
     rewrite(tmp_path / model.blob_path(cut), lambda data: data[:-1])
     (tmp_path / model.blob_path(lost)).unlink()
     found = read(tmp_path)
@@ -506,10 +512,10 @@ def test_a_missing_and_a_cut_blob_are_named_and_cost_their_images_alone(tmp_path
         ]
     )
     x, y = items(images)
-    assert found.needs(Source(found).tree(x).blobs) == (1,)
-    assert found.needs(Source(found).tree(y).blobs) == ()
+    assert found.list_needed_parts(BundleOrigin(found).read_tree(x).blobs) == (1,)
+    assert found.list_needed_parts(BundleOrigin(found).read_tree(y).blobs) == ()
     with pytest.raises(UserError) as error:
-        Source(found).open(x, Descriptor(lost, 1000, ""), 0)
+        BundleOrigin(found).open_blob(x, Descriptor(lost, 1000, ""), 0)
     assert error.value.message == f"{tmp_path / model.blob_path(lost)} is missing or cut off"
 
 
@@ -590,7 +596,7 @@ def test_a_part_of_another_bundle_is_named(tmp_path: Path) -> None:
     rewrite(
         mixed[1] / "SHA256SUMS",
         lambda data: b"".join(
-            sha256((mixed[0] / "part.json").read_bytes()).encode() + b"  part.json\n"
+            sha256_hex((mixed[0] / "part.json").read_bytes()).encode() + b"  part.json\n"
             if line.endswith(b"part.json\n")
             else line
             for line in data.splitlines(keepends=True)
@@ -605,13 +611,13 @@ def test_a_lost_part_costs_what_lies_in_it_and_is_named(tmp_path: Path) -> None:
     rewrite(parts[0].folder / "index.json", flipped)
     found = read(tmp_path)
     assert found.missing == (1, 2)
-    source = Source(found)
-    whole = [i.name for i in items(BIG) if not found.needs(source.tree(i).blobs)]
+    source = BundleOrigin(found)
+    whole = [i.name for i in items(BIG) if not found.list_needed_parts(source.read_tree(i).blobs)]
     assert whole == ["a.io/mid:1", "a.io/sub:1"]
     big = items(BIG)[0]
-    blob = max(source.tree(big).blobs, key=lambda one: one.size)
+    blob = max(source.read_tree(big).blobs, key=lambda one: one.size)
     with pytest.raises(UserError) as error:
-        source.open(big, blob, 0)
+        source.open_blob(big, blob, 0)
     assert error.value.message == f"{blob.digest} is in part 2 of the bundle, which is not here"
 
 
@@ -627,10 +633,10 @@ def test_a_sound_copy_of_a_part_takes_the_place_of_a_damaged_one(tmp_path: Path)
 def test_a_disk_that_is_taken_away_is_said(tmp_path: Path) -> None:
     images = {"a.io/x:1": large("x", [1000])}
     write(tmp_path / "b", images)
-    source, (item,) = Source(read(tmp_path / "b")), items(images)
-    blob = source.tree(item).blobs[0]
+    source, (item,) = BundleOrigin(read(tmp_path / "b")), items(images)
+    blob = source.read_tree(item).blobs[0]
     shutil.rmtree(tmp_path / "b")
-    with pytest.raises(UserError) as error, source.open(item, blob, 0):
+    with pytest.raises(UserError) as error, source.open_blob(item, blob, 0):
         pass
     assert error.value.message == (
         f"{tmp_path / 'b' / model.blob_path(blob.digest)}: no such file or directory"
@@ -650,7 +656,7 @@ def test_a_folder_without_a_bundle_is_said(tmp_path: Path) -> None:
 
 def test_signatures_are_asked_for_before_anything_is_believed(tmp_path: Path) -> None:
     def verify(data: bytes, signature: bytes) -> None:
-        if signature != b"signed " + sha256(data).encode():
+        if signature != b"signed " + sha256_hex(data).encode():
             raise UserError("the signature is not by k.pub")
 
     write(tmp_path, small(*REFS))
@@ -658,12 +664,12 @@ def test_signatures_are_asked_for_before_anything_is_believed(tmp_path: Path) ->
         f"{tmp_path}: is not signed, and only a signed bundle is taken"
     ]
     made, _, _ = writer(tmp_path, small(*REFS))
-    with made.opened():
-        made.finish(lambda data: b"signed " + sha256(data).encode())
+    with made.open_for_writing():
+        made.finish_parts(lambda data: b"signed " + sha256_hex(data).encode())
     assert read(tmp_path, verify=verify).is_signed
     (tmp_path / "bundle.json").write_text("{}")
     sums = tmp_path / "SHA256SUMS"
-    sums.write_text(f"{sha256(b'{}')}  bundle.json\n")
+    sums.write_text(f"{sha256_hex(b'{}')}  bundle.json\n")
     assert problems(tmp_path, verify=verify) == [f"{sums}: the signature is not by k.pub"]
 
 
@@ -674,15 +680,17 @@ def test_a_delta_says_what_it_expects_to_be_there(tmp_path: Path) -> None:
     old = {REFS[0]: BIG["a.io/mid:1"]}
     extra = {"a.io/mid:2": BIG["a.io/mid:1"], "a.io/sub:1": BIG["a.io/sub:1"]}
     source = Made(old.values())
-    older = Older.of("1" * 64, [(item, source.tree(item)) for item in items(old)])
+    older = DeliveredContents.from_items(
+        "1" * 64, [(item, source.read_tree(item)) for item in items(old)]
+    )
     write(tmp_path, extra, older=older)
     found = read(tmp_path, whole=True)
     assert set(found.bundle.expected.values()) == {("gcr.io/a/app",)}
     assert found.bundle.expected.keys() == BIG["a.io/mid:1"].blobs.keys()
     mid = items(extra)[0]
-    blob = Source(found).tree(mid).blobs[0]
+    blob = BundleOrigin(found).read_tree(mid).blobs[0]
     with pytest.raises(UserError) as error:
-        Source(found).open(mid, blob, 0)
+        BundleOrigin(found).open_blob(mid, blob, 0)
     assert error.value.message == (
         f"{blob.digest} is not in the bundle: it builds on an older lock, and expects the private"
         " registry to have it (gcr.io/a/app)"

@@ -11,16 +11,16 @@ import pytest
 
 from kfdeploy.bundle import checksums
 from kfdeploy.bundle import manifest as model
-from kfdeploy.bundle.manifest import Bundle, NoBundle, Taken
-from kfdeploy.bundle.plan import Older, parse_size, plan
+from kfdeploy.bundle.manifest import Bundle, BundleFile, InvalidBundle
+from kfdeploy.bundle.plan import DeliveredContents, parse_size, plan_bundle
 from kfdeploy.errors import UserError
-from kfdeploy.images.naming import Target
-from kfdeploy.mirror.plan import Item
-from kfdeploy.oci.manifest import OCI_MANIFEST, Manifest, Tree
+from kfdeploy.images.naming import MirrorRef
+from kfdeploy.mirror.plan import MirrorItem
+from kfdeploy.oci.manifest import OCI_MANIFEST, ImageTree, Manifest
 from kfdeploy.oci.reference import ImageRef
 
 
-def made(ref: str, layers: Sequence[tuple[str, int]], **more: Any) -> tuple[Item, Tree]:
+def made(ref: str, layers: Sequence[tuple[str, int]], **more: Any) -> tuple[MirrorItem, ImageTree]:
     """An image with these layers: the first digit of the digest, and bytes."""
     content = {
         "schemaVersion": 2,
@@ -30,13 +30,15 @@ def made(ref: str, layers: Sequence[tuple[str, int]], **more: Any) -> tuple[Item
     }
     root = Manifest.parse(json.dumps(content).encode())
     parsed = ImageRef.parse(ref)
-    target = Target(f"r.test/{parsed.path}", parsed.tag, "", root.digest)
+    target = MirrorRef(f"r.test/{parsed.path}", parsed.tag, "", root.digest)
     source = ImageRef(parsed.host, parsed.path, "", root.digest)
-    return Item((ref,), source, target, root.digest, None, "copy", **more), Tree(root, (root,))
+    return MirrorItem((ref,), source, target, root.digest, None, "copy", **more), ImageTree(
+        root, (root,)
+    )
 
 
-def planned(*items: tuple[Item, Tree], **more: Any) -> Bundle:
-    return plan(items, lock="0" * 64, kfdeploy="1", **more)
+def planned(*items: tuple[MirrorItem, ImageTree], **more: Any) -> Bundle:
+    return plan_bundle(items, lock="0" * 64, kfdeploy="1", **more)
 
 
 def where(bundle: Bundle) -> dict[str, tuple[tuple[int, int], ...]]:
@@ -67,7 +69,7 @@ def test_what_is_no_size_is_said(text: str) -> None:
 
 def test_without_a_size_all_is_one_part() -> None:
     bundle = planned(made("a.io/x:1", [("a", 10), ("b", 20)]))
-    assert (bundle.parts, bundle.folder(1)) == (1, "")
+    assert (bundle.parts, bundle.part_folder(1)) == (1, "")
     assert where(bundle) == {"a": ((1, 10),), "b": ((1, 20),)}
 
 
@@ -76,8 +78,8 @@ def test_what_is_written_is_read_again() -> None:
         made("a.io/x:1", [("a", 10), ("b", 300_000)]),
         made("a.io/y:1", [("c", 10)], belongs_to="sha256-1.sig", push_tag="sha256-1.sig"),
     ]
-    old = Older.of("1" * 64, [made("a.io/x:0", [("a", 10)])])
-    files = [Taken("programs/helm", 7, "2" * 64, executable=True)]
+    old = DeliveredContents.from_items("1" * 64, [made("a.io/x:0", [("a", 10)])])
+    files = [BundleFile("programs/helm", 7, "2" * 64, executable=True)]
     bundle = planned(*items, part_size=100_000, older=old, files=files, wheels_for=("cp311",))
     assert model.loads(bundle.dumps()) == bundle
     assert model.loads(bundle.dumps()).dumps() == bundle.dumps()
@@ -105,10 +107,10 @@ def test_only_a_blob_that_is_larger_than_a_part_is_split() -> None:
     assert len(pieces["b"]) == len(pieces["c"]) == 1
     assert sum(size for _, size in pieces["a"]) == 250_000
     assert [part for part, _ in pieces["a"]] == [1, 2, 3]
-    paths = [path for _, path, _ in bundle.by_digest[f"sha256:{'a' * 64}"].paths()]
+    paths = [path for _, path, _ in bundle.by_digest[f"sha256:{'a' * 64}"].locate_pieces()]
     assert paths == [f"pieces/sha256/{'a' * 64}.00{n}" for n in (1, 2, 3)]
     for part in range(1, bundle.parts + 1):
-        assert bundle.size(part) < 130_000
+        assert bundle.count_part_bytes(part) < 130_000
 
 
 def test_parts_too_small_for_the_lists_are_refused() -> None:
@@ -120,7 +122,7 @@ def test_parts_too_small_for_the_lists_are_refused() -> None:
 
 
 def test_a_file_that_fits_into_no_part_is_named() -> None:
-    files = [Taken("programs/helm", 100_000, "0" * 64)]
+    files = [BundleFile("programs/helm", 100_000, "0" * 64)]
     with pytest.raises(UserError) as error:
         planned(made("a.io/a:1", [("a", 10)]), part_size=90_000, files=files)
     assert error.value.message == (
@@ -131,7 +133,7 @@ def test_a_file_that_fits_into_no_part_is_named() -> None:
 def test_a_delta_leaves_out_what_the_other_side_has() -> None:
     old = [made("a.io/x:1", [("a", 1), ("b", 2)]), made("a.io/y:1", [("c", 3)])]
     new = [old[0], made("a.io/y:2", [("a", 1), ("c", 3), ("d", 4)])]
-    bundle = planned(*new, older=Older.of("1" * 64, old))
+    bundle = planned(*new, older=DeliveredContents.from_items("1" * 64, old))
     assert [image.name for image in bundle.images] == ["a.io/y:2"]
     assert len(bundle.manifests) == 1
     assert where(bundle) == {"d": ((1, 4),)}
@@ -145,7 +147,7 @@ def test_a_delta_leaves_out_what_the_other_side_has() -> None:
 
 def test_a_name_that_other_tools_refuse_gives_way_to_the_digest() -> None:
     bundle = planned(made("a.io/x__y:1", []), made("redis", []))
-    names = [entry["annotations"] for entry in json.loads(bundle.index())["manifests"]]
+    names = [entry["annotations"] for entry in json.loads(bundle.build_index())["manifests"]]
     assert [name[model.FULL_NAME] for name in names] == [
         "a.io/x__y:1",
         "docker.io/library/redis:latest",
@@ -161,7 +163,7 @@ def test_ids_that_mean_the_same_share_a_name() -> None:
     assert image.refs == ("docker.io/library/redis:6", "redis:6")
 
 
-GOOD = planned(made("a.io/x:1", [("a", 1)]), files=[Taken("programs/helm", 1, "0" * 64)])
+GOOD = planned(made("a.io/x:1", [("a", 1)]), files=[BundleFile("programs/helm", 1, "0" * 64)])
 
 
 @pytest.mark.parametrize(
@@ -211,7 +213,7 @@ GOOD = planned(made("a.io/x:1", [("a", 1)]), files=[Taken("programs/helm", 1, "0
 )
 def test_a_damaged_description_is_refused(key: str, value: object, message: str) -> None:
     content = {**json.loads(GOOD.dumps()), key: value}
-    with pytest.raises(NoBundle) as error:
+    with pytest.raises(InvalidBundle) as error:
         model.loads(json.dumps(content).encode())
     assert str(error.value) == message
 
@@ -233,6 +235,6 @@ def test_sums_are_read_as_they_are_written() -> None:
     ],
 )
 def test_lists_that_lead_out_of_the_part_are_refused(text: str, message: str) -> None:
-    with pytest.raises(checksums.BadSums) as error:
+    with pytest.raises(checksums.InvalidChecksums) as error:
         checksums.loads(text.encode())
     assert str(error.value) == message

@@ -16,19 +16,19 @@ from kfdeploy.errors import UserError
 
 
 def test_a_wheel_is_the_same_bytes_twice() -> None:
-    one = [wheel.build() for wheel in wheels.installed("rich")]
-    assert one == [wheel.build() for wheel in wheels.installed("rich")]
+    one = [wheel.build() for wheel in wheels.list_installed("rich")]
+    assert one == [wheel.build() for wheel in wheels.list_installed("rich")]
 
 
 def test_requirements_are_followed_to_their_end() -> None:
-    names = [wheel.name.partition("-")[0] for wheel in wheels.installed("rich")]
+    names = [wheel.name.partition("-")[0] for wheel in wheels.list_installed("rich")]
     assert names == ["markdown_it_py", "mdurl", "pygments", "rich"]
 
 
 def test_pip_installs_kfdeploy_from_the_wheels_alone(tmp_path: Path) -> None:
     folder = tmp_path / "wheels"
     folder.mkdir()
-    for along in extras.own():
+    for along in extras.collect_wheels():
         with along.open() as stream:
             (tmp_path / along.taken.path).write_bytes(stream.read())
     # With the pip that is here: another one takes most of the time, and does the same.
@@ -63,7 +63,7 @@ def test_pip_installs_kfdeploy_from_the_wheels_alone(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (0, "")
         assert "kfdeploy" in done.stdout
     where = subprocess.run(
-        [there / "python", "-c", "import kfdeploy.catalog, kfdeploy; print(kfdeploy.__file__)"],
+        [there / "python", "-c", "import kfdeploy.catalogue, kfdeploy; print(kfdeploy.__file__)"],
         env=clean,
         cwd=tmp_path,
         capture_output=True,
@@ -102,7 +102,7 @@ def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def content(name: str) -> dict[str, bytes]:
     import io
 
-    (wheel,) = wheels.installed(name)
+    (wheel,) = wheels.list_installed(name)
     assert wheel.name == "made_up-1.0-py3-none-any.whl"
     with zipfile.ZipFile(io.BytesIO(wheel.build())) as archive:
         assert archive.testzip() is None
@@ -127,7 +127,7 @@ def test_a_file_that_was_changed_is_named(made_up: Path) -> None:
     record = made_up / "made_up-1.0.dist-info" / "RECORD"
     record.write_text(record.read_text().replace("made_up.py,,", "made_up.py,sha256=AAAA,6"))
     with pytest.raises(UserError) as error:
-        wheels.installed("made-up")
+        wheels.list_installed("made-up")
     assert error.value.message == (
         f"{made_up / 'made_up.py'}: was changed after made-up was installed"
     )
@@ -136,7 +136,7 @@ def test_a_file_that_was_changed_is_named(made_up: Path) -> None:
 def test_a_file_that_is_gone_is_named(made_up: Path) -> None:
     (made_up / "made_up.py").unlink()
     with pytest.raises(UserError) as error:
-        wheels.installed("made-up")
+        wheels.list_installed("made-up")
     assert error.value.message == (
         f"{made_up / 'made_up.py'}: no such file or directory: made-up lacks it"
     )
@@ -145,10 +145,10 @@ def test_a_file_that_is_gone_is_named(made_up: Path) -> None:
 def test_what_pip_did_not_install_is_named(made_up: Path) -> None:
     (made_up / "made_up-1.0.dist-info" / "WHEEL").unlink()
     with pytest.raises(UserError) as error:
-        wheels.installed("made-up")
+        wheels.list_installed("made-up")
     assert error.value.message == ("made-up: was not installed by pip, and its wheel can't be made")
     with pytest.raises(UserError) as error:
-        wheels.installed("no-such-thing")
+        wheels.list_installed("no-such-thing")
     assert error.value.message == "no-such-thing: is not installed, and its wheel can't be made"
 
 
@@ -157,7 +157,7 @@ def test_a_link_to_another_package_is_named(made_up: Path) -> None:
         '{"url": "file:///x", "dir_info": {"editable": true}}'
     )
     with pytest.raises(UserError) as error:
-        wheels.installed("made-up")
+        wheels.list_installed("made-up")
     assert error.value.message == (
         "made-up: is installed as a link to a folder, and its wheel can't be made"
     )
@@ -173,7 +173,7 @@ def test_programs_are_taken_from_path_through_links(
     (tmp_path / "kubectl").write_bytes(Path("/bin/sh").read_bytes())
     (tmp_path / "kubectl").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    found, notes = extras.programs()
+    found, notes = extras.collect_programs()
     assert [(one.taken.path, one.taken.executable) for one in found] == [
         ("programs/helm", True),
         ("programs/kubectl", True),
@@ -188,7 +188,7 @@ def test_programs_are_taken_from_path_through_links(
 
 def workspace(root: Path, **more: Any) -> list[str]:
     sets = [root / "releases" / "default"]
-    return [along.taken.path for along in extras.workspace(root, sets, **more)]
+    return [along.taken.path for along in extras.collect_workspace(root, sets, **more)]
 
 
 def test_of_a_workspace_goes_what_is_needed(tmp_path: Path) -> None:

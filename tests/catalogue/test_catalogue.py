@@ -10,10 +10,10 @@ import pytest
 
 from kfdeploy.catalogue import hidden_images
 from kfdeploy.catalogue import load as catalogue_file
-from kfdeploy.catalogue.facts import Catalogue, Lost
-from kfdeploy.catalogue.load import BadCatalogue
-from kfdeploy.images.inventory import Found, Place
-from kfdeploy.kubernetes.objects import Object, ObjectKey, split
+from kfdeploy.catalogue.facts import Catalogue, UnavailableImage
+from kfdeploy.catalogue.load import InvalidCatalogue
+from kfdeploy.images.inventory import ImageUse, SourceLocation
+from kfdeploy.kubernetes.objects import Object, ObjectKey, split_objects
 from kfdeploy.yamltext import nodes
 
 GOOD = """\
@@ -69,20 +69,23 @@ CONFIG = ObjectKey("v1", "ConfigMap", "n", "settings")
 
 def load(folder: Path, text: str = GOOD) -> Catalogue:
     (folder / "one.yaml").write_text(text)
-    return catalogue_file.load(folder)
+    return catalogue_file.load_catalogue(folder)
 
 
 def operator(
     image: str = "ghcr.io/org/operator:v1.9.1", args: str = "[]", env: str = "[]", more: str = ""
 ) -> list[Object]:
     text = OPERATOR.replace("IMAGE", image).replace("ARGS", args).replace("ENV", env)
-    return list(split(text + more))
+    return list(split_objects(text + more))
 
 
 def refs(facts: Catalogue, objects: list[Object]) -> dict[str, str]:
     """Hidden references and what redirects each."""
-    programs = facts.programs(objects)
-    return {ref: found.redirect for ref, found in hidden_images.images("c", objects, programs, [])}
+    programs = facts.find_programs(objects)
+    return {
+        ref: found.redirect
+        for ref, found in hidden_images.find_hidden_images("c", objects, programs, [])
+    }
 
 
 @pytest.mark.parametrize(
@@ -100,7 +103,7 @@ def refs(facts: Catalogue, objects: list[Object]) -> dict[str, str]:
 def test_the_first_rule_that_fits_decides(
     tmp_path: Path, key: ObjectKey, field: str, line: str, ref: str, need: str | None
 ) -> None:
-    rule = load(tmp_path).rule(key, field, line, ref)
+    rule = load(tmp_path).find_site_rule(key, field, line, ref)
     assert (rule.need if rule else None) == need
 
 
@@ -108,9 +111,11 @@ def test_a_rule_for_a_version_needs_the_program_at_it(tmp_path: Path) -> None:
     facts = load(tmp_path)
     runtime = ObjectKey("x/v1", "Runtime", "", "big")
     for tag, pinned in (("v1.9.2", True), ("v1.9.1", False)):
-        programs = facts.programs(operator(f"ghcr.io/org/operator:{tag}"))
-        assert (facts.rule(runtime, "spec.image", "", "a/b:1", programs) is not None) == pinned
-    assert facts.rule(runtime, "spec.image", "", "a/b:1") is None
+        programs = facts.find_programs(operator(f"ghcr.io/org/operator:{tag}"))
+        assert (
+            facts.find_site_rule(runtime, "spec.image", "", "a/b:1", programs) is not None
+        ) == pinned
+    assert facts.find_site_rule(runtime, "spec.image", "", "a/b:1") is None
 
 
 @pytest.mark.parametrize(
@@ -128,7 +133,7 @@ def test_a_rule_for_a_version_needs_the_program_at_it(tmp_path: Path) -> None:
 def test_a_programs_version_is_its_alias_its_tag_or_a_label(
     tmp_path: Path, image: str, version: str, known: bool
 ) -> None:
-    (program,) = load(tmp_path).programs(operator(image))
+    (program,) = load(tmp_path).find_programs(operator(image))
     assert (str(program.version), program.is_known) == (version, known)
 
 
@@ -177,8 +182,8 @@ def test_the_object_that_an_image_needs_is_the_one_that_pulls_it(tmp_path: Path)
     objects = operator(
         more="---\napiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: agent, namespace: n}\n"
     )
-    programs = load(tmp_path).programs(objects)
-    found = dict(hidden_images.images("c", objects, programs, []))
+    programs = load(tmp_path).find_programs(objects)
+    found = dict(hidden_images.find_hidden_images("c", objects, programs, []))
     assert found["a/agent:latest"].object.name == "agent"
     assert found["a/x:1"].object.name == programs[0].object.name != "agent"
     assert (found["a/agent:latest"].outside, found["a/x:1"].outside) == ("jobs", "")
@@ -197,18 +202,18 @@ def test_what_is_derived_from_a_site_goes_where_its_tag_goes(
     tmp_path: Path, ref: str, pin: str, derived: list[str]
 ) -> None:
     objects = operator()
-    programs = load(tmp_path).programs(objects)
-    site = Found(
+    programs = load(tmp_path).find_programs(objects)
+    site = ImageUse(
         component="c",
         object=ObjectKey("x/v1", "Runtime", "", "big"),
         field="spec.image",
         path=("spec", "image"),
         how="custom-resource",
         redirect="patch",
-        place=Place("a.yaml", 3),
+        place=SourceLocation("a.yaml", 3),
         pin=pin,
     )
-    made = dict(hidden_images.images("c", objects, programs, [(ref, site)]))
+    made = dict(hidden_images.find_hidden_images("c", objects, programs, [(ref, site)]))
     found = [name for name in made if name.startswith("a/big")]
     assert found == derived
     assert all(made[name].redirect == "patch" and not made[name].path for name in found)
@@ -219,15 +224,17 @@ def test_a_version_nobody_has_read_is_named_with_the_nearest_that_somebody_has(
 ) -> None:
     facts = load(tmp_path)
     for tag, nearest in (("v1.10.0", "1.9.2"), ("v1.6.0", "1.7.0"), ("v1.8.0", "1.7.0")):
-        (unknown,) = hidden_images.unknown(
-            "c", facts.programs(operator(f"ghcr.io/org/operator:{tag}"))
+        (unknown,) = hidden_images.find_unknown_programs(
+            "c", facts.find_programs(operator(f"ghcr.io/org/operator:{tag}"))
         )
         assert (unknown.entry, unknown.version, unknown.nearest) == ("one", tag[1:], nearest)
         assert ("alpine:3.10" in unknown.images) == (nearest != "1.7.0")
-        assert unknown.look.endswith(f"--image ghcr.io/org/operator:{tag}")
-    (other,) = hidden_images.unknown("c", facts.programs(operator("ghcr.io/org/other:v1.9.2")))
+        assert unknown.scan_command.endswith(f"--image ghcr.io/org/operator:{tag}")
+    (other,) = hidden_images.find_unknown_programs(
+        "c", facts.find_programs(operator("ghcr.io/org/other:v1.9.2"))
+    )
     assert (other.entry, other.nearest, other.images) == ("", "", ())
-    assert list(hidden_images.unknown("c", facts.programs(operator()))) == []
+    assert list(hidden_images.find_unknown_programs("c", facts.find_programs(operator()))) == []
 
 
 def test_a_fact_is_shown_where_it_was_read_at_the_version_that_runs(tmp_path: Path) -> None:
@@ -237,7 +244,9 @@ def test_a_fact_is_shown_where_it_was_read_at_the_version_that_runs(tmp_path: Pa
 
     def shown(tag: str) -> str:
         objects = operator(f"ghcr.io/org/operator:{tag}")
-        found = dict(hidden_images.images("c", objects, facts.programs(objects), []))
+        found = dict(
+            hidden_images.find_hidden_images("c", objects, facts.find_programs(objects), [])
+        )
         return found["alpine:3.10"].source
 
     assert shown("v1.9.1") == "a/b@1.9.1:c.go:2; a/b@sdk-7:e.py:4; a/sdk@v7:e.py:4"
@@ -248,23 +257,23 @@ def test_a_fact_is_shown_where_it_was_read_at_the_version_that_runs(tmp_path: Pa
     (tmp_path / "other").mkdir()
     between = load(tmp_path / "other", GOOD.replace('"a/b@v1:c.go:1"', f'"{ends}"', 1))
     objects = operator("ghcr.io/org/operator:v1.9.1")
-    found = dict(hidden_images.images("c", objects, between.programs(objects), []))
+    found = dict(hidden_images.find_hidden_images("c", objects, between.find_programs(objects), []))
     assert found["alpine:3.10"].source == ends
 
 
 def test_a_lost_image_is_known_by_its_reference_or_its_repository(tmp_path: Path) -> None:
     facts = load(tmp_path)
-    lost = facts.lost("gcr.io/gone/minio:1")
+    lost = facts.find_unavailable("gcr.io/gone/minio:1")
     assert lost is not None
     assert lost.substitute == "docker.io/x/y:1"
-    assert facts.lost("gcr.io/other/minio:1") is None
+    assert facts.find_unavailable("gcr.io/other/minio:1") is None
 
 
 def test_the_tag_of_a_lost_image_may_be_its_substitutes_too() -> None:
-    lost = Lost("gcr.io/a/b:*", "gone", "a/b#1", "docker.io/a/b:{tag}")
-    assert lost.instead_of("gcr.io/a/b:1.2") == "docker.io/a/b:1.2"
-    assert lost.instead_of("gcr.io/a/b") == "docker.io/a/b:latest"
-    assert lost.instead_of("gcr.io/a/b@sha256:" + "0" * 64) == ""
+    lost = UnavailableImage("gcr.io/a/b:*", "gone", "a/b#1", "docker.io/a/b:{tag}")
+    assert lost.substitute_for("gcr.io/a/b:1.2") == "docker.io/a/b:1.2"
+    assert lost.substitute_for("gcr.io/a/b") == "docker.io/a/b:latest"
+    assert lost.substitute_for("gcr.io/a/b@sha256:" + "0" * 64) == ""
 
 
 @pytest.mark.parametrize(
@@ -285,9 +294,9 @@ def test_the_tag_of_a_lost_image_may_be_its_substitutes_too() -> None:
     ],
 )
 def test_images_of_other_releases_that_are_lost_are_known(ref: str, substitute: str) -> None:
-    lost = catalogue_file.load().lost(ref)
+    lost = catalogue_file.load_catalogue().find_unavailable(ref)
     assert lost is not None
-    assert lost.instead_of(ref) == substitute
+    assert lost.substitute_for(ref) == substitute
 
 
 def test_a_sites_own_entries_come_first(tmp_path: Path) -> None:
@@ -296,11 +305,11 @@ def test_a_sites_own_entries_come_first(tmp_path: Path) -> None:
     own.mkdir()
     mine = GOOD.replace("component: one", "component: mine").replace("alpine:3.10", "alpine:4")
     (own / "mine.yaml").write_text(mine)
-    facts = catalogue_file.Facts(own, tmp_path)
-    assert "alpine:4" in refs(facts.catalogue(), operator())
-    assert "alpine:3.10" not in refs(facts.catalogue(), operator())
-    other = catalogue_file.Facts(tmp_path / "none", tmp_path)
-    assert facts.own != other.own == ""
+    facts = catalogue_file.CatalogueLoader(own, tmp_path)
+    assert "alpine:4" in refs(facts.load(), operator())
+    assert "alpine:3.10" not in refs(facts.load(), operator())
+    other = catalogue_file.CatalogueLoader(tmp_path / "none", tmp_path)
+    assert facts.own_digest != other.own_digest == ""
 
 
 @pytest.mark.parametrize(
@@ -347,15 +356,17 @@ def test_a_mistake_is_named_with_file_and_key(
     tmp_path: Path, old: str, new: str, message: str
 ) -> None:
     assert old in GOOD
-    with pytest.raises(BadCatalogue) as caught:
+    with pytest.raises(InvalidCatalogue) as caught:
         load(tmp_path, GOOD.replace(old, new, 1))
     assert str(caught.value).startswith(message)
     if "broken YAML" not in message:
-        assert list(SCHEMA.iter_errors(nodes.load(GOOD.replace(old, new, 1)))), "the JSON Schema"
+        assert list(SCHEMA.iter_errors(nodes.load_document(GOOD.replace(old, new, 1)))), (
+            "the JSON Schema"
+        )
 
 
 def test_the_schema_for_editors_takes_what_is_taken() -> None:
     files = sorted(catalogue_file.FOLDER.glob("*.yaml"))
     assert len(files) > 30
     for text in (GOOD, *(path.read_text("utf-8") for path in files)):
-        assert [error.message for error in SCHEMA.iter_errors(nodes.load(text))] == []
+        assert [error.message for error in SCHEMA.iter_errors(nodes.load_document(text))] == []

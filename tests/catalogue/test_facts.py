@@ -14,11 +14,11 @@ import pytest
 from kfdeploy.catalogue import hidden_images, load
 from kfdeploy.catalogue.facts import Catalogue
 from kfdeploy.cli.session import Session
-from kfdeploy.images.inventory import Found
+from kfdeploy.images.inventory import ImageUse
 from kfdeploy.images.redirect import Redirect
-from kfdeploy.images.sites import sites
+from kfdeploy.images.sites import find_sites
 from kfdeploy.kubernetes import workload
-from kfdeploy.kubernetes.objects import Object, ObjectKey, lookup, show_path, split
+from kfdeploy.kubernetes.objects import Object, ObjectKey, get_field, show_path, split_objects
 from kfdeploy.patch import additions
 from tests.conftest import Site
 
@@ -28,7 +28,7 @@ RELEASES = ("1.10.2", "26.03")
 
 @pytest.fixture(scope="module")
 def facts() -> Catalogue:
-    return load.load()
+    return load.load_catalogue()
 
 
 def sources(facts: Catalogue) -> Iterator[tuple[str, str]]:
@@ -59,8 +59,8 @@ def test_every_image_record_holds_for_a_version_that_was_read(facts: Catalogue) 
         for fact in records:
             for versions in fact.versions:
                 if not versions.is_any:
-                    assert entry.is_read(versions.first), f"{entry.component}: {versions}"
-                    assert entry.is_read(versions.last), f"{entry.component}: {versions}"
+                    assert entry.is_reviewed(versions.first), f"{entry.component}: {versions}"
+                    assert entry.is_reviewed(versions.last), f"{entry.component}: {versions}"
         assert entry.read or not (entry.programs or entry.images), entry.component
 
 
@@ -119,8 +119,10 @@ def test_what_the_pipelines_api_server_falls_back_to_is_its_versions(
     facts: Catalogue, image: str, driver: str, tutorials: str, samples: str
 ) -> None:
     """The driver without its variable; the tutorials' Python, and the file that takes them away."""
-    objects = list(split(PIPELINES.replace("IMAGE", image)))
-    found = list(hidden_images.images("pipeline", objects, facts.programs(objects), []))
+    objects = list(split_objects(PIPELINES.replace("IMAGE", image)))
+    found = list(
+        hidden_images.find_hidden_images("pipeline", objects, facts.find_programs(objects), [])
+    )
     by_way = {hit.redirect: ref for ref, hit in found if hit.adds}
     assert set(by_way) == {
         "env V2_DRIVER_IMAGE",
@@ -136,8 +138,12 @@ def test_what_the_pipelines_api_server_falls_back_to_is_its_versions(
 def test_argos_executor_is_of_the_controllers_version(facts: Catalogue, version: str) -> None:
     text = PIPELINES.replace("ml-pipeline-api-server", "workflow-controller")
     text = text.replace("ml-pipeline", "workflow-controller")
-    objects = list(split(text.replace("IMAGE", f"quay.io/argoproj/workflow-controller:v{version}")))
-    (found,) = hidden_images.images("pipeline", objects, facts.programs(objects), [])
+    objects = list(
+        split_objects(text.replace("IMAGE", f"quay.io/argoproj/workflow-controller:v{version}"))
+    )
+    (found,) = hidden_images.find_hidden_images(
+        "pipeline", objects, facts.find_programs(objects), []
+    )
     assert (found[0], found[1].redirect) == (
         f"quay.io/argoproj/argoexec:v{version}",
         "flag --executor-image",
@@ -146,7 +152,7 @@ def test_argos_executor_is_of_the_controllers_version(facts: Catalogue, version:
 
 def test_argos_lost_copies_have_argos_own_images_as_substitutes(facts: Catalogue) -> None:
     for name in ("argoexec", "workflow-controller"):
-        lost = facts.lost(f"gcr.io/ml-pipeline/{name}:v3.4.17-license-compliance")
+        lost = facts.find_unavailable(f"gcr.io/ml-pipeline/{name}:v3.4.17-license-compliance")
         assert lost is not None
         assert lost.substitute == f"quay.io/argoproj/{name}:v3.4.17"
 
@@ -189,7 +195,7 @@ def workload_of(image: str, version: str = "") -> Object:
 @pytest.mark.parametrize("program", OTHERS)
 def test_programs_of_other_releases_were_read(facts: Catalogue, program: str) -> None:
     image, _, version = program.partition(" ")
-    (found,) = facts.programs([workload_of(image, version)])
+    (found,) = facts.find_programs([workload_of(image, version)])
     assert found.is_known
     assert str(found.version) in program
 
@@ -214,15 +220,15 @@ def test_a_runtime_goes_by_its_tag_where_kserve_changes_it(
     facts: Catalogue, version: str, pinned: set[str], suffixed: set[str]
 ) -> None:
     """Before 0.16.0 a runtimeVersion makes a broken reference of any runtime's digest."""
-    programs = facts.programs([workload_of(f"kserve/kserve-controller:v{version}")])
+    programs = facts.find_programs([workload_of(f"kserve/kserve-controller:v{version}")])
     field = "spec.containers[name=kserve-container].image"
     by_tag, found = set(), []
     for name in ("mlserver", "torchserve", "huggingfaceserver"):
         key = ObjectKey("serving.kserve.io/v1alpha1", "ClusterServingRuntime", "", f"kserve-{name}")
-        rule = facts.rule(key, field, "", "a/b:1", programs)
+        rule = facts.find_site_rule(key, field, "", "a/b:1", programs)
         if rule is not None and rule.pin == "tag":
             by_tag.add(name)
-        site = Found(
+        site = ImageUse(
             component="kserve",
             object=key,
             field=field,
@@ -233,7 +239,7 @@ def test_a_runtime_goes_by_its_tag_where_kserve_changes_it(
         )
         found.append((f"a/{name}:1", site))
     assert by_tag == pinned
-    made = {ref for ref, _ in hidden_images.images("kserve", [], programs, found)}
+    made = {ref for ref, _ in hidden_images.find_hidden_images("kserve", [], programs, found)}
     assert {ref.split("/")[1].removesuffix(":1-gpu") for ref in made if "-gpu" in ref} == suffixed
 
 
@@ -250,7 +256,7 @@ MOVES = "ghcr.io/kubeflow/model-registry/controller:latest"
 
 
 def test_somebody_has_read_every_program(workspace: tuple[Path, str]) -> None:
-    inventory = Session.open(workspace[0], "", quiet=True).inventory()
+    inventory = Session.open(workspace[0], "", quiet=True).build_inventory()
     unknown = {program.image for program in inventory.unknown}
     assert unknown == ({MOVES} if workspace[0].name.startswith("beside") else set())
 
@@ -267,7 +273,7 @@ def test_every_site_rule_fits_something_in_a_real_release(
 ) -> None:
     left = {rule for entry in facts.entries for rule in entry.sites}
     for root in (*(real_site(version).root for version in RELEASES), beside):
-        for image in Session.open(root, "", quiet=True).inventory().images:
+        for image in Session.open(root, "", quiet=True).build_inventory().images:
             for found in image.found:
                 left -= {
                     rule
@@ -275,8 +281,8 @@ def test_every_site_rule_fits_something_in_a_real_release(
                     if replace(rule, line="").matches(found.object, found.field, "", image.ref)
                 }
     for name in EXAMPLES:
-        for item in split((upstreams / "kubeflow-26.03" / name).read_text()):
-            for site in sites(item.key, item.body):
+        for item in split_objects((upstreams / "kubeflow-26.03" / name).read_text()):
+            for site in find_sites(item.key, item.body):
                 field = show_path(item.body, site.path)
                 refs = [mention.ref for mention in site.mentions]
                 left -= {rule for rule in left if rule.matches(item.key, field, "", refs[0])}
@@ -289,13 +295,13 @@ def test_every_redirect_changes_what_its_record_says(workspace: tuple[Path, str]
     session = Session.open(root, "", quiet=True)
     plain = {
         item.key: item.body
-        for rendered in session.rendered()
+        for rendered in session.render_components()
         for item in rendered.objects
         if not item.is_crd
     }
-    final = {item.key: item.body for item in split(final_text(root))}
+    final = {item.key: item.body for item in split_objects(final_text(root))}
     seen = 0
-    for image in session.inventory().images:
+    for image in session.build_inventory().images:
         for found in image.found:
             if found.adds is not None:
                 assert _values(plain[found.object], found.adds) == [], found
@@ -310,10 +316,10 @@ def test_a_default_that_the_manifest_overrides_is_live_without_that(
 ) -> None:
     """Take each variable, flag or key away: the image shows, and a patch sets the same again."""
     seen = 0
-    facts = load.load()
-    for rendered in Session.open(workspace[0], "", quiet=True).rendered():
+    facts = load.load_catalogue()
+    for rendered in Session.open(workspace[0], "", quiet=True).render_components():
         objects = [item for item in rendered.objects if not item.is_crd]
-        programs = facts.programs(objects)
+        programs = facts.find_programs(objects)
         for program in programs:
             for image in program.entry.images_at(program.version) if program.entry else ():
                 redirect = image.redirect
@@ -321,10 +327,10 @@ def test_a_default_that_the_manifest_overrides_is_live_without_that(
                 if redirect is None or target is None or not redirect.is_set(target.body, objects):
                     continue
                 bare = [_without(item, redirect) for item in objects]
-                found = dict(hidden_images.images("c", bare, programs, []))
+                found = dict(hidden_images.find_hidden_images("c", bare, programs, []))
                 assert set(image.refs) <= set(found), f"{program.image}: {redirect}"
                 places = {target.key: [(ref, found[ref]) for ref in image.refs]}
-                ((_, _, body),) = additions.additions(bare, places)
+                ((_, _, body),) = additions.build_additions(bare, places)
                 name = redirect.env or redirect.flag or redirect.key
                 assert f"sets {name}" in body
                 assert f'(index .Values.images "{image.refs[0]}")' in body
@@ -338,7 +344,7 @@ def _without(item: Object, redirect: Redirect) -> Object:
     data = body.get("data") or {}
     for name in (redirect.env, redirect.key):
         data.pop(name, None)
-    for _, container in workload.containers(body):
+    for _, container in workload.list_containers(body):
         kept = [v for v in container.get("env") or () if v["name"] != redirect.env]
         if "env" in container:
             container["env"] = kept
@@ -357,11 +363,11 @@ def _values(body: dict[str, Any], redirect: Redirect) -> list[str]:
         return [str(v) for k, v in (body.get("data") or {}).items() if k == redirect.key]
     if redirect.field:
         try:
-            return [lookup(body, tuple(redirect.field.split(".")))]
+            return [get_field(body, tuple(redirect.field.split(".")))]
         except KeyError:
             return []
     (container,) = [
-        one for _, one in workload.containers(body) if one["name"] == redirect.container
+        one for _, one in workload.list_containers(body) if one["name"] == redirect.container
     ]
     if redirect.env:
         variables = container.get("env") or ()
@@ -391,7 +397,7 @@ def test_what_an_operator_derives_is_at_the_mirror_by_its_tag(
     text = final_text(site.root)
     derived = {
         image.ref
-        for image in Session.open(site.root, "", quiet=True).inventory().images
+        for image in Session.open(site.root, "", quiet=True).build_inventory().images
         for found in image.found
         if found.how == "catalogue" and found.adds is None and found.redirect == "patch"
     }
@@ -432,9 +438,9 @@ def test_the_training_operator_pulls_what_its_release_was_built_with(
     facts: Catalogue, name: str, image: str, version: str, redirected: str, offered: list[str]
 ) -> None:
     objects = operator("Deployment", name, image)
-    programs = facts.programs(objects)
+    programs = facts.find_programs(objects)
     assert [(str(one.version), one.is_known) for one in programs] == [(version, True)]
-    found = list(hidden_images.images("c", objects, programs, []))
+    found = list(hidden_images.find_hidden_images("c", objects, programs, []))
     flags = {ref: place.redirect for ref, place in found if place.adds is not None}
     mpi = {f"{redirected}/kubectl-delivery:latest": "flag --mpi-kubectl-delivery-image"}
     assert flags == FLAGS | mpi
@@ -466,9 +472,9 @@ def test_what_other_releases_run_was_read_at_their_versions(
 ) -> None:
     """Of Kubeflow 1.6.1 to 1.11.0 and of what follows 26.03; `offered` is no more than a choice."""
     objects = operator("Deployment", "controller", image)
-    programs = facts.programs(objects)
+    programs = facts.find_programs(objects)
     assert all(program.is_known for program in programs)
-    found = list(hidden_images.images("c", objects, programs, []))
+    found = list(hidden_images.find_hidden_images("c", objects, programs, []))
     assert {place.need for _, place in found} <= {"user-choice"}
     assert any(offered in ref for ref, _ in found) if offered else found == []
 
@@ -476,12 +482,14 @@ def test_what_other_releases_run_was_read_at_their_versions(
 def test_the_operator_that_1_10_0_runs_without_a_tag_is_redirected_and_what_was_meant_proposed(
     facts: Catalogue,
 ) -> None:
-    lost = facts.lost("kubeflow/training-operator")
+    lost = facts.find_unavailable("kubeflow/training-operator")
     assert lost is not None and lost.substitute == f"{GHCR}/training-operator:v1-5c0e763"
     for tag in ("v1-04f9f13", "latest"):
-        assert facts.lost(f"kubeflow/training-operator:{tag}") is None
-        assert facts.lost(f"docker.io/kubeflow/training-operator:{tag}") is None
-    (moves,) = facts.programs(operator("Deployment", TRAINING, "kubeflow/training-operator:latest"))
+        assert facts.find_unavailable(f"kubeflow/training-operator:{tag}") is None
+        assert facts.find_unavailable(f"docker.io/kubeflow/training-operator:{tag}") is None
+    (moves,) = facts.find_programs(
+        operator("Deployment", TRAINING, "kubeflow/training-operator:latest")
+    )
     assert not moves.is_known
 
 
@@ -492,10 +500,10 @@ def test_objects_that_a_record_asks_for_are_beside_its_program_in_a_real_release
     server is in none."""
     left = {image for entry in facts.entries for image in entry.images if image.objects}
     for root in (*(real_site(version).root for version in RELEASES), beside):
-        for rendered in Session.open(root, "", quiet=True).rendered():
+        for rendered in Session.open(root, "", quiet=True).render_components():
             objects = [item for item in rendered.objects if not item.is_crd]
             there = {(item.key.kind, item.key.name) for item in objects}
-            for program in facts.programs(objects):
+            for program in facts.find_programs(objects):
                 images = program.entry.images if program.entry else ()
                 left -= {image for image in images if set(image.objects) <= there}
     assert {ref for image in left for ref in image.refs} == {

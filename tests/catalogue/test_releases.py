@@ -36,7 +36,7 @@ PROGRAMS = {
 
 @pytest.fixture(scope="module")
 def facts() -> Catalogue:
-    return load.load()
+    return load.load_catalogue()
 
 
 def deployment(name: str, image: str) -> Object:
@@ -53,7 +53,7 @@ def deployment(name: str, image: str) -> Object:
 @pytest.mark.parametrize("release", PROGRAMS)
 def test_somebody_has_read_kubeflows_own_programs(facts: Catalogue, release: str) -> None:
     objects = [deployment(f"p{n}", image) for n, image in enumerate(PROGRAMS[release])]
-    programs = facts.programs(objects)
+    programs = facts.find_programs(objects)
     assert [program.image for program in programs if not program.is_known] == []
     assert len(programs) == len(objects)
 
@@ -78,7 +78,7 @@ def test_the_model_registrys_page_pulls_what_was_read_at_its_version(
     image = f"ghcr.io/kubeflow/model-registry/ui:v{version}"
     for name, expected in (("model-registry-ui", pulled), ("another", {})):
         objects = [deployment(name, image)]
-        found = hidden_images.images("c", objects, facts.programs(objects), [])
+        found = hidden_images.find_hidden_images("c", objects, facts.find_programs(objects), [])
         assert {ref: place.pulled_by for ref, place in found} == expected
 
 
@@ -89,6 +89,6 @@ def test_the_model_registrys_page_pulls_what_was_read_at_its_version(
 def test_what_went_with_its_owners_registry_is_known(
     facts: Catalogue, tag: str, substitute: str
 ) -> None:
-    lost = facts.lost(f"gcr.io/arrikto/kubeflow/oidc-authservice:{tag}")
+    lost = facts.find_unavailable(f"gcr.io/arrikto/kubeflow/oidc-authservice:{tag}")
     assert lost is not None
     assert lost.substitute == substitute

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kfdeploy.catalogue.versions import Version, Versions, closest
+from kfdeploy.catalogue.versions import Version, VersionRange, closest_version
 
 
 @pytest.mark.parametrize(
@@ -46,18 +46,18 @@ def test_versions_are_ordered_by_number_and_a_candidate_comes_before_its_release
     ],
 )
 def test_a_range_holds_both_its_ends(text: str, version: str, inside: bool) -> None:
-    assert (Version.parse(version) in Versions.parse(text)) == inside
+    assert (Version.parse(version) in VersionRange.parse(text)) == inside
 
 
 def test_only_any_holds_a_program_without_a_version() -> None:
-    assert None in Versions.parse("any")
-    assert None not in Versions.parse("1.9.2")
+    assert None in VersionRange.parse("any")
+    assert None not in VersionRange.parse("1.9.2")
 
 
 @pytest.mark.parametrize("text", ["", "latest", "1.9.0-1.10.0", "2.0 - 1.0", "1"])
 def test_anything_else_is_no_range(text: str) -> None:
     with pytest.raises(ValueError, match=r"is neither|backwards"):
-        Versions.parse(text)
+        VersionRange.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -83,5 +83,5 @@ def test_the_nearest_version_is_the_closest_by_major_then_minor_then_patch(
 ) -> None:
     """Of two as close it is the lower one; without a version, the latest."""
     asked = Version.parse(version) if version else None
-    found = closest(asked, [one for one in map(Version.parse, known) if one])
+    found = closest_version(asked, [one for one in map(Version.parse, known) if one])
     assert (str(found) if found else None) == nearest

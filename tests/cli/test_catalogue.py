@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kfdeploy.oci.reference import neutral_path
+from kfdeploy.oci.reference import host_qualified_path
 from tests.conftest import Runner, Served, edit_workspace
 from tests.support.registries import free_port
 from tests.support.standins import fill
@@ -106,7 +106,7 @@ def test_a_lost_image_goes_its_whole_way_by_its_substitute(
     site = workspace(tmp_path, kfdeploy, deployment("jobset", LOST))
     instead = "registry.k8s.io/jobset/jobset:v0.10.1"
     # Below a path of its own: elsewhere in it other tests' images are, that image among them.
-    fill(registries.public, [instead], path_of=lambda ref: f"lost/{neutral_path(ref)}")
+    fill(registries.public, [instead], path_of=lambda ref: f"lost/{host_qualified_path(ref)}")
     settings = {
         "registries.private": {"host": registries.private, "prefix": "lost", "plainHttp": True},
         "registries.sources": {"*": f"{registries.public}/lost"},

@@ -13,7 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from kfdeploy.export import registries_yaml
-from kfdeploy.export.routes import Host, Route
+from kfdeploy.export.routes import Route, UpstreamHost
 from kfdeploy.images import lockfile, sources_file
 from kfdeploy.oci.reference import ImageRef
 from tests.conftest import Runner, Site, edit_workspace, tree
@@ -59,9 +59,11 @@ def exported(kfdeploy: Runner, root: Path, name: str, env: str = "default") -> d
 def mirrored(root: Path) -> dict[str, ImageRef]:
     """The references of all images that the mirror holds."""
     covered = {
-        i.ref for i in sources_file.parse((root / sources_file.NAME).read_text()) if i.covered
+        i.ref
+        for i in sources_file.parse_sources((root / sources_file.NAME).read_text())
+        if i.covered
     }
-    locked = lockfile.read(root / "images.lock")
+    locked = lockfile.read_lock(root / "images.lock")
     return {image.id: ImageRef.parse(image.id) for image in locked if image.id in covered}
 
 
@@ -103,7 +105,7 @@ def test_every_image_is_found_where_the_mirror_put_it(root: Path, kfdeploy: Runn
 
 def targets(root: Path, prefix: str) -> dict[str, str]:
     """Where the lock's own path annotation puts each image."""
-    locked = lockfile.read(root / "images.lock")
+    locked = lockfile.read_lock(root / "images.lock")
     return {ref: f"{prefix}/{locked.by_id[ref].path}" for ref in mirrored(root)}
 
 
@@ -184,7 +186,7 @@ def test_no_rule_has_a_backslash_which_k3s_would_copy_into_toml(
 def test_a_dot_in_a_repository_is_a_dot_in_its_rule() -> None:
     route = Route("a.b/c/d", "kf/x/a.b-c-d", ("x.example/a.b/c/d:1",))
     other = Route("a-b/c", "kf/x/a-b-c", ("x.example/a-b/c:1",))
-    rules = dict(registries_yaml.rules(Host("x.example", (route, other))))
+    rules = dict(registries_yaml.rewrite_rules(UpstreamHost("x.example", (route, other))))
     assert rewritten({"rewrite": rules}, "a.b/c/d") == {"kf/x/a.b-c-d"}
     assert rewritten({"rewrite": rules}, "a-b/c/d") == {"a-b/c/d"}
 
@@ -237,7 +239,7 @@ def test_a_node_that_follows_each_format_finds_every_image(
     rancher = YAML(typ="safe").load(
         exported(kfdeploy, small_site.root, "registries-yaml")["registries.yaml"]
     )
-    locked = lockfile.read(small_site.root / "images.lock").by_id
+    locked = lockfile.read_lock(small_site.root / "images.lock").by_id
     asked = 0
     for name, ref in mirrored(small_site.root).items():
         if not locked[name].tag:
@@ -267,7 +269,7 @@ def test_skopeo_finds_them_by_the_rules_of_openshift(
             for rule in tags["spec"]["imageTagMirrors"]
         )
     )
-    locked = lockfile.read(small_site.root / "images.lock").by_id
+    locked = lockfile.read_lock(small_site.root / "images.lock").by_id
     some = [name for name in mirrored(small_site.root) if locked[name].tag][::8]
     assert len(some) > 3
     for name in some:

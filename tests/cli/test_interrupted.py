@@ -138,7 +138,7 @@ def test_a_stop_that_became_another_error_is_one_all_the_same() -> None:
         "class Field:\n"
         "    def __set_name__(self, owner, name):\n        signal.raise_signal(signal.SIGINT)\n"
         "def command():\n    class Model:\n        field = Field()\n"
-        "terminal.run(command)\n"
+        "terminal.run_command(command)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, SAID)

@@ -34,13 +34,13 @@ def site(small_site: Site, private: Registry, tmp_path: Path) -> Path:
     """The small site with four images, and a private registry of its own."""
     root = small_site.copy(tmp_path / "site")
     edit_workspace(root, {"registries.private": {"host": private.host, "prefix": PREFIX}})
-    images = [image for image in lockfile.read(root / "images.lock") if image.tag][:4]
-    lockfile.write(root / "images.lock", Lock(images))
+    images = [image for image in lockfile.read_lock(root / "images.lock") if image.tag][:4]
+    lockfile.write_lock(root / "images.lock", Lock(images))
     return root
 
 
 def images(root: Path) -> list[LockedImage]:
-    return list(lockfile.read(root / "images.lock"))
+    return list(lockfile.read_lock(root / "images.lock"))
 
 
 def is_whole(registry: Registry, image: LockedImage, tag: str, digest: str) -> bool:

@@ -26,14 +26,14 @@ def few_images(small_site: Site, private: Registry, folder: Path) -> Path:
     if private.ca is not None:
         settings["ca"] = str(private.ca)
     edit_workspace(root, {"registries.private": settings})
-    images = [image for image in lockfile.read(root / "images.lock") if image.tag][:4]
-    lockfile.write(root / "images.lock", Lock(images))
+    images = [image for image in lockfile.read_lock(root / "images.lock") if image.tag][:4]
+    lockfile.write_lock(root / "images.lock", Lock(images))
     return root
 
 
 def is_noted(root: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> bool:
     monkeypatch.chdir(root)
-    return mirror_fast_path.answer(["mirror", *options]) is not None
+    return mirror_fast_path.find_cached_output(["mirror", *options]) is not None
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "tls"])
@@ -56,7 +56,7 @@ def test_the_next_run_says_the_same_from_the_note(
         ]
         monkeypatch.delenv("HTTPS_PROXY")
         for words, before in (((), usual[0]), (("--output=json", "--jobs", "2"), usual[1])):
-            assert mirror_fast_path.answer(["mirror", *words]) == before.stdout
+            assert mirror_fast_path.find_cached_output(["mirror", *words]) == before.stdout
     # Nobody answers any more: that is for the usual way to say.
     assert not is_noted(root, monkeypatch)
 
@@ -67,7 +67,7 @@ def test_what_is_gone_or_another_is_seen(
     with serve_registry(tmp_path / "private") as private:
         root = few_images(small_site, private, tmp_path / "site")
         kfdeploy("mirror", "--quiet", cwd=root)
-        image = lockfile.read(root / "images.lock").images[0]
+        image = lockfile.read_lock(root / "images.lock").images[0]
         ref = f"acme/other:{image.tag}"
         fill(private.host, [ref], path_of=lambda _: f"{PREFIX}/{image.path}")
         assert not is_noted(root, monkeypatch)
@@ -133,7 +133,7 @@ def test_a_registry_with_sign_ins_is_asked_the_usual_way(
     ids=" ".join,
 )
 def test_any_other_command_line_is_left_to_the_usual_way(words: tuple[str, ...]) -> None:
-    assert mirror_fast_path.answer(words) is None
+    assert mirror_fast_path.find_cached_output(words) is None
 
 
 def test_little_is_imported_for_it() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kfdeploy.cli import mirror_fast_path
-from kfdeploy.files import alone
+from kfdeploy.files import exclusive_lock
 from kfdeploy.images import lockfile
 from kfdeploy.images.lockfile import Lock
 from kfdeploy.oci.reference import ImageRef
@@ -70,8 +70,8 @@ def keep(count: int) -> Callable[[Path], object]:
         file, all_of_it = root / "images.lock", root / "all.lock"
         if not all_of_it.exists():
             file.rename(all_of_it)
-        images = [image for image in lockfile.read(all_of_it) if image.tag]
-        lockfile.write(file, Lock(images[:count]))
+        images = [image for image in lockfile.read_lock(all_of_it) if image.tag]
+        lockfile.write_lock(file, Lock(images[:count]))
 
     return change
 
@@ -125,7 +125,7 @@ def test_one_image_more_is_brought_as_always(
         # A note of that has taken the place of the one before.
         (root, _), _ = two.sites
         assert (
-            mirror_fast_path.answer(["mirror", "-C", str(root)])
+            mirror_fast_path.find_cached_output(["mirror", "-C", str(root)])
             == kfdeploy("mirror", cwd=root).stdout
         )
         two.each(keep(6))
@@ -140,7 +140,7 @@ def test_what_another_has_put_there_is_replaced_as_always(
 ) -> None:
     with both(small_site, kfdeploy, tmp_path) as two:
         for root, private in two.sites:
-            image = lockfile.read(root / "images.lock").images[0]
+            image = lockfile.read_lock(root / "images.lock").images[0]
             path = f"kf/{image.path}"
             fill(private.host, [f"acme/other:{image.tag}"], path_of=partial(_always, path))
         done = two.mirror("--output", "json").json
@@ -155,7 +155,7 @@ def test_blobs_that_it_has_are_mounted_as_always(
 
         def rename(root: Path) -> None:
             file = root / "images.lock"
-            first = lockfile.read(file).images[0]
+            first = lockfile.read_lock(file).images[0]
             other = lockfile.LockedImage(
                 "ghcr.io/acme/renamed:v9",
                 first.image,
@@ -165,7 +165,7 @@ def test_blobs_that_it_has_are_mounted_as_always(
                 first.reduced,
                 first.attached,
             )
-            lockfile.write(file, Lock([*lockfile.read(file), other]))
+            lockfile.write_lock(file, Lock([*lockfile.read_lock(file), other]))
 
         two.each(rename)
         done = two.mirror("--output", "json").json
@@ -201,10 +201,10 @@ def test_a_copy_that_fails_is_said_as_always(
 
         def spoil(root: Path) -> None:
             file = root / "images.lock"
-            *rest, last = lockfile.read(file)
+            *rest, last = lockfile.read_lock(file)
             nobody = ImageRef(last.image.host, last.image.path, "", f"sha256:{'0' * 64}")
             lost = lockfile.LockedImage(last.id, nobody, last.tag)
-            lockfile.write(file, Lock([*rest, lost]))
+            lockfile.write_lock(file, Lock([*rest, lost]))
 
         two.each(spoil)
         for _ in range(2):
@@ -222,8 +222,8 @@ def test_another_mirror_at_work_is_said_as_always(
         two.each(keep(5))
         (one, _), (other, _) = two.sites
         with (
-            alone(one / ".kfdeploy" / "mirror.lock", "a test"),
-            alone(other / ".kfdeploy" / "mirror.lock", "a test"),
+            exclusive_lock(one / ".kfdeploy" / "mirror.lock", "a test"),
+            exclusive_lock(other / ".kfdeploy" / "mirror.lock", "a test"),
         ):
             assert "another `kfdeploy mirror`" in two.mirror(check=1).stderr
 
@@ -235,13 +235,13 @@ def test_other_settings_are_read_where_they_stand(
         root = noted(small_site, kfdeploy, tmp_path / "site", private)
         words = ["mirror", "-C", str(root)]
         before = (root / "kfdeploy.yaml").read_bytes()
-        assert mirror_fast_path.look(words) is not None
+        assert mirror_fast_path.find_cached_mirror(words) is not None
         edit_workspace(root, {"environments.default.platforms": ["linux/amd64"]})
-        assert mirror_fast_path.look(words) is None
+        assert mirror_fast_path.find_cached_mirror(words) is None
         kfdeploy("mirror", "--quiet", cwd=root, check=None)
         (root / "kfdeploy.yaml").write_bytes(before)
-        assert mirror_fast_path.look(words) is not None
-        assert mirror_fast_path.look([*words, "--env", "default"]) is None
+        assert mirror_fast_path.find_cached_mirror(words) is not None
+        assert mirror_fast_path.find_cached_mirror([*words, "--env", "default"]) is None
 
 
 @pytest.mark.parametrize("setting", ["credentials", "immutableTags", "createRepository"])
@@ -257,7 +257,7 @@ def test_what_starts_a_program_or_signs_in_is_not_taken_from_the_cache(
         }[setting]
         edit_workspace(root, {f"registries.private.{setting}": value})
         kfdeploy("mirror", "--quiet", cwd=root)
-        assert mirror_fast_path.look(["mirror", "-C", str(root)]) is None
+        assert mirror_fast_path.find_cached_mirror(["mirror", "-C", str(root)]) is None
         keep(5)(root)
         assert "1 copied" in kfdeploy("mirror", "--quiet", cwd=root).stdout
 
@@ -272,9 +272,9 @@ def test_a_registry_with_a_sign_in_is_asked_by_the_engine_alone(
         done = kfdeploy("mirror", cwd=root, env={**env, "PYTHONPROFILEIMPORTTIME": "1"})
         assert not is_read(done, "typer") and not is_read(done, "pydantic")
         assert "1 copied" in done.stdout and "4 present" in done.stdout
-        noted_one = mirror_fast_path.look(["mirror", "-C", str(root)])
+        noted_one = mirror_fast_path.find_cached_mirror(["mirror", "-C", str(root)])
         assert noted_one is not None
-        assert (noted_one.answered(), noted_one.said) == (frozenset(), None)
+        assert (noted_one.read_answers(), noted_one.cached_output) == (frozenset(), None)
         done = kfdeploy("mirror", cwd=root, check=1)
         assert f"hint: `docker login {private.host}`" in done.stderr
 

@@ -42,7 +42,7 @@ def test_render_names_what_is_not_locked_for_the_platforms(root: Path, kfdeploy:
     assert (
         "  hint: run `kfdeploy lock`; `kfdeploy render --unpinned` renders it by its tag\n" in said
     )
-    lock = lockfile.read(root / "images.lock")
+    lock = lockfile.read_lock(root / "images.lock")
     lacking = sum(not image.digest_for(AMD64) for image in lock)
     assert said.count(" is not locked for linux/amd64\n") == lacking > 20
     kfdeploy("render", "--quiet", cwd=root)
@@ -53,9 +53,9 @@ def test_render_names_what_is_not_locked_for_the_platforms(root: Path, kfdeploy:
 def test_lock_takes_the_indexes_from_the_cache_and_the_set_has_the_reduced_ones(
     root: Path, small_site: Site, kfdeploy: Runner
 ) -> None:
-    before = lockfile.read(root / "images.lock").by_id
+    before = lockfile.read_lock(root / "images.lock").by_id
     kfdeploy("lock", "--offline", cwd=root)
-    lock = lockfile.read(root / "images.lock").by_id
+    lock = lockfile.read_lock(root / "images.lock").by_id
     assert {ref: image.digest for ref, image in lock.items()} == {
         ref: image.digest for ref, image in before.items()
     }
@@ -99,7 +99,7 @@ def test_an_image_without_the_platform_is_an_error_and_stays_for_the_others(
 ) -> None:
     edit_workspace(root, {"environments.edge.platforms": ["linux/riscv64"]})
     done = kfdeploy("lock", "--offline", "--quiet", cwd=root, check=1)
-    count = len(lockfile.read(root / "images.lock"))
+    count = len(lockfile.read_lock(root / "images.lock"))
     assert done.stdout == (
         f"images.lock: {count} images locked, 0 not, {count} not for every environment\n"
     )
@@ -122,7 +122,7 @@ def test_admission_knows_upstreams_digests_and_leads_to_the_reduced_ones(
     text = (
         root / "releases/edge/charts/kfdeploy-admission/charts/objects/objects.yaml"
     ).read_text()
-    image = lockfile.read(root / "images.lock").by_id["mysql:8.4"]
+    image = lockfile.read_lock(root / "images.lock").by_id["mysql:8.4"]
     own, edge = image.digest, image.digest_for(AMD64)
     path = "docker.io/library/mysql"
     assert f'"{path}@{own}": "{path}:8.4@{edge}"' in text

@@ -28,13 +28,13 @@ def site(small_site: Site, private: Registry, kfdeploy: Runner, tmp_path: Path) 
     root = small_site.copy(tmp_path / "site")
     edit_workspace(root, {"registries.private": {"host": private.host, "prefix": "kf"}})
     shutil.rmtree(root / "releases")
-    images = lockfile.read(root / "images.lock").images
+    images = lockfile.read_lock(root / "images.lock").images
     some = [image for image in images if image.tag and image.platforms][:3]
-    lockfile.write(root / "images.lock", Lock(some))
+    lockfile.write_lock(root / "images.lock", Lock(some))
     kfdeploy("mirror", "--quiet", cwd=root)
-    lockfile.write(root / "images.lock", Lock(some[:2]))
+    lockfile.write_lock(root / "images.lock", Lock(some[:2]))
     (root / "releases" / "old").mkdir(parents=True)
-    lockfile.write(root / "releases" / "old" / "images.lock", Lock(some[1:]))
+    lockfile.write_lock(root / "releases" / "old" / "images.lock", Lock(some[1:]))
     return root
 
 
@@ -54,7 +54,7 @@ def test_what_release_sets_need_stays(site: Path, kfdeploy: Runner) -> None:
 def test_what_nothing_needs_is_listed_and_deleted_when_that_is_said(
     site: Path, private: Registry, kfdeploy: Runner
 ) -> None:
-    kept = lockfile.read(site / "images.lock").images
+    kept = lockfile.read_lock(site / "images.lock").images
     shutil.rmtree(site / "releases")
     fill(private.host, ["acme/left:v1"], path_of=lambda ref: f"kf/{ref.host}/{ref.path}")
     fill(private.host, ["acme/other:v1"], path_of=lambda ref: f"others/{ref.path}")
@@ -82,7 +82,7 @@ def test_what_nothing_needs_is_listed_and_deleted_when_that_is_said(
 def test_what_belongs_to_a_kept_image_stays(
     site: Path, private: Registry, kfdeploy: Runner
 ) -> None:
-    (kept, *_) = lockfile.read(site / "images.lock").images
+    (kept, *_) = lockfile.read_lock(site / "images.lock").images
     tag = f"{kept.digest.replace(':', '-')}.sig"
     lost = f"sha256-{'0' * 64}.sig"
     for name in (tag, lost):

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from kfdeploy.oci.reference import ImageRef
-from kfdeploy.oci.registry.access import Reaches
-from kfdeploy.oci.registry.client import Client
+from kfdeploy.oci.registry.access import AccessResolver
+from kfdeploy.oci.registry.client import RegistryClient
 from kfdeploy.oci.registry.settings import MirrorSettings, PrivateRegistry
 from tests.conftest import Runner, edit_workspace, need_programs
 from tests.support.registries import Registry, serve_registry
@@ -117,13 +117,13 @@ def test_what_belongs_to_an_image_is_mirrored_with_it(
         tag = f"{made.digest.replace(':', '-')}.sig"
         belongings = [item["belongsTo"] for item in done["copied"] if "belongsTo" in item]
         assert sorted(belongings) == ["application/spdx+json", tag]
-        reaches = Reaches(MirrorSettings(PrivateRegistry(host=private.host)), tmp_path)
-        with Client(reaches) as client:
+        reaches = AccessResolver(MirrorSettings(PrivateRegistry(host=private.host)), tmp_path)
+        with RegistryClient(reaches) as client:
             at = ImageRef(private.host, "kf/quay.io/acme/app")
-            assert client.digest(replace(at, tag=tag)) is not None
-            listed = client.manifest(replace(at, tag=made.digest.replace(":", "-")))
+            assert client.get_digest(replace(at, tag=tag)) is not None
+            listed = client.get_manifest(replace(at, tag=made.digest.replace(":", "-")))
             assert [child.digest for child in listed.children] == [sbom.digest]
-            assert client.manifest(replace(at, digest=sbom.digest)).subject == made.digest
+            assert client.get_manifest(replace(at, digest=sbom.digest)).subject == made.digest
         assert kfdeploy("mirror", "--check", "--output", "json", cwd=site).json["copy"] == []
         assert kfdeploy("mirror", "--prune", "--output", "json", cwd=site).json["obsolete"] == []
 

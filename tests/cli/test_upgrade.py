@@ -611,7 +611,7 @@ def test_1_10_2_to_26_03_and_back(
         *(name for name in fresh if name.startswith("patches/")),
         *MINE,
     }
-    assert lockfile.read(site / "images.lock") == lockfile.read(new.root / "images.lock")
+    assert lockfile.read_lock(site / "images.lock") == lockfile.read_lock(new.root / "images.lock")
     trials = {trial["file"]: trial for trial in said["patches"]["own"]}
     assert {name: trial["state"] for name, trial in trials.items()} == {
         "patches/dex/mine-image.yaml": "look",

@@ -8,31 +8,31 @@ from dataclasses import replace
 import pytest
 
 from kfdeploy.images.inventory import (
-    Found,
-    LostImage,
-    Part,
-    Piece,
-    Place,
-    Problem,
-    Unknown,
-    gather,
+    ComponentScan,
+    ImageUse,
+    Replacement,
+    ScanProblem,
+    SourceLocation,
+    UnavailableReference,
+    UnreviewedProgram,
+    merge_scans,
     with_admission,
 )
 from kfdeploy.images.redirect import Redirect
 from kfdeploy.kubernetes.objects import ObjectKey
 
 KEY = ObjectKey("apps/v1", "Deployment", "n", "web")
-FOUND = Found(
+FOUND = ImageUse(
     component="one",
     object=KEY,
     field="spec.containers[name=x].image",
     path=("spec", "containers", 0, "image"),
     how="pod-spec",
     redirect="patch",
-    place=Place("a/b.yaml", 3),
-    overridden_by=(Place("k.yaml", 1), Place("k.yaml", 2)),
-    pieces=(Piece("hub", '"hub": "x"', 8, "x"),),
-    whole=False,
+    place=SourceLocation("a/b.yaml", 3),
+    overridden_by=(SourceLocation("k.yaml", 1), SourceLocation("k.yaml", 2)),
+    pieces=(Replacement("hub", '"hub": "x"', 8, "x"),),
+    is_whole_value=False,
     variables=("A", "B"),
     need="optional",
     note="a note",
@@ -47,8 +47,8 @@ ADDED = replace(
 )
 
 
-UNKNOWN = Unknown("one", KEY, "a/b:2", "2.0", "b", "1.0", ("x:1", "y:1"))
-LOST = LostImage("a/b:1", "purged", "a/b#1", "a/c:1")
+UNKNOWN = UnreviewedProgram("one", KEY, "a/b:2", "2.0", "b", "1.0", ("x:1", "y:1"))
+LOST = UnavailableReference("a/b:1", "purged", "a/b#1", "a/c:1")
 
 
 @pytest.mark.parametrize(
@@ -60,38 +60,42 @@ LOST = LostImage("a/b:1", "purged", "a/b#1", "a/c:1")
         replace(FOUND, object=ObjectKey("v1", "Namespace", "", "x")),
     ],
 )
-def test_what_is_kept_reads_as_it_was_written(found: Found) -> None:
-    part = Part((("a/b:1", found),), (Problem("x", "y"),), (UNKNOWN,), (LOST,))
-    assert Part.from_cache(json.loads(json.dumps(part.to_cache()))) == part
+def test_what_is_kept_reads_as_it_was_written(found: ImageUse) -> None:
+    part = ComponentScan((("a/b:1", found),), (ScanProblem("x", "y"),), (UNKNOWN,), (LOST,))
+    assert ComponentScan.from_cache(json.loads(json.dumps(part.to_cache()))) == part
 
 
 def test_images_are_sorted_and_places_are_there_once() -> None:
     other = replace(FOUND, component="another", need="required")
     found = [("b:1", FOUND), ("a:1", FOUND), ("b:1", other), ("b:1", FOUND)]
-    problems = [Problem("y", "b"), Problem("x", "a"), Problem("y", "b")]
-    inventory = gather("1.0", [Part(tuple(found), tuple(problems))])
+    problems = [ScanProblem("y", "b"), ScanProblem("x", "a"), ScanProblem("y", "b")]
+    inventory = merge_scans("1.0", [ComponentScan(tuple(found), tuple(problems))])
     assert [(i.ref, i.need, len(i.found)) for i in inventory.images] == [
         ("a:1", "optional", 1),
         ("b:1", "required", 2),
     ]
     assert [f.component for f in inventory.images[1].found] == ["another", "one"]
-    assert inventory.problems == (Problem("x", "a"), Problem("y", "b"))
-    assert inventory == gather(
-        "1.0", [Part((one,)) for one in reversed(found)] + [Part((), tuple(problems))]
+    assert inventory.problems == (ScanProblem("x", "a"), ScanProblem("y", "b"))
+    assert inventory == merge_scans(
+        "1.0",
+        [ComponentScan((one,)) for one in reversed(found)] + [ComponentScan((), tuple(problems))],
     )
-    assert inventory.get("a:1") is inventory.images[0]
-    assert inventory.get("c:1") is None
+    assert inventory.find_image("a:1") is inventory.images[0]
+    assert inventory.find_image("c:1") is None
 
 
 def test_two_mentions_of_one_image_on_one_line_are_two_places() -> None:
-    pieces = (Piece("reference", "x:a:1", 2, "a:1"),), (Piece("reference", "a:1", 0, "a:1"),)
+    pieces = (
+        (Replacement("reference", "x:a:1", 2, "a:1"),),
+        (Replacement("reference", "a:1", 0, "a:1"),),
+    )
     found = [("a:1", replace(FOUND, pieces=one)) for one in pieces]
-    (image,) = gather("1.0", [Part(tuple(found))]).images
+    (image,) = merge_scans("1.0", [ComponentScan(tuple(found))]).images
     assert [place.pieces for place in image.found] == [pieces[1], pieces[0]]
 
 
 def test_json_is_what_the_contract_says() -> None:
-    assert gather("1.0", [Part((("a:1", FOUND),))]).to_json() == {
+    assert merge_scans("1.0", [ComponentScan((("a:1", FOUND),))]).to_json() == {
         "upstream": {"version": "1.0"},
         "images": [
             {
@@ -128,30 +132,34 @@ def test_json_is_what_the_contract_says() -> None:
 
 
 def test_an_unknown_program_reads_as_it_was_written() -> None:
-    for unknown in (UNKNOWN, Unknown("one", KEY, "a/b", "")):
-        assert Unknown.from_json(json.loads(json.dumps(unknown.to_json()))) == unknown
+    for unknown in (UNKNOWN, UnreviewedProgram("one", KEY, "a/b", "")):
+        assert UnreviewedProgram.from_json(json.loads(json.dumps(unknown.to_json()))) == unknown
 
 
 def test_admission_takes_what_nothing_else_redirects() -> None:
-    content = gather("1", [Part((("a:1", FOUND), ("a:1", replace(FOUND, redirect="none"))))])
+    content = merge_scans(
+        "1", [ComponentScan((("a:1", FOUND), ("a:1", replace(FOUND, redirect="none"))))]
+    )
     (image,) = with_admission(content).images
     assert sorted(found.redirect for found in image.found) == ["admission", "patch"]
 
 
 def test_admission_does_not_take_what_is_pulled_outside_users_namespaces() -> None:
     away = replace(FOUND, redirect="none", outside="jobs")
-    (image,) = with_admission(gather("1", [Part((("a:1", away),))])).images
+    (image,) = with_admission(merge_scans("1", [ComponentScan((("a:1", away),))])).images
     assert [found.redirect for found in image.found] == ["none"]
 
 
 def test_admission_does_not_see_what_a_program_copies_itself() -> None:
     copied = replace(FOUND, redirect="none", pulled_by="program")
-    content = gather("1", [Part((("a:1", copied),))])
+    content = merge_scans("1", [ComponentScan((("a:1", copied),))])
     assert with_admission(content) == content
     assert content.images[0].found[0].to_json()["pulled_by"] == "program"
 
 
 def test_places_that_differ_in_what_is_said_of_them_alone_have_an_order() -> None:
     notes = [replace(FOUND, how="catalogue", note=str(number)) for number in range(20)]
-    (image,) = gather("1", [Part(tuple(("a:1", place) for place in reversed(notes)))]).images
+    (image,) = merge_scans(
+        "1", [ComponentScan(tuple(("a:1", place) for place in reversed(notes)))]
+    ).images
     assert [place.note for place in image.found] == sorted(place.note for place in notes)

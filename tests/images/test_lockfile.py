@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from kfdeploy.errors import UserError
 from kfdeploy.images import lockfile
 from kfdeploy.images.lockfile import Lock, LockedImage
-from kfdeploy.oci.attachments import Attached
+from kfdeploy.oci.attachments import Attachment
 from kfdeploy.oci.reference import ImageRef
 
 D = "sha256:" + "0123456789abcdef" * 4
@@ -24,9 +24,9 @@ def locked(found: str, digest: str = D, **more: object) -> LockedImage:
 
 
 SIGNED = (
-    Attached(D, "referrer", "application/vnd.dev.sigstore.bundle.v0.3+json", E),
-    Attached(D, "referrer", "unknown", D),
-    Attached(D, "tag", f"sha256-{D[7:]}.sig", E),
+    Attachment(D, "referrer", "application/vnd.dev.sigstore.bundle.v0.3+json", E),
+    Attachment(D, "referrer", "unknown", D),
+    Attachment(D, "tag", f"sha256-{D[7:]}.sig", E),
 )
 LOCK = Lock(
     [
@@ -69,9 +69,9 @@ def test_the_file_is_these_bytes() -> None:
 
 def test_what_is_written_is_read_the_same(tmp_path: Path) -> None:
     file = tmp_path / "images.lock"
-    assert lockfile.write(file, LOCK)
-    assert lockfile.read(file) == LOCK
-    assert not lockfile.write(file, lockfile.read(file))
+    assert lockfile.write_lock(file, LOCK)
+    assert lockfile.read_lock(file) == LOCK
+    assert not lockfile.write_lock(file, lockfile.read_lock(file))
 
 
 def test_both_readers_agree() -> None:
@@ -211,7 +211,7 @@ def test_an_id_that_is_there_twice_is_refused() -> None:
 def test_all_damage_is_reported_at_once() -> None:
     with pytest.raises(UserError) as raised:
         lockfile.loads(TEXT.replace('"123"', '"a"').replace('tag: "latest"', 'tag: "x"'), "L")
-    assert len(raised.value.each()) == 2
+    assert len(raised.value.list_errors()) == 2
 
 
 @pytest.mark.parametrize("text", ["", "[]", "a", "kind: [", "\t"])

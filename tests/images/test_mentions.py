@@ -9,10 +9,10 @@ import pytest
 
 from kfdeploy.images.mentions import (
     Mention,
-    in_text,
+    find_mentions,
+    find_tag_default,
     is_plausible,
     is_strong,
-    tag_default,
     version_variables,
 )
 
@@ -20,7 +20,7 @@ SHA = "sha256:" + "0123456789abcdef" * 4
 
 
 def refs(text: str) -> list[str]:
-    return [mention.ref for mention in in_text(text)]
+    return [mention.ref for mention in find_mentions(text)]
 
 
 FOUND: dict[str, tuple[str, list[str]]] = {
@@ -152,7 +152,7 @@ def test_a_number_sign_in_quotes_starts_no_comment() -> None:
 )
 def test_spans_count_in_characters(before: str, text: str) -> None:
     value = before + text
-    mentions = in_text(value)
+    mentions = find_mentions(value)
     assert mentions or before == "\ufeff"
     for mention in mentions:
         for part in mention.parts:
@@ -193,7 +193,7 @@ JOINED = {
 @pytest.mark.parametrize("case", JOINED)
 def test_halves_are_joined_and_are_none_alone(case: str) -> None:
     text, expected = JOINED[case]
-    found = in_text(text)
+    found = find_mentions(text)
     assert {mention.ref: tuple(p.role for p in mention.parts) for mention in found} == expected
     assert all(mention.is_assembled for mention in found)
     for mention in found:
@@ -211,14 +211,14 @@ def test_halves_are_joined_and_are_none_alone(case: str) -> None:
     ],
 )
 def test_halves_that_lack_the_other_half_are_not_joined(text: str) -> None:
-    assert not [mention for mention in in_text(text) if mention.is_assembled]
+    assert not [mention for mention in find_mentions(text) if mention.is_assembled]
 
 
 def test_a_name_joined_from_a_hub_stands_where_its_image_is() -> None:
     text = '{"hub": "gcr.io/x",\n"tag": "1",\n"proxy": {"image": "proxyv2"}}'
-    (mention,) = in_text(text)
-    assert text[: mention.first.start].count("\n") == 2
-    assert mention.first.text == "proxyv2"
+    (mention,) = find_mentions(text)
+    assert text[: mention.leading_span.start].count("\n") == 2
+    assert mention.leading_span.text == "proxyv2"
 
 
 def test_a_scripts_default_may_stand_on_a_line_of_its_own() -> None:
@@ -229,7 +229,7 @@ def test_a_scripts_default_may_stand_on_a_line_of_its_own() -> None:
         '    os.environ.get("SERVER_TAG") or os.environ["KFP_VERSION"]\n'
         'image = f"{settings["server_image"]}:{settings["server_tag"]}"\n'
     )
-    (mention,) = in_text(text)
+    (mention,) = find_mentions(text)
     assert (mention.ref, mention.variables) == (
         "ghcr.io/kubeflow/server",
         ("SERVER_IMAGE", "SERVER_TAG"),
@@ -242,12 +242,12 @@ def test_a_script_joins_the_default_of_two_variables() -> None:
         'A = os.environ.get("A_IMAGE", "ghcr.io/x/a")\n'
         'T = os.environ.get("A_TAG", "1.0")\nB = os.environ.get("B_IMAGE", "ghcr.io/x/b:2")\n'
     )
-    first, second = sorted(in_text(text), key=lambda mention: mention.ref)
+    first, second = sorted(find_mentions(text), key=lambda mention: mention.ref)
     assert (first.ref, first.variables) == ("ghcr.io/x/a", ("A_IMAGE", "A_TAG"))
     assert (second.ref, second.variables) == ("ghcr.io/x/b:2", ())
-    assert tag_default(text, "A_TAG") == "1.0"
-    assert tag_default("echo ${A_TAG:-v2}", "A_TAG") == "v2"
-    assert tag_default(text, "B_TAG") is None
+    assert find_tag_default(text, "A_TAG") == "1.0"
+    assert find_tag_default("echo ${A_TAG:-v2}", "A_TAG") == "v2"
+    assert find_tag_default(text, "B_TAG") is None
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_a_script_joins_the_default_of_two_variables() -> None:
     ],
 )
 def test_a_mention_that_its_neighbours_do_not_bound_has_a_context(text: str, context: str) -> None:
-    (mention,) = in_text(text)
+    (mention,) = find_mentions(text)
     part = mention.parts[0]
     assert part.context.strip('"') == context
     if context:
@@ -309,7 +309,7 @@ BIG = {
 def test_a_megabyte_takes_about_a_second(case: str) -> None:
     """Measured at up to 0.9 s on one busy core; a pattern that backtracks would take minutes."""
     started = time.process_time()
-    in_text(BIG[case])
+    find_mentions(BIG[case])
     assert time.process_time() - started < 5
 
 
@@ -337,6 +337,6 @@ def test_a_whole_value(value: str, plausible: bool, strong: bool) -> None:
 
 
 def test_a_whole_mention_is_its_string() -> None:
-    mention = Mention.whole("a/b:1")
+    mention = Mention.from_value("a/b:1")
     assert (mention.ref, mention.parts[0].start, mention.parts[0].end) == ("a/b:1", 0, 5)
     assert not mention.is_assembled

@@ -9,9 +9,9 @@ import pytest
 
 from kfdeploy.errors import UserError
 from kfdeploy.images.lockfile import LockedImage, tag_of
-from kfdeploy.images.naming import Mirror, Sources
-from kfdeploy.oci.reference import ImageRef, is_reference, neutral_path
-from kfdeploy.oci.registry.settings import Naming, PrivateRegistry
+from kfdeploy.images.naming import MirrorNaming, PullSources
+from kfdeploy.oci.reference import ImageRef, host_qualified_path, is_image_ref
+from kfdeploy.oci.registry.settings import PrivateRegistry, RepositoryNaming
 
 D = "sha256:" + "0123456789abcdef" * 4
 E = "sha256:" + "f" * 64
@@ -23,9 +23,9 @@ def mirror(
     max_depth: int | None = None,
     max_length: int | None = None,
     platforms: tuple[str, ...] = (),
-) -> Mirror:
-    naming = Naming(keep_host=keep_host, max_depth=max_depth, max_length=max_length)
-    return Mirror(PrivateRegistry(host="reg.corp", prefix=prefix, naming=naming), platforms)
+) -> MirrorNaming:
+    naming = RepositoryNaming(keep_host=keep_host, max_depth=max_depth, max_length=max_length)
+    return MirrorNaming(PrivateRegistry(host="reg.corp", prefix=prefix, naming=naming), platforms)
 
 
 def locked(found: str, digest: str = D, image: str = "") -> LockedImage:
@@ -49,27 +49,27 @@ def locked(found: str, digest: str = D, image: str = "") -> LockedImage:
     ],
 )
 def test_target_is_prefix_host_path_of_the_reference_found(found: str, rendered: str) -> None:
-    target = mirror().target(locked(found))
-    assert target.rendered == rendered
-    assert is_reference(rendered)
+    target = mirror().mirror_ref(locked(found))
+    assert target.pinned_reference == rendered
+    assert is_image_ref(rendered)
 
 
 def test_a_reference_without_a_tag_is_pushed_by_its_digest() -> None:
-    target = mirror().target(locked(f"redis@{D}"))
+    target = mirror().mirror_ref(locked(f"redis@{D}"))
     assert target.reference == "reg.corp/kf/docker.io/library/redis:digest-0123456789ab"
 
 
 def test_a_substitute_keeps_the_target_of_the_original() -> None:
-    target = mirror().target(locked("gcr.io/gone/x:1", E, image="ghcr.io/here/y"))
-    assert target.rendered == f"reg.corp/kf/gcr.io/gone/x:1@{E}"
+    target = mirror().mirror_ref(locked("gcr.io/gone/x:1", E, image="ghcr.io/here/y"))
+    assert target.pinned_reference == f"reg.corp/kf/gcr.io/gone/x:1@{E}"
 
 
 def test_without_prefix_the_host_comes_first() -> None:
-    assert mirror("").target(locked("redis")).repository == "reg.corp/docker.io/library/redis"
+    assert mirror("").mirror_ref(locked("redis")).repository == "reg.corp/docker.io/library/redis"
 
 
 def test_the_host_may_be_dropped() -> None:
-    target = mirror(keep_host=False).target(locked("gcr.io/a/b:1"))
+    target = mirror(keep_host=False).mirror_ref(locked("gcr.io/a/b:1"))
     assert target.repository == "reg.corp/kf/a/b"
 
 
@@ -84,9 +84,9 @@ def test_the_host_may_be_dropped() -> None:
     ],
 )
 def test_depth_counts_the_prefix_and_joins_the_rest(depth: int, path: str) -> None:
-    target = mirror(max_depth=depth).target(locked("gcr.io/a/b/c:1"))
+    target = mirror(max_depth=depth).mirror_ref(locked("gcr.io/a/b/c:1"))
     assert target.repository == f"reg.corp/{path}"
-    assert is_reference(target.rendered)
+    assert is_image_ref(target.pinned_reference)
 
 
 def test_a_prefix_that_uses_up_the_depth_is_an_error() -> None:
@@ -110,23 +110,25 @@ SUM = hashlib.sha256(LONG.encode()).hexdigest()[:8]
     ],
 )
 def test_a_path_that_is_too_long_is_cut_and_ends_in_its_sum(length: int, path: str) -> None:
-    target = mirror(max_length=length).target(locked("gcr.io/ab/c__d-e:1"))
+    target = mirror(max_length=length).mirror_ref(locked("gcr.io/ab/c__d-e:1"))
     assert target.repository == f"reg.corp/{path}"
     assert len(path) <= length
-    assert is_reference(target.rendered)
+    assert is_image_ref(target.pinned_reference)
 
 
 @pytest.mark.parametrize("length", range(13, 60))
 def test_a_cut_path_is_legal_and_short_enough_wherever_it_is_cut(length: int) -> None:
     found = "ghcr.io/a/b.c/d__e/f---g/h_i/j.k.l-m/n:1"
-    path = mirror(max_length=length, max_depth=5).path(locked(found).path)
+    path = mirror(max_length=length, max_depth=5).repository_path(locked(found).path)
     assert len(path) <= length
     assert path.startswith("kf/g")
-    assert is_reference(f"reg.corp/{path}")
+    assert is_image_ref(f"reg.corp/{path}")
 
 
 def test_paths_that_begin_alike_stay_apart() -> None:
-    paths = {mirror(max_length=30).path(f"docker.io/{'a' * 40}/{name}") for name in "xyz"}
+    paths = {
+        mirror(max_length=30).repository_path(f"docker.io/{'a' * 40}/{name}") for name in "xyz"
+    }
     assert len(paths) == 3
     assert len({path[:-9] for path in paths}) == 1
 
@@ -139,14 +141,16 @@ def test_a_prefix_that_uses_up_the_length_is_an_error() -> None:
         " 'kf/mirror'"
     )
     assert raised.value.hint == "set it to 20 or more; the prefix counts"
-    assert mirror("kf/mirror", max_length=20).path("gcr.io/abcd").startswith("kf/mirror/g-")
-    assert mirror("", max_length=10).path("gcr.io/abcdef").startswith("g-")
+    assert (
+        mirror("kf/mirror", max_length=20).repository_path("gcr.io/abcd").startswith("kf/mirror/g-")
+    )
+    assert mirror("", max_length=10).repository_path("gcr.io/abcdef").startswith("g-")
 
 
 def test_what_is_pushed_where_no_tag_is_moved() -> None:
-    target = mirror().target(locked("redis:6"))
+    target = mirror().mirror_ref(locked("redis:6"))
     assert target.digest_tag == "digest-0123456789ab"
-    error = target.immovable("redis:6", E)
+    error = target.immovable_tag_error("redis:6", E)
     assert error.message == (
         f"redis:6: reg.corp/kf/docker.io/library/redis:6 is {E} and would have to be {D}: manifests"
         " can name this image by its tag alone, and with registries.private.immutableTags no tag"
@@ -160,20 +164,20 @@ def test_what_is_pushed_where_no_tag_is_moved() -> None:
 def test_an_environments_platforms_decide_the_digest() -> None:
     image = replace(locked("redis:6"), reduced={"linux/amd64,linux/arm64": E})
     both = mirror(platforms=("linux/amd64", "linux/arm64"))
-    target = both.target(image)
+    target = both.mirror_ref(image)
     assert (target.digest, target.push_tag) == (E, "6")
-    assert target.rendered == f"reg.corp/kf/docker.io/library/redis:6@{E}"
-    assert mirror().target(image).digest == D
+    assert target.pinned_reference == f"reg.corp/kf/docker.io/library/redis:6@{E}"
+    assert mirror().mirror_ref(image).digest == D
     by_digest = replace(locked(f"redis@{D}"), reduced=image.reduced)
-    assert both.target(by_digest).push_tag == "digest-ffffffffffff"
+    assert both.mirror_ref(by_digest).push_tag == "digest-ffffffffffff"
 
 
 def test_what_is_not_locked_for_the_platforms_is_named() -> None:
     images = [locked("redis:6"), replace(locked("redis:7"), reduced={"linux/amd64": E})]
     images.append(locked("a/b:1"))
     with pytest.raises(UserError) as raised:
-        mirror(platforms=("linux/amd64",)).targets(images)
-    assert [(error.message, error.hint) for error in raised.value.each()] == [
+        mirror(platforms=("linux/amd64",)).mirror_refs(images)
+    assert [(error.message, error.hint) for error in raised.value.list_errors()] == [
         ("a/b:1 is not locked for linux/amd64", "run `kfdeploy lock`"),
         ("redis:6 is not locked for linux/amd64", "run `kfdeploy lock`"),
     ]
@@ -181,7 +185,7 @@ def test_what_is_not_locked_for_the_platforms_is_named() -> None:
 
 def test_two_images_on_one_target_are_an_error_that_names_both() -> None:
     with pytest.raises(UserError) as raised:
-        mirror(keep_host=False).targets([locked("gcr.io/a/b:1", D), locked("ghcr.io/a/b:1", E)])
+        mirror(keep_host=False).mirror_refs([locked("gcr.io/a/b:1", D), locked("ghcr.io/a/b:1", E)])
     assert raised.value.message == (
         "gcr.io/a/b:1 and ghcr.io/a/b:1 are different images and would both be reg.corp/kf/a/b:1"
     )
@@ -192,33 +196,33 @@ def test_all_such_pairs_are_named() -> None:
         locked(f"{host}/a/{name}:1", d) for host, d in (("x.io", D), ("y.io", E)) for name in "pq"
     ]
     with pytest.raises(UserError) as raised:
-        mirror(keep_host=False).targets(pairs)
-    assert len(raised.value.each()) == 2
+        mirror(keep_host=False).mirror_refs(pairs)
+    assert len(raised.value.list_errors()) == 2
 
 
 def test_one_image_under_two_names_is_no_clash() -> None:
-    targets = mirror().targets([locked("redis:6"), locked("docker.io/library/redis:6")])
-    assert len({t.rendered for t in targets.values()}) == 1
+    targets = mirror().mirror_refs([locked("redis:6"), locked("docker.io/library/redis:6")])
+    assert len({t.pinned_reference for t in targets.values()}) == 1
     assert set(targets) == {"redis:6", "docker.io/library/redis:6"}
 
 
 def test_other_tags_of_one_repository_are_no_clash() -> None:
-    assert len(mirror().targets([locked("redis:6", D), locked("redis:7", E)])) == 2
+    assert len(mirror().mirror_refs([locked("redis:6", D), locked("redis:7", E)])) == 2
 
 
 def test_too_long_a_repository_is_an_error() -> None:
     with pytest.raises(UserError, match="more than 255 characters") as raised:
-        mirror("p" * 200).targets([locked("gcr.io/" + "a" * 100)])
+        mirror("p" * 200).mirror_refs([locked("gcr.io/" + "a" * 100)])
     assert raised.value.hint == (
         "set registries.private.naming.maxLength: 255, which cuts it; or shorten"
         " registries.private.prefix, or set naming.keepHost: false"
     )
-    assert mirror("p" * 200, max_length=255).targets([locked("gcr.io/" + "a" * 100)])
+    assert mirror("p" * 200, max_length=255).mirror_refs([locked("gcr.io/" + "a" * 100)])
 
 
 def test_neutral_path_is_legal_for_every_host() -> None:
     for found in ("redis", "localhost:5000/x", "[fe80::1]/x", "A.B/c", "a_b.example/x"):
-        assert is_reference(f"reg.corp/{neutral_path(ImageRef.parse(found))}")
+        assert is_image_ref(f"reg.corp/{host_qualified_path(ImageRef.parse(found))}")
 
 
 @pytest.mark.parametrize(
@@ -234,7 +238,7 @@ def test_neutral_path_is_legal_for_every_host() -> None:
     ],
 )
 def test_longest_source_prefix_wins_on_element_boundaries(found: str, asked: str) -> None:
-    sources = Sources(
+    sources = PullSources(
         {
             "*": "all.corp/kf",
             "index.docker.io": "proxy.corp/hub/",
@@ -242,18 +246,18 @@ def test_longest_source_prefix_wins_on_element_boundaries(found: str, asked: str
             "docker.io/kserve/exact": "exact.corp/place",
         }
     )
-    assert str(sources.locate(ImageRef.parse(found))) == asked
+    assert str(sources.resolve_ref(ImageRef.parse(found))) == asked
 
 
 def test_without_a_rule_an_image_is_asked_where_it_is() -> None:
     ref = ImageRef.parse("gcr.io/a:1")
-    assert Sources({"docker.io": "proxy.corp"}).locate(ref) == ref
+    assert PullSources({"docker.io": "proxy.corp"}).resolve_ref(ref) == ref
 
 
 def test_mistakes_in_sources_are_reported_all_at_once() -> None:
     with pytest.raises(UserError) as raised:
-        Sources({"docker.io": "proxy/hub", "Gcr.io/A": "x.y", "quay.io": "https://x.y"})
-    messages = [error.message for error in raised.value.each()]
+        PullSources({"docker.io": "proxy/hub", "Gcr.io/A": "x.y", "quay.io": "https://x.y"})
+    messages = [error.message for error in raised.value.list_errors()]
     assert messages == [
         "registries.sources['Gcr.io/A']: 'Gcr.io/A' is no HOST[/PATH]",
         (

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from kfdeploy.images.sites import names_image, sites
-from kfdeploy.kubernetes.objects import ObjectKey, lookup, show_path, split
+from kfdeploy.images.sites import find_sites, names_image
+from kfdeploy.kubernetes.objects import ObjectKey, get_field, show_path, split_objects
 
 POD = """
 apiVersion: v1
@@ -23,9 +23,9 @@ spec:
 def found(text: str) -> list[tuple[str, str, str]]:
     """Reference, field and how, of each mention."""
     out = []
-    for item in split(text):
-        for site in sites(item.key, item.body):
-            assert lookup(item.body, site.path) == site.value
+    for item in split_objects(text):
+        for site in find_sites(item.key, item.body):
+            assert get_field(item.body, site.path) == site.value
             for mention in site.mentions:
                 for part in mention.parts:
                     assert site.value[part.start : part.end] == part.text
@@ -62,7 +62,7 @@ def test_each_container_of_a_workload_is_a_site(kind: str) -> None:
     body = {"apiVersion": version, "kind": kind, "metadata": {"name": "x"}, **spec}
     listed = [
         (mention.ref, show_path(body, site.path), site.how)
-        for site in sites(ObjectKey.of(body), body)
+        for site in find_sites(ObjectKey.from_body(body), body)
         for mention in site.mentions
     ]
     assert listed == [
@@ -268,5 +268,5 @@ def test_sites_come_in_document_order() -> None:
         POD
         + "  z: {image: 'z/z:1'}\n  containers: [{name: c, image: b/b}]\n  a: {image: 'a/a:1'}\n"
     )
-    listed = [site.value for site in sites(ObjectKey.of(body), body)]
+    listed = [site.value for site in find_sites(ObjectKey.from_body(body), body)]
     assert listed == ["z/z:1", "b/b", "a/a:1"]

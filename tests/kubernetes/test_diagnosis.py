@@ -4,7 +4,13 @@ from typing import Any
 
 import pytest
 
-from kfdeploy.kubernetes.diagnosis import Around, claims_of, newest_pods, newest_replica_set, why
+from kfdeploy.kubernetes.diagnosis import (
+    RelatedObjects,
+    explain_unready,
+    mounted_claims,
+    newest_pods,
+    newest_replica_set,
+)
 
 Body = dict[str, Any]
 DEPLOYMENT: Body = {"kind": "Deployment", "metadata": {"name": "web", "uid": "d"}}
@@ -121,7 +127,7 @@ _UNSCHEDULABLE = {
 )
 def test_causes_of_a_pod(status: Body, events: list[Body], text: str) -> None:
     one = pod(status)
-    found = why(DEPLOYMENT, Around(pods=[one], events={"uid-web-1": events}))
+    found = explain_unready(DEPLOYMENT, RelatedObjects(pods=[one], events={"uid-web-1": events}))
     assert found == (f"pod web-1: {text}" if text else "")
 
 
@@ -131,37 +137,44 @@ def test_pods_with_a_cause_are_counted_and_one_is_named() -> None:
         *(pod(waiting("ErrImagePull", "gone"), f"web-{n}") for n in (1, 2, 3)),
     ]
     text = "pod web-1: ErrImagePull: registry.test/web:1: gone (and 2 pods more)"
-    assert why(DEPLOYMENT, Around(pods=pods)) == text
+    assert explain_unready(DEPLOYMENT, RelatedObjects(pods=pods)) == text
 
 
 def test_without_pods_the_cause_is_what_their_maker_was_refused() -> None:
     message = 'pods "web-1" is forbidden: exceeded quota: small'
     failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate"}
     maker = {"metadata": {"uid": "r"}, "status": {"conditions": [{**failure, "message": message}]}}
-    assert why(DEPLOYMENT, Around(makers=[maker])) == f"FailedCreate: {message}"
+    assert explain_unready(DEPLOYMENT, RelatedObjects(makers=[maker])) == f"FailedCreate: {message}"
     quiet = {"metadata": {"uid": "r"}}
     events = {"r": [event("FailedCreate", message)]}
-    assert why(DEPLOYMENT, Around(makers=[quiet], events=events)) == f"FailedCreate: {message}"
-    assert why(DEPLOYMENT, Around(events={"d": [event("FailedCreate", "a webhook")]})) == (
-        "FailedCreate: a webhook"
+    assert (
+        explain_unready(DEPLOYMENT, RelatedObjects(makers=[quiet], events=events))
+        == f"FailedCreate: {message}"
     )
+    assert explain_unready(
+        DEPLOYMENT, RelatedObjects(events={"d": [event("FailedCreate", "a webhook")]})
+    ) == ("FailedCreate: a webhook")
 
 
 def test_an_unbound_claim_says_why_a_pod_has_no_node() -> None:
     claim = {"metadata": {"name": "data", "uid": "c"}, "status": {"phase": "Pending"}}
     events = {"c": [event("ProvisioningFailed", 'storageclass "fast" not found')]}
-    found = why(DEPLOYMENT, Around(pods=[pod(_UNSCHEDULABLE)], claims=[claim], events=events))
+    found = explain_unready(
+        DEPLOYMENT, RelatedObjects(pods=[pod(_UNSCHEDULABLE)], claims=[claim], events=events)
+    )
     assert found == (
         "pod web-1: unschedulable: 0/3 nodes are available: 3 Insufficient cpu.;"
         ' claim data: ProvisioningFailed: storageclass "fast" not found'
     )
-    assert why(claim, Around(claims=[claim], events=events)) == (
+    assert explain_unready(claim, RelatedObjects(claims=[claim], events=events)) == (
         'ProvisioningFailed: storageclass "fast" not found'
     )
 
 
 def test_long_messages_keep_their_beginning_and_their_end() -> None:
-    found = why(DEPLOYMENT, Around(pods=[pod(waiting("ErrImagePull", f"first {'x' * 900} last"))]))
+    found = explain_unready(
+        DEPLOYMENT, RelatedObjects(pods=[pod(waiting("ErrImagePull", f"first {'x' * 900} last"))])
+    )
     assert len(found) < 500
     assert " … " in found
     assert "first" in found
@@ -205,4 +218,4 @@ def test_of_a_stateful_set_older_pods_count_where_there_are_no_others() -> None:
 
 def test_claims_that_pods_mount() -> None:
     volumes = [{"persistentVolumeClaim": {"claimName": "data"}}, {"emptyDir": {}}]
-    assert claims_of([{"spec": {"volumes": volumes}}, {}]) == {"data"}
+    assert mounted_claims([{"spec": {"volumes": volumes}}, {}]) == {"data"}

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from kfdeploy.kubernetes.readiness import READY, State, state
+from kfdeploy.kubernetes.readiness import READY, Readiness, assess_readiness
 
 Body = dict[str, Any]
 
@@ -186,12 +186,12 @@ _REVISIONS: Body = {"currentRevision": "a", "updateRevision": "b"}
     ],
 )
 def test_states(body: Body, status: str, reason: str | None) -> None:
-    found = state(body)
+    found = assess_readiness(body)
     assert found.status == status
     if reason is not None:
         assert found.reason == reason
 
 
 def test_a_state_of_nothing_odd_is_ready() -> None:
-    assert state({"kind": "Odd", "status": None, "metadata": None}) == READY
-    assert state({"kind": "Odd", "status": {"conditions": "none"}}) == State("ready")
+    assert assess_readiness({"kind": "Odd", "status": None, "metadata": None}) == READY
+    assert assess_readiness({"kind": "Odd", "status": {"conditions": "none"}}) == Readiness("ready")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kfdeploy.kubernetes import workload
-from kfdeploy.kubernetes.objects import ObjectKey, lookup
+from kfdeploy.kubernetes.objects import ObjectKey, get_field
 
 CONFIG = ObjectKey("v1", "ConfigMap", "n", "settings")
 SECRET = ObjectKey("v1", "Secret", "n", "settings")
@@ -21,9 +21,9 @@ def test_containers_of_every_group_have_their_path() -> None:
     body = deployment(
         {"containers": [{"name": "a"}], "initContainers": [{"name": "b"}, {"name": "c"}]}
     )
-    found = {container["name"]: path for path, container in workload.containers(body)}
+    found = {container["name"]: path for path, container in workload.list_containers(body)}
     assert sorted(found) == ["a", "b", "c"]
-    assert all(lookup(body, path)["name"] == name for name, path in found.items())
+    assert all(get_field(body, path)["name"] == name for name, path in found.items())
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,8 @@ def test_containers_of_every_group_have_their_path() -> None:
     ],
 )
 def test_what_has_no_pod_has_no_containers(body: dict[str, Any]) -> None:
-    assert list(workload.containers(body)) == []
-    assert not workload.reads(body, CONFIG)
+    assert list(workload.list_containers(body)) == []
+    assert not workload.reads_config(body, CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -80,5 +80,5 @@ def test_what_has_no_pod_has_no_containers(body: dict[str, Any]) -> None:
 )
 def test_what_a_pod_reads(spec: dict[str, Any], config: bool, secret: bool) -> None:
     body = deployment(spec)
-    assert workload.reads(body, CONFIG) is config
-    assert workload.reads(body, SECRET) is secret
+    assert workload.reads_config(body, CONFIG) is config
+    assert workload.reads_config(body, SECRET) is secret

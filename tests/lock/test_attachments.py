@@ -14,7 +14,7 @@ from kfdeploy.errors import UserError
 from kfdeploy.images import lockfile
 from kfdeploy.images.lockfile import Lock
 from kfdeploy.lock.lock import LockEvent, Resolution, resolve
-from kfdeploy.oci.attachments import Attached
+from kfdeploy.oci.attachments import Attachment
 from kfdeploy.oci.reference import ImageRef
 from kfdeploy.workspace.settings import Workspace
 from tests.support.answers import Answering, Reply, answering
@@ -97,8 +97,8 @@ def test_signatures_and_sboms_are_locked_with_their_image(
     result = locked(public, tmp_path)
     assert (result.failures, result.notes, result.warnings) == ((), (), ())
     assert result.lock.by_id[APP].attached == (
-        Attached(digest(), "referrer", SBOM, sbom.digest),
-        Attached(digest(), "tag", f"sha256-{digest()[7:]}.sig", signature.digest),
+        Attachment(digest(), "referrer", SBOM, sbom.digest),
+        Attachment(digest(), "tag", f"sha256-{digest()[7:]}.sig", signature.digest),
     )
     assert result.lock.by_id[PLAIN].attached == ()
     assert lockfile.loads(lockfile.dumps(result.lock)) == result.lock
@@ -281,7 +281,7 @@ def test_an_unchanged_digest_is_checked_again(public: str, tmp_path: Path, signe
     before = locked(public, tmp_path).lock
     result = locked(public, tmp_path, [APP], images={"signatures": RULE}, previous=before)
     (failure,) = result.failures
-    assert failure.refused
+    assert failure.is_refused
     add(public, simple(signer, digest()), digest(), "sig")
     result = locked(public, tmp_path, [APP], images={"signatures": RULE}, previous=before)
     assert result.failures == ()
@@ -294,7 +294,7 @@ def test_a_tag_that_was_moved_to_something_unsigned_leaves_the_signed_one(
     before = locked(public, tmp_path, images={"signatures": RULE}).lock
     put(public, APP, make("quay.io/evil/app:v1"))
     result = locked(public, tmp_path, [APP], images={"signatures": RULE}, previous=before)
-    assert [(failure.id, failure.refused) for failure in result.failures] == [(APP, False)]
+    assert [(failure.id, failure.is_refused) for failure in result.failures] == [(APP, False)]
 
 
 def test_neither_stays_where_the_earlier_one_is_not_signed_either(
@@ -303,7 +303,7 @@ def test_neither_stays_where_the_earlier_one_is_not_signed_either(
     before = locked(public, tmp_path).lock
     put(public, APP, make("quay.io/evil/app:v1"))
     result = locked(public, tmp_path, [APP], images={"signatures": RULE}, previous=before)
-    assert [(failure.id, failure.refused) for failure in result.failures] == [(APP, True)]
+    assert [(failure.id, failure.is_refused) for failure in result.failures] == [(APP, True)]
 
 
 def test_a_signature_that_can_not_be_asked_for_fails_and_refuses_nothing(
@@ -320,7 +320,7 @@ def test_a_signature_that_can_not_be_asked_for_fails_and_refuses_nothing(
         result = locked(served.host, tmp_path, [APP], images={"signatures": RULE}, previous=before)
     (failure,) = result.failures
     assert failure.reason.startswith(f"{served.host}: 429: it limits how much may be asked")
-    assert not failure.refused
+    assert not failure.is_refused
 
 
 def test_a_substitute_is_what_must_be_signed(public: str, tmp_path: Path, signer: Signer) -> None:
@@ -389,6 +389,6 @@ def test_where_an_attached_manifest_lies(public: str, tmp_path: Path, signer: Si
     add(public, signature, digest(), "sig")
     image = locked(public, tmp_path, [APP]).lock.by_id[APP]
     (one,) = image.attached or ()
-    assert one.at(image.image) == ImageRef("quay.io", "acme/app", "", signature.digest)
+    assert one.ref_in(image.image) == ImageRef("quay.io", "acme/app", "", signature.digest)
     assert json.loads(signature.manifests[one.digest][1])["layers"]
     assert (one.subject, one.tag) == (image.digest, f"sha256-{digest()[7:]}.sig")

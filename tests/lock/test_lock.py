@@ -164,7 +164,7 @@ def test_a_registry_that_is_down_fails_each_of_its_images(public: Registry, tmp_
     assert {f.reason for f in result.failures} == {
         f"{down}: nothing answers there: connection refused"
     }
-    assert [str(error) for error in result.errors()] == [
+    assert [str(error) for error in result.list_errors()] == [
         f"{f.id}: {f.reason}" for f in result.failures
     ]
 

@@ -13,11 +13,11 @@ from kfdeploy.cache import Cache
 from kfdeploy.images import lockfile
 from kfdeploy.images.lockfile import Lock, LockedImage
 from kfdeploy.lock.lock import Resolution, resolve
-from kfdeploy.oci.manifest import Manifest, reduced
+from kfdeploy.oci.manifest import Manifest, select_platforms
 from kfdeploy.oci.reference import ImageRef
-from kfdeploy.oci.registry.access import Reach, Reaches
-from kfdeploy.oci.registry.client import Client
-from kfdeploy.oci.registry.manifest_cache import Manifests
+from kfdeploy.oci.registry.access import AccessResolver, RegistryAccess
+from kfdeploy.oci.registry.client import RegistryClient
+from kfdeploy.oci.registry.manifest_cache import ManifestCache
 from kfdeploy.workspace.settings import Workspace
 from tests.support.answers import Reply, answering
 from tests.support.registries import Registry, free_port, serve_registry
@@ -79,8 +79,8 @@ def test_each_list_of_platforms_has_the_digest_of_the_reduced_index(
         assert image.digest == make(ref).digest
         assert image.size == make(ref).size
         assert dict(image.reduced) == {
-            "linux/amd64": reduced(index_of(ref), (X,)).digest,
-            "linux/amd64,linux/arm64": reduced(index_of(ref), (X, ARM)).digest,
+            "linux/amd64": select_platforms(index_of(ref), (X,)).digest,
+            "linux/amd64,linux/arm64": select_platforms(index_of(ref), (X, ARM)).digest,
         }
     # What has no other platforms is the index itself.
     assert result.lock.by_id[PAIR].digest_for((X, ARM)) == make(PAIR).digest
@@ -126,7 +126,7 @@ def test_an_image_with_none_of_the_platforms_is_a_failure_and_locked_for_the_oth
     image = result.lock.by_id[PAIR]
     assert image.digest_for(("linux/riscv64",)) == ""
     assert image.digest_for(()) == image.digest
-    assert image.digest_for(("linux/arm64",)) == reduced(index_of(PAIR), (ARM,)).digest
+    assert image.digest_for(("linux/arm64",)) == select_platforms(index_of(PAIR), (ARM,)).digest
 
 
 def test_environments_with_the_same_wish_are_named_together(
@@ -159,21 +159,21 @@ def test_an_image_that_lacks_some_is_noted(public: Registry, tmp_path: Path) -> 
     ]
 
 
-class _Nobody(Reaches):
+class _Nobody(AccessResolver):
     def __init__(self) -> None:
         """No registry is to be asked."""
 
-    def __call__(self, host: str) -> Reach:
+    def __call__(self, host: str) -> RegistryAccess:
         pytest.fail(f"{host} was asked")
 
 
 def test_what_is_read_is_in_the_cache_for_the_mirror(public: Registry, tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache")
     resolve(REFS, workspace(public.host, {"one": (X,)}), root=tmp_path, cache=cache)
-    with Client(_Nobody()) as nobody:
-        stock = Manifests(nobody, cache)
+    with RegistryClient(_Nobody()) as nobody:
+        stock = ManifestCache(nobody, cache)
         for ref in REFS:
-            tree = stock.known_tree(make(ref).digest)
+            tree = stock.get_cached_tree(make(ref).digest)
             assert tree is not None
             assert {manifest.digest for manifest in tree.manifests} == set(make(ref).manifests)
 
@@ -244,7 +244,10 @@ def test_offline_keeps_what_is_locked_then_takes_the_cache_then_fails(
 
     two = workspace(nobody, {"one": (X,), "two": (ARM,)})
     cached = resolve(REFS, two, root=tmp_path, previous=before, offline=True, cache=cache)
-    assert cached.lock.by_id[INDEX].digest_for((ARM,)) == reduced(index_of(INDEX), (ARM,)).digest
+    assert (
+        cached.lock.by_id[INDEX].digest_for((ARM,))
+        == select_platforms(index_of(INDEX), (ARM,)).digest
+    )
     assert [failure.id for failure in cached.failures] == [SINGLE]
 
     bare = resolve([INDEX], two, root=tmp_path, previous=before, offline=True)

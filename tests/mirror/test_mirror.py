@@ -18,8 +18,8 @@ from kfdeploy.cache import Cache
 from kfdeploy.errors import UserError
 from kfdeploy.images.lockfile import Lock, LockedImage, tag_of
 from kfdeploy.mirror import mirror
-from kfdeploy.mirror.plan import Plan, Summary, show_bytes
-from kfdeploy.mirror.progress import MirrorEvent, Watch, show_seconds
+from kfdeploy.mirror.plan import MirrorPlan, MirrorSummary, format_bytes
+from kfdeploy.mirror.progress import MirrorEvent, MirrorProgress, format_seconds
 from kfdeploy.oci.reference import ImageRef
 from kfdeploy.oci.registry.settings import MirrorSettings
 from kfdeploy.workspace.settings import Workspace
@@ -72,33 +72,33 @@ def workspace(source: str, private: dict[str, Any]) -> Workspace:
 
 
 def settings(space: Workspace) -> MirrorSettings:
-    return space.mirroring(space.environments["default"])
+    return space.resolve_mirror_settings(space.environments["default"])
 
 
-def opened(space: Workspace, root: Path) -> AbstractContextManager[mirror.Sides]:
-    return mirror.opened(settings(space), root, Cache(root / "cache"))
+def opened(space: Workspace, root: Path) -> AbstractContextManager[mirror.MirrorEndpoints]:
+    return mirror.open_endpoints(settings(space), root, Cache(root / "cache"))
 
 
-def plan(lock: Lock, space: Workspace, root: Path) -> Plan:
+def plan(lock: Lock, space: Workspace, root: Path) -> MirrorPlan:
     with opened(space, root) as sides:
-        return mirror.plan(lock, settings(space), client=sides.client)
+        return mirror.plan_mirror(lock, settings(space), client=sides.client)
 
 
 def run(
     lock: Lock, space: Workspace, root: Path, events: list[MirrorEvent] | None = None, jobs: int = 4
-) -> Summary:
-    watch = Watch(None if events is None else events.append)
+) -> MirrorSummary:
+    watch = MirrorProgress(None if events is None else events.append)
     with opened(space, root) as sides:
-        todo = mirror.plan(lock, settings(space), client=sides.client)
-        known = mirror.places(todo, sides)
-        return mirror.run(
-            todo, sides.origin, sides.destination, jobs=jobs, known=known, watch=watch
+        todo = mirror.plan_mirror(lock, settings(space), client=sides.client)
+        known = mirror.find_known_places(todo, sides)
+        return mirror.run_mirror(
+            todo, sides.origin, sides.destination, jobs=jobs, known=known, progress=watch
         )
 
 
 def has(registry: Registry, space: Workspace, root: Path, path: str, tag: str) -> str | None:
     with opened(space, root) as sides:
-        return sides.client.digest(ImageRef(registry.host, path, tag))
+        return sides.client.get_digest(ImageRef(registry.host, path, tag))
 
 
 def test_everything_arrives_at_its_digest(
@@ -146,7 +146,7 @@ def test_a_second_run_copies_nothing(public: Registry, private: Registry, tmp_pa
     summary = run(LOCK, space, tmp_path, events)
     assert (summary.copied, len(summary.present), summary.failed) == ((), TARGETS, ())
     assert {event.state for event in events} == {"present"}
-    assert summary.lines() == [f"0 copied (0 B sent), {TARGETS} present, 0 failed"]
+    assert summary.format_lines() == [f"0 copied (0 B sent), {TARGETS} present, 0 failed"]
 
 
 def test_nothing_to_do_is_one_request_an_image(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_the_plan_says_what_would_be_copied(
     lock = Lock([locked("gcr.io/a/app0:v0"), replace(locked("gcr.io/a/app1:v1"), size=None)])
     moved = Lock([*lock, replace(locked("gcr.io/a/app2:v2"), size=3 * 1024 * 1024)])
     todo = plan(moved, space, tmp_path)
-    assert todo.lines() == [
+    assert todo.format_lines() == [
         f"gcr.io/a/app1:v1 -> {private.host}/kf/gcr.io/a/app1:v1 (size unknown)",
         f"gcr.io/a/app2:v2 -> {private.host}/kf/gcr.io/a/app2:v2 (3.0 MiB)",
         "2 to copy (3.0 MiB at most and 1 of unknown size), 1 present",
@@ -242,17 +242,17 @@ def test_what_fails_is_collected_and_the_rest_is_copied(
     assert failed.error.message == (
         f"{failed.item.source}: not there: {public.host} has no such image"
     )
-    assert summary.errors() == [failed.error]
+    assert summary.list_errors() == [failed.error]
     assert summary.to_json()["failed"][0]["refs"] == ["no/such:1"]
     (event,) = [event for event in events if event.state == "failed"]
-    assert event.line().startswith(f"[{event.done}/{TARGETS + 1}] failed no/such:1: ")
+    assert event.format_line().startswith(f"[{event.done}/{TARGETS + 1}] failed no/such:1: ")
 
 
 def test_a_private_registry_that_is_down_is_one_error(tmp_path: Path) -> None:
     host = f"127.0.0.1:{free_port()}"
     with pytest.raises(UserError) as raised:
         plan(LOCK, workspace("s.invalid", {"host": host}), tmp_path)
-    assert [str(e) for e in raised.value.each()] == [
+    assert [str(e) for e in raised.value.list_errors()] == [
         f"{host}: nothing answers there: connection refused"
     ]
 
@@ -270,7 +270,7 @@ def test_tls_and_sign_in_to_the_private_registry(public: Registry, tmp_path: Pat
         space = workspace(public.host, settings)
         with pytest.raises(UserError, match="refused without a sign-in") as raised:
             plan(LOCK, space, tmp_path)
-        assert "registries.private.credentials" in (raised.value.each()[0].hint or "")
+        assert "registries.private.credentials" in (raised.value.list_errors()[0].hint or "")
         docker_config(tmp_path / "docker", guarded)
         space = workspace(public.host, {**settings, "credentials": {"dockerConfig": "docker"}})
         assert len(run(LOCK, space, tmp_path).copied) == TARGETS
@@ -316,14 +316,14 @@ def test_interrupted_and_run_again_it_goes_on(
                 timers[0].start()
 
         with opened(space, tmp_path) as sides:
-            todo = mirror.plan(LOCK, settings(space), client=sides.client)
+            todo = mirror.plan_mirror(LOCK, settings(space), client=sides.client)
             with pytest.raises(KeyboardInterrupt):
-                mirror.run(
+                mirror.run_mirror(
                     todo,
                     sides.origin,
                     sides.destination,
                     jobs=2,
-                    watch=Watch(note),
+                    progress=MirrorProgress(note),
                     stop=sides.client.close,
                 )
             assert time.monotonic() - interrupted[0] < 5
@@ -337,7 +337,7 @@ def test_interrupted_and_run_again_it_goes_on(
 
 
 def test_bytes_are_written_for_people() -> None:
-    assert [show_bytes(n) for n in (0, 1023, 1024, 1536, 5 * 1024**3, 3 * 1024**4)] == [
+    assert [format_bytes(n) for n in (0, 1023, 1024, 1536, 5 * 1024**3, 3 * 1024**4)] == [
         "0 B",
         "1023 B",
         "1.0 KiB",
@@ -349,19 +349,19 @@ def test_bytes_are_written_for_people() -> None:
 
 def test_the_rate_and_the_time_left_are_those_of_late() -> None:
     now = [100.0]
-    watch = Watch(clock=lambda: now[0])
-    watch.starts(9, [], lambda: (1000, True))
+    watch = MirrorProgress(clock=lambda: now[0])
+    watch.record_plan(9, [], lambda: (1000, True))
     now[0] = 110.0
-    watch.moved(250)
-    shown = watch.snapshot()
+    watch.count_moved(250)
+    shown = watch.take_snapshot()
     assert (shown.rate, shown.seconds_left) == (25.0, 30.0)
-    assert shown.line() == "0 of 9 images, 250 B of 1000 B, 25 B/s, 30 s left"
-    watch.waits("ghcr.io", 58)
-    assert watch.snapshot().waiting == ("ghcr.io is waited for, 58 s",)
+    assert shown.format_line() == "0 of 9 images, 250 B of 1000 B, 25 B/s, 30 s left"
+    watch.record_wait("ghcr.io", 58)
+    assert watch.take_snapshot().waiting == ("ghcr.io is waited for, 58 s",)
 
 
 def test_times_are_written_for_people() -> None:
-    assert [show_seconds(n) for n in (5, 89, 90, 3600, 5400)] == [
+    assert [format_seconds(n) for n in (5, 89, 90, 3600, 5400)] == [
         "5 s",
         "89 s",
         "2 min",

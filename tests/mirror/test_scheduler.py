@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from kfdeploy.images.naming import Target
-from kfdeploy.mirror.plan import Item
-from kfdeploy.mirror.scheduler import Board, Task
-from kfdeploy.oci.manifest import OCI_MANIFEST, Manifest, Tree, tree
+from kfdeploy.images.naming import MirrorRef
+from kfdeploy.mirror.plan import MirrorItem
+from kfdeploy.mirror.scheduler import TransferScheduler, TransferTask
+from kfdeploy.oci.manifest import OCI_MANIFEST, ImageTree, Manifest, load_image_tree
 from kfdeploy.oci.reference import ImageRef
 
 PRIVATE = "private.test"
@@ -34,7 +34,7 @@ class Run:
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
-        self.board = Board(
+        self.board = TransferScheduler(
             [self.item(name) for name in self.images],
             source=lambda item: item.source.host,
             destination=lambda item: PRIVATE,
@@ -44,14 +44,14 @@ class Run:
             clock=self.clock,
         )
 
-    def item(self, name: str) -> Item:
+    def item(self, name: str) -> MirrorItem:
         host = self.hosts.get(name, "source.test")
-        target = Target(f"{PRIVATE}/{name}", "v1", f"{PRIVATE}/{name}:v1", "sha256:0")
+        target = MirrorRef(f"{PRIVATE}/{name}", "v1", f"{PRIVATE}/{name}:v1", "sha256:0")
         source = ImageRef(host, name, "", "sha256:0")
-        return Item((name,), source, target, "sha256:0", 1, "copy", push_tag="v1")
+        return MirrorItem((name,), source, target, "sha256:0", 1, "copy", push_tag="v1")
 
-    def take(self) -> Task:
-        task = self.board.take()
+    def take(self) -> TransferTask:
+        task = self.board.take_task()
         assert task is not None
         return task
 
@@ -59,19 +59,19 @@ class Run:
         for _ in self.images:
             task = self.take()
             assert task.kind == "read"
-            self.board.was_read(task, made(self.images[task.image.item.ids[0]]))
+            self.board.finish_read(task, made(self.images[task.image.item.ids[0]]))
 
     def finish(self) -> list[str]:
         """Do all that is left, one after the other; returns what was done."""
         done = []
-        while (task := self.board.take()) is not None:
+        while (task := self.board.take_task()) is not None:
             done.append(shown(task))
             if task.kind == "read":
-                self.board.was_read(task, made(self.images[task.image.item.ids[0]]))
+                self.board.finish_read(task, made(self.images[task.image.item.ids[0]]))
             elif task.kind == "seal":
-                self.board.is_sealed(task)
+                self.board.finish_seal(task)
             else:
-                self.board.is_placed(task)
+                self.board.finish_placement(task)
         return done
 
 
@@ -79,21 +79,21 @@ def digest(layer: str) -> str:
     return f"sha256:{layer}"
 
 
-def made(layers: dict[str, int]) -> Tree:
+def made(layers: dict[str, int]) -> ImageTree:
     import json
 
     described = [{"digest": digest(name), "size": size} for name, size in layers.items()]
     body = json.dumps({"schemaVersion": 2, "layers": described}).encode()
     root = Manifest.parse(body, OCI_MANIFEST)
-    return tree(root, lambda child: root)
+    return load_image_tree(root, lambda child: root)
 
 
-def shown(task: Task) -> str:
+def shown(task: TransferTask) -> str:
     name = task.image.item.ids[0]
-    if task.unit is None:
+    if task.placement is None:
         return f"{task.kind} {name}"
-    layer = task.unit.blob.digest.partition(":")[2]
-    return f"{task.kind} {layer} to {task.unit.place}"
+    layer = task.placement.blob.digest.partition(":")[2]
+    return f"{task.kind} {layer} to {task.placement.place}"
 
 
 def test_a_shared_blob_is_carried_once_and_mounted_where_else_it_is_needed() -> None:
@@ -121,8 +121,11 @@ def test_two_tags_of_a_repository_share_its_blobs() -> None:
     run = Run({"a": {"base": 9}})
     second = Run({"a": {"base": 9}}).item("a")
     run.images["a2"] = {"base": 9}
-    run.board = Board(
-        [run.item("a"), Item(("a2",), second.source, second.target, "", 1, "copy", push_tag="v2")],
+    run.board = TransferScheduler(
+        [
+            run.item("a"),
+            MirrorItem(("a2",), second.source, second.target, "", 1, "copy", push_tag="v2"),
+        ],
         source=lambda item: "source.test",
         destination=lambda item: PRIVATE,
         place=lambda item: "a",
@@ -138,7 +141,7 @@ def test_a_blob_that_one_source_lacks_is_asked_of_another() -> None:
     task = run.take()
     assert shown(task) == "carry base to a"
     # a's own source has failed, and a has no other; b is at another registry.
-    assert [image.item.ids for image in run.board.failed(task)] == [("a",)]
+    assert [image.item.ids for image in run.board.fail_task(task)] == [("a",)]
     task = run.take()
     assert (shown(task), task.image.item.source.host) == ("carry base to b", "other.test")
 
@@ -148,7 +151,7 @@ def test_what_fails_takes_nothing_else_along_and_its_other_blobs_stay_where_they
     run.read_all()
     task = run.take()
     assert shown(task) == "carry bad to a"
-    assert len(run.board.failed(task)) == 1
+    assert len(run.board.fail_task(task)) == 1
     assert run.finish() == ["carry fine to b", "seal b"]
 
 
@@ -156,11 +159,11 @@ def test_a_registry_that_wants_silence_gets_it_while_others_are_served() -> None
     run = Run({"a": {"one": 9}, "b": {"two": 1}}, hosts={"b": "other.test"})
     run.read_all()
     busy = run.take()
-    run.board.again(busy, 58, struggles="source.test", is_silent=True)
+    run.board.retry_later(busy, 58, struggling_host="source.test", is_silent=True)
     task = run.take()
     assert shown(task) == "carry two to b"
-    run.board.is_placed(task)
-    run.board.is_sealed(run.take())
+    run.board.finish_placement(task)
+    run.board.finish_seal(run.take())
     run.clock.now += 58
     assert shown(run.take()) == "carry one to a"
 
@@ -172,14 +175,14 @@ def test_a_registry_that_struggles_gets_fewer_workers_until_it_has_recovered(
     images = {f"i{n}": {f"l{n}": 1} for n in range(8)}
     run = Run(images, jobs=4)
     for _ in range(struggles):
-        run.board.again(run.take(), 0, struggles="source.test")
+        run.board.retry_later(run.take(), 0, struggling_host="source.test")
         # What was on its way with it counts once.
-        run.board.again(run.take(), 0, struggles="source.test")
+        run.board.retry_later(run.take(), 0, struggling_host="source.test")
     taken = [run.take() for _ in range(2 if struggles else 4)]
     host = run.board._hosts["source.test"]
     assert host.active == int(host.limit) == len(taken)
     for task in taken:
-        run.board.was_read(task, made(images[task.image.item.ids[0]]))
+        run.board.finish_read(task, made(images[task.image.item.ids[0]]))
     run.finish()
     assert host.limit == 4
 
@@ -189,20 +192,20 @@ def test_blobs_that_the_destination_lost_are_seen_to_again_but_not_for_ever() ->
     run.read_all()
     for _ in range(2):
         for _ in range(2):
-            run.board.is_placed(run.take())
+            run.board.finish_placement(run.take())
         task = run.take()
         assert task.kind == "seal"
-        assert run.board.reopen(task)
+        assert run.board.reopen_image(task)
     for _ in range(2):
-        run.board.is_placed(run.take())
+        run.board.finish_placement(run.take())
     task = run.take()
-    assert not run.board.reopen(task)
-    assert run.board.failed(task) == [task.image]
-    assert run.board.take() is None
+    assert not run.board.reopen_image(task)
+    assert run.board.fail_task(task) == [task.image]
+    assert run.board.take_task() is None
 
 
 def test_who_waits_is_woken_when_all_is_given_up() -> None:
     run = Run({"a": {"one": 9}, "b": {"two": 1}})
     run.take()
-    assert len(run.board.give_up()) == 2
-    assert run.board.take() is None
+    assert len(run.board.abandon_images()) == 2
+    assert run.board.take_task() is None

@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from kfdeploy.oci.attachments import Attached, cosign_tags, fallback_index, fallback_tag, type_name
+from kfdeploy.oci.attachments import (
+    Attachment,
+    build_fallback_index,
+    cosign_tags,
+    fallback_tag,
+    normalize_artifact_type,
+)
 from kfdeploy.oci.manifest import Manifest
 from kfdeploy.oci.reference import ImageRef
 
@@ -26,19 +32,19 @@ def referrer(**more: Any) -> Manifest:
 @pytest.mark.parametrize(
     "one",
     [
-        Attached(D, "tag", f"sha256-{D[7:]}.sig", E),
-        Attached(D, "referrer", "application/x+json", E),
+        Attachment(D, "tag", f"sha256-{D[7:]}.sig", E),
+        Attachment(D, "referrer", "application/x+json", E),
     ],
 )
-def test_what_is_written_is_read_the_same(one: Attached) -> None:
-    assert Attached.parse(str(one)) == one
+def test_what_is_written_is_read_the_same(one: Attachment) -> None:
+    assert Attachment.parse(str(one)) == one
 
 
 def test_a_tag_stays_with_it_and_a_referrer_has_none() -> None:
     repository = ImageRef.parse("gcr.io/a/b:v1")
-    tagged, referring = Attached(D, "tag", "x.sig", E), Attached(D, "referrer", "a/b", E)
+    tagged, referring = Attachment(D, "tag", "x.sig", E), Attachment(D, "referrer", "a/b", E)
     assert (tagged.tag, referring.tag) == ("x.sig", "")
-    assert str(tagged.at(repository)) == f"gcr.io/a/b@{E}"
+    assert str(tagged.ref_in(repository)) == f"gcr.io/a/b@{E}"
 
 
 @pytest.mark.parametrize(
@@ -55,7 +61,7 @@ def test_a_tag_stays_with_it_and_a_referrer_has_none() -> None:
     ],
 )
 def test_only_media_types_are_written_down(text: object, kept: bool) -> None:
-    assert type_name(text) == (text if kept else "unknown")
+    assert normalize_artifact_type(text) == (text if kept else "unknown")
 
 
 def test_tags_of_a_digest() -> None:
@@ -78,14 +84,16 @@ def test_the_tags_are_those_that_cosign_made() -> None:
 def test_the_index_names_types_as_cosigns_does() -> None:
     for case in COSIGN["images"].values():
         if "index" in case:
-            index = fallback_index(Manifest.parse(text.encode()) for text in case["manifests"])
+            index = build_fallback_index(
+                Manifest.parse(text.encode()) for text in case["manifests"]
+            )
             (ours,) = index.content["manifests"]
             (theirs,) = json.loads(case["index"])["manifests"]
             assert {key: ours[key] for key in theirs} == theirs
 
 
 def test_a_referrer_without_a_type_has_its_configs() -> None:
-    index = fallback_index([referrer(config={"mediaType": "application/vnd.acme.x+json"})])
+    index = build_fallback_index([referrer(config={"mediaType": "application/vnd.acme.x+json"})])
     (entry,) = index.content["manifests"]
     assert entry["artifactType"] == "application/vnd.acme.x+json"
     assert "annotations" not in entry
@@ -93,8 +101,8 @@ def test_a_referrer_without_a_type_has_its_configs() -> None:
 
 def test_what_is_in_the_index_already_stays_once() -> None:
     one, two, three = (referrer(annotations={"n": str(n)}) for n in range(3))
-    before = fallback_index([one, two])
-    after = fallback_index([three, two], before)
+    before = build_fallback_index([one, two])
+    after = build_fallback_index([three, two], before)
     digests = [entry["digest"] for entry in after.content["manifests"]]
     assert digests == [one.digest, *sorted([two.digest, three.digest])]
-    assert fallback_index([two, three], before).body == after.body
+    assert build_fallback_index([two, three], before).body == after.body

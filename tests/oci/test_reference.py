@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from kfdeploy.oci.reference import ImageRef, InvalidImageRef, is_reference
+from kfdeploy.oci.reference import ImageRef, InvalidImageRef, is_image_ref
 
 D = "sha256:" + "0123456789abcdef" * 4
 MODULE = "github.com/distribution/reference@v0.6.0"
@@ -103,7 +103,7 @@ def test_reference_is_read_as_docker_reads_it(
     ],
 )
 def test_what_docker_refuses_is_refused(text: str) -> None:
-    assert not is_reference(text)
+    assert not is_image_ref(text)
     with pytest.raises(InvalidImageRef):
         ImageRef.parse(text)
 
@@ -199,8 +199,8 @@ def _strings(function: str, variable: str) -> list[str]:
 def test_library_names(function: str, valid: str, invalid: str) -> None:
     good, bad = _strings(function, valid), _strings(function, invalid)
     assert len(good) > 5 and len(bad) > 5
-    assert [name for name in good if not is_reference(name)] == []
-    assert [name for name in bad if is_reference(name)] == []
+    assert [name for name in good if not is_image_ref(name)] == []
+    assert [name for name in bad if is_image_ref(name)] == []
 
 
 @needs_library
@@ -227,7 +227,7 @@ def test_library_any_references() -> None:
         text, expected = _text(row["Reference"]), _text(row["Equivalent"])
         if expected.startswith("sha256:"):
             # `ParseAnyReference` takes these as image IDs, `ParseNormalizedNamed` does not.
-            assert not is_reference(text.removeprefix("sha256:"))
+            assert not is_image_ref(text.removeprefix("sha256:"))
         else:
             assert str(ImageRef.parse(text)) == expected
 
@@ -258,7 +258,7 @@ def test_library_parse_table() -> None:
     for row in _rows("reference_test.go", "TestReferenceParse"):
         text = _text(row["input"])
         if "err" in row:
-            assert not is_reference(text), text
+            assert not is_image_ref(text), text
             continue
         ref = ImageRef.parse(text)
         assert ref.tag == _text(row.get("tag", "")), text
@@ -277,7 +277,7 @@ def test_library_reference_grammar() -> None:
     )
     assert len(rows) > 8
     for text, match, groups in rows:
-        assert is_reference(text) == (match == "true"), text
+        assert is_image_ref(text) == (match == "true"), text
         if match == "true":
             _, tag, digest = re.findall(r'"([^"]*)"', groups)
             assert (ImageRef.parse(text).tag, ImageRef.parse(text).digest) == (tag, digest)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from kfdeploy.kubernetes.objects import Object, split
+from kfdeploy.kubernetes.objects import Object, split_objects
 from kfdeploy.patch import conflicts, patch_file
 from tests.conftest import need_programs
 
@@ -57,14 +57,14 @@ kind: ConfigMap
 metadata: {name: settings-42h88m2mfk, namespace: n}
 data: {key: value}
 """
-OBJECTS: tuple[Object, ...] = tuple(split(DEPLOYMENT + RUNTIME + CONFIG, "objects"))
+OBJECTS: tuple[Object, ...] = tuple(split_objects(DEPLOYMENT + RUNTIME + CONFIG, "objects"))
 TARGET = "target: {group: apps, version: v1, kind: Deployment, namespace: n, name: web}\n"
 IMAGE = "/spec/template/spec/containers/0/image"
 
 
 def errors(*texts: str) -> list[str]:
-    patches = [patch_file.parse(f"patches/x/{n}.yaml", text) for n, text in enumerate(texts)]
-    return [error.message for error in conflicts.check(patches, OBJECTS)]
+    patches = [patch_file.parse_patch(f"patches/x/{n}.yaml", text) for n, text in enumerate(texts)]
+    return [error.message for error in conflicts.find_patch_errors(patches, OBJECTS)]
 
 
 def merge(*containers: str, kind: str = "Deployment") -> str:
@@ -90,7 +90,7 @@ def kustomized(folder: Path, patch: dict[str, Any]) -> dict[str, Any]:
         ["kustomize", "build", folder], capture_output=True, text=True, check=True
     )
     assert done.stderr == ""
-    return {item.key.kind: item.body for item in split(done.stdout)}
+    return {item.key.kind: item.body for item in split_objects(done.stdout)}
 
 
 def test_kustomize_says_nothing_of_a_target_that_is_missing(tmp_path: Path) -> None:

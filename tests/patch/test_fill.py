@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from kfdeploy.errors import UserError
-from kfdeploy.kubernetes.objects import split
-from kfdeploy.patch.fill import Filler
-from kfdeploy.upstream.build import Rendered
+from kfdeploy.kubernetes.objects import split_objects
+from kfdeploy.patch.fill import TemplateFiller
+from kfdeploy.upstream.build import RenderedComponent
 from kfdeploy.workspace.settings import Component
 
 NEW = "reg.test/kf/x:1@sha256:0"
 
 
-def rendered(root: Path, text: str) -> Rendered:
+def rendered(root: Path, text: str) -> RenderedComponent:
     body = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -27,8 +27,8 @@ def rendered(root: Path, text: str) -> Rendered:
     lines = [f"{name}: {json.dumps(value)}" for name, value in body.items() if name != "kind"]
     document = "\n".join([*lines[:1], "kind: ConfigMap", *lines[1:]]) + "\n"
     component = Component(name="one", path="one")
-    made = Rendered(component, "manifests", root / "upstream", "one", "key", lambda: b"")
-    object.__setattr__(made, "objects", tuple(split(document)))
+    made = RenderedComponent(component, "manifests", root / "upstream", "one", "key", lambda: b"")
+    object.__setattr__(made, "objects", tuple(split_objects(document)))
     return made
 
 
@@ -46,7 +46,9 @@ def replaced(root: Path, text: str, *mentions: tuple[str, str], field: Any = ("d
         f' "kind" "ConfigMap" "namespace" "n" "name" "c" "field" (list {keys})'
         f' "mentions" (list {pairs})) }}}}\n'
     )
-    (patch,) = Filler(root, {"Values": {}, "Environment": {}}).patches(rendered(root, text))
+    (patch,) = TemplateFiller(root, {"Values": {}, "Environment": {}}).fill_patches(
+        rendered(root, text)
+    )
     value: str = patch.operations[0]["value"]
     return value
 
@@ -96,8 +98,8 @@ def test_all_patches_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (folder / "b.yaml").write_text("no: patch\n")
     (folder / "notes.txt").write_text("not read")
     with pytest.raises(UserError) as caught:
-        Filler(tmp_path, {}).patches(rendered(tmp_path, ""))
-    files = [error.message.split(":")[0] for error in caught.value.each()]
+        TemplateFiller(tmp_path, {}).fill_patches(rendered(tmp_path, ""))
+    files = [error.message.split(":")[0] for error in caught.value.list_errors()]
     assert files == ["patches/one/a.yaml", "patches/one/b.yaml"]
 
 
@@ -110,8 +112,8 @@ def test_patches_come_by_form_then_generated_ones_then_peoples(tmp_path: Path) -
     merge = "kind: X\nmetadata: {name: x}\n"
     (folder / "a.yaml").write_text(merge)
     (folder / "b.yaml").write_text(json_patch)
-    (folder / "c.yaml").write_text(patch_file.generated(json_patch))
-    (folder / "d.yaml").write_text(patch_file.generated(merge))
+    (folder / "c.yaml").write_text(patch_file.mark_generated(json_patch))
+    (folder / "d.yaml").write_text(patch_file.mark_generated(merge))
     (folder / "e.yaml").write_text("apiVersion: builtin\nkind: X\n")
-    patches = Filler(tmp_path, {}).patches(rendered(tmp_path, ""))
+    patches = TemplateFiller(tmp_path, {}).fill_patches(rendered(tmp_path, ""))
     assert [Path(patch.file).stem for patch in patches] == ["c", "b", "d", "a", "e"]

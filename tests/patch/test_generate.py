@@ -11,10 +11,10 @@ import pytest
 from kfdeploy.cli.session import Session
 from kfdeploy.images import sites as sitemodel
 from kfdeploy.images.mentions import Mention
-from kfdeploy.images.naming import Mirror
-from kfdeploy.kubernetes.objects import ObjectKey, lookup, split
+from kfdeploy.images.naming import MirrorNaming
+from kfdeploy.kubernetes.objects import ObjectKey, get_field, split_objects
 from kfdeploy.patch import values
-from kfdeploy.patch.values import Look
+from kfdeploy.patch.values import ImageValues
 from tests.conftest import Site
 
 RealSite = Callable[[str], Site]
@@ -31,10 +31,10 @@ def made(request: pytest.FixtureRequest) -> Site:
     return real(request.param)
 
 
-def looks(session: Session) -> dict[str, Look]:
-    mirror = Mirror(session.workspace.registry(session.environment))
-    lock = session.lock(required=True)
-    return values.look_ups(session.sources(), lock, mirror, unpinned=False)
+def looks(session: Session) -> dict[str, ImageValues]:
+    mirror = MirrorNaming(session.workspace.resolve_registry(session.environment))
+    lock = session.read_lock(required=True)
+    return values.build_image_values(session.read_sources(), lock, mirror, unpinned=False)
 
 
 def finals(site: Site, component: str) -> dict[ObjectKey, Any]:
@@ -42,7 +42,7 @@ def finals(site: Site, component: str) -> dict[ObjectKey, Any]:
     found: dict[ObjectKey, Any] = {}
     for path in sorted((site.set / "charts").glob("*/charts/objects/objects.yaml")):
         if path.parts[-4] in (component, f"{component}-after"):
-            found |= {item.key: item.body for item in split(path.read_text())}
+            found |= {item.key: item.body for item in split_objects(path.read_text())}
     return found
 
 
@@ -86,7 +86,7 @@ def differences(old: Any, new: Any, path: tuple[str | int, ...] = ()) -> Iterato
 
 
 def test_each_mention_becomes_its_mirror_and_all_else_stays(made: Site) -> None:
-    inventory = Session.open(made.root, "", quiet=True).inventory()
+    inventory = Session.open(made.root, "", quiet=True).build_inventory()
     named = [image for image in inventory.images if any(found.path for found in image.found)]
     assert compare(made) >= len(named) > 30
 
@@ -100,19 +100,19 @@ def compare(made: Site) -> int:
     session = Session.open(made.root, "", quiet=True)
     look = looks(session)
     by_tag: dict[Any, set[str]] = {}
-    for image in session.inventory().images:
+    for image in session.build_inventory().images:
         for found in image.found:
             if found.pin == "tag":
                 place = (found.component, found.object, found.path)
                 by_tag.setdefault(place, set()).add(image.ref)
     places = {
         (found.component, found.object, found.path, piece.text, piece.role): image.ref
-        for image in session.inventory().images
+        for image in session.build_inventory().images
         for found in image.found
         for piece in found.pieces
     }
     seen = 0
-    for rendered in session.rendered():
+    for rendered in session.render_components():
         name = rendered.component.name
         final = finals(made, name)
         for item in rendered.objects:
@@ -120,7 +120,7 @@ def compare(made: Site) -> int:
                 continue
             wanted: dict[tuple[str | int, ...], str] = {}
             mentions: dict[tuple[str | int, ...], list[Mention]] = {}
-            for one in sitemodel.sites(item.key, item.body):
+            for one in sitemodel.find_sites(item.key, item.body):
                 mentions.setdefault(one.path, []).extend(one.mentions)
             for path, here in mentions.items():
                 refs = {
@@ -130,7 +130,7 @@ def compare(made: Site) -> int:
                     for m in here
                 }
                 tagged = by_tag.get((name, item.key, path), set())
-                wanted[path] = replaced(lookup(item.body, path), here, refs, look, tagged)
+                wanted[path] = replaced(get_field(item.body, path), here, refs, look, tagged)
                 seen += len(here)
             moved = replace(item.key, namespace="default")
             for path, old, new in differences(item.body, final.get(item.key) or final[moved]):
@@ -174,7 +174,7 @@ def test_every_patch_is_for_one_object_and_says_so(made: Site) -> None:
 
 
 def test_patches_name_no_digest_of_ours(made: Site) -> None:
-    lock = Session.open(made.root, "", quiet=True).lock(required=True)
+    lock = Session.open(made.root, "", quiet=True).read_lock(required=True)
     ours = {image.digest for image in lock if image.digest not in image.id}
     assert ours
     for path in sorted((made.root / "patches").rglob("*")):

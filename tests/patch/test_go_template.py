@@ -226,7 +226,7 @@ def test_a_template_is_filled_as_helmfile_fills_it(
 ) -> None:
     try:
         text = ours(name)
-    except go_template.Unsupported:
+    except go_template.UnsupportedTemplate:
         return  # Helmfile itself is asked then
     assert text == helmfiles[name]
 
@@ -236,7 +236,7 @@ def test_what_patches_use_is_filled_without_helmfile() -> None:
     for name in TEMPLATES:
         try:
             ours(name)
-        except go_template.Unsupported:
+        except go_template.UnsupportedTemplate:
             left.add(name)
     assert left == LEFT_TO_HELMFILE
 

@@ -19,13 +19,13 @@ WEB = ObjectKey("apps/v1", "Deployment", "n", "web")
     ("text", "form"), [(JSON, "json"), (MERGE, "merge"), (TRANSFORMER, "transformer")]
 )
 def test_each_form_is_told_by_its_content(text: str, form: str) -> None:
-    assert patch_file.parse("p.yaml", text).form == form
-    assert patch_file.form_of(text) == form
+    assert patch_file.parse_patch("p.yaml", text).form == form
+    assert patch_file.detect_form(text) == form
 
 
 @pytest.mark.parametrize("is_template", [False, True])
 def test_a_generated_file_knows_whether_it_was_edited(is_template: bool) -> None:
-    text = patch_file.generated(JSON, is_template=is_template)
+    text = patch_file.mark_generated(JSON, is_template=is_template)
     assert patch_file.is_generated(text)
     assert not patch_file.is_edited(text)
     for changed in (f"{text}# mine\n", text.replace("web", "other"), text[:-1]):
@@ -48,7 +48,7 @@ def test_a_generated_file_knows_whether_it_was_edited(is_template: bool) -> None
 )
 def test_what_is_no_patch_is_refused_with_its_place(text: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
-        patch_file.parse("p.yaml", text)
+        patch_file.parse_patch("p.yaml", text)
     assert caught.value.message.startswith(message)
 
 
@@ -66,13 +66,13 @@ def test_what_is_no_patch_is_refused_with_its_place(text: str, message: str) -> 
     ],
 )
 def test_a_target_selects_as_kustomize_does(target: str, selects: bool) -> None:
-    patch = patch_file.parse("p.yaml", f"target: {target}\npatch: []\n")
-    assert patch.selects(WEB) is selects
+    patch = patch_file.parse_patch("p.yaml", f"target: {target}\npatch: []\n")
+    assert patch.selects_object(WEB) is selects
 
 
 def test_a_merge_takes_its_names_literally() -> None:
-    patch = patch_file.parse("p.yaml", MERGE.replace("name: web", "name: w.b"))
-    assert not patch.selects(WEB)
+    patch = patch_file.parse_patch("p.yaml", MERGE.replace("name: web", "name: w.b"))
+    assert not patch.selects_object(WEB)
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,9 @@ def test_a_merge_takes_its_names_literally() -> None:
 )
 def test_a_content_hash_is_no_part_of_the_name(kind: str, name: str, unhashed: str) -> None:
     key = ObjectKey("v1", kind, "n", name)
-    assert patch_file.unhashed(key) == unhashed
-    target = patch_file.parse("p.yaml", patch_file.target_yaml(key) + "patch: []\n")
-    assert target.selects(key)
+    assert patch_file.strip_name_hash(key) == unhashed
+    target = patch_file.parse_patch("p.yaml", patch_file.target_yaml(key) + "patch: []\n")
+    assert target.selects_object(key)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_content_hash_is_no_part_of_the_name(kind: str, name: str, unhashed: s
     ],
 )
 def test_a_scalar_is_the_same_string_in_both_yamls(value: str) -> None:
-    text = patch_file.scalar(value)
+    text = patch_file.quote_scalar(value)
     assert YAML(typ="safe").load(f"x: {text}\n")["x"] == value
     old = YAML(typ="safe", pure=True)
     old.version = (1, 1)
@@ -109,6 +109,6 @@ def test_a_scalar_is_the_same_string_in_both_yamls(value: str) -> None:
 
 def test_operations_are_passed_on_as_they_are_written() -> None:
     text = "target: {kind: X}\npatch:\n- op: add\n  path: /mode\n  value: 0644\n"
-    assert "value: 0644" in patch_file.parse("p.yaml", text).operations_text
-    flow = patch_file.parse("p.yaml", "target: {kind: X}\npatch: [{op: remove, path: /a}]\n")
+    assert "value: 0644" in patch_file.parse_patch("p.yaml", text).operations_text
+    flow = patch_file.parse_patch("p.yaml", "target: {kind: X}\npatch: [{op: remove, path: /a}]\n")
     assert flow.operations_text == '[{"op": "remove", "path": "/a"}]'

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from kfdeploy.catalogue import load
 from kfdeploy.errors import UserError
-from kfdeploy.kubernetes.objects import split
+from kfdeploy.kubernetes.objects import split_objects
 from kfdeploy.patch import registry_access
 from kfdeploy.workspace.settings import Workspace
 from tests.conftest import Runner, Site, edit_workspace
@@ -156,7 +156,7 @@ def test_plain_helmfile_gives_the_same(env: str, root: Path, tmp_path: Path) -> 
 
 def of_set_chart(chart: Path) -> Objects:
     found: Objects = {}
-    for item in split((chart / "charts/objects/objects.yaml").read_text()):
+    for item in split_objects((chart / "charts/objects/objects.yaml").read_text()):
         key = item.key
         found[key.api_version, key.kind, key.namespace, key.name] = item.body
     return found
@@ -242,7 +242,7 @@ KNATIVE = "gcr.io/knative-releases/knative.dev/serving/cmd/controller:v1.21.1"
 
 
 def knative(env: str) -> Any:
-    (item,) = split(
+    (item,) = split_objects(
         "apiVersion: apps/v1\nkind: Deployment\n"
         "metadata: {name: controller, namespace: knative-serving}\n"
         "spec:\n  template:\n    spec:\n      containers:\n"
@@ -254,9 +254,9 @@ def knative(env: str) -> Any:
 
 def body_of(item: Any) -> str:
     workspace = Workspace.model_validate(YAML(typ="safe").load(WITH_CA))
-    facts = load.load()
-    asks = list(facts.asks(facts.programs([item])))
-    ((purpose, body),) = registry_access.patches(workspace, item, asks)
+    facts = load.load_catalogue()
+    asks = list(facts.find_registry_readers(facts.find_programs([item])))
+    ((purpose, body),) = registry_access.build_access_patches(workspace, item, asks)
     assert purpose == "ca"
     return body
 
@@ -282,10 +282,10 @@ def test_the_right_to_read_pull_secrets_is_a_patch_also_where_there_are_none() -
     """One environment has pull secrets, another has none: its patch must hold something too."""
     text = WITH_CA + "environments: {default: {}, site: {imagePullSecrets: [regcred]}}\n"
     workspace = Workspace.model_validate(YAML(typ="safe").load(text))
-    facts = load.load()
-    items = list(split(ROLE))
-    asks = list(facts.asks(facts.programs(items)))
-    ((purpose, body),) = registry_access.patches(workspace, items[0], asks)
+    facts = load.load_catalogue()
+    items = list(split_objects(ROLE))
+    asks = list(facts.find_registry_readers(facts.find_programs(items)))
+    ((purpose, body),) = registry_access.build_access_patches(workspace, items[0], asks)
     assert purpose == "secrets"
     always, condition, rest = body.partition("{{- if .Values.imagePullSecrets }}\n")
     assert always.endswith("- op: test\n  path: /metadata/name\n  value: argo-cluster-role\n")

@@ -8,16 +8,16 @@ import pytest
 
 from kfdeploy.errors import UserError
 from kfdeploy.images.lockfile import Lock, LockedImage
-from kfdeploy.images.naming import Mirror
+from kfdeploy.images.naming import MirrorNaming
 from kfdeploy.images.sources_file import SourceImage
 from kfdeploy.oci.reference import ImageRef
 from kfdeploy.oci.registry.settings import PrivateRegistry
-from kfdeploy.patch.values import look_ups
+from kfdeploy.patch.values import build_image_values
 
 SHA = "sha256:" + "ab" * 32
 REGISTRY = PrivateRegistry(host="reg.test:5000", prefix="kf")
-MIRROR = Mirror(REGISTRY)
-AMD64 = Mirror(REGISTRY, ("linux/amd64",))
+MIRROR = MirrorNaming(REGISTRY)
+AMD64 = MirrorNaming(REGISTRY, ("linux/amd64",))
 
 
 def image(ref: str, path: str, tag: str, digest: str = "", *, covered: bool = True) -> SourceImage:
@@ -33,7 +33,7 @@ MYSQL = image("mysql:8.4", "docker.io/library/mysql", "8.4")
 
 
 def test_a_locked_image_has_its_mirrors_reference_whole_and_in_parts() -> None:
-    looks = look_ups([MYSQL], Lock((locked("mysql:8.4", "8.4"),)), MIRROR, unpinned=False)
+    looks = build_image_values([MYSQL], Lock((locked("mysql:8.4", "8.4"),)), MIRROR, unpinned=False)
     assert looks["mysql:8.4"].to_values() == {
         "ref": f"reg.test:5000/kf/docker.io/library/mysql:8.4@{SHA}",
         "byTag": "reg.test:5000/kf/docker.io/library/mysql:8.4",
@@ -49,15 +49,15 @@ def test_a_locked_image_has_its_mirrors_reference_whole_and_in_parts() -> None:
 def test_all_that_is_not_locked_is_named() -> None:
     other = image("a/b:1", "docker.io/a/b", "1")
     with pytest.raises(UserError) as caught:
-        look_ups([MYSQL, other], Lock(()), MIRROR, unpinned=False)
-    messages = [error.message for error in caught.value.each()]
+        build_image_values([MYSQL, other], Lock(()), MIRROR, unpinned=False)
+    messages = [error.message for error in caught.value.list_errors()]
     assert messages == ["mysql:8.4 is not locked", "a/b:1 is not locked"]
 
 
 def test_an_environments_platforms_decide_the_digest_but_not_what_upstream_calls_it() -> None:
     reduced = "sha256:" + "cd" * 32
     lock = Lock((replace(locked("mysql:8.4", "8.4"), reduced={"linux/amd64": reduced}),))
-    look = look_ups([MYSQL], lock, AMD64, unpinned=False)["mysql:8.4"]
+    look = build_image_values([MYSQL], lock, AMD64, unpinned=False)["mysql:8.4"]
     assert look.ref == f"reg.test:5000/kf/docker.io/library/mysql:8.4@{reduced}"
     assert look.keys == ("docker.io/library/mysql:8.4", f"docker.io/library/mysql@{SHA}")
     assert look.source == f"docker.io/library/mysql@{SHA}"
@@ -66,29 +66,31 @@ def test_an_environments_platforms_decide_the_digest_but_not_what_upstream_calls
 def test_what_is_not_locked_for_the_platforms_is_named_and_goes_by_tag_unpinned() -> None:
     lock = Lock((locked("mysql:8.4", "8.4"),))
     with pytest.raises(UserError) as caught:
-        look_ups([MYSQL], lock, AMD64, unpinned=False)
+        build_image_values([MYSQL], lock, AMD64, unpinned=False)
     assert caught.value.message == "mysql:8.4 is not locked for linux/amd64"
     assert caught.value.hint == (
         "run `kfdeploy lock`; `kfdeploy render --unpinned` renders it by its tag"
     )
-    look = look_ups([MYSQL], lock, AMD64, unpinned=True)["mysql:8.4"]
+    look = build_image_values([MYSQL], lock, AMD64, unpinned=True)["mysql:8.4"]
     assert (look.ref, look.digest) == ("reg.test:5000/kf/docker.io/library/mysql:8.4", "")
 
 
 def test_unpinned_goes_by_tag() -> None:
-    look = look_ups([MYSQL], Lock(()), MIRROR, unpinned=True)["mysql:8.4"]
+    look = build_image_values([MYSQL], Lock(()), MIRROR, unpinned=True)["mysql:8.4"]
     assert look.ref == "reg.test:5000/kf/docker.io/library/mysql:8.4"
 
 
 def test_what_is_not_covered_needs_no_lock() -> None:
     left = image("a/b:1", "docker.io/a/b", "1", covered=False)
-    look = look_ups([left], Lock(()), MIRROR, unpinned=False)["a/b:1"]
+    look = build_image_values([left], Lock(()), MIRROR, unpinned=False)["a/b:1"]
     assert (look.ref, look.covered) == ("reg.test:5000/kf/docker.io/a/b:1", False)
     assert look.keys == ()
 
 
 def test_a_reference_by_digest_alone_has_no_tag() -> None:
     ref = f"ghcr.io/a@{SHA}"
-    look = look_ups([image(ref, "ghcr.io/a", "", SHA)], Lock(()), MIRROR, unpinned=False)[ref]
+    look = build_image_values([image(ref, "ghcr.io/a", "", SHA)], Lock(()), MIRROR, unpinned=False)[
+        ref
+    ]
     assert look.ref == look.by_tag == f"reg.test:5000/kf/ghcr.io/a@{SHA}"
     assert look.keys == (f"ghcr.io/a@{SHA}",)

@@ -10,7 +10,7 @@ import pytest
 
 from kfdeploy.errors import UserError
 from kfdeploy.programs import git
-from kfdeploy.programs.git import GitTree, fetch
+from kfdeploy.programs.git import GitTree, fetch_commit
 
 
 def run_git(repository: Path, *argv: str) -> str:
@@ -57,23 +57,23 @@ def test_a_tag_a_branch_and_a_commit_are_fetched(repository: Path, tmp_path: Pat
     first = run_git(repository, "rev-parse", "v1^{commit}")
     second = run_git(repository, "rev-parse", "main")
     url = f"file://{repository}"
-    assert fetch(url, "v1", tmp_path / "c").commit == first
-    assert fetch(url, "main", tmp_path / "c").commit == second
-    assert fetch(url, "", tmp_path / "c").commit == second
-    assert fetch(url, first, tmp_path / "c2").commit == first
-    assert fetch(url, first[:10], tmp_path / "c3").commit == first
+    assert fetch_commit(url, "v1", tmp_path / "c").commit == first
+    assert fetch_commit(url, "main", tmp_path / "c").commit == second
+    assert fetch_commit(url, "", tmp_path / "c").commit == second
+    assert fetch_commit(url, first, tmp_path / "c2").commit == first
+    assert fetch_commit(url, first[:10], tmp_path / "c3").commit == first
 
 
 def test_a_commit_in_the_cache_is_not_asked_for_again(repository: Path, tmp_path: Path) -> None:
     commit = run_git(repository, "rev-parse", "main")
     url = f"file://{repository}"
-    fetch(url, commit, tmp_path / "c")
+    fetch_commit(url, commit, tmp_path / "c")
     repository.rename(tmp_path / "gone")
-    assert fetch(url, commit, tmp_path / "c").commit == commit
+    assert fetch_commit(url, commit, tmp_path / "c").commit == commit
 
 
 def test_files_are_the_commit_s_bytes(repository: Path, tmp_path: Path) -> None:
-    files, links = GitTree(fetch(str(repository), "v1", tmp_path / "c")).load()
+    files, links = GitTree(fetch_commit(str(repository), "v1", tmp_path / "c")).load_files()
     assert files["d/hidden.txt"] == b"$Id$\n"
     assert files["d/odd \u00e9\tname.yaml"] == b"x: 1\n"
     stored = subprocess.run(
@@ -87,19 +87,19 @@ def test_files_are_the_commit_s_bytes(repository: Path, tmp_path: Path) -> None:
 
 
 def test_links_are_followed_within_the_repository(repository: Path, tmp_path: Path) -> None:
-    tree = GitTree(fetch(str(repository), "v1", tmp_path / "c"))
-    assert tree.kind("link.yaml") == "file"
-    assert tree.kind("linked") == "folder"
-    assert tree.read("linked/crlf.yaml") == tree.read("d/crlf.yaml")
-    assert tree.kind("out") is None
-    assert tree.kind("out/passwd") is None
-    assert tree.kind("nothing") is None
-    assert tree.kind("") == "folder"
+    tree = GitTree(fetch_commit(str(repository), "v1", tmp_path / "c"))
+    assert tree.get_kind("link.yaml") == "file"
+    assert tree.get_kind("linked") == "folder"
+    assert tree.read_file("linked/crlf.yaml") == tree.read_file("d/crlf.yaml")
+    assert tree.get_kind("out") is None
+    assert tree.get_kind("out/passwd") is None
+    assert tree.get_kind("nothing") is None
+    assert tree.get_kind("") == "folder"
 
 
 def test_an_unknown_ref_is_named(repository: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
-        fetch(f"file://{repository}", "v9", tmp_path / "c")
+        fetch_commit(f"file://{repository}", "v9", tmp_path / "c")
     assert caught.value.message == (
         f"can't fetch file://{repository}: it has no branch, tag or commit 'v9'"
     )
@@ -107,22 +107,22 @@ def test_an_unknown_ref_is_named(repository: Path, tmp_path: Path) -> None:
 
 def test_an_unknown_commit_is_named(repository: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="it has no branch, tag or commit 'abcdef0'"):
-        fetch(f"file://{repository}", "abcdef0", tmp_path / "c")
+        fetch_commit(f"file://{repository}", "abcdef0", tmp_path / "c")
 
 
 def test_no_repository_is_an_error_in_git_s_words(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"can't fetch file:///.*does not (exist|appear)"):
-        fetch(f"file://{tmp_path}/nothing", "v1", tmp_path / "c")
+        fetch_commit(f"file://{tmp_path}/nothing", "v1", tmp_path / "c")
 
 
 def test_an_option_is_no_ref(repository: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no ref"):
-        fetch(f"file://{repository}", "--upload-pack=x", tmp_path / "c")
+        fetch_commit(f"file://{repository}", "--upload-pack=x", tmp_path / "c")
 
 
 def test_a_password_is_in_neither_argv_nor_message(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
-        fetch("http://user:hunter2@127.0.0.1:9/o/r", "v1", tmp_path / "c")
+        fetch_commit("http://user:hunter2@127.0.0.1:9/o/r", "v1", tmp_path / "c")
     assert "hunter2" not in caught.value.message
     assert "http://127.0.0.1:9/o/r" in caught.value.message
 
@@ -136,7 +136,7 @@ def test_ssh_goes_through_the_user_s_own_program(
     ssh.chmod(0o755)
     monkeypatch.setenv("GIT_SSH_COMMAND", str(ssh))
     monkeypatch.setenv("GIT_SSH_VARIANT", "ssh")
-    found = fetch(f"git@git.example.org:{repository}", "v1", tmp_path / "c")
+    found = fetch_commit(f"git@git.example.org:{repository}", "v1", tmp_path / "c")
     assert found.commit == run_git(repository, "rev-parse", "v1^{commit}")
     assert "git@git.example.org" in (tmp_path / "ssh.log").read_text()
 
@@ -150,23 +150,23 @@ def test_a_stuck_server_runs_into_the_time_out(
     monkeypatch.setenv("GIT_SSH_COMMAND", str(ssh))
     monkeypatch.setenv("GIT_SSH_VARIANT", "ssh")
     with pytest.raises(UserError, match=r"can't fetch git@h\.example:o/r: no answer in time"):
-        fetch("git@h.example:o/r", "v1", tmp_path / "c", timeout=0.5)
+        fetch_commit("git@h.example:o/r", "v1", tmp_path / "c", timeout=0.5)
 
 
 def test_a_path_in_a_submodule_is_known(repository: Path, tmp_path: Path) -> None:
     commit = run_git(repository, "rev-parse", "v1^{commit}")
     run_git(repository, "update-index", "--add", "--cacheinfo", f"160000,{commit},sub/mod")
     run_git(repository, "commit", "-q", "-m", "submodule")
-    tree = GitTree(fetch(str(repository), "main", tmp_path / "c"))
-    assert tree.submodule_of("sub/mod/d") == "sub/mod"
-    assert tree.submodule_of("d") is None
-    assert "sub/mod" not in tree.load()[0]
+    tree = GitTree(fetch_commit(str(repository), "main", tmp_path / "c"))
+    assert tree.find_submodule("sub/mod/d") == "sub/mod"
+    assert tree.find_submodule("d") is None
+    assert "sub/mod" not in tree.load_files()[0]
 
 
 def test_a_work_tree_says_its_commit_and_tag(repository: Path) -> None:
-    assert git.head(repository) == run_git(repository, "rev-parse", "HEAD")
-    assert git.tag_at_head(repository) is None
+    assert git.read_head(repository) == run_git(repository, "rev-parse", "HEAD")
+    assert git.find_head_tag(repository) is None
     run_git(repository, "tag", "v2")
-    assert git.tag_at_head(repository) == "v2"
-    assert git.resolve(repository, "v1") == run_git(repository, "rev-parse", "v1^{commit}")
-    assert git.resolve(repository, "v9") is None
+    assert git.find_head_tag(repository) == "v2"
+    assert git.resolve_ref(repository, "v1") == run_git(repository, "rev-parse", "v1^{commit}")
+    assert git.resolve_ref(repository, "v9") is None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kfdeploy.scan.content.binary import Program
+from kfdeploy.scan.content.binary import BinaryScanner
 from kfdeploy.scan.content.candidate import LIKELY, Candidate
 from tests.support import goprograms
 
@@ -26,11 +26,11 @@ HELD = {
 
 def likely(program: Path | bytes, piece: int = 1 << 20) -> Mapping[str, Candidate]:
     content = program if isinstance(program, bytes) else program.read_bytes()
-    looked = Program(content[: 64 << 10])
+    looked = BinaryScanner(content[: 64 << 10])
     for start in range(0, len(content), piece):
         looked.feed(content[start : start + piece])
     found: dict[str, Candidate] = {}
-    for _, one in looked.candidates():
+    for _, one in looked.find_candidates():
         if one.score >= LIKELY and one.score > getattr(found.get(one.ref), "score", 0):
             found[one.ref] = one
     return found

@@ -20,7 +20,7 @@ FILES = {"summary.json": b"{}\n", "charts/a/Chart.yaml": b"name: a\n", "crds/a.y
 
 
 def made(files: dict[str, bytes] = FILES) -> artifact.Artifact:
-    return artifact.build("production", SUMMARY, files, SUM)
+    return artifact.build_artifact("production", SUMMARY, files, SUM)
 
 
 def manifest_of(found: artifact.Artifact) -> Any:
@@ -87,7 +87,7 @@ def test_annotations_say_what_it_is_and_no_time() -> None:
     ],
 )
 def test_a_tag_is_what_registries_take(name: str, upstream: str, tag: str) -> None:
-    assert artifact.tag_of(name, upstream, SUM) == tag
+    assert artifact.content_tag(name, upstream, SUM) == tag
     assert len(tag) <= 128
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kfdeploy.releaseset.foreign_references import references
+from kfdeploy.releaseset.foreign_references import find_foreign_references
 
 HOME = "reg.test:5000/kf"
 MINE = f"{HOME}/ghcr.io/a/b:1@sha256:" + "0" * 64
@@ -38,7 +38,10 @@ SEEN = {
 @pytest.mark.parametrize("case", SEEN)
 def test_a_foreign_reference_is_seen(case: str) -> None:
     line, reference = SEEN[case]
-    found = [f.reference for f in references("f", f"a: 1\n{line}\n", known=KNOWN, registry=HOME)]
+    found = [
+        f.reference
+        for f in find_foreign_references("f", f"a: 1\n{line}\n", known=KNOWN, registry=HOME)
+    ]
     assert reference in found
 
 
@@ -63,11 +66,13 @@ QUIET = {
 
 @pytest.mark.parametrize("case", QUIET)
 def test_what_leads_home_or_nowhere_is_not(case: str) -> None:
-    assert list(references("f", QUIET[case], known=KNOWN, registry=HOME)) == []
+    assert list(find_foreign_references("f", QUIET[case], known=KNOWN, registry=HOME)) == []
 
 
 def test_file_and_line_are_named() -> None:
-    (found,) = references("charts/x.yaml", "a: 1\n\nx: ghcr.io/x/y:2\n", known=(), registry=HOME)
+    (found,) = find_foreign_references(
+        "charts/x.yaml", "a: 1\n\nx: ghcr.io/x/y:2\n", known=(), registry=HOME
+    )
     assert str(found) == "charts/x.yaml:3: ghcr.io/x/y:2"
 
 
@@ -75,5 +80,5 @@ def test_of_a_schema_only_defaults_count() -> None:
     text = (
         "image:\n  description: ghcr.io/a/b:1\n  example: ghcr.io/a/b:1\n  default: ghcr.io/x:1\n"
     )
-    found = references("f", text, known=(), registry=HOME, is_crd=True)
+    found = find_foreign_references("f", text, known=(), registry=HOME, is_crd=True)
     assert [f.line for f in found] == [4]

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from kfdeploy.kubernetes.objects import split
+from kfdeploy.kubernetes.objects import split_objects
 from kfdeploy.releaseset import format
-from kfdeploy.releaseset.format import Release
+from kfdeploy.releaseset.format import RenderedRelease
 from tests.conftest import need_programs
 
 ODD = """\
@@ -40,12 +40,12 @@ data: {yes: "on"}
 """
 
 
-def release(name: str = "one", manifests: str = ODD, **more: Any) -> Release:
-    return Release(name, manifests, "", 2, 0, 0, **more)
+def release(name: str = "one", manifests: str = ODD, **more: Any) -> RenderedRelease:
+    return RenderedRelease(name, manifests, "", 2, 0, 0, **more)
 
 
-def written(folder: Path, made: Release) -> Path:
-    for name, text in format.charts(made, "26.03").items():
+def written(folder: Path, made: RenderedRelease) -> Path:
+    for name, text in format.chart_files(made, "26.03").items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -65,7 +65,7 @@ def helm(folder: Path, *arguments: str | Path) -> str:
 def test_helm_gives_the_manifests_as_they_are(tmp_path: Path) -> None:
     chart = written(tmp_path, release())
     out = helm(tmp_path, "template", "one", chart, "--namespace", "records")
-    assert [item.body for item in split(out)] == [item.body for item in split(ODD)]
+    assert [item.body for item in split_objects(out)] == [item.body for item in split_objects(ODD)]
     assert "mode: 0644" in out
     assert "records" not in out
 
@@ -124,10 +124,12 @@ def test_a_charts_version_is_one_that_helm_takes(upstream: str, version: str) ->
 
 def test_releases_need_others_and_crds_go_first() -> None:
     releases = [
-        Release("a", "", "crd", 1, 1, 0, wait=True),
-        Release("b", "", "", 1, 0, 0, needs=("a",), trusts=("validatingwebhookconfiguration/x",)),
+        RenderedRelease("a", "", "crd", 1, 1, 0, wait=True),
+        RenderedRelease(
+            "b", "", "", 1, 0, 0, needs=("a",), trusts=("validatingwebhookconfiguration/x",)
+        ),
     ]
-    text = format.helmfile(releases, "records", "ctx", "1.34.0")
+    text = format.dump_helmfile(releases, "records", "ctx", "1.34.0")
     data = YAML(typ="safe").load(text)
     first, second = data["releases"]
     assert (first["namespace"], second["needs"]) == ("records", ["records/a"])
@@ -150,13 +152,15 @@ def test_releases_need_others_and_crds_go_first() -> None:
 
 
 def test_without_a_context_the_callers_is_used() -> None:
-    text = format.helmfile([Release("a", "", "crd", 1, 1, 0)], "records", None, "1.34.0")
+    text = format.dump_helmfile(
+        [RenderedRelease("a", "", "crd", 1, 1, 0)], "records", None, "1.34.0"
+    )
     assert "ontext" not in text
 
 
 def test_sums_are_what_sha256sum_checks(tmp_path: Path) -> None:
     files = {"b/x y.txt": b"1", "a.txt": b"2", format.SUMS: b"old"}
-    files[format.SUMS] = format.sums(files)
+    files[format.SUMS] = format.dump_sums(files)
     for name, data in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
@@ -171,4 +175,4 @@ def test_sums_are_what_sha256sum_checks(tmp_path: Path) -> None:
 
 
 def test_a_summary_is_sorted() -> None:
-    assert format.summary({"b": 1, "a": [2]}) == b'{\n  "a": [\n    2\n  ],\n  "b": 1\n}\n'
+    assert format.dump_summary({"b": 1, "a": [2]}) == b'{\n  "a": [\n    2\n  ],\n  "b": 1\n}\n'

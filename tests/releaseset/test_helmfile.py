@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from kfdeploy.images import lockfile
-from kfdeploy.kubernetes.objects import split
+from kfdeploy.kubernetes.objects import split_objects
 from kfdeploy.oci.reference import ImageRef
 from tests.conftest import Runner, Site, edit_workspace, need_programs
 
@@ -58,7 +58,7 @@ def helmfile(
 def objects(text: str) -> Objects:
     """Each object by its key; the same key twice is an error."""
     found: Objects = {}
-    for item in split(text):
+    for item in split_objects(text):
         key = (item.key.api_version, item.key.kind, item.key.namespace, item.key.name)
         assert key not in found, key
         found[key] = item.text if item.is_crd else item.body
@@ -124,7 +124,7 @@ def test_upstreams_own_templates_survive_helm(site: Site, tmp_path: Path) -> Non
     templated = {
         (item.key.kind, item.key.name): item.body
         for path in sorted(site.set.glob("charts/*/charts/objects/objects.yaml"))
-        for item in split(path.read_text())
+        for item in split_objects(path.read_text())
         if "{{" in item.text and item.key.kind == "ConfigMap"
     }
     assert ("ConfigMap", "istio-sidecar-injector") in templated
@@ -203,7 +203,7 @@ def test_platforms_and_short_paths_are_the_same_in_both(strict: Path, tmp_path: 
     given = template(strict, tmp_path / "home", "--include-crds", environment="small")
     same(without_crds(given), without_crds(of_set(strict / "releases" / "small")))
     summary = json.loads((strict / "releases" / "small" / "summary.json").read_text())
-    lock = lockfile.read(strict / "images.lock").by_id
+    lock = lockfile.read_lock(strict / "images.lock").by_id
     digests = {"reduced": 0, "whole": 0}
     for ref, image in summary["images"].items():
         mirror = ImageRef.parse(image["mirror"])

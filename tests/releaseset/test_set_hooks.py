@@ -10,7 +10,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from kfdeploy.releaseset import format
-from kfdeploy.releaseset.format import Release
+from kfdeploy.releaseset.format import RenderedRelease
 from tests.support.cluster import Cluster
 from tests.support.registries import make_certificate
 
@@ -19,7 +19,9 @@ NAME = "order-hooks"
 
 def commands(folder: Path, **more: Any) -> list[list[str]]:
     """The arguments of the hooks, with paths that are below the set's folder."""
-    text = format.helmfile([Release("a", "", objects=1, stored=0, **more)], "r", None, "1.36.0")
+    text = format.dump_helmfile(
+        [RenderedRelease("a", "", objects=1, stored=0, **more)], "r", None, "1.36.0"
+    )
     hooks = YAML(typ="safe").load(text)["releases"][0]["hooks"]
     return [
         [str(folder / word) if word.startswith("crds/") else word for word in hook["args"]]

@@ -23,7 +23,7 @@ HASH = re.compile(r"-[2456789bcdfghkmt]{10}$")
 
 @cache
 def _scanned(root: Path) -> Any:
-    return Session.open(root, "", quiet=True).inventory().to_json()
+    return Session.open(root, "", quiet=True).build_inventory().to_json()
 
 
 def scanned(site: Site) -> Any:
@@ -232,7 +232,7 @@ def rest(site: Site) -> Iterator[tuple[str, str]]:
     """Component and line of the rendered manifests, without what scan lists, CRDs and `SYNC`."""
     known = sorted(by_ref(site), key=len, reverse=True)
     pattern = re.compile("|".join(map(re.escape, known)))
-    for item in Session.open(site.root, "", quiet=True).rendered():
+    for item in Session.open(site.root, "", quiet=True).render_components():
         for document in item.objects:
             if not document.is_crd and "pipelines-profile-controller-code" not in document.text:
                 for line in document.text.splitlines():
@@ -345,6 +345,6 @@ def test_a_schemas_default_image_is_a_problem_and_no_image(
 
 
 def test_a_second_scan_answers_the_same_from_the_cache(small_site: Site) -> None:
-    first = Session.open(small_site.root, "", quiet=True).inventory()
-    again = Session.open(small_site.root, "", quiet=True).inventory()
+    first = Session.open(small_site.root, "", quiet=True).build_inventory()
+    again = Session.open(small_site.root, "", quiet=True).build_inventory()
     assert first == again

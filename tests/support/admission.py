@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ruamel.yaml import YAML
 
-from kfdeploy.oci.reference import ImageRef, neutral_path
+from kfdeploy.oci.reference import ImageRef, host_qualified_path
 from kfdeploy.patch import go_template
 from tests.conftest import ROOT
 from tests.support.cluster import Cluster
@@ -45,7 +45,7 @@ def digest_of(ref: str) -> str:
 def mirrored(ref: str) -> str:
     """Where an image of the map is in the private registry."""
     image = ImageRef.parse(ref).with_default_tag()
-    return f"{REGISTRY}/{neutral_path(image)}:{image.tag}@{digest_of(ref)}"
+    return f"{REGISTRY}/{host_qualified_path(image)}:{image.tag}@{digest_of(ref)}"
 
 
 def images(refs: Sequence[str]) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 
 from kfdeploy.errors import UserError
 from kfdeploy.images.lockfile import Lock, LockedImage, tag_of
-from kfdeploy.images.naming import Target
-from kfdeploy.mirror.plan import Failed, Item
-from kfdeploy.mirror.stores import Destination, Origin, Pieces, Readable
+from kfdeploy.images.naming import MirrorRef
+from kfdeploy.mirror.plan import MirrorFailure, MirrorItem
+from kfdeploy.mirror.stores import BlobPieces, Destination, Origin, ReadableBlob
 from kfdeploy.oci import manifest as manifests
-from kfdeploy.oci.manifest import OCI_MANIFEST, Descriptor, Manifest, Tree
-from kfdeploy.oci.reference import ImageRef, neutral_path
+from kfdeploy.oci.manifest import OCI_MANIFEST, Descriptor, ImageTree, Manifest
+from kfdeploy.oci.reference import ImageRef, host_qualified_path
 from tests.support.standins import Standin, make
 
 
@@ -54,10 +54,10 @@ def locked(images: dict[str, Standin]) -> Lock:
     return Lock(found)
 
 
-def items(images: dict[str, Standin], host: str = "r.test") -> list[Item]:
+def items(images: dict[str, Standin], host: str = "r.test") -> list[MirrorItem]:
     """What a mirror of them copies, to HOST/kf, in the order of the lock."""
     return [
-        Item(
+        MirrorItem(
             ids=(ref,),
             source=ImageRef(
                 ImageRef.parse(ref).host, ImageRef.parse(ref).path, "", images[ref].digest
@@ -72,9 +72,9 @@ def items(images: dict[str, Standin], host: str = "r.test") -> list[Item]:
     ]
 
 
-def target(ref: str, host: str, digest: str) -> Target:
+def target(ref: str, host: str, digest: str) -> MirrorRef:
     parsed = ImageRef.parse(ref)
-    return Target(f"{host}/kf/{neutral_path(parsed)}", tag_of(parsed), "", digest)
+    return MirrorRef(f"{host}/kf/{host_qualified_path(parsed)}", tag_of(parsed), "", digest)
 
 
 class Made:
@@ -91,15 +91,19 @@ class Made:
                 found = Manifest.parse(body, media_type)
                 self.manifests[found.digest] = found
 
-    def host(self, item: Item) -> str:
+    def get_host(self, item: MirrorItem) -> str:
         return "made"
 
-    def tree(self, item: Item) -> Tree:
+    def read_tree(self, item: MirrorItem) -> ImageTree:
         if item.digest in self.gone:
             raise UserError(f"{item.name}: gone")
-        return manifests.tree(self.manifests[item.digest], lambda d: self.manifests[d.digest])
+        return manifests.load_image_tree(
+            self.manifests[item.digest], lambda d: self.manifests[d.digest]
+        )
 
-    def open(self, item: Item, blob: Descriptor, offset: int) -> AbstractContextManager[Readable]:
+    def open_blob(
+        self, item: MirrorItem, blob: Descriptor, offset: int
+    ) -> AbstractContextManager[ReadableBlob]:
         if blob.digest in self.gone:
             raise UserError(f"{blob.digest}: gone")
         self.opened.append(blob.digest)
@@ -109,7 +113,7 @@ class Made:
 class Hashed:
     """A blob on its way, as `Pieces` says."""
 
-    def __init__(self, stream: Readable, blob: Descriptor, piece: int = 1 << 16) -> None:
+    def __init__(self, stream: ReadableBlob, blob: Descriptor, piece: int = 1 << 16) -> None:
         self.size = blob.size
         self._stream = stream
         self._digest = blob.digest
@@ -130,28 +134,30 @@ class Hashed:
             yield memoryview(held)
 
 
-def copy(items: Iterable[Item], origin: Origin, destination: Destination) -> list[Failed]:
+def copy(
+    items: Iterable[MirrorItem], origin: Origin, destination: Destination
+) -> list[MirrorFailure]:
     """Copy them; what fails is returned, and all its blobs that can be had are copied."""
     failed = []
     for item in items:
         try:
-            tree = origin.tree(item)
+            tree = origin.read_tree(item)
         except UserError as error:
-            failed.append(Failed(item, error))
+            failed.append(MirrorFailure(item, error))
             continue
-        place, errors = destination.place(item), []
+        place, errors = destination.get_place(item), []
         for blob in tree.blobs:
-            if destination.has(place, blob):
+            if destination.has_blob(place, blob):
                 continue
             try:
-                with origin.open(item, blob, 0) as stream:
-                    destination.put(place, blob, Hashed(stream, blob))
+                with origin.open_blob(item, blob, 0) as stream:
+                    destination.put_blob(place, blob, Hashed(stream, blob))
             except UserError as error:
                 errors.append(error)
         if errors:
-            failed.append(Failed(item, errors[0]))
+            failed.append(MirrorFailure(item, errors[0]))
         else:
-            destination.seal(item, tree)
+            destination.seal_image(item, tree)
     return failed
 
 
@@ -161,28 +167,28 @@ class Pushed:
     def __init__(self, host: str) -> None:
         self._host = host
 
-    def host(self, item: Item) -> str:
+    def get_host(self, item: MirrorItem) -> str:
         return self._host
 
-    def place(self, item: Item) -> str:
+    def get_place(self, item: MirrorItem) -> str:
         return item.repository.path
 
-    def has(self, place: str, blob: Descriptor) -> bool:
+    def has_blob(self, place: str, blob: Descriptor) -> bool:
         return self._ask("HEAD", f"/v2/{place}/blobs/{blob.digest}")[0] == 200
 
-    def mount(self, place: str, blob: Descriptor, other: str) -> str | None:
+    def mount_blob(self, place: str, blob: Descriptor, other: str) -> str | None:
         start = f"/v2/{place}/blobs/uploads/?mount={blob.digest}&from={other}"
         status, location, _ = self._ask("POST", start)
         return None if status == 201 else location
 
-    def put(self, place: str, blob: Descriptor, pieces: Pieces, begun: str = "") -> None:
+    def put_blob(self, place: str, blob: Descriptor, pieces: BlobPieces, begun: str = "") -> None:
         location = begun or self._ask("POST", f"/v2/{place}/blobs/uploads/")[1]
         parts = urlsplit(location)
         body = b"".join(map(bytes, pieces))
         at = f"{parts.path}?{parts.query}&digest={blob.digest}"
         assert self._ask("PUT", at, body, "application/octet-stream")[0] == 201
 
-    def seal(self, item: Item, tree: Tree) -> None:
+    def seal_image(self, item: MirrorItem, tree: ImageTree) -> None:
         for one in tree.manifests:
             name = (item.push_tag if one is tree.root else "") or one.digest
             status, _, answer = self._ask(
@@ -192,7 +198,7 @@ class Pushed:
 
     def digest(self, path: str, tag: str) -> str:
         connection = http.client.HTTPConnection(self._host, timeout=30)
-        accept = {"Accept": ",".join(sorted(manifests.TYPES))}
+        accept = {"Accept": ",".join(sorted(manifests.MANIFEST_TYPES))}
         connection.request("HEAD", f"/v2/{path}/manifests/{tag}", headers=accept)
         return connection.getresponse().headers.get("docker-content-digest", "")
 

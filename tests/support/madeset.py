@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from kfdeploy.oci.reference import ImageRef, neutral_path
+from kfdeploy.oci.reference import ImageRef, host_qualified_path
 from tests.support.standins import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 
 TAG: Final = "v1.10.2"
@@ -131,7 +131,7 @@ class MadeSet:
         self,
         root: Path,
         images: Iterable[MadeImage] | None = None,
-        path_of: Callable[[ImageRef], str] = neutral_path,
+        path_of: Callable[[ImageRef], str] = host_qualified_path,
     ) -> None:
         """Put images into a registry's storage; no registry may run on it meanwhile.
 

@@ -18,7 +18,7 @@ from typing import Final
 
 import pytest
 
-from kfdeploy.oci.reference import ImageRef, neutral_path
+from kfdeploy.oci.reference import ImageRef, host_qualified_path
 from tests.conftest import Done, Runner, edit_workspace
 from tests.support.faults import Faults, Faulty, faulty
 from tests.support.madeset import MadeImage
@@ -59,7 +59,9 @@ class Job:
     def wanted(self) -> list[Wanted]:
         """Where each image is to be in the private registry."""
         refs = [(ImageRef.parse(image.ref), image.digest) for image in self.images]
-        return [Wanted(f"{PREFIX}/{neutral_path(ref)}", ref.tag, digest) for ref, digest in refs]
+        return [
+            Wanted(f"{PREFIX}/{host_qualified_path(ref)}", ref.tag, digest) for ref, digest in refs
+        ]
 
     def run(self, *arguments: str, check: int | None = None) -> Done:
         """``kfdeploy mirror ARGUMENTS``, and all the while a look at what shows itself.

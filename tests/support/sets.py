@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kfdeploy.releaseset import format
-from kfdeploy.releaseset.format import Release
+from kfdeploy.releaseset.format import RenderedRelease
 
 Objects = Sequence[Mapping[str, Any]]
 REGISTRY = "registry.test:5000"
@@ -53,7 +53,7 @@ def write_set(
             crds = [text_of(body) for body in releases[one] if _is_crd(body)]
             rest = [text_of(body) for body in releases[one] if not _is_crd(body)]
             manifests = "---\n".join(rest)
-            release = Release(
+            release = RenderedRelease(
                 name=one,
                 component=one,
                 manifests=manifests,
@@ -67,13 +67,13 @@ def write_set(
             made.append(release)
     environment = settings["environments"]["default"]
     texts = {
-        "helmfile.yaml": format.helmfile(
+        "helmfile.yaml": format.dump_helmfile(
             made, settings["helm"]["namespace"], environment["kubeContext"], "1.36.0"
         ),
         "images.lock": "",
     }
     for release in made:
-        texts |= format.charts(release, upstream)
+        texts |= format.chart_files(release, upstream)
         if release.crds:
             texts[f"crds/{release.name}.yaml"] = release.crds
     summary = {
@@ -98,8 +98,8 @@ def write_set(
         "waves": order,
     }
     files = {path: text.encode() for path, text in texts.items()}
-    files[format.SUMMARY] = format.summary(summary)
-    files[format.SUMS] = format.sums(files)
+    files[format.SUMMARY] = format.dump_summary(summary)
+    files[format.SUMS] = format.dump_sums(files)
     folder = workspace / "releases" / name
     shutil.rmtree(folder, ignore_errors=True)
     for path, content in files.items():

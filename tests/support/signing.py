@@ -15,7 +15,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from kfdeploy.oci.attachments import cosign_tags, fallback_index, fallback_tag
+from kfdeploy.oci.attachments import build_fallback_index, cosign_tags, fallback_tag
 from kfdeploy.oci.manifest import Manifest
 from tests.support.standins import OCI_INDEX, OCI_MANIFEST, Standin, push
 
@@ -154,7 +154,7 @@ def attach(host: str, path: str, what: Standin, subject: str, suffix: str = "") 
         push(host, what, path, tag)
         return
     push(host, what, path, what.digest)
-    index = fallback_index([manifest(what)])
+    index = build_fallback_index([manifest(what)])
     top = Standin(index.digest, OCI_INDEX, {index.digest: (OCI_INDEX, index.body)})
     push(host, top, path, fallback_tag(subject))
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from kfdeploy.oci.reference import ImageRef, neutral_path
+from kfdeploy.oci.reference import ImageRef, host_qualified_path
 
 OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
@@ -100,7 +100,7 @@ def make(reference: str, *, kind: int | None = None) -> Standin:
 def fill(
     registry_host: str,
     refs: Iterable[str],
-    path_of: Callable[[ImageRef], str] = neutral_path,
+    path_of: Callable[[ImageRef], str] = host_qualified_path,
     *,
     ca: Path | None = None,
     sign_in: tuple[str, str] | None = None,

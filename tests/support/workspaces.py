@@ -34,7 +34,9 @@ spec:
 def mirror_settings(registries: dict[str, Any]) -> MirrorSettings:
     """Of a workspace with this section `registries`."""
     upstream = {"upstream": {"source": "up"}, "components": [{"name": "a", "path": "a"}]}
-    return Workspace.model_validate({**upstream, "registries": registries}).mirroring()
+    return Workspace.model_validate(
+        {**upstream, "registries": registries}
+    ).resolve_mirror_settings()
 
 
 def deployment(name: str, image: str) -> str:

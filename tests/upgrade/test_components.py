@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kfdeploy.upgrade.components import Followed, follow
+from kfdeploy.upgrade.components import ComponentMigration, migrate_components
 from kfdeploy.upstream.component import ExampleComponent, component_names
 from kfdeploy.workspace.settings import Component
 
@@ -28,24 +28,24 @@ def followed(
     old: list[ExampleComponent],
     new: list[ExampleComponent],
     *there: str,
-) -> Followed:
+) -> ComponentMigration:
     """To an upstream that has what its example lists, and folders besides."""
     folders = {*there, *(component.path for component in new)}
 
     def ending_in(end: str) -> Iterable[str]:
         return sorted(folder for folder in folders if folder.partition("/")[2] == end)
 
-    return follow(
+    return migrate_components(
         components,
         old,
         new,
         version="2",
-        builds=lambda component, path: path in folders,
-        folders=ending_in,
+        can_build=lambda component, path: path in folders,
+        find_folders=ending_in,
     )
 
 
-def paths(found: Followed) -> list[str]:
+def paths(found: ComponentMigration) -> list[str]:
     return [f"{entry.name}={entry.path}" for entry in found.entries]
 
 
@@ -136,6 +136,6 @@ def test_a_dropped_component_that_a_person_changed_stays_where_it_still_is() -> 
 def test_a_person_s_own_that_is_nowhere_is_not_dropped() -> None:
     components = [*listed(*OLD), Component(name="b", path="apps/b/overlays/mine")]
     found = followed(components, example(*OLD), example(*NEW))
-    (lost,) = found.nowhere
+    (lost,) = found.unmatched
     assert (lost.index, lost.component.path) == (3, "apps/b/overlays/mine")
-    assert lost.near == ("apps/b/upstream",)
+    assert lost.candidates == ("apps/b/upstream",)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kfdeploy.kubernetes.objects import Object, split
-from kfdeploy.patch.patch_file import parse
-from kfdeploy.upgrade.patches import Scene, Trial, tried
+from kfdeploy.kubernetes.objects import Object, split_objects
+from kfdeploy.patch.patch_file import parse_patch
+from kfdeploy.upgrade.patches import PatchCheck, PatchContext, check_patches
 
 DEPLOYMENT = """\
 apiVersion: apps/v1
@@ -49,21 +49,21 @@ spec:
 
 
 def objects(*texts: str) -> tuple[Object, ...]:
-    return tuple(split("---\n".join(texts)))
+    return tuple(split_objects("---\n".join(texts)))
 
 
-def trial(patch: str, before: str, now: str, **elsewhere: str) -> Trial:
-    scene = Scene(
+def trial(patch: str, before: str, now: str, **elsewhere: str) -> PatchCheck:
+    scene = PatchContext(
         "one",
         objects(before, CONFIG),
         objects(now, CONFIG),
         {"one": objects(now, CONFIG), **{name: objects(t) for name, t in elsewhere.items()}},
     )
-    return tried([parse("p.yaml", patch)], ["p.yaml"], scene)["p.yaml"]
+    return check_patches([parse_patch("p.yaml", patch)], ["p.yaml"], scene)["p.yaml"]
 
 
-def notes(found: Trial) -> list[tuple[str, str, str, tuple[str, ...]]]:
-    return [(note.object, note.field, note.what, note.near) for note in found.notes]
+def notes(found: PatchCheck) -> list[tuple[str, str, str, tuple[str, ...]]]:
+    return [(note.object, note.field, note.what, note.suggestions) for note in found.notes]
 
 
 def replicas(path: str = "/spec/replicas") -> str:
@@ -73,7 +73,7 @@ def replicas(path: str = "/spec/replicas") -> str:
 @pytest.mark.parametrize("patch", [replicas(), MERGE], ids=["json", "merge"])
 def test_a_patch_of_what_did_not_change_holds(patch: str) -> None:
     other = DEPLOYMENT.replace("p:1", "p:2")
-    assert trial(patch, DEPLOYMENT, other) == Trial("p.yaml", "holds")
+    assert trial(patch, DEPLOYMENT, other) == PatchCheck("p.yaml", "holds")
 
 
 def test_another_value_than_before_is_to_be_looked_at() -> None:
@@ -137,13 +137,13 @@ def test_an_object_that_is_gone_has_its_nearest_named() -> None:
     ]
     moved = DEPLOYMENT.replace("namespace: n}", "namespace: other}")
     found = trial(replicas(), DEPLOYMENT, CONFIG, two=moved)
-    assert found.notes[0].near == ("apps/v1 Deployment other/web of component two",)
-    assert trial(replicas(), DEPLOYMENT, CONFIG).notes[0].near == ()
+    assert found.notes[0].suggestions == ("apps/v1 Deployment other/web of component two",)
+    assert trial(replicas(), DEPLOYMENT, CONFIG).notes[0].suggestions == ()
 
 
 def test_the_version_of_an_object_counts() -> None:
     found = trial(replicas(), DEPLOYMENT, DEPLOYMENT.replace("apps/v1", "apps/v2"))
-    assert found.notes[0].near == ("apps/v2 Deployment n/web",)
+    assert found.notes[0].suggestions == ("apps/v2 Deployment n/web",)
 
 
 def test_a_name_that_fits_more_than_before_is_to_be_looked_at() -> None:
@@ -162,6 +162,8 @@ def test_a_content_hash_that_changed_is_the_same_object() -> None:
 target: {version: v1, kind: ConfigMap, namespace: n, name: "web-config-.*"}
 patch: [{op: replace, path: /data/size, value: "2"}]
 """
-    scene = Scene("one", objects(CONFIG), objects(CONFIG.replace("7g2b4d5fk9", "9g2b4d5fk7")), {})
-    found = tried([parse("p.yaml", patch)], ["p.yaml"], scene)
+    scene = PatchContext(
+        "one", objects(CONFIG), objects(CONFIG.replace("7g2b4d5fk9", "9g2b4d5fk7")), {}
+    )
+    found = check_patches([parse_patch("p.yaml", patch)], ["p.yaml"], scene)
     assert found["p.yaml"].state == "holds"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kfdeploy.upgrade.settings_edit import Changes, Entry, changed
+from kfdeploy.upgrade.settings_edit import ListedComponent, SettingsChanges, edit_settings
 
 FILE = """\
 # ours
@@ -31,26 +31,26 @@ registries: {private: {host: r.example}}
 """
 
 
-def entries(*found: tuple[int | None, str, str]) -> list[Entry]:
-    return [Entry(*one) for one in found]
+def entries(*found: tuple[int | None, str, str]) -> list[ListedComponent]:
+    return [ListedComponent(*one) for one in found]
 
 
 SAME = entries((0, "a", "apps/a/base"), (1, "b", "apps/b"), (2, "c", "apps/c"))
 
 
 def test_nothing_to_change_keeps_the_bytes() -> None:
-    assert changed(FILE, Changes("../kubeflow-1", None, SAME)) == FILE
-    assert changed(FILE, Changes("../kubeflow-1", "1", SAME)) == FILE
+    assert edit_settings(FILE, SettingsChanges("../kubeflow-1", None, SAME)) == FILE
+    assert edit_settings(FILE, SettingsChanges("../kubeflow-1", "1", SAME)) == FILE
 
 
 def test_source_and_ref_keep_their_quotes_and_comments() -> None:
-    text = changed(FILE, Changes("../kubeflow-2", "2", SAME))
+    text = edit_settings(FILE, SettingsChanges("../kubeflow-2", "2", SAME))
     assert text == FILE.replace("../kubeflow-1'", "../kubeflow-2'").replace('"1"', '"2"')
 
 
 def test_remotes_are_set_and_added() -> None:
     remotes = {"https://github.com/": "../s/github.com", "https://h.example/": "../s/h.example"}
-    text = changed(FILE, Changes("../kubeflow-1", "1", SAME, remotes))
+    text = edit_settings(FILE, SettingsChanges("../kubeflow-1", "1", SAME, remotes))
     assert text == FILE.replace(
         "../r/github.com   # a mirror\n",
         "../s/github.com   # a mirror\n        https://h.example/: ../s/h.example\n",
@@ -59,14 +59,19 @@ def test_remotes_are_set_and_added() -> None:
 
 def test_a_dropped_component_takes_the_comment_above_it_along() -> None:
     listed = entries((0, "a", "applications/a"), (2, "c", "apps/c"))
-    assert changed(FILE, Changes("../kubeflow-1", None, listed)) == FILE.replace(
+    assert edit_settings(FILE, SettingsChanges("../kubeflow-1", None, listed)) == FILE.replace(
         '  # what nobody needs\n  - {name: b, path: "apps/b"}\n', ""
     ).replace("apps/a/base  ", "applications/a  ")
 
 
 def test_a_new_component_is_written_as_the_first_is() -> None:
-    listed = [SAME[0], Entry(None, "m", "apps/n"), *SAME[1:], Entry(None, "z", "apps/1.10")]
-    text = changed(FILE, Changes("../kubeflow-1", None, listed))
+    listed = [
+        SAME[0],
+        ListedComponent(None, "m", "apps/n"),
+        *SAME[1:],
+        ListedComponent(None, "z", "apps/1.10"),
+    ]
+    text = edit_settings(FILE, SettingsChanges("../kubeflow-1", None, listed))
     new = "  - name: m\n    path: apps/n\n"
     assert text == FILE.replace("# why this one\n", f"# why this one\n{new}").replace(
         "c.yaml\n", "c.yaml\n  - name: z\n    path: apps/1.10\n"
@@ -74,11 +79,11 @@ def test_a_new_component_is_written_as_the_first_is() -> None:
 
 
 def test_one_goes_and_another_comes_and_back() -> None:
-    there = [SAME[0], SAME[1], Entry(None, "m", "apps/n")]
-    text = changed(FILE, Changes("../kubeflow-1", None, there))
+    there = [SAME[0], SAME[1], ListedComponent(None, "m", "apps/n")]
+    text = edit_settings(FILE, SettingsChanges("../kubeflow-1", None, there))
     assert "apps/c" not in text
     back = entries((0, "a", "apps/a/base"), (1, "b", "apps/b"), (None, "c", "apps/c"))
-    assert changed(text, Changes("../kubeflow-1", None, back)) == FILE.replace(
+    assert edit_settings(text, SettingsChanges("../kubeflow-1", None, back)) == FILE.replace(
         "  - path: apps/c\n    name: c\n    values:\n    - values/c.yaml\n",
         "  - name: c\n    path: apps/c\n",
     )
@@ -148,4 +153,6 @@ components:
 def test_other_ways_to_write_it(way: str) -> None:
     text, expected = OTHER_WAYS[way]
     listed = entries((1, "b", "c"), (None, "no", "m"))
-    assert changed(text, Changes("new", "v2", listed, {"https://h/": "r"})) == expected
+    assert (
+        edit_settings(text, SettingsChanges("new", "v2", listed, {"https://h/": "r"})) == expected
+    )

@@ -63,7 +63,7 @@ def killed(root: Path, prepared: Path, step: int) -> bool:
             for name in ("replace", "unlink", "rmdir", "mkdir"):
                 setattr(Path, name, dying(getattr(Path, name)))
             os.mkdir = dying(os.mkdir)
-            stage.write(root, prepared, TEXTS, ["patches/gone/x.yaml"], upstream=True)
+            stage.write_upgrade(root, prepared, TEXTS, ["patches/gone/x.yaml"], upstream=True)
             os._exit(0)
         finally:
             os._exit(1)
@@ -74,7 +74,7 @@ def killed(root: Path, prepared: Path, step: int) -> bool:
 
 def test_all_is_written_and_what_goes_goes(tmp_path: Path) -> None:
     root, prepared = made(tmp_path / "site")
-    stage.write(root, prepared, TEXTS, ["patches/gone/x.yaml"], upstream=True)
+    stage.write_upgrade(root, prepared, TEXTS, ["patches/gone/x.yaml"], upstream=True)
     assert texts(root) == AFTER
     assert not (root / "patches/gone").exists()
     assert {path.name for path in (root / ".kfdeploy").iterdir()} == {"upgrade-x"}
@@ -88,14 +88,14 @@ def test_killed_at_any_step_it_is_the_old_or_goes_on(tmp_path: Path) -> None:
         was_killed = killed(root, prepared, step)
         if stage.is_unfinished(root):
             states.add("goes on")
-            stage.finish(root)
+            stage.finish_upgrade(root)
             assert texts(root) == AFTER, step
         elif texts(root) == BEFORE:
             states.add("old")
         else:
             states.add("new")
             assert texts(root) == AFTER, step
-        stage.tidy(root)
+        stage.remove_stale_folders(root)
         assert list((root / ".kfdeploy").iterdir()) == []
         if not was_killed:
             break
@@ -113,6 +113,6 @@ def test_what_can_t_be_written_changes_nothing(
 
     monkeypatch.setattr(stage, "write_all", full)
     with pytest.raises(UserError, match="no space left"):
-        stage.write(root, prepared, TEXTS, ["patches/gone/x.yaml"], upstream=True)
+        stage.write_upgrade(root, prepared, TEXTS, ["patches/gone/x.yaml"], upstream=True)
     assert texts(root) == BEFORE
     assert {path.name for path in (root / ".kfdeploy").iterdir()} == {"upgrade-x"}

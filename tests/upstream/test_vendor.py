@@ -18,16 +18,21 @@ from pathlib import Path
 import pytest
 
 from kfdeploy.errors import UserError
-from kfdeploy.files import sha256
+from kfdeploy.files import sha256_hex
 from kfdeploy.upstream import vendor as stage
-from kfdeploy.upstream.component import origin
-from kfdeploy.upstream.download import download
+from kfdeploy.upstream.component import locate_upstream_line
+from kfdeploy.upstream.download import download_file
 from kfdeploy.upstream.example import read_example
-from kfdeploy.upstream.kustomization.build import build, walk
+from kfdeploy.upstream.kustomization.build import build_graph, build_kustomization
 from kfdeploy.upstream.lockfile import UpstreamLock
-from kfdeploy.upstream.remotes import hosts_in
+from kfdeploy.upstream.remotes import map_hosts
 from kfdeploy.upstream.source import read_source
-from kfdeploy.upstream.vendor import check, component_dir, component_folder, component_kind
+from kfdeploy.upstream.vendor import (
+    component_dir,
+    component_folder,
+    component_kind,
+    list_plan_changes,
+)
 from kfdeploy.workspace.settings import Workspace
 
 ROOT = Path(__file__).parents[2]
@@ -92,8 +97,10 @@ def site(tmp_path: Path) -> Path:
 
 def vendored(site: Path, *components: str, **upstream: object) -> stage.VendorPlan:
     settings = {"remotes": MAPPING, **upstream}
-    plan = stage.vendor(workspace("../up-1.2.3", *(components or ("apps/top",)), **settings), site)
-    stage.write(plan, site)
+    plan = stage.plan_vendoring(
+        workspace("../up-1.2.3", *(components or ("apps/top",)), **settings), site
+    )
+    stage.write_plan(plan, site)
     return plan
 
 
@@ -155,14 +162,14 @@ def test_a_line_in_a_local_copy_is_known_upstream(site: Path) -> None:
     vendored(site)
     path = "_local/apps/top/kustomization.yaml"
     first = (site / "upstream" / path).read_text().splitlines()[0]
-    assert origin(path, 4, first) == ("apps/top/kustomization.yaml", 3)
-    assert origin("apps/top/own.yaml", 4, "") == ("apps/top/own.yaml", 4)
+    assert locate_upstream_line(path, 4, first) == ("apps/top/kustomization.yaml", 3)
+    assert locate_upstream_line("apps/top/own.yaml", 4, "") == ("apps/top/own.yaml", 4)
 
 
 @needs_kustomize
 def test_a_vendored_component_builds_what_all_its_parts_hold(site: Path) -> None:
     vendored(site)
-    text = build(site / "upstream", "_local/apps/top").decode()
+    text = build_kustomization(site / "upstream", "_local/apps/top").decode()
     names = [line for line in text.splitlines() if line.startswith("  name: ")]
     assert [n.partition("name: ")[2].split("-")[0] for n in sorted(names)] == [
         "file",
@@ -186,7 +193,7 @@ def test_the_lock_says_where_each_part_came_from(site: Path) -> None:
     assert repository.used_by == ("apps/middle/kustomization.yaml:2",)
     assert file.path == "h.example/more/f.yaml"
     assert file.used_by == ("github.com/o/r@v1/d/kustomization.yaml:4",)
-    assert file.sha256 == sha256(CONFIG_MAP.format("file").encode())
+    assert file.sha256 == sha256_hex(CONFIG_MAP.format("file").encode())
 
 
 def test_the_tree_s_sum_is_what_sha256sum_makes_of_it(site: Path) -> None:
@@ -205,26 +212,26 @@ def test_the_tree_s_sum_is_what_sha256sum_makes_of_it(site: Path) -> None:
 def test_vendoring_again_changes_nothing(site: Path) -> None:
     plan = vendored(site)
     before = {p: p.stat().st_mtime_ns for p in (site / "upstream").rglob("*")}
-    assert stage.write(plan, site) is False
+    assert stage.write_plan(plan, site) is False
     assert {p: p.stat().st_mtime_ns for p in (site / "upstream").rglob("*")} == before
 
 
 def test_drift_is_named_file_by_file(site: Path) -> None:
     plan = vendored(site)
     upstream = site / "upstream"
-    assert check(plan, site) == ()
+    assert list_plan_changes(plan, site) == ()
     (upstream / "README.md").write_text("edited")
     (upstream / "apps/plain/a.yaml").unlink()
     (upstream / "more.yaml").write_text("")
     (site / "upstream.lock").unlink()
-    assert check(plan, site) == (
+    assert list_plan_changes(plan, site) == (
         "upstream.lock: missing",
         "upstream/README.md: differs",
         "upstream/apps/plain/a.yaml: missing",
         "upstream/more.yaml: not part of the upstream",
     )
-    assert stage.write(plan, site) is True
-    assert check(plan, site) == ()
+    assert stage.write_plan(plan, site) is True
+    assert list_plan_changes(plan, site) == ()
 
 
 def test_only_what_a_listed_component_reaches_is_fetched(site: Path) -> None:
@@ -237,7 +244,7 @@ def test_all_that_can_t_be_fetched_is_reported_at_once(site: Path) -> None:
     shutil.rmtree(site / "remotes/github.com")
     with pytest.raises(UserError) as caught:
         vendored(site, "apps/top", "apps/other")
-    assert [(e.message, e.hint) for e in caught.value.each()] == [
+    assert [(e.message, e.hint) for e in caught.value.list_errors()] == [
         (
             (
                 f"apps/{by}/kustomization.yaml:2: resources[0]: https://github.com/{repo} at {ref}:"
@@ -260,7 +267,7 @@ def test_a_host_that_can_t_be_reached_says_what_helps(
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     with pytest.raises(UserError) as caught:
         vendored(site, remotes={"https://github.com/": "remotes/github.com"})
-    (error,) = caught.value.each()
+    (error,) = caught.value.list_errors()
     assert error.message.startswith(
         "github.com/o/r@v1/d/kustomization.yaml:4: resources[2]: can't fetch"
         " https://h.example/more/f.yaml: "
@@ -292,13 +299,13 @@ def test_a_base_without_a_ref_is_a_problem(site: Path) -> None:
     (site / "remotes/github.com/o/r@v1").rename(site / "remotes/github.com/o/r@HEAD")
     (problem,) = vendored(site).problems
     assert problem.where == "apps/middle/kustomization.yaml:1"
-    assert problem.what == "github.com/o/r/d names no ref, so what it is may change"
+    assert problem.message == "github.com/o/r/d names no ref, so what it is may change"
 
 
 def test_a_component_that_isn_t_there_names_its_key(site: Path) -> None:
     with pytest.raises(UserError) as caught:
         vendored(site, "apps/plain", "apps/gone", "apps")
-    assert [(e.message, e.hint) for e in caught.value.each()] == [
+    assert [(e.message, e.hint) for e in caught.value.list_errors()] == [
         (
             f"kfdeploy.yaml: components[{index}].path: no kustomization at {path}",
             "upstream is at 1.2.3; `kfdeploy init` lists the components it has",
@@ -334,7 +341,7 @@ def test_another_file_name_gets_a_copy_that_helmfile_knows(site: Path) -> None:
     assert copy.read_text().startswith(
         "# Generated by `kfdeploy vendor` from upstream/apps/plain/Kustomization: "
     )
-    assert b"name: plain" in build(site / "upstream", "_local/apps/plain")
+    assert b"name: plain" in build_kustomization(site / "upstream", "_local/apps/plain")
 
 
 @needs_kustomize
@@ -354,7 +361,7 @@ def test_a_plugin_s_paths_are_made_local_too(site: Path) -> None:
         },
     )
     vendored(site)
-    assert b"done: yes-it-is" in build(site / "upstream", "_local/apps/top")
+    assert b"done: yes-it-is" in build_kustomization(site / "upstream", "_local/apps/top")
 
 
 def test_a_path_in_inline_yaml_can_t_be_made_local(site: Path) -> None:
@@ -379,7 +386,7 @@ def test_a_chart_home_is_made_local(site: Path) -> None:
     vendored(site)
     copy = (site / "upstream/_local/apps/middle/kustomization.yaml").read_text()
     assert copy.endswith("helmGlobals:\n  chartHome: ../../../apps/middle/charts\n")
-    assert walk(site / "upstream", ["_local/apps/middle"]).errors == ()
+    assert build_graph(site / "upstream", ["_local/apps/middle"]).errors == ()
 
 
 # -- sources ------------------------------------------------------------------------------------
@@ -409,8 +416,8 @@ def test_a_git_upstream_and_a_git_mirror_are_recorded_with_their_commits(
     mirrored = repository(site / "remotes/github.com/o/r.git", REPOSITORY, "v1")
     commit = repository(tmp_path / "git-up", UPSTREAM, "v1.2.3")
     source = f"file://{tmp_path}/git-up"
-    plan = stage.vendor(workspace(source, "apps/top", ref="v1.2.3", remotes=MAPPING), site)
-    stage.write(plan, site)
+    plan = stage.plan_vendoring(workspace(source, "apps/top", ref="v1.2.3", remotes=MAPPING), site)
+    stage.write_plan(plan, site)
     assert (plan.lock.upstream.version, plan.lock.upstream.commit) == ("v1.2.3", commit)
     assert plan.lock.remotes[0].commit == mirrored
     assert not [p for p in below(site / "upstream") if ".git/" in p]
@@ -465,7 +472,7 @@ def test_what_a_web_server_refuses_is_named_with_where_it_is_used(
 
 def test_an_answer_that_is_too_large_is_refused(web: str) -> None:
     with pytest.raises(UserError, match="larger than 0 MiB"):
-        download(f"{web}/more/f.yaml", max_bytes=10)
+        download_file(f"{web}/more/f.yaml", max_bytes=10)
 
 
 def test_a_remote_over_ssh_is_found_by_its_https_prefix(site: Path) -> None:
@@ -477,12 +484,12 @@ def test_a_remote_over_ssh_is_found_by_its_https_prefix(site: Path) -> None:
 def test_a_git_upstream_needs_a_ref(site: Path, tmp_path: Path) -> None:
     repository(tmp_path / "git-up", UPSTREAM, "v1")
     with pytest.raises(UserError, match="no ref says which commit"):
-        stage.vendor(workspace(f"file://{tmp_path}/git-up", "apps/plain"), site)
+        stage.plan_vendoring(workspace(f"file://{tmp_path}/git-up", "apps/plain"), site)
 
 
 def test_a_checkout_s_version_is_its_tag(site: Path, tmp_path: Path) -> None:
     commit = repository(tmp_path / "checkout", UPSTREAM, "v7.8.9")
-    plan = stage.vendor(workspace("../checkout", "apps/plain"), site)
+    plan = stage.plan_vendoring(workspace("../checkout", "apps/plain"), site)
     assert (plan.lock.upstream.version, plan.lock.upstream.commit) == ("v7.8.9", commit)
 
 
@@ -491,13 +498,13 @@ def test_a_checkout_of_another_commit_than_the_ref_is_refused(site: Path, tmp_pa
     (tmp_path / "checkout/README.md").write_text("2")
     git(tmp_path / "checkout", "commit", "-q", "-a", "-m", "2")
     with pytest.raises(UserError, match=r"upstream\.ref v1 is "):
-        stage.vendor(workspace("../checkout", "apps/plain", ref="v1"), site)
+        stage.plan_vendoring(workspace("../checkout", "apps/plain", ref="v1"), site)
 
 
 def test_a_version_that_nothing_says_is_asked_for(site: Path, tmp_path: Path) -> None:
     tree(tmp_path / "manifests", UPSTREAM)
     with pytest.raises(UserError) as caught:
-        stage.vendor(workspace("../manifests", "apps/plain"), site)
+        stage.plan_vendoring(workspace("../manifests", "apps/plain"), site)
     assert caught.value.message == "upstream: manifests does not say which version it is"
     assert caught.value.hint is not None and "upstream.ref" in caught.value.hint
 
@@ -521,11 +528,11 @@ def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarIn
 
 def test_a_tarball_gives_the_same_tree_as_its_folder(site: Path, tmp_path: Path) -> None:
     tarball(tmp_path / "x.tgz", {f"manifests-1.2.3/{p}": t for p, t in UPSTREAM.items()})
-    plan = stage.vendor(workspace("../x.tgz", "apps/top", remotes=MAPPING), site)
+    plan = stage.plan_vendoring(workspace("../x.tgz", "apps/top", remotes=MAPPING), site)
     other = vendored(site)
     assert plan.lock.upstream.sha256 == other.lock.upstream.sha256
     assert plan.lock.upstream.version == "1.2.3"
-    assert check(plan, site) == ("upstream.lock: differs",)
+    assert list_plan_changes(plan, site) == ("upstream.lock: differs",)
 
 
 def test_a_tarball_made_by_git_says_its_commit(tmp_path: Path) -> None:
@@ -577,7 +584,7 @@ def test_links_within_the_upstream_stay_links(site: Path) -> None:
     (up / "apps/alias").symlink_to("plain")
     vendored(site, "apps/plain")
     assert (site / "upstream/apps/alias").readlink() == Path("plain")
-    assert check(vendored(site, "apps/plain"), site) == ()
+    assert list_plan_changes(vendored(site, "apps/plain"), site) == ()
 
 
 def test_a_link_out_of_the_upstream_is_refused(site: Path) -> None:
@@ -595,7 +602,7 @@ def test_a_pipe_in_the_upstream_is_refused(site: Path) -> None:
 def test_a_workspace_is_not_its_own_upstream(tmp_path: Path) -> None:
     tree(tmp_path, UPSTREAM)
     with pytest.raises(UserError, match="contains the workspace's own upstream/"):
-        stage.vendor(workspace(".", "apps/plain", ref="1"), tmp_path)
+        stage.plan_vendoring(workspace(".", "apps/plain", ref="1"), tmp_path)
 
 
 def test_git_s_own_files_are_left_out(site: Path) -> None:
@@ -618,10 +625,10 @@ def test_interrupted_while_writing_the_old_tree_stays(
             raise KeyboardInterrupt
         return data if isinstance(data, bytes) else data.read_bytes()
 
-    plan = stage.vendor(workspace("../up-1.2.3", "apps/top", remotes=MAPPING), site)
-    monkeypatch.setattr(stage, "content", interrupted)
+    plan = stage.plan_vendoring(workspace("../up-1.2.3", "apps/top", remotes=MAPPING), site)
+    monkeypatch.setattr(stage, "read_content", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        stage.write(plan, site)
+        stage.write_plan(plan, site)
     assert (site / "upstream/README.md").read_text() == "read me\n"
     assert sorted(p.name for p in site.iterdir()) == ["remotes", "upstream", "upstream.lock"]
 
@@ -644,10 +651,10 @@ def test_the_small_upstream_is_vendored_and_builds(tmp_path: Path) -> None:
     assert example.problems == ()
     paths = [component.path for component in example.components]
     paths += ["experimental/charts/feature-store", "experimental/manifests/node-agent"]
-    remotes = hosts_in(data / "remotes", str(data / "remotes"))
+    remotes = map_hosts(data / "remotes", str(data / "remotes"))
     settings = workspace(str(data / "upstream"), *paths, remotes=remotes, ref="0.1.0")
-    plan = stage.vendor(settings, tmp_path)
-    stage.write(plan, tmp_path)
+    plan = stage.plan_vendoring(settings, tmp_path)
+    stage.write_plan(plan, tmp_path)
     assert [*plan.kinds.values()][-2:] == ["chart", "manifests"]
     assert {remote.url for remote in plan.lock.remotes} == {
         "https://github.com/example-org/workflow-engine/manifests/base?ref=v1.2.3",
@@ -655,7 +662,7 @@ def test_the_small_upstream_is_vendored_and_builds(tmp_path: Path) -> None:
         "https://github.com/example-org/thing/releases/download/v0.3.0/manifests.yaml",
     }
     for component in settings.components[:-2]:
-        assert build(tmp_path / "upstream", component_folder(tmp_path, component))
+        assert build_kustomization(tmp_path / "upstream", component_folder(tmp_path, component))
 
 
 def test_the_same_upstream_gives_the_same_bytes_anywhere(site: Path, tmp_path: Path) -> None:
@@ -663,7 +670,9 @@ def test_the_same_upstream_gives_the_same_bytes_anywhere(site: Path, tmp_path: P
     other = tmp_path / "elsewhere" / "deeper"
     shutil.copytree(site / "remotes", other / "remotes")
     source = f"../../{site.parent.joinpath('up-1.2.3').relative_to(tmp_path)}"
-    stage.write(stage.vendor(workspace(source, "apps/top", remotes=MAPPING), other), other)
+    stage.write_plan(
+        stage.plan_vendoring(workspace(source, "apps/top", remotes=MAPPING), other), other
+    )
     for path in ["upstream.lock", *(f"upstream/{p}" for p in below(site / "upstream"))]:
         assert (site / path).read_bytes() == (other / path).read_bytes()
     assert below(site / "upstream") == below(other / "upstream")
@@ -687,7 +696,7 @@ def test_every_component_of_a_release_builds_without_a_network(
     paths = [component.path for component in example.components]
     remotes = {"https://github.com/": str(UPSTREAMS / "remotes" / "github.com")}
     settings = workspace(str(source), *paths, remotes=remotes)
-    stage.write(stage.vendor(settings, tmp_path), tmp_path)
+    stage.write_plan(stage.plan_vendoring(settings, tmp_path), tmp_path)
     upstream = tmp_path / "upstream"
     compared = filecmp.dircmp(source, upstream, ignore=[])
     assert_only_additions(compared)
@@ -701,7 +710,7 @@ def test_every_component_of_a_release_builds_without_a_network(
     objects = 0
     for component in settings.components:
         folder = component_folder(tmp_path, component)
-        objects += build(upstream, folder).count(b"\n---\n") + 1
+        objects += build_kustomization(upstream, folder).count(b"\n---\n") + 1
     assert objects == OBJECTS[name]
 
 

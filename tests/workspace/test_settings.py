@@ -36,7 +36,7 @@ def test_an_environment_changes_single_keys_of_naming(
     private: dict[str, Any], changes: dict[str, Any] | None, naming: tuple[Any, ...]
 ) -> None:
     space = workspace({"naming": private}, {"e": {"registry": {"naming": changes}}})
-    found = space.registry(space.environments["e"]).naming
+    found = space.resolve_registry(space.environments["e"]).naming
     assert (found.keep_host, found.max_depth, found.max_length) == naming
 
 
@@ -48,13 +48,13 @@ def test_an_environment_changes_the_settings_of_difficult_registries() -> None:
         "other": {"registry": {"createRepository": ["other", "--name={repository}"]}},
     }
     space = workspace({"immutableTags": True, "createRepository": create}, environments)
-    found = {name: space.registry(space.environments[name]) for name in environments}
+    found = {name: space.resolve_registry(space.environments[name]) for name in environments}
     assert {name: registry.immutable_tags for name, registry in found.items()} == {
         "same": True,
         "easy": False,
         "other": True,
     }
-    assert {name: registry.creation("kf/a") for name, registry in found.items()} == {
+    assert {name: registry.creation_command("kf/a") for name, registry in found.items()} == {
         "same": ("create", "kf/a"),
         "easy": (),
         "other": ("other", "--name=kf/a"),
@@ -64,13 +64,13 @@ def test_an_environment_changes_the_settings_of_difficult_registries() -> None:
 def test_a_command_has_host_and_repository_put_in_once() -> None:
     words = ("sh", "{host}", "--repo={host}/{repository}", "{other} {}")
     registry = PrivateRegistry(host="reg.corp:5000", create_repository=words)
-    assert registry.creation("kf/{host}") == (
+    assert registry.creation_command("kf/{host}") == (
         "sh",
         "reg.corp:5000",
         "--repo=reg.corp:5000/kf/{host}",
         "{other} {}",
     )
-    assert PrivateRegistry(host="reg.corp").creation("kf/a") == ()
+    assert PrivateRegistry(host="reg.corp").creation_command("kf/a") == ()
 
 
 def test_each_list_of_platforms_is_there_once_with_its_environments() -> None:

@@ -37,9 +37,9 @@ VALUES: dict[str, Any] = {
 def test_both_versions_of_yaml_read_what_was_written(version: tuple[int, int]) -> None:
     reader = YAML(typ="safe", pure=True)
     reader.version = version
-    assert reader.load(io.StringIO(emit.document(VALUES))) == VALUES
+    assert reader.load(io.StringIO(emit.dump_document(VALUES))) == VALUES
 
 
 def test_a_stream_has_its_documents_in_order() -> None:
-    text = emit.stream([{"a": 1}, {"b": 2}])
+    text = emit.dump_documents([{"a": 1}, {"b": 2}])
     assert text == "a: 1\n---\nb: 2\n"

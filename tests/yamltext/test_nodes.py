@@ -15,19 +15,19 @@ LONG = "a: " + "x" * (128 * 1024) + "\n"
 @pytest.mark.parametrize("more", ["", LONG])
 def test_an_equals_sign_alone_is_a_text(more: str) -> None:
     text = more + "delimiter: =\nenum:\n- '!='\n- =\n- =~\n"
-    value = nodes.load(text)
+    value = nodes.load_document(text)
     assert (value["delimiter"], value["enum"]) == ("=", ["!=", "=", "=~"])
-    assert nodes.load_all(f"{text}---\nb: =\n")[1] == {"b": "="}
-    assert nodes.compose_all(text)
+    assert nodes.load_documents(f"{text}---\nb: =\n")[1] == {"b": "="}
+    assert nodes.compose_documents(text)
 
 
 def test_an_image_in_a_flow_mapping_is_read() -> None:
-    assert nodes.load_all("{image: a/b:1}\n---\n- x\n") == [{"image": "a/b:1"}, ["x"]]
+    assert nodes.load_documents("{image: a/b:1}\n---\n- x\n") == [{"image": "a/b:1"}, ["x"]]
 
 
 def test_broken_yaml_is_an_error() -> None:
     with pytest.raises(YAMLError):
-        nodes.load_all("a: [\n")
+        nodes.load_documents("a: [\n")
 
 
 REPLACEMENTS = """\
@@ -42,8 +42,8 @@ replacements:
 
 
 def test_replacements_with_a_lone_equals_sign_are_read() -> None:
-    assert '"delimiter": "="' in replacements.escaped(REPLACEMENTS)
+    assert '"delimiter": "="' in replacements.escape_replacements(REPLACEMENTS)
 
 
 def test_replacements_that_kustomize_will_refuse_are_left_to_it() -> None:
-    assert replacements.escaped(f"{REPLACEMENTS}replacements: []\n") == ""
+    assert replacements.escape_replacements(f"{REPLACEMENTS}replacements: []\n") == ""

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from kfdeploy.releaseset.order.contents import Contents, Item, plural
+from kfdeploy.releaseset.order.contents import SetContents, SetObject, builtin_resource
 
 
-class Served(Protocol):
+class ServedKind(Protocol):
     """A kind as an API server has it."""
 
     @property
@@ -21,10 +21,10 @@ class Served(Protocol):
     def namespaced(self) -> bool: ...
 
 
-class Kinds(Protocol):
+class KindLookup(Protocol):
     """What an API server serves."""
 
-    def of(self, api_version: str, kind: str) -> Served | None: ...
+    def of(self, api_version: str, kind: str) -> ServedKind | None: ...
 
 
 Version = tuple[int, int]
@@ -56,7 +56,7 @@ _GROUPS: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Removed:
+class ApiRemoval:
     """A version of an API that Kubernetes no longer has since ``at``; ``instead`` may be empty."""
 
     at: Version
@@ -110,7 +110,7 @@ _SINCE: Final[Mapping[str, Version]] = {
 """Kinds of ``admissionregistration.k8s.io/v1``, and the release that has them first."""
 
 
-def removed(api_version: str, kind: str) -> Removed | None:
+def find_api_removal(api_version: str, kind: str) -> ApiRemoval | None:
     """When Kubernetes removed a version of an API; None where it has not."""
     for at, kinds in _REMOVED.get(api_version, {}).items():
         if not kinds or kind in kinds:
@@ -118,11 +118,11 @@ def removed(api_version: str, kind: str) -> Removed | None:
             instead = _INSTEAD.get(api_version, f"{group}/v1")
             if kind == "Ingress":
                 instead = "networking.k8s.io/v1"
-            return Removed(at, "" if kind == "PodSecurityPolicy" else instead)
+            return ApiRemoval(at, "" if kind == "PodSecurityPolicy" else instead)
     return None
 
 
-def since(api_version: str, kind: str) -> Version | None:
+def find_first_version(api_version: str, kind: str) -> Version | None:
     """The first release of Kubernetes that serves it, where that matters today."""
     return _SINCE.get(kind) if api_version == "admissionregistration.k8s.io/v1" else None
 
@@ -132,7 +132,7 @@ def is_builtin(api_version: str) -> bool:
     return api_version.rpartition("/")[0].removesuffix(".k8s.io") in _GROUPS
 
 
-def minor(version: str) -> Version:
+def parse_minor_version(version: str) -> Version:
     """``1.36.3`` is (1, 36); what cannot be read is (0, 0)."""
     parts = version.lstrip("v").split(".")
     numbers = ["".join(c for c in part if c.isdigit()) for part in parts[:2]]
@@ -140,7 +140,7 @@ def minor(version: str) -> Version:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ResourceLocation:
     """Where an API server has an object: resource, and namespace ("" for what is in none)."""
 
     group: str
@@ -148,10 +148,12 @@ class Place:
     namespace: str
 
 
-class Places:
+class ResourceLocator:
     """Where the objects of a set are, or will be."""
 
-    def __init__(self, contents: Contents, namespace: str, kinds: Kinds | None = None) -> None:
+    def __init__(
+        self, contents: SetContents, namespace: str, kinds: KindLookup | None = None
+    ) -> None:
         """Args:
         namespace: of objects that name none and must be in one: Helm's.
         kinds: what the cluster serves; without it Kubernetes' own kinds are known.
@@ -160,7 +162,7 @@ class Places:
         self._namespace = namespace
         self._kinds = kinds
 
-    def of(self, item: Item) -> Place:
+    def locate(self, item: SetObject) -> ResourceLocation:
         """An object's place."""
         key, crd = item.key, self._contents.crd_of(item)
         if crd is not None:
@@ -169,9 +171,9 @@ class Places:
         elif self._kinds and (found := self._kinds.of(key.api_version, key.kind)) is not None:
             resource, namespaced = found.plural, found.namespaced
         else:
-            resource = plural(key.kind)
+            resource = builtin_resource(key.kind)
             # Of a kind that nobody knows here, the object itself says it.
             known = is_builtin(key.api_version)
             namespaced = key.kind not in CLUSTER_SCOPED if known else bool(key.namespace)
         namespace = (key.namespace or self._namespace) if namespaced else ""
-        return Place(key.group, resource, namespace)
+        return ResourceLocation(key.group, resource, namespace)

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from kfdeploy.apply.preflight.api_versions import Kinds, is_builtin, minor, removed, since
-from kfdeploy.apply.preflight.finding import Finding
-from kfdeploy.releaseset.order.contents import Contents, Item
+from kfdeploy.apply.preflight.api_versions import (
+    KindLookup,
+    find_api_removal,
+    find_first_version,
+    is_builtin,
+    parse_minor_version,
+)
+from kfdeploy.apply.preflight.finding import PreflightFinding
+from kfdeploy.releaseset.order.contents import SetContents, SetObject
 
 _POLICIES: Final = frozenset(
     (
@@ -24,48 +30,56 @@ _ADMISSION: Final = (
 )
 
 
-def version(has: str, rendered_for: str) -> Finding:
+def check_version(cluster_version: str, rendered_for: str) -> PreflightFinding:
     """A cluster's version against the one that a set was rendered for."""
-    wanted, found = minor(rendered_for), minor(has)
+    wanted, found = parse_minor_version(rendered_for), parse_minor_version(cluster_version)
     if (0, 0) in (wanted, found) or found == wanted:
-        return Finding("version", "ok", f"Kubernetes {has}")
+        return PreflightFinding("version", "ok", f"Kubernetes {cluster_version}")
     shown = f"{wanted[0]}.{wanted[1]}"
     if found < wanted:
-        return Finding(
+        return PreflightFinding(
             "version",
             "error",
-            f"the cluster is Kubernetes {has}, and the set was rendered for {shown}",
+            f"the cluster is Kubernetes {cluster_version}, and the set was rendered for {shown}",
             hint="set the environment's kubeVersion in kfdeploy.yaml to the cluster's and run"
             " `kfdeploy render`, or upgrade the cluster",
         )
-    return Finding(
+    return PreflightFinding(
         "version",
         "warning",
-        f"the cluster is Kubernetes {has}, newer than {shown} that the set was rendered for",
+        f"the cluster is Kubernetes {cluster_version}, newer than {shown} that the"
+        " set was rendered for",
         hint="set the environment's kubeVersion in kfdeploy.yaml to the cluster's and run"
         " `kfdeploy render`",
     )
 
 
-def apis(contents: Contents, kinds: Kinds, has: str) -> Iterator[Finding]:
+def check_apis(
+    contents: SetContents, kinds: KindLookup, cluster_version: str
+) -> Iterator[PreflightFinding]:
     """Kinds that nobody will serve, and versions of them that go soon."""
-    users: dict[tuple[str, str], list[Item]] = {}
+    users: dict[tuple[str, str], list[SetObject]] = {}
     for item in contents.items:
         users.setdefault((item.key.api_version, item.key.kind), []).append(item)
     good = 0
     for (api_version, kind), items in sorted(users.items()):
-        finding = _one(contents, kinds, has, api_version, kind, items)
+        finding = _check_kind(contents, kinds, cluster_version, api_version, kind, items)
         if finding is None:
             good += 1
         else:
             yield finding
     if good == len(users):
-        yield Finding("api", "ok", f"{good} kinds are served, or come with the set")
+        yield PreflightFinding("api", "ok", f"{good} kinds are served, or come with the set")
 
 
-def _one(
-    contents: Contents, kinds: Kinds, has: str, api_version: str, kind: str, items: list[Item]
-) -> Finding | None:
+def _check_kind(
+    contents: SetContents,
+    kinds: KindLookup,
+    cluster_version: str,
+    api_version: str,
+    kind: str,
+    items: list[SetObject],
+) -> PreflightFinding | None:
     where = tuple(f"{item.component}: {item}" for item in items)
     what = f"{api_version} {kind}"
     crd = contents.crd_of(items[0])
@@ -75,19 +89,19 @@ def _one(
         if own.get("served"):
             return None
         serves = ", ".join(name for name, v in brought.items() if v.get("served"))
-        return Finding(
+        return PreflightFinding(
             "api",
             "error",
             f"{what}: {crd} of the set serves {serves or 'nothing'}",
             where,
             "render these objects in a version that is served, by a patch",
         )
-    gone = removed(api_version, kind)
+    gone = find_api_removal(api_version, kind)
     instead = f"; {gone.instead} is there instead" if gone and gone.instead else ""
     if kinds.of(api_version, kind) is not None:
-        if gone is None or minor(has) >= gone.at:
+        if gone is None or parse_minor_version(cluster_version) >= gone.at:
             return None
-        return Finding(
+        return PreflightFinding(
             "api",
             "warning",
             f"{what} is not served from Kubernetes {gone.at[0]}.{gone.at[1]} on{instead}",
@@ -96,25 +110,32 @@ def _one(
         )
     if gone is not None:
         text = f"{what} is not served: Kubernetes {gone.at[0]}.{gone.at[1]} removed it{instead}"
-        return Finding(
+        return PreflightFinding(
             "api", "error", text, where, "change the objects' apiVersion and fields by a patch"
         )
-    if (first := since(api_version, kind)) is not None and minor(has) < first:
-        text = f"{what} is served from Kubernetes {first[0]}.{first[1]} on; the cluster is {has}"
-        return Finding("api", "error", text, where, _ADMISSION)
+    if (first := find_first_version(api_version, kind)) is not None and parse_minor_version(
+        cluster_version
+    ) < first:
+        text = (
+            f"{what} is served from Kubernetes {first[0]}.{first[1]} on; the"
+            f" cluster is {cluster_version}"
+        )
+        return PreflightFinding("api", "error", text, where, _ADMISSION)
     if kind in _POLICIES:
-        return Finding("api", "error", f"{what} is not served", where, _ADMISSION)
+        return PreflightFinding("api", "error", f"{what} is not served", where, _ADMISSION)
     hint = (
         "the API server has it turned off: --runtime-config and --feature-gates say which"
         if is_builtin(api_version)
         else "install what brings it (its CRD) first, or leave the component out"
     )
-    return Finding(
+    return PreflightFinding(
         "api", "error", f"{what} is not served, and the set does not bring it", where, hint
     )
 
 
-def sizes(summary: Mapping[str, Any], most: int, good: int) -> Iterator[Finding]:
+def check_record_sizes(
+    summary: Mapping[str, Any], most: int, good: int
+) -> Iterator[PreflightFinding]:
     """Releases that Helm's record has no room for."""
     releases = summary.get("releases") or ()
     largest = max((int(entry.get("storedBytes", 0)) for entry in releases), default=0)
@@ -122,7 +143,7 @@ def sizes(summary: Mapping[str, Any], most: int, good: int) -> Iterator[Finding]
         stored = int(entry.get("storedBytes", 0))
         if stored > good:
             over = stored > most
-            yield Finding(
+            yield PreflightFinding(
                 "size",
                 "error" if over else "warning",
                 f"{entry['name']}: Helm's record of it takes {stored // 1024} KiB, and a Secret"
@@ -131,4 +152,4 @@ def sizes(summary: Mapping[str, Any], most: int, good: int) -> Iterator[Finding]
             )
     if largest <= good:
         text = f"Helm's records take {-(-largest // 1024)} KiB each at most, and {most // 1024} fit"
-        yield Finding("size", "ok", text)
+        yield PreflightFinding("size", "ok", text)

@@ -12,7 +12,7 @@ _SHOWN: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class PreflightFinding:
     """One finding.
 
     Attributes:
@@ -36,7 +36,7 @@ class Finding:
             "hint": self.hint,
         }
 
-    def lines(self) -> Iterator[str]:
+    def format_lines(self) -> Iterator[str]:
         """For people."""
         colon = ":" if self.where else ""
         yield f"{self.severity}: {self.what}{colon}"

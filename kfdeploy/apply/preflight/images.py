@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kfdeploy import parallel
-from kfdeploy.apply.preflight.finding import Finding
+from kfdeploy.apply.preflight.finding import PreflightFinding
 from kfdeploy.errors import UserError
 from kfdeploy.images.lockfile import Lock
-from kfdeploy.oci.manifest import suits
+from kfdeploy.oci.manifest import matches_platform
 from kfdeploy.oci.reference import ImageRef
-from kfdeploy.oci.registry.client import Client
+from kfdeploy.oci.registry.client import RegistryClient
 from kfdeploy.oci.registry.errors import RegistryError
 
 CHECK: Final = "image"
@@ -23,7 +23,7 @@ _VERSION = re.compile(r"\(.*?\)")
 
 
 @dataclass(frozen=True, slots=True)
-class _Image:
+class _MirroredImage:
     ref: str
     mirror: ImageRef
     by_tag: ImageRef | None
@@ -31,45 +31,47 @@ class _Image:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _ImageProblems:
     """What is wrong with an image, a word and what it is about."""
 
-    wrong: tuple[tuple[str, str], ...] = ()
+    problems: tuple[tuple[str, str], ...] = ()
 
 
-def check(
-    summary: Mapping[str, Any], lock: Lock, client: Client, nodes: Sequence[str]
-) -> Iterator[Finding]:
+def check_images(
+    summary: Mapping[str, Any], lock: Lock, client: RegistryClient, nodes: Sequence[str]
+) -> Iterator[PreflightFinding]:
     """Each image that is to be mirrored, by its digest, with the manifests that nodes will pull.
 
     Args:
         lock: the set's, for the platforms of its images.
         nodes: ``os/arch`` of the nodes that take pods; empty where they are not known.
     """
-    images = list(_images(summary, lock))
+    images = list(_list_images(summary, lock))
     wrong: dict[str, list[str]] = {}
     errors: dict[str, UserError] = {}
 
-    def ask(image: _Image) -> _Answer | RegistryError:
+    def check_image(image: _MirroredImage) -> _ImageProblems | RegistryError:
         try:
-            return _Answer(tuple(_ask(image, client, nodes)))
+            return _ImageProblems(tuple(_find_problems(image, client, nodes)))
         except RegistryError as error:
             return error
 
-    for _, answer in parallel.each(ask, images, _JOBS, client.close):
+    for _, answer in parallel.run_in_threads(check_image, images, _JOBS, client.close):
         if isinstance(answer, RegistryError):
             errors.setdefault(answer.message, answer)
         else:
-            for word, about in answer.wrong:
+            for word, about in answer.problems:
                 wrong.setdefault(word, []).append(about)
     for message, error in sorted(errors.items()):
-        yield Finding(CHECK, "error", message, hint=error.hint or "")
+        yield PreflightFinding(CHECK, "error", message, hint=error.hint or "")
     for word, (severity, text, hint) in _TEXTS.items():
         if found := sorted(wrong.get(word, ())):
-            yield Finding(CHECK, severity, text.format(count=_count(found)), tuple(found), hint)
+            yield PreflightFinding(
+                CHECK, severity, text.format(count=_format_count(found)), tuple(found), hint
+            )
     if not errors and not wrong.keys() - {"partly"}:
         on = f" for {', '.join(nodes)}" if nodes else ""
-        yield Finding(CHECK, "ok", f"{len(images)} images are in the private registry{on}")
+        yield PreflightFinding(CHECK, "ok", f"{len(images)} images are in the private registry{on}")
 
 
 _MIRROR: Final = "run `kfdeploy mirror`"
@@ -94,25 +96,27 @@ _TEXTS: Final[Mapping[str, tuple[Any, str, str]]] = {
 }
 
 
-def _count(found: Sequence[str]) -> str:
+def _format_count(found: Sequence[str]) -> str:
     return "an image is" if len(found) == 1 else f"{len(found)} images are"
 
 
-def _images(summary: Mapping[str, Any], lock: Lock) -> Iterator[_Image]:
+def _list_images(summary: Mapping[str, Any], lock: Lock) -> Iterator[_MirroredImage]:
     for ref, image in sorted(summary["images"].items()):
         if ref in summary.get("notMirrored", {}):
             continue
         locked = lock.by_id.get(ref)
         by_tag = ImageRef.parse(image["byTag"]) if "byTag" in image else None
         platforms = locked.platforms if locked else {}
-        yield _Image(ref, ImageRef.parse(image["mirror"]), by_tag, platforms)
+        yield _MirroredImage(ref, ImageRef.parse(image["mirror"]), by_tag, platforms)
 
 
-def _ask(image: _Image, client: Client, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _find_problems(
+    image: _MirroredImage, client: RegistryClient, nodes: Sequence[str]
+) -> Iterator[tuple[str, str]]:
     digest = image.mirror.digest
-    there = _at(image.mirror, digest) if digest else image.mirror
+    there = _with_digest(image.mirror, digest) if digest else image.mirror
     for ref in (there, *([image.by_tag] if image.by_tag and digest else ())):
-        found = client.digest(ref)
+        found = client.get_digest(ref)
         if found is None:
             yield "missing", str(ref)
             return
@@ -121,27 +125,29 @@ def _ask(image: _Image, client: Client, nodes: Sequence[str]) -> Iterator[tuple[
             return
     if not nodes:
         return
-    has = image.platforms or _platforms(client, there)
-    fitting = {node: _fitting(node, has) for node in nodes}
+    has = image.platforms or _read_platforms(client, there)
+    fitting = {node: _find_matching_digests(node, has) for node in nodes}
     lacking = [node for node, fits in fitting.items() if not fits]
     if has and lacking:
         about = f"{image.mirror}: for {', '.join(sorted(has))}, not for {', '.join(lacking)}"
         yield ("never" if len(lacking) == len(nodes) else "partly"), about
     for child in sorted({d for fits in fitting.values() for d in fits} - {digest}):
-        if client.digest(_at(image.mirror, child)) is None:
+        if client.get_digest(_with_digest(image.mirror, child)) is None:
             yield "broken", f"{image.mirror}: {child}"
 
 
-def _platforms(client: Client, ref: ImageRef) -> dict[str, str]:
+def _read_platforms(client: RegistryClient, ref: ImageRef) -> dict[str, str]:
     """An index's platforms and their digests; none for a single manifest, which does not say."""
-    manifest = client.manifest(ref)
+    manifest = client.get_manifest(ref)
     children = manifest.children if manifest.is_index else ()
     return {child.platform: child.digest for child in children if child.platform}
 
 
-def _fitting(node: str, has: Mapping[str, str]) -> list[str]:
-    return [digest for name, digest in has.items() if suits(_VERSION.sub("", name), (node,))]
+def _find_matching_digests(node: str, has: Mapping[str, str]) -> list[str]:
+    return [
+        digest for name, digest in has.items() if matches_platform(_VERSION.sub("", name), (node,))
+    ]
 
 
-def _at(ref: ImageRef, digest: str) -> ImageRef:
+def _with_digest(ref: ImageRef, digest: str) -> ImageRef:
     return ImageRef(ref.host, ref.path, "", digest)

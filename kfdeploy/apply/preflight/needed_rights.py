@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from kfdeploy.apply.preflight.api_versions import Place, Places
+from kfdeploy.apply.preflight.api_versions import ResourceLocation, ResourceLocator
 from kfdeploy.kubernetes import helm_release, workload
-from kfdeploy.releaseset.order.contents import Contents, Item
+from kfdeploy.releaseset.order.contents import SetContents, SetObject
 
 RBAC: Final = "rbac.authorization.k8s.io"
 LOCK: Final = "kfdeploy"
@@ -32,7 +32,7 @@ Purpose = Literal["apply", "preflight"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Need:
+class RequiredRight:
     """Some verbs on a resource.
 
     Attributes:
@@ -50,7 +50,7 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True)
-class Escalation:
+class RoleEscalation:
     """A role, or a binding to one: who writes it must hold what it grants, or have leave to.
 
     Attributes:
@@ -62,37 +62,37 @@ class Escalation:
     verb: str
     resource: str
     name: str
-    item: Item | None
+    item: SetObject | None
 
 
 @dataclass(frozen=True)
-class Needed:
+class RequiredRights:
     """What applying a set takes."""
 
-    needs: tuple[Need, ...]
-    escalations: tuple[Escalation, ...]
+    rights: tuple[RequiredRight, ...]
+    escalations: tuple[RoleEscalation, ...]
 
     @property
-    def all(self) -> tuple[Need, ...]:
+    def with_escalations(self) -> tuple[RequiredRight, ...]:
         """The needs, with leave to write the set's roles and bindings by their names."""
         grouped: dict[tuple[str, str, str], set[str]] = {}
         for one in self.escalations:
             grouped.setdefault((one.namespace, one.resource, one.verb), set()).add(one.name)
         more = (
-            Need(namespace, RBAC, resource, (verb,), tuple(sorted(names)))
+            RequiredRight(namespace, RBAC, resource, (verb,), tuple(sorted(names)))
             for (namespace, resource, verb), names in grouped.items()
         )
-        return tuple(sorted((*self.needs, *more)))
+        return tuple(sorted((*self.rights, *more)))
 
 
-def needed(
-    contents: Contents,
-    places: Places,
+def collect_required_rights(
+    contents: SetContents,
+    places: ResourceLocator,
     namespace: str,
     *,
     waits: Collection[str] = (),
     pull_secrets: Sequence[str] = (),
-) -> Needed:
+) -> RequiredRights:
     """What applying a set takes.
 
     Args:
@@ -101,19 +101,24 @@ def needed(
         waits: releases that Helm waits for.
         pull_secrets: names that the preflight looks for where pods are.
     """
-    found = [(item, places.of(item)) for item in contents.items]
-    needs = [*_of_objects(found), *_of_apply(namespace), *_of_waits(found), *_of_preflight()]
-    needs += [*_of_helm_waits(found, waits), *_of_pull_secrets(found, pull_secrets)]
-    return Needed(tuple(sorted(set(needs))), tuple(_escalations(found)))
+    found = [(item, places.locate(item)) for item in contents.items]
+    needs = [
+        *_object_rights(found),
+        *_apply_rights(namespace),
+        *_wait_rights(found),
+        *_preflight_rights(),
+    ]
+    needs += [*_helm_wait_rights(found, waits), *_pull_secret_rights(found, pull_secrets)]
+    return RequiredRights(tuple(sorted(set(needs))), tuple(_find_escalations(found)))
 
 
-def _of_objects(found: Iterable[tuple[Item, Place]]) -> Iterator[Need]:
+def _object_rights(found: Iterable[tuple[SetObject, ResourceLocation]]) -> Iterator[RequiredRight]:
     names: dict[tuple[str, str, str], set[str]] = {}
     kept: set[tuple[str, str, str]] = set()
     for item, place in found:
         at = (place.namespace, place.group, place.resource)
         names.setdefault(at, set()).add(item.key.name)
-        if helm_release.is_data(item.key):
+        if helm_release.is_user_data(item.key):
             kept.add(at)
     for at, own in names.items():
         namespace, group, resource = at
@@ -122,37 +127,43 @@ def _of_objects(found: Iterable[tuple[Item, Place]]) -> Iterator[Need]:
         secret = (group, resource) == ("", "secrets")
         read, named = ((), ("get",)) if secret else (_READ, ())
         # What is created has no name yet where rights are looked up.
-        yield Need(namespace, group, resource, tuple(sorted(("create", *read))))
-        yield Need(namespace, group, resource, tuple(sorted((*change, *named))), _sorted(own))
+        yield RequiredRight(namespace, group, resource, tuple(sorted(("create", *read))))
+        yield RequiredRight(
+            namespace, group, resource, tuple(sorted((*change, *named))), _sort_names(own)
+        )
 
 
-def _of_apply(namespace: str) -> Iterator[Need]:
+def _apply_rights(namespace: str) -> Iterator[RequiredRight]:
     # Helm's records: their names have the revision in them.
     verbs = ("create", "delete", "get", "list", "patch", "update")
-    yield Need(namespace, "", "secrets", verbs)
-    yield Need("", "", "namespaces", ("patch",), (namespace,))
+    yield RequiredRight(namespace, "", "secrets", verbs)
+    yield RequiredRight("", "", "namespaces", ("patch",), (namespace,))
     lease = (namespace, "coordination.k8s.io", "leases")
-    yield Need(*lease, ("create",))
-    yield Need(*lease, ("get", "patch", "update"), (LOCK,))
-    yield Need(namespace, "", "configmaps", ("create",))
-    yield Need(namespace, "", "configmaps", ("delete", "get", "patch", "update"), (APPLIED,))
-    yield Need("", "", "namespaces", ("create", *_READ))
+    yield RequiredRight(*lease, ("create",))
+    yield RequiredRight(*lease, ("get", "patch", "update"), (LOCK,))
+    yield RequiredRight(namespace, "", "configmaps", ("create",))
+    yield RequiredRight(
+        namespace, "", "configmaps", ("delete", "get", "patch", "update"), (APPLIED,)
+    )
+    yield RequiredRight("", "", "namespaces", ("create", *_READ))
 
 
-def _of_waits(found: Iterable[tuple[Item, Place]]) -> Iterator[Need]:
-    for _, place in _with_pods(found):
+def _wait_rights(found: Iterable[tuple[SetObject, ResourceLocation]]) -> Iterator[RequiredRight]:
+    for _, place in _select_workloads(found):
         for group, resource in _LOOKED_AT:
-            yield Need(place.namespace, group, resource, _READ)
+            yield RequiredRight(place.namespace, group, resource, _READ)
 
 
-def _of_helm_waits(found: Iterable[tuple[Item, Place]], waits: Collection[str]) -> Iterator[Need]:
+def _helm_wait_rights(
+    found: Iterable[tuple[SetObject, ResourceLocation]], waits: Collection[str]
+) -> Iterator[RequiredRight]:
     # Helm 4 watches whatever kinds a release has, Secrets too (pkg/kube/statuswait.go).
     for item, place in found:
         if item.component in waits and (place.group, place.resource) == ("", "secrets"):
-            yield Need(place.namespace, "", "secrets", ("list", "watch"))
+            yield RequiredRight(place.namespace, "", "secrets", ("list", "watch"))
 
 
-def _of_preflight() -> Iterator[Need]:
+def _preflight_rights() -> Iterator[RequiredRight]:
     looks = (
         ("", "nodes"),
         ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"),
@@ -161,40 +172,46 @@ def _of_preflight() -> Iterator[Need]:
         ("storage.k8s.io", "storageclasses"),
     )
     for group, resource in looks:
-        yield Need("", group, resource, ("get", "list"), purpose="preflight")
+        yield RequiredRight("", group, resource, ("get", "list"), purpose="preflight")
 
 
-def _of_pull_secrets(
-    found: Iterable[tuple[Item, Place]], pull_secrets: Sequence[str]
-) -> Iterator[Need]:
+def _pull_secret_rights(
+    found: Iterable[tuple[SetObject, ResourceLocation]], pull_secrets: Sequence[str]
+) -> Iterator[RequiredRight]:
     names: dict[str, set[str]] = {}
-    for item, place in _with_pods(found):
+    for item, place in _select_workloads(found):
         spec = workload.pod_spec(dict(item.body))
         own = {str(entry.get("name", "")) for entry in spec.get("imagePullSecrets") or ()}
         names.setdefault(place.namespace, set(pull_secrets)).update(own - {""})
     for namespace, wanted in names.items():
         if wanted:
-            yield Need(namespace, "", "secrets", ("get",), _sorted(wanted), "preflight")
+            yield RequiredRight(
+                namespace, "", "secrets", ("get",), _sort_names(wanted), "preflight"
+            )
 
 
-def _escalations(found: Sequence[tuple[Item, Place]]) -> Iterator[Escalation]:
+def _find_escalations(
+    found: Sequence[tuple[SetObject, ResourceLocation]],
+) -> Iterator[RoleEscalation]:
     roles = {(p.resource, p.namespace, i.key.name): i for i, p in found if i.key.group == RBAC}
     for item, place in found:
         if item.key.group != RBAC:
             continue
         if place.resource in ("roles", "clusterroles"):
             name = item.key.name
-            yield Escalation(place.namespace, "escalate", place.resource, name, item)
+            yield RoleEscalation(place.namespace, "escalate", place.resource, name, item)
             continue
         ref = item.body.get("roleRef") or {}
         resource, name = f"{str(ref.get('kind', '')).lower()}s", str(ref.get("name", ""))
         role = roles.get((resource, place.namespace if resource == "roles" else "", name))
-        yield Escalation(place.namespace, "bind", resource, name, role)
+        yield RoleEscalation(place.namespace, "bind", resource, name, role)
 
 
-def _with_pods(found: Iterable[tuple[Item, Place]]) -> Iterator[tuple[Item, Place]]:
+def _select_workloads(
+    found: Iterable[tuple[SetObject, ResourceLocation]],
+) -> Iterator[tuple[SetObject, ResourceLocation]]:
     return ((i, p) for i, p in found if i.key.kind in workload.WORKLOADS and p.namespace)
 
 
-def _sorted(names: Iterable[str]) -> tuple[str, ...]:
+def _sort_names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(names))

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
-from kfdeploy.apply.preflight.finding import Finding
-from kfdeploy.kubernetes.helm_release import OWNER, OWNER_NAMESPACE, is_data
+from kfdeploy.apply.preflight.finding import PreflightFinding
+from kfdeploy.kubernetes.helm_release import OWNER, OWNER_NAMESPACE, is_user_data
 from kfdeploy.kubernetes.objects import ObjectKey
 
 CHECK: Final = "conflict"
@@ -24,9 +24,13 @@ _FLUX: Final = (
 )
 
 
-def conflicts(
-    there: Mapping[ObjectKey, Body], releases: Collection[str], namespace: str, *, take_over: bool
-) -> Iterator[Finding]:
+def check_ownership(
+    live_objects: Mapping[ObjectKey, Body],
+    releases: Collection[str],
+    namespace: str,
+    *,
+    take_over: bool,
+) -> Iterator[PreflightFinding]:
     """What somebody else may object to, by who that is.
 
     Args:
@@ -37,22 +41,22 @@ def conflicts(
     """
     heaps: dict[tuple[str, str], list[str]] = {}
     own = 0
-    for key, body in sorted(there.items(), key=lambda entry: entry[0]):
-        why = _conflict(key, body, releases, namespace)
+    for key, body in sorted(live_objects.items(), key=lambda entry: entry[0]):
+        why = _classify_conflict(key, body, releases, namespace)
         if why is None:
             own += 1
         else:
-            maker = _maker(body.get("metadata") or {}) if why[0] == "unmarked" else ""
+            maker = _find_field_manager(body.get("metadata") or {}) if why[0] == "unmarked" else ""
             heaps.setdefault(why, []).append(f"{key} (by {maker})" if maker else str(key))
     for (kind, who), names in sorted(heaps.items()):
-        yield _finding(kind, who, tuple(names), take_over)
-    if not there:
-        yield Finding(CHECK, "ok", "nothing of the set is there yet")
+        yield _make_finding(kind, who, tuple(names), take_over)
+    if not live_objects:
+        yield PreflightFinding(CHECK, "ok", "nothing of the set is there yet")
     elif own:
-        yield Finding(CHECK, "ok", f"{own} of the set's objects are there, as its own")
+        yield PreflightFinding(CHECK, "ok", f"{own} of the set's objects are there, as its own")
 
 
-def _conflict(
+def _classify_conflict(
     key: ObjectKey, body: Body, releases: Collection[str], namespace: str
 ) -> tuple[str, str] | None:
     """What kind of conflict, and with whom."""
@@ -61,9 +65,9 @@ def _conflict(
     name, where = str(notes.get(OWNER, "")), str(notes.get(OWNER_NAMESPACE, ""))
     if meta.get("deletionTimestamp"):
         # One of ours that an apply was about to make anew when it was stopped: it is waited for.
-        ours = where == namespace and name in releases and not is_data(key)
+        ours = where == namespace and name in releases and not is_user_data(key)
         return None if ours else ("going", "")
-    if who := _gitops(meta):
+    if who := _find_gitops_owner(meta):
         return "gitops", who
     if name and where == namespace:
         return None if name in releases else ("earlier", name)
@@ -79,7 +83,7 @@ def _conflict(
     return "unmarked", ""
 
 
-def _gitops(meta: Body) -> str:
+def _find_gitops_owner(meta: Body) -> str:
     notes, labels = meta.get("annotations") or {}, meta.get("labels") or {}
     if tracked := str(notes.get(_ARGO_ID, "")):
         return f"the Argo CD application {tracked.partition(':')[0]}"
@@ -91,7 +95,7 @@ def _gitops(meta: Body) -> str:
     return ""
 
 
-def _maker(meta: Body) -> str:
+def _find_field_manager(meta: Body) -> str:
     """Who wrote it: the manager of its fields but for status, one that applies before others."""
     found = sorted(
         (entry.get("operation") != "Apply", str(entry.get("manager", "")))
@@ -101,10 +105,10 @@ def _maker(meta: Body) -> str:
     return found[0][1] if found else ""
 
 
-def _finding(kind: str, who: str, where: tuple[str, ...], take_over: bool) -> Finding:
+def _make_finding(kind: str, who: str, where: tuple[str, ...], take_over: bool) -> PreflightFinding:
     count = "an object of the set is" if len(where) == 1 else f"{len(where)} objects of the set are"
     if kind == "going":
-        return Finding(
+        return PreflightFinding(
             CHECK,
             "error",
             f"{count} being deleted",
@@ -113,7 +117,7 @@ def _finding(kind: str, who: str, where: tuple[str, ...], take_over: bool) -> Fi
             " them",
         )
     if kind == "gitops":
-        return Finding(
+        return PreflightFinding(
             CHECK,
             "error",
             f"{count} of {who}, which would undo what apply changes",
@@ -122,7 +126,7 @@ def _finding(kind: str, who: str, where: tuple[str, ...], take_over: bool) -> Fi
             " kfdeploy.yaml",
         )
     if kind == "release":
-        return Finding(
+        return PreflightFinding(
             CHECK,
             "error",
             f"{count} of another Helm release, {who}",
@@ -131,7 +135,7 @@ def _finding(kind: str, who: str, where: tuple[str, ...], take_over: bool) -> Fi
             " of kfdeploy.yaml",
         )
     if kind == "owner":
-        return Finding(
+        return PreflightFinding(
             CHECK,
             "error",
             f"{count} controlled by {who}, which would undo what apply changes",
@@ -140,13 +144,13 @@ def _finding(kind: str, who: str, where: tuple[str, ...], take_over: bool) -> Fi
         )
     if kind == "earlier":
         text = f"{count} of the release {who}, which the set does not have: they change hands"
-        return Finding(CHECK, "warning", text, where)
+        return PreflightFinding(CHECK, "warning", text, where)
     if kind == "namespace":
         text = f"{count} a namespace already: it becomes Helm's, and is never deleted"
-        return Finding(CHECK, "ok", text, where)
+        return PreflightFinding(CHECK, "ok", text, where)
     what = f"{count} there already, made without Helm"
     if take_over:
-        return Finding(CHECK, "ok", f"{what}: taken over", where)
-    return Finding(
+        return PreflightFinding(CHECK, "ok", f"{what}: taken over", where)
+    return PreflightFinding(
         CHECK, "error", what, where, "`kfdeploy apply --take-over` makes them the releases' own"
     )

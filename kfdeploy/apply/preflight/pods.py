@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from kfdeploy.apply.preflight.api_versions import Places
-from kfdeploy.apply.preflight.finding import Finding
+from kfdeploy.apply.preflight.api_versions import ResourceLocator
+from kfdeploy.apply.preflight.finding import PreflightFinding
 from kfdeploy.kubernetes import workload
 from kfdeploy.kubernetes.objects import ObjectKey
-from kfdeploy.kubernetes.readiness import condition
-from kfdeploy.releaseset.order.contents import Contents, Item
+from kfdeploy.kubernetes.readiness import find_condition
+from kfdeploy.releaseset.order.contents import SetContents, SetObject
 
 Body = Mapping[str, Any]
 _DEFAULT: Final = (
@@ -23,11 +23,11 @@ PULL_TYPES: Final = frozenset(("kubernetes.io/dockerconfigjson", "kubernetes.io/
 # -- nodes ----------------------------------------------------------------------------------------
 
 
-def platforms(nodes: Sequence[Body]) -> dict[str, int]:
+def count_platforms(nodes: Sequence[Body]) -> dict[str, int]:
     """``os/arch`` of the nodes that take pods, and how many have it."""
     found: dict[str, int] = {}
     for node in nodes:
-        if _takes_pods(node):
+        if _is_schedulable(node):
             info = (node.get("status") or {}).get("nodeInfo") or {}
             name = f"{info.get('operatingSystem', '')}/{info.get('architecture', '')}"
             if name.strip("/"):
@@ -35,40 +35,40 @@ def platforms(nodes: Sequence[Body]) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-def nodes_found(nodes: Sequence[Body], contents: Contents) -> Finding:
+def check_nodes(nodes: Sequence[Body], contents: SetContents) -> PreflightFinding:
     """Whether there is a node for the set's pods to run on."""
     if not contents.pods:
-        return Finding("node", "ok", "the set has no pods")
+        return PreflightFinding("node", "ok", "the set has no pods")
     if not nodes:
         hint = "pods wait for one; where an autoscaler makes nodes, it makes them for pods"
-        return Finding("node", "error", "the cluster has no nodes", hint=hint)
-    able = [node for node in nodes if _takes_pods(node)]
+        return PreflightFinding("node", "error", "the cluster has no nodes", hint=hint)
+    able = [node for node in nodes if _is_schedulable(node)]
     if able:
-        kinds = ", ".join(f"{count} of {name}" for name, count in platforms(nodes).items())
-        return Finding("node", "ok", f"nodes that take pods: {kinds or len(able)}")
-    where = tuple(f"{_name(node)}: {_why(node)}" for node in nodes)
+        kinds = ", ".join(f"{count} of {name}" for name, count in count_platforms(nodes).items())
+        return PreflightFinding("node", "ok", f"nodes that take pods: {kinds or len(able)}")
+    where = tuple(f"{_object_name(node)}: {_explain_unschedulable(node)}" for node in nodes)
     hint = "`kubectl describe node` says why; `kubectl uncordon` lets pods on"
-    return Finding("node", "error", "no node takes pods", where, hint)
+    return PreflightFinding("node", "error", "no node takes pods", where, hint)
 
 
-def _takes_pods(node: Body) -> bool:
+def _is_schedulable(node: Body) -> bool:
     return _is_ready(node) and not (node.get("spec") or {}).get("unschedulable")
 
 
 def _is_ready(node: Body) -> bool:
-    return condition(node, "Ready").get("status") == "True"
+    return find_condition(node, "Ready").get("status") == "True"
 
 
-def _why(node: Body) -> str:
+def _explain_unschedulable(node: Body) -> str:
     if _is_ready(node):
         return "is cordoned"
-    return str(condition(node, "Ready").get("message") or "is not ready")
+    return str(find_condition(node, "Ready").get("message") or "is not ready")
 
 
 # -- storage --------------------------------------------------------------------------------------
 
 
-def claims(contents: Contents) -> list[tuple[str, str | None, ObjectKey | None]]:
+def list_claims(contents: SetContents) -> list[tuple[str, str | None, ObjectKey | None]]:
     """The set's claims: name, storage class (None: the default one), and a claim's own key."""
     out: list[tuple[str, str | None, ObjectKey | None]] = []
     for item in contents.items:
@@ -76,21 +76,21 @@ def claims(contents: Contents) -> list[tuple[str, str | None, ObjectKey | None]]
             out.append((str(item), item.spec.get("storageClassName"), item.key))
         elif item.key.kind == "StatefulSet":
             for claim in item.spec.get("volumeClaimTemplates") or ():
-                name = f"{item}, claim {_name(claim)}"
+                name = f"{item}, claim {_object_name(claim)}"
                 out.append((name, (claim.get("spec") or {}).get("storageClassName"), None))
     return out
 
 
-def storage(
-    contents: Contents, classes: Sequence[Body], there: Collection[ObjectKey]
-) -> Iterator[Finding]:
+def check_storage_classes(
+    contents: SetContents, classes: Sequence[Body], live_keys: Collection[ObjectKey]
+) -> Iterator[PreflightFinding]:
     """Claims that no storage class is for.
 
     Args:
         there: objects of the set that exist; their claims have what they need, or have had it.
     """
-    wanted = [(name, kind) for name, kind, key in claims(contents) if key not in there]
-    names = {_name(body) for body in classes}
+    wanted = [(name, kind) for name, kind, key in list_claims(contents) if key not in live_keys]
+    names = {_object_name(body) for body in classes}
     names |= {item.key.name for item in contents.of_kind("StorageClass")}
     without = [name for name, kind in wanted if kind is None]
     lost: dict[str, list[str]] = {}
@@ -102,7 +102,7 @@ def storage(
     )
     if without and not has_default:
         there_are = f"there are {', '.join(sorted(names))}" if names else "there is none at all"
-        yield Finding(
+        yield PreflightFinding(
             "storage",
             "error",
             f"claims name no storage class, and none is the default ({there_are})",
@@ -113,9 +113,9 @@ def storage(
     for kind, users in sorted(lost.items()):
         hint = f"there are {', '.join(sorted(names))}" if names else "there is none at all"
         text = f"the storage class {kind} is not there"
-        yield Finding("storage", "error", text, tuple(users), hint)
+        yield PreflightFinding("storage", "error", text, tuple(users), hint)
     if not lost and (has_default or not without):
-        yield Finding("storage", "ok", f"{len(wanted)} new claims have a storage class")
+        yield PreflightFinding("storage", "ok", f"{len(wanted)} new claims have a storage class")
 
 
 def _is_default(body: Body) -> bool:
@@ -126,35 +126,39 @@ def _is_default(body: Body) -> bool:
 # -- secrets to pull with -------------------------------------------------------------------------
 
 
-def pull_secrets(
-    contents: Contents, places: Places, named: Sequence[str]
-) -> dict[ObjectKey, list[Item]]:
+def find_pull_secrets(
+    contents: SetContents, places: ResourceLocator, named: Sequence[str]
+) -> dict[ObjectKey, list[SetObject]]:
     """The Secrets that pods of the set pull with, and whose pods those are.
 
     Args:
         named: those that the environment gives to every pod.
     """
-    out: dict[ObjectKey, list[Item]] = {}
+    out: dict[ObjectKey, list[SetObject]] = {}
     for item in contents.items:
-        namespace = places.of(item).namespace
+        namespace = places.locate(item).namespace
         if item.key.kind not in workload.WORKLOADS or not namespace:
             continue
         spec = workload.pod_spec(dict(item.body))
-        account = contents.named(
+        account = contents.find_object(
             "", "ServiceAccount", namespace, str(spec.get("serviceAccountName") or "default")
         )
-        names = {*named, *_named(spec), *(_named(account.body) if account else ())}
+        names = {
+            *named,
+            *_list_pull_secret_names(spec),
+            *(_list_pull_secret_names(account.body) if account else ()),
+        }
         for name in sorted(names - {""}):
             out.setdefault(ObjectKey("v1", "Secret", namespace, name), []).append(item)
     return out
 
 
-def pulls(
-    wanted: Mapping[ObjectKey, Sequence[Item]],
+def check_pull_secrets(
+    wanted: Mapping[ObjectKey, Sequence[SetObject]],
     brought: Collection[tuple[str, str]],
     namespaces: Collection[str],
     types: Mapping[ObjectKey, str],
-) -> Iterator[Finding]:
+) -> Iterator[PreflightFinding]:
     """Secrets that are missing where pods need them.
 
     Args:
@@ -176,9 +180,9 @@ def pulls(
         make = f"`kubectl create secret docker-registry {name} -n NAMESPACE --docker-server=..."
         if exists:
             text = f"the pull secret {name} is not there, and pods will need it"
-            yield Finding("pull-secret", "error", text, tuple(where), f"{make}` makes it")
+            yield PreflightFinding("pull-secret", "error", text, tuple(where), f"{make}` makes it")
             continue
-        yield Finding(
+        yield PreflightFinding(
             "pull-secret",
             "warning",
             f"the pull secret {name} can't be there yet: its namespaces come with the set",
@@ -189,15 +193,17 @@ def pulls(
     for (name, kind), where in sorted(wrong.items()):
         text = f"the Secret {name} is of type {kind}, and nothing can be pulled with it"
         hint = "it has to be kubernetes.io/dockerconfigjson"
-        yield Finding("pull-secret", "error", text, tuple(where), hint)
+        yield PreflightFinding("pull-secret", "error", text, tuple(where), hint)
     if wanted and not missing and not wrong:
-        yield Finding("pull-secret", "ok", f"{len(wanted)} pull secrets are where pods need them")
+        yield PreflightFinding(
+            "pull-secret", "ok", f"{len(wanted)} pull secrets are where pods need them"
+        )
 
 
-def _named(node: Body) -> Iterator[str]:
+def _list_pull_secret_names(node: Body) -> Iterator[str]:
     for entry in node.get("imagePullSecrets") or ():
         yield str(entry.get("name", ""))
 
 
-def _name(body: Body) -> str:
+def _object_name(body: Body) -> str:
     return str((body.get("metadata") or {}).get("name", ""))

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from kfdeploy.apply.preflight.needed_rights import Need
+from kfdeploy.apply.preflight.needed_rights import RequiredRight
 
 Rule = Mapping[str, Any]
 
 
-def allows(rules: Iterable[Rule], verb: str, group: str, resource: str, name: str) -> bool:
+def is_allowed(rules: Iterable[Rule], verb: str, group: str, resource: str, name: str) -> bool:
     """Whether rules allow it.
 
     Args:
@@ -19,35 +19,37 @@ def allows(rules: Iterable[Rule], verb: str, group: str, resource: str, name: st
         name: of one object; empty for any.
     """
     return any(
-        _has(rule.get("verbs"), verb)
-        and _has(rule.get("apiGroups"), group)
+        _has_value(rule.get("verbs"), verb)
+        and _has_value(rule.get("apiGroups"), group)
         and _has_resource(rule.get("resources"), resource)
         and (not rule.get("resourceNames") or name in rule["resourceNames"])
         for rule in rules
     )
 
 
-def lacking(rules: Sequence[Rule], need: Need) -> list[tuple[str, tuple[str, ...]]]:
+def find_missing_verbs(
+    rules: Sequence[Rule], need: RequiredRight
+) -> list[tuple[str, tuple[str, ...]]]:
     """What of a need the rules do not allow: verbs, each with the names it lacks (none: any)."""
     out: list[tuple[str, tuple[str, ...]]] = []
     for verb in need.verbs:
         if not need.names:
-            if not allows(rules, verb, need.group, need.resource, ""):
+            if not is_allowed(rules, verb, need.group, need.resource, ""):
                 out.append((verb, ()))
             continue
-        names = [n for n in need.names if not allows(rules, verb, need.group, need.resource, n)]
+        names = [n for n in need.names if not is_allowed(rules, verb, need.group, need.resource, n)]
         if names:
             out.append((verb, tuple(names)))
     return out
 
 
-def covers(rules: Sequence[Rule], wanted: Iterable[Rule]) -> bool:
+def covers_rules(rules: Sequence[Rule], wanted: Iterable[Rule]) -> bool:
     """Whether rules allow all that others allow, as the API server decides it when a role is
     written: a ``*`` is covered by a ``*`` only."""
     for rule in wanted:
         for url, verb in product(rule.get("nonResourceURLs") or (), rule.get("verbs") or ()):
             if not any(
-                _has(one.get("verbs"), verb) and _has_url(one.get("nonResourceURLs"), url)
+                _has_value(one.get("verbs"), verb) and _has_url(one.get("nonResourceURLs"), url)
                 for one in rules
             ):
                 return False
@@ -57,19 +59,19 @@ def covers(rules: Sequence[Rule], wanted: Iterable[Rule]) -> bool:
             rule.get("resources") or (),
             rule.get("resourceNames") or ("",),
         ):
-            if not allows(rules, verb, group, resource, name):
+            if not is_allowed(rules, verb, group, resource, name):
                 return False
     return True
 
 
-def rules(needs: Iterable[Need]) -> list[dict[str, Any]]:
+def build_rules(needs: Iterable[RequiredRight]) -> list[dict[str, Any]]:
     """The rules of one role, few and sorted.
 
     Resources of one group with the same verbs are one rule; with names each has its own.
     """
     shared: dict[tuple[str, tuple[str, ...]], set[str]] = {}
     named: dict[tuple[str, str, tuple[str, ...]], set[str]] = {}
-    for group, resource, verbs in _unnamed(needs):
+    for group, resource, verbs in _group_unnamed_verbs(needs):
         shared.setdefault((group, verbs), set()).add(resource)
     for need in needs:
         if need.names:
@@ -90,7 +92,9 @@ def rules(needs: Iterable[Need]) -> list[dict[str, Any]]:
     return out
 
 
-def _unnamed(needs: Iterable[Need]) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+def _group_unnamed_verbs(
+    needs: Iterable[RequiredRight],
+) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     verbs: dict[tuple[str, str], set[str]] = {}
     for need in needs:
         if not need.names:
@@ -99,7 +103,7 @@ def _unnamed(needs: Iterable[Need]) -> Iterator[tuple[str, str, tuple[str, ...]]
         yield group, resource, tuple(sorted(own))
 
 
-def _has(values: Iterable[str] | None, wanted: str) -> bool:
+def _has_value(values: Iterable[str] | None, wanted: str) -> bool:
     return any(value in ("*", wanted) for value in values or ())
 
 

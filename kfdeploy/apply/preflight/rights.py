@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from kfdeploy import parallel
 from kfdeploy.apply.preflight import rbac
-from kfdeploy.apply.preflight.finding import Finding
-from kfdeploy.apply.preflight.needed_rights import RBAC, Escalation, Needed, Purpose
-from kfdeploy.kubernetes.cluster.client import Cluster, Refused
+from kfdeploy.apply.preflight.finding import PreflightFinding
+from kfdeploy.apply.preflight.needed_rights import RBAC, Purpose, RequiredRights, RoleEscalation
+from kfdeploy.kubernetes.cluster.client import ApiError, Cluster
 
 CHECK: Final = "rights"
 _JOBS: Final = 8
@@ -24,52 +24,56 @@ _ALL: Final = (
 _NAMES_SHOWN: Final = 3
 
 Rules = Mapping[str, Sequence[rbac.Rule]]
-Lack = tuple[str, str, str, str, tuple[str, ...]]
+MissingRight = tuple[str, str, str, str, tuple[str, ...]]
 """Namespace, group, resource, verb, names."""
 
 
-def check(cluster: Cluster, needed: Needed) -> Iterator[Finding]:
+def check_rights(cluster: Cluster, needed: RequiredRights) -> Iterator[PreflightFinding]:
     """What is missing, each once.
 
     The caller's rules are asked for, one question a namespace. What they do not say (clusters may
     decide by other means than RBAC) is asked for one by one.
     """
-    namespaces = sorted({need.namespace for need in needed.all})
-    rules = dict(parallel.each(lambda n: _rules(cluster, n), namespaces, _JOBS, lambda: None))
-    who = _who(cluster)
+    namespaces = sorted({need.namespace for need in needed.with_escalations})
+    rules = dict(
+        parallel.run_in_threads(
+            lambda n: _read_caller_rules(cluster, n), namespaces, _JOBS, lambda: None
+        )
+    )
+    who = _get_caller_name(cluster)
     purposes: tuple[Purpose, ...] = ("apply", "preflight")
     for purpose in purposes:
         lacks = [
             (need.namespace, need.group, need.resource, verb, names)
-            for need in needed.needs
+            for need in needed.rights
             if need.purpose == purpose
-            for verb, names in rbac.lacking(rules[need.namespace], need)
+            for verb, names in rbac.find_missing_verbs(rules[need.namespace], need)
         ]
         if purpose == "apply":
-            lacks += _not_allowed(needed.escalations, rules)
-        left = _confirmed(cluster, lacks)
+            lacks += _find_forbidden_roles(needed.escalations, rules)
+        left = _confirm_missing(cluster, lacks)
         if left and purpose == "apply":
-            yield Finding(
+            yield PreflightFinding(
                 CHECK,
                 "error",
                 f"{who} lacks rights that applying the set takes",
-                tuple(_lines(left)),
+                tuple(_format_lines(left)),
                 "`kfdeploy export rbac` writes them, with an account that has them, for the"
                 " cluster's administrator",
             )
         elif left:
-            yield Finding(
+            yield PreflightFinding(
                 CHECK,
                 "warning",
                 f"{who} may not look at what some checks are about",
-                tuple(_lines(left)),
+                tuple(_format_lines(left)),
                 "`kfdeploy export rbac` has these rights as the ClusterRole kfdeploy-preflight",
             )
         elif purpose == "apply":
-            yield Finding(CHECK, "ok", f"{who} has the rights that applying takes")
+            yield PreflightFinding(CHECK, "ok", f"{who} has the rights that applying takes")
 
 
-def _rules(cluster: Cluster, namespace: str) -> list[rbac.Rule]:
+def _read_caller_rules(cluster: Cluster, namespace: str) -> list[rbac.Rule]:
     """The caller's rules in a namespace, with those that hold everywhere; "" for those alone."""
     body = {
         "apiVersion": "authorization.k8s.io/v1",
@@ -81,32 +85,36 @@ def _rules(cluster: Cluster, namespace: str) -> list[rbac.Rule]:
     return [*(status.get("resourceRules") or ()), *(status.get("nonResourceRules") or ())]
 
 
-def _not_allowed(escalations: Sequence[Escalation], rules: Rules) -> Iterator[Lack]:
+def _find_forbidden_roles(
+    escalations: Sequence[RoleEscalation], rules: Rules
+) -> Iterator[MissingRight]:
     """Roles that grant more than the caller holds, and that it has no leave to write."""
     names: dict[tuple[str, str, str], list[str]] = {}
     for one in escalations:
         own = rules[one.namespace]
-        if rbac.allows(own, one.verb, RBAC, one.resource, one.name) or _holds(own, one):
+        if rbac.is_allowed(own, one.verb, RBAC, one.resource, one.name) or _holds_granted_rules(
+            own, one
+        ):
             continue
         names.setdefault((one.namespace, one.resource, one.verb), []).append(one.name)
     for (namespace, resource, verb), lacking in names.items():
         yield namespace, RBAC, resource, verb, tuple(sorted(set(lacking)))
 
 
-def _holds(rules: Sequence[rbac.Rule], one: Escalation) -> bool:
+def _holds_granted_rules(rules: Sequence[rbac.Rule], one: RoleEscalation) -> bool:
     """Whether the caller has itself what a role of the set grants."""
     if one.item is None:
         return False
     body = one.item.body
     # What is aggregated is not known beforehand.
     wanted = _ALL if body.get("aggregationRule") else body.get("rules") or ()
-    return rbac.covers(rules, wanted)
+    return rbac.covers_rules(rules, wanted)
 
 
-def _confirmed(cluster: Cluster, lacks: Sequence[Lack]) -> list[Lack]:
+def _confirm_missing(cluster: Cluster, lacks: Sequence[MissingRight]) -> list[MissingRight]:
     """Those that the cluster does not allow when asked for each: of any name, then of the first."""
 
-    def may(lack: Lack, name: str) -> bool:
+    def is_allowed(lack: MissingRight, name: str) -> bool:
         namespace, group, resource, verb, _ = lack
         attributes = {
             "namespace": namespace,
@@ -123,14 +131,14 @@ def _confirmed(cluster: Cluster, lacks: Sequence[Lack]) -> list[Lack]:
         path = f"{_API}/selfsubjectaccessreviews"
         return bool(cluster.request("POST", path, json.dumps(body))["status"].get("allowed"))
 
-    def lacks_it(lack: Lack) -> bool:
-        return not may(lack, lack[4][0] if lack[4] else "")
+    def is_denied(lack: MissingRight) -> bool:
+        return not is_allowed(lack, lack[4][0] if lack[4] else "")
 
-    found = dict(parallel.each(lacks_it, lacks, _JOBS, lambda: None))
+    found = dict(parallel.run_in_threads(is_denied, lacks, _JOBS, lambda: None))
     return [lack for lack in lacks if found[lack]]
 
 
-def _lines(lacks: Sequence[Lack]) -> Iterator[str]:
+def _format_lines(lacks: Sequence[MissingRight]) -> Iterator[str]:
     """``in kubeflow: create, patch deployments.apps``; verbs of the same names together."""
     verbs: dict[tuple[str, str, str, tuple[str, ...]], list[str]] = {}
     for namespace, group, resource, verb, names in lacks:
@@ -143,11 +151,11 @@ def _lines(lacks: Sequence[Lack]) -> Iterator[str]:
         yield f"{where}{', '.join(sorted(set(own)))} {what}{f' ({shown}{more})' if names else ''}"
 
 
-def _who(cluster: Cluster) -> str:
+def _get_caller_name(cluster: Cluster) -> str:
     body: dict[str, Any] = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
     path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
     try:
         found = cluster.request("POST", path, json.dumps(body))
-    except Refused:  # Kubernetes before 1.28 does not say
+    except ApiError:  # Kubernetes before 1.28 does not say
         return "the caller"
     return str(found["status"]["userInfo"].get("username") or "the caller")

@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kfdeploy.apply.preflight.finding import Finding
-from kfdeploy.releaseset.order.contents import Contents
-from kfdeploy.releaseset.order.selectors import judges
+from kfdeploy.apply.preflight.finding import PreflightFinding
+from kfdeploy.releaseset.order.contents import SetContents
+from kfdeploy.releaseset.order.selectors import matches_request
 
 Body = Mapping[str, Any]
 Service = tuple[str, str]
@@ -17,7 +17,7 @@ KINDS: Final = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
+class BlockingWebhook:
     """A webhook that must answer, and what of the set it judges.
 
     Attributes:
@@ -27,14 +27,16 @@ class Judge:
     configuration: str
     webhook: str
     service: Service
-    judged: tuple[str, ...]
+    affected: tuple[str, ...]
     is_sure: bool
 
 
-def judging(contents: Contents, configurations: Iterable[Body]) -> Iterator[Judge]:
+def find_blocking_webhooks(
+    contents: SetContents, configurations: Iterable[Body]
+) -> Iterator[BlockingWebhook]:
     """Webhooks of others, with ``failurePolicy: Fail``, that a set's objects are sent to."""
     own = {(item.key.kind, item.key.name) for item in contents.of_kind(*KINDS)}
-    requests = [(str(item), contents.request(item)) for item in contents.items]
+    requests = [(str(item), contents.admission_request(item)) for item in contents.items]
     # No webhook is asked about webhooks' own configurations.
     requests = [(n, r) for n, r in requests if r.group != "admissionregistration.k8s.io"]
     requests += [(f"pods of {pod.item}", contents.pod_request(pod)) for pod in contents.pods]
@@ -47,39 +49,45 @@ def judging(contents: Contents, configurations: Iterable[Body]) -> Iterator[Judg
             if not service or webhook.get("failurePolicy", "Fail") != "Fail":
                 continue
             where = (str(service.get("namespace", "")), str(service.get("name", "")))
-            if contents.named("", "Service", *where) is not None:
+            if contents.find_object("", "Service", *where) is not None:
                 continue  # what answers comes with the set
-            judged = tuple(n for n, r in requests if judges(webhook, "rules", r))
+            judged = tuple(n for n, r in requests if matches_request(webhook, "rules", r))
             if judged:
                 sure = not webhook.get("matchConditions")
-                yield Judge(f"{kind} {name}", str(webhook.get("name")), where, judged, sure)
+                yield BlockingWebhook(
+                    f"{kind} {name}", str(webhook.get("name")), where, judged, sure
+                )
 
 
-def dead(found: Sequence[Judge], answering: Collection[Service]) -> Iterator[Finding]:
+def check_webhooks(
+    found: Sequence[BlockingWebhook], ready_services: Collection[Service]
+) -> Iterator[PreflightFinding]:
     """Those that nobody answers for.
 
     Args:
         answering: services with an endpoint that is ready.
     """
-    silent = [judge for judge in found if judge.service not in answering]
+    silent = [judge for judge in found if judge.service not in ready_services]
     for judge in silent:
         namespace, name = judge.service
-        yield Finding(
+        yield PreflightFinding(
             "webhook",
             "error" if judge.is_sure else "warning",
             f"{judge.configuration}: nobody answers for {judge.webhook} (Service"
             f" {namespace}/{name} has no ready endpoint), which"
-            f" {'refuses' if judge.is_sure else 'may refuse'} {len(judge.judged)} objects",
-            judge.judged,
+            f" {'refuses' if judge.is_sure else 'may refuse'} {len(judge.affected)} objects",
+            judge.affected,
             f"`kubectl get pods -n {namespace}` shows what should answer; delete the"
             " configuration if what it was for is gone",
         )
     if not silent:
         text = f"{len(found)} webhooks of others judge the set's objects, and answer"
-        yield Finding("webhook", "ok", text if found else "no webhook of others is in the way")
+        yield PreflightFinding(
+            "webhook", "ok", text if found else "no webhook of others is in the way"
+        )
 
 
-def answering(slices: Iterable[Body]) -> set[Service]:
+def find_ready_services(slices: Iterable[Body]) -> set[Service]:
     """The services that EndpointSlices have a ready endpoint of."""
     out = set()
     for body in slices:

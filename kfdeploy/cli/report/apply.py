@@ -7,57 +7,57 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from kfdeploy.apply.steps import Outcomes
+from kfdeploy.apply.steps import ApplyResult
 from kfdeploy.kubernetes.cluster.wait import ABSENT
 
 if TYPE_CHECKING:
-    from kfdeploy.kubernetes.cluster.wait import Waiting
+    from kfdeploy.kubernetes.cluster.wait import WaitProgress
 
 _EVERY_SECONDS: Final = 10.0
 _SHOWN: Final = 5
 
 
 @dataclass
-class Waits:
+class WaitReporter:
     """Says what is being waited for, not more often than people want to read it."""
 
-    say: Callable[[str], None]
-    _next: float = field(default_factory=lambda: time.monotonic() + _EVERY_SECONDS)
+    print_line: Callable[[str], None]
+    _next_report: float = field(default_factory=lambda: time.monotonic() + _EVERY_SECONDS)
 
-    def told(self, what: str, waiting: Waiting) -> None:
+    def report_waiting(self, what: str, waiting: WaitProgress) -> None:
         now = time.monotonic()
-        if not waiting.pending or now < self._next:
+        if not waiting.pending or now < self._next_report:
             return
-        self._next = now + _EVERY_SECONDS
-        self.say(
+        self._next_report = now + _EVERY_SECONDS
+        self.print_line(
             f"  waiting{f' for {what}' if what else ''}: {waiting.ready} of {waiting.total}"
             f" workloads are ready"
         )
         # What Helm has not come to yet says nothing; what is there and not ready does.
         pending = sorted(waiting.pending, key=lambda item: item.state == ABSENT)
         for item in pending[:_SHOWN]:
-            self.say(f"    {item}")
+            self.print_line(f"    {item}")
         if len(pending) > _SHOWN:
-            self.say(f"    and {len(pending) - _SHOWN} more")
+            self.print_line(f"    and {len(pending) - _SHOWN} more")
 
 
-def lines(name: str, outcomes: Outcomes) -> Iterator[str]:
+def format_outcomes(name: str, outcomes: ApplyResult) -> Iterator[str]:
     """A line a release that was touched, and the sum."""
     for result in outcomes.results:
         if result.outcome != "unchanged":
             revision = f", revision {result.revision}" if result.revision else ""
-            yield f"{result.release}: {result.word}{revision}"
+            yield f"{result.release}: {result.outcome_text}{revision}"
     for release in outcomes.removed:
         yield f"{release}: removed"
     counts: dict[str, int] = {}
     for result in outcomes.results:
-        counts[result.word] = counts.get(result.word, 0) + 1
+        counts[result.outcome_text] = counts.get(result.outcome_text, 0) + 1
     said = ", ".join(f"{count} {word}" for word, count in counts.items())
     state = "applied" if outcomes.is_good else "not applied"
     yield f"releases/{name}: {state}: {said} in {outcomes.seconds:.0f} s"
 
 
-def failures(outcomes: Outcomes) -> Iterator[str]:
+def format_failures(outcomes: ApplyResult) -> Iterator[str]:
     """What went wrong, an error each."""
     for result in outcomes.results:
         if result.outcome in ("failed", "rolled back"):

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from kfdeploy.cli.report import sections as show_sections
-from kfdeploy.cli.report.sections import DANGER, Item, Section
-from kfdeploy.terminal import counted
+from kfdeploy.cli.report.sections import DANGER, ReportSection, SectionItem
+from kfdeploy.terminal import pluralize
 
 if TYPE_CHECKING:
-    from kfdeploy.apply.audit import Audit
-    from kfdeploy.apply.running_images import Running
+    from kfdeploy.apply.audit import ImageAudit
+    from kfdeploy.apply.running_images import RunningImage
 
 _TITLES: Final = {
     "foreign": "from elsewhere than the private registry",
@@ -21,34 +21,34 @@ _TITLES: Final = {
 _OWNERS: Final = 5
 
 
-def images(audit: Audit, form: str) -> Iterator[str]:
+def format_audit(audit: ImageAudit, form: str) -> Iterator[str]:
     """Lines: first what is wrong, each with the workloads that run it."""
-    show = show_sections.markdown if form == "markdown" else show_sections.text
+    show = show_sections.format_markdown if form == "markdown" else show_sections.format_text
     locked = sum(one.state == "locked" for one in audit.images)
     head = [
-        f"{audit.set}: {counted(audit.pods, 'pod')} of the set and its users",
-        f"  {counted(locked, 'image')} as locked, {len(audit.unused)} of the set not running now",
+        f"{audit.set}: {pluralize(audit.pods, 'pod')} of the set and its users",
+        f"  {pluralize(locked, 'image')} as locked, {len(audit.unused)} of the set not running now",
     ]
     if audit.skipped:
         names = ", ".join(f"{name} ({number})" for name, number in audit.skipped.items())
         head.append(f"  not looked at, as they are not the set's: pods in {names}")
-    sections = [section for state in _TITLES if (section := _section(audit, state))]
+    sections = [section for state in _TITLES if (section := _build_section(audit, state))]
     yield from show(head, sections, "all that runs is of the lock")
 
 
-def _section(audit: Audit, state: str) -> Section | None:
+def _build_section(audit: ImageAudit, state: str) -> ReportSection | None:
     found = [one for one in audit.images if one.state == state]
     if not found:
         return None
-    items = tuple(_item(one) for one in found)
-    return Section(state, _TITLES[state], counted(len(items), "image"), items, open=True)
+    items = tuple(_build_item(one) for one in found)
+    return ReportSection(state, _TITLES[state], pluralize(len(items), "image"), items, open=True)
 
 
-def _item(one: Running) -> Item:
+def _build_item(one: RunningImage) -> SectionItem:
     lines = [one.why] if one.why else []
     shown = one.owners[:_OWNERS]
     lines += [str(owner) for owner in shown]
     if more := len(one.owners) - len(shown):
-        lines.append(f"and {counted(more, 'more workload')}")
+        lines.append(f"and {pluralize(more, 'more workload')}")
     sign = DANGER if one.is_different else "~"
-    return Item(sign, f"{one.image} ({counted(one.pods, 'pod')})", tuple(lines))
+    return SectionItem(sign, f"{one.image} ({pluralize(one.pods, 'pod')})", tuple(lines))

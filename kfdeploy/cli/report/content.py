@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from kfdeploy.scan.content import proposal
-from kfdeploy.scan.content.compare import Listed, Looked, likely
+from kfdeploy.scan.content.compare import ContentScan, FoundReference, list_likely_references
 
 _STATES = {
     "new": "NEW",
@@ -18,60 +18,60 @@ _PLACES = 3
 _ALIKE = 3
 
 
-def lines(looked: Sequence[Looked], form: str, source: str = "") -> Iterator[str]:
+def format_contents(looked: Sequence[ContentScan], form: str, source: str = "") -> Iterator[str]:
     """Lines of a table with proposed entries behind it, CSV, or the likely references alone."""
     if form == "refs":
-        yield from likely(looked)
+        yield from list_likely_references(looked)
         return
     if form == "csv":
         yield "image,ref,status,score,file,line"
         for one in looked:
-            for item in one.found:
-                find = item.finds[0]
+            for item in one.references:
+                find = item.occurrences[0]
                 cells = (one.subject.name, item.ref, item.status, str(item.score))
-                yield ",".join((*cells, _cell(find.path), str(find.line or "")))
+                yield ",".join((*cells, _quote_csv_cell(find.path), str(find.line or "")))
         return
     for one in looked:
-        yield from _looked(one)
-    entries = list(proposal.entries(looked, source=source))
+        yield from _format_image_content(one)
+    entries = list(proposal.propose_entries(looked, source=source))
     if entries:
         yield ""
         yield "# For catalogue/ in the workspace, once reviewed:"
         yield from entries
 
 
-def _cell(text: str) -> str:
+def _quote_csv_cell(text: str) -> str:
     return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\r\n') else text
 
 
-def _looked(one: Looked) -> Iterator[str]:
+def _format_image_content(one: ContentScan) -> Iterator[str]:
     entry, version = one.subject.entry, one.subject.version
     known = f"{entry.component} {version or ''}".rstrip() if entry else "not in the catalogue"
     size = f", {one.layers} layers, {one.bytes >> 20} MiB" if one.layers else ""
     yield f"{one.subject.name}: {known}{size}{f', {one.platform}' if one.platform else ''}"
-    shown = [item for item in one.found if item.is_likely]
+    shown = [item for item in one.references if item.is_likely]
     for item in shown:
         yield f"  {item.ref}{':...' if item.joined else ''}  {_STATES[item.status]}"
-        yield from _evidence(item)
-    rest = len(one.found) - len(shown)
+        yield from _format_evidence(item)
+    rest = len(one.references) - len(shown)
     if rest:
         yield f"  {rest} less likely, listed by --format json"
-    if not one.found and not one.problems:
+    if not one.references and not one.problems:
         yield "  no reference"
 
 
-def _evidence(item: Listed) -> Iterator[str]:
+def _format_evidence(item: FoundReference) -> Iterator[str]:
     if item.note:
         yield f"    {item.note}"
-    for find in item.finds[:_PLACES]:
-        yield f"    {find.place}: {'; '.join(find.candidate.evidence)}"
-    if len(item.finds) > _PLACES:
-        yield f"    and {len(item.finds) - _PLACES} more places"
+    for find in item.occurrences[:_PLACES]:
+        yield f"    {find.location}: {'; '.join(find.candidate.evidence)}"
+    if len(item.occurrences) > _PLACES:
+        yield f"    and {len(item.occurrences) - _PLACES} more places"
     if item.names and item.status in ("new", "other version"):
         yield f"    perhaps set by {', '.join(item.names)}"
 
 
-def problems(looked: Sequence[Looked]) -> Iterator[str]:
+def format_problems(looked: Sequence[ContentScan]) -> Iterator[str]:
     """Each image that could not be read whole, and why; what many have in common is said once."""
     images: dict[str, list[str]] = {}
     for one in looked:

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from kfdeploy.cli.report import sections
-from kfdeploy.cli.report.sections import DANGER, Item, Section
+from kfdeploy.cli.report.sections import DANGER, ReportSection, SectionItem
 from kfdeploy.kubernetes.diff import hunks
-from kfdeploy.terminal import counted
+from kfdeploy.terminal import pluralize
 
 if TYPE_CHECKING:
     from kfdeploy.apply.cluster_diff import ClusterDiff
-    from kfdeploy.apply.drift import Drift, Drifted
+    from kfdeploy.apply.drift import FieldDivergence, ObjectDivergence
 
 _STATES: Final = {
     "not installed": "not installed",
@@ -26,27 +26,27 @@ _TITLES: Final = {
 }
 
 
-def text(diff: ClusterDiff) -> Iterator[str]:
+def format_text(diff: ClusterDiff) -> Iterator[str]:
     """Lines for a terminal."""
-    yield from sections.text(_head(diff), _sections(diff))
+    yield from sections.format_text(_format_head(diff), _build_sections(diff))
 
 
-def markdown(diff: ClusterDiff) -> Iterator[str]:
+def format_markdown(diff: ClusterDiff) -> Iterator[str]:
     """The same for a merge request or a ticket."""
-    yield from sections.markdown(_head(diff), _sections(diff))
+    yield from sections.format_markdown(_format_head(diff), _build_sections(diff))
 
 
-def _head(diff: ClusterDiff) -> list[str]:
+def _format_head(diff: ClusterDiff) -> list[str]:
     where = f"the context {diff.context}" if diff.context else "the current context"
     return [
         f"{diff.set} -> the cluster of {where}",
-        f"  Kubernetes {diff.version}, {counted(diff.objects, 'object')} in the set",
+        f"  Kubernetes {diff.version}, {pluralize(diff.objects, 'object')} in the set",
     ]
 
 
-def _sections(diff: ClusterDiff) -> list[Section]:
+def _build_sections(diff: ClusterDiff) -> list[ReportSection]:
     releases = tuple(
-        Item(
+        SectionItem(
             "-" if one.state == "not installed" else "~",
             f"{one.name}: {_STATES.get(one.state, one.state)}"
             + (f" (revision {one.revision})" if one.revision else ""),
@@ -54,7 +54,7 @@ def _sections(diff: ClusterDiff) -> list[Section]:
         for one in diff.releases
     )
     made = [
-        Section(
+        ReportSection(
             "releases",
             "releases",
             f"{len(releases)} {'is' if len(releases) == 1 else 'are'} not as in the set",
@@ -62,27 +62,27 @@ def _sections(diff: ClusterDiff) -> list[Section]:
             open=True,
         )
     ]
-    drifts = [one for found in diff.drift.values() for one in found]
+    drifts = [one for found in diff.divergences.values() for one in found]
     for what, title in _TITLES.items():
-        items = tuple(_item(one) for one in drifts if one.what == what)
-        made.append(Section(what, title, counted(len(items), "object"), items, open=True))
-    left = tuple(Item("+", f"{key} ({release})") for release, key in diff.left)
-    note = f"{counted(len(left), 'object')} of Helm's records that the set does not have"
-    made.append(Section("left", "left over", note, left, open=True))
+        items = tuple(_build_item(one) for one in drifts if one.what == what)
+        made.append(ReportSection(what, title, pluralize(len(items), "object"), items, open=True))
+    left = tuple(SectionItem("+", f"{key} ({release})") for release, key in diff.leftovers)
+    note = f"{pluralize(len(left), 'object')} of Helm's records that the set does not have"
+    made.append(ReportSection("left", "left over", note, left, open=True))
     return [one for one in made if one.items]
 
 
-def _item(one: Drift) -> Item:
+def _build_item(one: ObjectDivergence) -> SectionItem:
     name = f"{one.key} ({one.release})"
     if one.what == "missing":
-        return Item("-", name)
+        return SectionItem("-", name)
     if one.what == "owner":
         owner = f"of the Helm release {one.owner}" if one.owner else "of no Helm release"
-        return Item(DANGER, f"{name}: {owner}")
+        return SectionItem(DANGER, f"{name}: {owner}")
     below: list[str] = []
     hunk: list[str] = []
-    if one.schema:
-        below.append(f"{counted(one.schema, 'field')} of its schemas and columns")
+    if one.schema_field_count:
+        below.append(f"{pluralize(one.schema_field_count, 'field')} of its schemas and columns")
     for field in one.fields:
         if field.is_schema:
             continue
@@ -90,12 +90,12 @@ def _item(one: Drift) -> Item:
         if field.is_one_line:
             below.append(str(field))
         else:
-            hunk.append(f"@@ {difference.field}{_by(field)}")
-            hunk += hunks.hunk(difference.was, difference.becomes)
+            hunk.append(f"@@ {difference.field}{_format_managers(field)}")
+            hunk += hunks.diff_lines(difference.was, difference.becomes)
     if one.unconfirmed:
         below.append(f"not tried by the API server: {one.unconfirmed}")
-    return Item("~", name, tuple(below), tuple(hunk))
+    return SectionItem("~", name, tuple(below), tuple(hunk))
 
 
-def _by(field: Drifted) -> str:
+def _format_managers(field: FieldDivergence) -> str:
     return f" (by {', '.join(map(str, field.managers))})" if field.managers else ""

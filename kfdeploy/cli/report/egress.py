@@ -7,34 +7,34 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 
-from kfdeploy.scan.egress.report import MANIFEST, Record, Report
+from kfdeploy.scan.egress.report import MANIFEST, EgressRecord, EgressReport
 
 _HEADER = ("what", "target", "need", "component", "object", "field", "file", "line")
 
 
-def report(content: Report, form: str) -> Iterator[str]:
+def format_egress(content: EgressReport, form: str) -> Iterator[str]:
     """Lines of a table, JSON, CSV, or the targets alone (``refs``)."""
     if form == "json":
         yield json.dumps(content.to_json(), indent=2, ensure_ascii=False)
     elif form == "refs":
         yield from dict.fromkeys(record.target for record in content.records)
     elif form == "csv":
-        yield _row((*_HEADER, "why", "wayOut", "source"))
-        yield from (_row(_values(record)) for record in content.records)
+        yield _format_csv_row((*_HEADER, "why", "wayOut", "source"))
+        yield from (_format_csv_row(_csv_values(record)) for record in content.records)
     else:
-        yield from _table(content.records)
+        yield from _format_table(content.records)
 
 
-def unread(content: Report) -> Iterator[str]:
+def format_unread(content: EgressReport) -> Iterator[str]:
     """That some programs run at versions at which nobody has read what they reach for."""
     if content.unread:
         yield f"note: nobody has read what these reach for: {', '.join(content.unread)}"
         yield "  to look: `kfdeploy scan` names each one's image and the command that looks into it"
 
 
-def _table(records: Sequence[Record]) -> Iterator[str]:
+def _format_table(records: Sequence[EgressRecord]) -> Iterator[str]:
     """Each address once for each reason, with its first place."""
-    seen: dict[tuple[str, str, str, str], list[Record]] = {}
+    seen: dict[tuple[str, str, str, str], list[EgressRecord]] = {}
     for record in records:
         key = (record.what, record.target, record.need, record.why)
         seen.setdefault(key, []).append(record)
@@ -42,7 +42,7 @@ def _table(records: Sequence[Record]) -> Iterator[str]:
         first = places[0]
         more = f" (+{len(places) - 1})" if len(places) > 1 else ""
         yield f"{what:15}  {need:11}  {target}"
-        yield f"  {first.component}: {_where(first)}{more}"
+        yield f"  {first.component}: {_describe_location(first)}{more}"
         yield f"  why: {why}"
         yield f"  way out: {first.way_out}"
         if first.unread:
@@ -51,7 +51,7 @@ def _table(records: Sequence[Record]) -> Iterator[str]:
     yield f"{count} address{'' if count == 1 else 'es'} outside the cluster"
 
 
-def _where(record: Record) -> str:
+def _describe_location(record: EgressRecord) -> str:
     if record.place:
         return str(record.place)
     if record.source != MANIFEST:
@@ -59,7 +59,7 @@ def _where(record: Record) -> str:
     return f"{record.object} {record.field}"
 
 
-def _values(record: Record) -> tuple[str, ...]:
+def _csv_values(record: EgressRecord) -> tuple[str, ...]:
     place = record.place
     return (
         record.what,
@@ -76,7 +76,7 @@ def _values(record: Record) -> tuple[str, ...]:
     )
 
 
-def _row(values: Sequence[str]) -> str:
+def _format_csv_row(values: Sequence[str]) -> str:
     out = io.StringIO()
     csv.writer(out, lineterminator="").writerow(values)
     return out.getvalue()

@@ -7,15 +7,21 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from kfdeploy.images.inventory import Found, Image, Inventory, LostImage, Unknown
-from kfdeploy.images.stale_settings import unused_substitutes
+from kfdeploy.images.inventory import (
+    ImageUse,
+    Inventory,
+    InventoryImage,
+    UnavailableReference,
+    UnreviewedProgram,
+)
+from kfdeploy.images.stale_settings import find_unused_substitutes
 
 if TYPE_CHECKING:
     from kfdeploy.images.lockfile import LockedImage
     from kfdeploy.workspace.settings import Images
 
 
-class Failure(Protocol):
+class ReportedFailure(Protocol):
     """An image that could not be locked."""
 
     @property
@@ -30,12 +36,12 @@ _USES = 3
 """Places that are named of an image in an error; `kfdeploy why` names all."""
 
 
-def inventory(content: Inventory, form: str) -> Iterator[str]:
+def format_inventory(content: Inventory, form: str) -> Iterator[str]:
     """Lines of a table, CSV, or the references alone."""
     if form == "refs":
         yield from (image.ref for image in content.images)
     elif form == "csv":
-        yield from _csv(content)
+        yield from _format_csv(content)
     else:
         width = max((len(image.ref) for image in content.images), default=0)
         for image in content.images:
@@ -46,13 +52,13 @@ def inventory(content: Inventory, form: str) -> Iterator[str]:
         yield f"{len(content.images)} images"
 
 
-def _csv(content: Inventory) -> Iterator[str]:
+def _format_csv(content: Inventory) -> Iterator[str]:
     header = ("ref", "need", "component", "object", "field", "file", "line", "how", "redirect")
-    yield _row(header)
+    yield _format_csv_row(header)
     for image in content.images:
         for found in image.found:
             place = found.place
-            yield _row(
+            yield _format_csv_row(
                 (
                     image.ref,
                     found.need,
@@ -67,23 +73,25 @@ def _csv(content: Inventory) -> Iterator[str]:
             )
 
 
-def _row(values: Sequence[str]) -> str:
+def _format_csv_row(values: Sequence[str]) -> str:
     out = io.StringIO()
     csv.writer(out, lineterminator="").writerow(values)
     return out.getvalue()
 
 
-def why(images: Sequence[Image], content: Inventory, settings: Images) -> Iterator[str]:
+def explain_images(
+    images: Sequence[InventoryImage], content: Inventory, settings: Images
+) -> Iterator[str]:
     """Each image, its places, and what redirects each."""
     gone = {image.ref: image for image in content.lost}
     for image in images:
         yield f"{image.ref} ({image.need})"
-        substitute = settings.substitute(image.ref)
+        substitute = settings.find_substitute(image.ref)
         if substitute:
             yield f"  {substitute} is taken in its place, by images.substitutes of kfdeploy.yaml"
         elif lost := gone.get(image.ref):
             yield f"  gone from its source: {lost.why} ({lost.source})"
-            yield f"  {_substitute(lost)}"
+            yield f"  {_suggest_substitute(lost)}"
         for found in image.found:
             yield f"  {found.component}: {found.object}"
             if found.how == "catalogue":
@@ -93,12 +101,12 @@ def why(images: Sequence[Image], content: Inventory, settings: Images) -> Iterat
                 yield from (f"    read in {source}" for source in found.source.split("; "))
             else:
                 yield f"    {found.field}"
-                yield f"    {_place(found)}"
+                yield f"    {_describe_location(found)}"
             yield from (f"    overridden by {place}" for place in found.overridden_by)
-            yield f"    {found.how}, redirected by: {_redirect(found)}"
+            yield f"    {found.how}, redirected by: {_describe_redirect(found)}"
 
 
-def _redirect(found: Found) -> str:
+def _describe_redirect(found: ImageUse) -> str:
     adds = found.adds
     if found.pulled_by:
         return f"{found.redirect} (a program copies it itself, past the nodes)"
@@ -108,27 +116,27 @@ def _redirect(found: Found) -> str:
     return f"{found.redirect}{where} of {adds.kind} {adds.name}, which a patch adds"
 
 
-def _place(found: Found) -> str:
+def _describe_location(found: ImageUse) -> str:
     if found.place:
         return str(found.place)
     return found.source or "no file of the component holds the value as it is rendered"
 
 
-def unknown(content: Inventory) -> Iterator[str]:
+def format_unreviewed(content: Inventory) -> Iterator[str]:
     """Programs that nobody has read at the version that runs, and what next."""
-    groups: dict[tuple[str, str], list[Unknown]] = {}
+    groups: dict[tuple[str, str], list[UnreviewedProgram]] = {}
     for program in content.unknown:
         key = (program.entry, program.version if program.entry else program.image)
         groups.setdefault(key, []).append(program)
     for programs in groups.values():
         first = programs[0]
         more = f" and {len(programs) - 1} more" if len(programs) > 1 else ""
-        yield f"note: {_nobody(first)}"
+        yield f"note: {_describe_unreviewed(first)}"
         yield f"  runs as: {first.component}: {first.object} ({first.image}){more}"
-        yield f"  to look: {first.look}"
+        yield f"  to look: {first.scan_command}"
 
 
-def _nobody(program: Unknown) -> str:
+def _describe_unreviewed(program: UnreviewedProgram) -> str:
     if not program.entry:
         return (
             "a program that the catalogue does not know; it may pull images that no manifest names"
@@ -138,29 +146,29 @@ def _nobody(program: Unknown) -> str:
     return f"{text} for hidden images; known of {program.nearest or 'others'}: {images}"
 
 
-def lost(content: Inventory, images: Images) -> Iterator[str]:
+def format_unavailable(content: Inventory, images: Images) -> Iterator[str]:
     """Images that are gone from their source and that nobody has substituted."""
     for image in content.lost:
-        if not images.substitute(image.ref):
+        if not images.find_substitute(image.ref):
             yield f"note: {image.ref}: {image.why} ({image.source})"
-            yield f"  {_substitute(image)}"
+            yield f"  {_suggest_substitute(image)}"
 
 
-def _substitute(lost: LostImage) -> str:
+def _suggest_substitute(lost: UnavailableReference) -> str:
     if not lost.substitute:
         return "no substitute is known: name one in images.substitutes, or images.exclude it"
     return f"to confirm in kfdeploy.yaml, images.substitutes: {{{lost.ref}: {lost.substitute}}}"
 
 
-def unused(images: Images, refs: Iterable[str]) -> Iterator[str]:
+def format_unused_substitutes(images: Images, refs: Iterable[str]) -> Iterator[str]:
     """Substitutes of images that nothing names: a slip of the pen, or left from another release."""
-    for setting in unused_substitutes(images, refs):
+    for setting in find_unused_substitutes(images, refs):
         near = f"; there is {', '.join(setting.near)}" if setting.near else ""
         yield f"note: kfdeploy.yaml: {setting.key}: no image of this name is found{near}"
 
 
-def not_locked(
-    failures: Iterable[Failure],
+def format_lock_failures(
+    failures: Iterable[ReportedFailure],
     content: Inventory,
     kept: Mapping[str, LockedImage],
 ) -> Iterator[str]:
@@ -168,13 +176,16 @@ def not_locked(
     lost = {image.ref: image for image in content.lost}
     for failure in failures:
         yield f"error: {failure.id}: {failure.reason}"
-        image = content.get(failure.id)
+        image = content.find_image(failure.id)
         for found in image.found[:_USES] if image else ():
-            yield f"  used: {found.component}: {found.object} {found.field} ({_place(found)})"
+            yield (
+                f"  used: {found.component}: {found.object} {found.field}"
+                f" ({_describe_location(found)})"
+            )
         if failure.id in kept:
             yield f"  stays locked as before: {kept[failure.id].digest}"
         if known := lost.get(failure.id):
             yield f"  known: {known.why} ({known.source})"
-            yield f"  hint: {_substitute(known)}"
+            yield f"  hint: {_suggest_substitute(known)}"
         elif failure.hint:
             yield f"  hint: {failure.hint}"

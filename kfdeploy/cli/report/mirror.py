@@ -12,8 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from kfdeploy.mirror.plan import show_bytes
-from kfdeploy.mirror.progress import MirrorEvent, Snapshot, Watch, show_seconds
+from kfdeploy.mirror.plan import format_bytes
+from kfdeploy.mirror.progress import MirrorEvent, MirrorProgress, ProgressSnapshot, format_seconds
 
 _REFRESH_PER_SECOND: Final = 4
 _DOES: Final = {"read": "asks for", "carry": "sends", "mount": "mounts", "seal": "finishes"}
@@ -21,37 +21,37 @@ _SAID: Final = ("failed", "retrying", "waiting")
 
 
 @contextlib.contextmanager
-def live() -> Iterator[Watch]:
+def show_live_table() -> Iterator[MirrorProgress]:
     """Show what the watch is told, until the block ends; what went wrong stays above the table."""
     console = Console(stderr=True)
 
-    def say(event: MirrorEvent) -> None:
+    def print_event(event: MirrorEvent) -> None:
         if event.state in _SAID:
-            console.print(event.line(), highlight=False, markup=False)
+            console.print(event.format_line(), highlight=False, markup=False)
 
-    watch = Watch(say)
+    watch = MirrorProgress(print_event)
     with Live(
         console=console,
-        get_renderable=lambda: table(watch.snapshot()),
+        get_renderable=lambda: build_table(watch.take_snapshot()),
         refresh_per_second=_REFRESH_PER_SECOND,
         transient=True,
     ):
         yield watch
 
 
-def table(now: Snapshot) -> Group:
+def build_table(now: ProgressSnapshot) -> Group:
     """The whole, then a line for each worker."""
     whole = Table.grid(padding=(0, 1))
-    left = "" if now.seconds_left is None else f"{show_seconds(now.seconds_left)} left"
+    left = "" if now.seconds_left is None else f"{format_seconds(now.seconds_left)} left"
     whole.add_row(
         f"{now.done}/{now.total} images",
         ProgressBar(total=max(1, now.bytes_total), completed=now.bytes_done, width=30),
-        f"{show_bytes(now.bytes_done)} of {show_bytes(now.bytes_total)}",
-        f"{show_bytes(int(now.rate))}/s",
+        f"{format_bytes(now.bytes_done)} of {format_bytes(now.bytes_total)}",
+        f"{format_bytes(int(now.rate))}/s",
         left,
     )
     workers = Table.grid(padding=(0, 1))
     for at in now.workers:
-        size = "" if at.size is None else f"{show_bytes(at.done)} of {show_bytes(at.size)}"
+        size = "" if at.size is None else f"{format_bytes(at.done)} of {format_bytes(at.size)}"
         workers.add_row(str(at.number + 1), _DOES[at.kind], Text(at.image[-60:]), size)
     return Group(whole, *(Text(text) for text in now.waiting), workers)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from kfdeploy.terminal import counted
+from kfdeploy.terminal import pluralize
 
 DANGER: Final = "!"
 NOTHING: Final = "no difference"
@@ -18,7 +18,7 @@ _FOLDED: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class SectionItem:
     """One line, what is said below it, and lines of a unified diff."""
 
     sign: str
@@ -28,7 +28,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class ReportSection:
     """A heading with what is below it.
 
     Attributes:
@@ -39,11 +39,13 @@ class Section:
     name: str
     title: str
     note: str
-    items: tuple[Item, ...]
+    items: tuple[SectionItem, ...]
     open: bool = False
 
 
-def text(head: Sequence[str], sections: Sequence[Section], nothing: str = NOTHING) -> Iterator[str]:
+def format_text(
+    head: Sequence[str], sections: Sequence[ReportSection], nothing: str = NOTHING
+) -> Iterator[str]:
     """Lines for a terminal; ``nothing`` where there is no section."""
     yield from head
     if not sections:
@@ -57,8 +59,8 @@ def text(head: Sequence[str], sections: Sequence[Section], nothing: str = NOTHIN
             yield from (f"      {line}".rstrip() for line in item.hunk)
 
 
-def markdown(
-    head: Sequence[str], sections: Sequence[Section], nothing: str = NOTHING
+def format_markdown(
+    head: Sequence[str], sections: Sequence[ReportSection], nothing: str = NOTHING
 ) -> Iterator[str]:
     """Lines for a merge request; the first of the head is its heading."""
     title, *rest = head
@@ -66,28 +68,28 @@ def markdown(
     yield ""
     yield from (f"{line.strip()}  " for line in rest)
     if not sections:
-        yield f"{_capital(nothing)}."
+        yield f"{_capitalize_first(nothing)}."
     for section in sections:
         yield ""
-        yield f"### {_capital(section.title)}"
+        yield f"### {_capitalize_first(section.title)}"
         yield ""
-        yield f"{_capital(section.note)}."
-        yield from _items(section)
+        yield f"{_capitalize_first(section.note)}."
+        yield from _format_items(section)
 
 
-def _items(section: Section) -> Iterator[str]:
+def _format_items(section: ReportSection) -> Iterator[str]:
     size = sum(1 + len(item.below) + len(item.hunk) for item in section.items)
     folded = size > _FOLDED and not section.open
     if folded:
         yield ""
-        yield f"<details><summary>{counted(size, 'line')}</summary>"
+        yield f"<details><summary>{pluralize(size, 'line')}</summary>"
     yield ""
     for item in section.items:
         mark = _MARKS[item.sign] if item.sign == DANGER or not section.open else ""
-        yield f"- {mark}{_code(item.text)}"
-        yield from (f"  - {_code(line)}" for line in item.below)
+        yield f"- {mark}{_format_code_span(item.text)}"
+        yield from (f"  - {_format_code_span(line)}" for line in item.below)
         if item.hunk:
-            fence = "`" * max(3, 1 + _ticks(item.hunk))
+            fence = "`" * max(3, 1 + _longest_backtick_run(item.hunk))
             yield ""
             yield f"  {fence}diff"
             yield from (f"  {line}".rstrip() for line in item.hunk)
@@ -97,7 +99,7 @@ def _items(section: Section) -> Iterator[str]:
         yield "</details>"
 
 
-def _capital(words: str) -> str:
+def _capitalize_first(words: str) -> str:
     return f"{words[0].upper()}{words[1:]}"
 
 
@@ -112,19 +114,19 @@ _MARKS: Final = {
 }
 
 
-def _ticks(lines: Iterable[str]) -> int:
+def _longest_backtick_run(lines: Iterable[str]) -> int:
     """The longest run of backticks, which a fence must outdo."""
-    return max((len(run) for line in lines for run in _runs(line)), default=0)
+    return max((len(run) for line in lines for run in _backtick_runs(line)), default=0)
 
 
-def _runs(line: str) -> Iterator[str]:
+def _backtick_runs(line: str) -> Iterator[str]:
     run = ""
     for letter in line:
         run = run + letter if letter == "`" else ""
         yield run
 
 
-def _code(line: str) -> str:
+def _format_code_span(line: str) -> str:
     """Text of a set in Markdown: in a code span nothing is markup, a mention or a link."""
-    ticks = "`" * (1 + _ticks([line]))
+    ticks = "`" * (1 + _longest_backtick_run([line]))
     return f"{ticks}{line}{ticks}" if len(ticks) == 1 else f"{ticks} {line} {ticks}"

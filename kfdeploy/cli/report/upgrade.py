@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from kfdeploy.mirror.plan import show_bytes
+from kfdeploy.mirror.plan import format_bytes
 from kfdeploy.oci.reference import ImageRef
-from kfdeploy.terminal import counted
+from kfdeploy.terminal import pluralize
 from kfdeploy.upgrade.components import ComponentChange
-from kfdeploy.upgrade.patches import Trial
+from kfdeploy.upgrade.patches import PatchCheck
 from kfdeploy.upgrade.report import UpgradeReport
 
 _Section = tuple[str, Sequence[str]]
@@ -27,27 +27,27 @@ _GENERATED = {
 }
 
 
-def lines(report: UpgradeReport, *, check: bool) -> Iterator[str]:
+def format_text(report: UpgradeReport, *, check: bool) -> Iterator[str]:
     """The report for a terminal."""
-    yield _title(report)
-    if report.files.is_nothing:
+    yield _format_title(report)
+    if report.files.is_empty:
         yield "  nothing changes"
-    for title, items in _sections(report, str):
+    for title, items in _build_sections(report, str):
         if items:
             yield f"{title}:"
             yield from (f"  {item}" for item in items)
-    if not report.files.is_nothing:
-        yield f"files: {_files(report)}{'; nothing is written' if check else ''}"
+    if not report.files.is_empty:
+        yield f"files: {_format_file_counts(report)}{'; nothing is written' if check else ''}"
         if not check:
-            yield f"next: {_next(report)}"
+            yield f"next: {_suggest_next_step(report)}"
 
 
-def markdown(report: UpgradeReport) -> Iterator[str]:
+def format_markdown(report: UpgradeReport) -> Iterator[str]:
     """The report for a merge request."""
-    yield f"# {_title(report)}"
+    yield f"# {_format_title(report)}"
     yield ""
-    yield f"Files: {_files(report)}."
-    for title, items in _sections(report, lambda text: f"`{text}`"):
+    yield f"Files: {_format_file_counts(report)}."
+    for title, items in _build_sections(report, lambda text: f"`{text}`"):
         if items:
             yield ""
             yield f"## {title[0].upper()}{title[1:]}"
@@ -57,31 +57,31 @@ def markdown(report: UpgradeReport) -> Iterator[str]:
                 yield f"  - {item.strip()}" if item.startswith("  ") else f"- {item}"
 
 
-def _title(report: UpgradeReport) -> str:
+def _format_title(report: UpgradeReport) -> str:
     before, now = report.before.version, report.now.version
     return f"{before} to {now}" if before != now else f"{now} again"
 
 
-def _sections(report: UpgradeReport, code: Callable[[str], str]) -> Iterator[_Section]:
-    yield "patches that have to be adapted", list(_trials(report.misfits, code))
-    yield "components", list(_components(report, code))
+def _build_sections(report: UpgradeReport, code: Callable[[str], str]) -> Iterator[_Section]:
+    yield "patches that have to be adapted", list(_format_trials(report.conflicts, code))
+    yield "components", list(_format_components(report, code))
     for title, state in (
         ("your patches that fit, and change something else than before", "look"),
         ("your patches that are not used any more", "unused"),
     ):
-        yield title, list(_trials([t for t in report.own if t.state == state], code))
+        yield title, list(_format_trials([t for t in report.own if t.state == state], code))
     holding = [trial.file for trial in report.own if trial.state == "holds"]
     yield "your patches that hold", [code(file) for file in holding]
-    left = [trial for trial in report.edited if trial not in report.misfits]
+    left = [trial for trial in report.edited if trial not in report.conflicts]
     yield "generated patches that you edited, and that hold", [code(t.file) for t in left]
-    yield "generated patches", list(_generated(report))
-    yield "images", list(_images(report, code))
-    yield "bytes to carry", list(_carry(report, code))
-    yield "not locked", list(_failures(report, code))
+    yield "generated patches", list(_format_generated(report))
+    yield "images", list(_format_images(report, code))
+    yield "bytes to carry", list(_format_carry(report, code))
+    yield "not locked", list(_format_lock_failures(report, code))
     yield (
         "programs that nobody has looked into yet",
         [
-            f"{code(one.image)} ({one.component}: {one.object}); to look: {code(one.look)}"
+            f"{code(one.image)} ({one.component}: {one.object}); to look: {code(one.scan_command)}"
             for one in report.unknown
         ],
     )
@@ -109,23 +109,23 @@ def _sections(report: UpgradeReport, code: Callable[[str], str]) -> Iterator[_Se
     yield "notes", [f"{where}: {what}" for what, where in report.problems]
 
 
-def _components(report: UpgradeReport, code: Callable[[str], str]) -> Iterator[str]:
+def _format_components(report: UpgradeReport, code: Callable[[str], str]) -> Iterator[str]:
     same = sum(1 for change in report.components if change.state in ("same", "own"))
-    yield f"{counted(same, 'component')} as before"
-    left = {one.component: one for one in report.left}
+    yield f"{pluralize(same, 'component')} as before"
+    left = {one.component: one for one in report.leftovers}
     for change in report.components:
-        if text := _component(change, code):
+        if text := _format_component(change, code):
             yield text
         if one := left.get(change.name):
-            what = f"  in the cluster {counted(one.objects, 'object')} of it that nothing renders"
-            yield f"{what} any more" + (f"; kept: {', '.join(one.stays)}" if one.stays else "")
+            what = f"  in the cluster {pluralize(one.objects, 'object')} of it that nothing renders"
+            yield f"{what} any more" + (f"; kept: {', '.join(one.kept)}" if one.kept else "")
             if one.elsewhere:
                 yield f"  others of its objects are in {', '.join(one.elsewhere)} now"
     if report.absent:
         yield f"left out, as before: {', '.join(report.absent)}"
 
 
-def _component(change: ComponentChange, code: Callable[[str], str]) -> str:
+def _format_component(change: ComponentChange, code: Callable[[str], str]) -> str:
     why = f": {change.why}" if change.why else ""
     if change.state == "moved":
         return f"moved: {change.name}: {code(change.before)} to {code(change.now)}{why}"
@@ -136,7 +136,7 @@ def _component(change: ComponentChange, code: Callable[[str], str]) -> str:
     return f"kept: {change.name}{why}" if why else ""
 
 
-def _trials(trials: Sequence[Trial], code: Callable[[str], str]) -> Iterator[str]:
+def _format_trials(trials: Sequence[PatchCheck], code: Callable[[str], str]) -> Iterator[str]:
     for trial in trials:
         how = _GENERATED[trial.generated] if trial.generated else _STATES[trial.state]
         yield f"{code(trial.file)} {how}"
@@ -146,11 +146,11 @@ def _trials(trials: Sequence[Trial], code: Callable[[str], str]) -> Iterator[str
             text = note.what if says == note.what else f"{says}{note.what}"
             if note.object and says == note.what and note.object not in text:
                 text = f"{note.object}: {text}"
-            near = f"; there is {', '.join(note.near)}" if note.near else ""
+            near = f"; there is {', '.join(note.suggestions)}" if note.suggestions else ""
             yield f"  {text}{near}"
 
 
-def _generated(report: UpgradeReport) -> Iterator[str]:
+def _format_generated(report: UpgradeReport) -> Iterator[str]:
     made = report.generated
     yield (
         f"{len(made.same)} the same, {len(made.changed)} changed, {len(made.new)} new,"
@@ -158,13 +158,13 @@ def _generated(report: UpgradeReport) -> Iterator[str]:
     )
 
 
-def _images(report: UpgradeReport, code: Callable[[str], str]) -> Iterator[str]:
+def _format_images(report: UpgradeReport, code: Callable[[str], str]) -> Iterator[str]:
     images = report.images
     yield f"{images.same} the same, {len(images.new)} new, {len(images.dropped)} dropped"
     told: set[str] = set()
     for one in images.retagged:
         now = ", ".join(map(code, one.now))
-        yield f"{now}, was {', '.join(code(_end(ref)) for ref in one.before)}"
+        yield f"{now}, was {', '.join(code(_format_tag_and_digest(ref)) for ref in one.before)}"
         told |= {*one.before, *one.now}
     for what, found in (("new", images.new), ("dropped", images.dropped)):
         for image in found:
@@ -173,30 +173,30 @@ def _images(report: UpgradeReport, code: Callable[[str], str]) -> Iterator[str]:
                 yield f"{what}: {code(image.ref)}{mark}"
 
 
-def _end(ref: str) -> str:
+def _format_tag_and_digest(ref: str) -> str:
     """What a reference has behind its repository."""
     parsed = ImageRef.parse(ref)
     digest = f"@{parsed.digest}" if parsed.digest else ""
     return f":{parsed.tag}{digest}" if parsed.tag else digest or "without a tag"
 
 
-def _carry(report: UpgradeReport, code: Callable[[str], str]) -> Iterator[str]:
-    if report.carry is None:
+def _format_carry(report: UpgradeReport, code: Callable[[str], str]) -> Iterator[str]:
+    if report.transfer is None:
         return
-    carry = report.carry
+    carry = report.transfer
     most = "at most " if carry.at_most else ""
     sized = carry.images - len(carry.unsized)
     if sized or not carry.unsized:
-        of = counted(sized, "image")
-        yield f"{most}{show_bytes(carry.size)} ({carry.size} bytes) of {of}"
+        of = pluralize(sized, "image")
+        yield f"{most}{format_bytes(carry.size)} ({carry.size} bytes) of {of}"
     if carry.unsized:
         names = ", ".join(map(code, carry.unsized))
-        yield f"no size is known of {counted(len(carry.unsized), 'image')}: {names}"
+        yield f"no size is known of {pluralize(len(carry.unsized), 'image')}: {names}"
     if carry.unlocked:
-        yield f"of {counted(len(carry.unlocked), 'image')} that are not locked nothing is known"
+        yield f"of {pluralize(len(carry.unlocked), 'image')} that are not locked nothing is known"
 
 
-def _failures(report: UpgradeReport, code: Callable[[str], str]) -> Iterator[str]:
+def _format_lock_failures(report: UpgradeReport, code: Callable[[str], str]) -> Iterator[str]:
     if report.lock is None:
         yield "the workspace has no images.lock: `kfdeploy lock` makes it"
         return
@@ -209,7 +209,7 @@ def _failures(report: UpgradeReport, code: Callable[[str], str]) -> Iterator[str
         yield f"{shown}{more}: {reason}"
 
 
-def _files(report: UpgradeReport) -> str:
+def _format_file_counts(report: UpgradeReport) -> str:
     files = report.files
     counts = (len(files.new), len(files.changed), len(files.removed))
     own = f"{counts[0]} new, {counts[1]} changed, {counts[2]} removed"
@@ -220,8 +220,8 @@ def _files(report: UpgradeReport) -> str:
     )
 
 
-def _next(report: UpgradeReport) -> str:
-    if report.misfits:
+def _suggest_next_step(report: UpgradeReport) -> str:
+    if report.conflicts:
         return "adapt the patches that no longer match, then kfdeploy render"
     if report.lock is None or report.lock.failures:
         return "kfdeploy lock where the sources can be reached, then mirror and render"

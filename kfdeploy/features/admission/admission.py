@@ -9,27 +9,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from kfdeploy.features.addition import Addition
+from kfdeploy.features.addition import FeatureRelease
 from kfdeploy.workspace.settings import Workspace
 
 RELEASE = "kfdeploy-admission"
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def addition(*, images: bool) -> Addition:
+def build_admission_release(*, images: bool) -> FeatureRelease:
     """The policies. What they hold comes from the environment, as with every patch.
 
     Args:
         images: with those that rewrite and refuse; without them pods get pull secrets alone.
     """
     pattern = "*.yaml.gotmpl" if images else "*-pull-secrets.yaml.gotmpl"
-    return Addition(
+    return FeatureRelease(
         RELEASE,
         {path.name: path.read_text(encoding="utf-8") for path in sorted(_TEMPLATES.glob(pattern))},
     )
 
 
-def notes(workspace: Workspace, name: str) -> Iterator[str]:
+def iter_admission_notes(workspace: Workspace, name: str) -> Iterator[str]:
     """What an operator may not expect of an environment."""
     settings, environment = workspace.features.admission, workspace.environments[name]
     if environment.image_pull_secrets and not settings.enabled:
@@ -42,6 +42,7 @@ def notes(workspace: Workspace, name: str) -> Iterator[str]:
     if settings.enabled and guessed:
         yield (
             f"environments.{name} has no kubeVersion: the admission policies are those of"
-            f" {environment.kube_version} ({settings.api(environment.kube_version)}), which the"
+            f" {environment.kube_version}"
+            f" ({settings.select_policy_api(environment.kube_version)}), which the"
             " cluster must serve"
         )

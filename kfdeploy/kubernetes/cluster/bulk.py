@@ -14,7 +14,7 @@ _ONE_BY_ONE: Final = 3
 """More objects than that of a kind in a namespace are listed, with whatever else there is."""
 
 
-def read(
+def read_objects(
     cluster: Cluster, keys: Iterable[ObjectKey], *, metadata: bool = False
 ) -> dict[ObjectKey, dict[str, Any]]:
     """Those of some objects that are there.
@@ -34,20 +34,22 @@ def read(
         kind = cluster.kinds.of(key.api_version, key.kind)
         return kind is not None and kind.namespaced
 
-    def one(heap: tuple[tuple[str, str, str], list[ObjectKey]]) -> dict[ObjectKey, dict[str, Any]]:
+    def read_group(
+        heap: tuple[tuple[str, str, str], list[ObjectKey]],
+    ) -> dict[ObjectKey, dict[str, Any]]:
         (api_version, kind, namespace), wanted = heap
         if len(wanted) <= _ONE_BY_ONE or kind == "Secret":
             return {key: body for key in wanted if (body := cluster.get(key)) is not None}
         # kustomize puts a namespace on objects of kinds that it does not know to be in none.
         where = {(key.name, namespace if is_namespaced(key) else ""): key for key in wanted}
         listed = cluster.list(api_version, kind, namespace=namespace, metadata=metadata)
-        found = ((ObjectKey.of(body), body) for body in listed)
+        found = ((ObjectKey.from_body(body), body) for body in listed)
         return {
             where[at]: body for key, body in found if (at := (key.name, key.namespace)) in where
         }
 
     out: dict[ObjectKey, dict[str, Any]] = {}
     with ThreadPoolExecutor(JOBS) as pool:
-        for part in pool.map(one, heaps.items()):
+        for part in pool.map(read_group, heaps.items()):
             out |= part
     return out

@@ -25,9 +25,9 @@ from typing import Any, Final, Literal
 from urllib.parse import quote, urlencode
 
 from kfdeploy.errors import UserError
-from kfdeploy.kubernetes.cluster.discovery import DISCOVERY, Kind, Kinds
+from kfdeploy.kubernetes.cluster.discovery import DISCOVERY, DiscoveredKinds, Kind
 from kfdeploy.kubernetes.objects import Object, ObjectKey
-from kfdeploy.programs.process import Background, background
+from kfdeploy.programs.process import BackgroundProgram, run_in_background
 
 Cascade = Literal["background", "foreground", "orphan"]
 MANAGER: Final = "kfdeploy"
@@ -46,7 +46,7 @@ _LONGEST_PAUSE: Final = 5.0
 _PAGE: Final = 500
 
 
-class Refused(UserError):
+class ApiError(UserError):
     """The API server's answer to what it will not do.
 
     Attributes:
@@ -66,7 +66,7 @@ class Refused(UserError):
         super().__init__(f"{what}: the API server answered {status} {self.reason}: {self.said}")
 
 
-class Unreachable(UserError):
+class ClusterUnreachable(UserError):
     """Nobody answers."""
 
 
@@ -89,8 +89,8 @@ def connect(context: str | None, *, patience: float = 60.0) -> Iterator[Cluster]
         # exec and attach stay refused; nothing here asks for them
         if context:
             argv.append(f"--context={context}")
-        with background(argv, env={"KUBERC": "off"}) as proxy:
-            _wait_for(path, proxy, context)
+        with run_in_background(argv, env={"KUBERC": "off"}) as proxy:
+            _wait_for_proxy(path, proxy, context)
             cluster = Cluster(path, context or "", patience)
             first = replace(cluster, patience=min(patience, _FIRST_SECONDS))
             with contextlib.closing(first):
@@ -101,27 +101,27 @@ def connect(context: str | None, *, patience: float = 60.0) -> Iterator[Cluster]
                 cluster.close()
 
 
-def _wait_for(path: Path, proxy: Background, context: str | None) -> None:
+def _wait_for_proxy(path: Path, proxy: BackgroundProgram, context: str | None) -> None:
     until = time.monotonic() + _START_SECONDS
     while True:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
             probe.connect(str(path))
             return
         try:
-            proxy.must_run()
+            proxy.ensure_running()
         except UserError as error:
             named = f"the context {context}" if context else "the current context"
-            raise Unreachable(
+            raise ClusterUnreachable(
                 f"the cluster of {named} can't be asked: {error.message}",
                 hint="kubeContext of the environment in kfdeploy.yaml, and KUBECONFIG, say which;"
                 " `kubectl config get-contexts` lists what there is",
             ) from error
         if time.monotonic() > until:
-            raise Unreachable(f"kubectl proxy did not start within {_START_SECONDS:g} s")
+            raise ClusterUnreachable(f"kubectl proxy did not start within {_START_SECONDS:g} s")
         time.sleep(0.005)
 
 
-class _Connection(http.client.HTTPConnection):
+class _ProxyConnection(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
         super().__init__("localhost", timeout=_ASKED_SECONDS + 10)
         self._path = str(path)
@@ -134,16 +134,16 @@ class _Connection(http.client.HTTPConnection):
 
 # Weak, so that the connection of a thread that has ended is closed, and not kept to the end: a wait
 # starts threads every second.
-_Connections = weakref.WeakSet[_Connection]
+_ConnectionSet = weakref.WeakSet[_ProxyConnection]
 
 
-class _Away:
+class _Outage:
     """Since when nobody has had an answer: who asks last need not be patient all over again."""
 
     def __init__(self) -> None:
         self._first, self._last = 0.0, float("-inf")
 
-    def since(self, lapse: float) -> float:
+    def record_failure(self, lapse: float) -> float:
         """After ``lapse`` seconds in which nobody has asked it counts anew."""
         now = time.monotonic()
         if now - self._last > lapse:
@@ -151,7 +151,7 @@ class _Away:
         self._last = now
         return self._first
 
-    def ends(self) -> None:
+    def record_success(self) -> None:
         self._last = float("-inf")
 
 
@@ -175,17 +175,17 @@ class Cluster:
         return str(self.request("GET", "/version")["gitVersion"]).lstrip("v")
 
     @cached_property
-    def kinds(self) -> Kinds:
+    def kinds(self) -> DiscoveredKinds:
         """What it serves, as it was when first asked; `Kinds.refresh` asks again."""
-        return Kinds(lambda path: self.request("GET", path, accept=DISCOVERY))
+        return DiscoveredKinds(lambda path: self.request("GET", path, accept=DISCOVERY))
 
     def get(self, key: ObjectKey) -> dict[str, Any] | None:
         """An object; None where it, or its kind, is not there."""
-        if (path := self._path_of(key)) is None:
+        if (path := self._object_path(key)) is None:
             return None
         try:
             found: dict[str, Any] = self.request("GET", path)
-        except Refused as error:
+        except ApiError as error:
             if error.status == 404:
                 return None
             raise
@@ -210,13 +210,13 @@ class Cluster:
         """
         if (found := self.kinds.of(api_version, kind)) is None:
             return []
-        path, accept = found.path(namespace), _METADATA if metadata else _JSON
+        path, accept = found.url_path(namespace), _METADATA if metadata else _JSON
         query = {"limit": str(_PAGE), "labelSelector": labels, "fieldSelector": fields}
         out: list[dict[str, Any]] = []
         while True:
             try:
                 page = self.request("GET", path, query=query, accept=accept)
-            except Refused as error:
+            except ApiError as error:
                 if error.status == 404:  # the kind has gone meanwhile
                     return out
                 if error.status == 410 and "continue" in query:  # the pages took too long
@@ -247,24 +247,28 @@ class Cluster:
             force: take fields that other managers own.
         """
         text = what.text if isinstance(what, Object) else json.dumps(what)
-        key = what.key if isinstance(what, Object) else ObjectKey.of(dict(what))
+        key = what.key if isinstance(what, Object) else ObjectKey.from_body(dict(what))
         query = {"fieldManager": manager, "force": "true" if force else ""}
-        return self._write("PATCH", key, text, query, dry_run=dry_run, content=_APPLY)
+        return self._write_object("PATCH", key, text, query, dry_run=dry_run, content=_APPLY)
 
     def create(self, body: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
         """A new object; 409 AlreadyExists when it is there."""
-        key = ObjectKey.of(dict(body))
-        found = self._kind(key)
+        key = ObjectKey.from_body(dict(body))
+        found = self._require_kind(key)
         query = {"fieldManager": MANAGER, "dryRun": "All" if dry_run else ""}
         made: dict[str, Any] = self.request(
-            "POST", found.path(key.namespace), json.dumps(body), query=query, what=f"create {key}"
+            "POST",
+            found.url_path(key.namespace),
+            json.dumps(body),
+            query=query,
+            what=f"create {key}",
         )
         return made
 
     def replace(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The object as it is given; 409 Conflict when its resourceVersion is no longer that."""
-        key = ObjectKey.of(dict(body))
-        return self._write("PUT", key, json.dumps(body), {"fieldManager": MANAGER})
+        key = ObjectKey.from_body(dict(body))
+        return self._write_object("PUT", key, json.dumps(body), {"fieldManager": MANAGER})
 
     def patch(
         self, key: ObjectKey, patch: Mapping[str, Any], *, subresource: str = ""
@@ -272,7 +276,9 @@ class Cluster:
         """A merge patch (RFC 7386)."""
         query = {"fieldManager": MANAGER}
         text = json.dumps(patch)
-        return self._write("PATCH", key, text, query, content=_MERGE, subresource=subresource)
+        return self._write_object(
+            "PATCH", key, text, query, content=_MERGE, subresource=subresource
+        )
 
     def delete(
         self,
@@ -288,7 +294,7 @@ class Cluster:
             cascade: what becomes of what it owns.
             uid: delete this one, and not another of its name (409 Conflict).
         """
-        if (path := self._path_of(key)) is None:
+        if (path := self._object_path(key)) is None:
             return False
         options: dict[str, Any] = {"propagationPolicy": cascade.capitalize()}
         if dry_run:
@@ -297,13 +303,13 @@ class Cluster:
             options["preconditions"] = {"uid": uid}
         try:
             self.request("DELETE", path, json.dumps(options), what=f"delete {key}")
-        except Refused as error:
+        except ApiError as error:
             if error.status == 404:
                 return False
             raise
         return True
 
-    def _write(
+    def _write_object(
         self,
         method: str,
         key: ObjectKey,
@@ -314,7 +320,7 @@ class Cluster:
         content: str = _JSON,
         subresource: str = "",
     ) -> dict[str, Any]:
-        path = self._kind(key).path(key.namespace, key.name)
+        path = self._require_kind(key).url_path(key.namespace, key.name)
         path += f"/{subresource}" if subresource else ""
         written: dict[str, Any] = self.request(
             method,
@@ -326,16 +332,18 @@ class Cluster:
         )
         return written
 
-    def _path_of(self, key: ObjectKey) -> str | None:
+    def _object_path(self, key: ObjectKey) -> str | None:
         found = self.kinds.of(key.api_version, key.kind)
-        return found.path(key.namespace, key.name) if found else None
+        return found.url_path(key.namespace, key.name) if found else None
 
-    def _kind(self, key: ObjectKey) -> Kind:
+    def _require_kind(self, key: ObjectKey) -> Kind:
         found = self.kinds.of(key.api_version, key.kind)
         if found is None:
             found = self.kinds.refresh().of(key.api_version, key.kind)
         if found is None:
-            raise Refused(f"{key}", 404, {"message": f"{key.api_version} {key.kind} is not served"})
+            raise ApiError(
+                f"{key}", 404, {"message": f"{key.api_version} {key.kind} is not served"}
+            )
         return found
 
     # -- questions --------------------------------------------------------------------------------
@@ -366,23 +374,23 @@ class Cluster:
         while True:
             retry_after = 0.0
             try:
-                status, answer, retry_after = self._ask(method, target, body, headers)
+                status, answer, retry_after = self._send_once(method, target, body, headers)
             except (OSError, http.client.HTTPException) as error:
-                self._forget()
-                failure: Refused | Unreachable = Unreachable(
+                self._drop_connection()
+                failure: ApiError | ClusterUnreachable = ClusterUnreachable(
                     f"{what}: the API server does not answer: {error or type(error).__name__}",
                     hint="`kubectl version` says whether it can be reached from here",
                 )
             else:
                 if status < 300:
-                    self._away.ends()
+                    self._outage.record_success()
                     return answer
-                failure = _failure(what, status, answer)
-                if isinstance(failure, Refused) and not _may_pass(failure):
-                    self._away.ends()
+                failure = _make_error(what, status, answer)
+                if isinstance(failure, ApiError) and not _is_transient(failure):
+                    self._outage.record_success()
                     raise failure
-            if isinstance(failure, Unreachable):
-                until = min(until, self._away.since(self.patience) + self.patience)
+            if isinstance(failure, ClusterUnreachable):
+                until = min(until, self._outage.record_failure(self.patience) + self.patience)
             pause = min(pause * 2, _LONGEST_PAUSE)
             # Jitter, so that threads that were refused together do not come back together.
             seconds = max(retry_after, pause * random.uniform(0.5, 1.0))
@@ -390,10 +398,10 @@ class Cluster:
                 raise failure
             time.sleep(seconds)
 
-    def _ask(
+    def _send_once(
         self, method: str, target: str, body: str | None, headers: Mapping[str, str]
     ) -> tuple[int, Any, float]:
-        connection = self._connection()
+        connection = self._get_connection()
         connection.request(
             method, target, body.encode() if body is not None else None, dict(headers)
         )
@@ -401,7 +409,7 @@ class Cluster:
         raw = response.read()
         after = response.headers.get("Retry-After", "")
         if response.will_close:
-            self._forget()
+            self._drop_connection()
         try:
             answer = json.loads(raw)
         except ValueError:
@@ -409,46 +417,46 @@ class Cluster:
         return response.status, answer, float(after) if after.isdigit() else 0.0
 
     @cached_property
-    def _away(self) -> _Away:
-        return _Away()
+    def _outage(self) -> _Outage:
+        return _Outage()
 
     @cached_property
     def _local(self) -> threading.local:
         return threading.local()
 
     @cached_property
-    def _opened(self) -> _Connections:
+    def _open_connections(self) -> _ConnectionSet:
         return weakref.WeakSet()
 
-    def _connection(self) -> _Connection:
-        found: _Connection | None = getattr(self._local, "connection", None)
+    def _get_connection(self) -> _ProxyConnection:
+        found: _ProxyConnection | None = getattr(self._local, "connection", None)
         if found is None:
-            found = self._local.connection = _Connection(self.path)
-            self._opened.add(found)
+            found = self._local.connection = _ProxyConnection(self.path)
+            self._open_connections.add(found)
         return found
 
-    def _forget(self) -> None:
-        found: _Connection | None = getattr(self._local, "connection", None)
+    def _drop_connection(self) -> None:
+        found: _ProxyConnection | None = getattr(self._local, "connection", None)
         if found is not None:
             found.close()
             self._local.connection = None
 
     def close(self) -> None:
-        for connection in list(self._opened):
+        for connection in list(self._open_connections):
             connection.close()
 
 
-def _failure(what: str, status: int, answer: Any) -> Refused | Unreachable:
+def _make_error(what: str, status: int, answer: Any) -> ApiError | ClusterUnreachable:
     # The proxy's own words for an API server that is away.
     if status >= 500 and not isinstance(answer, Mapping):
-        return Unreachable(
+        return ClusterUnreachable(
             f"{what}: the API server does not answer: {str(answer).strip()[:500]}",
             hint="`kubectl version` says whether it can be reached from here",
         )
-    return Refused(what, status, answer)
+    return ApiError(what, status, answer)
 
 
-def _may_pass(refused: Refused) -> bool:
+def _is_transient(refused: ApiError) -> bool:
     """Whether the same question may be answered otherwise in a moment.
 
     A webhook that is down makes a 500, too, and stays down as long as nobody starts it.
@@ -456,7 +464,7 @@ def _may_pass(refused: Refused) -> bool:
     return refused.status in _PASSING and "failed calling webhook" not in refused.said
 
 
-def by_kind(keys: Sequence[ObjectKey]) -> dict[tuple[str, str], list[ObjectKey]]:
+def group_by_kind(keys: Sequence[ObjectKey]) -> dict[tuple[str, str], list[ObjectKey]]:
     """Objects by apiVersion and kind, as `Cluster.list` asks for them."""
     out: dict[tuple[str, str], list[ObjectKey]] = {}
     for key in keys:

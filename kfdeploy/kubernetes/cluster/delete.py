@@ -35,14 +35,14 @@ _LAST: Final = (
 )
 
 
-def order(keys: Iterable[ObjectKey]) -> list[ObjectKey]:
+def sort_for_removal(keys: Iterable[ObjectKey]) -> list[ObjectKey]:
     """Objects in the order in which they go: webhooks, custom resources, all else as Helm."""
     place = {kind: n for n, kind in enumerate(_ORDER)}
     place |= {kind: n + len(_ORDER) + 1 for n, kind in enumerate(_LAST)}
     return sorted(keys, key=lambda key: (place.get(key.kind, len(_ORDER)), key))
 
 
-def delete(cluster: Cluster, keys: Sequence[ObjectKey], *, seconds: float) -> None:
+def delete_objects(cluster: Cluster, keys: Sequence[ObjectKey], *, seconds: float) -> None:
     """Delete objects, a kind after the other. What is gone already is fine.
 
     Custom resources are waited for: the operator that ends their finalizers goes after them.
@@ -53,22 +53,22 @@ def delete(cluster: Cluster, keys: Sequence[ObjectKey], *, seconds: float) -> No
     Raises:
         UserError: the API server refuses one, or something holds one.
     """
-    for kind, group in groupby(order(keys), key=lambda key: key.kind):
+    for kind, group in groupby(sort_for_removal(keys), key=lambda key: key.kind):
         heap = list(group)
         with ThreadPoolExecutor(bulk.JOBS) as pool:
             list(pool.map(cluster.delete, heap))
         if kind not in _LAST:
-            wait_gone(cluster, heap, seconds)
+            wait_until_gone(cluster, heap, seconds)
 
 
-def wait_gone(cluster: Cluster, keys: Sequence[ObjectKey], seconds: float) -> None:
+def wait_until_gone(cluster: Cluster, keys: Sequence[ObjectKey], seconds: float) -> None:
     """Wait until objects that were deleted are no longer there.
 
     Raises:
         UserError: they still are after ``seconds``.
     """
     until = time.monotonic() + seconds
-    while keys and (keys := list(bulk.read(cluster, keys, metadata=True))):
+    while keys and (keys := list(bulk.read_objects(cluster, keys, metadata=True))):
         if time.monotonic() > until:
             names = ", ".join(map(str, keys))
             raise UserError(
@@ -78,7 +78,7 @@ def wait_gone(cluster: Cluster, keys: Sequence[ObjectKey], seconds: float) -> No
         time.sleep(0.2)
 
 
-def forget(cluster: Cluster, namespace: str, release: str) -> None:
+def delete_release_records(cluster: Cluster, namespace: str, release: str) -> None:
     """Take all of Helm's records of a release away."""
     labels = f"{helm_release.SELECTOR},name={release}"
     for secret in cluster.list("v1", "Secret", namespace=namespace, labels=labels, metadata=True):

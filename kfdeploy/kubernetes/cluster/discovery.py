@@ -28,7 +28,7 @@ class Kind:
     def api_version(self) -> str:
         return f"{self.group}/{self.version}" if self.group else self.version
 
-    def path(self, namespace: str = "", name: str = "") -> str:
+    def url_path(self, namespace: str = "", name: str = "") -> str:
         """Its URL's path: of all, of a namespace's, of one object."""
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
         scope = f"/namespaces/{namespace or 'default'}" if self.namespaced else ""
@@ -37,7 +37,7 @@ class Kind:
         return f"{root}{scope}/{self.plural}" + (f"/{name}" if name else "")
 
 
-class Kinds:
+class DiscoveredKinds:
     """The kinds of one API server, as they were when last asked for."""
 
     def __init__(self, ask: Callable[[str], Any]) -> None:
@@ -50,24 +50,24 @@ class Kinds:
 
     def of(self, api_version: str, kind: str) -> Kind | None:
         """A kind; None where it is not served."""
-        return self._known().get((api_version, kind))
+        return self._get_kinds().get((api_version, kind))
 
     def __iter__(self) -> Iterator[Kind]:
-        return iter(list(self._known().values()))
+        return iter(list(self._get_kinds().values()))
 
-    def refresh(self) -> Kinds:
+    def refresh(self) -> DiscoveredKinds:
         """Ask again: new CRDs bring new kinds."""
         with self._lock:
-            self._found = self._read()
+            self._found = self._discover_kinds()
         return self
 
-    def _known(self) -> Mapping[tuple[str, str], Kind]:
+    def _get_kinds(self) -> Mapping[tuple[str, str], Kind]:
         with self._lock:
             if self._found is None:
-                self._found = self._read()
+                self._found = self._discover_kinds()
             return self._found
 
-    def _read(self) -> dict[tuple[str, str], Kind]:
+    def _discover_kinds(self) -> dict[tuple[str, str], Kind]:
         out = {}
         for path in ("/api", "/apis"):
             for group in self._ask(path).get("items", ()):

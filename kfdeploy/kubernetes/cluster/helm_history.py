@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from kfdeploy.errors import UserError
 from kfdeploy.kubernetes import helm_release
-from kfdeploy.kubernetes.cluster.client import Cluster, Refused
-from kfdeploy.kubernetes.helm_release import Record
+from kfdeploy.kubernetes.cluster.client import ApiError, Cluster
+from kfdeploy.kubernetes.helm_release import HelmRevision
 from kfdeploy.kubernetes.objects import Object, ObjectKey
 
 
 @dataclass(frozen=True)
-class History:
+class ReleaseHistory:
     """What Helm knows of one release.
 
     Attributes:
@@ -22,20 +22,20 @@ class History:
         between: revisions after it that came to nothing.
     """
 
-    newest: Record
-    deployed: Record | None
-    between: tuple[Record, ...]
+    newest: HelmRevision
+    deployed: HelmRevision | None
+    unsuccessful: tuple[HelmRevision, ...]
 
     @property
     def objects(self) -> list[Object]:
         """What may be there of it: of all revisions since the last that was deployed."""
-        records = (*self.between, self.deployed) if self.deployed else self.between
+        records = (*self.unsuccessful, self.deployed) if self.deployed else self.unsuccessful
         return list({item.key: item for record in records for item in record.objects}.values())
 
 
-def read(
+def read_histories(
     cluster: Cluster, namespace: str, names: Iterable[str] | None = None
-) -> dict[str, History]:
+) -> dict[str, ReleaseHistory]:
     """Each release with records in a namespace.
 
     Args:
@@ -59,7 +59,7 @@ def read(
         found.sort(reverse=True)
         records = []
         for _, status, secret_name in found:
-            if (record := _record(cluster, namespace, secret_name)) is not None:
+            if (record := _read_revision(cluster, namespace, secret_name)) is not None:
                 records.append(record)
             if status == "deployed":
                 break
@@ -67,16 +67,16 @@ def read(
             last = records[-1]
             deployed = last if last.status == "deployed" else None
             between = tuple(records[:-1] if deployed else records)
-            out[name] = History(records[0], deployed, between)
+            out[name] = ReleaseHistory(records[0], deployed, between)
     return out
 
 
-def _record(cluster: Cluster, namespace: str, name: str) -> Record | None:
+def _read_revision(cluster: Cluster, namespace: str, name: str) -> HelmRevision | None:
     secret = cluster.get(ObjectKey("v1", "Secret", namespace, name))
     if secret is None:  # Helm keeps the last ten, and takes others away
         return None
     try:
-        return helm_release.parse(secret)
+        return helm_release.parse_revision(secret)
     except (ValueError, KeyError, TypeError, OSError, EOFError) as error:
         raise UserError(
             f"Secret {namespace}/{name}: damaged: Helm could not read it either: {error}",
@@ -85,15 +85,17 @@ def _record(cluster: Cluster, namespace: str, name: str) -> Record | None:
         ) from error
 
 
-def end(cluster: Cluster, namespace: str, record: Record) -> None:
+def fail_pending_revision(cluster: Cluster, namespace: str, record: HelmRevision) -> None:
     """Call a revision failed that was never finished: Helm refuses to go on while it is pending.
 
     Without it nobody would know what objects it has made.
     """
     key = ObjectKey("v1", "Secret", namespace, record.secret)
-    while (secret := cluster.get(key)) is not None and helm_release.parse(secret).is_pending:
+    while (secret := cluster.get(key)) is not None and helm_release.parse_revision(
+        secret
+    ).is_pending:
         try:
-            cluster.replace(helm_release.failed(secret))
-        except Refused as error:
+            cluster.replace(helm_release.mark_failed(secret))
+        except ApiError as error:
             if error.status not in (404, 409):  # it has become another meanwhile: look again
                 raise

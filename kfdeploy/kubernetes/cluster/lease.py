@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from kfdeploy.errors import UserError
-from kfdeploy.kubernetes.cluster.client import Cluster, Refused
+from kfdeploy.kubernetes.cluster.client import ApiError, Cluster
 from kfdeploy.kubernetes.objects import ObjectKey
 from kfdeploy.programs import process
 
@@ -28,7 +28,7 @@ _API: Final = "coordination.k8s.io/v1"
 
 
 @dataclass
-class Held:
+class HeldLease:
     """The lock of an apply that is running.
 
     Attributes:
@@ -39,7 +39,7 @@ class Held:
     lost: threading.Event = field(default_factory=threading.Event)
     taken_by: str = ""
 
-    def must_hold(self) -> None:
+    def ensure_held(self) -> None:
         """Raises:
         UserError: another one has taken it, or may have.
         """
@@ -59,7 +59,9 @@ class Held:
 
 
 @contextlib.contextmanager
-def hold(cluster: Cluster, namespace: str, told: Callable[[str], None]) -> Iterator[Held]:
+def hold_lease(
+    cluster: Cluster, namespace: str, on_progress: Callable[[str], None]
+) -> Iterator[HeldLease]:
     """Hold the cluster's lock until the block ends.
 
     One that is left behind (its process killed, its machine gone) is taken over: at once where it
@@ -75,9 +77,11 @@ def hold(cluster: Cluster, namespace: str, told: Callable[[str], None]) -> Itera
     """
     key = ObjectKey(_API, "Lease", namespace, NAME)
     me = f"{socket.gethostname()}/{os.getpid()}/{process.guard_pid()}/{time.time_ns():x}"
-    _take(cluster, key, me, told)
-    held, done = Held(), threading.Event()
-    renewer = threading.Thread(target=_renew, args=(cluster, key, me, held, done), daemon=True)
+    _acquire_lease(cluster, key, me, on_progress)
+    held, done = HeldLease(), threading.Event()
+    renewer = threading.Thread(
+        target=_renew_lease, args=(cluster, key, me, held, done), daemon=True
+    )
     renewer.start()
     try:
         yield held
@@ -86,19 +90,26 @@ def hold(cluster: Cluster, namespace: str, told: Callable[[str], None]) -> Itera
         renewer.join()
         if not held.lost.is_set():
             with contextlib.suppress(UserError):  # it runs out by itself
-                _release(cluster, key, me)
+                _release_lease(cluster, key, me)
 
 
-def _take(cluster: Cluster, key: ObjectKey, me: str, told: Callable[[str], None]) -> None:
+def _acquire_lease(
+    cluster: Cluster, key: ObjectKey, me: str, on_progress: Callable[[str], None]
+) -> None:
     seen, since = "", time.monotonic()
     while True:
         found = cluster.get(key)
-        holder = _holder(found)
+        holder = _get_holder(found)
         if found is None:
-            body = {"apiVersion": _API, "kind": "Lease", **_named(key), "spec": _spec(me, None)}
-            with contextlib.suppress(Refused):  # somebody was faster, or an answer was lost
+            body = {
+                "apiVersion": _API,
+                "kind": "Lease",
+                **_lease_metadata(key),
+                "spec": _lease_spec(me, None),
+            }
+            with contextlib.suppress(ApiError):  # somebody was faster, or an answer was lost
                 cluster.create(body)
-            if _holder(cluster.get(key)) == me:
+            if _get_holder(cluster.get(key)) == me:
                 return
             continue
         renewed = f"{holder} {found['spec'].get('renewTime', '')}"
@@ -107,26 +118,30 @@ def _take(cluster: Cluster, key: ObjectKey, me: str, told: Callable[[str], None]
             or _is_gone(holder)
             or (renewed == seen and time.monotonic() - since > SECONDS)
         ):
-            with contextlib.suppress(Refused):
-                cluster.replace({**found, "spec": _spec(me, found["spec"])})
-            if _holder(cluster.get(key)) == me:
+            with contextlib.suppress(ApiError):
+                cluster.replace({**found, "spec": _lease_spec(me, found["spec"])})
+            if _get_holder(cluster.get(key)) == me:
                 return
             continue
         if renewed != seen and seen.startswith(f"{holder} "):
             raise UserError(
-                f"another apply is running: {_shown(holder)} holds the lock since"
+                f"another apply is running: {_describe_holder(holder)} holds the lock since"
                 f" {found['spec'].get('acquireTime', 'some time')}",
                 hint="run `kfdeploy apply` again when it is done",
             )
         if renewed != seen:
-            told(f"the lock is held by {_shown(holder)}: looking whether it is alive")
+            on_progress(
+                f"the lock is held by {_describe_holder(holder)}: looking whether it is alive"
+            )
             seen, since = renewed, time.monotonic()
         until = time.monotonic() + _LOOK_SECONDS
         while time.monotonic() < until and not _is_gone(holder):
             time.sleep(_GONE_SECONDS)
 
 
-def _renew(cluster: Cluster, key: ObjectKey, me: str, held: Held, done: threading.Event) -> None:
+def _renew_lease(
+    cluster: Cluster, key: ObjectKey, me: str, held: HeldLease, done: threading.Event
+) -> None:
     # Its questions are not asked for as long as others': others may take what is not renewed.
     asking = replace(cluster, patience=_ASK_SECONDS)
     renewed, pause = time.monotonic(), _RENEW_SECONDS
@@ -135,12 +150,14 @@ def _renew(cluster: Cluster, key: ObjectKey, me: str, held: Held, done: threadin
             pause = _RENEW_SECONDS
             try:
                 found = asking.get(key)
-                if _holder(found) != me:
-                    held.taken_by = _shown(_holder(found)) or "somebody who has gone again"
+                if _get_holder(found) != me:
+                    held.taken_by = (
+                        _describe_holder(_get_holder(found)) or "somebody who has gone again"
+                    )
                     held.lost.set()
                     return
                 assert found is not None
-                asking.replace({**found, "spec": {**found["spec"], "renewTime": _now()}})
+                asking.replace({**found, "spec": {**found["spec"], "renewTime": _format_now()}})
                 renewed = time.monotonic()
             except UserError:
                 pause = 0.5
@@ -151,13 +168,13 @@ def _renew(cluster: Cluster, key: ObjectKey, me: str, held: Held, done: threadin
         asking.close()
 
 
-def _release(cluster: Cluster, key: ObjectKey, me: str) -> None:
+def _release_lease(cluster: Cluster, key: ObjectKey, me: str) -> None:
     found = cluster.get(key)
-    if found is not None and _holder(found) == me:
+    if found is not None and _get_holder(found) == me:
         cluster.replace({**found, "spec": {**found["spec"], "holderIdentity": ""}})
 
 
-def _holder(lease: Mapping[str, Any] | None) -> str:
+def _get_holder(lease: Mapping[str, Any] | None) -> str:
     return str(((lease or {}).get("spec") or {}).get("holderIdentity") or "")
 
 
@@ -172,13 +189,13 @@ def _is_gone(holder: str) -> bool:
     )
 
 
-def _shown(holder: str) -> str:
+def _describe_holder(holder: str) -> str:
     """Host and process, for people."""
     return "/".join(holder.split("/")[:2])
 
 
-def _spec(me: str, before: Mapping[str, Any] | None) -> dict[str, Any]:
-    now = _now()
+def _lease_spec(me: str, before: Mapping[str, Any] | None) -> dict[str, Any]:
+    now = _format_now()
     return {
         "holderIdentity": me,
         "leaseDurationSeconds": SECONDS,
@@ -188,9 +205,9 @@ def _spec(me: str, before: Mapping[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def _named(key: ObjectKey) -> dict[str, Any]:
+def _lease_metadata(key: ObjectKey) -> dict[str, Any]:
     return {"metadata": {"name": key.name, "namespace": key.namespace}}
 
 
-def _now() -> str:
+def _format_now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -14,7 +14,7 @@ from kfdeploy.errors import UserError
 from kfdeploy.kubernetes import diagnosis as model
 from kfdeploy.kubernetes import readiness
 from kfdeploy.kubernetes.objects import ObjectKey
-from kfdeploy.kubernetes.readiness import READY, State
+from kfdeploy.kubernetes.readiness import READY, Readiness
 
 if TYPE_CHECKING:
     from kfdeploy.kubernetes.cluster.client import Cluster
@@ -35,7 +35,7 @@ _JOBS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class NotReady:
+class UnreadyObject:
     """An object that is not ready.
 
     Attributes:
@@ -56,7 +56,7 @@ class NotReady:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitProgress:
     """How far a wait is.
 
     Attributes:
@@ -66,18 +66,18 @@ class Waiting:
 
     ready: int
     total: int
-    pending: tuple[NotReady, ...]
+    pending: tuple[UnreadyObject, ...]
     seconds: float
 
 
-def wait(
+def wait_until_ready(
     cluster: Cluster,
     keys: Iterable[ObjectKey],
     *,
     seconds: float,
-    told: Callable[[Waiting], None] = lambda waiting: None,
+    on_progress: Callable[[WaitProgress], None] = lambda waiting: None,
     pause: float = PAUSE,
-) -> tuple[NotReady, ...]:
+) -> tuple[UnreadyObject, ...]:
     """Wait until all objects are ready.
 
     Args:
@@ -96,73 +96,84 @@ def wait(
     wanted = tuple(dict.fromkeys(keys))
     started = time.monotonic()
     explained, causes = started, dict[ObjectKey, str]()
-    binding = _Binding(cluster)
+    binding = _ClaimBinding(cluster)
     open_ = wanted
     while True:
-        bodies = _bodies(cluster, open_)
+        bodies = _read_bodies(cluster, open_)
         pending = []
         for key in open_:
-            state = _state(bodies.get(key), binding)
+            state = _get_readiness(bodies.get(key), binding)
             if not state.is_ready:
                 cause = causes.get(key, "")
-                pending.append(NotReady(key, state.reason, cause, state.status == "failed"))
+                pending.append(UnreadyObject(key, state.reason, cause, state.status == "failed"))
         # What was ready once may fall back; the last look is at everything again.
         if not pending and open_ != wanted:
             open_ = wanted
             continue
         now = time.monotonic()
-        told(Waiting(len(wanted) - len(pending), len(wanted), tuple(pending), now - started))
+        on_progress(
+            WaitProgress(len(wanted) - len(pending), len(wanted), tuple(pending), now - started)
+        )
         over = now - started >= seconds or all(item.is_final for item in pending)
         if not pending:
             return ()
         if over:
-            return explain(cluster, pending, bodies)
+            return explain_pending(cluster, pending, bodies)
         if now - explained >= _EXPLAIN_EVERY:
-            some = explain(cluster, pending[:_EXPLAINED_MAX], bodies)
+            some = explain_pending(cluster, pending[:_EXPLAINED_MAX], bodies)
             causes = {item.key: item.why for item in some}
             explained = time.monotonic()
         open_ = tuple(item.key for item in pending)
         time.sleep(max(0.0, min(pause, seconds - (time.monotonic() - started))))
 
 
-def explain(
-    cluster: Cluster, pending: Sequence[NotReady], bodies: Mapping[ObjectKey, Body]
-) -> tuple[NotReady, ...]:
+def explain_pending(
+    cluster: Cluster, pending: Sequence[UnreadyObject], bodies: Mapping[ObjectKey, Body]
+) -> tuple[UnreadyObject, ...]:
     """The same with the causes. What we may not read (pods, events) is left out of them.
 
     Args:
         bodies: the objects as they were last seen, as far as they are there.
     """
-    seen = _Seen(cluster)
+    seen = _RelatedCache(cluster)
 
-    def one(item: NotReady) -> NotReady:
+    def explain_object(item: UnreadyObject) -> UnreadyObject:
         body = bodies.get(item.key)
         if body is None:
             return item
-        around = seen.around(item.key, body)
-        return NotReady(item.key, item.state, model.why(body, around), item.is_final)
+        around = seen.collect_related(item.key, body)
+        return UnreadyObject(
+            item.key, item.state, model.explain_unready(body, around), item.is_final
+        )
 
-    found = {item.key: item for _, item in parallel.each(one, pending, _JOBS, lambda: None)}
+    found = {
+        item.key: item
+        for _, item in parallel.run_in_threads(explain_object, pending, _JOBS, lambda: None)
+    }
     return tuple(found[item.key] for item in pending)
 
 
-def _state(body: Body | None, binding: _Binding) -> State:
+def _get_readiness(body: Body | None, binding: _ClaimBinding) -> Readiness:
     if body is None:
-        return State("progressing", ABSENT)
-    found = readiness.state(body)
-    if body.get("kind") == "PersistentVolumeClaim" and not found.is_ready and binding.is_late(body):
+        return Readiness("progressing", ABSENT)
+    found = readiness.assess_readiness(body)
+    if (
+        body.get("kind") == "PersistentVolumeClaim"
+        and not found.is_ready
+        and binding.is_delayed(body)
+    ):
         return READY
     return found
 
 
-def _bodies(cluster: Cluster, keys: Sequence[ObjectKey]) -> dict[ObjectKey, Body]:
+def _read_bodies(cluster: Cluster, keys: Sequence[ObjectKey]) -> dict[ObjectKey, Body]:
     """The objects, by one list a kind and namespace, or by themselves where there is but one."""
     groups: defaultdict[tuple[str, str, str], list[ObjectKey]] = defaultdict(list)
     for key in keys:
         groups[key.api_version, key.kind, key.namespace].append(key)
     out: dict[ObjectKey, Body] = {}
 
-    def read(where: tuple[str, str, str]) -> dict[ObjectKey, Body]:
+    def read_group(where: tuple[str, str, str]) -> dict[ObjectKey, Body]:
         own = groups[where]
         if len(own) == 1:
             body = cluster.get(own[0])
@@ -174,31 +185,31 @@ def _bodies(cluster: Cluster, keys: Sequence[ObjectKey]) -> dict[ObjectKey, Body
         said = {"apiVersion": api_version, "kind": kind}
         return {key: {**named[key.name], **said} for key in own if key.name in named}
 
-    for _, found in parallel.each(read, list(groups), _JOBS, lambda: None):
+    for _, found in parallel.run_in_threads(read_group, list(groups), _JOBS, lambda: None):
         out.update(found)
     return out
 
 
-class _Binding:
+class _ClaimBinding:
     """Claims that nobody binds before a pod mounts them are not waited for: their pods are."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._modes: dict[str, str] = {}
 
-    def is_late(self, claim: Body) -> bool:
+    def is_delayed(self, claim: Body) -> bool:
         name = str((claim.get("spec") or {}).get("storageClassName") or "")
         if not name:
             return False
         if name not in self._modes:
             key = ObjectKey("storage.k8s.io/v1", "StorageClass", "", name)
-            found = _allowed(lambda: [self._cluster.get(key)])
+            found = _list_or_empty(lambda: [self._cluster.get(key)])
             mode = (found[0] or {}).get("volumeBindingMode") if found else ""
             self._modes[name] = str(mode or "")
         return self._modes[name] == "WaitForFirstConsumer"
 
 
-class _Seen:
+class _RelatedCache:
     """What belongs to the workloads of some namespaces; each list is asked for once.
 
     Two threads that want the same list at once may both ask for it, which costs only that.
@@ -208,37 +219,41 @@ class _Seen:
         self._cluster = cluster
         self._lists: dict[tuple[str, str], list[Body]] = {}
 
-    def around(self, key: ObjectKey, body: Body) -> model.Around:
+    def collect_related(self, key: ObjectKey, body: Body) -> model.RelatedObjects:
         if key.kind == "PersistentVolumeClaim":
-            return model.Around((), (), (body,), self._events((body,)))
+            return model.RelatedObjects((), (), (body,), self._events_by_uid((body,)))
         if key.kind not in _MAKES_PODS:
-            return model.Around(events=self._events((body,)))
+            return model.RelatedObjects(events=self._events_by_uid((body,)))
         makers: tuple[Body, ...] = ()
         if key.kind == "Deployment":
-            newest = model.newest_replica_set(body, self._list("apps/v1", "ReplicaSet", key))
+            newest = model.newest_replica_set(body, self._list_cached("apps/v1", "ReplicaSet", key))
             if newest is None:
-                return model.Around(events=self._events((body,)))
+                return model.RelatedObjects(events=self._events_by_uid((body,)))
             makers = (newest,)
-        pods = model.newest_pods(body, makers, self._list("v1", "Pod", key))
-        names = model.claims_of(pods)
+        pods = model.newest_pods(body, makers, self._list_cached("v1", "Pod", key))
+        names = model.mounted_claims(pods)
         claims = (
-            [c for c in self._list("v1", "PersistentVolumeClaim", key) if _name(c) in names]
+            [
+                c
+                for c in self._list_cached("v1", "PersistentVolumeClaim", key)
+                if _object_name(c) in names
+            ]
             if names
             else []
         )
         unbound = [c for c in claims if (c.get("status") or {}).get("phase") != "Bound"]
         asked = (body, *makers, *pods[:_PODS_MAX], *unbound)
-        return model.Around(makers, pods, unbound, self._events(asked))
+        return model.RelatedObjects(makers, pods, unbound, self._events_by_uid(asked))
 
-    def _list(self, api_version: str, kind: str, near: ObjectKey) -> list[Body]:
+    def _list_cached(self, api_version: str, kind: str, near: ObjectKey) -> list[Body]:
         where = (kind, near.namespace)
         if where not in self._lists:
-            self._lists[where] = _allowed(
+            self._lists[where] = _list_or_empty(
                 lambda: self._cluster.list(api_version, kind, namespace=near.namespace)
             )
         return self._lists[where]
 
-    def _events(self, bodies: Sequence[Body]) -> dict[str, list[Body]]:
+    def _events_by_uid(self, bodies: Sequence[Body]) -> dict[str, list[Body]]:
         """What was said of objects, by uid, oldest first.
 
         Of claims not only the warnings: that nothing provides a volume is none.
@@ -252,10 +267,12 @@ class _Seen:
             if "accessModes" not in (body.get("spec") or {}):
                 fields += ",type=Warning"
             namespace = str(meta.get("namespace") or "default")
-            out[uid] = sorted(_allowed(partial(self._warned, namespace, fields)), key=_when)
+            out[uid] = sorted(
+                _list_or_empty(partial(self._list_events, namespace, fields)), key=_event_time
+            )
         return out
 
-    def _warned(self, namespace: str, fields: str) -> list[Any]:
+    def _list_events(self, namespace: str, fields: str) -> list[Any]:
         return self._cluster.list("v1", "Event", namespace=namespace, fields=fields)
 
 
@@ -264,7 +281,7 @@ _MAKES_PODS: Final = frozenset(
 )
 
 
-def _allowed(ask: Callable[[], list[Any]]) -> list[Any]:
+def _list_or_empty(ask: Callable[[], list[Any]]) -> list[Any]:
     """What only helps to explain is not worth an error of its own."""
     try:
         return ask()
@@ -272,7 +289,7 @@ def _allowed(ask: Callable[[], list[Any]]) -> list[Any]:
         return []
 
 
-def _when(event: Body) -> str:
+def _event_time(event: Body) -> str:
     meta = event.get("metadata") or {}
     series = (event.get("series") or {}).get("lastObservedTime")
     return str(
@@ -284,5 +301,5 @@ def _when(event: Body) -> str:
     )
 
 
-def _name(body: Body) -> str:
+def _object_name(body: Body) -> str:
     return str((body.get("metadata") or {}).get("name", ""))

@@ -44,7 +44,7 @@ _WRITTEN: Final = frozenset(
 )
 
 
-def is_default(path: tuple[Any, ...], value: Any) -> bool:
+def is_server_default(path: tuple[Any, ...], value: Any) -> bool:
     """Whether the API server itself wrote this field of a pod template or a claim template."""
     key = path[-1]
     if key in _WRITTEN:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kfdeploy.kubernetes.diff import lists
-from kfdeploy.kubernetes.diff.lists import Keys, Step
-from kfdeploy.kubernetes.diff.values import same, says_nothing
+from kfdeploy.kubernetes.diff.lists import MergeKeys, Step
+from kfdeploy.kubernetes.diff.values import is_same_as_absent, is_same_value
 
 Body = Mapping[str, Any]
 HIDDEN: Final = "(not shown)"
@@ -21,7 +21,7 @@ HIDDEN: Final = "(not shown)"
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class FieldDifference:
     """One field that differs.
 
     Attributes:
@@ -37,7 +37,7 @@ class Difference:
 
     @property
     def field(self) -> str:
-        return lists.show(self.path)
+        return lists.format_steps(self.path)
 
     @property
     def is_hidden(self) -> bool:
@@ -48,43 +48,45 @@ class Difference:
         return {"field": self.field, "old": self.was, "new": self.becomes}
 
 
-def differences(wanted: Body, live: Body) -> list[Difference]:
+def diff_live(wanted: Body, live: Body) -> list[FieldDifference]:
     """Fields that a set wants and the cluster has otherwise.
 
     Nothing is said of fields that the set does not name, of items that others added to a list
     with a merge key, of what Helm and the API server write themselves, of a CA that is injected,
     and of what a known controller keeps for itself.
     """
-    walk = _Walk(one_sided=True, custom=is_custom(wanted))
-    found = walk.mapping(_stored(live), _stored(wanted), ())
-    return [_shown(one, wanted) for one in found if not _is_owned(one, wanted)]
+    walk = _BodyDiff(one_sided=True, custom=is_custom_resource(wanted))
+    found = walk.diff_mapping(_normalize_body(live), _normalize_body(wanted), ())
+    return [_redact_secret(one, wanted) for one in found if not _is_controller_owned(one, wanted)]
 
 
-def changes(old: Body, new: Body) -> list[Difference]:
+def diff_bodies(old: Body, new: Body) -> list[FieldDifference]:
     """Every field that differs between two sets' bodies of one object."""
-    found = _Walk(one_sided=False).mapping(_stored(old), _stored(new), ())
-    return [_shown(one, new) for one in found]
+    found = _BodyDiff(one_sided=False).diff_mapping(_normalize_body(old), _normalize_body(new), ())
+    return [_redact_secret(one, new) for one in found]
 
 
-def applied(wanted: Body, live: Body, after: Body) -> list[Difference]:
+def diff_dry_run(wanted: Body, live: Body, after: Body) -> list[FieldDifference]:
     """What an apply of ``wanted`` changes of a live object, as the API server tried it.
 
     Args:
         after: what it would leave.
     """
-    found = _Walk(one_sided=False).mapping(_stored(live), _stored(after), ())
-    return [_shown(one, wanted) for one in found if not _is_owned(one, wanted)]
+    found = _BodyDiff(one_sided=False).diff_mapping(
+        _normalize_body(live), _normalize_body(after), ()
+    )
+    return [_redact_secret(one, wanted) for one in found if not _is_controller_owned(one, wanted)]
 
 
-def is_schema(one: Difference) -> bool:
+def is_schema_field(one: FieldDifference) -> bool:
     """A field of a definition's schemas or columns; nobody decides by reading hundreds of them."""
     of_version = one.path[:2] == ("spec", "versions")
     return of_version and ("schema" in one.path or "additionalPrinterColumns" in one.path)
 
 
-def between(was: Any, becomes: Any, path: tuple[Step, ...]) -> Iterator[Difference]:
+def diff_values(was: Any, becomes: Any, path: tuple[Step, ...]) -> Iterator[FieldDifference]:
     """Every difference of two values of the field at ``path``."""
-    return _Walk(one_sided=False).field(was, becomes, path)
+    return _BodyDiff(one_sided=False).diff_field(was, becomes, path)
 
 
 # -- what is compared ------------------------------------------------------------------------------
@@ -100,20 +102,20 @@ _NOT_COMPARED: Final = frozenset(
 )
 
 
-def _stored(body: Body) -> dict[str, Any]:
+def _normalize_body(body: Body) -> dict[str, Any]:
     """A body as the API server would store it, without what identifies the object or reports."""
     out = {key: value for key, value in body.items() if key not in ("status", "apiVersion", "kind")}
     meta = body.get("metadata") or {}
     out["metadata"] = {
-        name: {k: v for k, v in (meta.get(name) or {}).items() if not _is_helms(k, v)}
+        name: {k: v for k, v in (meta.get(name) or {}).items() if not _is_tool_metadata(k, v)}
         for name in ("labels", "annotations")
     }
     if meta.get("finalizers"):
         out["metadata"]["finalizers"] = meta["finalizers"]
     if is_secret(body):
         texts = out.pop("stringData", None) or {}
-        encoded = {name: _encoded(value) for name, value in texts.items()}
-        data = {name: _one_line(value) for name, value in (out.get("data") or {}).items()}
+        encoded = {name: _encode_base64(value) for name, value in texts.items()}
+        data = {name: _unwrap_base64(value) for name, value in (out.get("data") or {}).items()}
         out["data"] = {**data, **encoded}
     return out
 
@@ -129,12 +131,12 @@ _OWN_GROUPS: Final = frozenset(
 )
 
 
-def _is_helms(name: str, value: Any) -> bool:
+def _is_tool_metadata(name: str, value: Any) -> bool:
     """A mark that Helm, kubectl or a controller puts on whatever it handles."""
     return name in _NOT_COMPARED or (name == _HELM and value == "Helm")
 
 
-def is_custom(body: Body) -> bool:
+def is_custom_resource(body: Body) -> bool:
     """Whether the object's kind comes from a CustomResourceDefinition or another API server."""
     return str(body.get("apiVersion", "")).rpartition("/")[0] not in _OWN_GROUPS
 
@@ -143,23 +145,25 @@ def is_secret(body: Body) -> bool:
     return body.get("kind") == "Secret" and body.get("apiVersion") == "v1"
 
 
-def _encoded(value: Any) -> str:
+def _encode_base64(value: Any) -> str:
     return base64.b64encode(str(value).encode()).decode()
 
 
-def _one_line(value: Any) -> Any:
+def _unwrap_base64(value: Any) -> Any:
     """Base64 as the API server stores it, without YAML's line ends."""
     return "".join(value.split()) if isinstance(value, str) else value
 
 
-def _shown(one: Difference, body: Body) -> Difference:
+def _redact_secret(one: FieldDifference, body: Body) -> FieldDifference:
     """The difference, without a Secret's values."""
     if not is_secret(body) or one.path[:1] != ("data",):
         return one
-    return Difference(one.path, *(None if side is None else HIDDEN for side in _sides(one)))
+    return FieldDifference(
+        one.path, *(None if side is None else HIDDEN for side in _get_sides(one))
+    )
 
 
-def _sides(one: Difference) -> tuple[Any, Any]:
+def _get_sides(one: FieldDifference) -> tuple[Any, Any]:
     return one.was, one.becomes
 
 
@@ -174,7 +178,7 @@ _INJECTED: Final = (
 )
 
 
-def _is_owned(one: Difference, wanted: Body) -> bool:
+def _is_controller_owned(one: FieldDifference, wanted: Body) -> bool:
     """Whether a controller writes this field by its design."""
     meta = wanted.get("metadata") or {}
     path = one.path
@@ -191,7 +195,7 @@ def _is_owned(one: Difference, wanted: Body) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Walk:
+class _BodyDiff:
     """A walk over two bodies.
 
     Attributes:
@@ -203,75 +207,80 @@ class _Walk:
     one_sided: bool
     custom: bool = False
 
-    def mapping(self, was: Body, becomes: Body, path: tuple[Step, ...]) -> Iterator[Difference]:
-        whole = not self.one_sided or self.is_whole(path)
+    def diff_mapping(
+        self, was: Body, becomes: Body, path: tuple[Step, ...]
+    ) -> Iterator[FieldDifference]:
+        whole = not self.one_sided or self.is_atomic(path)
         names = [*becomes, *(name for name in was if whole and name not in becomes)]
         for name in names:
-            yield from self.field(was.get(name), becomes.get(name), (*path, str(name)))
+            yield from self.diff_field(was.get(name), becomes.get(name), (*path, str(name)))
 
-    def field(self, was: Any, becomes: Any, path: tuple[Step, ...]) -> Iterator[Difference]:
-        if _equal(was, becomes):
+    def diff_field(
+        self, was: Any, becomes: Any, path: tuple[Step, ...]
+    ) -> Iterator[FieldDifference]:
+        if _is_equal(was, becomes):
             return
-        key = _key(path)
-        if self.one_sided and becomes is None and not self.is_whole(path[:-1]):
+        key = _last_name(path)
+        if self.one_sided and becomes is None and not self.is_atomic(path[:-1]):
             return
-        if self.one_sided and (was is None or was == "") and says_nothing(becomes, key):
+        if self.one_sided and (was is None or was == "") and is_same_as_absent(becomes, key):
             return
         if isinstance(was, Mapping) and isinstance(becomes, Mapping):
-            yield from self.mapping(was, becomes, path)
+            yield from self.diff_mapping(was, becomes, path)
         elif isinstance(was, list) and isinstance(becomes, list):
-            yield from self.list(was, becomes, path)
+            yield from self.diff_list(was, becomes, path)
         elif not (
             _is_scalar(was)
             and _is_scalar(becomes)
-            and same(was, becomes, _key(path[:-1]), key, loose=self.one_sided)
+            and is_same_value(was, becomes, _last_name(path[:-1]), key, loose=self.one_sided)
         ):
-            yield Difference(path, was, becomes)
+            yield FieldDifference(path, was, becomes)
 
-    def list(
+    def diff_list(
         self, was: Sequence[Any], becomes: Sequence[Any], path: tuple[Step, ...]
-    ) -> Iterator[Difference]:
-        key = _key(path)
-        pairs = lists.pairing(key, was, becomes, guess=not self.one_sided)
+    ) -> Iterator[FieldDifference]:
+        key = _last_name(path)
+        pairs = lists.pair_items(key, was, becomes, guess=not self.one_sided)
         if pairs is not None:
-            yield from self.items(*pairs, path)
+            yield from self.diff_items(*pairs, path)
         elif key == "finalizers" and self.one_sided:
             if not set(becomes) <= set(was):
-                yield Difference(path, was, becomes)
-        elif self._by_place(was, becomes):
+                yield FieldDifference(path, was, becomes)
+        elif self._can_pair_by_index(was, becomes):
             for index, (one, two) in enumerate(zip(was, becomes, strict=True)):
                 name = two.get("name")
                 alike = isinstance(name, str) and one.get("name") == name
                 step: Step = (("name", name),) if alike else index
-                yield from self.field(one, two, (*path, step))
+                yield from self.diff_field(one, two, (*path, step))
         elif self.one_sided and len(was) == len(becomes):
             if any(
-                any(self.field(one, two, (*path, 0))) for one, two in zip(was, becomes, strict=True)
+                any(self.diff_field(one, two, (*path, 0)))
+                for one, two in zip(was, becomes, strict=True)
             ):
-                yield Difference(path, was, becomes)
+                yield FieldDifference(path, was, becomes)
         else:
-            yield Difference(path, was, becomes)
+            yield FieldDifference(path, was, becomes)
 
-    def _by_place(self, was: Sequence[Any], becomes: Sequence[Any]) -> bool:
+    def _can_pair_by_index(self, was: Sequence[Any], becomes: Sequence[Any]) -> bool:
         """Whether items can be told by their place: as many, and between sets mostly the same."""
         if len(was) != len(becomes) or not all(isinstance(i, Mapping) for i in (*was, *becomes)):
             return False
         other = sum(one != two for one, two in zip(was, becomes, strict=True))
         return self.one_sided or other == 1 or other * 2 <= len(was)
 
-    def items(
-        self, was: Mapping[Keys, Any], becomes: Mapping[Keys, Any], path: tuple[Step, ...]
-    ) -> Iterator[Difference]:
-        if (orders := lists.order(_key(path), was, becomes)) is not None:
-            yield Difference(path, *orders)
+    def diff_items(
+        self, was: Mapping[MergeKeys, Any], becomes: Mapping[MergeKeys, Any], path: tuple[Step, ...]
+    ) -> Iterator[FieldDifference]:
+        if (orders := lists.compare_order(_last_name(path), was, becomes)) is not None:
+            yield FieldDifference(path, *orders)
         whole = not self.one_sided or self.custom or lists.is_replaced_whole(path)
         for keys, item in becomes.items():
-            yield from self.field(was.get(keys), item, (*path, keys))
+            yield from self.diff_field(was.get(keys), item, (*path, keys))
         for keys, item in was.items():
             if keys not in becomes and whole:
-                yield Difference((*path, keys), item, None)
+                yield FieldDifference((*path, keys), item, None)
 
-    def is_whole(self, path: tuple[Step, ...]) -> bool:
+    def is_atomic(self, path: tuple[Step, ...]) -> bool:
         """Whether this mapping is replaced as a whole (`structType=atomic`)."""
         return path[-1:] in _WHOLE or (path == ("spec", "selector") and not self.custom)
 
@@ -279,7 +288,7 @@ class _Walk:
 _WHOLE: Final = (("nodeSelector",), ("matchLabels",))
 
 
-def _key(path: tuple[Step, ...]) -> str:
+def _last_name(path: tuple[Step, ...]) -> str:
     """The last name on the path: that of the field, or of the list that the item is in."""
     return next((step for step in reversed(path) if isinstance(step, str)), "")
 
@@ -288,7 +297,7 @@ def _is_scalar(value: Any) -> bool:
     return value is not None and not isinstance(value, (Mapping, list))
 
 
-def _equal(was: Any, becomes: Any) -> bool:
+def _is_equal(was: Any, becomes: Any) -> bool:
     """Python's equality, in which true is 1."""
     if was != becomes:
         return False

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-Keys = tuple[tuple[str, Any], ...]
+MergeKeys = tuple[tuple[str, Any], ...]
 """What tells an item from the others of its list: ``(("name", "main"),)``."""
-Step = str | int | Keys
+Step = str | int | MergeKeys
 
 _BY_NAME: Final = (("name",),)
 _CONTAINERS: Final = ("containers", "initContainers", "ephemeralContainers")
@@ -44,7 +44,9 @@ def is_replaced_whole(path: Sequence[Step]) -> bool:
     return key not in _KEYS or key in _WHOLE
 
 
-def order(key: str, first: Iterable[Keys], second: Iterable[Keys]) -> list[list[str]] | None:
+def compare_order(
+    key: str, first: Iterable[MergeKeys], second: Iterable[MergeKeys]
+) -> list[list[str]] | None:
     """How the items that both lists have are ordered, where that differs and means something.
 
     Containers that come first, variables that name others, routes of a custom resource: what comes
@@ -54,13 +56,13 @@ def order(key: str, first: Iterable[Keys], second: Iterable[Keys]) -> list[list[
         return None
     one, two = list(first), list(second)
     both = set(one) & set(two)
-    orders = [[show([keys])[1:-1] for keys in some if keys in both] for some in (one, two)]
+    orders = [[format_steps([keys])[1:-1] for keys in some if keys in both] for some in (one, two)]
     return orders if orders[0] != orders[1] else None
 
 
-def pairing(
+def pair_items(
     key: str, first: Sequence[Any], second: Sequence[Any], *, guess: bool
-) -> tuple[dict[Keys, Any], dict[Keys, Any]] | None:
+) -> tuple[dict[MergeKeys, Any], dict[MergeKeys, Any]] | None:
     """The items of two lists by what identifies them; None where nothing does.
 
     Args:
@@ -70,16 +72,16 @@ def pairing(
     if guess and not choices:
         choices = _BY_NAME
     for names in choices:
-        one, two = _index(first, names), _index(second, names)
+        one, two = _index_by_keys(first, names), _index_by_keys(second, names)
         if one is not None and two is not None:
             return one, two
     return None
 
 
-def _index(items: Sequence[Any], names: Sequence[str]) -> dict[Keys, Any] | None:
-    out: dict[Keys, Any] = {}
+def _index_by_keys(items: Sequence[Any], names: Sequence[str]) -> dict[MergeKeys, Any] | None:
+    out: dict[MergeKeys, Any] = {}
     for item in items:
-        keys = tuple((name, _value(item, name)) for name in names)
+        keys = tuple((name, _get_key_value(item, name)) for name in names)
         if not isinstance(item, Mapping) or any(
             not isinstance(value, (str, int)) for _, value in keys
         ):
@@ -90,14 +92,14 @@ def _index(items: Sequence[Any], names: Sequence[str]) -> dict[Keys, Any] | None
     return out
 
 
-def _value(item: Any, name: str) -> Any:
+def _get_key_value(item: Any, name: str) -> Any:
     node = item
     for part in name.split("."):
         node = node.get(part) if isinstance(node, Mapping) else None
     return _DEFAULTS.get(name) if node is None else node
 
 
-def show(path: Sequence[Step]) -> str:
+def format_steps(path: Sequence[Step]) -> str:
     """A field's name for people, as `objects.show_path` writes it: ``containers[name=x].image``.
 
     What an item is told by comes first; a protocol that is the usual one is left out.

@@ -14,7 +14,7 @@ from kfdeploy.kubernetes.diff.lists import Step
 
 
 @dataclass(frozen=True, slots=True)
-class Manager:
+class FieldManager:
     """One of an object's writers.
 
     Attributes:
@@ -28,21 +28,21 @@ class Manager:
         return f"{self.name}/{self.subresource}" if self.subresource else self.name
 
 
-def of(body: Mapping[str, Any], path: Iterable[Step]) -> tuple[Manager, ...]:
+def find_managers(body: Mapping[str, Any], path: Iterable[Step]) -> tuple[FieldManager, ...]:
     """The managers of the field at ``path``, sorted by name; none for a field that is not there."""
     steps = tuple(path)
     found = {
-        Manager(str(entry.get("manager", "")), str(entry.get("subresource", "")))
+        FieldManager(str(entry.get("manager", "")), str(entry.get("subresource", "")))
         for entry in (body.get("metadata") or {}).get("managedFields") or ()
-        if _owns(entry.get("fieldsV1") or {}, steps)
+        if _owns_field(entry.get("fieldsV1") or {}, steps)
     }
     return tuple(sorted(found, key=lambda one: (one.name, one.subresource)))
 
 
-def _owns(tree: Mapping[str, Any], steps: tuple[Step, ...]) -> bool:
+def _owns_field(tree: Mapping[str, Any], steps: tuple[Step, ...]) -> bool:
     node: Mapping[str, Any] = tree
     for number, step in enumerate(steps):
-        below = _below(node, step)
+        below = _get_child(node, step)
         if below is None:
             # A value that is owned as a whole has nothing below it.
             return number > 0 and not node
@@ -50,7 +50,7 @@ def _owns(tree: Mapping[str, Any], steps: tuple[Step, ...]) -> bool:
     return True
 
 
-def _below(node: Mapping[str, Any], step: Step) -> Mapping[str, Any] | None:
+def _get_child(node: Mapping[str, Any], step: Step) -> Mapping[str, Any] | None:
     if isinstance(step, str):
         found = node.get(f"f:{step}")
         return found if isinstance(found, Mapping) else None

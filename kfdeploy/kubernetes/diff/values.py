@@ -32,7 +32,7 @@ _EMPTY_MEANS_ALL: Final = frozenset(
 """Here an empty mapping says something that its absence does not."""
 
 
-def quantity(value: Any) -> Decimal | None:
+def parse_quantity(value: Any) -> Decimal | None:
     """A Kubernetes quantity's amount (`500m`, `1Gi`, `2`); None where it is none."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
@@ -51,12 +51,12 @@ def quantity(value: Any) -> Decimal | None:
         return None
 
 
-def is_quantity(parent: str, key: str) -> bool:
+def is_quantity_field(parent: str, key: str) -> bool:
     """Whether a field holds a quantity, by its name and its parent's."""
     return parent in _OF_QUANTITIES or key in _QUANTITIES
 
 
-def same(first: Any, second: Any, parent: str, key: str, *, loose: bool) -> bool:
+def is_same_value(first: Any, second: Any, parent: str, key: str, *, loose: bool) -> bool:
     """Whether two scalars mean the same in the field ``parent.key``.
 
     Args:
@@ -64,14 +64,14 @@ def same(first: Any, second: Any, parent: str, key: str, *, loose: bool) -> bool
     """
     if first == second and isinstance(first, bool) == isinstance(second, bool):
         return True
-    if is_quantity(parent, key):
-        one, two = quantity(first), quantity(second)
+    if is_quantity_field(parent, key):
+        one, two = parse_quantity(first), parse_quantity(second)
         if one is not None and one == two:
             return True
-    return loose and _text(first) == _text(second)
+    return loose and _format_scalar(first) == _format_scalar(second)
 
 
-def _text(value: Any) -> str:
+def _format_scalar(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer():
@@ -79,7 +79,7 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def says_nothing(value: Any, key: str) -> bool:
+def is_same_as_absent(value: Any, key: str) -> bool:
     """Whether a wanted value comes to the same as its absence in what the API server stores."""
     if value is None or value == "" or value == []:
         return True
@@ -87,6 +87,6 @@ def says_nothing(value: Any, key: str) -> bool:
         return key in _FALSE_IS_ABSENT
     if isinstance(value, Mapping):
         return key not in _EMPTY_MEANS_ALL and all(
-            says_nothing(inner, str(name)) for name, inner in value.items()
+            is_same_as_absent(inner, str(name)) for name, inner in value.items()
         )
     return False

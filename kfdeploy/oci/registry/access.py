@@ -6,18 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from kfdeploy.oci.registry.credentials import Login
+from kfdeploy.oci.registry.credentials import CredentialSource
 from kfdeploy.oci.registry.http import is_loopback
 
 if TYPE_CHECKING:
-    from kfdeploy.oci.registry.settings import Access, MirrorSettings
+    from kfdeploy.oci.registry.settings import AccessOptions, MirrorSettings
 
 _API_HOSTS: Final = {"docker.io": "registry-1.docker.io"}
 """Docker Hub's API has another name than its images."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class RegistryAccess:
     """How one registry is reached.
 
     Attributes:
@@ -32,7 +32,7 @@ class Reach:
     plain_http: bool = False
     ca: Path | None = None
     skip_tls_verify: bool = False
-    login: Login = field(default_factory=Login)
+    login: CredentialSource = field(default_factory=CredentialSource)
     setting: str = ""
 
     @property
@@ -41,7 +41,9 @@ class Reach:
         return f"{'http' if self.plain_http else 'https'}://{_API_HOSTS.get(self.host, self.host)}"
 
     @classmethod
-    def of(cls, host: str, access: Access | None, root: Path, setting: str) -> Reach:
+    def from_settings(
+        cls, host: str, access: AccessOptions | None, root: Path, setting: str
+    ) -> RegistryAccess:
         """From a section of kfdeploy.yaml; its paths are relative to ``root``, the workspace.
 
         HTTP by default only for a registry on loopback for which nothing about TLS is set.
@@ -57,7 +59,7 @@ class Reach:
             plain_http=plain,
             ca=None if access.ca is None else root / Path(access.ca).expanduser(),
             skip_tls_verify=access.skip_tls_verify,
-            login=Login(
+            login=CredentialSource(
                 None if config is None else root / Path(config).expanduser(),
                 access.credentials.helper,
             ),
@@ -65,16 +67,20 @@ class Reach:
         )
 
 
-class Reaches:
+class AccessResolver:
     """How each registry is reached, by the workspace's settings."""
 
     def __init__(self, settings: MirrorSettings, root: Path) -> None:
         self._settings = settings
         self._root = root
 
-    def __call__(self, host: str) -> Reach:
+    def __call__(self, host: str) -> RegistryAccess:
         """``private`` is the environment's; its settings win for its own host."""
         if host == self._settings.private.host:
-            return Reach.of(host, self._settings.private, self._root, "registries.private")
+            return RegistryAccess.from_settings(
+                host, self._settings.private, self._root, "registries.private"
+            )
         setting = f"registries.hosts[{host!r}]"
-        return Reach.of(host, self._settings.hosts.get(host), self._root, setting)
+        return RegistryAccess.from_settings(
+            host, self._settings.hosts.get(host), self._root, setting
+        )

@@ -7,7 +7,7 @@ from typing import Final
 
 from kfdeploy.errors import UserError
 from kfdeploy.files import read_text
-from kfdeploy.oci.registry.access import Reach
+from kfdeploy.oci.registry.access import RegistryAccess
 from kfdeploy.oci.registry.settings import PrivateRegistry
 
 _SETTING: Final = "the private registry's ca"
@@ -15,7 +15,7 @@ _LARGEST: Final = 128 * 1024
 """Bytes. It travels in an annotation, and Kubernetes allows 256 KiB for all of an object's."""
 
 
-def registry_ca(registry: PrivateRegistry, root: Path) -> str:
+def read_registry_ca(registry: PrivateRegistry, root: Path) -> str:
     """The text of the file that ``ca`` names; empty where it names none.
 
     Args:
@@ -24,10 +24,10 @@ def registry_ca(registry: PrivateRegistry, root: Path) -> str:
     Raises:
         UserError: it can't be read, holds no certificate, a private key, or a whole system's.
     """
-    path = Reach.of(registry.host, registry, root, "").ca
+    path = RegistryAccess.from_settings(registry.host, registry, root, "").ca
     if path is None:
         return ""
-    text = _pem(path, _SETTING)
+    text = _read_pem(path, _SETTING)
     if len(text.encode()) > _LARGEST:
         raise UserError(
             f"{_SETTING}: {path}: more than {_LARGEST} bytes; a pod's annotation has to hold it",
@@ -36,16 +36,16 @@ def registry_ca(registry: PrivateRegistry, root: Path) -> str:
     return text
 
 
-def ca_text(reach: Reach) -> str:
+def read_ca(reach: RegistryAccess) -> str:
     """The text of the file with a registry's CA, of any size; empty where none is set.
 
     Raises:
         UserError: it can't be read, holds no certificate, or a private key.
     """
-    return "" if reach.ca is None else _pem(reach.ca, f"{reach.setting}.ca")
+    return "" if reach.ca is None else _read_pem(reach.ca, f"{reach.setting}.ca")
 
 
-def _pem(path: Path, setting: str) -> str:
+def _read_pem(path: Path, setting: str) -> str:
     text = read_text(path)
     if "-----BEGIN CERTIFICATE-----" not in text:
         raise UserError(f"{setting}: {path}: no certificate in it", hint="name a PEM file")

@@ -10,18 +10,18 @@ from urllib.parse import urljoin
 
 from kfdeploy.oci.reference import ImageRef
 from kfdeploy.oci.registry import errors
-from kfdeploy.oci.registry.client import Client, manifest_path, pull_scope
+from kfdeploy.oci.registry.client import RegistryClient, manifest_path, pull_scope
 from kfdeploy.oci.registry.errors import RegistryError
 
 _PAGE: Final = 500
 _CATALOG_SCOPE: Final = "registry:catalog:*"
 
 
-class NoCatalog(RegistryError):
+class CatalogUnavailable(RegistryError):
     """A registry that does not say which repositories it has."""
 
 
-def repositories(client: Client, host: str) -> Iterator[str]:
+def list_repositories(client: RegistryClient, host: str) -> Iterator[str]:
     """The paths of all repositories of a registry.
 
     Raises:
@@ -29,14 +29,16 @@ def repositories(client: Client, host: str) -> Iterator[str]:
         RegistryError: it can't be asked.
     """
     try:
-        yield from _pages(client, host, f"/v2/_catalog?n={_PAGE}", _CATALOG_SCOPE, "repositories")
+        yield from _iter_pages(
+            client, host, f"/v2/_catalog?n={_PAGE}", _CATALOG_SCOPE, "repositories"
+        )
     except RegistryError as error:
         if error.kind in {"denied", "gone", "nonsense"}:
-            raise NoCatalog(error.kind, error.message, hint=error.hint) from error
+            raise CatalogUnavailable(error.kind, error.message, hint=error.hint) from error
         raise
 
 
-def tags(client: Client, repository: ImageRef) -> list[str]:
+def list_tags(client: RegistryClient, repository: ImageRef) -> list[str]:
     """The tags of a repository, sorted; none where it does not exist.
 
     Raises:
@@ -44,38 +46,42 @@ def tags(client: Client, repository: ImageRef) -> list[str]:
     """
     path = f"/v2/{repository.path}/tags/list?n={_PAGE}"
     try:
-        return sorted(_pages(client, repository.host, path, pull_scope(repository), "tags"))
+        return sorted(_iter_pages(client, repository.host, path, pull_scope(repository), "tags"))
     except RegistryError as error:
         if error.kind == "gone":
             return []
         raise
 
 
-def delete(client: Client, ref: ImageRef) -> bool:
+def delete_manifest(client: RegistryClient, ref: ImageRef) -> bool:
     """Delete a manifest by digest, with all its tags; whether it was there.
 
     Raises:
         RegistryError: the registry does not let us, or can't be asked.
     """
     scope = f"{ref.path}:pull,push,delete"
-    answer = client.exchange.ask("DELETE", ref.host, manifest_path(ref), scope, also=(400, 405))
+    answer = client.transport.request(
+        "DELETE", ref.host, manifest_path(ref), scope, accept_statuses=(400, 405)
+    )
     if answer.status in {400, 405}:
-        raise errors.undeletable(client.reach(ref.host), ref, answer)
+        raise errors.delete_refused(client.get_access(ref.host), ref, answer)
     return answer.status != 404
 
 
-def _pages(client: Client, host: str, path: str, scope: str, key: str) -> Iterator[str]:
-    reach = client.reach(host)
+def _iter_pages(
+    client: RegistryClient, host: str, path: str, scope: str, key: str
+) -> Iterator[str]:
+    reach = client.get_access(host)
     seen = set()
     while path and path not in seen:
         seen.add(path)
-        answer = client.exchange.ask("GET", host, path, scope)
+        answer = client.transport.request("GET", host, path, scope)
         if answer.status == 404:
             raise RegistryError("gone", f"{host}: 404: {path.partition('?')[0]}")
         try:
             listed = json.loads(answer.body)[key] or []
         except (ValueError, KeyError, TypeError) as error:
-            raise errors.nonsense(reach, answer, path) from error
+            raise errors.unexpected_response(reach, answer, path) from error
         yield from (str(entry) for entry in listed)
         following = re.match(r'<([^>]+)>;\s*rel="?next"?', answer.headers.get("link", ""))
         path = urljoin(answer.url, following[1]) if following else ""

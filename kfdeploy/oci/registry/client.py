@@ -10,32 +10,32 @@ from collections.abc import Callable, Iterator
 from typing import Final
 from urllib.parse import quote, urlsplit
 
-from kfdeploy.oci.manifest import Malformed, Manifest
+from kfdeploy.oci.manifest import MalformedManifest, Manifest
 from kfdeploy.oci.reference import ImageRef
 from kfdeploy.oci.registry import errors
-from kfdeploy.oci.registry.access import Reach, Reaches
+from kfdeploy.oci.registry.access import AccessResolver, RegistryAccess
 from kfdeploy.oci.registry.errors import RegistryError
-from kfdeploy.oci.registry.http import Answer, Stream, Wire
-from kfdeploy.oci.registry.transport import DEFAULT_PATIENCE, Exchange, Patience
+from kfdeploy.oci.registry.http import ConnectionPool, HttpResponse, ResponseStream
+from kfdeploy.oci.registry.transport import DEFAULT_RETRY_POLICY, RegistryTransport, RetryPolicy
 
 _DIGEST: Final = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
 
 
-class Client:
+class RegistryClient:
     """Asks registries; every method may be called from any number of threads."""
 
     def __init__(
         self,
-        reaches: Reaches,
+        resolve_access: AccessResolver,
         *,
-        wire: Wire | None = None,
-        patience: Patience = DEFAULT_PATIENCE,
+        wire: ConnectionPool | None = None,
+        retry_policy: RetryPolicy = DEFAULT_RETRY_POLICY,
         on_wait: Callable[[str], None] | None = None,
     ) -> None:
-        self.exchange = Exchange(reaches, wire, patience, on_wait)
+        self.transport = RegistryTransport(resolve_access, wire, retry_policy, on_wait)
         self._registries: set[str] = set()
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> RegistryClient:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -43,21 +43,21 @@ class Client:
 
     def close(self) -> None:
         """Close the connections; requests that other threads wait for end at once."""
-        self.exchange.close()
+        self.transport.close()
 
-    def reach(self, host: str) -> Reach:
+    def get_access(self, host: str) -> RegistryAccess:
         """How ``host`` is reached."""
-        return self.exchange.reach(host)
+        return self.transport.get_access(host)
 
-    def check(self, host: str) -> None:
+    def check_host(self, host: str) -> None:
         """Whether ``host`` is a registry that lets us in.
 
         Raises:
             RegistryError: it isn't, or doesn't.
         """
-        answer = self.exchange.ask("GET", host, "/v2/")
+        answer = self.transport.request("GET", host, "/v2/")
         if not _is_ping(answer):
-            raise errors.nonsense(self.reach(host), answer, "/v2/")
+            raise errors.unexpected_response(self.get_access(host), answer, "/v2/")
 
     def check_push(self, ref: ImageRef) -> None:
         """Whether we may push to a repository: an upload is begun and given up again.
@@ -67,15 +67,15 @@ class Client:
         """
         path = f"/v2/{ref.path}/blobs/uploads/"
         scope = push_scope(ref)
-        answer = self.exchange.ask("POST", ref.host, path, scope)
+        answer = self.transport.request("POST", ref.host, path, scope)
         if answer.status != 202:
-            raise errors.nonsense(self.reach(ref.host), answer, path)
+            raise errors.unexpected_response(self.get_access(ref.host), answer, path)
         if place := urlsplit(answer.headers.get("location", "")):
             begun = place._replace(scheme="", netloc="").geturl()
             with contextlib.suppress(RegistryError):  # it ends by itself, only later
-                self.exchange.ask("DELETE", ref.host, begun, scope, patience=0.0)
+                self.transport.request("DELETE", ref.host, begun, scope, patience=0.0)
 
-    def digest(self, ref: ImageRef, *, patience: float | None = None) -> str | None:
+    def get_digest(self, ref: ImageRef, *, patience: float | None = None) -> str | None:
         """The digest behind a tag (or digest); None when the registry has no such image.
 
         One HEAD; a GET only for a registry that leaves the digest out of its answer.
@@ -87,62 +87,62 @@ class Client:
             RegistryError: any other answer, or none.
         """
         path = manifest_path(ref)
-        answer = self.exchange.ask("HEAD", ref.host, path, pull_scope(ref), patience=patience)
+        answer = self.transport.request("HEAD", ref.host, path, pull_scope(ref), patience=patience)
         if answer.status == 404:
-            self._confirm(ref.host, answer)
+            self._confirm_registry(ref.host, answer)
             return None
         found = answer.headers.get("docker-content-digest", "")
         if _DIGEST.fullmatch(found):
             return found
         if answer.headers.get("content-type", "").startswith("text/html"):
-            raise errors.nonsense(self.reach(ref.host), answer, path)
-        manifest = self.manifest(ref, patience=patience)
+            raise errors.unexpected_response(self.get_access(ref.host), answer, path)
+        manifest = self.get_manifest(ref, patience=patience)
         return manifest.digest
 
-    def manifest(self, ref: ImageRef, *, patience: float | None = None) -> Manifest:
+    def get_manifest(self, ref: ImageRef, *, patience: float | None = None) -> Manifest:
         """The manifest or index behind a tag or digest.
 
         Raises:
             RegistryError: kind ``gone`` when there is none; nonsense when it is no manifest, or
                 not the content that its digest says.
         """
-        reach = self.reach(ref.host)
+        reach = self.get_access(ref.host)
         path = manifest_path(ref)
-        answer = self.exchange.ask("GET", ref.host, path, pull_scope(ref), patience=patience)
+        answer = self.transport.request("GET", ref.host, path, pull_scope(ref), patience=patience)
         if answer.status == 404:
-            self._confirm(ref.host, answer)
-            raise errors.gone(reach, ref)
+            self._confirm_registry(ref.host, answer)
+            raise errors.image_not_found(reach, ref)
         kind = answer.headers.get("content-type", "").partition(";")[0].strip()
         algorithm = ref.digest.partition(":")[0] or "sha256"
         try:
             found = Manifest.parse(answer.body, kind, algorithm)
-        except Malformed as error:
+        except MalformedManifest as error:
             if _is_schema_1(answer.body):
-                raise errors.too_old(reach, ref) from error
-            raise errors.nonsense(reach, answer, path) from error
+                raise errors.schema_too_old(reach, ref) from error
+            raise errors.unexpected_response(reach, answer, path) from error
         if ref.digest and found.digest != ref.digest:
-            raise errors.other_content(reach, ref, found.digest)
+            raise errors.content_digest_mismatch(reach, ref, found.digest)
         return found
 
-    def blob(self, ref: ImageRef, digest: str, *, patience: float | None = None) -> bytes:
+    def get_blob(self, ref: ImageRef, digest: str, *, patience: float | None = None) -> bytes:
         """A small blob of ``ref``'s repository, such as a config (at most 16 MiB).
 
         Raises:
             RegistryError: see `manifest`.
         """
         path = blob_path(ref, digest)
-        answer = self.exchange.ask("GET", ref.host, path, pull_scope(ref), patience=patience)
+        answer = self.transport.request("GET", ref.host, path, pull_scope(ref), patience=patience)
         wanted = ImageRef(ref.host, ref.path, "", digest)
         if answer.status == 404:
-            raise errors.gone(self.reach(ref.host), wanted)
-        if (found := _hash(answer.body, digest)) != digest:
-            raise errors.other_content(self.reach(ref.host), wanted, found)
+            raise errors.image_not_found(self.get_access(ref.host), wanted)
+        if (found := _hash_body(answer.body, digest)) != digest:
+            raise errors.content_digest_mismatch(self.get_access(ref.host), wanted, found)
         return answer.body
 
     @contextlib.contextmanager
     def open_blob(
         self, ref: ImageRef, digest: str, *, offset: int = 0, patience: float | None = None
-    ) -> Iterator[Stream]:
+    ) -> Iterator[ResponseStream]:
         """A blob of ``ref``'s repository, of any size, to be read piece by piece.
 
         Nothing is checked on the way: whoever reads knows the digest, and hashes what it reads.
@@ -156,7 +156,7 @@ class Client:
         """
         path = blob_path(ref, digest)
         headers = {"Range": f"bytes={offset}-"} if offset else {}
-        answer = self.exchange.ask(
+        answer = self.transport.request(
             "GET",
             ref.host,
             path,
@@ -166,19 +166,21 @@ class Client:
             patience=patience,
         )
         if answer.stream is None:
-            raise errors.gone(self.reach(ref.host), ImageRef(ref.host, ref.path, "", digest))
+            raise errors.image_not_found(
+                self.get_access(ref.host), ImageRef(ref.host, ref.path, "", digest)
+            )
         try:
             if offset and answer.status == 200:
-                _skip(answer.stream, offset)
+                _skip_bytes(answer.stream, offset)
             yield answer.stream
         finally:
             answer.stream.close()
 
-    def _confirm(self, host: str, answer: Answer) -> None:
+    def _confirm_registry(self, host: str, answer: HttpResponse) -> None:
         """A 404 of a server that is no registry says nothing about an image: ask it once."""
         kind = answer.headers.get("content-type", "")
         if host not in self._registries and not kind.startswith("application/json"):
-            self.check(host)
+            self.check_host(host)
             self._registries.add(host)
 
 
@@ -203,7 +205,7 @@ def push_scope(ref: ImageRef) -> str:
     return f"{ref.path}:pull,push"
 
 
-def _skip(stream: Stream, count: int) -> None:
+def _skip_bytes(stream: ResponseStream, count: int) -> None:
     """Pass over what a server sends that does not know ranges."""
     buffer = memoryview(bytearray(min(count, 1 << 20)))
     while count:
@@ -213,7 +215,7 @@ def _skip(stream: Stream, count: int) -> None:
         count -= got
 
 
-def _hash(body: bytes, like: str) -> str:
+def _hash_body(body: bytes, like: str) -> str:
     algorithm = like.partition(":")[0] or "sha256"
     return f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}"
 
@@ -225,7 +227,7 @@ def _is_schema_1(body: bytes) -> bool:
         return False
 
 
-def _is_ping(answer: Answer) -> bool:
+def _is_ping(answer: HttpResponse) -> bool:
     """Registries answer `/v2/` with `{}` or nothing, and mostly name the API's version."""
     if answer.status != 200:
         return False

@@ -30,13 +30,13 @@ class Credential:
     identity_token: str = field(default="", repr=False)
 
     @property
-    def basic(self) -> str:
+    def basic_header(self) -> str:
         """The value of an Authorization header for Basic."""
-        return f"Basic {_base64(f'{self.username}:{self.password}')}"
+        return f"Basic {_encode_base64(f'{self.username}:{self.password}')}"
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
+class CredentialSource:
     """Where to look for a sign-in.
 
     Attributes:
@@ -48,7 +48,7 @@ class Login:
     helper: str | None = None
 
     @property
-    def file(self) -> Path:
+    def config_file(self) -> Path:
         """The config.json that is read."""
         folder = self.docker_config
         if folder is None:
@@ -62,10 +62,10 @@ class Keyring:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._found: dict[tuple[str, Login], Credential | None] = {}
+        self._found: dict[tuple[str, CredentialSource], Credential | None] = {}
         self._configs: dict[Path, Any] = {}
 
-    def get(self, host: str, login: Login) -> Credential | None:
+    def get(self, host: str, login: CredentialSource) -> Credential | None:
         """The sign-in for a registry; None when there is none.
 
         Raises:
@@ -75,10 +75,10 @@ class Keyring:
         with self._lock:
             key = (host, login)
             if key not in self._found:
-                self._found[key] = self._look_up(host, login)
+                self._found[key] = self._find_credential(host, login)
             return self._found[key]
 
-    def renew(self, host: str, login: Login, used: Credential | None) -> bool:
+    def renew(self, host: str, login: CredentialSource, used: Credential | None) -> bool:
         """Look a sign-in up again; whether there is now another one than the one used.
 
         Of threads that used the same one in vain, the first looks; the others have what it found.
@@ -89,16 +89,16 @@ class Keyring:
         with self._lock:
             found = self._found.get((host, login))
             if found == used:
-                self._configs.pop(login.file, None)
-                found = self._found[host, login] = self._look_up(host, login)
+                self._configs.pop(login.config_file, None)
+                found = self._found[host, login] = self._find_credential(host, login)
             return found is not None and found != used
 
-    def _look_up(self, host: str, login: Login) -> Credential | None:
+    def _find_credential(self, host: str, login: CredentialSource) -> Credential | None:
         if login.helper:
-            found = _from_helper(host, login.helper)
+            found = _query_helper(host, login.helper)
             if found is not None:
                 return found
-        config = self._config(login)
+        config = self._get_config(login)
         if config is None:
             return None
         from docker.errors import DockerException
@@ -107,21 +107,23 @@ class Keyring:
             entry = config.resolve_authconfig(host)
         except DockerException as error:
             helper = config.get_credential_store(host) or ""
-            raise _helper_failed(host, helper, str(login.file)) from error
-        return _credential(entry or {})
+            raise _helper_error(host, helper, str(login.config_file)) from error
+        return _parse_auth_entry(entry or {})
 
-    def _config(self, login: Login) -> Any:
-        file = login.file
+    def _get_config(self, login: CredentialSource) -> Any:
+        file = login.config_file
         if file not in self._configs:
-            self._configs[file] = _load(file, named=login.docker_config is not None)
+            self._configs[file] = _read_docker_config(
+                file, must_exist=login.docker_config is not None
+            )
         return self._configs[file]
 
 
-def _load(file: Path, *, named: bool) -> Any:
+def _read_docker_config(file: Path, *, must_exist: bool) -> Any:
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        if named:
+        if must_exist:
             raise UserError(
                 f"{file}: no such file, though credentials.dockerConfig names it",
                 hint=f"`docker --config {file.parent} login HOST` writes it",
@@ -153,7 +155,7 @@ def _load(file: Path, *, named: bool) -> Any:
         ) from error
 
 
-def _from_helper(host: str, helper: str) -> Credential | None:
+def _query_helper(host: str, helper: str) -> Credential | None:
     import warnings
 
     from docker import credentials
@@ -167,13 +169,13 @@ def _from_helper(host: str, helper: str) -> Credential | None:
     except credentials.CredentialsNotFound:
         return None
     except (credentials.StoreError, ValueError, KeyError) as error:
-        raise _helper_failed(host, helper, "credentials.helper") from error
+        raise _helper_error(host, helper, "credentials.helper") from error
     if entry.get("Username") == "<token>":
         return Credential(identity_token=entry["Secret"])
     return Credential(entry["Username"], entry["Secret"])
 
 
-def _helper_failed(host: str, helper: str, where: str) -> UserError:
+def _helper_error(host: str, helper: str, where: str) -> UserError:
     program = f"docker-credential-{helper}"
     return UserError(
         f"{program} gave no sign-in for {host} ({where})",
@@ -181,7 +183,7 @@ def _helper_failed(host: str, helper: str, where: str) -> UserError:
     )
 
 
-def _credential(entry: dict[str, Any]) -> Credential | None:
+def _parse_auth_entry(entry: dict[str, Any]) -> Credential | None:
     if token := entry.get("IdentityToken"):
         return Credential(identity_token=token)
     username = entry.get("Username") or entry.get("username") or ""
@@ -189,5 +191,5 @@ def _credential(entry: dict[str, Any]) -> Credential | None:
     return Credential(username, password) if username else None
 
 
-def _base64(text: str) -> str:
+def _encode_base64(text: str) -> str:
     return base64.b64encode(text.encode()).decode()

@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 
 from kfdeploy.errors import UserError
 from kfdeploy.oci.reference import ImageRef
-from kfdeploy.oci.registry.http import BODY_MAX, Answer, Closed
+from kfdeploy.oci.registry.http import BODY_MAX, ConnectionsClosed, HttpResponse
 
 if TYPE_CHECKING:
-    from kfdeploy.oci.registry.access import Reach
+    from kfdeploy.oci.registry.access import RegistryAccess
 
-Kind = Literal[
+RegistryErrorKind = Literal[
     "name",
     "refused",
     "timeout",
@@ -50,7 +50,7 @@ class RegistryError(UserError):
     """
 
     def __init__(
-        self, kind: Kind, message: str, *, hint: str | None = None, final: bool = False
+        self, kind: RegistryErrorKind, message: str, *, hint: str | None = None, final: bool = False
     ) -> None:
         super().__init__(message, hint=hint)
         self.kind = kind
@@ -60,23 +60,23 @@ class RegistryError(UserError):
         self.is_limit = False
 
     @property
-    def may_pass(self) -> bool:
+    def is_transient(self) -> bool:
         """Asking again may help."""
         return not self.final and self.kind in {"refused", "timeout", "broken", "busy", "full"}
 
     @property
-    def unasked(self) -> bool:
+    def is_inconclusive(self) -> bool:
         """The registry told nothing about the image: it may well be there."""
         return self.kind not in {"gone", "content"}
 
 
-def unreachable(reach: Reach, error: Exception) -> RegistryError:
+def connection_error(reach: RegistryAccess, error: Exception) -> RegistryError:
     """No connection, a broken one, or an answer that is no HTTP."""
     host = reach.host
-    if isinstance(error, Closed):
+    if isinstance(error, ConnectionsClosed):
         return RegistryError("broken", f"{host}: interrupted", final=True)
     if isinstance(error, ssl.SSLCertVerificationError):
-        return _certificate(reach, error)
+        return _certificate_error(reach, error)
     if isinstance(error, ssl.SSLError):
         if error.reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"}:
             return RegistryError(
@@ -118,7 +118,7 @@ def unreachable(reach: Reach, error: Exception) -> RegistryError:
     return RegistryError("broken", f"{host}: the connection broke: {reason.lower()}")
 
 
-def _certificate(reach: Reach, error: ssl.SSLCertVerificationError) -> RegistryError:
+def _certificate_error(reach: RegistryAccess, error: ssl.SSLCertVerificationError) -> RegistryError:
     reason = error.verify_message
     unknown = "issuer" in reason or "self-signed" in reason or "self signed" in reason
     if unknown:
@@ -131,14 +131,16 @@ def _certificate(reach: Reach, error: ssl.SSLCertVerificationError) -> RegistryE
     return RegistryError("tls", f"{reach.host}: certificate: {reason}", hint=hint, final=True)
 
 
-def bad_ca(reach: Reach, file: Path, error: Exception) -> RegistryError:
+def ca_error(reach: RegistryAccess, file: Path, error: Exception) -> RegistryError:
     """The PEM file of a CA can't be used."""
     missing = isinstance(error, FileNotFoundError)
     reason = "no such file" if missing else "no certificates in PEM form in it"
     return RegistryError("tls", f"{reach.setting}.ca: {file}: {reason}", final=True)
 
 
-def denied(reach: Reach, path: str, answer: Answer, *, signed_in: bool) -> RegistryError:
+def access_denied(
+    reach: RegistryAccess, path: str, answer: HttpResponse, *, signed_in: bool
+) -> RegistryError:
     """401 or 403. Public registries say so, too, about a repository that does not exist."""
     repository = path.removeprefix("/v2/").partition("/manifests/")[0].partition("/blobs/")[0]
     what = f"{reach.host}/{repository}".rstrip("/")
@@ -157,12 +159,12 @@ def denied(reach: Reach, path: str, answer: Answer, *, signed_in: bool) -> Regis
     )
 
 
-def gone(reach: Reach, ref: ImageRef) -> RegistryError:
+def image_not_found(reach: RegistryAccess, ref: ImageRef) -> RegistryError:
     """404."""
     return RegistryError("gone", f"{ref}: not there: {reach.host} has no such image")
 
 
-def busy(reach: Reach, answer: Answer) -> RegistryError:
+def registry_busy(reach: RegistryAccess, answer: HttpResponse) -> RegistryError:
     """429 and 5xx."""
     if answer.status == 429:
         return RegistryError(
@@ -179,12 +181,12 @@ def busy(reach: Reach, answer: Answer) -> RegistryError:
         )
     return RegistryError(
         "busy",
-        f"{reach.host}: {answer.status}: it has a fault of its own{_words(answer)}",
+        f"{reach.host}: {answer.status}: it has a fault of its own{_extract_message(answer)}",
         hint="try again later; what is done stays done",
     )
 
 
-def limited(reach: Reach, seconds: float) -> RegistryError:
+def rate_limited(reach: RegistryAccess, seconds: float) -> RegistryError:
     """It said how long to leave it alone, and that is too long."""
     minutes = f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.0f} s"
     error = RegistryError(
@@ -197,12 +199,12 @@ def limited(reach: Reach, seconds: float) -> RegistryError:
     return error
 
 
-def signed_out(reach: Reach) -> RegistryError:
+def sign_in_expired(reach: RegistryAccess) -> RegistryError:
     """A token ran out while a blob was sent."""
     return RegistryError("broken", f"{reach.host}: 401: the sign-in ran out on the way")
 
 
-def changed(reach: Reach, what: str, wanted: str, kept: str) -> RegistryError:
+def content_changed(reach: RegistryAccess, what: str, wanted: str, kept: str) -> RegistryError:
     """The registry has something else than what was put there."""
     return RegistryError(
         "content",
@@ -211,17 +213,18 @@ def changed(reach: Reach, what: str, wanted: str, kept: str) -> RegistryError:
     )
 
 
-def undeletable(reach: Reach, ref: ImageRef, answer: Answer) -> RegistryError:
+def delete_refused(reach: RegistryAccess, ref: ImageRef, answer: HttpResponse) -> RegistryError:
     """A registry that keeps what it has."""
     return RegistryError(
         "nonsense",
-        f"{ref}: {answer.status}: {reach.host} does not let manifests be deleted{_words(answer)}",
+        f"{ref}: {answer.status}: {reach.host} does not let manifests be"
+        f" deleted{_extract_message(answer)}",
         hint="allow it there (the distribution registry: storage.delete.enabled: true), or let the"
         " registry's own retention rules do it",
     )
 
 
-def unreadable(reach: Reach, what: str, words: str) -> RegistryError:
+def manifest_unreadable(reach: RegistryAccess, what: str, words: str) -> RegistryError:
     """The registry took a manifest and can't give it back."""
     return RegistryError(
         "content",
@@ -231,9 +234,11 @@ def unreadable(reach: Reach, what: str, words: str) -> RegistryError:
     )
 
 
-def refused(reach: Reach, repository: ImageRef, answer: Answer, what: str) -> RegistryError:
+def upload_refused(
+    reach: RegistryAccess, repository: ImageRef, answer: HttpResponse, what: str
+) -> RegistryError:
     """A registry does not take what it is sent: its own words, and the setting that may help."""
-    words = _words(answer)
+    words = _extract_message(answer)
     low = words.lower() + answer.body[:1000].decode("utf-8", "replace").lower()
     message = f"{repository}: {reach.host} refuses {what}: {answer.status}{words}"
     setting = reach.setting or "registries.private"
@@ -269,7 +274,7 @@ def refused(reach: Reach, repository: ImageRef, answer: Answer, what: str) -> Re
     return RegistryError("nonsense", message)
 
 
-def damaged(host: str, what: str, found: str) -> RegistryError:
+def blob_digest_mismatch(host: str, what: str, found: str) -> RegistryError:
     """What came does not have the digest that it was asked for by."""
     return RegistryError(
         "content",
@@ -278,7 +283,7 @@ def damaged(host: str, what: str, found: str) -> RegistryError:
     )
 
 
-def broke_off(host: str, what: str, error: Exception | None) -> RegistryError:
+def transfer_broken(host: str, what: str, error: Exception | None) -> RegistryError:
     """A transfer that ended before its end."""
     if isinstance(error, TimeoutError):
         return RegistryError(
@@ -288,7 +293,7 @@ def broke_off(host: str, what: str, error: Exception | None) -> RegistryError:
     return RegistryError("broken", f"{host}: {what}: broke off: {reason.lower()}")
 
 
-def nonsense(reach: Reach, answer: Answer, path: str) -> RegistryError:
+def unexpected_response(reach: RegistryAccess, answer: HttpResponse, path: str) -> RegistryError:
     """An answer that no registry gives."""
     kind = answer.headers.get("content-type", "no content type").partition(";")[0]
     hint = f"check the host name; a sign-in page or a proxy may answer for {reach.host}"
@@ -297,12 +302,12 @@ def nonsense(reach: Reach, answer: Answer, path: str) -> RegistryError:
     return RegistryError(
         "nonsense",
         f"{reach.host}: what answers there is no registry: {path} gives {answer.status}, {kind}"
-        f"{_words(answer)}",
+        f"{_extract_message(answer)}",
         hint=hint,
     )
 
 
-def too_long(reach: Reach, url: str) -> RegistryError:
+def response_too_long(reach: RegistryAccess, url: str) -> RegistryError:
     """More bytes than any manifest has."""
     return RegistryError(
         "nonsense",
@@ -311,7 +316,7 @@ def too_long(reach: Reach, url: str) -> RegistryError:
     )
 
 
-def too_old(reach: Reach, ref: ImageRef) -> RegistryError:
+def schema_too_old(reach: RegistryAccess, ref: ImageRef) -> RegistryError:
     """A manifest of Docker's schema 1, which can't be copied with its digest."""
     return RegistryError(
         "content",
@@ -319,7 +324,7 @@ def too_old(reach: Reach, ref: ImageRef) -> RegistryError:
     )
 
 
-def other_content(reach: Reach, ref: ImageRef, found: str) -> RegistryError:
+def content_digest_mismatch(reach: RegistryAccess, ref: ImageRef, found: str) -> RegistryError:
     """The content does not have the digest that it was asked for by."""
     return RegistryError(
         "content",
@@ -328,7 +333,7 @@ def other_content(reach: Reach, ref: ImageRef, found: str) -> RegistryError:
     )
 
 
-def unsafe_realm(reach: Reach, realm: str) -> RegistryError:
+def unsafe_realm(reach: RegistryAccess, realm: str) -> RegistryError:
     """A token server without TLS, for a registry with TLS."""
     return RegistryError(
         "nonsense",
@@ -338,7 +343,7 @@ def unsafe_realm(reach: Reach, realm: str) -> RegistryError:
     )
 
 
-def retry_after(answer: Answer, default: float) -> float:
+def retry_after_seconds(answer: HttpResponse, default: float) -> float:
     """Seconds to wait before asking again, by the answer's Retry-After; at least ``default``."""
     value = answer.headers.get("retry-after", "").strip()
     if value.isdigit():
@@ -349,7 +354,7 @@ def retry_after(answer: Answer, default: float) -> float:
     return max(email.utils.mktime_tz(when) - time.time(), default)
 
 
-def _words(answer: Answer) -> str:
+def _extract_message(answer: HttpResponse) -> str:
     """The registry's own words, if its answer has the form the API lays down."""
     try:
         first = json.loads(answer.body)["errors"][0]

@@ -31,15 +31,15 @@ BODY_MAX: Final = 16 * 1024 * 1024
 """Bytes of an answer that are read: registries limit manifests to 4 MiB."""
 
 
-class TooLong(Exception):
+class ResponseTooLong(Exception):
     """An answer has more than BODY_MAX bytes."""
 
 
-class Closed(Exception):
+class ConnectionsClosed(Exception):
     """`Wire.close` was called while a request ran, or before."""
 
 
-class Body(Protocol):
+class RequestBody(Protocol):
     """A body that is sent piece by piece; it can be read once."""
 
     @property
@@ -51,7 +51,7 @@ class Body(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpResponse:
     """What a server answered: header names are in lower case.
 
     ``stream`` is set instead of ``body`` where that was asked for and the status is 200 or 206;
@@ -62,15 +62,17 @@ class Answer:
     headers: Mapping[str, str]
     body: bytes
     url: str
-    stream: Stream | None = None
+    stream: ResponseStream | None = None
 
 
-class Stream:
+class ResponseStream:
     """A body that is read piece by piece, on a connection of its own meanwhile."""
 
-    def __init__(self, response: http.client.HTTPResponse, give: Callable[[bool], None]) -> None:
+    def __init__(
+        self, response: http.client.HTTPResponse, on_close: Callable[[bool], None]
+    ) -> None:
         self._response = response
-        self._give = give
+        self._on_close = on_close
         self._open = True
 
     def read(self, size: int, /) -> bytes:
@@ -93,7 +95,7 @@ class Stream:
         """Give the connection back; it is kept where all was read."""
         if self._open:
             self._open = False
-            self._give(self._response.isclosed() and not self._response.will_close)
+            self._on_close(self._response.isclosed() and not self._response.will_close)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class _Route:
     proxy: str
 
 
-class Wire:
+class ConnectionPool:
     """A pool of connections; `request` may be called from any number of threads."""
 
     def __init__(
@@ -126,9 +128,9 @@ class Wire:
         headers: Mapping[str, str],
         *,
         tls: ssl.SSLContext | None,
-        body: bytes | Body | None = None,
+        body: bytes | RequestBody | None = None,
         stream: bool = False,
-    ) -> Answer:
+    ) -> HttpResponse:
         """Ask, following redirects; credentials are not sent on to another host.
 
         Args:
@@ -142,7 +144,7 @@ class Wire:
             TooLong, Closed.
         """
         for _ in range(_REDIRECTS + 1):
-            answer = self._once(method, url, headers, tls, body, stream)
+            answer = self._request_once(method, url, headers, tls, body, stream)
             location = answer.headers.get("location")
             if answer.status not in {301, 302, 303, 307, 308} or location is None:
                 return answer
@@ -168,17 +170,17 @@ class Wire:
                 with contextlib.suppress(OSError):
                     connection.sock.shutdown(socket.SHUT_RDWR)
 
-    def _once(
+    def _request_once(
         self,
         method: str,
         url: str,
         headers: Mapping[str, str],
         tls: ssl.SSLContext | None,
-        body: bytes | Body | None,
+        body: bytes | RequestBody | None,
         stream: bool,
-    ) -> Answer:
+    ) -> HttpResponse:
         parts = urlsplit(url)
-        proxy = _proxy(parts.scheme, parts.netloc)
+        proxy = _find_proxy(parts.scheme, parts.netloc)
         route = _Route(parts.scheme, parts.netloc, tls if parts.scheme == "https" else None, proxy)
         target = parts.path or "/"
         if parts.query:
@@ -187,7 +189,7 @@ class Wire:
             target = f"http://{parts.netloc}{target}"
             headers = {**headers, **_proxy_headers(proxy)}
         while True:
-            connection, used = self._take(route)
+            connection, used = self._take_connection(route)
             kept = streams = False
             whole = True
             try:
@@ -195,39 +197,41 @@ class Wire:
                     connection.request(method, target, body, dict(headers))
                     response = connection.getresponse()
                 else:
-                    response, whole = self._send(connection, method, target, headers, body)
+                    response, whole = self._send_body(connection, method, target, headers, body)
                 if stream and response.status in {200, 206}:
                     streams = True
                     found = {name.lower(): value for name, value in response.getheaders()}
-                    give = partial(self._give, route, connection)
-                    return Answer(response.status, found, b"", url, Stream(response, give))
+                    give = partial(self._return_connection, route, connection)
+                    return HttpResponse(
+                        response.status, found, b"", url, ResponseStream(response, give)
+                    )
                 data = response.read(BODY_MAX + 1)
                 if len(data) > BODY_MAX:
-                    raise TooLong
+                    raise ResponseTooLong
                 found = {name.lower(): value for name, value in response.getheaders()}
                 kept = whole and response.isclosed() and not response.will_close
-                return Answer(response.status, found, data, url)
+                return HttpResponse(response.status, found, data, url)
             except (ConnectionError, http.client.BadStatusLine):
                 if self._closed:
-                    raise Closed from None
+                    raise ConnectionsClosed from None
                 # A server may close a connection that idles: that is no failure of this request.
                 if not used or not (body is None or isinstance(body, bytes)):
                     raise
             except OSError:
                 if self._closed:
-                    raise Closed from None
+                    raise ConnectionsClosed from None
                 raise
             finally:
                 if not streams:
-                    self._give(route, connection, kept)
+                    self._return_connection(route, connection, kept)
 
-    def _send(
+    def _send_body(
         self,
         connection: http.client.HTTPConnection,
         method: str,
         target: str,
         headers: Mapping[str, str],
-        body: Body,
+        body: RequestBody,
     ) -> tuple[http.client.HTTPResponse, bool]:
         """Send a body piece by piece; a server that refuses it on the way is listened to.
 
@@ -257,10 +261,10 @@ class Wire:
         connection.sock.settimeout(self._read_seconds + body.size / _SETTLES_BYTES)
         return connection.getresponse(), True
 
-    def _take(self, route: _Route) -> tuple[http.client.HTTPConnection, bool]:
+    def _take_connection(self, route: _Route) -> tuple[http.client.HTTPConnection, bool]:
         with self._lock:
             if self._closed:
-                raise Closed
+                raise ConnectionsClosed
             idle = self._idle.get(route)
             while idle:
                 connection = idle.pop()
@@ -268,12 +272,14 @@ class Wire:
                     return connection, True
                 self._all.discard(connection)
                 connection.close()
-        connection = self._connect(route)
+        connection = self._open_connection(route)
         with self._lock:
             self._all.add(connection)
         return connection, False
 
-    def _give(self, route: _Route, connection: http.client.HTTPConnection, kept: bool) -> None:
+    def _return_connection(
+        self, route: _Route, connection: http.client.HTTPConnection, kept: bool
+    ) -> None:
         with self._lock:
             if kept and not self._closed:
                 if connection.sock is not None:
@@ -283,7 +289,7 @@ class Wire:
             self._all.discard(connection)
         connection.close()
 
-    def _connect(self, route: _Route) -> http.client.HTTPConnection:
+    def _open_connection(self, route: _Route) -> http.client.HTTPConnection:
         place = route.netloc
         headers: dict[str, str] = {}
         if route.proxy:
@@ -314,7 +320,7 @@ def _has_ended(connection: http.client.HTTPConnection) -> bool:
     return bool(poll.poll(0))
 
 
-def _proxy(scheme: str, netloc: str) -> str:
+def _find_proxy(scheme: str, netloc: str) -> str:
     """The proxy that the environment names for this server; empty for none."""
     names = {name.lower() for name in os.environ} - {"no_proxy"}
     if not any(name.endswith("_proxy") for name in names):

@@ -12,20 +12,20 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from kfdeploy.cache import Cache, key_of
+from kfdeploy.cache import Cache, make_cache_key
 from kfdeploy.oci import manifest as model
-from kfdeploy.oci.manifest import Malformed, Manifest, Tree
+from kfdeploy.oci.manifest import ImageTree, MalformedManifest, Manifest
 from kfdeploy.oci.reference import ImageRef
-from kfdeploy.oci.registry.client import Client
+from kfdeploy.oci.registry.client import RegistryClient
 from kfdeploy.oci.registry.errors import RegistryError
 
-_BLOBS: Final = key_of("blobs of images")
+_BLOBS: Final = make_cache_key("blobs of images")
 
 
-class Manifests:
+class ManifestCache:
     """Reads manifests and whole images; safe for threads."""
 
-    def __init__(self, client: Client, cache: Cache) -> None:
+    def __init__(self, client: RegistryClient, cache: Cache) -> None:
         self._client = client
         self._cache = cache
 
@@ -35,31 +35,33 @@ class Manifests:
         Raises:
             RegistryError: see `Client.manifest`.
         """
-        if (found := self.known(ref.digest)) is not None:
+        if (found := self.get_cached(ref.digest)) is not None:
             return found
-        found = self._client.manifest(ref, patience=patience)
-        self.keep(found)
+        found = self._client.get_manifest(ref, patience=patience)
+        self.put(found)
         return found
 
-    def known(self, digest: str) -> Manifest | None:
+    def get_cached(self, digest: str) -> Manifest | None:
         """What the cache has, without asking anybody; a damaged entry counts as none."""
-        data = self._cache.get(_key(digest))
+        data = self._cache.get(_manifest_key(digest))
         if data is None:
             return None
         media_type, _, body = data.partition(b"\n")
-        with contextlib.suppress(Malformed, ValueError):
+        with contextlib.suppress(MalformedManifest, ValueError):
             found = Manifest.parse(body, media_type.decode(), digest.partition(":")[0])
             if found.digest == digest:
                 return found
         return None
 
-    def keep(self, manifest: Manifest) -> None:
+    def put(self, manifest: Manifest) -> None:
         """Put a manifest into the cache."""
-        self._cache.put(_key(manifest.digest), manifest.media_type.encode() + b"\n" + manifest.body)
+        self._cache.put(
+            _manifest_key(manifest.digest), manifest.media_type.encode() + b"\n" + manifest.body
+        )
 
-    def tree(
+    def load_tree(
         self, ref: ImageRef, platforms: tuple[str, ...] = (), *, patience: float | None = None
-    ) -> Tree:
+    ) -> ImageTree:
         """All manifests of the image at ``ref``'s digest.
 
         Args:
@@ -70,16 +72,16 @@ class Manifests:
                 for one that has none of the platforms.
         """
 
-        def fetch(child: model.Descriptor) -> Manifest:
+        def fetch_child(child: model.Descriptor) -> Manifest:
             return self.get(ImageRef(ref.host, ref.path, "", child.digest), patience=patience)
 
         try:
             root = self.get(ref, patience=patience)
-            return model.tree(_for(root, platforms), fetch)
-        except Malformed as error:
+            return model.load_image_tree(_select_platforms(root, platforms), fetch_child)
+        except MalformedManifest as error:
             raise RegistryError("content", f"{ref}: {error}") from error
 
-    def known_blobs(
+    def get_cached_blobs(
         self, images: Mapping[str, tuple[str, tuple[str, ...]]]
     ) -> Mapping[str, Sequence[str]]:
         """The digests of images' blobs, by image, as far as the cache has their manifests.
@@ -94,35 +96,39 @@ class Manifests:
         found: dict[str, list[str]] = kept if isinstance(kept, dict) else {}
         known = {digest: found[digest] for digest in images if digest in found}
         for digest in images.keys() - known.keys():
-            tree = self.known_tree(*images[digest])
+            tree = self.get_cached_tree(*images[digest])
             if tree is not None and tree.root.digest == digest:
                 known[digest] = [blob.digest for blob in tree.blobs]
         if known.keys() - found.keys():
             self._cache.put_json(_BLOBS, known)
         return known
 
-    def known_tree(self, digest: str, platforms: tuple[str, ...] = ()) -> Tree | None:
+    def get_cached_tree(self, digest: str, platforms: tuple[str, ...] = ()) -> ImageTree | None:
         """All manifests of an image, if the cache has them."""
 
         class _Unknown(Exception):
             pass
 
-        def fetch(child: model.Descriptor) -> Manifest:
-            found = self.known(child.digest)
+        def fetch_child(child: model.Descriptor) -> Manifest:
+            found = self.get_cached(child.digest)
             if found is None:
                 raise _Unknown
             return found
 
-        root = self.known(digest)
+        root = self.get_cached(digest)
         try:
-            return None if root is None else model.tree(_for(root, platforms), fetch)
-        except (_Unknown, Malformed):
+            return (
+                None
+                if root is None
+                else model.load_image_tree(_select_platforms(root, platforms), fetch_child)
+            )
+        except (_Unknown, MalformedManifest):
             return None
 
 
-def _for(root: Manifest, platforms: tuple[str, ...]) -> Manifest:
-    return model.reduced(root, platforms) if platforms and root.is_index else root
+def _select_platforms(root: Manifest, platforms: tuple[str, ...]) -> Manifest:
+    return model.select_platforms(root, platforms) if platforms and root.is_index else root
 
 
-def _key(digest: str) -> str:
+def _manifest_key(digest: str) -> str:
     return hashlib.sha256(json.dumps(["manifest", digest]).encode()).hexdigest()

@@ -13,13 +13,19 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, urljoin, urlsplit
 
-from kfdeploy.oci.attachments import fallback_index, fallback_tag
+from kfdeploy.oci.attachments import build_fallback_index, fallback_tag
 from kfdeploy.oci.manifest import Descriptor, Manifest
 from kfdeploy.oci.reference import ImageRef
 from kfdeploy.oci.registry import errors
-from kfdeploy.oci.registry.client import Client, blob_path, manifest_path, pull_scope, push_scope
+from kfdeploy.oci.registry.client import (
+    RegistryClient,
+    blob_path,
+    manifest_path,
+    pull_scope,
+    push_scope,
+)
 from kfdeploy.oci.registry.errors import RegistryError
-from kfdeploy.oci.registry.http import Answer, Body
+from kfdeploy.oci.registry.http import HttpResponse, RequestBody
 
 _DIGEST: Final = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
 _SAID: Final = (400, 403, 405, 409, 412, 413, 416)
@@ -27,7 +33,7 @@ _SAID: Final = (400, 403, 405, 409, 412, 413, 416)
 _HOOK_SECONDS: Final = 120.0
 
 
-class Uploads:
+class RegistryPusher:
     """Writes to registries; safe for threads. A repository is an ImageRef without tag and digest.
 
     All methods raise RegistryError.
@@ -35,7 +41,7 @@ class Uploads:
 
     def __init__(
         self,
-        client: Client,
+        client: RegistryClient,
         create: Callable[[str], Sequence[str]] | None = None,
         root: Path | None = None,
     ) -> None:
@@ -54,14 +60,16 @@ class Uploads:
         self._created: set[ImageRef] = set()
         self._listing: dict[tuple[ImageRef, str], threading.Lock] = {}
 
-    def has(self, repository: ImageRef, blob: Descriptor) -> bool:
+    def has_blob(self, repository: ImageRef, blob: Descriptor) -> bool:
         """Whether a repository has a blob, with its size."""
         path = blob_path(repository, blob.digest)
-        answer = self._client.exchange.ask("HEAD", repository.host, path, push_scope(repository))
+        answer = self._client.transport.request(
+            "HEAD", repository.host, path, push_scope(repository)
+        )
         length = answer.headers.get("content-length", "")
         return answer.status == 200 and (not length.isdigit() or int(length) == blob.size)
 
-    def mount(self, repository: ImageRef, blob: Descriptor, other: ImageRef) -> str | None:
+    def mount_blob(self, repository: ImageRef, blob: Descriptor, other: ImageRef) -> str | None:
         """Take a blob over from another repository of the same registry.
 
         Returns:
@@ -73,33 +81,33 @@ class Uploads:
             known.add(pull_scope(other))
             others = sorted(known)
         query = f"?mount={quote(blob.digest)}&from={quote(other.path, safe='')}"
-        answer = self._begin(repository, query, *others)
-        return None if answer.status == 201 else _location(answer)
+        answer = self._begin_upload(repository, query, *others)
+        return None if answer.status == 201 else _upload_location(answer)
 
-    def put(
-        self, repository: ImageRef, blob: Descriptor, body: bytes | Body, begun: str = ""
+    def push_blob(
+        self, repository: ImageRef, blob: Descriptor, body: bytes | RequestBody, begun: str = ""
     ) -> None:
         """Send a blob.
 
         Args:
             begun: an upload that `mount` has begun.
         """
-        place = begun or _location(self._begin(repository, ""))
+        place = begun or _upload_location(self._begin_upload(repository, ""))
         joint = "&" if urlsplit(place).query else "?"
         url = f"{place}{joint}digest={quote(blob.digest)}"
-        answer = self._client.exchange.ask(
+        answer = self._client.transport.request(
             "PUT",
             repository.host,
             url,
             push_scope(repository),
             headers={"Content-Type": "application/octet-stream"},
             body=body,
-            also=_SAID,
+            accept_statuses=_SAID,
         )
         if answer.status not in {201, 202, 204}:
-            raise self._refused(repository, answer, f"blob {blob.digest}")
+            raise self._upload_error(repository, answer, f"blob {blob.digest}")
 
-    def put_manifest(self, repository: ImageRef, manifest: Manifest, tag: str = "") -> None:
+    def push_manifest(self, repository: ImageRef, manifest: Manifest, tag: str = "") -> None:
         """Write a manifest under a tag, or under its digest alone.
 
         Where the registry does not list by itself what refers to an image, its entry in the list
@@ -107,27 +115,29 @@ class Uploads:
         """
         named = ImageRef(repository.host, repository.path, tag, "" if tag else manifest.digest)
         what = str(named)
-        answer = self._client.exchange.ask(
+        answer = self._client.transport.request(
             "PUT",
             repository.host,
             manifest_path(named),
             push_scope(repository),
             headers={"Content-Type": manifest.media_type},
             body=manifest.body,
-            also=_SAID,
-            is_tried_again=False,
+            accept_statuses=_SAID,
+            may_retry=False,
         )
         if answer.status == 404 or answer.status not in {200, 201, 202}:
-            raise self._refused(repository, answer, what)
+            raise self._upload_error(repository, answer, what)
         kept = answer.headers.get("docker-content-digest", "")
         if not _DIGEST.fullmatch(kept):
-            kept = self._client.digest(named) or "nothing"
+            kept = self._client.get_digest(named) or "nothing"
         if kept != manifest.digest:
-            raise errors.changed(self._client.reach(repository.host), what, manifest.digest, kept)
+            raise errors.content_changed(
+                self._client.get_access(repository.host), what, manifest.digest, kept
+            )
         if manifest.subject and "oci-subject" not in answer.headers:
-            self._list(repository, manifest)
+            self._add_referrer(repository, manifest)
 
-    def confirm(self, repository: ImageRef, manifest: Manifest) -> None:
+    def confirm_manifest(self, repository: ImageRef, manifest: Manifest) -> None:
         """See that a manifest that was written can be read.
 
         Not all that a registry has taken it has: the distribution registry, 2.8 at least, keeps an
@@ -136,35 +146,35 @@ class Uploads:
         """
         named = ImageRef(repository.host, repository.path, "", manifest.digest)
         try:
-            found = self._client.digest(named)
+            found = self._client.get_digest(named)
         except RegistryError as error:
             if error.kind != "busy" or error.is_limit:
                 raise
-            reach = self._client.reach(repository.host)
-            raise errors.unreadable(reach, str(named), error.message) from error
+            reach = self._client.get_access(repository.host)
+            raise errors.manifest_unreadable(reach, str(named), error.message) from error
         if found != manifest.digest:
-            reach = self._client.reach(repository.host)
-            raise errors.changed(reach, str(named), manifest.digest, found or "nothing")
+            reach = self._client.get_access(repository.host)
+            raise errors.content_changed(reach, str(named), manifest.digest, found or "nothing")
 
-    def _begin(self, repository: ImageRef, query: str, *scopes: str) -> Answer:
+    def _begin_upload(self, repository: ImageRef, query: str, *scopes: str) -> HttpResponse:
         path = f"/v2/{repository.path}/blobs/uploads/{query}"
         for again in (True, False):
-            answer = self._client.exchange.ask(
+            answer = self._client.transport.request(
                 "POST",
                 repository.host,
                 path,
                 push_scope(repository),
                 *scopes,
-                also=_SAID,
+                accept_statuses=_SAID,
             )
             if answer.status in {201, 202}:
                 break
-            if again and answer.status == 404 and self._make(repository):
+            if again and answer.status == 404 and self._create_repository(repository):
                 continue
-            raise self._refused(repository, answer, "an upload")
+            raise self._upload_error(repository, answer, "an upload")
         return answer
 
-    def _make(self, repository: ImageRef) -> bool:
+    def _create_repository(self, repository: ImageRef) -> bool:
         """Run the site's command for a repository that is not there; whether there is one."""
         if self._create is None:
             return False
@@ -177,7 +187,7 @@ class Uploads:
                 program, *arguments = self._create(repository.path)
                 if self._root is not None and "/" in program:
                     program = str((self._root / program).absolute())
-                process.run(
+                process.run_program(
                     [program, *arguments],
                     cwd=self._root,
                     timeout=_HOOK_SECONDS,
@@ -186,10 +196,12 @@ class Uploads:
                 self._created.add(repository)
         return True
 
-    def _refused(self, repository: ImageRef, answer: Answer, what: str) -> RegistryError:
-        return errors.refused(self._client.reach(repository.host), repository, answer, what)
+    def _upload_error(self, repository: ImageRef, answer: HttpResponse, what: str) -> RegistryError:
+        return errors.upload_refused(
+            self._client.get_access(repository.host), repository, answer, what
+        )
 
-    def _list(self, repository: ImageRef, manifest: Manifest) -> None:
+    def _add_referrer(self, repository: ImageRef, manifest: Manifest) -> None:
         """Add a manifest to the list of what refers to its subject."""
         tag = fallback_tag(manifest.subject)
         with self._lock:
@@ -197,15 +209,15 @@ class Uploads:
         with lock:
             before: Manifest | None = None
             try:
-                before = self._client.manifest(ImageRef(repository.host, repository.path, tag))
+                before = self._client.get_manifest(ImageRef(repository.host, repository.path, tag))
             except RegistryError as error:
                 if error.kind != "gone":
                     raise
-            index = fallback_index([manifest], before)
+            index = build_fallback_index([manifest], before)
             if before is None or index.digest != before.digest:
-                self.put_manifest(repository, index, tag)
+                self.push_manifest(repository, index, tag)
 
 
-def _location(answer: Answer) -> str:
+def _upload_location(answer: HttpResponse) -> str:
     """Where an upload goes on; registries give a path or a whole address."""
     return urljoin(answer.url, answer.headers.get("location", ""))

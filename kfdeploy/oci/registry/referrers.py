@@ -15,12 +15,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from kfdeploy.oci.attachments import Attached, cosign_tags, fallback_tag, is_digest, type_name
-from kfdeploy.oci.manifest import OCI_INDEX, Malformed, entries
+from kfdeploy.oci.attachments import (
+    Attachment,
+    cosign_tags,
+    fallback_tag,
+    is_digest,
+    normalize_artifact_type,
+)
+from kfdeploy.oci.manifest import OCI_INDEX, MalformedManifest, iter_entries
 from kfdeploy.oci.reference import ImageRef
-from kfdeploy.oci.registry.client import Client, pull_scope
+from kfdeploy.oci.registry.client import RegistryClient, pull_scope
 from kfdeploy.oci.registry.errors import RegistryError
-from kfdeploy.oci.registry.http import Answer
+from kfdeploy.oci.registry.http import HttpResponse
 
 REFERRERS_MAX: Final = 1000
 """Anybody who may push can attach things to an image; more than this is somebody's mistake."""
@@ -28,14 +34,14 @@ PAGES_MAX: Final = 100
 _NEXT: Final = re.compile(r"<([^>]*)>\s*;[^,<]*\brel=[\"']?next\b")
 
 
-class Finder:
+class AttachmentFinder:
     """Looks for what belongs to images; safe for threads.
 
     It remembers which registries have no list of referrers, and does not go on asking one that
     says it is asked too much.
     """
 
-    def __init__(self, client: Client, *, patience: float | None = None) -> None:
+    def __init__(self, client: RegistryClient, *, patience: float | None = None) -> None:
         """``patience``: seconds that one request waits for a registry that says it is busy;
         by default as long as the client does."""
         self._client = client
@@ -44,7 +50,7 @@ class Finder:
         self._lists: dict[str, bool] = {}
         self._busy: dict[str, RegistryError] = {}
 
-    def of_image(self, ref: ImageRef, platforms: Iterable[str]) -> tuple[Attached, ...]:
+    def find_for_image(self, ref: ImageRef, platforms: Iterable[str]) -> tuple[Attachment, ...]:
         """What belongs to an image, sorted.
 
         The manifests of its platforms are asked about only where something belongs to the image:
@@ -59,42 +65,49 @@ class Finder:
             RegistryError: the registry could not be asked; or kind ``content`` for a list that is
                 none, or without an end.
         """
-        found = set(self.of_manifest(ref, ref.digest))
+        found = set(self.find_for_manifest(ref, ref.digest))
         if found:
             for digest in sorted({*platforms} - {ref.digest}):
-                found.update(self.of_manifest(ref, digest))
+                found.update(self.find_for_manifest(ref, digest))
         return tuple(sorted(found))
 
-    def of_manifest(self, repository: ImageRef, digest: str) -> tuple[Attached, ...]:
+    def find_for_manifest(self, repository: ImageRef, digest: str) -> tuple[Attachment, ...]:
         """What belongs to one manifest or index, sorted; see `of_image`."""
         if (busy := self._busy.get(repository.host)) is not None:
             raise busy
         try:
             return tuple(
-                sorted({*self._referrers(repository, digest), *self._tags(repository, digest)})
+                sorted(
+                    {
+                        *self._find_referrers(repository, digest),
+                        *self._find_tagged(repository, digest),
+                    }
+                )
             )
         except RegistryError as error:
             if error.kind == "busy":
                 self._busy[repository.host] = error
             raise
 
-    def _tags(self, repository: ImageRef, digest: str) -> Iterator[Attached]:
+    def _find_tagged(self, repository: ImageRef, digest: str) -> Iterator[Attachment]:
         for tag in cosign_tags(digest):
             at = ImageRef(repository.host, repository.path, tag)
-            found = self._client.digest(at, patience=self._patience)
+            found = self._client.get_digest(at, patience=self._patience)
             if found is not None and is_digest(found):
-                yield Attached(digest, "tag", tag, found)
+                yield Attachment(digest, "tag", tag, found)
 
-    def _referrers(self, repository: ImageRef, digest: str) -> Iterator[Attached]:
-        listed = self._list(repository, digest)
+    def _find_referrers(self, repository: ImageRef, digest: str) -> Iterator[Attachment]:
+        listed = self._list_referrers(repository, digest)
         if listed is None:
-            listed = self._fallback(repository, digest)
+            listed = self._read_fallback_index(repository, digest)
         for entry in listed:
             own = str(entry.get("digest", ""))
             if is_digest(own):
-                yield Attached(digest, "referrer", type_name(entry.get("artifactType")), own)
+                yield Attachment(
+                    digest, "referrer", normalize_artifact_type(entry.get("artifactType")), own
+                )
 
-    def _list(self, repository: ImageRef, digest: str) -> list[Mapping[str, Any]] | None:
+    def _list_referrers(self, repository: ImageRef, digest: str) -> list[Mapping[str, Any]] | None:
         """The registry's own list, all pages; None when it keeps none."""
         host = repository.host
         if self._lists.get(host) is False:
@@ -103,63 +116,63 @@ class Finder:
         found: list[Mapping[str, Any]] = []
         seen: set[str] = set()
         while path not in seen and len(seen) < PAGES_MAX and len(found) <= REFERRERS_MAX:
-            answer = self._page(repository, path)
+            answer = self._fetch_page(repository, path)
             if answer is None and not seen:
-                self._has_no_list(host)
+                self._mark_unsupported(host)
                 return None
             if answer is None:
-                raise _bad_list(repository, digest, f"breaks off after {len(found)} of them")
+                raise _referrers_error(repository, digest, f"breaks off after {len(found)} of them")
             seen.add(path)
             with self._lock:
                 self._lists[host] = True
-            found += _entries(repository, digest, answer.body)
+            found += _parse_index(repository, digest, answer.body)
             more = _NEXT.search(answer.headers.get("link", ""))
             if more is None and len(found) <= REFERRERS_MAX:
                 return found
             # Only the query of the link: behind a proxy its host and path are often others.
             path = f"{base}?{urlsplit(more[1]).query}" if more else path
-        raise _bad_list(repository, digest, f"has no end within {REFERRERS_MAX} of them")
+        raise _referrers_error(repository, digest, f"has no end within {REFERRERS_MAX} of them")
 
-    def _page(self, repository: ImageRef, path: str) -> Answer | None:
-        answer = self._client.exchange.ask(
+    def _fetch_page(self, repository: ImageRef, path: str) -> HttpResponse | None:
+        answer = self._client.transport.request(
             "GET",
             repository.host,
             path,
             pull_scope(repository),
             patience=self._patience,
             # Older registries answer with these where the specification wants 404.
-            also=(400, 405),
+            accept_statuses=(400, 405),
         )
         kind = answer.headers.get("content-type", "").partition(";")[0].strip()
         return answer if answer.status == 200 and kind == OCI_INDEX else None
 
-    def _has_no_list(self, host: str) -> None:
+    def _mark_unsupported(self, host: str) -> None:
         # One host may front several registries, such as a proxy: a list that was once there tells
         # more than one that was not.
         with self._lock:
             self._lists.setdefault(host, False)
 
-    def _fallback(self, repository: ImageRef, digest: str) -> list[Mapping[str, Any]]:
+    def _read_fallback_index(self, repository: ImageRef, digest: str) -> list[Mapping[str, Any]]:
         at = ImageRef(repository.host, repository.path, fallback_tag(digest))
         try:
-            index = self._client.manifest(at, patience=self._patience)
+            index = self._client.get_manifest(at, patience=self._patience)
         except RegistryError as error:
             if error.kind != "gone":
                 raise
             return []
-        return _entries(repository, digest, index.body)
+        return _parse_index(repository, digest, index.body)
 
 
-def _entries(repository: ImageRef, digest: str, body: bytes) -> list[Mapping[str, Any]]:
+def _parse_index(repository: ImageRef, digest: str, body: bytes) -> list[Mapping[str, Any]]:
     try:
         content = json.loads(body)
         if not isinstance(content, dict):
-            raise Malformed("no JSON object")
+            raise MalformedManifest("no JSON object")
     except (ValueError, RecursionError) as error:
-        raise _bad_list(repository, digest, "is no JSON") from error
-    return list(entries(content, "manifests"))
+        raise _referrers_error(repository, digest, "is no JSON") from error
+    return list(iter_entries(content, "manifests"))
 
 
-def _bad_list(repository: ImageRef, digest: str, problem: str) -> RegistryError:
+def _referrers_error(repository: ImageRef, digest: str, problem: str) -> RegistryError:
     where = f"{repository.repository}@{digest}"
     return RegistryError("content", f"{where}: its list of referrers {problem}")

@@ -15,7 +15,7 @@ _PLACEHOLDER: Final = re.compile(r"\{repository\}|\{host\}")
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
+class CredentialOptions:
     """How to sign in: a folder with Docker's config.json, and the name of a credential helper."""
 
     docker_config: str | None = None
@@ -23,17 +23,17 @@ class Credentials:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
+class AccessOptions:
     """How a registry is reached; paths are relative to the workspace."""
 
     ca: str | None = None
     plain_http: bool | None = None
     skip_tls_verify: bool = False
-    credentials: Credentials = Credentials()
+    credentials: CredentialOptions = CredentialOptions()
 
 
 @dataclass(frozen=True, slots=True)
-class Naming:
+class RepositoryNaming:
     """How an upstream repository is named below the prefix."""
 
     keep_host: bool = True
@@ -42,16 +42,16 @@ class Naming:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PrivateRegistry(Access):
+class PrivateRegistry(AccessOptions):
     """The registry the cluster pulls from."""
 
     host: str
     prefix: str = ""
-    naming: Naming = Naming()
+    naming: RepositoryNaming = RepositoryNaming()
     immutable_tags: bool = False
     create_repository: tuple[str, ...] | None = None
 
-    def creation(self, repository: str) -> tuple[str, ...]:
+    def creation_command(self, repository: str) -> tuple[str, ...]:
         """`createRepository` for one repository: program and arguments; empty where none is set.
 
         Args:
@@ -74,11 +74,11 @@ class MirrorSettings:
 
     private: PrivateRegistry
     sources: Mapping[str, str] = field(default_factory=dict)
-    hosts: Mapping[str, Access] = field(default_factory=dict)
+    hosts: Mapping[str, AccessOptions] = field(default_factory=dict)
     platforms: tuple[str, ...] = ()
 
     @property
-    def may_be_noted(self) -> bool:
+    def is_cacheable(self) -> bool:
         """Whether a mirror may take them from the cache, which others may have written.
 
         What starts a program or chooses a sign-in is read where the site wrote it. And which tags
@@ -89,7 +89,7 @@ class MirrorSettings:
         return not (
             private.create_repository
             or private.immutable_tags
-            or any(access.credentials != Credentials() for access in accesses)
+            or any(access.credentials != CredentialOptions() for access in accesses)
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -107,22 +107,25 @@ class MirrorSettings:
         create = private.pop("create_repository")
         return cls(
             PrivateRegistry(
-                **_access(private),
-                naming=Naming(**private.pop("naming")),
+                **_pop_access(private),
+                naming=RepositoryNaming(**private.pop("naming")),
                 create_repository=None if create is None else tuple(create),
                 **private,
             ),
             dict(data["sources"]),
-            {host: Access(**_access(dict(access))) for host, access in data["hosts"].items()},
+            {
+                host: AccessOptions(**_pop_access(dict(access)))
+                for host, access in data["hosts"].items()
+            },
             tuple(data["platforms"]),
         )
 
 
-def _access(data: dict[str, Any]) -> dict[str, Any]:
+def _pop_access(data: dict[str, Any]) -> dict[str, Any]:
     """Take what `Access` has out of ``data``."""
     return {
         "ca": data.pop("ca"),
         "plain_http": data.pop("plain_http"),
         "skip_tls_verify": data.pop("skip_tls_verify"),
-        "credentials": Credentials(**data.pop("credentials")),
+        "credentials": CredentialOptions(**data.pop("credentials")),
     }

@@ -16,20 +16,20 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 SIMPLE_SIGNING: Final = "application/vnd.dev.cosign.simplesigning.v1+json"
-SIGNATURE: Final = "dev.cosignproject.cosign/signature"
-CERTIFICATE: Final = "dev.sigstore.cosign/certificate"
-BUNDLE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
+SIGNATURE_ANNOTATION: Final = "dev.cosignproject.cosign/signature"
+CERTIFICATE_ANNOTATION: Final = "dev.sigstore.cosign/certificate"
+SIGSTORE_BUNDLE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 STATEMENT: Final = "application/vnd.in-toto+json"
 SIGN_PREDICATE: Final = "https://sigstore.dev/cosign/sign/v1"
 _SIMPLE_TYPE: Final = "cosign container image signature"
 
 
-class Damaged(ValueError):
+class MalformedSignature(ValueError):
     """What should be a signature can't be read as one; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Signed:
+class UnverifiedSignature:
     """A signature that nobody has checked yet.
 
     Attributes:
@@ -45,10 +45,12 @@ class Signed:
 
 
 def is_signature_layer(media_type: str) -> bool:
-    return media_type in {SIMPLE_SIGNING, BUNDLE}
+    return media_type in {SIMPLE_SIGNING, SIGSTORE_BUNDLE}
 
 
-def read(media_type: str, annotations: Mapping[str, Any], body: bytes) -> Signed | None:
+def parse_signature(
+    media_type: str, annotations: Mapping[str, Any], body: bytes
+) -> UnverifiedSignature | None:
     """The signature in a layer.
 
     Returns:
@@ -58,49 +60,57 @@ def read(media_type: str, annotations: Mapping[str, Any], body: bytes) -> Signed
     Raises:
         Damaged: it can't be read.
     """
-    content = _json(body)
+    content = _parse_json(body)
     if media_type == SIMPLE_SIGNING:
-        return _simple(content, annotations, body)
-    return _bundle(content)
+        return _parse_simple_signing(content, annotations, body)
+    return _parse_bundle(content)
 
 
-def _simple(content: Mapping[str, Any], annotations: Mapping[str, Any], body: bytes) -> Signed:
-    critical = _mapping(content, "critical")
+def _parse_simple_signing(
+    content: Mapping[str, Any], annotations: Mapping[str, Any], body: bytes
+) -> UnverifiedSignature:
+    critical = _require_mapping(content, "critical")
     if critical.get("type") != _SIMPLE_TYPE:
-        raise Damaged(f"its payload's critical.type is not {_SIMPLE_TYPE!r}")
-    digest = _text(_mapping(critical, "image"), "docker-manifest-digest")
-    signature = _bytes(annotations, SIGNATURE)
-    return Signed(signature, body, frozenset({digest}), bool(annotations.get(CERTIFICATE)))
+        raise MalformedSignature(f"its payload's critical.type is not {_SIMPLE_TYPE!r}")
+    digest = _require_text(_require_mapping(critical, "image"), "docker-manifest-digest")
+    signature = _decode_base64(annotations, SIGNATURE_ANNOTATION)
+    return UnverifiedSignature(
+        signature, body, frozenset({digest}), bool(annotations.get(CERTIFICATE_ANNOTATION))
+    )
 
 
-def _bundle(content: Mapping[str, Any]) -> Signed | None:
+def _parse_bundle(content: Mapping[str, Any]) -> UnverifiedSignature | None:
     # `certificate` and `x509CertificateChain` are the other kinds.
-    by_certificate = "publicKey" not in _mapping(content, "verificationMaterial")
+    by_certificate = "publicKey" not in _require_mapping(content, "verificationMaterial")
     if "messageSignature" in content:
-        message = _mapping(content, "messageSignature")
-        return Signed(_bytes(message, "signature"), None, frozenset(), by_certificate)
-    envelope = _mapping(content, "dsseEnvelope")
-    kind = _text(envelope, "payloadType")
+        message = _require_mapping(content, "messageSignature")
+        return UnverifiedSignature(
+            _decode_base64(message, "signature"), None, frozenset(), by_certificate
+        )
+    envelope = _require_mapping(content, "dsseEnvelope")
+    kind = _require_text(envelope, "payloadType")
     if kind != STATEMENT:
         return None
-    payload = _bytes(envelope, "payload")
-    statement = _json(payload)
+    payload = _decode_base64(envelope, "payload")
+    statement = _parse_json(payload)
     if statement.get("predicateType") != SIGN_PREDICATE:
         return None
     signatures = envelope.get("signatures")
     # The bundle's specification allows one, unlike DSSE's.
     if not isinstance(signatures, list) or len(signatures) != 1:
-        raise Damaged("its envelope has not exactly one signature")
+        raise MalformedSignature("its envelope has not exactly one signature")
     if not isinstance(signatures[0], dict):
-        raise Damaged("signatures[0] is missing")
-    signature = _bytes(signatures[0], "sig")
-    return Signed(signature, _pae(kind, payload), _subjects(statement), by_certificate)
+        raise MalformedSignature("signatures[0] is missing")
+    signature = _decode_base64(signatures[0], "sig")
+    return UnverifiedSignature(
+        signature, _encode_pae(kind, payload), _parse_subjects(statement), by_certificate
+    )
 
 
-def _subjects(statement: Mapping[str, Any]) -> frozenset[str]:
+def _parse_subjects(statement: Mapping[str, Any]) -> frozenset[str]:
     subjects = statement.get("subject")
     if not isinstance(subjects, list):
-        raise Damaged("its statement has no subject")
+        raise MalformedSignature("its statement has no subject")
     return frozenset(
         f"{algorithm}:{value}"
         for subject in subjects
@@ -109,39 +119,39 @@ def _subjects(statement: Mapping[str, Any]) -> frozenset[str]:
     )
 
 
-def _pae(kind: str, payload: bytes) -> bytes:
+def _encode_pae(kind: str, payload: bytes) -> bytes:
     """DSSE's encoding of what is signed: type and payload with their lengths in bytes."""
     name = kind.encode()
     return b"DSSEv1 %d %s %d %s" % (len(name), name, len(payload), payload)
 
 
-def _json(body: bytes) -> Mapping[str, Any]:
+def _parse_json(body: bytes) -> Mapping[str, Any]:
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise Damaged("no JSON") from error
+        raise MalformedSignature("no JSON") from error
     if not isinstance(content, dict):
-        raise Damaged("no JSON object")
+        raise MalformedSignature("no JSON object")
     return content
 
 
-def _mapping(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def _require_mapping(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = content.get(key)
     if not isinstance(value, dict):
-        raise Damaged(f"{key} is missing")
+        raise MalformedSignature(f"{key} is missing")
     return value
 
 
-def _text(content: Mapping[str, Any], key: str) -> str:
+def _require_text(content: Mapping[str, Any], key: str) -> str:
     value = content.get(key)
     if not isinstance(value, str):
-        raise Damaged(f"{key} is missing")
+        raise MalformedSignature(f"{key} is missing")
     return value
 
 
-def _bytes(content: Mapping[str, Any], key: str) -> bytes:
-    text = _text(content, key)
+def _decode_base64(content: Mapping[str, Any], key: str) -> bytes:
+    text = _require_text(content, key)
     try:
         return base64.b64decode(text, validate=True)
     except ValueError as error:
-        raise Damaged(f"{key} is no base64") from error
+        raise MalformedSignature(f"{key} is no base64") from error

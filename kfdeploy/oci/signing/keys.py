@@ -19,8 +19,8 @@ from kfdeploy.files import read_bytes
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-    Public = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
-    Private = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+    RawPublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
+    RawPrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
 PASSWORD_VARIABLE: Final = "KFDEPLOY_KEY_PASSWORD"
 RSA_BITS_MIN: Final = 2048
@@ -42,7 +42,7 @@ class PublicKey:
 
     name: str
     fingerprint: str
-    key: Public = field(repr=False, compare=False)
+    key: RawPublicKey = field(repr=False, compare=False)
 
     @property
     def is_ed25519(self) -> bool:
@@ -50,7 +50,7 @@ class PublicKey:
 
         return isinstance(self.key, ed25519.Ed25519PublicKey)
 
-    def verifies(self, signature: bytes, data: bytes) -> bool:
+    def has_signed(self, signature: bytes, data: bytes) -> bool:
         """Whether a signature is of this data by this key.
 
         With ECDSA by SHA-256, as cosign's older formats have it whatever the curve, or by the hash
@@ -77,7 +77,7 @@ class PublicKey:
         return False
 
 
-def public(file: Path, name: str = "") -> PublicKey:
+def load_public_key(file: Path, name: str = "") -> PublicKey:
     """The public key in a PEM file; ``name`` is how errors call it.
 
     Raises:
@@ -104,7 +104,7 @@ def public(file: Path, name: str = "") -> PublicKey:
         ) from error
     kinds = (ec.EllipticCurvePublicKey, rsa.RSAPublicKey, ed25519.Ed25519PublicKey)
     if not isinstance(key, kinds):
-        raise _other_kind(name)
+        raise _unsupported_key(name)
     if isinstance(key, rsa.RSAPublicKey) and key.key_size < RSA_BITS_MIN:
         raise UserError(
             f"{name}: an RSA key of {key.key_size} bits: fewer than {RSA_BITS_MIN} are not safe"
@@ -115,7 +115,7 @@ def public(file: Path, name: str = "") -> PublicKey:
     return PublicKey(name, hashlib.sha256(der).hexdigest(), key)
 
 
-def private(file: Path, password: str | None) -> Private:
+def load_private_key(file: Path, password: str | None) -> RawPrivateKey:
     """The private key in a PEM file (PKCS #8, or the older forms for EC and RSA).
 
     Args:
@@ -161,11 +161,11 @@ def private(file: Path, password: str | None) -> Private:
         ) from None
     kinds = (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey, ed25519.Ed25519PrivateKey)
     if not isinstance(key, kinds):
-        raise _other_kind(str(file))
+        raise _unsupported_key(str(file))
     return key
 
 
-def signed(key: Private, data: bytes) -> bytes:
+def sign_bytes(key: RawPrivateKey, data: bytes) -> bytes:
     """The signature of data: with SHA-256, for Ed25519 as it is."""
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -177,5 +177,5 @@ def signed(key: Private, data: bytes) -> bytes:
     return key.sign(data)
 
 
-def _other_kind(name: str) -> UserError:
+def _unsupported_key(name: str) -> UserError:
     return UserError(f"{name}: a key of another kind than ECDSA, RSA and Ed25519")

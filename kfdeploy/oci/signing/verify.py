@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from kfdeploy.errors import UserError, raise_all
-from kfdeploy.oci.attachments import UNNAMED, Attached, is_digest
-from kfdeploy.oci.manifest import Malformed, Manifest, entries
+from kfdeploy.oci.attachments import UNKNOWN_ARTIFACT_TYPE, Attachment, is_digest
+from kfdeploy.oci.manifest import MalformedManifest, Manifest, iter_entries
 from kfdeploy.oci.reference import ImageRef
-from kfdeploy.oci.registry.client import Client
+from kfdeploy.oci.registry.client import RegistryClient
 from kfdeploy.oci.registry.errors import RegistryError
 from kfdeploy.oci.signing import cosign
 from kfdeploy.oci.signing import keys as keyfiles
-from kfdeploy.oci.signing.cosign import Damaged, Signed
+from kfdeploy.oci.signing.cosign import MalformedSignature, UnverifiedSignature
 from kfdeploy.oci.signing.keys import PASSWORD_VARIABLE, PublicKey
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ LAYER_BYTES_MAX: Final = 1024 * 1024
 _OTHER_TYPES: Final = frozenset(
     {
         # What a list says that does not know a manifest's own artifact type.
-        UNNAMED,
+        UNKNOWN_ARTIFACT_TYPE,
         "application/vnd.oci.empty.v1+json",
         "application/vnd.oci.image.config.v1+json",
         # Cosign's first try at referrers, with simple signing in it.
@@ -48,7 +48,7 @@ _OTHER_TYPES: Final = frozenset(
 # --- of a file ------------------------------------------------------------------------------------
 
 
-def sign(data: bytes, key_file: Path, password: str | None = None) -> bytes:
+def sign_blob(data: bytes, key_file: Path, password: str | None = None) -> bytes:
     """A detached signature, as `cosign sign-blob` and `openssl dgst -sha256 -sign` make it.
 
     Args:
@@ -63,11 +63,11 @@ def sign(data: bytes, key_file: Path, password: str | None = None) -> bytes:
     """
     if password is None:
         password = os.environ.get(PASSWORD_VARIABLE)
-    key = keyfiles.private(key_file, password)
-    return base64.b64encode(keyfiles.signed(key, data)) + b"\n"
+    key = keyfiles.load_private_key(key_file, password)
+    return base64.b64encode(keyfiles.sign_bytes(key, data)) + b"\n"
 
 
-def verify(data: bytes, signature: bytes, key_file: Path) -> None:
+def verify_blob(data: bytes, signature: bytes, key_file: Path) -> None:
     """Check a detached signature: in base64, or bare as openssl writes it.
 
     Args:
@@ -76,11 +76,11 @@ def verify(data: bytes, signature: bytes, key_file: Path) -> None:
     Raises:
         UserError: the signature is not of this data by this key; or the key can't be used.
     """
-    key = keyfiles.public(key_file)
+    key = keyfiles.load_public_key(key_file)
     forms = [signature]
     with contextlib.suppress(binascii.Error):
         forms.append(base64.b64decode(b"".join(signature.split()), validate=True))
-    if not any(key.verifies(form, data) for form in forms):
+    if not any(key.has_signed(form, data) for form in forms):
         raise UserError(
             f"the signature is not by {key_file}, or what it is of has been changed",
             hint="do not use it; get it and the public key again, each by another way",
@@ -90,38 +90,38 @@ def verify(data: bytes, signature: bytes, key_file: Path) -> None:
 # --- of an image ----------------------------------------------------------------------------------
 
 
-class Unsigned(UserError):
+class UnsignedImage(UserError):
     """An image has not the signature that it must have."""
 
 
-class Reader(Protocol):
+class SignatureReader(Protocol):
     """Where an image's signatures are read: a registry, or a bundle.
 
     Both raise RegistryError, of kind ``gone`` or ``content`` for what is not there or has another
     content than its digest says.
     """
 
-    def manifest(self, digest: str) -> Manifest: ...
+    def get_manifest(self, digest: str) -> Manifest: ...
 
-    def blob(self, digest: str) -> bytes: ...
+    def get_blob(self, digest: str) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
-class AtRegistry:
+class RegistrySignatureReader:
     """Reads in the repository of ``ref``."""
 
-    client: Client
+    client: RegistryClient
     ref: ImageRef
 
-    def manifest(self, digest: str) -> Manifest:
-        return self.client.manifest(ImageRef(self.ref.host, self.ref.path, "", digest))
+    def get_manifest(self, digest: str) -> Manifest:
+        return self.client.get_manifest(ImageRef(self.ref.host, self.ref.path, "", digest))
 
-    def blob(self, digest: str) -> bytes:
-        return self.client.blob(self.ref, digest)
+    def get_blob(self, digest: str) -> bytes:
+        return self.client.get_blob(self.ref, digest)
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class SignatureRule:
     """Which images must be signed, and by whom.
 
     Attributes:
@@ -140,44 +140,44 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class SignatureRules:
     """What `images.signatures` asks for. An image that several match must satisfy each."""
 
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[SignatureRule, ...] = ()
 
     @classmethod
-    def of(cls, settings: Iterable[SignedImages], root: Path) -> Rules:
+    def from_settings(cls, settings: Iterable[SignedImages], root: Path) -> SignatureRules:
         """From kfdeploy.yaml; paths are relative to ``root``, the workspace.
 
         Raises:
             UserError: keys that can't be used, all of them, each with where it is named.
         """
-        rules: list[Rule] = []
+        rules: list[SignatureRule] = []
         errors: list[UserError] = []
         for index, setting in enumerate(settings):
             where = f"images.signatures[{index}]"
             found: list[PublicKey] = []
             for number, name in enumerate(setting.keys):
                 try:
-                    found.append(keyfiles.public(root / Path(name).expanduser(), name))
+                    found.append(keyfiles.load_public_key(root / Path(name).expanduser(), name))
                 except UserError as error:
                     message = f"{where}.keys[{number}]: {error.message}"
                     errors.append(UserError(message, hint=error.hint))
-            rules.append(Rule(where, setting.images, tuple(found)))
+            rules.append(SignatureRule(where, setting.images, tuple(found)))
         raise_all(errors)
         return cls(tuple(rules))
 
-    def on(self, image: ImageRef) -> tuple[Rule, ...]:
+    def find_for(self, image: ImageRef) -> tuple[SignatureRule, ...]:
         """The rules for an image, by what is locked: its substitute, where it has one."""
         return tuple(rule for rule in self.rules if rule.matches(image))
 
 
-def check(
+def check_signatures(
     image: ImageRef,
-    rules: Rules,
-    reader: Reader,
-    attached: Iterable[Attached] | None,
-    search: Callable[[], Iterable[Attached]] | None = None,
+    rules: SignatureRules,
+    reader: SignatureReader,
+    attached: Iterable[Attachment] | None,
+    search: Callable[[], Iterable[Attachment]] | None = None,
 ) -> None:
     """Check the signatures that an image must have.
 
@@ -192,33 +192,35 @@ def check(
         Unsigned: one is missing, or none is good; the message does not name the image.
         RegistryError: it can't be read, or searched for.
     """
-    found: list[Attached] | None = None
-    for rule in rules.on(image):
+    found: list[Attachment] | None = None
+    for rule in rules.find_for(image):
         known = found if found is not None else list(attached or ())
-        problem = _problem(image.digest, rule, known, reader)
+        problem = _find_problem(image.digest, rule, known, reader)
         if problem and found is None and search is not None:
             # It may have been signed since.
             found = list(search())
-            problem = _problem(image.digest, rule, found, reader)
+            problem = _find_problem(image.digest, rule, found, reader)
         if problem:
-            raise Unsigned(
+            raise UnsignedImage(
                 f"{problem} ({rule.where})",
                 hint=f"do not use it until its publisher has signed {image.digest}, or change"
                 f" {rule.where} in kfdeploy.yaml",
             )
 
 
-def _problem(digest: str, rule: Rule, attached: Iterable[Attached], reader: Reader) -> str:
+def _find_problem(
+    digest: str, rule: SignatureRule, attached: Iterable[Attachment], reader: SignatureReader
+) -> str:
     """Why no signature will do; empty when one does."""
     # Of several, what comes closest to a good signature says most.
     problems: dict[int, str] = {}
     names = " or ".join(key.name for key in rule.keys)
-    for found in _signatures(digest, attached, reader):
-        if isinstance(found, Damaged):
+    for found in _read_signatures(digest, attached, reader):
+        if isinstance(found, MalformedSignature):
             problems.setdefault(1, f"its signature is damaged: {found}")
             continue
-        data = reader.manifest(digest).body if found.data is None else found.data
-        key = next((key for key in rule.keys if key.verifies(found.signature, data)), None)
+        data = reader.get_manifest(digest).body if found.data is None else found.data
+        key = next((key for key in rule.keys if key.has_signed(found.signature, data)), None)
         if key is not None and (found.data is None or digest in found.digests):
             return ""
         if key is not None:
@@ -234,18 +236,18 @@ def _problem(digest: str, rule: Rule, attached: Iterable[Attached], reader: Read
     return problems[min(problems)] if problems else f"it has no signature by {names}"
 
 
-def _signatures(
-    digest: str, attached: Iterable[Attached], reader: Reader
-) -> Iterator[Signed | Damaged]:
+def _read_signatures(
+    digest: str, attached: Iterable[Attachment], reader: SignatureReader
+) -> Iterator[UnverifiedSignature | MalformedSignature]:
     """Signatures of a manifest, good ones and others; attestations are none."""
     looked_at = 0
     for one in sorted(set(attached)):
         if one.subject != digest or not _may_be_signature(one):
             continue
         try:
-            layers = list(entries(reader.manifest(one.digest).content, "layers"))
-        except (Malformed, RegistryError) as error:
-            yield _damaged(one.digest, error)
+            layers = list(iter_entries(reader.get_manifest(one.digest).content, "layers"))
+        except (MalformedManifest, RegistryError) as error:
+            yield _as_malformed(one.digest, error)
             continue
         for layer in layers:
             if not cosign.is_signature_layer(str(layer.get("mediaType"))):
@@ -254,33 +256,35 @@ def _signatures(
             if looked_at > LAYERS_MAX:
                 return
             try:
-                found = _signature(layer, reader)
-            except (Damaged, RegistryError) as error:
-                yield _damaged(one.digest, error)
+                found = _read_signature(layer, reader)
+            except (MalformedSignature, RegistryError) as error:
+                yield _as_malformed(one.digest, error)
             else:
                 if found is not None:
                     yield found
 
 
-def _may_be_signature(one: Attached) -> bool:
+def _may_be_signature(one: Attachment) -> bool:
     if one.kind == "tag":
         return one.name.endswith(".sig")
-    return one.name == cosign.BUNDLE or one.name in _OTHER_TYPES
+    return one.name == cosign.SIGSTORE_BUNDLE or one.name in _OTHER_TYPES
 
 
-def _signature(layer: Mapping[str, Any], reader: Reader) -> Signed | None:
+def _read_signature(
+    layer: Mapping[str, Any], reader: SignatureReader
+) -> UnverifiedSignature | None:
     digest, size, annotations = (layer.get(key) for key in ("digest", "size", "annotations"))
     if not isinstance(digest, str) or not is_digest(digest) or not isinstance(size, int):
-        raise Damaged("a layer without digest and size")
+        raise MalformedSignature("a layer without digest and size")
     if size > LAYER_BYTES_MAX:
-        raise Damaged(f"{digest} has {size} bytes: no signature is as long")
+        raise MalformedSignature(f"{digest} has {size} bytes: no signature is as long")
     known = annotations if isinstance(annotations, dict) else {}
-    return cosign.read(str(layer["mediaType"]), known, reader.blob(digest))
+    return cosign.parse_signature(str(layer["mediaType"]), known, reader.get_blob(digest))
 
 
-def _damaged(digest: str, error: Exception) -> Damaged:
+def _as_malformed(digest: str, error: Exception) -> MalformedSignature:
     if isinstance(error, RegistryError):
-        if error.unasked:
+        if error.is_inconclusive:
             raise error
-        return Damaged(error.message)
-    return Damaged(f"{digest}: {error}")
+        return MalformedSignature(error.message)
+    return MalformedSignature(f"{digest}: {error}")

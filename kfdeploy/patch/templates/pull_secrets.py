@@ -23,25 +23,29 @@ KIND = "Secret.v1"
 Secrets = dict[str, dict[str, Any]]
 
 
-def say(text: str) -> None:
+def log_message(text: str) -> None:
     print(f"kfdeploy: {text}", file=sys.stderr, flush=True)
 
 
-def content(name: str) -> str:
+def read_secret(name: str) -> str:
     """The Secret's value as it is now, in base64; empty where there is none that can be used."""
     try:
         data = (FOLDER / name).read_bytes()
         json.loads(data)
     except FileNotFoundError:
-        say(f"no Secret {name} with {KEY} in this controller's namespace: nothing added or removed")
+        log_message(
+            f"no Secret {name} with {KEY} in this controller's namespace: nothing added or removed"
+        )
         return ""
     except (OSError, ValueError) as error:
-        say(f"the Secret {name} can't be used ({type(error).__name__}): nothing added or removed")
+        log_message(
+            f"the Secret {name} can't be used ({type(error).__name__}): nothing added or removed"
+        )
         return ""
     return base64.b64encode(data).decode()
 
 
-def hide(body: bytes) -> tuple[bytes, str, Secrets]:
+def remove_copies(body: bytes) -> tuple[bytes, str, Secrets]:
     """The request without our copies; the namespace, if it is a user's; the copies by name."""
     request = json.loads(body)
     meta = request["object"]["metadata"]
@@ -54,7 +58,7 @@ def hide(body: bytes) -> tuple[bytes, str, Secrets]:
     return json.dumps(request).encode(), meta["name"] if is_on else "", ours
 
 
-def add(answer: bytes, namespace: str, ours: Secrets) -> bytes:
+def add_copies(answer: bytes, namespace: str, ours: Secrets) -> bytes:
     """The answer with a copy of each Secret."""
     head, _, body = answer.partition(b"\r\n\r\n")
     if not namespace or not answer or b" 200 " not in head.split(b"\r\n", 1)[0]:
@@ -63,13 +67,13 @@ def add(answer: bytes, namespace: str, ours: Secrets) -> bytes:
     taken = {o["metadata"]["name"] for o in desired["attachments"] if o["kind"] == "Secret"}
     for name in NAMES:
         old = (ours.get(name, {}).get("data") or {}).get(KEY, "")
-        new = content(name) or old
+        new = read_secret(name) or old
         if not new or name in taken:
             continue
         if old and old != new:
             # It is left out once: metacontroller deletes the old copy, sees it go, and asks again.
             # Its strategy for Secrets here, OnDelete, never changes one that exists.
-            say(f"the Secret {name} has changed: its copy in {namespace} is made anew")
+            log_message(f"the Secret {name} has changed: its copy in {namespace} is made anew")
             continue
         meta = {"name": name, "namespace": namespace}
         copy = {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "type": TYPE}
@@ -81,10 +85,10 @@ def add(answer: bytes, namespace: str, ours: Secrets) -> bytes:
     return b"\r\n".join([*lines, b"", fresh])
 
 
-def with_pull_secrets(handler: Any) -> Any:
+def wrap_handler(handler: Any) -> Any:
     """The hook's handler, between what it reads and what it writes."""
 
-    class Handler(handler):  # type: ignore[misc]
+    class PullSecretsHandler(handler):  # type: ignore[misc]
         rfile: Any
         wfile: Any
 
@@ -94,9 +98,11 @@ def with_pull_secrets(handler: Any) -> Any:
             request, namespace = body, ""
             ours: Secrets = {}
             try:
-                request, namespace, ours = hide(body)
+                request, namespace, ours = remove_copies(body)
             except Exception as error:
-                say(f"a request was not understood ({type(error).__name__}): passed on as it is")
+                log_message(
+                    f"a request was not understood ({type(error).__name__}): passed on as it is"
+                )
             if self.headers.get("content-length"):
                 self.headers.replace_header("content-length", str(len(request)))
             self.rfile, self.wfile = io.BytesIO(request), io.BytesIO()
@@ -105,31 +111,31 @@ def with_pull_secrets(handler: Any) -> Any:
             finally:
                 answer = self.wfile.getvalue()
                 self.rfile, self.wfile = source, sink
-                sink.write(self.changed(answer, namespace, ours))
+                sink.write(self.try_add_copies(answer, namespace, ours))
 
-        def changed(self, answer: bytes, namespace: str, ours: Secrets) -> bytes:
+        def try_add_copies(self, answer: bytes, namespace: str, ours: Secrets) -> bytes:
             try:
-                return add(answer, namespace, ours)
+                return add_copies(answer, namespace, ours)
             except Exception as error:
-                say(f"an answer was not understood ({type(error).__name__}): sent as it is")
+                log_message(f"an answer was not understood ({type(error).__name__}): sent as it is")
                 return answer
 
-    return Handler if hasattr(handler, "do_POST") else handler
+    return PullSecretsHandler if hasattr(handler, "do_POST") else handler
 
 
-def start(script: str) -> None:
+def run_script(script: str) -> None:
     """Run the script as the program, with each server's handler wrapped."""
     plain = socketserver.BaseServer.__init__
 
-    def init(self: Any, address: Any, handler: Any) -> None:
-        plain(self, address, with_pull_secrets(handler))
+    def init_server(self: Any, address: Any, handler: Any) -> None:
+        plain(self, address, wrap_handler(handler))
 
-    setattr(socketserver.BaseServer, "__init__", init)  # noqa: B010
+    setattr(socketserver.BaseServer, "__init__", init_server)  # noqa: B010
     sys.argv = sys.argv[1:]
     sys.path[0] = str(Path(script).resolve().parent)
-    say(f"user namespaces get the pull secrets {', '.join(NAMES)}")
+    log_message(f"user namespaces get the pull secrets {', '.join(NAMES)}")
     runpy.run_path(script, run_name="__main__")
 
 
 if __name__ == "__main__":
-    start(sys.argv[1])
+    run_script(sys.argv[1])

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kfdeploy.kubernetes import workload
-from kfdeploy.kubernetes.diff.fields import Difference
+from kfdeploy.kubernetes.diff.fields import FieldDifference
 from kfdeploy.kubernetes.objects import ObjectKey
-from kfdeploy.releaseset.diff.sides import Pair, Side
+from kfdeploy.releaseset.diff.sides import Pair, SetSide
 
 Body = Mapping[str, Any]
 
@@ -43,7 +43,7 @@ _URL: Final = re.compile(r"\b[a-z][a-z0-9+]*://([A-Za-z0-9][A-Za-z0-9.-]*(?::\d+
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
+class ConnectionChange:
     """One object whose part in connections is another than before.
 
     Attributes:
@@ -71,16 +71,16 @@ class Connection:
         }
 
 
-def services(*sides: Side) -> frozenset[str]:
+def service_names(*sides: SetSide) -> frozenset[str]:
     """``NAME.NAMESPACE`` of all Services."""
     return frozenset(
         f"{one.key.name}.{one.key.namespace}" for side in sides for one in side.of_kind("Service")
     )
 
 
-def change(
-    pair: Pair, differences: Sequence[Difference], known: frozenset[str]
-) -> Connection | None:
+def compare_connections(
+    pair: Pair, differences: Sequence[FieldDifference], known: frozenset[str]
+) -> ConnectionChange | None:
     """What an object's change means for connections; None where it means nothing.
 
     Args:
@@ -95,32 +95,34 @@ def change(
     what = "changed" if old and new else "added" if new else "removed"
     key, kind = some.key, some.key.kind
     about = _LEAD.get(kind, "")
-    read: Callable[[Body], frozenset[str]]
+    describe_body: Callable[[Body], frozenset[str]]
     if kind == "Service":
-        about, read = "where a Service leads", _ports
+        about, describe_body = "where a Service leads", _describe_service
     elif kind in _WEBHOOKS:
-        read = _webhooks
+        describe_body = _describe_webhooks
     elif kind in workload.WORKLOADS or kind == "ConfigMap":
         about = "names of hosts that programs are given"
 
-        def read(body: Body) -> frozenset[str]:
-            return _hosts(body, known)
+        def describe_body(body: Body) -> frozenset[str]:
+            return _find_hosts(body, known)
 
     elif about:
         shown = tuple(one.field for one in differences if one.path[0] != "metadata")
-        return Connection(what, key, about, fields=shown) if shown or what != "changed" else None
+        return (
+            ConnectionChange(what, key, about, fields=shown) if shown or what != "changed" else None
+        )
     else:
         return None
-    before = read(old.body) if old else frozenset()
-    after = read(new.body) if new else frozenset()
+    before = describe_body(old.body) if old else frozenset()
+    after = describe_body(new.body) if new else frozenset()
     if before == after:
         return None
-    return Connection(
+    return ConnectionChange(
         what, key, about, tuple(sorted(after - before)), tuple(sorted(before - after))
     )
 
 
-def _ports(body: Body) -> frozenset[str]:
+def _describe_service(body: Body) -> frozenset[str]:
     spec = body.get("spec") or {}
     kind = spec.get("type") or "ClusterIP"
     out = set() if kind == "ClusterIP" else {f"type {kind}"}
@@ -137,7 +139,7 @@ def _ports(body: Body) -> frozenset[str]:
     return frozenset(out)
 
 
-def _webhooks(body: Body) -> frozenset[str]:
+def _describe_webhooks(body: Body) -> frozenset[str]:
     out = set()
     for hook in body.get("webhooks") or ():
         client = hook.get("clientConfig") or {}
@@ -158,10 +160,10 @@ def _webhooks(body: Body) -> frozenset[str]:
     return frozenset(out)
 
 
-def _hosts(body: Body, known: frozenset[str]) -> frozenset[str]:
+def _find_hosts(body: Body, known: frozenset[str]) -> frozenset[str]:
     """Names of Services, and hosts of URLs, in a ConfigMap or in what containers are given."""
     out = set()
-    for text in _texts(body):
+    for text in _program_texts(body):
         for found in _NAME.finditer(text):
             labels = found[1].split(".")
             if ".".join(labels[:2]) in known or labels[2:3] == ["svc"]:
@@ -170,19 +172,19 @@ def _hosts(body: Body, known: frozenset[str]) -> frozenset[str]:
     return frozenset(out)
 
 
-def _texts(body: Body) -> Iterator[str]:
+def _program_texts(body: Body) -> Iterator[str]:
     if body.get("kind") == "ConfigMap":
         for name, text in (body.get("data") or {}).items():
             if isinstance(text, str) and name not in _DOCUMENTATION:
                 yield text
-    for _, container in workload.containers(dict(body)):
+    for _, container in workload.list_containers(dict(body)):
         for name in ("command", "args"):
-            yield from map(str, _list(container, name))
-        for variable in _list(container, "env"):
+            yield from map(str, _get_list(container, name))
+        for variable in _get_list(container, "env"):
             if variable.get("value"):
                 yield str(variable["value"])
 
 
-def _list(container: Mapping[str, Any], name: str) -> list[Any]:
+def _get_list(container: Mapping[str, Any], name: str) -> list[Any]:
     found = container.get(name)
     return found if isinstance(found, list) else []

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kfdeploy.kubernetes.diff import fields
-from kfdeploy.kubernetes.diff.fields import Difference, is_schema
-from kfdeploy.kubernetes.diff.recreate import Reason, must_recreate
-from kfdeploy.kubernetes.helm_release import is_data
+from kfdeploy.kubernetes.diff.fields import FieldDifference, is_schema_field
+from kfdeploy.kubernetes.diff.recreate import RecreateReason, find_recreate_reasons
+from kfdeploy.kubernetes.helm_release import is_user_data
 from kfdeploy.kubernetes.objects import ObjectKey
 from kfdeploy.releaseset.diff import connections, crds, images, rights
-from kfdeploy.releaseset.diff.connections import Connection
+from kfdeploy.releaseset.diff.connections import ConnectionChange
 from kfdeploy.releaseset.diff.crds import KindChange
 from kfdeploy.releaseset.diff.images import ImageChange
 from kfdeploy.releaseset.diff.rights import BindingChange, RoleChange
-from kfdeploy.releaseset.diff.sides import Pair, Side, pairs
+from kfdeploy.releaseset.diff.sides import Pair, SetSide, pair_objects
 
 _KEPT: Final = {
     "CustomResourceDefinition": "its objects would go with it",
@@ -62,9 +62,9 @@ class ObjectChange:
     release: str
     old_key: ObjectKey | None = None
     old_release: str = ""
-    fields: tuple[Difference, ...] = ()
+    fields: tuple[FieldDifference, ...] = ()
     schema: int = 0
-    recreate: tuple[Reason, ...] = ()
+    recreate: tuple[RecreateReason, ...] = ()
     kept: str = ""
 
     @property
@@ -126,7 +126,7 @@ class SetDiff:
     objects: tuple[ObjectChange, ...]
     roles: tuple[RoleChange, ...]
     bindings: tuple[BindingChange, ...]
-    connections: tuple[Connection, ...]
+    connections: tuple[ConnectionChange, ...]
     kinds: tuple[KindChange, ...]
 
     @property
@@ -150,7 +150,7 @@ class SetDiff:
         """Objects that must change their release, and not be deleted with the old one."""
         return tuple(one for one in self.objects if one.old_release)
 
-    def of(self, *what: str) -> tuple[ObjectChange, ...]:
+    def filter_objects(self, *what: str) -> tuple[ObjectChange, ...]:
         return tuple(one for one in self.objects if one.what in what)
 
     def to_json(self) -> dict[str, Any]:
@@ -193,7 +193,7 @@ class SetDiff:
         }
 
 
-def compare(old: Side, new: Side) -> SetDiff:
+def compare_sets(old: SetSide, new: SetSide) -> SetDiff:
     """What differs between two sets.
 
     Raises:
@@ -201,37 +201,41 @@ def compare(old: Side, new: Side) -> SetDiff:
     """
     objects: list[ObjectChange] = []
     kinds: list[KindChange] = []
-    joined: list[Connection] = []
-    known = connections.services(old, new)
-    for pair in pairs(old, new):
-        one = _object(pair)
+    joined: list[ConnectionChange] = []
+    known = connections.service_names(old, new)
+    for pair in pair_objects(old, new):
+        one = _compare_object(pair)
         if one is None:
             continue
         objects.append(one)
         if one.key.kind == "CustomResourceDefinition":
-            if kind := crds.change(pair):
+            if kind := crds.compare_crd(pair):
                 kinds.append(kind)
-        elif connection := connections.change(pair, one.fields, known):
+        elif connection := connections.compare_connections(pair, one.fields, known):
             joined.append(connection)
     return SetDiff(
-        old=_head(old),
-        new=_head(new),
-        images=tuple(images.changes(images.read(old.summary), images.read(new.summary))),
-        releases=tuple(_releases(old, new)),
+        old=_describe_side(old),
+        new=_describe_side(new),
+        images=tuple(
+            images.compare_images(
+                images.read_set_images(old.summary), images.read_set_images(new.summary)
+            )
+        ),
+        releases=tuple(_compare_releases(old, new)),
         objects=tuple(sorted(objects, key=lambda one: (one.release, one.key))),
-        roles=tuple(rights.roles(old, new)),
-        bindings=tuple(rights.bindings(old, new)),
+        roles=tuple(rights.compare_roles(old, new)),
+        bindings=tuple(rights.compare_bindings(old, new)),
         connections=tuple(sorted(joined, key=lambda one: (one.key.kind, one.key))),
         kinds=tuple(sorted(kinds, key=lambda one: one.name)),
     )
 
 
-def _head(side: Side) -> dict[str, str]:
+def _describe_side(side: SetSide) -> dict[str, str]:
     names = ("environment", "upstream", "registry", "kubeVersion", "kfdeploy")
     return {"set": side.name, **{name: str(side.summary.get(name, "")) for name in names}}
 
 
-def _releases(old: Side, new: Side) -> Iterator[ReleaseChange]:
+def _compare_releases(old: SetSide, new: SetSide) -> Iterator[ReleaseChange]:
     before, after = old.releases, new.releases
     for name in sorted({*before, *after}):
         was, becomes = before.get(name), after.get(name)
@@ -256,12 +260,12 @@ def _releases(old: Side, new: Side) -> Iterator[ReleaseChange]:
                 yield ReleaseChange("changed", name, component, tuple(notes))
 
 
-def _object(pair: Pair) -> ObjectChange | None:
+def _compare_object(pair: Pair) -> ObjectChange | None:
     old, new = pair
     if new is None:
         if old is None:
             return None
-        kept = _KEPT.get(old.key.kind, "its data would go with it") if is_data(old.key) else ""
+        kept = _KEPT.get(old.key.kind, "its data would go with it") if is_user_data(old.key) else ""
         return ObjectChange("removed", old.key, old.release, kept=kept)
     if old is None:
         return ObjectChange("added", new.key, new.release)
@@ -269,10 +273,12 @@ def _object(pair: Pair) -> ObjectChange | None:
     renamed = old.key if old.key != new.key else None
     if old.object.text == new.object.text:
         return ObjectChange("moved", new.key, new.release, None, moved) if moved else None
-    found = fields.changes(old.body, new.body)
-    listed = [short for one in found if (short := _without_schema(one)) is not None]
-    schema = sum(1 for one in found if is_schema(one))
-    reasons = must_recreate(old.body, new.body) if renamed is None or _same_name(pair) else ()
+    found = fields.diff_bodies(old.body, new.body)
+    listed = [short for one in found if (short := _strip_schema(one)) is not None]
+    schema = sum(1 for one in found if is_schema_field(one))
+    reasons = (
+        find_recreate_reasons(old.body, new.body) if renamed is None or _has_same_name(pair) else ()
+    )
     if not found and renamed is None:
         return ObjectChange("moved", new.key, new.release, None, moved) if moved else None
     return ObjectChange(
@@ -280,21 +286,21 @@ def _object(pair: Pair) -> ObjectChange | None:
     )
 
 
-def _same_name(pair: Pair) -> bool:
+def _has_same_name(pair: Pair) -> bool:
     old, new = pair
     return old is not None and new is not None and old.key.name == new.key.name
 
 
-def _without_schema(one: Difference) -> Difference | None:
+def _strip_schema(one: FieldDifference) -> FieldDifference | None:
     """A definition's field without schemas; None where it is in one."""
-    if is_schema(one):
+    if is_schema_field(one):
         return None
     if one.path[:2] != ("spec", "versions"):
         return one
-    return Difference(one.path, *(_bare(side) for side in (one.was, one.becomes)))
+    return FieldDifference(one.path, *(_drop_schema_key(side) for side in (one.was, one.becomes)))
 
 
-def _bare(version: Any) -> Any:
+def _drop_schema_key(version: Any) -> Any:
     if not isinstance(version, Mapping):
         return version
     return {key: value for key, value in version.items() if key != "schema"}

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from kfdeploy.oci.reference import ImageRef
 
-What = Literal["added", "dropped", "tag", "digest", "place"]
+ImageChangeKind = Literal["added", "dropped", "tag", "digest", "place"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class ImageChange:
         what: ``place`` is another registry or repository whose last name is the same.
     """
 
-    what: What
+    what: ImageChangeKind
     old: SetImage | None
     new: SetImage | None
 
@@ -54,7 +54,7 @@ class ImageChange:
         return {"what": self.what, **{k: v.to_json() if v else None for k, v in sides.items()}}
 
 
-def read(summary: Mapping[str, Any]) -> list[SetImage]:
+def read_set_images(summary: Mapping[str, Any]) -> list[SetImage]:
     """The images of a set's summary."""
     return [
         SetImage(ref, str(entry["mirror"]), str(entry.get("source", "")), str(entry.get("need")))
@@ -62,7 +62,7 @@ def read(summary: Mapping[str, Any]) -> list[SetImage]:
     ]
 
 
-def changes(old: Iterable[SetImage], new: Iterable[SetImage]) -> list[ImageChange]:
+def compare_images(old: Iterable[SetImage], new: Iterable[SetImage]) -> list[ImageChange]:
     """What changed, sorted by the reference that is there now, else was."""
     first, second = {one.ref: one for one in old}, {one.ref: one for one in new}
     found = [
@@ -72,16 +72,16 @@ def changes(old: Iterable[SetImage], new: Iterable[SetImage]) -> list[ImageChang
     ]
     gone = [one for ref, one in first.items() if ref not in second]
     come = [one for ref, one in second.items() if ref not in first]
-    ways: tuple[tuple[What, Callable[[SetImage], str]], ...] = (
-        ("tag", _variant),
-        ("tag", _repository),
+    ways: tuple[tuple[ImageChangeKind, Callable[[SetImage], str]], ...] = (
+        ("tag", _variant_of),
+        ("tag", _repository_of),
         ("place", _last_name),
     )
     for what, name_of in ways:
-        for before, after in _alone(gone, come, name_of):
+        for before, after in _match_unique(gone, come, name_of):
             gone.remove(before)
             come.remove(after)
-            kind: What = "digest" if _only_digest(before, after) else what
+            kind: ImageChangeKind = "digest" if _has_same_tag(before, after) else what
             found.append(ImageChange(kind, before, after))
     found += [ImageChange("added", None, one) for one in come]
     found += [ImageChange("dropped", one, None) for one in gone]
@@ -91,35 +91,35 @@ def changes(old: Iterable[SetImage], new: Iterable[SetImage]) -> list[ImageChang
 _NONE = SetImage("", "", "", "")
 
 
-def _only_digest(before: SetImage, after: SetImage) -> bool:
+def _has_same_tag(before: SetImage, after: SetImage) -> bool:
     one, two = ImageRef.parse(before.ref), ImageRef.parse(after.ref)
     return one.repository == two.repository and one.tag == two.tag
 
 
-def _repository(image: SetImage) -> str:
+def _repository_of(image: SetImage) -> str:
     return ImageRef.parse(image.ref).repository
 
 
-def _variant(image: SetImage) -> str:
+def _variant_of(image: SetImage) -> str:
     """The repository and the tag without numbers: ``v1-gpu`` and ``v2-gpu`` are one variant."""
-    return f"{_repository(image)}:{re.sub('[0-9]+', '', ImageRef.parse(image.ref).tag)}"
+    return f"{_repository_of(image)}:{re.sub('[0-9]+', '', ImageRef.parse(image.ref).tag)}"
 
 
 def _last_name(image: SetImage) -> str:
-    return _repository(image).rpartition("/")[2]
+    return _repository_of(image).rpartition("/")[2]
 
 
-def _alone(
+def _match_unique(
     gone: Iterable[SetImage], come: Iterable[SetImage], name_of: Callable[[SetImage], str]
 ) -> Iterator[tuple[SetImage, SetImage]]:
     """Those that share a name with exactly one of the other side; several are not guessed at."""
-    before, after = _grouped(gone, name_of), _grouped(come, name_of)
+    before, after = _group_by_name(gone, name_of), _group_by_name(come, name_of)
     for name in sorted(before.keys() & after.keys()):
         if len(before[name]) == len(after[name]) == 1:
             yield before[name][0], after[name][0]
 
 
-def _grouped(
+def _group_by_name(
     images: Iterable[SetImage], name_of: Callable[[SetImage], str]
 ) -> dict[str, list[SetImage]]:
     out: dict[str, list[SetImage]] = {}

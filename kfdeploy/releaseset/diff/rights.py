@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kfdeploy.kubernetes.objects import ObjectKey
-from kfdeploy.releaseset.diff.sides import Side
-from kfdeploy.releaseset.order.selectors import selects
+from kfdeploy.releaseset.diff.sides import SetSide
+from kfdeploy.releaseset.order.selectors import selector_matches
 
 RBAC: Final = "rbac.authorization.k8s.io"
 _AGGREGATE: Final = f"{RBAC}/aggregate-to-"
@@ -125,13 +125,13 @@ class BindingChange:
         }
 
 
-def roles(old: Side, new: Side) -> list[RoleChange]:
+def compare_roles(old: SetSide, new: SetSide) -> list[RoleChange]:
     """Roles that allow other things than they did, the dangerous ones first."""
-    first, second = _Roles(old), _Roles(new)
+    first, second = _RoleIndex(old), _RoleIndex(new)
     out = []
     for key in sorted({*first.keys, *second.keys}):
-        before, after = first.rights(key), second.rights(key)
-        gains, loses = _beyond(after, before), _beyond(before, after)
+        before, after = first.rights_of(key), second.rights_of(key)
+        gains, loses = _rights_beyond(after, before), _rights_beyond(before, after)
         if not gains and not loses:
             continue
         what = "changed"
@@ -141,14 +141,14 @@ def roles(old: Side, new: Side) -> list[RoleChange]:
             what = "added"
         elif key not in second.keys:
             what = "removed"
-        holders = (first if what == "removed" else second).holders(key)
-        out.append(RoleChange(what, key, _grants(gains), _grants(loses), holders))
+        holders = (first if what == "removed" else second).holders_of(key)
+        out.append(RoleChange(what, key, _group_grants(gains), _group_grants(loses), holders))
     return sorted(out, key=lambda change: (not change.is_dangerous, change.key))
 
 
-def bindings(old: Side, new: Side) -> list[BindingChange]:
+def compare_bindings(old: SetSide, new: SetSide) -> list[BindingChange]:
     """Bindings that give a role to others than before."""
-    first, second = _bound(old), _bound(new)
+    first, second = _read_bindings(old), _read_bindings(new)
     out = []
     for key in sorted({*first, *second}):
         (role, before), (other, after) = first.get(key, _NOBODY), second.get(key, _NOBODY)
@@ -166,22 +166,22 @@ def bindings(old: Side, new: Side) -> list[BindingChange]:
     return sorted(out, key=lambda change: (not change.danger, change.key))
 
 
-_Bound = tuple[str, frozenset[str]]
-_NOBODY: Final[_Bound] = ("", frozenset())
+_BoundRole = tuple[str, frozenset[str]]
+_NOBODY: Final[_BoundRole] = ("", frozenset())
 
 
-def _bound(side: Side) -> dict[ObjectKey, _Bound]:
+def _read_bindings(side: SetSide) -> dict[ObjectKey, _BoundRole]:
     out = {}
     for one in side.of_kind("RoleBinding", "ClusterRoleBinding"):
         ref = one.body.get("roleRef") or {}
         subjects = one.body.get("subjects") or ()
-        named = frozenset(_subject(subject, one.key.namespace) for subject in subjects)
+        named = frozenset(_subject_name(subject, one.key.namespace) for subject in subjects)
         key = ObjectKey(f"{RBAC}/v1", one.key.kind, one.key.namespace, one.key.name)
         out[key] = (f"{ref.get('kind')} {ref.get('name')}", named)
     return out
 
 
-def _subject(subject: Mapping[str, Any], namespace: str) -> str:
+def _subject_name(subject: Mapping[str, Any], namespace: str) -> str:
     kind, name = subject.get("kind", ""), subject.get("name", "")
     if kind == "ServiceAccount":
         return f"{kind} {subject.get('namespace') or namespace}/{name}"
@@ -206,14 +206,14 @@ def _dangerous_binding(role: str, gains: frozenset[str]) -> str:
     return ""
 
 
-class _Roles:
+class _RoleIndex:
     """A set's roles with what they allow.
 
     A ClusterRole that aggregates has the rules of the set's roles that it selects. The cluster's
     own admin, edit and view are there with what the set adds to them.
     """
 
-    def __init__(self, side: Side) -> None:
+    def __init__(self, side: SetSide) -> None:
         self._bodies: dict[ObjectKey, Mapping[str, Any]] = {}
         for one in side.of_kind("Role", "ClusterRole"):
             key = ObjectKey(f"{RBAC}/v1", one.key.kind, one.key.namespace, one.key.name)
@@ -224,7 +224,7 @@ class _Roles:
             key = ObjectKey(f"{RBAC}/v1", "ClusterRole", "", name)
             label = {f"{_AGGREGATE}{name}": "true"}
             if key not in self._bodies and any(
-                selects({"matchLabels": label}, _labels(b)) for b in self._cluster
+                selector_matches({"matchLabels": label}, _labels_of(b)) for b in self._cluster
             ):
                 self.built_in[key] = {
                     "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": label}]}
@@ -235,7 +235,7 @@ class _Roles:
             kind = str(ref.get("kind", ""))
             where = binding.key.namespace if kind == "Role" else ""
             for subject in binding.body.get("subjects") or ():
-                who = _subject(subject, binding.key.namespace)
+                who = _subject_name(subject, binding.key.namespace)
                 inside = f" in {binding.key.namespace}" if binding.key.namespace else ""
                 self._holders[kind, where, str(ref.get("name"))].add(who + inside)
 
@@ -243,29 +243,32 @@ class _Roles:
     def keys(self) -> set[ObjectKey]:
         return {*self._bodies, *self.built_in}
 
-    def holders(self, key: ObjectKey) -> tuple[str, ...]:
+    def holders_of(self, key: ObjectKey) -> tuple[str, ...]:
         return tuple(sorted(self._holders.get((key.kind, key.namespace, key.name), ())))
 
-    def rights(self, key: ObjectKey) -> frozenset[Right]:
+    def rights_of(self, key: ObjectKey) -> frozenset[Right]:
         body = self._bodies.get(key) or self.built_in.get(key)
-        return frozenset(self._resolved(body, ())) if body else frozenset()
+        return frozenset(self._resolve_rules(body, ())) if body else frozenset()
 
-    def _resolved(self, body: Mapping[str, Any], seen: tuple[int, ...]) -> Iterator[Right]:
+    def _resolve_rules(self, body: Mapping[str, Any], seen: tuple[int, ...]) -> Iterator[Right]:
         rule = body.get("aggregationRule")
         if not rule:
-            yield from read(body.get("rules") or ())
+            yield from read_rules(body.get("rules") or ())
         elif id(body) not in seen:
             selectors = rule.get("clusterRoleSelectors") or ()
             for other in self._cluster:
-                if any(selector and selects(selector, _labels(other)) for selector in selectors):
-                    yield from self._resolved(other, (*seen, id(body)))
+                if any(
+                    selector and selector_matches(selector, _labels_of(other))
+                    for selector in selectors
+                ):
+                    yield from self._resolve_rules(other, (*seen, id(body)))
 
 
-def _labels(body: Mapping[str, Any]) -> Mapping[str, str]:
+def _labels_of(body: Mapping[str, Any]) -> Mapping[str, str]:
     return (body.get("metadata") or {}).get("labels") or {}
 
 
-def read(rules: Iterable[Mapping[str, Any]]) -> Iterator[Right]:
+def read_rules(rules: Iterable[Mapping[str, Any]]) -> Iterator[Right]:
     """The rights that a role's rules spell out."""
     for rule in rules:
         verbs = rule.get("verbs") or ()
@@ -278,18 +281,18 @@ def read(rules: Iterable[Mapping[str, Any]]) -> Iterator[Right]:
                         yield Right(str(group), str(resource), str(verb), str(name))
 
 
-def _beyond(rights: frozenset[Right], known: frozenset[Right]) -> frozenset[Right]:
+def _rights_beyond(rights: frozenset[Right], known: frozenset[Right]) -> frozenset[Right]:
     """Rights that the known ones do not give, in whatever words."""
     wide = [one for one in known if "*" in f"{one.group}{one.resource}{one.verb}" or not one.name]
     return frozenset(one for one in rights - known if not any(other.covers(one) for other in wide))
 
 
-def _grants(rights: Iterable[Right]) -> tuple[Grant, ...]:
+def _group_grants(rights: Iterable[Right]) -> tuple[Grant, ...]:
     verbs: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for one in sorted(rights):
         verbs[one.group, one.resource, one.name].append(one.verb)
     found = [
-        Grant(group, resource, name, tuple(some), danger(group, resource, some))
+        Grant(group, resource, name, tuple(some), describe_danger(group, resource, some))
         for (group, resource, name), some in verbs.items()
     ]
     return tuple(sorted(found, key=lambda g: (not g.danger, g.group, g.resource, g.name)))
@@ -332,7 +335,7 @@ _DANGEROUS_VERBS: Final = {
 }
 
 
-def danger(group: str, resource: str, verbs: Iterable[str]) -> str:
+def describe_danger(group: str, resource: str, verbs: Iterable[str]) -> str:
     """Why these rights let their owner become more than it is; empty where they do not."""
     some = set(verbs)
     for verb, why in _DANGEROUS_VERBS.items():

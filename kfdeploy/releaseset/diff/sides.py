@@ -17,12 +17,12 @@ _HASHED: Final = re.compile(r"(.+)-[bcdfghkmt2456789]{10}")
 """kustomize's names for what carries a sum of its content (its alphabet spells no words)."""
 
 
-def identity(key: ObjectKey) -> Identity:
+def identity_of(key: ObjectKey) -> Identity:
     return (key.group, key.kind, key.namespace, key.name)
 
 
 @dataclass(frozen=True, eq=False)
-class Placed:
+class ReleaseObject:
     """An object and the release that has it."""
 
     release: str
@@ -38,7 +38,7 @@ class Placed:
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
+class SetSide:
     """One release set.
 
     Attributes:
@@ -48,13 +48,13 @@ class Side:
 
     name: str
     summary: Mapping[str, Any]
-    placed: tuple[Placed, ...]
+    objects: tuple[ReleaseObject, ...]
 
     @cached_property
-    def by_identity(self) -> Mapping[Identity, Placed]:
-        out: dict[Identity, Placed] = {}
-        for one in self.placed:
-            out.setdefault(identity(one.key), one)
+    def by_identity(self) -> Mapping[Identity, ReleaseObject]:
+        out: dict[Identity, ReleaseObject] = {}
+        for one in self.objects:
+            out.setdefault(identity_of(one.key), one)
         return out
 
     @property
@@ -65,16 +65,16 @@ class Side:
     def releases(self) -> Mapping[str, Mapping[str, Any]]:
         return {str(entry["name"]): entry for entry in self.summary.get("releases", ())}
 
-    def of_kind(self, *kinds: str) -> Iterator[Placed]:
-        for one in self.placed:
+    def of_kind(self, *kinds: str) -> Iterator[ReleaseObject]:
+        for one in self.objects:
             if one.key.kind in kinds:
                 yield one
 
 
-Pair = tuple[Placed | None, Placed | None]
+Pair = tuple[ReleaseObject | None, ReleaseObject | None]
 
 
-def pairs(old: Side, new: Side) -> Iterator[Pair]:
+def pair_objects(old: SetSide, new: SetSide) -> Iterator[Pair]:
     """Each object of both: the old one and the new one, either of which may not be there.
 
     A ConfigMap or Secret whose name ends in a sum of its content is the same under another sum.
@@ -82,27 +82,29 @@ def pairs(old: Side, new: Side) -> Iterator[Pair]:
     first, second = old.by_identity, new.by_identity
     gone = [one for key, one in first.items() if key not in second]
     come = [one for key, one in second.items() if key not in first]
-    renamed = _renamed(gone, come)
+    renamed = _match_renamed(gone, come)
     for key, one in second.items():
         yield first.get(key) or renamed.get(key), one
     taken = {id(one) for one in renamed.values()}
     yield from ((one, None) for one in gone if id(one) not in taken)
 
 
-def _renamed(gone: Iterable[Placed], come: Iterable[Placed]) -> dict[Identity, Placed]:
+def _match_renamed(
+    gone: Iterable[ReleaseObject], come: Iterable[ReleaseObject]
+) -> dict[Identity, ReleaseObject]:
     """New identity to the old object that it replaces, where there is exactly one of each."""
-    before, after = _hashed(gone), _hashed(come)
+    before, after = _group_hashed(gone), _group_hashed(come)
     return {
-        identity(after[stem][0].key): before[stem][0]
+        identity_of(after[stem][0].key): before[stem][0]
         for stem in before.keys() & after.keys()
         if len(before[stem]) == len(after[stem]) == 1
     }
 
 
-def _hashed(placed: Iterable[Placed]) -> dict[Identity, list[Placed]]:
-    out: dict[Identity, list[Placed]] = {}
+def _group_hashed(placed: Iterable[ReleaseObject]) -> dict[Identity, list[ReleaseObject]]:
+    out: dict[Identity, list[ReleaseObject]] = {}
     for one in placed:
         if one.key.kind in ("ConfigMap", "Secret") and (match := _HASHED.fullmatch(one.key.name)):
-            group, kind, namespace, _ = identity(one.key)
+            group, kind, namespace, _ = identity_of(one.key)
             out.setdefault((group, kind, namespace, match[1]), []).append(one)
     return out

@@ -10,18 +10,18 @@ from functools import cached_property
 from typing import Any
 
 from kfdeploy.kubernetes import workload
-from kfdeploy.kubernetes.objects import Object, ObjectKey, lookup
-from kfdeploy.releaseset.order.selectors import Request, selects
+from kfdeploy.kubernetes.objects import Object, ObjectKey, get_field
+from kfdeploy.releaseset.order.selectors import AdmissionRequest, selector_matches
 
 _SCHEMA = re.compile(r"^( *(?:- )?)schema: *$")
 _NAMESPACE_NAME = "kubernetes.io/metadata.name"
 
 Body = Mapping[str, Any]
-Reading = Callable[[Sequence[Object]], Sequence[Body]]
+BodyReader = Callable[[Sequence[Object]], Sequence[Body]]
 
 
 @dataclass(frozen=True, eq=False)
-class Item:
+class SetObject:
     """One object of the set.
 
     Attributes:
@@ -36,7 +36,7 @@ class Item:
 
     @cached_property
     def key(self) -> ObjectKey:
-        return ObjectKey.of(dict(self.body))
+        return ObjectKey.from_body(dict(self.body))
 
     @property
     def spec(self) -> Mapping[str, Any]:
@@ -54,23 +54,23 @@ class Item:
         return str(self.key)
 
 
-def read(objects: Sequence[Object]) -> list[Body]:
+def read_bodies(objects: Sequence[Object]) -> list[Body]:
     """The objects' bodies without what says nothing of order, most of a set's bytes: the schemas
     of CRDs, the contents of ConfigMaps and Secrets.
 
     Raises:
         UserError: broken YAML.
     """
-    return [_read(item) for item in objects]
+    return [_read_body(item) for item in objects]
 
 
-def _read(item: Object) -> Body:
+def _read_body(item: Object) -> Body:
     if item.is_crd:
-        return Object(_without_schemas(item.text), item.origin).body
+        return Object(_strip_schemas(item.text), item.origin).body
     return {key: value for key, value in item.body.items() if key not in ("data", "binaryData")}
 
 
-def _without_schemas(text: str) -> str:
+def _strip_schemas(text: str) -> str:
     """A CRD's text without what is below ``schema:``, in block style as kustomize prints it."""
     out: list[str] = []
     depth = -1
@@ -88,27 +88,29 @@ def _without_schemas(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Pod:
+class WorkloadPod:
     """The pods that a workload makes, as a webhook sees them."""
 
-    item: Item
+    item: SetObject
     labels: Mapping[str, str]
 
 
-class Contents:
+class SetContents:
     """All objects of a set."""
 
     def __init__(
-        self, components: Iterable[tuple[str, Sequence[Object]]], reading: Reading = read
+        self,
+        components: Iterable[tuple[str, Sequence[Object]]],
+        body_reader: BodyReader = read_bodies,
     ) -> None:
         flat = [
             (name, item, body)
             for name, objects in components
-            for item, body in zip(objects, reading(objects), strict=True)
+            for item, body in zip(objects, body_reader(objects), strict=True)
         ]
-        self.items = tuple(Item(number, *one) for number, one in enumerate(flat))
-        self._named: defaultdict[tuple[str, str, str, str], list[Item]] = defaultdict(list)
-        self.crds: defaultdict[tuple[str, str], list[Item]] = defaultdict(list)
+        self.items = tuple(SetObject(number, *one) for number, one in enumerate(flat))
+        self._named: defaultdict[tuple[str, str, str, str], list[SetObject]] = defaultdict(list)
+        self.crds: defaultdict[tuple[str, str], list[SetObject]] = defaultdict(list)
         for item in self.items:
             key = item.key
             self._named[key.group, key.kind, key.namespace, key.name].append(item)
@@ -116,34 +118,36 @@ class Contents:
                 kind = (item.spec.get("names") or {}).get("kind", "")
                 self.crds[item.spec.get("group", ""), kind].append(item)
 
-    def named(
-        self, group: str, kind: str, namespace: str, name: str, near: Item | None = None
-    ) -> Item | None:
+    def find_object(
+        self, group: str, kind: str, namespace: str, name: str, near: SetObject | None = None
+    ) -> SetObject | None:
         """An object; of several the one in the component of ``near``, else the first."""
-        return _nearest(self._named.get((group, kind, namespace, name), ()), near)
+        return _pick_nearest(self._named.get((group, kind, namespace, name), ()), near)
 
-    def of_kind(self, *kinds: str) -> Iterator[Item]:
+    def of_kind(self, *kinds: str) -> Iterator[SetObject]:
         return (item for item in self.items if item.key.kind in kinds)
 
-    def crd_of(self, item: Item) -> Item | None:
+    def crd_of(self, item: SetObject) -> SetObject | None:
         """The definition of an object's kind, where the set has it."""
-        return _nearest(self.crds.get((item.key.group, item.key.kind), ()), item)
+        return _pick_nearest(self.crds.get((item.key.group, item.key.kind), ()), item)
 
-    def request(self, item: Item) -> Request:
+    def admission_request(self, item: SetObject) -> AdmissionRequest:
         """The object as the API server sees it."""
         key, crd = item.key, self.crd_of(item)
-        resource = (crd.spec.get("names") or {}).get("plural", "") if crd else plural(key.kind)
+        resource = (
+            (crd.spec.get("names") or {}).get("plural", "") if crd else builtin_resource(key.kind)
+        )
         namespace = self.namespace_of(item)
         labels: Mapping[str, str] | None = None
         if key.kind == "Namespace" and not key.group:
             labels = {_NAMESPACE_NAME: key.name, **item.labels}
         elif namespace:
             labels = self.namespace_labels(namespace)
-        return Request(
+        return AdmissionRequest(
             key.group, key.version, resource, key.name, bool(namespace), item.labels, labels
         )
 
-    def namespace_of(self, item: Item) -> str:
+    def namespace_of(self, item: SetObject) -> str:
         """The namespace that an object is in.
 
         Kustomize writes one into each custom resource of a component; where the kind has none, the
@@ -154,34 +158,36 @@ class Contents:
 
     def namespace_labels(self, name: str) -> Mapping[str, str]:
         """A namespace's labels; that which every namespace has, where the set does not make it."""
-        made = self.named("", "Namespace", "", name)
+        made = self.find_object("", "Namespace", "", name)
         return {_NAMESPACE_NAME: name, **(made.labels if made else {})}
 
     @cached_property
-    def pods(self) -> Sequence[Pod]:
+    def pods(self) -> Sequence[WorkloadPod]:
         """The pods of all workloads."""
-        return tuple(self._pods())
+        return tuple(self._list_pods())
 
-    def _pods(self) -> Iterator[Pod]:
+    def _list_pods(self) -> Iterator[WorkloadPod]:
         for item in self.items:
             path = workload.template_path(item.key.kind)
             if path is None or item.object.is_crd:
                 continue
             try:
-                template = lookup(item.body, path)
+                template = get_field(item.body, path)
             except KeyError:
                 continue
-            yield Pod(item, ((template or {}).get("metadata") or {}).get("labels") or {})
+            yield WorkloadPod(item, ((template or {}).get("metadata") or {}).get("labels") or {})
 
-    def pod_request(self, pod: Pod) -> Request:
+    def pod_request(self, pod: WorkloadPod) -> AdmissionRequest:
         """One of the pods as the API server sees it; its name is not known beforehand."""
         namespace = pod.item.key.namespace
-        return Request("", "v1", "pods", "", True, pod.labels, self.namespace_labels(namespace))
+        return AdmissionRequest(
+            "", "v1", "pods", "", True, pod.labels, self.namespace_labels(namespace)
+        )
 
-    def behind(self, service: Mapping[str, Any]) -> Sequence[Item]:
+    def find_backends(self, service: Mapping[str, Any]) -> Sequence[SetObject]:
         """The workloads behind a Service that a ``clientConfig`` or an APIService names."""
         namespace, name = str(service.get("namespace", "")), str(service.get("name", ""))
-        found = self.named("", "Service", namespace, name)
+        found = self.find_object("", "Service", namespace, name)
         selector = found.spec.get("selector") if found else None
         if not selector:
             return ()
@@ -190,14 +196,14 @@ class Contents:
             for pod in self.pods
             if pod.item.key.namespace == namespace
             and pod.item.key.kind in _SERVING
-            and selects({"matchLabels": selector}, pod.labels)
+            and selector_matches({"matchLabels": selector}, pod.labels)
         ]
 
 
 _SERVING = frozenset(("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Pod"))
 
 
-def _nearest(found: Sequence[Item], near: Item | None) -> Item | None:
+def _pick_nearest(found: Sequence[SetObject], near: SetObject | None) -> SetObject | None:
     if near is not None:
         for item in found:
             if item.component == near.component:
@@ -205,7 +211,7 @@ def _nearest(found: Sequence[Item], near: Item | None) -> Item | None:
     return found[0] if found else None
 
 
-def plural(kind: str) -> str:
+def builtin_resource(kind: str) -> str:
     """The resource of a kind that Kubernetes itself has."""
     name = kind.lower()
     if name == "endpoints":

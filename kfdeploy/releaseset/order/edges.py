@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from kfdeploy.releaseset.order.contents import Item
+from kfdeploy.releaseset.order.contents import SetObject
 
-Why = Literal[
+EdgeReason = Literal[
     "kind", "namespace", "name", "webhook", "injector", "conversion", "api-service", "policy",
     "issuer", "certificate", "ca",
 ]  # fmt: skip
-_WORDS: Final[dict[Why, str]] = {
+_WORDS: Final[dict[EdgeReason, str]] = {
     "kind": "defines",
     "namespace": "holds",
     "name": "is used by",
@@ -40,14 +40,14 @@ pkg/release/v1/util/kind_sorter.go of Helm 4.2, and the same in 3.18 and later."
 _RANK: Final = {kind: number for number, kind in enumerate(HELM_ORDER)}
 
 
-def created(kind: str) -> tuple[int, str]:
+def creation_rank(kind: str) -> tuple[int, str]:
     """When Helm creates objects of a kind: those that it does not know last, by their names."""
     rank = _RANK.get(kind)
     return (len(HELM_ORDER), kind) if rank is None else (rank, "")
 
 
 @dataclass(frozen=True, slots=True)
-class Edge:
+class OrderEdge:
     """One object before another.
 
     Attributes:
@@ -57,15 +57,15 @@ class Edge:
             waits for it to be ready, or the second waits by itself, as pods do for a Secret.
     """
 
-    first: Item
-    then: Item
-    why: Why
+    first: SetObject
+    then: SetObject
+    why: EdgeReason
     where: str
-    ready: bool
-    together: bool
+    needs_ready: bool
+    can_share_release: bool
 
     @property
-    def judging(self) -> bool:
+    def is_admission(self) -> bool:
         return self.why in ("webhook", "injector", "policy")
 
     def to_json(self) -> dict[str, Any]:
@@ -74,11 +74,11 @@ class Edge:
             "first": self.first.key.to_json(),
             "then": self.then.key.to_json(),
             "field": self.where,
-            "ready": self.ready,
+            "ready": self.needs_ready,
         }
 
-    def words(self, more: int = 0) -> str:
+    def to_sentence(self, more: int = 0) -> str:
         """The edge as a sentence; ``more`` objects have the same reason."""
         others = f" and {more} more" if more else ""
-        must = "must be ready: it " if self.ready else ""
+        must = "must be ready: it " if self.needs_ready else ""
         return f"{self.first} {must}{_WORDS[self.why]} {self.then}{others} ({self.where})"

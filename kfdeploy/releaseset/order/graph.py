@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 Graph = Mapping[int, set[int]]
 
 
-def knots(graph: Graph) -> list[list[int]]:
+def strongly_connected(graph: Graph) -> list[list[int]]:
     """The strongly connected parts of two nodes and more, sorted (Tarjan, without recursion)."""
     index: dict[int, int] = {}
     low: dict[int, int] = {}
@@ -50,7 +50,7 @@ def knots(graph: Graph) -> list[list[int]]:
     return sorted(out)
 
 
-def steady(graph: Graph) -> list[int]:
+def topological_order(graph: Graph) -> list[int]:
     """The nodes of a graph without cycles, each after those before it, else by their numbers."""
     left = dict.fromkeys(graph, 0)
     for after in graph.values():
@@ -69,29 +69,31 @@ def steady(graph: Graph) -> list[int]:
     return out
 
 
-def levels(graph: Graph, light: Iterable[tuple[int, int]] = ()) -> dict[int, int]:
+def longest_paths(graph: Graph, light: Iterable[tuple[int, int]] = ()) -> dict[int, int]:
     """The length of the longest way to each node, on which ``light`` edges do not count."""
     weightless = set(light)
     out = dict.fromkeys(graph, 0)
-    for node in steady(graph):
+    for node in topological_order(graph):
         for other in graph[node]:
             step = 0 if (node, other) in weightless else 1
             out[other] = max(out[other], out[node] + step)
     return out
 
 
-def reduced(graph: Graph) -> dict[int, set[int]]:
+def transitive_reduction(graph: Graph) -> dict[int, set[int]]:
     """The graph without the edges that follow from others."""
     beyond: dict[int, set[int]] = {}
     out: dict[int, set[int]] = {}
-    for node in reversed(steady(graph)):
+    for node in reversed(topological_order(graph)):
         indirect = set().union(*(beyond[other] for other in graph[node]))
         out[node] = graph[node] - indirect
         beyond[node] = indirect | graph[node]
     return out
 
 
-def way(graph: Graph, start: int, end: int, without: tuple[int, int] | None = None) -> list[int]:
+def shortest_path(
+    graph: Graph, start: int, end: int, without_edge: tuple[int, int] | None = None
+) -> list[int]:
     """The shortest way from one node to another; empty where there is none.
 
     Args:
@@ -102,7 +104,7 @@ def way(graph: Graph, start: int, end: int, without: tuple[int, int] | None = No
     while todo:
         node = todo.popleft()
         for other in sorted(graph[node]):
-            if other in came or (node, other) == without:
+            if other in came or (node, other) == without_edge:
                 continue
             came[other] = node
             if other == end:

@@ -12,14 +12,14 @@ from typing import Any
 
 from kfdeploy.kubernetes.objects import Object, ObjectKey
 from kfdeploy.releaseset.order import references, webhooks
-from kfdeploy.releaseset.order.contents import Contents, Item, Reading, read
-from kfdeploy.releaseset.order.edges import Edge
-from kfdeploy.releaseset.order.graph import levels, reduced, steady
-from kfdeploy.releaseset.order.split import cut
+from kfdeploy.releaseset.order.contents import BodyReader, SetContents, SetObject, read_bodies
+from kfdeploy.releaseset.order.edges import OrderEdge
+from kfdeploy.releaseset.order.graph import longest_paths, topological_order, transitive_reduction
+from kfdeploy.releaseset.order.split import split_components
 
 
 @dataclass(frozen=True)
-class Part:
+class PlannedRelease:
     """One release: a component, or a part of one.
 
     Attributes:
@@ -39,12 +39,12 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Between:
+class ReleaseDependency:
     """One release before another, and the reasons."""
 
     first: str
     then: str
-    reasons: tuple[Edge, ...]
+    reasons: tuple[OrderEdge, ...]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -55,26 +55,28 @@ class Between:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReleasePlan:
     """A set's releases in an order that can be kept, and why."""
 
-    parts: tuple[Part, ...]
-    between: tuple[Between, ...]
+    releases: tuple[PlannedRelease, ...]
+    dependencies: tuple[ReleaseDependency, ...]
 
     @property
     def waves(self) -> list[list[str]]:
         """Names of releases; each needs only what is in earlier waves."""
         out: list[list[str]] = []
-        for part in self.parts:
+        for part in self.releases:
             out += [[] for _ in range(part.wave + 1 - len(out))]
             out[part.wave].append(part.name)
         return out
 
     def to_json(self) -> dict[str, Any]:
-        return {"waves": self.waves, "edges": [edge.to_json() for edge in self.between]}
+        return {"waves": self.waves, "edges": [edge.to_json() for edge in self.dependencies]}
 
 
-def derive(components: Iterable[tuple[str, Sequence[Object]]], reading: Reading = read) -> Plan:
+def plan_releases(
+    components: Iterable[tuple[str, Sequence[Object]]], body_reader: BodyReader = read_bodies
+) -> ReleasePlan:
     """The order of a set.
 
     Args:
@@ -86,26 +88,28 @@ def derive(components: Iterable[tuple[str, Sequence[Object]]], reading: Reading 
         UserError: broken YAML; a cycle, which it names with its reasons.
     """
     listed = list(components)
-    contents = Contents(listed, reading)
-    return plan([name for name, _ in listed], contents.items, all_edges(contents))
+    contents = SetContents(listed, body_reader)
+    return plan_from_edges([name for name, _ in listed], contents.items, collect_edges(contents))
 
 
-def all_edges(contents: Contents) -> list[Edge]:
+def collect_edges(contents: SetContents) -> list[OrderEdge]:
     """What the objects of a set say of their order."""
-    edges = list(references.edges(contents))
-    edges += webhooks.edges(contents, edges)
+    edges = list(references.reference_edges(contents))
+    edges += webhooks.admission_edges(contents, edges)
     return [edge for edge in edges if edge.first is not edge.then]
 
 
-def plan(order: Sequence[str], items: Sequence[Item], edges: Sequence[Edge]) -> Plan:
+def plan_from_edges(
+    order: Sequence[str], items: Sequence[SetObject], edges: Sequence[OrderEdge]
+) -> ReleasePlan:
     """The releases of components, in this order where the edges do not say otherwise.
 
     Raises:
         UserError: a cycle.
     """
-    pieces = cut(order, items, edges)
+    pieces = split_components(order, items, edges)
     of = {number: place for place, piece in enumerate(pieces) for number in piece.numbers}
-    reasons: defaultdict[tuple[int, int], list[Edge]] = defaultdict(list)
+    reasons: defaultdict[tuple[int, int], list[OrderEdge]] = defaultdict(list)
     for edge in edges:
         one, other = of[edge.first.number], of[edge.then.number]
         if one != other:
@@ -116,32 +120,40 @@ def plan(order: Sequence[str], items: Sequence[Item], edges: Sequence[Edge]) -> 
     graph: dict[int, set[int]] = {place: set() for place in range(len(pieces))}
     for one, other in reasons:
         graph[one].add(other)
-    wave, needed, ordered = levels(graph), reduced(graph), steady(graph)
-    called = _names(order, [piece.component for piece in pieces])
+    wave, needed, ordered = (
+        longest_paths(graph),
+        transitive_reduction(graph),
+        topological_order(graph),
+    )
+    called = _name_releases(order, [piece.component for piece in pieces])
     parts = tuple(
-        Part(
+        PlannedRelease(
             called[place],
             pieces[place].component,
             tuple(items[number].object for number in sorted(pieces[place].numbers)),
             tuple(called[other] for other in ordered if place in needed[other]),
-            any(edge.ready for to in graph[place] for edge in reasons[place, to]),
+            any(edge.needs_ready for to in graph[place] for edge in reasons[place, to]),
             wave[place],
             tuple(
-                sorted(_trusted(edge for one in graph for edge in reasons.get((one, place), ())))
+                sorted(
+                    _webhooks_without_ca(
+                        edge for one in graph for edge in reasons.get((one, place), ())
+                    )
+                )
             ),
         )
         for place in ordered
     )
     between = tuple(
-        Between(called[one], called[other], tuple(reasons[one, other]))
+        ReleaseDependency(called[one], called[other], tuple(reasons[one, other]))
         for other in ordered
         for one in ordered
         if (one, other) in reasons
     )
-    return Plan(parts, between)
+    return ReleasePlan(parts, between)
 
 
-def _trusted(edges: Iterable[Edge]) -> set[ObjectKey]:
+def _webhooks_without_ca(edges: Iterable[OrderEdge]) -> set[ObjectKey]:
     """A webhook is up a moment before the API server knows the CA to trust it by."""
     return {
         edge.first.key
@@ -154,7 +166,7 @@ def _trusted(edges: Iterable[Edge]) -> set[ObjectKey]:
     }
 
 
-def _names(order: Sequence[str], components: Sequence[str]) -> list[str]:
+def _name_releases(order: Sequence[str], components: Sequence[str]) -> list[str]:
     """The releases' names: that of the component, and of its later parts one that is free."""
     taken = set(order)
     out: list[str] = []

@@ -12,17 +12,17 @@ from typing import Any
 Labels = Mapping[str, str]
 
 
-def selects(selector: Mapping[str, Any] | None, labels: Labels) -> bool:
+def selector_matches(selector: Mapping[str, Any] | None, labels: Labels) -> bool:
     """Whether a label selector takes labels; an empty one, or none, takes all."""
     if not selector:
         return True
     for key, value in (selector.get("matchLabels") or {}).items():
         if labels.get(key) != value:
             return False
-    return all(_holds(item, labels) for item in selector.get("matchExpressions") or ())
+    return all(_expression_holds(item, labels) for item in selector.get("matchExpressions") or ())
 
 
-def _holds(expression: Mapping[str, Any], labels: Labels) -> bool:
+def _expression_holds(expression: Mapping[str, Any], labels: Labels) -> bool:
     key, values = expression.get("key", ""), expression.get("values") or ()
     match expression.get("operator"):
         case "In":
@@ -38,7 +38,7 @@ def _holds(expression: Mapping[str, Any], labels: Labels) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class AdmissionRequest:
     """An object as it is sent to the API server.
 
     Attributes:
@@ -55,7 +55,7 @@ class Request:
     namespace_labels: Labels | None
 
 
-def judges(judge: Mapping[str, Any], rules: str, request: Request) -> bool:
+def matches_request(judge: Mapping[str, Any], rules: str, request: AdmissionRequest) -> bool:
     """Whether a webhook or a policy's constraints are for the creation of an object.
 
     ``matchConditions`` are not looked at: they are programs, and can only take objects away.
@@ -66,30 +66,31 @@ def judges(judge: Mapping[str, Any], rules: str, request: Request) -> bool:
     """
     # By default a rule for one version is also for what is sent in another one.
     any_version = judge.get("matchPolicy", "Equivalent") == "Equivalent"
-    if not any(_matches(rule, request, any_version) for rule in judge.get(rules) or ()):
+    if not any(_rule_matches(rule, request, any_version) for rule in judge.get(rules) or ()):
         return False
     if any(
-        _matches(rule, request, any_version) for rule in judge.get("excludeResourceRules") or ()
+        _rule_matches(rule, request, any_version)
+        for rule in judge.get("excludeResourceRules") or ()
     ):
         return False
-    if not selects(judge.get("objectSelector"), request.labels):
+    if not selector_matches(judge.get("objectSelector"), request.labels):
         return False
     # What is in no namespace is never spared by a namespaceSelector.
     labels = request.namespace_labels
-    return labels is None or selects(judge.get("namespaceSelector"), labels)
+    return labels is None or selector_matches(judge.get("namespaceSelector"), labels)
 
 
-def _matches(rule: Mapping[str, Any], request: Request, any_version: bool) -> bool:
+def _rule_matches(rule: Mapping[str, Any], request: AdmissionRequest, any_version: bool) -> bool:
     names = rule.get("resourceNames")
     return (
-        _has(rule.get("operations"), "CREATE")
-        and _has(rule.get("apiGroups"), request.group)
-        and (any_version or _has(rule.get("apiVersions"), request.version))
-        and _has(rule.get("resources"), request.resource, "*/*")
+        _includes_any(rule.get("operations"), "CREATE")
+        and _includes_any(rule.get("apiGroups"), request.group)
+        and (any_version or _includes_any(rule.get("apiVersions"), request.version))
+        and _includes_any(rule.get("resources"), request.resource, "*/*")
         and rule.get("scope", "*") in ("*", "Namespaced" if request.namespaced else "Cluster")
         and (not names or request.name in names)
     )
 
 
-def _has(values: Iterable[str] | None, *wanted: str) -> bool:
+def _includes_any(values: Iterable[str] | None, *wanted: str) -> bool:
     return any(value == "*" or value in wanted for value in values or ())

@@ -8,20 +8,28 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from kfdeploy.errors import UserError
-from kfdeploy.releaseset.order.contents import Item
-from kfdeploy.releaseset.order.edges import Edge
-from kfdeploy.releaseset.order.graph import Graph, knots, levels, steady, way
+from kfdeploy.releaseset.order.contents import SetObject
+from kfdeploy.releaseset.order.edges import OrderEdge
+from kfdeploy.releaseset.order.graph import (
+    Graph,
+    longest_paths,
+    shortest_path,
+    strongly_connected,
+    topological_order,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class ComponentPart:
     """One release of a component: the numbers of its objects."""
 
     component: str
     numbers: frozenset[int]
 
 
-def cut(order: Sequence[str], items: Sequence[Item], edges: Sequence[Edge]) -> list[Piece]:
+def split_components(
+    order: Sequence[str], items: Sequence[SetObject], edges: Sequence[OrderEdge]
+) -> list[ComponentPart]:
     """The components' parts, those of one component one after the other, in ``order``.
 
     First each component is cut wherever an edge could ask for it, then its parts are put together
@@ -36,39 +44,39 @@ def cut(order: Sequence[str], items: Sequence[Item], edges: Sequence[Edge]) -> l
     for edge in edges:
         graph[edge.first.number].add(edge.then.number)
     _refuse_cycles(graph, edges)
-    units = _Units(items, edges, graph)
-    best = units.together(order)
-    if len(best) > units.least:
+    units = _PartMerger(items, edges, graph)
+    best = units.merge_parts(order)
+    if len(best) > units.min_parts:
         for last in order:
-            found = units.together([*(name for name in order if name != last), last])
+            found = units.merge_parts([*(name for name in order if name != last), last])
             if len(found) < len(best):
                 best = found
-    whole: dict[str, list[Piece]] = {component: [] for component in order}
+    whole: dict[str, list[ComponentPart]] = {component: [] for component in order}
     for piece in best:
         whole[piece.component].append(piece)
     return [
         piece
         for component in order
-        for piece in (whole[component] or [Piece(component, frozenset())])
+        for piece in (whole[component] or [ComponentPart(component, frozenset())])
     ]
 
 
-def _refuse_cycles(graph: Graph, edges: Sequence[Edge]) -> None:
+def _refuse_cycles(graph: Graph, edges: Sequence[OrderEdge]) -> None:
     """Objects of one release may need each other, as far as Helm and pods do not mind."""
-    bound = {number: n for n, knot in enumerate(knots(graph)) for number in knot}
+    bound = {number: n for n, knot in enumerate(strongly_connected(graph)) for number in knot}
     for edge in edges:
         first, then = edge.first, edge.then
         knot = bound.get(first.number)
         if knot is None or knot != bound.get(then.number):
             continue
-        if edge.together and first.component == then.component:
+        if edge.can_share_release and first.component == then.component:
             continue
-        back = way(graph, then.number, first.number)
-        steps = [edge, *(_step(edges, *pair) for pair in pairwise(back))]
+        back = shortest_path(graph, then.number, first.number)
+        steps = [edge, *(_find_edge(edges, *pair) for pair in pairwise(back))]
         raise UserError(
             "the releases need each other in a circle: "
             + ", ".join(
-                f"{step.first.component} -> {step.then.component} because {step.words()}"
+                f"{step.first.component} -> {step.then.component} because {step.to_sentence()}"
                 for step in steps
             ),
             hint="a patch can take one of these fields away, or keep a webhook from the object by"
@@ -76,18 +84,20 @@ def _refuse_cycles(graph: Graph, edges: Sequence[Edge]) -> None:
         )
 
 
-def _step(edges: Sequence[Edge], first: int, then: int) -> Edge:
+def _find_edge(edges: Sequence[OrderEdge], first: int, then: int) -> OrderEdge:
     return next(e for e in edges if (e.first.number, e.then.number) == (first, then))
 
 
-class _Units:
+class _PartMerger:
     """Objects of a component that nothing yet asks to part."""
 
-    def __init__(self, items: Sequence[Item], edges: Sequence[Edge], graph: Graph) -> None:
+    def __init__(
+        self, items: Sequence[SetObject], edges: Sequence[OrderEdge], graph: Graph
+    ) -> None:
         component = [item.component for item in items]
         # Objects that need each other stay together: they are of one component.
         unit = list(range(len(items)))
-        for knot in knots(graph):
+        for knot in strongly_connected(graph):
             for number in knot:
                 unit[number] = knot[0]
         inner: dict[int, set[int]] = {number: set() for number in unit}
@@ -101,9 +111,9 @@ class _Units:
             same = edge.first.component == edge.then.component
             if same:
                 inner[pair[0]].add(pair[1])
-            soft[pair] = soft.get(pair, True) and same and edge.together
+            soft[pair] = soft.get(pair, True) and same and edge.can_share_release
         light = [pair for pair, is_soft in soft.items() if is_soft]
-        own, across = levels(inner, light), levels(outer, light)
+        own, across = longest_paths(inner, light), longest_paths(outer, light)
         members: defaultdict[tuple[str, int, int], set[int]] = defaultdict(set)
         for number in range(len(items)):
             at = unit[number]
@@ -117,15 +127,15 @@ class _Units:
             one, other = of[edge.first.number], of[edge.then.number]
             if one != other:
                 self._graph[one].add(other)
-                if not edge.together:
+                if not edge.can_share_release:
                     self._apart |= {(one, other), (other, one)}
         most: dict[str, int] = {}
         for name, level, _ in self._keys:
             most[name] = max(most.get(name, 0), level)
-        self.least = sum(level + 1 for level in most.values())
+        self.min_parts = sum(level + 1 for level in most.values())
         """Parts that there are at least: where a component's own webhooks judge its objects."""
 
-    def together(self, order: Sequence[str]) -> list[Piece]:
+    def merge_parts(self, order: Sequence[str]) -> list[ComponentPart]:
         """As few parts as there are when the components are put together in this order."""
         after = {node: set(others) for node, others in self._graph.items()}
         heads: list[list[int]] = []
@@ -133,34 +143,34 @@ class _Units:
             kept: list[list[int]] = []
             for node in (n for n, key in enumerate(self._keys) if key[0] == component):
                 for group in kept:
-                    if self._fits(after, group, node):
-                        _merge(after, group[0], node)
+                    if self._can_merge(after, group, node):
+                        _merge_nodes(after, group[0], node)
                         group.append(node)
                         break
                 else:
                     kept.append([node])
             heads += kept
-        place = {node: n for n, node in enumerate(steady(after))}
+        place = {node: n for n, node in enumerate(topological_order(after))}
         heads.sort(key=lambda group: place[group[0]])
         return [
-            Piece(
+            ComponentPart(
                 self._keys[group[0]][0],
                 frozenset(number for node in group for number in self._members[node]),
             )
             for group in heads
         ]
 
-    def _fits(self, after: Graph, group: Sequence[int], node: int) -> bool:
+    def _can_merge(self, after: Graph, group: Sequence[int], node: int) -> bool:
         if any((member, node) in self._apart for member in group):
             return False
         head = group[0]
         return not (
-            way(after, head, node, without=(head, node))
-            or way(after, node, head, without=(node, head))
+            shortest_path(after, head, node, without_edge=(head, node))
+            or shortest_path(after, node, head, without_edge=(node, head))
         )
 
 
-def _merge(after: dict[int, set[int]], head: int, node: int) -> None:
+def _merge_nodes(after: dict[int, set[int]], head: int, node: int) -> None:
     after[head] |= after.pop(node)
     after[head] -= {head, node}
     for other, others in after.items():

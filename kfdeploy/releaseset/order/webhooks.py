@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kfdeploy.releaseset.order.contents import Contents, Item
-from kfdeploy.releaseset.order.edges import Edge, Why, created
-from kfdeploy.releaseset.order.references import injected
-from kfdeploy.releaseset.order.selectors import Request, judges
+from kfdeploy.releaseset.order.contents import SetContents, SetObject
+from kfdeploy.releaseset.order.edges import EdgeReason, OrderEdge, creation_rank
+from kfdeploy.releaseset.order.references import ca_injection_edges
+from kfdeploy.releaseset.order.selectors import AdmissionRequest, matches_request
 
 _REGISTRATION = "admissionregistration.k8s.io"
 _MUTATING = "MutatingWebhookConfiguration"
@@ -25,54 +25,54 @@ _KYVERNO = "policies.kyverno.io"
 
 
 @dataclass(frozen=True, slots=True)
-class _Sent:
+class _SentObject:
     """What is sent to the API server: an object, or the pods that it makes."""
 
-    item: Item
-    request: Request
+    item: SetObject
+    request: AdmissionRequest
     is_pod: bool
 
 
-def edges(contents: Contents, before: Iterable[Edge]) -> Iterator[Edge]:
+def admission_edges(contents: SetContents, before: Iterable[OrderEdge]) -> Iterator[OrderEdge]:
     """All edges of this module.
 
     Args:
         before: those that say what must be there. What a webhook itself needs comes before it is
             there, and so is not judged by it.
     """
-    sent = list(_sent(contents))
-    needs = _Needs(before)
+    sent = list(_list_sent(contents))
+    needs = _Prerequisites(before)
     for item in contents.of_kind(_MUTATING, _VALIDATING):
         for webhook in item.body.get("webhooks") or ():
-            yield from _webhook(contents, item, webhook, sent, needs)
+            yield from _webhook_edges(contents, item, webhook, sent, needs)
     for item in contents.of_kind(*_NATIVE, "MutatingPolicy", "ValidatingPolicy"):
-        yield from _policy(contents, item, sent, needs)
+        yield from _policy_edges(contents, item, sent, needs)
     for item in contents.items:
         if item.object.is_crd:
-            yield from _conversion(contents, item)
+            yield from _conversion_edges(contents, item)
         elif item.key.kind == "APIService":
-            yield from _api_service(contents, item)
+            yield from _api_service_edges(contents, item)
 
 
-def _sent(contents: Contents) -> Iterator[_Sent]:
+def _list_sent(contents: SetContents) -> Iterator[_SentObject]:
     for item in contents.items:
         # Definitions go first; and of webhooks and policies no webhook is asked.
         if not item.object.is_crd and item.key.group != _REGISTRATION:
-            yield _Sent(item, contents.request(item), is_pod=item.key.kind == "Pod")
+            yield _SentObject(item, contents.admission_request(item), is_pod=item.key.kind == "Pod")
     for pod in contents.pods:
         if pod.item.key.kind not in ("Pod", "PodTemplate"):
-            yield _Sent(pod.item, contents.pod_request(pod), is_pod=True)
+            yield _SentObject(pod.item, contents.pod_request(pod), is_pod=True)
 
 
-class _Needs:
+class _Prerequisites:
     """What an object cannot do without, however far back."""
 
-    def __init__(self, before: Iterable[Edge]) -> None:
+    def __init__(self, before: Iterable[OrderEdge]) -> None:
         self._before: defaultdict[int, list[int]] = defaultdict(list)
         for edge in before:
             self._before[edge.then.number].append(edge.first.number)
 
-    def of(self, items: Iterable[Item]) -> set[int]:
+    def closure_of(self, items: Iterable[SetObject]) -> set[int]:
         """The objects themselves and all before them, by number."""
         found: set[int] = set()
         todo = [item.number for item in items]
@@ -84,40 +84,49 @@ class _Needs:
         return found
 
 
-def _webhook(
-    contents: Contents,
-    configuration: Item,
+def _webhook_edges(
+    contents: SetContents,
+    configuration: SetObject,
     webhook: Mapping[str, Any],
-    sent: Sequence[_Sent],
-    needs: _Needs,
-) -> Iterator[Edge]:
-    workloads = contents.behind((webhook.get("clientConfig") or {}).get("service") or {})
+    sent: Sequence[_SentObject],
+    needs: _Prerequisites,
+) -> Iterator[OrderEdge]:
+    workloads = contents.find_backends((webhook.get("clientConfig") or {}).get("service") or {})
     if not workloads:
         return
     mutating = configuration.key.kind == _MUTATING
     name = f"webhooks[name={webhook.get('name')}]"
-    spared = needs.of((*workloads, configuration))
+    spared = needs.closure_of((*workloads, configuration))
     for one in sent:
-        if one.item.number in spared or not judges(webhook, "rules", one.request):
+        if one.item.number in spared or not matches_request(webhook, "rules", one.request):
             continue
         injector = mutating and one.is_pod
         # Of an injector that is passed over the pods lack something, and nobody makes up for it.
         if webhook.get("failurePolicy", "Fail") == "Ignore" and not injector:
             continue
-        why: Why = "injector" if injector else "webhook"
+        why: EdgeReason = "injector" if injector else "webhook"
         # Workloads' pods come late, and are tried again until the webhook lets them pass.
         together = not mutating and (
-            one.is_pod or created(one.item.key.kind) < created(configuration.key.kind)
+            one.is_pod or creation_rank(one.item.key.kind) < creation_rank(configuration.key.kind)
         )
         where = f"{configuration} {name}.clientConfig.service"
         for found in workloads:
-            yield Edge(found, one.item, why, where, ready=True, together=together)
-        yield Edge(configuration, one.item, why, f"{name}.rules", ready=False, together=together)
+            yield OrderEdge(
+                found, one.item, why, where, needs_ready=True, can_share_release=together
+            )
+        yield OrderEdge(
+            configuration,
+            one.item,
+            why,
+            f"{name}.rules",
+            needs_ready=False,
+            can_share_release=together,
+        )
 
 
-def _policy(
-    contents: Contents, policy: Item, sent: Sequence[_Sent], needs: _Needs
-) -> Iterator[Edge]:
+def _policy_edges(
+    contents: SetContents, policy: SetObject, sent: Sequence[_SentObject], needs: _Prerequisites
+) -> Iterator[OrderEdge]:
     """The API server's own policies do something by a binding; Kyverno's by themselves."""
     constraints = policy.spec.get("matchConstraints") or {}
     if policy.key.kind in _NATIVE:
@@ -129,45 +138,45 @@ def _policy(
         for binding in bindings:
             limits = binding.spec.get("matchResources") or {}
             for one in sent:
-                if judges(constraints, "resourceRules", one.request) and _within(
+                if matches_request(constraints, "resourceRules", one.request) and _is_within_limits(
                     limits, one.request
                 ):
-                    yield from _judged(policy, one.item, "spec.matchConstraints")
-                    yield from _judged(binding, one.item, "spec.policyName")
+                    yield from _edge_from_policy(policy, one.item, "spec.matchConstraints")
+                    yield from _edge_from_policy(binding, one.item, "spec.policyName")
     elif policy.key.group == _KYVERNO:
         definition = contents.crd_of(policy)
         own = definition.component if definition else None
-        spared = needs.of((policy,))
+        spared = needs.closure_of((policy,))
         for one in sent:
             # Kyverno itself cannot come after policies that are of its kinds.
             if one.item.component == own or one.item.number in spared:
                 continue
-            if one.item.number != policy.number and judges(
+            if one.item.number != policy.number and matches_request(
                 constraints, "resourceRules", one.request
             ):
-                yield from _judged(policy, one.item, "spec.matchConstraints")
+                yield from _edge_from_policy(policy, one.item, "spec.matchConstraints")
 
 
-def _within(limits: Mapping[str, Any], request: Request) -> bool:
+def _is_within_limits(limits: Mapping[str, Any], request: AdmissionRequest) -> bool:
     """A binding without rules leaves them to its policy."""
     if not limits.get("resourceRules"):
         everything = {"operations": ["*"], "apiGroups": ["*"], "resources": ["*"]}
         limits = {**limits, "resourceRules": [everything]}
-    return judges(limits, "resourceRules", request)
+    return matches_request(limits, "resourceRules", request)
 
 
-def _judged(policy: Item, item: Item, where: str) -> Iterator[Edge]:
-    together = created(policy.key.kind) < created(item.key.kind)
-    yield Edge(policy, item, "policy", where, ready=False, together=together)
+def _edge_from_policy(policy: SetObject, item: SetObject, where: str) -> Iterator[OrderEdge]:
+    together = creation_rank(policy.key.kind) < creation_rank(item.key.kind)
+    yield OrderEdge(policy, item, "policy", where, needs_ready=False, can_share_release=together)
 
 
-def _conversion(contents: Contents, crd: Item) -> Iterator[Edge]:
+def _conversion_edges(contents: SetContents, crd: SetObject) -> Iterator[OrderEdge]:
     """An object in the version that is stored is not converted when it is created."""
     conversion = crd.spec.get("conversion") or {}
     if conversion.get("strategy") != "Webhook":
         return
     service = ((conversion.get("webhook") or {}).get("clientConfig") or {}).get("service") or {}
-    workloads = contents.behind(service)
+    workloads = contents.find_backends(service)
     stored = {
         version.get("name") for version in crd.spec.get("versions") or () if version.get("storage")
     }
@@ -177,14 +186,16 @@ def _conversion(contents: Contents, crd: Item) -> Iterator[Edge]:
         if item.key.group != crd.spec.get("group") or item.key.version in stored:
             continue
         for found in workloads:
-            yield Edge(found, item, "conversion", where, ready=True, together=False)
+            yield OrderEdge(
+                found, item, "conversion", where, needs_ready=True, can_share_release=False
+            )
         if workloads:
-            yield from injected(contents, crd, item)
+            yield from ca_injection_edges(contents, crd, item)
 
 
-def _api_service(contents: Contents, service: Item) -> Iterator[Edge]:
+def _api_service_edges(contents: SetContents, service: SetObject) -> Iterator[OrderEdge]:
     spec = service.spec
-    workloads = contents.behind(spec.get("service") or {})
+    workloads = contents.find_backends(spec.get("service") or {})
     for item in contents.items:
         if item.object.is_crd or item.key.group != spec.get("group"):
             continue
@@ -192,6 +203,15 @@ def _api_service(contents: Contents, service: Item) -> Iterator[Edge]:
             continue
         for found in workloads:
             where = f"{service} spec.service"
-            yield Edge(found, item, "api-service", where, ready=True, together=False)
-        together = created(service.key.kind) < created(item.key.kind)
-        yield Edge(service, item, "api-service", "spec.group", ready=False, together=together)
+            yield OrderEdge(
+                found, item, "api-service", where, needs_ready=True, can_share_release=False
+            )
+        together = creation_rank(service.key.kind) < creation_rank(item.key.kind)
+        yield OrderEdge(
+            service,
+            item,
+            "api-service",
+            "spec.group",
+            needs_ready=False,
+            can_share_release=together,
+        )

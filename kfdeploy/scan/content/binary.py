@@ -19,7 +19,7 @@ from typing import Final
 from kfdeploy.scan.content import candidate
 from kfdeploy.scan.content.candidate import Bounds, Candidate
 from kfdeploy.scan.content.go_strings import LENGTH_MAX, StringTable
-from kfdeploy.scan.content.go_strings import Bounds as GoBounds
+from kfdeploy.scan.content.go_strings import ConstantBounds as GoBounds
 
 AROUND: Final = 320
 """Bytes kept on either side of an anchor: more than a reference is long."""
@@ -54,7 +54,7 @@ _HOSTS: Final = (
 _HOST_PATTERNS: Final = tuple((literal, re.compile(pattern)) for literal, pattern in _HOSTS)
 
 
-def anchors(data: bytes, start: int, end: int) -> Iterator[int]:
+def find_anchors(data: bytes, start: int, end: int) -> Iterator[int]:
     """Offsets between ``start`` and ``end`` that may be inside a reference, in no order."""
     for match in ANCHOR.finditer(data, start, end):
         yield match.start()
@@ -114,7 +114,7 @@ class _Window:
     content: bytes
 
 
-class Program:
+class BinaryScanner:
     """One program's references, from its bytes in order.
 
     `feed` all of them, then ask `candidates` once.
@@ -125,7 +125,7 @@ class Program:
         Args:
             head: the first bytes, with the program headers (64 KiB are plenty).
         """
-        self._segments, machine = _segments(head)
+        self._segments, machine = _parse_segments(head)
         self._is_amd64 = machine == _AMD64
         self._low = min((s.address for s in self._segments if not s.runs), default=0)
         self._high = max(
@@ -146,25 +146,25 @@ class Program:
     def feed(self, piece: bytes) -> None:
         """The next bytes."""
         data = self._rest + piece if self._rest else piece
-        self._look(data, self._at, AROUND if self._at else 0, len(data) - AROUND)
+        self._scan_bytes(data, self._at, AROUND if self._at else 0, len(data) - AROUND)
         keep = min(len(data), _CARRY)
         self._at += len(data) - keep
         self._rest = data[len(data) - keep :]
 
-    def candidates(self) -> Iterator[tuple[int, Candidate]]:
+    def find_candidates(self) -> Iterator[tuple[int, Candidate]]:
         """Offset and candidate, in order; each reference may come more than once."""
-        self._look(self._rest, self._at, AROUND if self._at else 0, len(self._rest))
+        self._scan_bytes(self._rest, self._at, AROUND if self._at else 0, len(self._rest))
         self._rest = b""
         table = StringTable(self._pairs, self._headers) if self.is_go else StringTable(())
         targets = sorted(set(self._lea_to)) if table else []
-        names = self._named(table)
-        places = self._uses(table, names) if names else {}
+        names = self._find_image_names(table)
+        places = self._map_nearby_names(table, names) if names else {}
         for window in self._windows:
-            yield from self._judge(window, table, targets, places)
+            yield from self._judge_window(window, table, targets, places)
 
     # -- one pass ----------------------------------------------------------------------------------
 
-    def _look(self, data: bytes, at: int, start: int, end: int) -> None:
+    def _scan_bytes(self, data: bytes, at: int, start: int, end: int) -> None:
         """Anchors, addresses and lengths between ``start`` and ``end`` of ``data``."""
         if end <= start:
             return
@@ -189,11 +189,11 @@ class Program:
         start = max(start, code)  # no constants among the instructions
         for first, last in self._outside_tables(at, start, end):
             if len(self._windows) < _WINDOWS_MAX or not self.overfull:
-                for spot in anchors(data, first, last):
-                    self._keep(self._windows, data, at, spot, AROUND)
+                for spot in find_anchors(data, first, last):
+                    self._keep_window(self._windows, data, at, spot, AROUND)
             for name in _NAMES:
                 for match in name.finditer(data, first, last):
-                    self._keep(self._names, data, at, match.start(), _NAME_AROUND)
+                    self._keep_window(self._names, data, at, match.start(), _NAME_AROUND)
 
     def _find_tables(self, data: bytes, at: int, low: int, high: int, segment: _Segment) -> None:
         if self._tables[1]:
@@ -212,7 +212,9 @@ class Program:
             if start < end:
                 yield start, end
 
-    def _keep(self, into: list[_Window], data: bytes, at: int, spot: int, around: int) -> None:
+    def _keep_window(
+        self, into: list[_Window], data: bytes, at: int, spot: int, around: int
+    ) -> None:
         if len(into) >= _WINDOWS_MAX:
             self.overfull = True
             return
@@ -265,28 +267,30 @@ class Program:
 
     # -- when all has been seen --------------------------------------------------------------------
 
-    def _address(self, at: int) -> int | None:
+    def _address_of(self, at: int) -> int | None:
         for segment in self._segments:
             if segment.start <= at < segment.end and not segment.runs and not segment.written:
                 return segment.to_address(at)
         return None
 
-    def _readings(
+    def _constants_around(
         self, window: _Window, table: StringTable, targets: Sequence[int]
     ) -> list[tuple[bytes, int, bool]]:
         """The constants that may hold the anchor: text, address, and whether it is the only one."""
-        address = self._address(window.at)
+        address = self._address_of(window.at)
         if not table or address is None:
             return []
         shift = window.start - window.at + address
         out = []
-        bounds = list(table.at(address))
+        bounds = list(table.find_bounds(address))
         if len(bounds) > 1:
             # What the code points to is a beginning, and the byte behind a constant is one too.
-            votes = [_has(targets, b.start) + _has(targets, b.end) for b in bounds]
+            votes = [
+                _contains_value(targets, b.start) + _contains_value(targets, b.end) for b in bounds
+            ]
             best = max(votes)
             bounds = [b for b, vote in zip(bounds, votes, strict=True) if vote == best]
-            if best < 2 and (between := _between(targets, address)) is not None:
+            if best < 2 and (between := _bounds_between(targets, address)) is not None:
                 bounds.append(between)
         for bound in bounds:
             low, high = bound.start - shift, bound.end - shift
@@ -294,18 +298,20 @@ class Program:
             out.append((text, bound.start, bound.sure or len(bounds) == 1))
         return out
 
-    def _named(self, table: StringTable) -> dict[int, str]:
+    def _find_image_names(self, table: StringTable) -> dict[int, str]:
         """Addresses of constants that are a flag's or variable's name with "image" in it."""
         out = {}
         for window in self._names if table else ():
-            for text, address, _ in self._readings(window, table, ()):
+            for text, address, _ in self._constants_around(window, table, ()):
                 if _FLAG.fullmatch(text):
                     out[address] = f"--{text.decode()}"
                 elif _VARIABLE.fullmatch(text):
                     out[address] = text.decode()
         return out
 
-    def _uses(self, table: StringTable, names: Mapping[int, str]) -> dict[int, list[str]]:
+    def _map_nearby_names(
+        self, table: StringTable, names: Mapping[int, str]
+    ) -> dict[int, list[str]]:
         """Address of a constant to the names that code uses beside it, the nearest first."""
         steps: dict[int, dict[str, int]] = {}
         lea_at, lea_to = self._lea_at, self._lea_to
@@ -322,49 +328,49 @@ class Program:
             for target, known in steps.items()
         }
 
-    def _judge(
+    def _judge_window(
         self,
         window: _Window,
         table: StringTable,
         targets: Sequence[int],
         places: Mapping[int, Sequence[str]],
     ) -> Iterator[tuple[int, Candidate]]:
-        readings = self._readings(window, table, targets)
+        readings = self._constants_around(window, table, targets)
         found: list[Candidate] = []
         for text, address, sure in readings:
             bounds: Bounds = "exact" if sure else "unsure"
-            near = tuple(sorted(places.get(address, ()), key=partial(_unlike, text)))
-            whole = _judged(text, bounds=bounds, near=near)
+            near = tuple(sorted(places.get(address, ()), key=partial(_name_distance, text)))
+            whole = _judge_text(text, bounds=bounds, near=near)
             if whole is not None:
                 found.append(whole)
         if not readings or (not found and any(sure for _, _, sure in readings)):
             # A text that is longer than the reference, or no run of constants.
             text = readings[0][0] if readings else window.content
-            low = readings[0][1] - _shift(self, window) if readings else 0
-            inner = _word(text, window.at - window.start - max(0, low), packed=not readings)
+            low = readings[0][1] - _address_shift(self, window) if readings else 0
+            inner = _judge_word(text, window.at - window.start - max(0, low), packed=not readings)
             if inner is not None:
                 found.append(inner)
         if found:
             yield window.at, max(found, key=lambda item: (item.score, len(item.ref)))
 
 
-def _shift(program: Program, window: _Window) -> int:
-    address = program._address(window.at)
+def _address_shift(program: BinaryScanner, window: _Window) -> int:
+    address = program._address_of(window.at)
     assert address is not None
     return window.start - window.at + address
 
 
-def _word(text: bytes, at: int, *, packed: bool) -> Candidate | None:
+def _judge_word(text: bytes, at: int, *, packed: bool) -> Candidate | None:
     """The word around the anchor in a longer text."""
     left, right = text[:at], text[at:]
     before = left.rstrip(candidate.TOKEN)
     token = left[len(before) :] + right[: len(right) - len(right.lstrip(candidate.TOKEN))]
     after = right.lstrip(candidate.TOKEN)
     if packed and not (before[-1:] <= b"\x1f" and after[:1] <= b"\x1f"):
-        return _judged(token, bounds="word", prose=True, key=key_before(before))
+        return _judge_text(token, bounds="word", prose=True, key=key_before(before))
     if packed:
-        return _judged(token, bounds="word")
-    return _judged(token, bounds="word", prose=True, key=key_before(before))
+        return _judge_text(token, bounds="word")
+    return _judge_text(token, bounds="word", prose=True, key=key_before(before))
 
 
 _KEY: Final = re.compile(
@@ -379,7 +385,7 @@ def key_before(before: bytes) -> str:
     return match[1].decode() if match else ""
 
 
-def _judged(
+def _judge_text(
     text: bytes,
     *,
     bounds: Bounds,
@@ -389,10 +395,10 @@ def _judged(
 ) -> Candidate | None:
     if not 3 <= len(text) <= LENGTH_MAX or not text.isascii():
         return None
-    return candidate.judge(text.decode(), bounds=bounds, near=near, prose=prose, key=key)
+    return candidate.judge_token(text.decode(), bounds=bounds, near=near, prose=prose, key=key)
 
 
-def _between(targets: Sequence[int], address: int) -> GoBounds | None:
+def _bounds_between(targets: Sequence[int], address: int) -> GoBounds | None:
     """From what the code points to last before an address to what it points to next."""
     at = bisect_right(targets, address)
     if not 0 < at < len(targets) or targets[at] - targets[at - 1] > LENGTH_MAX:
@@ -400,18 +406,18 @@ def _between(targets: Sequence[int], address: int) -> GoBounds | None:
     return GoBounds(targets[at - 1], targets[at] - targets[at - 1], False)
 
 
-def _unlike(text: bytes, name: str) -> int:
+def _name_distance(text: bytes, name: str) -> int:
     """How few words a flag's or variable's name has in common with a reference, negative."""
     words = set(re.findall(r"[a-z]{3,}", name.lower())) - {"image"}
     return -sum(word.encode() in text for word in words)
 
 
-def _has(values: Sequence[int], value: int) -> bool:
+def _contains_value(values: Sequence[int], value: int) -> bool:
     at = bisect_left(values, value)
     return at < len(values) and values[at] == value
 
 
-def _segments(head: bytes) -> tuple[tuple[_Segment, ...], int]:
+def _parse_segments(head: bytes) -> tuple[tuple[_Segment, ...], int]:
     """The loaded segments of a 64-bit little-endian ELF file, and its machine; else none."""
     if len(head) < 64 or head[:6] != b"\x7fELF\x02\x01":
         return (), 0

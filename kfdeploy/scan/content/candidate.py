@@ -108,7 +108,7 @@ def is_image_key(key: str) -> bool:
     return bool(_IMAGE_KEY.search(key)) and not _OTHER_KEY.search(key)
 
 
-def judge(
+def judge_token(
     token: str,
     *,
     bounds: Bounds,
@@ -126,12 +126,12 @@ def judge(
     Returns:
         None where it is no image, or too little speaks for one.
     """
-    form = _form(token, whole=bounds in ("exact", "quoted"))
+    form = _parse_token(token, whole=bounds in ("exact", "quoted"))
     if form is None:
         return None
     text, joined = form
     keyed = bool(key) and is_image_key(key)
-    scored = _of_form(text, joined)
+    scored = _score_form(text, joined)
     if scored is None or (_is_bare(text) and not joined and (bounds == "word" or not keyed)):
         return None
     score, evidence = scored
@@ -161,9 +161,9 @@ def judge(
     return found if score >= POSSIBLE else None
 
 
-def looks_like(token: str, *, whole: bool) -> bool:
+def looks_like_reference(token: str, *, whole: bool) -> bool:
     """Whether a token has the form of a reference at all: cheap, before anything else is asked."""
-    return _form(token, whole=whole) is not None
+    return _parse_token(token, whole=whole) is not None
 
 
 def is_official(name: str) -> bool:
@@ -172,7 +172,7 @@ def is_official(name: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _form(token: str, *, whole: bool) -> tuple[str, bool] | None:
+def _parse_token(token: str, *, whole: bool) -> tuple[str, bool] | None:
     """The reference in a token, and whether something is joined to it; None if it has none."""
     text = token
     if (scheme := _SCHEME.match(text)) is not None:
@@ -198,10 +198,10 @@ def _form(token: str, *, whole: bool) -> tuple[str, bool] | None:
         ref = ImageRef.parse(text)
     except InvalidImageRef:
         return None
-    return (text, joined) if _may_be(text, ref) else None
+    return (text, joined) if _may_be_image(text, ref) else None
 
 
-def _may_be(text: str, ref: ImageRef) -> bool:
+def _may_be_image(text: str, ref: ImageRef) -> bool:
     """Nothing that is certainly something else: a file's line, a media type, an import path."""
     known = bool(_KNOWN.fullmatch(ref.host))
     if not ref.host or _MEDIA.match(text) or (not known and _NO_REGISTRY.fullmatch(ref.host)):
@@ -225,7 +225,7 @@ def _is_bare(text: str) -> bool:
     return not (ref.tag or ref.digest) and text.partition("/")[0] != ref.host
 
 
-def _of_form(text: str, joined: bool) -> tuple[int, list[str]] | None:
+def _score_form(text: str, joined: bool) -> tuple[int, list[str]] | None:
     """Score and evidence of the text alone; None where nothing speaks for it."""
     ref = ImageRef.parse(text)
     host = text.partition("/")[0] if "/" in text else ""
@@ -234,7 +234,7 @@ def _of_form(text: str, joined: bool) -> tuple[int, list[str]] | None:
     evidence = []
     if ref.digest:
         return 90, ["has a digest"]
-    tag = _tag_score(ref.tag, joined)
+    tag = _score_tag(ref.tag, joined)
     if named and _KNOWN.fullmatch(host):
         evidence.append(f"{host} is a registry")
         if ref.tag or joined:
@@ -251,7 +251,7 @@ def _of_form(text: str, joined: bool) -> tuple[int, list[str]] | None:
     return (tag - 5, ["name and tag"]) if ref.tag else None
 
 
-def _tag_score(tag: str, joined: bool) -> int:
+def _score_tag(tag: str, joined: bool) -> int:
     if tag.partition("-")[0] in _WORDS:
         return 45
     if _VERSION.fullmatch(tag):

@@ -13,7 +13,7 @@ from kfdeploy.errors import UserError
 from kfdeploy.programs import git
 from kfdeploy.scan.content import layer, text
 from kfdeploy.scan.content.compare import CODE
-from kfdeploy.scan.content.layer import Find
+from kfdeploy.scan.content.layer import LocatedCandidate
 
 _SKIPPED: Final = re.compile(
     r"\..+|venv|vendor|node_modules|dist|third[_-]party|__\w+__|docs?|documentation|website"
@@ -63,13 +63,13 @@ _REMOTE: Final = re.compile(r"url\s*=\s*\S*?github\.com[:/]([\w.-]+/[\w.-]+?)(?:
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class _SourceFile:
     path: str
-    tongue: str
+    language: str
     content: bytes
 
 
-def read(folder: Path) -> tuple[list[Find], list[str]]:
+def find_candidates(folder: Path) -> tuple[list[LocatedCandidate], list[str]]:
     """Every candidate outside tests, documents, vendored code and ``.git``.
 
     A candidate in a Kubernetes manifest has ``manifest`` in ``how``: whoever installs the operator
@@ -79,33 +79,37 @@ def read(folder: Path) -> tuple[list[Find], list[str]]:
     Returns:
         The candidates, by path and line, and what was left out.
     """
-    finds: list[Find] = []
+    finds: list[LocatedCandidate] = []
     notes: list[str] = []
-    code: list[_File] = []
-    for file in _files(folder, notes):
-        if file.tongue in CODE:
+    code: list[_SourceFile] = []
+    for file in _read_files(folder, notes):
+        if file.language in CODE:
             code.append(file)
-        is_manifest = bool(_MANIFEST_FOLDERS.search(file.path)) and file.tongue not in CODE
-        if file.tongue in ("yaml", "settings", "") and _KUBERNETES.search(file.content):
+        is_manifest = bool(_MANIFEST_FOLDERS.search(file.path)) and file.language not in CODE
+        if file.language in ("yaml", "settings", "") and _KUBERNETES.search(file.content):
             is_manifest = True
-        if file.tongue == "yaml" and not is_manifest and _COMPOSE.search(file.content):
+        if file.language == "yaml" and not is_manifest and _COMPOSE.search(file.content):
             continue
         try:
-            for spot in text.spots(file.content, file.tongue):
-                how = "manifest" if is_manifest else file.tongue or "text"
+            for spot in text.find_candidates(file.content, file.language):
+                how = "manifest" if is_manifest else file.language or "text"
                 finds.append(
-                    Find(spot.candidate, file.path, spot.line, 0, spot.key, spot.names, how)
+                    LocatedCandidate(
+                        spot.candidate, file.path, spot.line, 0, spot.key, spot.names, how
+                    )
                 )
-        except text.TooMany:
-            notes.append(f"{layer.shown(file.path)}: too much in it looks like a reference")
-    named = _names(code, {find.key.rpartition(".")[2] for find in finds if find.how in CODE})
+        except text.TooManyCandidates:
+            notes.append(f"{layer.escape_path(file.path)}: too much in it looks like a reference")
+    named = _map_setting_names(
+        code, {find.key.rpartition(".")[2] for find in finds if find.how in CODE}
+    )
     return [
-        replace(find, names=_joined(find.names, named.get(find.key.rpartition(".")[2], ())))
-        for find in layer.best(finds)
+        replace(find, names=_merge_names(find.names, named.get(find.key.rpartition(".")[2], ())))
+        for find in layer.best_candidates(finds)
     ], notes
 
 
-def origin(folder: Path) -> str:
+def detect_origin(folder: Path) -> str:
     """``OWNER/REPO@TAG``, as far as go.mod, git and the folder's name say it."""
     repository, tag = "OWNER/REPO", ""
     for name, pattern in (("go.mod", _MODULE), (".git/config", _REMOTE)):
@@ -116,14 +120,14 @@ def origin(folder: Path) -> str:
                 repository = match[1]
     if git.is_repository(folder):
         try:
-            tag = git.tag_at_head(folder) or git.head(folder) or ""
+            tag = git.find_head_tag(folder) or git.read_head(folder) or ""
         except UserError:  # no git, or a folder of somebody else's: the name has to do
             tag = ""
     name = folder.resolve().name
     return f"{repository}@{tag or name.partition('@')[2] or 'TAG'}"
 
 
-def _files(folder: Path, notes: list[str]) -> Iterator[_File]:
+def _read_files(folder: Path, notes: list[str]) -> Iterator[_SourceFile]:
     """The texts that are looked at, by path. Links are not followed."""
     for root, folders, names in os.walk(folder):
         at_top = _SKIPPED_AT_TOP if root == str(folder) else frozenset()
@@ -143,15 +147,19 @@ def _files(folder: Path, notes: list[str]) -> Iterator[_File]:
                 with path.open("rb") as opened:
                     content = opened.read(_FILE_MAX + 1)
             except OSError as error:
-                notes.append(f"{layer.shown(shown)}: {error.strerror}")
+                notes.append(f"{layer.escape_path(shown)}: {error.strerror}")
                 continue
             if len(content) > _FILE_MAX:
-                notes.append(f"{layer.shown(shown)}: over {_FILE_MAX >> 20} MiB; not looked at")
+                notes.append(
+                    f"{layer.escape_path(shown)}: over {_FILE_MAX >> 20} MiB; not looked at"
+                )
             elif b"\0" not in content[:4096]:
-                yield _File(shown, text.language(shown, content[:128]), content)
+                yield _SourceFile(shown, text.detect_language(shown, content[:128]), content)
 
 
-def _names(code: list[_File], constants: set[str]) -> Mapping[str, tuple[str, ...]]:
+def _map_setting_names(
+    code: list[_SourceFile], constants: set[str]
+) -> Mapping[str, tuple[str, ...]]:
     """Constants to the flags and variables that stand beside their uses."""
     wanted = {name.encode() for name in constants if len(name) >= _NAME_MIN}
     if not wanted:
@@ -171,7 +179,7 @@ def _names(code: list[_File], constants: set[str]) -> Mapping[str, tuple[str, ..
             if not used:
                 continue
             around = b"\n".join(lines[max(0, number - 1) : number + 2])
-            found = list(text.names_in(around))
+            found = list(text.find_image_names(around))
             found += [
                 variables[word]
                 for word in _IDENTIFIER.findall(around)
@@ -182,5 +190,5 @@ def _names(code: list[_File], constants: set[str]) -> Mapping[str, tuple[str, ..
     return {name: tuple(dict.fromkeys(found)) for name, found in out.items()}
 
 
-def _joined(mine: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
+def _merge_names(mine: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*mine, *others)))

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Final, Literal
 
-from kfdeploy.catalogue.facts import Catalogue, Entry, Program
+from kfdeploy.catalogue.facts import Catalogue, CatalogueEntry, WorkloadProgram
 from kfdeploy.catalogue.versions import Version
 from kfdeploy.images.inventory import Inventory
 from kfdeploy.oci.reference import ImageRef, InvalidImageRef
 from kfdeploy.scan.content.candidate import LIKELY
-from kfdeploy.scan.content.layer import Find
+from kfdeploy.scan.content.layer import LocatedCandidate
 
 Status = Literal["new", "hidden", "other version", "unused", "manifest"]
 _ORDER: Final = ("new", "other version", "hidden", "manifest", "unused")
@@ -23,7 +23,7 @@ PLACES: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class ScanSubject:
     """What is looked into: a program's image, with the containers that run it, or a checkout.
 
     Attributes:
@@ -32,10 +32,10 @@ class Subject:
     """
 
     name: str
-    programs: tuple[Program, ...] = ()
+    programs: tuple[WorkloadProgram, ...] = ()
 
     @property
-    def entry(self) -> Entry | None:
+    def entry(self) -> CatalogueEntry | None:
         return next((one.entry for one in self.programs if one.entry is not None), None)
 
     @property
@@ -44,7 +44,7 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class FoundReference:
     """One reference, with its places; the likeliest first.
 
     Attributes:
@@ -55,7 +55,7 @@ class Listed:
     status: Status
     score: int
     joined: bool
-    finds: tuple[Find, ...]
+    occurrences: tuple[LocatedCandidate, ...]
     note: str = ""
 
     @property
@@ -65,7 +65,7 @@ class Listed:
     @property
     def names(self) -> tuple[str, ...]:
         """Flags and variables near it: those that most places agree on first, then the nearest."""
-        names = [name for find in self.finds for name in find.names]
+        names = [name for find in self.occurrences for name in find.names]
         return tuple(sorted(dict.fromkeys(names), key=lambda name: -names.count(name)))
 
     def to_json(self) -> dict[str, Any]:
@@ -81,17 +81,17 @@ class Listed:
             out["note"] = self.note
         if self.names:
             out["names"] = list(self.names)
-        out["evidence"] = list(self.finds[0].candidate.evidence)
+        out["evidence"] = list(self.occurrences[0].candidate.evidence)
         out["places"] = [
             {"file": find.path, "how": find.how}
             | ({"line": find.line} if find.line else {"offset": find.offset})
-            for find in self.finds[:PLACES]
+            for find in self.occurrences[:PLACES]
         ]
         return out
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class ContentScan:
     """One subject, and all that was found in it.
 
     Attributes:
@@ -101,9 +101,9 @@ class Looked:
         labels: of the image's configuration: where its source is, which version.
     """
 
-    subject: Subject
+    subject: ScanSubject
     where: str
-    found: tuple[Listed, ...]
+    references: tuple[FoundReference, ...]
     platform: str = ""
     layers: int = 0
     bytes: int = 0
@@ -112,11 +112,11 @@ class Looked:
     labels: dict[str, str] = field(default_factory=dict)
 
     @property
-    def news(self) -> tuple[Listed, ...]:
+    def new_references(self) -> tuple[FoundReference, ...]:
         """What the catalogue should have: likely, and not known for this version."""
         return tuple(
             item
-            for item in self.found
+            for item in self.references
             if item.status in ("new", "other version") and item.is_likely
         )
 
@@ -128,10 +128,10 @@ class Looked:
         out |= {
             "component": entry.component if entry else None,
             "version": str(version) if version else None,
-            "known": bool(entry and entry.is_read(version)),
+            "known": bool(entry and entry.is_reviewed(version)),
             "layers": self.layers,
             "bytes": self.bytes,
-            "found": [item.to_json() for item in self.found],
+            "found": [item.to_json() for item in self.references],
             "problems": list(self.problems),
         }
         if self.notes:
@@ -139,14 +139,14 @@ class Looked:
         return out
 
 
-def compare(
-    finds: Iterable[Find],
-    subject: Subject,
+def classify_candidates(
+    finds: Iterable[LocatedCandidate],
+    subject: ScanSubject,
     facts: Catalogue,
     inventory: Inventory | None,
-) -> tuple[Listed, ...]:
+) -> tuple[FoundReference, ...]:
     """Each reference once, with what is known of it: news first, the likeliest first."""
-    grouped: dict[str, list[Find]] = {}
+    grouped: dict[str, list[LocatedCandidate]] = {}
     for find in finds:
         grouped.setdefault(find.candidate.ref, []).append(find)
     out = []
@@ -154,33 +154,33 @@ def compare(
         places.sort(key=lambda f: (-f.candidate.score, f.path, f.line, f.offset))
         best = places[0].candidate
         joined = all(place.candidate.joined for place in places)
-        status, note = _status(ref, joined, subject, facts, inventory)
+        status, note = _classify_reference(ref, joined, subject, facts, inventory)
         hows = {place.how for place in places}
         if status == "new" and "manifest" in hows and not hows & CODE:
             status, note = "manifest", "a manifest of the checkout"
-        out.append(Listed(ref, status, best.score, joined, tuple(places), note))
+        out.append(FoundReference(ref, status, best.score, joined, tuple(places), note))
     return tuple(sorted(out, key=lambda i: (_ORDER.index(i.status), -i.score, i.ref)))
 
 
-def _status(
-    ref: str, joined: bool, subject: Subject, facts: Catalogue, inventory: Inventory | None
+def _classify_reference(
+    ref: str, joined: bool, subject: ScanSubject, facts: Catalogue, inventory: Inventory | None
 ) -> tuple[Status, str]:
     own = subject.entry
     # Another program's defaults say nothing; of a checkout nobody has said whose it is.
     entries = [own] if own else ([] if subject.programs else list(facts.entries))
     for entry in entries:
         for unused in entry.unused:
-            if _same(ref, unused.ref, joined) or fnmatchcase(ref, unused.ref):
+            if _is_same_image(ref, unused.ref, joined) or fnmatchcase(ref, unused.ref):
                 return "unused", unused.why
     elsewhere = False
     for entry in entries:
         at_version = list(entry.images if own is None else entry.images_at(subject.version))
         for image in entry.images:
-            if any(_same(ref, known, joined) for known in image.refs):
+            if any(_is_same_image(ref, known, joined) for known in image.refs):
                 if image in at_version:
                     return "hidden", f"{entry.component}: {image.when}"
                 elsewhere = True
-    named = _named(ref, joined, inventory) if inventory else ""
+    named = _find_in_manifests(ref, joined, inventory) if inventory else ""
     if named:
         return "manifest", named
     if elsewhere and own is not None:
@@ -188,10 +188,10 @@ def _status(
     return "new", ""
 
 
-def _named(ref: str, joined: bool, inventory: Inventory) -> str:
+def _find_in_manifests(ref: str, joined: bool, inventory: Inventory) -> str:
     """What the manifests name that is the same image, or of the repository that is filled in."""
     for image in inventory.images:
-        if _same(ref, image.ref, joined):
+        if _is_same_image(ref, image.ref, joined):
             found = image.found[0]
             if found.how != "catalogue":
                 more = "" if ref == image.ref else f" as {image.ref}"
@@ -199,7 +199,7 @@ def _named(ref: str, joined: bool, inventory: Inventory) -> str:
     return ""
 
 
-def _same(ref: str, other: str, joined: bool) -> bool:
+def _is_same_image(ref: str, other: str, joined: bool) -> bool:
     """Whether two references are one image; of a joined one only the repository is known."""
     try:
         one, two = ImageRef.parse(ref), ImageRef.parse(other)
@@ -210,19 +210,19 @@ def _same(ref: str, other: str, joined: bool) -> bool:
     return one.with_default_tag() == two.with_default_tag()
 
 
-def subjects(
-    programs: Iterable[Program], *, covered: frozenset[str]
-) -> tuple[list[Subject], list[str]]:
+def select_subjects(
+    programs: Iterable[WorkloadProgram], *, covered: frozenset[str]
+) -> tuple[list[ScanSubject], list[str]]:
     """The images of workloads, each once, and those that are left out.
 
     Left out is what is not covered, and what creates no objects by its nature (a database).
     """
-    grouped: dict[str, list[Program]] = {}
+    grouped: dict[str, list[WorkloadProgram]] = {}
     for program in programs:
         grouped.setdefault(program.image, []).append(program)
     wanted, left = [], []
     for image in sorted(grouped):
-        subject = Subject(image, tuple(grouped[image]))
+        subject = ScanSubject(image, tuple(grouped[image]))
         entry = subject.entry
         by_nature = entry is not None and any(read.versions.is_any for read in entry.read)
         if by_nature or image not in covered:
@@ -232,7 +232,7 @@ def subjects(
     return wanted, left
 
 
-def likely(looked: Sequence[Looked]) -> Iterator[str]:
+def list_likely_references(looked: Sequence[ContentScan]) -> Iterator[str]:
     """All likely references, sorted, each once."""
-    refs = {item.ref for one in looked for item in one.found if item.is_likely}
+    refs = {item.ref for one in looked for item in one.references if item.is_likely}
     yield from sorted(refs)

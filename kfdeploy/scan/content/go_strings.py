@@ -24,7 +24,7 @@ _ENOUGH: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class ConstantBounds:
     """Where a constant may begin, its length, and whether there is no other way to read it."""
 
     start: int
@@ -37,7 +37,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class _Class:
+class _LengthClass:
     """All constants of one length: the first and last known ones."""
 
     length: int
@@ -66,16 +66,16 @@ class StringTable:
         known = set(pairs)
         chain = _longest_rise(sorted(known))
         if doubtful:
-            low, high = _reach(chain) if len(chain) >= _ENOUGH else (0, 1 << 64)
+            low, high = _address_range(chain) if len(chain) >= _ENOUGH else (0, 1 << 64)
             known.update(pair for pair in doubtful if low <= pair[0] < high)
             chain = _longest_rise(sorted(known))
-        self._classes = _classes(chain) if len(chain) >= _ENOUGH else []
+        self._classes = _group_by_length(chain) if len(chain) >= _ENOUGH else []
         self._firsts = [item.first for item in self._classes]
 
     def __bool__(self) -> bool:
         return bool(self._classes)
 
-    def at(self, address: int) -> Sequence[Bounds]:
+    def find_bounds(self, address: int) -> Sequence[ConstantBounds]:
         """The constant that has the byte at ``address``; several where it can't be told.
 
         Nothing outside the run, and nothing longer than LENGTH_MAX.
@@ -85,22 +85,28 @@ class StringTable:
             return self._before_first(address)
         here = self._classes[index]
         if address < here.end:
-            return (_inside(here, address, sure=True),)
+            return (_bounds_inside(here, address, sure=True),)
         if index + 1 == len(self._classes):
-            return (_inside(here, address, sure=False),) if address < here.end + _GAP_MAX else ()
-        return _between(here, self._classes[index + 1], address)
+            return (
+                (_bounds_inside(here, address, sure=False),)
+                if address < here.end + _GAP_MAX
+                else ()
+            )
+        return _bounds_between(here, self._classes[index + 1], address)
 
-    def _before_first(self, address: int) -> Sequence[Bounds]:
+    def _before_first(self, address: int) -> Sequence[ConstantBounds]:
         if not self._classes or address < self._classes[0].first - _GAP_MAX:
             return ()
-        return (_inside(self._classes[0], address, sure=False),)
+        return (_bounds_inside(self._classes[0], address, sure=False),)
 
 
-def _inside(item: _Class, address: int, *, sure: bool) -> Bounds:
-    return Bounds(address - (address - item.first) % item.length, item.length, sure)
+def _bounds_inside(item: _LengthClass, address: int, *, sure: bool) -> ConstantBounds:
+    return ConstantBounds(address - (address - item.first) % item.length, item.length, sure)
 
 
-def _between(lower: _Class, upper: _Class, address: int) -> Sequence[Bounds]:
+def _bounds_between(
+    lower: _LengthClass, upper: _LengthClass, address: int
+) -> Sequence[ConstantBounds]:
     """Bounds in a gap, which holds the rest of one class and the beginning of the next.
 
     The gap is ``i`` strings of the one length and ``j`` of the other: mostly only one pair fits.
@@ -117,16 +123,16 @@ def _between(lower: _Class, upper: _Class, address: int) -> Sequence[Bounds]:
     adjacent = upper.length == lower.length + 1
     readings = {address < border for border in borders}
     if adjacent and len(readings) == 1:
-        return (_inside(lower if readings.pop() else upper, address, sure=True),)
-    found = [_inside(lower, address, sure=False), _inside(upper, address, sure=False)]
+        return (_bounds_inside(lower if readings.pop() else upper, address, sure=True),)
+    found = [_bounds_inside(lower, address, sure=False), _bounds_inside(upper, address, sure=False)]
     for length in range(lower.length + 1, min(upper.length, lower.length + 4)):
         # No constant of this length is known: it can only follow the lower class at once.
         skipped = (address - lower.end) % length
-        found.append(Bounds(address - skipped, length, False))
+        found.append(ConstantBounds(address - skipped, length, False))
     return found
 
 
-def _reach(chain: Sequence[tuple[int, int]]) -> tuple[int, int]:
+def _address_range(chain: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """Addresses between which the run lies, when a chain is most of it.
 
     The ends of a chain are often noise, and the long constants behind most others are few.
@@ -158,9 +164,9 @@ def _longest_rise(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return out[::-1]
 
 
-def _classes(chain: Sequence[tuple[int, int]]) -> list[_Class]:
+def _group_by_length(chain: Sequence[tuple[int, int]]) -> list[_LengthClass]:
     """Each length's first and last constant, of those that agree on where strings begin."""
-    out: list[_Class] = []
+    out: list[_LengthClass] = []
     start = 0
     lengths = [length for _, length in chain]
     while start < len(chain):
@@ -173,11 +179,11 @@ def _classes(chain: Sequence[tuple[int, int]]) -> list[_Class]:
         if count * 2 <= len(addresses):  # noise: what points here is no string
             continue
         kept = [address for address in addresses if address % length == rest]
-        out.append(_Class(length, kept[0], kept[-1]))
+        out.append(_LengthClass(length, kept[0], kept[-1]))
     return out
 
 
-def nearest(starts: Sequence[int], address: int) -> bool:
+def has_address(starts: Sequence[int], address: int) -> bool:
     """Whether a sorted sequence has ``address``."""
     at = bisect_left(starts, address)
     return at < len(starts) and starts[at] == address

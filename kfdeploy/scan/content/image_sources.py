@@ -20,11 +20,18 @@ from typing import Any, BinaryIO, Final
 
 from kfdeploy.errors import UserError
 from kfdeploy.oci.reference import ImageRef
-from kfdeploy.oci.registry.client import Client
-from kfdeploy.oci.registry.http import Closed
+from kfdeploy.oci.registry.client import RegistryClient
+from kfdeploy.oci.registry.http import ConnectionsClosed
 from kfdeploy.scan.content import layers
-from kfdeploy.scan.content.layer import Layer, normal
-from kfdeploy.scan.content.tar_stream import CutOff, Damaged, Limits, Member, Readable, Tar
+from kfdeploy.scan.content.layer import LayerScan, normalize_path
+from kfdeploy.scan.content.tar_stream import (
+    ArchiveStream,
+    DamagedStream,
+    LimitExceeded,
+    ScanLimits,
+    TarMember,
+    TarReader,
+)
 
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 _FULL_NAME: Final = "io.containerd.image.name"
@@ -36,60 +43,62 @@ _DEPTH: Final = 4
 _STREAM_MAX: Final = 1 << 40
 _PLATFORMS: Final = ("linux/amd64", "linux/arm64")
 
-Open = Callable[[], AbstractContextManager[Readable]]
+BlobOpener = Callable[[], AbstractContextManager[ArchiveStream]]
 
 
-class Unreadable(Exception):
+class UnreadableImage(Exception):
     """An image that can't be looked into at all; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Blob:
+class LayerBlob:
     """One layer that can be opened."""
 
     digest: str
     size: int
-    open: Open
+    open: BlobOpener
 
-    def look(self, limits: Limits) -> Layer:
+    def scan(self, limits: ScanLimits) -> LayerScan:
         """Read it through; what goes wrong on the way is the layer's damage."""
         try:
             with self.open() as stream:
-                return layers.read(_Steady(stream), self.digest, self.size, limits)
+                return layers.scan_layer(_GuardedStream(stream), self.digest, self.size, limits)
         except UserError as error:
-            return Layer(self.digest, damage=f"can't be had: {error.message}", trusted=False)
+            return LayerScan(self.digest, damage=f"can't be had: {error.message}", trusted=False)
         except OSError as error:
-            return Layer(self.digest, damage=f"can't be read: {error.strerror}", trusted=False)
+            return LayerScan(self.digest, damage=f"can't be read: {error.strerror}", trusted=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredImage:
     """One image of one platform: its layers, the lowest first."""
 
     name: str
     platform: str
-    layers: tuple[Blob, ...]
+    layers: tuple[LayerBlob, ...]
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-class _Steady:
+class _GuardedStream:
     """A stream whose broken connection is damage of what is read from it."""
 
-    def __init__(self, stream: Readable) -> None:
+    def __init__(self, stream: ArchiveStream) -> None:
         self._stream = stream
 
     def read(self, size: int, /) -> bytes:
         try:
             return self._stream.read(size)
-        except (http.client.HTTPException, Closed, OSError) as error:
+        except (http.client.HTTPException, ConnectionsClosed, OSError) as error:
             words = str(error) or type(error).__name__
-            raise Damaged(f"could not be read to its end: {words}") from error
+            raise DamagedStream(f"could not be read to its end: {words}") from error
 
 
 # -- a registry ------------------------------------------------------------------------------------
 
 
-def in_registry(client: Client, ref: ImageRef, platforms: Sequence[str] = _PLATFORMS) -> Stored:
+def load_registry_image(
+    client: RegistryClient, ref: ImageRef, platforms: Sequence[str] = _PLATFORMS
+) -> StoredImage:
     """An image of a registry.
 
     Args:
@@ -99,36 +108,41 @@ def in_registry(client: Client, ref: ImageRef, platforms: Sequence[str] = _PLATF
         UserError: there is no such image, or the registry can't be asked.
         Unreadable: what it has is no image that can be looked into.
     """
-    manifest = client.manifest(ref)
+    manifest = client.get_manifest(ref)
     content, platform = manifest.content, ""
     for _ in range(_DEPTH):
         if "manifests" not in content:
             break
-        chosen, platform = _choose(content, platforms)
-        content = client.manifest(ImageRef(ref.host, ref.path, "", chosen)).content
+        chosen, platform = _choose_platform(content, platforms)
+        content = client.get_manifest(ImageRef(ref.host, ref.path, "", chosen)).content
 
-    def opener(digest: str) -> Open:
+    def make_opener(digest: str) -> BlobOpener:
         return lambda: client.open_blob(ref, digest)
 
-    return Stored(
-        str(ref), platform, _blobs(content, opener), _registry_labels(client, ref, content)
+    return StoredImage(
+        str(ref),
+        platform,
+        _layer_blobs(content, make_opener),
+        _registry_labels(client, ref, content),
     )
 
 
 def _registry_labels(
-    client: Client, ref: ImageRef, content: Mapping[str, Any]
+    client: RegistryClient, ref: ImageRef, content: Mapping[str, Any]
 ) -> Mapping[str, str]:
     """Where the image says that its source is: nice to have, and not worth an error."""
     try:
-        return _labels(_object(client.blob(ref, _config(content)), "its configuration"))
-    except (UserError, Unreadable):
+        return _config_labels(
+            _parse_json_object(client.get_blob(ref, _config_digest(content)), "its configuration")
+        )
+    except (UserError, UnreadableImage):
         return {}
 
 
 # -- a folder --------------------------------------------------------------------------------------
 
 
-class Layout:
+class OciLayout:
     """An OCI image layout: ``oci-layout``, ``index.json``, ``blobs/ALGORITHM/HEX``."""
 
     def __init__(self, folder: Path) -> None:
@@ -140,21 +154,21 @@ class Layout:
                 f"{folder}: no OCI image layout: it has no file oci-layout",
                 hint="name the folder that has oci-layout, index.json and blobs/",
             )
-        self._index = self._json(folder / "index.json")
+        self._index = self._read_json(folder / "index.json")
 
-    def names(self) -> list[str]:
+    def list_names(self) -> list[str]:
         """The images it has, as its index names them; a digest where it has no name."""
-        return [_name_of(item) for item in _items(self._index)]
+        return [_name_of(item) for item in _list_manifests(self._index)]
 
-    def image(self, name: str, platforms: Sequence[str] = _PLATFORMS) -> Stored:
+    def load_image(self, name: str, platforms: Sequence[str] = _PLATFORMS) -> StoredImage:
         """One image, by a name of `names` or its digest.
 
         Raises:
             UserError: it has no such image.
             Unreadable: it is no image that can be looked into.
         """
-        found = [i for i in _items(self._index) if name in (_name_of(i), i.get("digest"))]
-        if not found and self.has(name):
+        found = [i for i in _list_manifests(self._index) if name in (_name_of(i), i.get("digest"))]
+        if not found and self.has_manifest(name):
             found = [{"digest": name}]
         if not found:
             raise UserError(f"{self._folder}: has no image {name}")
@@ -163,51 +177,53 @@ class Layout:
         for _ in range(_DEPTH):
             if "manifests" not in content:
                 break
-            digest, seen = _choose(content, platforms)
+            digest, seen = _choose_platform(content, platforms)
             platform = seen or platform
-            content = self._manifest(digest)
+            content = self._read_manifest(digest)
         try:
-            labels = _labels(self._manifest(_config(content)))
-        except Unreadable:
+            labels = _config_labels(self._read_manifest(_config_digest(content)))
+        except UnreadableImage:
             labels = {}
-        return Stored(name, platform, _blobs(content, self._opener), labels)
+        return StoredImage(name, platform, _layer_blobs(content, self._make_opener), labels)
 
-    def has(self, digest: str) -> bool:
+    def has_manifest(self, digest: str) -> bool:
         """Whether it has a manifest of this digest, named in its index or not."""
-        return bool(_DIGEST.fullmatch(digest)) and self._path(digest).is_file()
+        return bool(_DIGEST.fullmatch(digest)) and self._blob_path(digest).is_file()
 
-    def _opener(self, digest: str) -> Open:
-        return lambda: _opened(self._path(digest))
+    def _make_opener(self, digest: str) -> BlobOpener:
+        return lambda: _open_plain_file(self._blob_path(digest))
 
-    def _path(self, digest: str) -> Path:
+    def _blob_path(self, digest: str) -> Path:
         algorithm, _, value = digest.partition(":")
         return self._folder / "blobs" / algorithm / value
 
-    def _manifest(self, digest: str) -> Mapping[str, Any]:
+    def _read_manifest(self, digest: str) -> Mapping[str, Any]:
         import hashlib
 
-        path = self._path(digest)
+        path = self._blob_path(digest)
         try:
-            with _opened(path) as stream:
+            with _open_plain_file(path) as stream:
                 body = stream.read(_JSON_MAX + 1)
         except OSError as error:
-            raise Unreadable(f"its manifest {digest} can't be read: {error.strerror}") from error
+            raise UnreadableImage(
+                f"its manifest {digest} can't be read: {error.strerror}"
+            ) from error
         algorithm = digest.partition(":")[0]
         if f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}" != digest:
-            raise Unreadable(f"its manifest {digest} is not its digest")
-        return _object(body, digest)
+            raise UnreadableImage(f"its manifest {digest} is not its digest")
+        return _parse_json_object(body, digest)
 
-    def _json(self, path: Path) -> Mapping[str, Any]:
+    def _read_json(self, path: Path) -> Mapping[str, Any]:
         try:
-            with _opened(path) as stream:
-                return _object(stream.read(_JSON_MAX + 1), path.name)
-        except (OSError, Unreadable) as error:
+            with _open_plain_file(path) as stream:
+                return _parse_json_object(stream.read(_JSON_MAX + 1), path.name)
+        except (OSError, UnreadableImage) as error:
             words = getattr(error, "strerror", None) or str(error)
             raise UserError(f"{path}: {words}") from error
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _open_plain_file(path: Path) -> Iterator[BinaryIO]:
     """A plain file: a pipe or device in its place would never end."""
     number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with os.fdopen(number, "rb", buffering=0) as stream:
@@ -219,7 +235,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 # -- a daemon --------------------------------------------------------------------------------------
 
 
-class Daemon:
+class DockerDaemon:
     """A local Docker engine, asked by the docker SDK (DOCKER_HOST, else its usual socket)."""
 
     def __init__(self, address: str | None = None) -> None:
@@ -238,7 +254,7 @@ class Daemon:
                 hint="DOCKER_HOST names it; --image-content reads registries and folders without",
             ) from error
 
-    def look(self, name: str, limits: Limits) -> tuple[list[Layer], list[str]]:
+    def scan_image(self, name: str, limits: ScanLimits) -> tuple[list[LayerScan], list[str]]:
         """The layers of one of its images, and what was wrong with the whole.
 
         Raises:
@@ -252,10 +268,12 @@ class Daemon:
         except (self._errors, requests.RequestException) as error:
             words = str(getattr(error, "explanation", None) or error)
             raise UserError(f"{name}: the Docker engine can't give it: {words}") from error
-        return saved(_Chunks(chain((first,), pieces), requests.RequestException), limits)
+        return scan_saved_image(
+            _ChunkStream(chain((first,), pieces), requests.RequestException), limits
+        )
 
 
-class _Chunks:
+class _ChunkStream:
     """An iterator of pieces as a stream."""
 
     def __init__(self, pieces: Iterable[bytes], broken: type[Exception]) -> None:
@@ -269,37 +287,41 @@ class _Chunks:
             try:
                 self._rest = next(self._pieces, b"")
             except (self._broken, OSError, http.client.HTTPException) as error:
-                raise Damaged(f"the engine's answer broke off: {error}") from error
+                raise DamagedStream(f"the engine's answer broke off: {error}") from error
             self._count += len(self._rest)
             if self._count > _STREAM_MAX:
-                raise CutOff(f"has more than {_STREAM_MAX >> 30} GiB")
+                raise LimitExceeded(f"has more than {_STREAM_MAX >> 30} GiB")
         piece, self._rest = self._rest[:size], self._rest[size:]
         return piece
 
 
-def saved(stream: Readable, limits: Limits) -> tuple[list[Layer], list[str]]:
+def scan_saved_image(
+    stream: ArchiveStream, limits: ScanLimits
+) -> tuple[list[LayerScan], list[str]]:
     """The layers of what ``docker save`` gives: its own layout, an OCI layout, or both in one.
 
     The order of the layers is said at the end, so all that looks like a layer is looked through.
     """
     texts: dict[str, bytes] = {}
-    found: dict[str, Layer] = {}
+    found: dict[str, LayerScan] = {}
     links: dict[str, str] = {}
     problems: list[str] = []
-    tar = Tar(stream, limits)
+    tar = TarReader(stream, limits)
     try:
-        for member in tar.members():
-            path = normal(member.name)
+        for member in tar.iter_members():
+            path = normalize_path(member.name)
             if member.kind == "link":
                 if len(links) < _JSONS_MAX:
-                    links[path] = normal(f"{path.rpartition('/')[0]}/{member.target}").lstrip("/")
+                    links[path] = normalize_path(
+                        f"{path.rpartition('/')[0]}/{member.target}"
+                    ).lstrip("/")
             elif member.kind == "file":
-                _take(path, member, texts, found, limits)
-    except (Damaged, CutOff) as reason:
+                _take_member(path, member, texts, found, limits)
+    except (DamagedStream, LimitExceeded) as reason:
         problems.append(f"the archive that the engine gave {reason}")
     try:
-        order, diff_ids = _order(texts)
-    except (KeyError, TypeError, ValueError, Unreadable):
+        order, diff_ids = _read_layer_order(texts)
+    except (KeyError, TypeError, ValueError, UnreadableImage):
         problems.append("the archive that the engine gave does not say which layers the image has")
         return [], problems
     out = []
@@ -309,77 +331,83 @@ def saved(stream: Readable, limits: Limits) -> tuple[list[Layer], list[str]]:
             problems.append(f"layer {path} is missing")
             continue
         wanted = diff_ids[index] if index < len(diff_ids) else ""
-        if not layer.digest and not layer.damage and wanted not in ("", layer.found):
-            layer.damage = f"is not its digest: its bytes have {layer.found}"
+        if not layer.digest and not layer.damage and wanted not in ("", layer.actual_digest):
+            layer.damage = f"is not its digest: its bytes have {layer.actual_digest}"
             layer.trusted = False
         layer.digest = layer.digest or wanted
         out.append(layer)
     return out, problems
 
 
-def _take(
-    path: str, member: Member, texts: dict[str, bytes], found: dict[str, Layer], limits: Limits
+def _take_member(
+    path: str,
+    member: TarMember,
+    texts: dict[str, bytes],
+    found: dict[str, LayerScan],
+    limits: ScanLimits,
 ) -> None:
     """Keep a member that is JSON, look through one that is a layer."""
     is_blob = path.startswith("blobs/")
-    start = member.start(1)
+    start = member.peek_content(1)
     if member.size <= _JSON_MAX and (path.endswith(".json") or (is_blob and start == b"{")):
         if len(texts) < _JSONS_MAX and sum(map(len, texts.values())) < 8 * _JSON_MAX:
-            texts[path] = b"".join(member.pieces())
+            texts[path] = b"".join(member.iter_content())
     elif len(found) < _LAYERS_MAX and (is_blob or path.endswith(".tar")):
         digest = ":".join(path.split("/")[1:]) if is_blob else ""
         if digest and not _DIGEST.fullmatch(digest):
             return
         kept = sum(layer.kept for layer in found.values())
         left = replace(limits, kept=max(0, limits.kept - kept))
-        found[path] = layers.read(member, digest, member.size, left)
+        found[path] = layers.scan_layer(member, digest, member.size, left)
 
 
-def _order(texts: Mapping[str, bytes]) -> tuple[list[str], list[str]]:
+def _read_layer_order(texts: Mapping[str, bytes]) -> tuple[list[str], list[str]]:
     """Paths of the layers, the lowest first, and the digests of their tars where they are said."""
     if "manifest.json" in texts:
         (entry, *_) = json.loads(texts["manifest.json"])
-        config = json.loads(texts.get(normal(entry["Config"]), b"{}"))
+        config = json.loads(texts.get(normalize_path(entry["Config"]), b"{}"))
         diff_ids = [str(value) for value in config.get("rootfs", {}).get("diff_ids", ())]
-        return [normal(str(path)) for path in entry["Layers"]], diff_ids
-    content: Mapping[str, Any] = _object(texts["index.json"], "index.json")
+        return [normalize_path(str(path)) for path in entry["Layers"]], diff_ids
+    content: Mapping[str, Any] = _parse_json_object(texts["index.json"], "index.json")
     for _ in range(_DEPTH):
         if "manifests" not in content:
             break
-        digest, _ = _choose(content, _PLATFORMS)
-        content = _object(texts[f"blobs/{digest.replace(':', '/')}"], digest)
-    return [f"blobs/{item['digest'].replace(':', '/')}" for item in _listed(content, "layers")], []
+        digest, _ = _choose_platform(content, _PLATFORMS)
+        content = _parse_json_object(texts[f"blobs/{digest.replace(':', '/')}"], digest)
+    return [
+        f"blobs/{item['digest'].replace(':', '/')}" for item in _list_descriptors(content, "layers")
+    ], []
 
 
 # -- manifests -------------------------------------------------------------------------------------
 
 
-def _object(body: bytes, what: str) -> Mapping[str, Any]:
+def _parse_json_object(body: bytes, what: str) -> Mapping[str, Any]:
     if len(body) > _JSON_MAX:
-        raise Unreadable(f"{what} has more than {_JSON_MAX >> 20} MiB")
+        raise UnreadableImage(f"{what} has more than {_JSON_MAX >> 20} MiB")
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise Unreadable(f"{what} is no JSON") from error
+        raise UnreadableImage(f"{what} is no JSON") from error
     if not isinstance(content, dict):
-        raise Unreadable(f"{what} is no JSON object")
+        raise UnreadableImage(f"{what} is no JSON object")
     return content
 
 
-def _listed(content: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+def _list_descriptors(content: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
     items = content.get(key)
     if not isinstance(items, list) or len(items) > _LAYERS_MAX:
-        raise Unreadable(f"its manifest has no list of {key}, or one that is too long")
+        raise UnreadableImage(f"its manifest has no list of {key}, or one that is too long")
     for item in items:
         if not isinstance(item, dict) or not _DIGEST.fullmatch(str(item.get("digest", ""))):
-            raise Unreadable(f"its manifest names {key} without a digest")
+            raise UnreadableImage(f"its manifest names {key} without a digest")
     return items
 
 
-def _items(index: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _list_manifests(index: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     try:
-        return _listed(index, "manifests")
-    except Unreadable as error:
+        return _list_descriptors(index, "manifests")
+    except UnreadableImage as error:
         raise UserError(f"index.json: {error}") from error
 
 
@@ -389,10 +417,10 @@ def _name_of(item: Mapping[str, Any]) -> str:
     return str(notes.get(_FULL_NAME) or notes.get(REF_NAME) or item["digest"])
 
 
-def _choose(index: Mapping[str, Any], wanted: Sequence[str]) -> tuple[str, str]:
+def _choose_platform(index: Mapping[str, Any], wanted: Sequence[str]) -> tuple[str, str]:
     """Digest and platform of one of an index's images: the first wanted one, else the first."""
     images: dict[str, str] = {}
-    for item in _listed(index, "manifests"):
+    for item in _list_descriptors(index, "manifests"):
         said = item.get("platform")
         said = said if isinstance(said, dict) else {}
         platform = "/".join(
@@ -401,7 +429,7 @@ def _choose(index: Mapping[str, Any], wanted: Sequence[str]) -> tuple[str, str]:
         if platform != "unknown/unknown":  # attestations
             images.setdefault(platform, item["digest"])
     if not images:
-        raise Unreadable("its index names no image")
+        raise UnreadableImage("its index names no image")
     for platform in wanted:
         for name, digest in images.items():
             if name == platform or name.startswith(f"{platform}/"):
@@ -410,28 +438,38 @@ def _choose(index: Mapping[str, Any], wanted: Sequence[str]) -> tuple[str, str]:
     return digest, name
 
 
-def _config(content: Mapping[str, Any]) -> str:
+def _config_digest(content: Mapping[str, Any]) -> str:
     config = content.get("config")
     digest = str(config.get("digest", "")) if isinstance(config, dict) else ""
     if not _DIGEST.fullmatch(digest):
-        raise Unreadable("its manifest names no configuration")
+        raise UnreadableImage("its manifest names no configuration")
     return digest
 
 
-def _labels(config: Mapping[str, Any]) -> Mapping[str, str]:
+def _config_labels(config: Mapping[str, Any]) -> Mapping[str, str]:
     inner = config.get("config")
     labels = inner.get("Labels") if isinstance(inner, dict) else None
     return {str(k): str(v) for k, v in labels.items()} if isinstance(labels, dict) else {}
 
 
-def _blobs(content: Mapping[str, Any], opener: Callable[[str], Open]) -> tuple[Blob, ...]:
+def _layer_blobs(
+    content: Mapping[str, Any], opener: Callable[[str], BlobOpener]
+) -> tuple[LayerBlob, ...]:
     out = []
-    for item in _listed(content, "layers"):
+    for item in _list_descriptors(content, "layers"):
         size = item.get("size")
         if not isinstance(size, int) or size < 0:
-            raise Unreadable("its manifest names a layer without a size")
-        out.append(Blob(item["digest"], size, opener(item["digest"])))
+            raise UnreadableImage("its manifest names a layer without a size")
+        out.append(LayerBlob(item["digest"], size, opener(item["digest"])))
     return tuple(out)
 
 
-__all__ = ["Blob", "Daemon", "Layout", "Stored", "Unreadable", "in_registry", "saved"]
+__all__ = [
+    "DockerDaemon",
+    "LayerBlob",
+    "OciLayout",
+    "StoredImage",
+    "UnreadableImage",
+    "load_registry_image",
+    "scan_saved_image",
+]

@@ -47,13 +47,13 @@ def is_skipped(path: str) -> bool:
     )
 
 
-def shown(path: str) -> str:
+def escape_path(path: str) -> str:
     """A name out of an archive, safe to print: what would steer a terminal is spelled out."""
     return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", path)
 
 
 @dataclass(frozen=True, slots=True)
-class Find:
+class LocatedCandidate:
     """A candidate in a file.
 
     Attributes:
@@ -74,12 +74,12 @@ class Find:
     how: str = ""
 
     @property
-    def place(self) -> str:
-        return f"{shown(self.path)}:{self.line}" if self.line else shown(self.path)
+    def location(self) -> str:
+        return f"{escape_path(self.path)}:{self.line}" if self.line else escape_path(self.path)
 
 
 @dataclass(slots=True)
-class Layer:
+class LayerScan:
     """One layer's finds, and what it takes away from the layers below it.
 
     Attributes:
@@ -93,8 +93,8 @@ class Layer:
     """
 
     digest: str
-    found: str = ""
-    finds: list[Find] = field(default_factory=list)
+    actual_digest: str = ""
+    candidates: list[LocatedCandidate] = field(default_factory=list)
     paths: array[int] = field(default_factory=lambda: array("q"))
     whiteouts: set[str] = field(default_factory=set)
     opaque: set[str] = field(default_factory=set)
@@ -102,10 +102,10 @@ class Layer:
     damage: str = ""
     trusted: bool = True
     kept: int = 0
-    read: int = 0
+    inflated_bytes: int = 0
     files: int = 0
 
-    def add(self, path: str) -> bool:
+    def add_member(self, path: str) -> bool:
         """Take note of a member; whether it is a plain one and no whiteout."""
         folder, _, base = path.rpartition("/")
         if not base.startswith(WHITEOUT):
@@ -119,39 +119,39 @@ class Layer:
         self.kept += 200 + 4 * len(path)
         return False
 
-    def keep(self, find: Find) -> None:
+    def add_candidate(self, find: LocatedCandidate) -> None:
         """Take note of a candidate."""
-        self.finds.append(find)
+        self.candidates.append(find)
         self.kept += 1000 + 4 * len(find.path)
 
-    def deletes(self, path: str) -> bool:
+    def deletes_path(self, path: str) -> bool:
         """Whether a whiteout of it takes away a file of a layer below this one."""
         if path in self.whiteouts or "" in self.opaque:
             return True
-        return any(f in self.whiteouts or f in self.opaque for f in _folders(path))
+        return any(f in self.whiteouts or f in self.opaque for f in _parent_folders(path))
 
 
-def _folders(path: str) -> Iterator[str]:
+def _parent_folders(path: str) -> Iterator[str]:
     at = path.rfind("/")
     while at > 0:
         yield path[:at]
         at = path.rfind("/", 0, at)
 
 
-def visible(layers: Sequence[Layer]) -> Iterator[tuple[Layer, Find]]:
+def visible_candidates(layers: Sequence[LayerScan]) -> Iterator[tuple[LayerScan, LocatedCandidate]]:
     """The finds that a container would see, from the lowest layer up."""
-    wanted = {hash(find.path) for layer in layers for find in layer.finds}
+    wanted = {hash(find.path) for layer in layers for find in layer.candidates}
     # Each layer's names are gone through once, however many finds there are.
     replaced = [wanted.intersection(layer.paths) for layer in layers]
     for index, layer in enumerate(layers):
         above = range(index + 1, len(layers))
-        for find in layer.finds if layer.trusted else ():
+        for find in layer.candidates if layer.trusted else ():
             mine = hash(find.path)
-            if not any(mine in replaced[n] or layers[n].deletes(find.path) for n in above):
+            if not any(mine in replaced[n] or layers[n].deletes_path(find.path) for n in above):
                 yield layer, find
 
 
-def normal(path: str) -> str:
+def normalize_path(path: str) -> str:
     """A member's name as one path from the image's root: no empty, ``.`` or ``..`` element."""
     if "//" not in path and "./" not in path and ".." not in path:
         return path.rstrip("/")
@@ -164,9 +164,9 @@ def normal(path: str) -> str:
     return "/".join(parts)
 
 
-def best(finds: Iterable[Find]) -> list[Find]:
+def best_candidates(finds: Iterable[LocatedCandidate]) -> list[LocatedCandidate]:
     """Of each reference in each file the find with the highest score, in order."""
-    kept: dict[tuple[str, str], Find] = {}
+    kept: dict[tuple[str, str], LocatedCandidate] = {}
     for find in finds:
         key = (find.candidate.ref, find.path)
         if key not in kept or find.candidate.score > kept[key].candidate.score:

@@ -7,18 +7,18 @@ from typing import Final
 
 from kfdeploy.scan.content import layer
 from kfdeploy.scan.content import text as wording
-from kfdeploy.scan.content.binary import Program
-from kfdeploy.scan.content.layer import Find, Layer
+from kfdeploy.scan.content.binary import BinaryScanner
+from kfdeploy.scan.content.layer import LayerScan, LocatedCandidate
 from kfdeploy.scan.content.tar_stream import (
     PIECE,
-    Checked,
-    CutOff,
-    Damaged,
-    Inflated,
-    Limits,
-    Member,
-    Readable,
-    Tar,
+    ArchiveStream,
+    DamagedStream,
+    InflatedStream,
+    LimitExceeded,
+    ScanLimits,
+    TarMember,
+    TarReader,
+    VerifyingStream,
 )
 
 _HEAD: Final = 64 << 10
@@ -29,7 +29,9 @@ _TINY: Final = 8
 _TOO_MUCH: Final = "{}: too much in it looks like a reference; some was left"
 
 
-def read(stream: Readable, digest: str, size: int | None, limits: Limits | None = None) -> Layer:
+def scan_layer(
+    stream: ArchiveStream, digest: str, size: int | None, limits: ScanLimits | None = None
+) -> LayerScan:
     """Look through a layer.
 
     Args:
@@ -40,77 +42,79 @@ def read(stream: Readable, digest: str, size: int | None, limits: Limits | None 
     Returns:
         What was found. A layer that is damaged or cut off at a limit has that in ``damage``.
     """
-    limits = limits or Limits()
-    out = Layer(digest)
-    blob = Checked(stream, digest, size)
+    limits = limits or ScanLimits()
+    out = LayerScan(digest)
+    blob = VerifyingStream(stream, digest, size)
     inflated = None
     try:
-        inflated = Inflated(blob, limits)
-        tar = Tar(inflated, limits)
-        for find in _all(tar, out, limits):
-            out.keep(find)
-            _check(out, limits)  # here too: one file may be full of them
+        inflated = InflatedStream(blob, limits)
+        tar = TarReader(inflated, limits)
+        for find in _scan_members(tar, out, limits):
+            out.add_candidate(find)
+            _check_kept(out, limits)  # here too: one file may be full of them
         out.notes += tar.notes
         blob.finish()
-        out.found = blob.found
-    except CutOff as reason:
+        out.actual_digest = blob.actual_digest
+    except LimitExceeded as reason:
         out.damage = f"{reason}; the rest of it was not read"
-    except Damaged as reason:
+    except DamagedStream as reason:
         out.damage = str(reason)
         out.trusted = "not its digest" not in out.damage
     if inflated is not None:
-        out.read = inflated.count
-    out.finds = layer.best(out.finds)
+        out.inflated_bytes = inflated.count
+    out.candidates = layer.best_candidates(out.candidates)
     return out
 
 
-def _all(tar: Tar, out: Layer, limits: Limits) -> Iterator[Find]:
-    for member in tar.members():
-        _check(out, limits)
-        path = layer.normal(member.name)
-        if not out.add(path) or member.kind != "file" or member.size < _TINY:
+def _scan_members(tar: TarReader, out: LayerScan, limits: ScanLimits) -> Iterator[LocatedCandidate]:
+    for member in tar.iter_members():
+        _check_kept(out, limits)
+        path = layer.normalize_path(member.name)
+        if not out.add_member(path) or member.kind != "file" or member.size < _TINY:
             continue
         out.files += 1
         if not layer.is_skipped(path):
-            yield from look(path, member, out.notes)
+            yield from scan_file(path, member, out.notes)
 
 
-def _check(out: Layer, limits: Limits) -> None:
+def _check_kept(out: LayerScan, limits: ScanLimits) -> None:
     if out.kept > limits.kept:
-        raise CutOff(f"has more names and candidates than fit into {limits.kept >> 20} MiB")
+        raise LimitExceeded(f"has more names and candidates than fit into {limits.kept >> 20} MiB")
 
 
-def look(path: str, member: Member, notes: list[str]) -> Iterator[Find]:
+def scan_file(path: str, member: TarMember, notes: list[str]) -> Iterator[LocatedCandidate]:
     """The candidates in one file."""
-    start = member.start(min(member.size, _HEAD))
+    start = member.peek_content(min(member.size, _HEAD))
     if start.startswith(b"\x7fELF"):
-        yield from _program(path, start, member.pieces(), notes)
+        yield from _scan_program(path, start, member.iter_content(), notes)
     elif b"\0" not in start[:4096]:
         try:
-            yield from text(path, start, member.pieces())
-        except wording.TooMany:
-            notes.append(_TOO_MUCH.format(layer.shown(path)))
+            yield from scan_text(path, start, member.iter_content())
+        except wording.TooManyCandidates:
+            notes.append(_TOO_MUCH.format(layer.escape_path(path)))
 
 
-def _program(path: str, head: bytes, pieces: Iterable[bytes], notes: list[str]) -> Iterator[Find]:
-    program = Program(head)
+def _scan_program(
+    path: str, head: bytes, pieces: Iterable[bytes], notes: list[str]
+) -> Iterator[LocatedCandidate]:
+    program = BinaryScanner(head)
     for piece in pieces:
         program.feed(piece)
-    for at, found in program.candidates():
+    for at, found in program.find_candidates():
         how = "go program" if program.is_go else "program"
-        yield Find(found, path, offset=at, names=found.near, how=how)
+        yield LocatedCandidate(found, path, offset=at, names=found.near, how=how)
     if program.overfull:
-        notes.append(_TOO_MUCH.format(layer.shown(path)))
+        notes.append(_TOO_MUCH.format(layer.escape_path(path)))
 
 
-def text(path: str, head: bytes, pieces: Iterable[bytes]) -> Iterator[Find]:
+def scan_text(path: str, head: bytes, pieces: Iterable[bytes]) -> Iterator[LocatedCandidate]:
     """The candidates in a text."""
-    tongue = wording.language(path, head[:128])
+    tongue = wording.detect_language(path, head[:128])
     line = 1
-    for chunk, fresh in _windows(pieces):
-        for spot in wording.spots(chunk, tongue, first_line=line):
+    for chunk, fresh in _split_text(pieces):
+        for spot in wording.find_candidates(chunk, tongue, first_line=line):
             if spot.at < fresh:
-                yield Find(
+                yield LocatedCandidate(
                     spot.candidate,
                     path,
                     spot.line,
@@ -121,7 +125,7 @@ def text(path: str, head: bytes, pieces: Iterable[bytes]) -> Iterator[Find]:
         line += chunk.count(b"\n", 0, fresh)
 
 
-def _windows(pieces: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
+def _split_text(pieces: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
     """The text in large pieces; only what begins in the first so many bytes of each is new."""
     gathered: list[bytes] = []
     size = 0
@@ -137,4 +141,4 @@ def _windows(pieces: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
         yield (gathered[0] if len(gathered) == 1 else b"".join(gathered)), size
 
 
-__all__ = ["PIECE", "look", "read", "text"]
+__all__ = ["PIECE", "scan_file", "scan_layer", "scan_text"]

@@ -8,39 +8,51 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from kfdeploy.catalogue.facts import Catalogue, Program
+from kfdeploy.catalogue.facts import Catalogue, WorkloadProgram
 from kfdeploy.errors import UserError
 from kfdeploy.images.inventory import Inventory
 from kfdeploy.images.lockfile import Lock
-from kfdeploy.images.naming import Mirror
+from kfdeploy.images.naming import MirrorNaming
 from kfdeploy.oci.reference import ImageRef, InvalidImageRef
-from kfdeploy.oci.registry.access import Reaches
-from kfdeploy.oci.registry.client import Client
+from kfdeploy.oci.registry.access import AccessResolver
+from kfdeploy.oci.registry.client import RegistryClient
 from kfdeploy.scan.content import checkout, image_sources
-from kfdeploy.scan.content.compare import Looked, Subject, compare, subjects
-from kfdeploy.scan.content.image_sources import Daemon, Layout, Stored, Unreadable
-from kfdeploy.scan.content.layer import Layer, best, visible
-from kfdeploy.scan.content.tar_stream import Limits
+from kfdeploy.scan.content.compare import (
+    ContentScan,
+    ScanSubject,
+    classify_candidates,
+    select_subjects,
+)
+from kfdeploy.scan.content.image_sources import (
+    DockerDaemon,
+    OciLayout,
+    StoredImage,
+    UnreadableImage,
+)
+from kfdeploy.scan.content.layer import LayerScan, best_candidates, visible_candidates
+from kfdeploy.scan.content.tar_stream import ScanLimits
 
 if TYPE_CHECKING:
     from kfdeploy.workspace.settings import Environment, Workspace
 
 PRIVATE: Final = "private"
 DAEMON: Final = "daemon"
-_LIMITS: Final = Limits()
+_LIMITS: Final = ScanLimits()
 
-Tell = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ContentPlan:
     """Which images are looked into, and which of the workloads' are not."""
 
-    subjects: tuple[Subject, ...]
-    left: tuple[str, ...] = ()
+    subjects: tuple[ScanSubject, ...]
+    skipped: tuple[str, ...] = ()
 
 
-def plan(programs: Sequence[Program], covered: frozenset[str], wanted: Sequence[str]) -> Plan:
+def plan_scan(
+    programs: Sequence[WorkloadProgram], covered: frozenset[str], wanted: Sequence[str]
+) -> ContentPlan:
     """The images of the workloads that lock and mirror cover, or those that are ``wanted``.
 
     Args:
@@ -51,20 +63,20 @@ def plan(programs: Sequence[Program], covered: frozenset[str], wanted: Sequence[
         UserError: a wanted one is no reference.
     """
     if not wanted:
-        chosen, left = subjects(programs, covered=covered)
-        return Plan(tuple(chosen), tuple(left))
+        chosen, left = select_subjects(programs, covered=covered)
+        return ContentPlan(tuple(chosen), tuple(left))
     out = []
     for name in dict.fromkeys(wanted):
         try:
             normal = ImageRef.parse(name).with_default_tag()
         except InvalidImageRef as error:
             raise UserError(f"--image {name}: {error}") from error
-        same = [p for p in programs if _normal(p.image) == normal]
-        out.append(Subject(same[0].image if same else name, tuple(same)))
-    return Plan(tuple(out))
+        same = [p for p in programs if _normalize_reference(p.image) == normal]
+        out.append(ScanSubject(same[0].image if same else name, tuple(same)))
+    return ContentPlan(tuple(out))
 
 
-def _normal(image: str) -> ImageRef | None:
+def _normalize_reference(image: str) -> ImageRef | None:
     try:
         return ImageRef.parse(image).with_default_tag()
     except InvalidImageRef:
@@ -75,7 +87,7 @@ def _normal(image: str) -> ImageRef | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ContentSource:
     """Where images are read from.
 
     Attributes:
@@ -83,15 +95,17 @@ class Place:
         daemon: set instead for a Docker engine, which gives all layers in one stream.
     """
 
-    find: Callable[[str], Stored] | None = None
-    daemon: Daemon | None = None
+    find_image: Callable[[str], StoredImage] | None = None
+    daemon: DockerDaemon | None = None
 
 
-def private(client: Client, mirror: Mirror, lock: Lock) -> Place:
+def from_private_registry(
+    client: RegistryClient, mirror: MirrorNaming, lock: Lock
+) -> ContentSource:
     """The private registry: a locked image by its mirrored name, another one as it is written."""
 
-    def find(name: str) -> Stored:
-        image = lock.find(name)
+    def find_image(name: str) -> StoredImage:
+        image = lock.find_image(name)
         if image is None:
             ref = ImageRef.parse(name)
             if ref.host != mirror.host:
@@ -99,145 +113,147 @@ def private(client: Client, mirror: Mirror, lock: Lock) -> Place:
                     f"{name}: not in images.lock, so the private registry does not have it",
                     hint="run `kfdeploy lock` and `kfdeploy mirror`, or name one of its own images",
                 )
-            return image_sources.in_registry(client, ref.with_default_tag())
-        target = mirror.target(image)
+            return image_sources.load_registry_image(client, ref.with_default_tag())
+        target = mirror.mirror_ref(image)
         repository = ImageRef.parse(target.repository)
         by_digest = ImageRef(repository.host, repository.path, "", target.digest)
-        return image_sources.in_registry(client, by_digest)
+        return image_sources.load_registry_image(client, by_digest)
 
-    return Place(find=find)
+    return ContentSource(find_image=find_image)
 
 
-def folder(path: Path, lock: Lock) -> Place:
+def from_layout_folder(path: Path, lock: Lock) -> ContentSource:
     """An OCI layout folder: an image by its name there, by its digest, or the only one."""
-    layout = Layout(path)
-    names = layout.names()
+    layout = OciLayout(path)
+    names = layout.list_names()
 
-    def find(name: str) -> Stored:
-        image = lock.find(name)
+    def find_image(name: str) -> StoredImage:
+        image = lock.find_image(name)
         ways = [name, *([image.digest, *image.reduced.values()] if image else [])]
-        normal = _normal(name)
+        normal = _normalize_reference(name)
         for stored in names:
-            if stored in ways or (normal is not None and _normal(stored) == normal):
-                return layout.image(stored)
+            if stored in ways or (normal is not None and _normalize_reference(stored) == normal):
+                return layout.load_image(stored)
         for way in ways[1:]:
-            if layout.has(way):
-                return layout.image(way)
+            if layout.has_manifest(way):
+                return layout.load_image(way)
         raise UserError(
             f"{path}: has no image {name}",
             hint=f"it has {', '.join(names[:5])}" + (" ..." if len(names) > 5 else ""),
         )
 
-    return Place(find=find)
+    return ContentSource(find_image=find_image)
 
 
-def engine(address: str | None = None) -> Place:
+def from_docker_engine(address: str | None = None) -> ContentSource:
     """A local Docker engine."""
-    return Place(daemon=Daemon(address))
+    return ContentSource(daemon=DockerDaemon(address))
 
 
-def opened(workspace: Workspace, environment: Environment, root: Path) -> Client:
+def open_client(workspace: Workspace, environment: Environment, root: Path) -> RegistryClient:
     """The client that `private` asks with; to be closed by ``with``."""
-    return Client(Reaches(workspace.mirroring(environment), root))
+    return RegistryClient(AccessResolver(workspace.resolve_mirror_settings(environment), root))
 
 
 # -- looking ---------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
-class _Shared:
+class _SharedLayers:
     """Layers that more than one image has: each is read once."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    layers: dict[str, Layer] = field(default_factory=dict)
+    layers: dict[str, LayerScan] = field(default_factory=dict)
 
 
-def look(
-    plan: Plan,
-    place: Place,
+def scan_images(
+    plan: ContentPlan,
+    place: ContentSource,
     facts: Catalogue,
     inventory: Inventory | None,
     *,
-    tell: Tell | None = None,
-    limits: Limits = _LIMITS,
-) -> list[Looked]:
+    on_progress: OnProgress | None = None,
+    limits: ScanLimits = _LIMITS,
+) -> list[ContentScan]:
     """Look into each image. What can't be had or read is among the problems of its image.
 
     Args:
         inventory: what the manifests name.
         tell: called with each image, how many are done, and of how many.
     """
-    out: list[Looked] = []
-    stored: dict[str, Stored | str] = {}
-    shared = _Shared()
-    if place.find is not None:
+    out: list[ContentScan] = []
+    stored: dict[str, StoredImage | str] = {}
+    shared = _SharedLayers()
+    if place.find_image is not None:
         for subject in plan.subjects:
             try:
-                found = place.find(subject.name)
+                found = place.find_image(subject.name)
                 shared.counts.update({blob.digest for blob in found.layers})
                 stored[subject.name] = found
-            except (UserError, Unreadable) as error:
+            except (UserError, UnreadableImage) as error:
                 hint = getattr(error, "hint", None)
                 stored[subject.name] = f"{error}" + (f" ({hint})" if hint else "")
     for number, subject in enumerate(plan.subjects, 1):
         if place.daemon is not None:
-            out.append(_from_daemon(subject, place.daemon, facts, inventory, limits))
+            out.append(_scan_daemon_image(subject, place.daemon, facts, inventory, limits))
         else:
             item = stored[subject.name]
             if isinstance(item, str):
-                out.append(Looked(subject, "", (), problems=(item,)))
+                out.append(ContentScan(subject, "", (), problems=(item,)))
             else:
-                layers = list(_layers(item, shared, limits))
-                out.append(_looked(subject, item, layers, (), facts, inventory))
-        if tell is not None:
-            tell(subject.name, number, len(plan.subjects))
+                layers = list(_scan_layers(item, shared, limits))
+                out.append(_build_content_scan(subject, item, layers, (), facts, inventory))
+        if on_progress is not None:
+            on_progress(subject.name, number, len(plan.subjects))
     return out
 
 
-def _layers(item: Stored, shared: _Shared, limits: Limits) -> Iterator[Layer]:
+def _scan_layers(
+    item: StoredImage, shared: _SharedLayers, limits: ScanLimits
+) -> Iterator[LayerScan]:
     left = limits.kept
     for blob in item.layers:
         layer = shared.layers.get(blob.digest)
         if layer is None:
-            layer = blob.look(replace(limits, kept=left))
+            layer = blob.scan(replace(limits, kept=left))
             if shared.counts[blob.digest] > 1:
                 shared.layers[blob.digest] = layer
         left = max(0, left - layer.kept)
         yield layer
 
 
-def _from_daemon(
-    subject: Subject,
-    daemon: Daemon,
+def _scan_daemon_image(
+    subject: ScanSubject,
+    daemon: DockerDaemon,
     facts: Catalogue,
     inventory: Inventory | None,
-    limits: Limits,
-) -> Looked:
+    limits: ScanLimits,
+) -> ContentScan:
     try:
-        layers, problems = daemon.look(subject.name, limits)
+        layers, problems = daemon.scan_image(subject.name, limits)
     except UserError as error:
-        return Looked(subject, "", (), problems=(error.message,))
-    item = Stored(f"the Docker engine's {subject.name}", "", ())
-    return _looked(subject, item, layers, problems, facts, inventory)
+        return ContentScan(subject, "", (), problems=(error.message,))
+    item = StoredImage(f"the Docker engine's {subject.name}", "", ())
+    return _build_content_scan(subject, item, layers, problems, facts, inventory)
 
 
-def _looked(
-    subject: Subject,
-    item: Stored,
-    layers: Sequence[Layer],
+def _build_content_scan(
+    subject: ScanSubject,
+    item: StoredImage,
+    layers: Sequence[LayerScan],
     problems: Sequence[str],
     facts: Catalogue,
     inventory: Inventory | None,
-) -> Looked:
-    finds = best(find for _, find in visible(layers))
+) -> ContentScan:
+    finds = best_candidates(find for _, find in visible_candidates(layers))
     damage = [f"layer {layer.digest or '?'} {layer.damage}" for layer in layers if layer.damage]
-    return Looked(
+    return ContentScan(
         subject,
         item.name,
-        compare(finds, subject, facts, inventory),
+        classify_candidates(finds, subject, facts, inventory),
         platform=item.platform,
         layers=len(layers),
-        bytes=sum(layer.read for layer in layers),
+        bytes=sum(layer.inflated_bytes for layer in layers),
         problems=(*problems, *damage),
         notes=tuple(dict.fromkeys(note for layer in layers for note in layer.notes)),
         labels=dict(item.labels),
@@ -247,7 +263,7 @@ def _looked(
 # -- source ----------------------------------------------------------------------------------------
 
 
-def source(path: Path, facts: Catalogue) -> tuple[Looked, str]:
+def scan_checkout(path: Path, facts: Catalogue) -> tuple[ContentScan, str]:
     """Look into a checkout.
 
     Returns:
@@ -258,10 +274,10 @@ def source(path: Path, facts: Catalogue) -> tuple[Looked, str]:
     """
     if not path.is_dir():
         raise UserError(f"--source {path}: no such folder")
-    finds, notes = checkout.read(path)
-    subject = Subject(path.resolve().name)
-    found = compare(finds, subject, facts, None)
+    finds, notes = checkout.find_candidates(path)
+    subject = ScanSubject(path.resolve().name)
+    found = classify_candidates(finds, subject, facts, None)
     return (
-        Looked(subject, str(path), found, notes=tuple(notes)),
-        checkout.origin(path),
+        ContentScan(subject, str(path), found, notes=tuple(notes)),
+        checkout.detect_origin(path),
     )

@@ -28,22 +28,22 @@ _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 
 
-class Damaged(Exception):
+class DamagedStream(Exception):
     """The stream is not what it should be: cut short, corrupt, or not its digest."""
 
 
-class CutOff(Exception):
+class LimitExceeded(Exception):
     """Reading was given up at one of our limits."""
 
 
-class Readable(Protocol):
+class ArchiveStream(Protocol):
     """A stream: up to ``size`` bytes, none at its end."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ScanLimits:
     """What one layer may cost.
 
     Attributes:
@@ -61,10 +61,10 @@ class Limits:
     kept: int = 32 << 20
 
 
-class Checked:
+class VerifyingStream:
     """A blob whose bytes are counted and hashed while they are read."""
 
-    def __init__(self, stream: Readable, digest: str, size: int | None) -> None:
+    def __init__(self, stream: ArchiveStream, digest: str, size: int | None) -> None:
         self._stream = stream
         self._digest = digest
         self._size = size
@@ -72,7 +72,7 @@ class Checked:
         self.count = 0
 
     @property
-    def found(self) -> str:
+    def actual_digest(self) -> str:
         """The digest of what was read."""
         return f"{self._hash.name}:{self._hash.hexdigest()}"
 
@@ -82,7 +82,7 @@ class Checked:
         self.count += len(piece)
         self._hash.update(piece)
         if self._size is not None and self.count > self._size:
-            raise Damaged(f"has more than the {self._size} bytes that its manifest says")
+            raise DamagedStream(f"has more than the {self._size} bytes that its manifest says")
         return piece
 
     def finish(self) -> None:
@@ -90,15 +90,15 @@ class Checked:
         while self.read(_RAW):
             pass
         if self._size is not None and self.count != self._size:
-            raise Damaged(f"ends after {self.count} of {self._size} bytes")
-        if self._digest and self.found != self._digest:
-            raise Damaged(f"is not its digest: its bytes have {self.found}")
+            raise DamagedStream(f"ends after {self.count} of {self._size} bytes")
+        if self._digest and self.actual_digest != self._digest:
+            raise DamagedStream(f"is not its digest: its bytes have {self.actual_digest}")
 
 
-class Inflated:
+class InflatedStream:
     """A layer's tar, whatever it is packed with: gzip, zstd or nothing."""
 
-    def __init__(self, stream: Readable, limits: Limits) -> None:
+    def __init__(self, stream: ArchiveStream, limits: ScanLimits) -> None:
         self._stream = stream
         self._limits = limits
         self._head = b""
@@ -106,31 +106,31 @@ class Inflated:
             self._head += piece
         self._packed = len(self._head)
         self.count = 0
-        self._read = self._plain
+        self._read = self._read_plain
         self._unpacker: Any = None
         self._left = b""
         self._more = False
         if self._head[:2] == _GZIP:
-            self._read = self._gzip
+            self._read = self._read_gzip
         elif self._head[:4] == _ZSTD:
             import zstandard
 
             unpacker = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
-            packed: Any = _Counted(self)
+            packed: Any = _PackedStream(self)
             self._unpacker = unpacker.stream_reader(packed, read_across_frames=True)
-            self._read = self._zstd
+            self._read = self._read_zstd
 
     def read(self, size: int, /) -> bytes:
         """See `Readable`. Raises Damaged, CutOff."""
         piece = self._read(size)
         self.count += len(piece)
         if self.count > self._limits.inflated:
-            raise CutOff(f"has more than {self._limits.inflated >> 30} GiB when inflated")
+            raise LimitExceeded(f"has more than {self._limits.inflated >> 30} GiB when inflated")
         if self.count > self._limits.ratio_from and self.count > self._limits.ratio * self._packed:
-            raise CutOff(f"inflates to more than {self._limits.ratio} times its size")
+            raise LimitExceeded(f"inflates to more than {self._limits.ratio} times its size")
         return piece
 
-    def _raw(self, size: int) -> bytes:
+    def _read_packed(self, size: int) -> bytes:
         """Packed bytes: first those that told the kind."""
         if self._head:
             piece, self._head = self._head[:size], self._head[size:]
@@ -139,16 +139,16 @@ class Inflated:
         self._packed += len(piece)
         return piece
 
-    def _plain(self, size: int) -> bytes:
-        return self._raw(size)
+    def _read_plain(self, size: int) -> bytes:
+        return self._read_packed(size)
 
-    def _gzip(self, size: int) -> bytes:
+    def _read_gzip(self, size: int) -> bytes:
         while True:
             if not self._left and not self._more:
-                self._left = self._raw(_RAW)
+                self._left = self._read_packed(_RAW)
                 if not self._left:
                     if self._unpacker is not None:
-                        raise Damaged("its gzip stream ends in the middle")
+                        raise DamagedStream("its gzip stream ends in the middle")
                     return b""
             if self._unpacker is None:
                 # Tools pad with zeros behind the last member.
@@ -159,7 +159,7 @@ class Inflated:
             try:
                 piece: bytes = self._unpacker.decompress(self._left, size)
             except _CORRUPT as error:
-                raise Damaged(f"its gzip stream is corrupt: {error}") from error
+                raise DamagedStream(f"its gzip stream is corrupt: {error}") from error
             if self._unpacker.eof:
                 self._left, self._unpacker = self._unpacker.unused_data, None
             else:
@@ -169,30 +169,30 @@ class Inflated:
             if piece:
                 return piece
 
-    def _zstd(self, size: int) -> bytes:
+    def _read_zstd(self, size: int) -> bytes:
         import zstandard
 
         try:
             piece: bytes = self._unpacker.read(size)
         except zstandard.ZstdError as error:
             if "memory" in str(error):
-                raise CutOff(f"its zstd window is over {_ZSTD_WINDOW >> 20} MiB") from error
-            raise Damaged(f"its zstd stream is corrupt: {error}") from error
+                raise LimitExceeded(f"its zstd window is over {_ZSTD_WINDOW >> 20} MiB") from error
+            raise DamagedStream(f"its zstd stream is corrupt: {error}") from error
         return piece
 
 
-class _Counted:
+class _PackedStream:
     """The packed side of `Inflated`, for a library that reads by itself."""
 
-    def __init__(self, owner: Inflated) -> None:
+    def __init__(self, owner: InflatedStream) -> None:
         self._owner = owner
 
     def read(self, size: int = -1) -> bytes:
-        return self._owner._raw(_RAW if size < 0 else size)
+        return self._owner._read_packed(_RAW if size < 0 else size)
 
 
 @dataclass(slots=True)
-class Member:
+class TarMember:
     """One entry of a tar. Its content must be taken before the next one is asked for.
 
     Attributes:
@@ -206,25 +206,25 @@ class Member:
     kind: str
     size: int
     target: str
-    _tar: Tar
+    _tar: TarReader
 
     def read(self, size: int, /) -> bytes:
         """The next of its bytes, so that an archive in it can be read. Raises Damaged, CutOff."""
         return self._tar.read(size)
 
-    def pieces(self) -> Iterator[bytes]:
+    def iter_content(self) -> Iterator[bytes]:
         """Its content, a piece of at most PIECE bytes at a time. Raises Damaged, CutOff."""
-        return self._tar.content()
+        return self._tar.iter_content()
 
-    def start(self, size: int) -> bytes:
+    def peek_content(self, size: int) -> bytes:
         """Its first bytes, which `pieces` still gives. Raises Damaged, CutOff."""
         return self._tar.peek(size)
 
 
-class Tar:
+class TarReader:
     """A tar that is read once, from front to back."""
 
-    def __init__(self, stream: Readable, limits: Limits) -> None:
+    def __init__(self, stream: ArchiveStream, limits: ScanLimits) -> None:
         self._stream = stream
         self._limits = limits
         self._buffer = b""
@@ -233,31 +233,31 @@ class Tar:
         self._padding = 0
         self.notes: list[str] = []
 
-    def members(self) -> Iterator[Member]:
+    def iter_members(self) -> Iterator[TarMember]:
         """Each entry, in order. Raises Damaged, CutOff."""
         count = 0
         name, size = "", -1
         while True:
-            self._skip(self._left + self._padding)
+            self._skip_bytes(self._left + self._padding)
             self._left = self._padding = 0
-            header = self._take(_BLOCK, end_is_fine=True)
+            header = self._read_exactly(_BLOCK, end_is_fine=True)
             if header is None or (not header[0] and not header.strip(b"\0")):
                 return
             count += 1
             if count > self._limits.members:
-                raise CutOff(f"has more than {self._limits.members} members")
-            stored = _size(header)
+                raise LimitExceeded(f"has more than {self._limits.members} members")
+            stored = _member_size(header)
             kind = header[156:157]
             if kind in (b"x", b"g", b"L", b"K"):
-                text = self._extended(stored)
+                text = self._read_extended_header(stored)
                 if text and kind == b"L":
                     name = text.rstrip(b"\0").decode(errors="replace")
                 elif text and kind == b"x":
-                    path, wanted = _pax(text)
+                    path, wanted = _parse_pax(text)
                     name, size = path or name, wanted if wanted >= 0 else size
                 continue
             if kind == b"S" and header[482]:  # a map of holes goes on in blocks of its own
-                while (more := self._take(_BLOCK)) and more[504]:
+                while (more := self._read_exactly(_BLOCK)) and more[504]:
                     pass
             if size >= 0:
                 stored = size
@@ -266,8 +266,11 @@ class Tar:
                 stored if is_file or kind not in (b"1", b"2", b"3", b"4", b"5", b"6") else 0
             )
             self._padding = -self._left % _BLOCK
-            yield Member(
-                (name or _name(header))[:_NAME_MAX].lstrip("/").removeprefix("./").lstrip("/"),
+            yield TarMember(
+                (name or _member_name(header))[:_NAME_MAX]
+                .lstrip("/")
+                .removeprefix("./")
+                .lstrip("/"),
                 "file" if is_file else _KINDS.get(kind, "other"),
                 self._left,
                 header[157:257].partition(b"\0")[0].decode(errors="replace"),
@@ -275,14 +278,14 @@ class Tar:
             )
             name, size = "", -1
 
-    def content(self) -> Iterator[bytes]:
+    def iter_content(self) -> Iterator[bytes]:
         """What is left of the current member."""
         while piece := self.read(PIECE):
             yield piece
 
     def read(self, size: int) -> bytes:
         """Some bytes of the current member, none at its end."""
-        piece = self._some(min(self._left, size)) if self._left else b""
+        piece = self._read_some(min(self._left, size)) if self._left else b""
         self._left -= len(piece)
         return piece
 
@@ -292,36 +295,36 @@ class Tar:
         while len(self._buffer) - self._at < wanted:
             more = self._stream.read(PIECE)
             if not more:
-                raise Damaged("ends in the middle of a file")
+                raise DamagedStream("ends in the middle of a file")
             self._buffer = self._buffer[self._at :] + more
             self._at = 0
         return self._buffer[self._at : self._at + wanted]
 
-    def _extended(self, size: int) -> bytes:
+    def _read_extended_header(self, size: int) -> bytes:
         """The text of a pax header or long name; empty when it is too long to be one."""
         padding = -size % _BLOCK
         if size > _HEADER_MAX:
             if len(self.notes) < 5:
                 self.notes.append(f"a header of {size} bytes was skipped")
-            self._skip(size + padding)
+            self._skip_bytes(size + padding)
             return b""
-        text = self._take(size) or b""
-        self._skip(padding)
+        text = self._read_exactly(size) or b""
+        self._skip_bytes(padding)
         return text
 
-    def _some(self, size: int) -> bytes:
+    def _read_some(self, size: int) -> bytes:
         """Between one and ``size`` bytes."""
         if self._at >= len(self._buffer):
             self._buffer, self._at = self._stream.read(PIECE), 0
             if not self._buffer:
-                raise Damaged("ends in the middle of a file")
+                raise DamagedStream("ends in the middle of a file")
         start = self._at
         self._at = min(len(self._buffer), start + size)
         if start == 0 and self._at == len(self._buffer):
             return self._buffer
         return self._buffer[start : self._at]
 
-    def _take(self, size: int, *, end_is_fine: bool = False) -> bytes | None:
+    def _read_exactly(self, size: int, *, end_is_fine: bool = False) -> bytes | None:
         """Exactly ``size`` bytes; None at the end where that is fine."""
         start = self._at
         if start + size <= len(self._buffer):
@@ -335,13 +338,13 @@ class Tar:
                 if not self._buffer:
                     if end_is_fine and left == size:
                         return None
-                    raise Damaged("ends in the middle")
-            part = self._some(left)
+                    raise DamagedStream("ends in the middle")
+            part = self._read_some(left)
             parts.append(part)
             left -= len(part)
         return b"".join(parts)
 
-    def _skip(self, size: int) -> None:
+    def _skip_bytes(self, size: int) -> None:
         while size:
             here = min(size, len(self._buffer) - self._at)
             self._at += here
@@ -349,7 +352,7 @@ class Tar:
             if size:
                 self._buffer, self._at = self._stream.read(PIECE), 0
                 if not self._buffer:
-                    raise Damaged("ends in the middle of a file")
+                    raise DamagedStream("ends in the middle of a file")
 
 
 _KINDS: Final = {b"5": "folder", b"1": "link", b"2": "link"}
@@ -357,21 +360,21 @@ _WITHOUT_CONTENT: Final = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))
 """Links, devices, folders and pipes: what stands in their size is followed by nothing."""
 
 
-def _name(header: bytes) -> str:
+def _member_name(header: bytes) -> str:
     name = header[:100].rstrip(b"\0").partition(b"\0")[0]
     if header[257:263] == b"ustar\0" and (prefix := header[345:500].partition(b"\0")[0]):
         name = prefix + b"/" + name
     return name.decode(errors="replace")
 
 
-def _size(header: bytes) -> int:
+def _member_size(header: bytes) -> int:
     """The size field: octal, or binary where the first bit is set. Checks the sum first."""
     try:
         wanted = int(header[148:156].strip(b"\0 ") or b"0", 8)
     except ValueError:
         wanted = -1
     if wanted != sum(header) - sum(header[148:156]) + 256:
-        raise Damaged("is no tar, or a corrupt one: a header's checksum is wrong")
+        raise DamagedStream("is no tar, or a corrupt one: a header's checksum is wrong")
     field = header[124:136]
     if field[0] & 0x80:
         size = int.from_bytes(field, "big") & ~(0x80 << 88)
@@ -379,13 +382,13 @@ def _size(header: bytes) -> int:
         try:
             size = int(field.strip(b"\0 ") or b"0", 8)
         except ValueError as error:
-            raise Damaged("is a corrupt tar: a size is no number") from error
+            raise DamagedStream("is a corrupt tar: a size is no number") from error
     if not 0 <= size < 1 << 62:
-        raise Damaged("is a corrupt tar: a size is out of all bounds")
+        raise DamagedStream("is a corrupt tar: a size is out of all bounds")
     return size
 
 
-def _pax(text: bytes) -> tuple[str, int]:
+def _parse_pax(text: bytes) -> tuple[str, int]:
     """``path`` and ``size`` of a pax header; empty and -1 where it has none."""
     path, size = "", -1
     at = 0

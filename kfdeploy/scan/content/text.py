@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Final
 
 from kfdeploy.scan.content import candidate
-from kfdeploy.scan.content.binary import anchors, key_before
+from kfdeploy.scan.content.binary import find_anchors, key_before
 from kfdeploy.scan.content.candidate import Bounds, Candidate
 
 _REACH: Final = 300
@@ -85,12 +85,12 @@ _COMMANDS: Final = re.compile(
 _BUILD: Final = re.compile(rb"^\s*(?:FROM|COPY\s+--from=\S*)", re.IGNORECASE)
 
 
-class TooMany(Exception):
+class TooManyCandidates(Exception):
     """A text has more places that look like a reference than a text for people or programs has."""
 
 
 @dataclass(frozen=True, slots=True)
-class Spot:
+class TextCandidate:
     """A candidate in a text.
 
     Attributes:
@@ -107,7 +107,7 @@ class Spot:
     names: tuple[str, ...] = ()
 
 
-def language(name: str, start: bytes) -> str:
+def detect_language(name: str, start: bytes) -> str:
     """What a file is written in, by its name or first line; empty when neither tells."""
     base = name.rsplit("/", 1)[-1]
     if "dockerfile" in base.lower() or base == "Containerfile":
@@ -123,7 +123,7 @@ def language(name: str, start: bytes) -> str:
     return {b"python": "python", b"node": "script"}.get(match[1], "shell")
 
 
-def spots(data: bytes, tongue: str, *, first_line: int = 1) -> Iterator[Spot]:
+def find_candidates(data: bytes, language: str, *, first_line: int = 1) -> Iterator[TextCandidate]:
     """All candidates in a text, in order, each place once.
 
     Args:
@@ -133,34 +133,34 @@ def spots(data: bytes, tongue: str, *, first_line: int = 1) -> Iterator[Spot]:
     Raises:
         TooMany: behind the last one, when there are more places than are looked at.
     """
-    places = set(islice(anchors(data, 0, len(data)), SPOTS_MAX))
+    places = set(islice(find_anchors(data, 0, len(data)), SPOTS_MAX))
     keyed: dict[int, int] = {}
     for pattern in _KEYED:
         found = (match.span(1) for match in pattern.finditer(data))
         keyed.update(islice((s for s in found if _may_be_name(data[slice(*s)])), SPOTS_MAX))
     if not places and not keyed:
         return
-    text = _Text(data, tongue, first_line)
+    text = _TextScanner(data, language, first_line)
     done: set[tuple[int, int]] = set()
     end = 0
     for at in sorted(places.union(keyed)):
-        low, high = (at, keyed[at]) if at in keyed else text.token(at)
+        low, high = (at, keyed[at]) if at in keyed else text.token_span(at)
         if low >= end:  # nothing that was seen reaches here
             done.clear()
         end = max(end, high)
         if (low, high) not in done and high - low <= 2 * _REACH:
             done.add((low, high))
-            if (spot := text.spot(low, high)) is not None:
+            if (spot := text.judge_span(low, high)) is not None:
                 yield spot
     if len(places) + len(keyed) >= SPOTS_MAX:
-        raise TooMany
+        raise TooManyCandidates
 
 
 def _may_be_name(word: bytes) -> bool:
     return b"/" in word or candidate.is_official(word.decode())
 
 
-def names_in(window: bytes) -> tuple[str, ...]:
+def find_image_names(window: bytes) -> tuple[str, ...]:
     """Flags and variables with "image" in their name, in the order in which they stand there."""
     out = []
     for match in _NEAR_NAMES.finditer(window):
@@ -169,23 +169,23 @@ def names_in(window: bytes) -> tuple[str, ...]:
     return tuple(dict.fromkeys(out))
 
 
-class _Text:
+class _TextScanner:
     """A text that some tokens of are looked at."""
 
-    def __init__(self, data: bytes, tongue: str, first_line: int) -> None:
+    def __init__(self, data: bytes, language: str, first_line: int) -> None:
         self._data = data
-        self._tongue = tongue
+        self._language = language
         self._line, self._line_at = first_line, 0
         self._documents: list[tuple[int, int]] | None = None
 
-    def token(self, at: int) -> tuple[int, int]:
+    def token_span(self, at: int) -> tuple[int, int]:
         """The span of the word around ``at``."""
         left = self._data[max(0, at - _REACH) : at]
         right = self._data[at : at + _REACH]
         low = at - len(left) + len(left.rstrip(candidate.TOKEN))
         return low, at + len(right) - len(right.lstrip(candidate.TOKEN))
 
-    def spot(self, low: int, high: int) -> Spot | None:
+    def judge_span(self, low: int, high: int) -> TextCandidate | None:
         data = self._data
         raw = data[low:high]
         if not 3 <= len(raw) <= 512:
@@ -193,30 +193,30 @@ class _Text:
         before, after = data[low - 1 : low] if low else b"", data[high : high + 1]
         line_start = data.rfind(b"\n", max(0, low - 4096), low) + 1
         head = data[max(line_start, low - 400) : low]
-        if self._tongue == "build" and _BUILD.search(head):
+        if self._language == "build" and _BUILD.search(head):
             return None
         quoted = before == after and before in (b'"', b"'", b"`")
         if quoted and before != b'"':
             # Quotes inside a longer text, as messages and documentation have them.
             is_inside = line_start >= low - 400 and head.count(b'"') % 2 == 1
-            is_literal = before != b"`" or self._tongue in _BACKTICKS
-            quoted = is_literal and not (is_inside and self._tongue in _QUOTING)
+            is_literal = before != b"`" or self._language in _BACKTICKS
+            quoted = is_literal and not (is_inside and self._language in _QUOTING)
         if not quoted and before == b"\\" and raw[:1] in b"nrt":  # an escape's letter
             raw = raw[1:]
         key = key_before(head)
         if (default := _DEFAULT.search(raw)) is not None:  # ${VARIABLE:-reference}
             key, raw, quoted = default[1].decode(), default[2], True
         alone = quoted or self._is_value(head, after)
-        if not candidate.looks_like(raw.decode("ascii"), whole=alone):
+        if not candidate.looks_like_reference(raw.decode("ascii"), whole=alone):
             return None
         bounds: Bounds = "quoted" if alone else "word"
-        is_command = bool(_COMMANDS.search(head)) and self._tongue in ("shell", "yaml", "python")
-        near = self._names(low, high)
+        is_command = bool(_COMMANDS.search(head)) and self._language in ("shell", "yaml", "python")
+        near = self._nearby_names(low, high)
         if default is not None and candidate.is_image_key(key):
             near = (key, *near)
-        if self._tongue == "script" and _UPPER.fullmatch(key) and not _DECLARED.search(head):
+        if self._language == "script" and _UPPER.fullmatch(key) and not _DECLARED.search(head):
             near = (*near, key)  # `const { X_IMAGE = "..." } = process.env`
-        found = candidate.judge(
+        found = candidate.judge_token(
             raw.decode("ascii"),
             bounds=bounds,
             key=key,
@@ -225,11 +225,11 @@ class _Text:
         )
         if found is None or self._is_comment(low, head):
             return None
-        return Spot(found, low, self._line_of(low), key, near)
+        return TextCandidate(found, low, self._line_of(low), key, near)
 
     def _is_value(self, head: bytes, after: bytes) -> bool:
         """Whether an unquoted word is the whole value of a key, or of an item of a list."""
-        if self._tongue not in ("yaml", "settings", "shell"):
+        if self._language not in ("yaml", "settings", "shell"):
             return False
         if after not in (b"", b"\n", b"\r", b" "):
             return False
@@ -237,19 +237,19 @@ class _Text:
             re.fullmatch(rb"\s*(?:- )?(?:[\w./-]+\s*[:=]\s*|- )?(?:export\s+\w+=)?", head)
         )
 
-    def _names(self, low: int, high: int) -> tuple[str, ...]:
+    def _nearby_names(self, low: int, high: int) -> tuple[str, ...]:
         """Flags and variables with "image" in their name, on the lines of the token."""
         data = self._data
         start = data.rfind(b"\n", max(0, low - 200), low) + 1 or max(0, low - 200)
         end = data.find(b"\n", high, high + 200)
-        return names_in(data[start : end if end >= 0 else high + 200])
+        return find_image_names(data[start : end if end >= 0 else high + 200])
 
     def _is_comment(self, at: int, head: bytes) -> bool:
-        if self._tongue == "python":
+        if self._language == "python":
             return self._is_documentation(at)
-        if self._tongue in ("yaml", "settings", "shell", "build"):
+        if self._language in ("yaml", "settings", "shell", "build"):
             return bool(_HASH_COMMENT.search(head))
-        if self._tongue in ("go", "script", "other code"):
+        if self._language in ("go", "script", "other code"):
             mark = _SLASH_COMMENT.search(head)
             # Inside a string `//` has an odd quote before it.
             return mark is not None and head.count(b'"', 0, mark.start()) % 2 == 0

@@ -44,7 +44,7 @@ _GENERIC = frozenset(_DOMAINS.split())
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class ExternalAddress:
     """A host, or a bucket (``host`` is empty then), outside the cluster.
 
     ``text`` is the address without a user's name and password.
@@ -59,7 +59,7 @@ class Address:
         return self.host.rpartition(".")[2] in namespaces if self.host else False
 
 
-def of_url(scheme: str, rest: str) -> Address | None:
+def parse_url(scheme: str, rest: str) -> ExternalAddress | None:
     """The address of ``SCHEME://REST``; None where it stays in the cluster or is only a pattern."""
     scheme = scheme.lower()
     if scheme in _LOCAL:
@@ -71,20 +71,24 @@ def of_url(scheme: str, rest: str) -> Address | None:
         named = rest.strip("/")
         if not re.match(r"[A-Za-z0-9]", named) or re.search(r"[${}()*+]", named):
             return None
-        return Address(scheme, "", f"{scheme}://{rest}")
+        return ExternalAddress(scheme, "", f"{scheme}://{rest}")
     match = _AUTHORITY.fullmatch(authority)
     if match is None or not is_outside(match["host"]):
         return None
     start = match.end("user") + 1 if match["user"] is not None else 0
     if match["user"] is not None and ":" not in match["user"]:
         start = 0  # a container of an Azure account, git's user
-    return Address(scheme, match["host"].lower(), f"{scheme}://{rest[start:]}")
+    return ExternalAddress(scheme, match["host"].lower(), f"{scheme}://{rest[start:]}")
 
 
-def of_host(text: str) -> Address | None:
+def parse_host(text: str) -> ExternalAddress | None:
     """The address of ``HOST[:PORT]``, a name with a dot in it."""
     host = text.partition("/")[0].partition(":")[0]
-    return Address("", host.lower(), text) if _HOST.fullmatch(host) and is_outside(host) else None
+    return (
+        ExternalAddress("", host.lower(), text)
+        if _HOST.fullmatch(host) and is_outside(host)
+        else None
+    )
 
 
 def is_outside(host: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from kfdeploy.scan.egress.text import Spot
+from kfdeploy.scan.egress.text import EgressMention
 
 _INSTALLERS = "pip uv python conda npm apt apk rpm go cargo gem helm r spacy spark"
 _PACKAGE_TOOLS = frozenset(_INSTALLERS.split())
@@ -69,7 +69,7 @@ _WAY_OUT = {
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class EgressContext:
     """Where an address stands.
 
     Attributes:
@@ -90,7 +90,7 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
-class Meaning:
+class EgressPurpose:
     """What an address is for (a word of `catalogue_file.EGRESS`), and how much it matters."""
 
     what: str
@@ -100,7 +100,7 @@ class Meaning:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rule:
+class _PurposeRule:
     """Patterns that must all fit, those that are there: key (the nearest), keys, address."""
 
     what: str
@@ -127,8 +127,8 @@ _S3 = re.compile(r"^s3[an]?:|amazonaws\.com|^minio\.|play\.min\.io|digitaloceans
 _OCI = re.compile(r"^(?:oci|docker)://")
 _DATA_OF_HUB = "the data is fetched from a hub"
 _RULES = (
-    _Rule("webhook", "webhook", "the API server calls it", key=r"^clientconfig$"),
-    _Rule(
+    _PurposeRule("webhook", "webhook", "the API server calls it", key=r"^clientconfig$"),
+    _PurposeRule(
         "other",
         "link",
         "a link on a page: the browser follows it when somebody clicks it",
@@ -136,34 +136,34 @@ _RULES = (
         r"|(?:docs?|documentation|repository|licen[cs]e|help|support|home)_?(?:ur[il]|links?)?$",
         address=r"^https?:",
     ),
-    _Rule(
+    _PurposeRule(
         "identity",
         "identity",
         "keys and tokens of users are checked or fetched there",
         key=r"jwks|issuer|oidc|oauth|sso|saml|(?:^|_)idp|ldap|authoriz|userinfo|redeem|introspect"
         r"|(?:token|auth|login|logout|sign_?in)_?(?:ur[il]|endpoint|server)",
     ),
-    _Rule(
+    _PurposeRule(
         "identity",
         "identity",
         "certificates and keys are asked for there",
         keys=r"(?:^| )(?:acme|vault|venafi|spire|cloudkms)(?: |$)|certificate_?authorit|ca_addr",
     ),
-    _Rule(
+    _PurposeRule(
         "identity",
         "identity",
         "keys and tokens of users are checked or fetched there",
         address=r"^ldaps?:|accounts\.google\.com|login\.microsoftonline\.com|letsencrypt\.org"
         r"|github\.com/login|/\.well-known/|oidc\.eks\.|cognito-idp\.",
     ),
-    _Rule(
+    _PurposeRule(
         "telemetry",
         "telemetry",
         "measurements, traces or usage data are sent there",
         keys=r"otel|otlp|telemetry|tracing|trace_|zipkin|jaeger|metrics?(?: |_|$)|prometheus"
         r"|remote_?write|statsd|sentry|datadog|dd_|analytics|usage|loki|logging|log_(?:ur[il]|host)",
     ),
-    _Rule(
+    _PurposeRule(
         "telemetry",
         "telemetry",
         "measurements, traces or usage data are sent there",
@@ -171,27 +171,29 @@ _RULES = (
         r"|google-analytics\.|googletagmanager\.|segment\.(?:io|com)|posthog\.|scarf\.sh"
         r"|usage-stats|telemetry",
     ),
-    _Rule(
+    _PurposeRule(
         "webhook",
         "webhook",
         "events are sent there",
         keys=r"web_?hook|call_?back|notif|slack|alert|event_?sink",
     ),
-    _Rule("webhook", "webhook", "events are sent there", address=r"hooks\.slack\.com|webhook"),
-    _Rule(
+    _PurposeRule(
+        "webhook", "webhook", "events are sent there", address=r"hooks\.slack\.com|webhook"
+    ),
+    _PurposeRule(
         "git",
         "git",
         "a git repository is read",
         address=r"^(?:git|ssh|git\+\w+)(?:://|@)|\.git(?:$|[@#?/])|^git@",
     ),
-    _Rule(
+    _PurposeRule(
         "git",
         "git",
         "a git repository is read",
         keys=r"(?:^| |_)(?:git|repo|git_?repo|repo_ur[il]|git_?sync\w*)(?: |_|$)",
         address=r"github\.com|gitlab|bitbucket|/git/",
     ),
-    _Rule(
+    _PurposeRule(
         "package-install",
         "package-url",
         "packages are fetched from it",
@@ -199,58 +201,62 @@ _RULES = (
         r"|\bmaven\d?\.|\b(?:deb|security)\.debian\.|\.ubuntu\.com|\balpinelinux\."
         r"|download\.pytorch\.org/whl",
     ),
-    _Rule(
+    _PurposeRule(
         "package-install",
         "package-url",
         "packages are fetched from it",
         key=r"index_?ur[il]|pypi|pip_|goproxy|npm_|maven|ivy|jars?$|packages?$|conda_?channel",
     ),
-    _Rule(
+    _PurposeRule(
         "package-install",
         "package-url",
         "a package or program is fetched",
         address=r"\.(?:whl|deb|rpm|apk|jar|egg|conda|wasm)(?:$|[?#])|/releases/download/",
     ),
-    _Rule("schema", "schema", "a schema is named; a validator may fetch it", key=r"schema|xsd$"),
-    _Rule(
+    _PurposeRule(
+        "schema", "schema", "a schema is named; a validator may fetch it", key=r"schema|xsd$"
+    ),
+    _PurposeRule(
         "schema",
         "schema",
         "a schema is named; a validator may fetch it",
         address=r"json-schema\.org|\.xsd(?:$|#)|[./]schema\.json|openapi\.(?:json|ya?ml)",
     ),
-    _Rule("dataset", "hub", _DATA_OF_HUB, keys=r"data_?set", address=r"^hf:"),
-    _Rule("dataset", "hub", _DATA_OF_HUB, address=r"huggingface\.co/datasets/|^hf://datasets/"),
-    _Rule(
+    _PurposeRule("dataset", "hub", _DATA_OF_HUB, keys=r"data_?set", address=r"^hf:"),
+    _PurposeRule(
+        "dataset", "hub", _DATA_OF_HUB, address=r"huggingface\.co/datasets/|^hf://datasets/"
+    ),
+    _PurposeRule(
         "model",
         "hub",
         "the model is fetched from a hub",
         address=r"^hf:|huggingface\.co(?:$|[/:])|^modelscope:",
     ),
-    _Rule("dataset", "dataset", "data is fetched", address=_DATA_FILE),
-    _Rule(
+    _PurposeRule("dataset", "dataset", "data is fetched", address=_DATA_FILE),
+    _PurposeRule(
         "model", "model", "a model is fetched", address=_MODEL_FILE + r"|^(?:oci|gs|s3)://\S*model"
     ),
-    _Rule(
+    _PurposeRule(
         "web-asset",
         "web-asset",
         "the browser of whoever opens the page fetches it",
         address=r"\.(?:css|m?js|woff2?|ttf|otf|svg|png|jpe?g|gif|ico|webp)(?:$|[?#])"
         r"|fonts\.(?:googleapis|gstatic)\.com|cdn|unpkg\.com|jsdelivr\.net|gstatic\.com",
     ),
-    _Rule(
+    _PurposeRule(
         "web-asset",
         "web-asset",
         "the browser of whoever opens the page fetches it",
         keys=r"(?:^| |_)(?:icons?|logos?|fonts?|favicon|stylesheets?|cdn|css|script_src)(?: |_|$)",
     ),
-    _Rule("dataset", "dataset", "data is fetched", keys=r"data_?set"),
-    _Rule(
+    _PurposeRule("dataset", "dataset", "data is fetched", keys=r"data_?set"),
+    _PurposeRule(
         "model",
         "model",
         "a model is fetched",
         keys=r"(?:^| |_)models?(?: |_|$)|storage_?uri|predictor|transformer|explainer|pretrained",
     ),
-    _Rule(
+    _PurposeRule(
         "other",
         "bucket",
         "an object store is written or read",
@@ -270,9 +276,9 @@ _LATER = re.compile(
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[-.]")
 
 
-def meaning(spot: Spot, context: Context) -> Meaning:
+def classify_address(spot: EgressMention, context: EgressContext) -> EgressPurpose:
     """What an address is for, by its tool, its keys and itself."""
-    what, way, why = _kind(spot, context)
+    what, way, why = _classify_purpose(spot, context)
     if way in ("model", "dataset", "other", "bucket") and (
         _S3.search(spot.address.text) or _STORES.match(spot.address.text)
     ):
@@ -280,15 +286,15 @@ def meaning(spot: Spot, context: Context) -> Meaning:
     if _OCI.match(spot.address.text) and what in ("model", "dataset", "other", "package-install"):
         way = "oci"
     on = f" on container {context.container}" if context.container else ""
-    return Meaning(
+    return EgressPurpose(
         what,
-        _need(what, way, context),
+        _decide_need(what, way, context),
         why,
         _WAY_OUT[way].format(on=on, setting=context.setting, kind=context.kind),
     )
 
 
-def _kind(spot: Spot, context: Context) -> tuple[str, str, str]:
+def _classify_purpose(spot: EgressMention, context: EgressContext) -> tuple[str, str, str]:
     """The word of `catalogue_file.EGRESS`, the key of the way out, and why."""
     address, tool = spot.address.text, spot.tool
     if tool in _PACKAGE_TOOLS:
@@ -321,7 +327,7 @@ def _kind(spot: Spot, context: Context) -> tuple[str, str, str]:
     return "other", "other", "a setting names it"
 
 
-def _need(what: str, way: str, context: Context) -> str:
+def _decide_need(what: str, way: str, context: EgressContext) -> str:
     if way == "link":
         return "user-choice"
     if what in ("telemetry", "web-asset", "schema"):

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kfdeploy.kubernetes.objects import Object, ObjectKey, Path, show_path
-from kfdeploy.scan.egress.addresses import Address, of_host
-from kfdeploy.scan.egress.classify import Context, Meaning, meaning
-from kfdeploy.scan.egress.text import Spot, is_hub_id, is_prose, spots
+from kfdeploy.scan.egress.addresses import ExternalAddress, parse_host
+from kfdeploy.scan.egress.classify import EgressContext, EgressPurpose, classify_address
+from kfdeploy.scan.egress.text import EgressMention, find_egress_mentions, is_hub_id, is_prose
 
 _SILENT = (
     "ClusterRole ClusterRoleBinding Role RoleBinding ServiceAccount NetworkPolicy Namespace"
@@ -68,7 +68,7 @@ _PAGE = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class ExternalEndpoint:
     """One address outside the cluster in an object.
 
     ``path`` leads to its string; ``text`` stands in it at ``start`` and is what to look for in the
@@ -80,11 +80,11 @@ class Reach:
     field: str
     start: int
     text: str
-    address: Address
-    meaning: Meaning
+    address: ExternalAddress
+    purpose: EgressPurpose
 
 
-def namespaces(objects: Sequence[Object]) -> frozenset[str]:
+def find_namespaces(objects: Sequence[Object]) -> frozenset[str]:
     """The namespaces that objects lie in, told without parsing."""
     out = set()
     for item in objects:
@@ -97,7 +97,7 @@ def namespaces(objects: Sequence[Object]) -> frozenset[str]:
     return frozenset(out)
 
 
-def reaches(item: Object) -> Iterator[Reach]:
+def find_endpoints(item: Object) -> Iterator[ExternalEndpoint]:
     """What an object makes something reach for, in document order.
 
     Raises:
@@ -105,7 +105,7 @@ def reaches(item: Object) -> Iterator[Reach]:
     """
     if item.is_crd:
         if "clientConfig:" in item.text and re.search(r"^ +url:", item.text, re.MULTILINE):
-            yield from _conversion(item)
+            yield from _find_conversion_webhook(item)
         return
     kind = _KIND.search(item.text)
     if kind and kind[1] in _NO_EGRESS:
@@ -113,16 +113,16 @@ def reaches(item: Object) -> Iterator[Reach]:
     if not (kind and kind[1] == "Secret") and not _SIGNAL.search(item.text):
         return
     if item.key.kind not in _NO_EGRESS:
-        yield from _Walk(item).all()
+        yield from _EndpointWalker(item).find_all()
 
 
-def _conversion(crd: Object) -> Iterator[Reach]:
+def _find_conversion_webhook(crd: Object) -> Iterator[ExternalEndpoint]:
     path: Path = ("spec", "conversion", "webhook", "clientConfig", "url")
     node: Any = crd.body
     for step in path:
         node = node.get(step) if isinstance(node, dict) else None
     if isinstance(node, str):
-        yield from _Walk(crd).string(path, node, ())
+        yield from _EndpointWalker(crd).find_in_string(path, node, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,44 +134,46 @@ class _Frame:
     image: str = ""
 
 
-class _Walk:
+class _EndpointWalker:
     def __init__(self, item: Object) -> None:
         self.key = item.key
         self.body = item.body
 
-    def all(self) -> Iterator[Reach]:
-        yield from self._node((), self.body, _Frame())
+    def find_all(self) -> Iterator[ExternalEndpoint]:
+        yield from self._walk_node((), self.body, _Frame())
 
-    def string(self, path: Path, value: str, keys: tuple[str, ...]) -> Iterator[Reach]:
-        yield from self._string(path, value, _Frame((*keys, *_keys_of(path))))
+    def find_in_string(
+        self, path: Path, value: str, keys: tuple[str, ...]
+    ) -> Iterator[ExternalEndpoint]:
+        yield from self._walk_string(path, value, _Frame((*keys, *_keys_of(path))))
 
-    def _node(self, path: Path, node: Any, frame: _Frame) -> Iterator[Reach]:
+    def _walk_node(self, path: Path, node: Any, frame: _Frame) -> Iterator[ExternalEndpoint]:
         if isinstance(node, str):
-            yield from self._string(path, node, frame)
+            yield from self._walk_string(path, node, frame)
         elif isinstance(node, list):
             for index, value in enumerate(node):
-                yield from self._node((*path, index), value, frame)
+                yield from self._walk_node((*path, index), value, frame)
         elif isinstance(node, dict):
             inner = frame
             if isinstance(node.get("image"), str) and isinstance(node.get("name"), str):
                 inner = _Frame(frame.keys, node["name"], node["image"])
             for name, value in node.items():
                 if isinstance(name, str):
-                    yield from self._field((*path, name), node, value, inner)
+                    yield from self._walk_field((*path, name), node, value, inner)
 
-    def _field(
+    def _walk_field(
         self, path: Path, parent: dict[str, Any], value: Any, frame: _Frame
-    ) -> Iterator[Reach]:
+    ) -> Iterator[ExternalEndpoint]:
         name = str(path[-1])
         below = _Frame((name, *frame.keys), frame.container, frame.image)
         if name == "annotations" and isinstance(value, dict):
             for key, text in value.items():
                 if isinstance(text, str) and _RELEVANT_ANNOTATION.search(str(key)):
-                    yield from self._string((*path, key), text, _Frame((str(key),)))
+                    yield from self._walk_string((*path, key), text, _Frame((str(key),)))
         elif self._is_skipped(path):
             return
         elif name == "env" and isinstance(value, list):
-            yield from self._env(path, value, below)
+            yield from self._walk_env(path, value, below)
         elif name in ("command", "args") and isinstance(value, list):
             # The command's first word makes sense of the arguments.
             other = parent.get("args") if name == "command" else parent.get("command")
@@ -179,20 +181,20 @@ class _Walk:
                 lists = [(path, value)]
                 if name == "command" and isinstance(other, list):
                     lists.append(((*path[:-1], "args"), other))
-                yield from self._arguments(lists, below)
+                yield from self._walk_arguments(lists, below)
         elif self.key.kind == "Secret" and path[:-1] == ("data",):
-            yield from self._secret(path, value, below)
+            yield from self._walk_secret(path, value, below)
         elif self.key.kind == "Service" and path == ("spec", "externalName"):
-            yield from self._named(path, value, below)
+            yield from self._walk_host(path, value, below)
         elif self.key.kind == "ServiceEntry" and path == ("spec", "hosts"):
             for index, host in enumerate(value if isinstance(value, list) else ()):
-                yield from self._named((*path, index), host, below)
+                yield from self._walk_host((*path, index), host, below)
         elif self.key.kind == "WasmPlugin" and path == ("spec", "url") and "://" not in str(value):
-            yield from self._named(path, value, below)
+            yield from self._walk_host(path, value, below)
         elif self.key.kind in _SERVED and name in ("hosts", "host", "hostname", "hostnames"):
             return
         else:
-            yield from self._node(path, value, below)
+            yield from self._walk_node(path, value, below)
 
     def _is_skipped(self, path: Path) -> bool:
         name = path[-1]
@@ -202,7 +204,9 @@ class _Walk:
             return path != ("metadata",)
         return path[0] != "data" and is_prose(str(name))
 
-    def _env(self, path: Path, variables: list[Any], frame: _Frame) -> Iterator[Reach]:
+    def _walk_env(
+        self, path: Path, variables: list[Any], frame: _Frame
+    ) -> Iterator[ExternalEndpoint]:
         for index, variable in enumerate(variables):
             if not isinstance(variable, dict) or not isinstance(variable.get("value"), str):
                 continue
@@ -211,9 +215,13 @@ class _Walk:
                 continue
             keyed = _Frame((name, *frame.keys), frame.container, frame.image)
             here = (*path, index, "value")
-            yield from self._hub(here, value, name, 0, keyed) or self._string(here, value, keyed)
+            yield from self._find_hub_ids(here, value, name, 0, keyed) or self._walk_string(
+                here, value, keyed
+            )
 
-    def _arguments(self, lists: list[tuple[Path, list[Any]]], frame: _Frame) -> Iterator[Reach]:
+    def _walk_arguments(
+        self, lists: list[tuple[Path, list[Any]]], frame: _Frame
+    ) -> Iterator[ExternalEndpoint]:
         """The words of a command: each by its flag, and all as one line, `pip` and `install` too.
 
         A word with blanks in it is a script, and stands for itself.
@@ -228,8 +236,8 @@ class _Walk:
         for _, word in words:
             starts.append(len(line))
             line += "\n" if _BLANK.search(word) else f"{word} "
-        joined: dict[int, list[Spot]] = {}
-        for spot in spots(line):
+        joined: dict[int, list[EgressMention]] = {}
+        for spot in find_egress_mentions(line):
             joined.setdefault(bisect_right(starts, spot.start) - 1, []).append(spot)
         flag = ""
         for at, (path, word) in enumerate(words):
@@ -238,20 +246,24 @@ class _Walk:
             keyed = _Frame((name, *frame.keys), frame.container, frame.image)
             shown = value if equals else word
             offset = len(word) - len(shown)
-            found = self._hub(path, word, name, offset, keyed)
+            found = self._find_hub_ids(path, word, name, offset, keyed)
             if found:
                 yield from found
             elif _BLANK.search(word):
-                yield from self._string(path, word, keyed)
+                yield from self._walk_string(path, word, keyed)
             else:
-                own = {s.start + offset: s for s in spots(shown, name.lstrip("-"))}
+                own = {s.start + offset: s for s in find_egress_mentions(shown, name.lstrip("-"))}
                 own.update({s.start - starts[at]: s for s in joined.get(at, ())})
                 for start, spot in sorted(own.items()):
                     end = min(start + spot.end - spot.start, len(word))
-                    yield self._reach(path, replace(spot, start=start, end=end), word, keyed)
+                    yield self._make_endpoint(
+                        path, replace(spot, start=start, end=end), word, keyed
+                    )
             flag = word if is_flag and not equals else ""
 
-    def _hub(self, path: Path, value: str, name: str, offset: int, frame: _Frame) -> list[Reach]:
+    def _find_hub_ids(
+        self, path: Path, value: str, name: str, offset: int, frame: _Frame
+    ) -> list[ExternalEndpoint]:
         """A model or dataset that a variable or flag names as the hub does."""
         key = name.lstrip("-").replace("-", "_").lower()
         wanted = value[offset:]
@@ -262,40 +274,40 @@ class _Walk:
         if not keyed or not is_hub_id(wanted):
             return []
         tool = "hub-dataset" if "dataset" in key else "hub"
-        spot = Spot(offset, len(value), Address("hf", "", wanted), tool)
-        return [self._reach(path, spot, value, frame)]
+        spot = EgressMention(offset, len(value), ExternalAddress("hf", "", wanted), tool)
+        return [self._make_endpoint(path, spot, value, frame)]
 
-    def _secret(self, path: Path, value: Any, frame: _Frame) -> Iterator[Reach]:
+    def _walk_secret(self, path: Path, value: Any, frame: _Frame) -> Iterator[ExternalEndpoint]:
         try:
             text = base64.b64decode(value, validate=True).decode("utf-8")
         except (ValueError, TypeError):
             return
-        for spot in spots(text, str(path[-1])):
+        for spot in find_egress_mentions(text, str(path[-1])):
             # Its file has the encoded text, or none: the whole value stands for the place.
-            yield self._reach(path, spot, text, frame, shown=value)
+            yield self._make_endpoint(path, spot, text, frame, shown=value)
 
-    def _named(self, path: Path, value: Any, frame: _Frame) -> Iterator[Reach]:
-        if isinstance(value, str) and (address := of_host(value)):
-            yield self._reach(path, Spot(0, len(value), address), value, frame)
+    def _walk_host(self, path: Path, value: Any, frame: _Frame) -> Iterator[ExternalEndpoint]:
+        if isinstance(value, str) and (address := parse_host(value)):
+            yield self._make_endpoint(path, EgressMention(0, len(value), address), value, frame)
 
-    def _string(self, path: Path, value: str, frame: _Frame) -> Iterator[Reach]:
+    def _walk_string(self, path: Path, value: str, frame: _Frame) -> Iterator[ExternalEndpoint]:
         if len(value) < 4 or not _SIGNAL.search(value):
             return
         key = next(iter(frame.keys), "")
-        for spot in spots(value, key):
-            yield self._reach(path, spot, value, frame)
+        for spot in find_egress_mentions(value, key):
+            yield self._make_endpoint(path, spot, value, frame)
 
-    def _reach(
-        self, path: Path, spot: Spot, value: str, frame: _Frame, shown: str | None = None
-    ) -> Reach:
+    def _make_endpoint(
+        self, path: Path, spot: EgressMention, value: str, frame: _Frame, shown: str | None = None
+    ) -> ExternalEndpoint:
         field = show_path(self.body, path)
         keys = (*spot.keys, *(key for key in frame.keys if key not in ("data", "spec", "value")))
         if keys[:2] == ("url", "clientConfig"):
             keys = keys[1:]
         begin = value.rfind("\n", 0, spot.start) + 1
-        context = Context(
+        context = EgressContext(
             kind=self.key.kind,
-            setting=self._setting(path, field, frame),
+            setting=self._describe_setting(path, field, frame),
             keys=keys,
             container=frame.container,
             is_page=bool(_PAGE.search(value)),
@@ -305,9 +317,11 @@ class _Walk:
         start = spot.start
         if shown is not None:
             start, text = 0, shown
-        return Reach(self.key, path, field, start, text, spot.address, meaning(spot, context))
+        return ExternalEndpoint(
+            self.key, path, field, start, text, spot.address, classify_address(spot, context)
+        )
 
-    def _setting(self, path: Path, field: str, frame: _Frame) -> str:
+    def _describe_setting(self, path: Path, field: str, frame: _Frame) -> str:
         of = f" of container {frame.container}" if frame.container else ""
         if path[-3:-2] == ("env",) and path[-1] == "value":
             return f"{frame.keys[0]}{of}"

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kfdeploy.catalogue.load import EGRESS
-from kfdeploy.images.inventory import Place
+from kfdeploy.catalogue.load import EGRESS_KINDS
+from kfdeploy.images.inventory import SourceLocation
 from kfdeploy.kubernetes.objects import ObjectKey
 
 MANIFEST = "manifest"
@@ -15,7 +15,7 @@ MANIFEST = "manifest"
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class EgressRecord:
     """One address at one place.
 
     ``host`` is empty where there is none, or where it surely lies outside. ``unread`` names a
@@ -31,8 +31,8 @@ class Record:
     source: str = MANIFEST
     object: ObjectKey | None = None
     field: str = ""
-    place: Place | None = None
-    overridden_by: tuple[Place, ...] = ()
+    place: SourceLocation | None = None
+    overridden_by: tuple[SourceLocation, ...] = ()
     host: str = ""
     unread: str = ""
 
@@ -62,7 +62,7 @@ class Record:
         return {**self.to_json(), "host": self.host}
 
     @classmethod
-    def from_cache(cls, data: Mapping[str, Any]) -> Record:
+    def from_cache(cls, data: Mapping[str, Any]) -> EgressRecord:
         return cls(
             what=data["what"],
             target=data["target"],
@@ -73,15 +73,17 @@ class Record:
             source=data["source"],
             object=ObjectKey.from_json(data["object"]) if data["object"] else None,
             field=data["field"],
-            place=Place(data["file"], data["line"]) if data["file"] is not None else None,
-            overridden_by=tuple(Place(p["file"], p["line"]) for p in data.get("overridden_by", ())),
+            place=SourceLocation(data["file"], data["line"]) if data["file"] is not None else None,
+            overridden_by=tuple(
+                SourceLocation(p["file"], p["line"]) for p in data.get("overridden_by", ())
+            ),
             host=data["host"],
             unread=data.get("unread", ""),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class EgressReport:
     """All records of an upstream, in order.
 
     ``unread`` names the programs of which nobody has read what they reach for, at the versions that
@@ -89,7 +91,7 @@ class Report:
     """
 
     version: str
-    records: tuple[Record, ...]
+    records: tuple[EgressRecord, ...]
     unread: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -100,26 +102,26 @@ class Report:
         }
 
 
-def gather(
+def build_report(
     version: str,
-    records: Iterable[Record],
+    records: Iterable[EgressRecord],
     namespaces: frozenset[str],
     unread: Iterable[str] = (),
-) -> Report:
+) -> EgressReport:
     """A report, sorted and without doubles.
 
     Args:
         namespaces: those of all components; ``NAME.NAMESPACE`` of one of them is a Service.
     """
     outside = {r for r in records if not (r.host and r.host.rpartition(".")[2] in namespaces)}
-    return Report(version, tuple(sorted(outside, key=_order)), tuple(sorted(set(unread))))
+    return EgressReport(version, tuple(sorted(outside, key=_sort_key)), tuple(sorted(set(unread))))
 
 
-def _order(record: Record) -> tuple[Any, ...]:
-    place = record.place or Place("", 0)
+def _sort_key(record: EgressRecord) -> tuple[Any, ...]:
+    place = record.place or SourceLocation("", 0)
     key = record.object or ObjectKey("", "", "", "")
     return (
-        EGRESS.index(record.what),
+        EGRESS_KINDS.index(record.what),
         record.target,
         record.component,
         key,

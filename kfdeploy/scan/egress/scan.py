@@ -6,30 +6,34 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from kfdeploy.cache import Cache, key_of, program_key
-from kfdeploy.catalogue.facts import Catalogue, Program
-from kfdeploy.catalogue.load import Facts
+from kfdeploy.cache import Cache, make_cache_key, program_digest
+from kfdeploy.catalogue.facts import Catalogue, WorkloadProgram
+from kfdeploy.catalogue.load import CatalogueLoader
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.kubernetes import workload
-from kfdeploy.scan.egress.endpoints import namespaces, reaches
-from kfdeploy.scan.egress.report import MANIFEST, Record, Report, gather
-from kfdeploy.upstream.build import Rendered
+from kfdeploy.scan.egress.endpoints import find_endpoints, find_namespaces
+from kfdeploy.scan.egress.report import MANIFEST, EgressRecord, EgressReport, build_report
+from kfdeploy.upstream.build import RenderedComponent
 
 _WORKLOAD = re.compile(rf"^kind: [\"']?(?:{'|'.join(sorted(workload.WORKLOADS))})\b", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class EgressScan:
     """One component's records, the namespaces that its objects lie in, and what nobody has read."""
 
-    records: tuple[Record, ...]
+    records: tuple[EgressRecord, ...]
     namespaces: frozenset[str]
     unread: tuple[str, ...] = ()
 
 
 def scan(
-    version: str, rendered: Sequence[Rendered], cache: Cache, *, facts: Facts | None = None
-) -> Report:
+    version: str,
+    rendered: Sequence[RenderedComponent],
+    cache: Cache,
+    *,
+    facts: CatalogueLoader | None = None,
+) -> EgressReport:
     """Every address outside the cluster that something in the components reaches for.
 
     Args:
@@ -39,41 +43,45 @@ def scan(
     Raises:
         UserError: rendered documents that can't be read.
     """
-    parts: list[Part] = []
+    parts: list[EgressScan] = []
     errors: list[UserError] = []
     for item in rendered:
         try:
-            parts.append(component(item, cache, facts))
+            parts.append(scan_component(item, cache, facts))
         except UserError as error:
-            errors += error.each()
+            errors += error.list_errors()
     raise_all(errors)
-    return gather(
+    return build_report(
         version,
-        _once(record for part in parts for record in part.records),
+        _deduplicate_records(record for part in parts for record in part.records),
         frozenset().union(*(part.namespaces for part in parts)),
         (name for part in parts for name in part.unread),
     )
 
 
-def component(rendered: Rendered, cache: Cache, facts: Facts | None = None) -> Part:
+def scan_component(
+    rendered: RenderedComponent, cache: Cache, facts: CatalogueLoader | None = None
+) -> EgressScan:
     """One component's records.
 
     Raises:
         UserError: a rendered document that can't be read.
     """
-    facts = facts or Facts()
-    key = key_of("egress", rendered.component.name, rendered.key, program_key(), facts.own)
+    facts = facts or CatalogueLoader()
+    key = make_cache_key(
+        "egress", rendered.component.name, rendered.key, program_digest(), facts.own_digest
+    )
     kept = cache.get_json(key)
     if kept is not None:
-        records = tuple(Record.from_cache(record) for record in kept["records"])
-        return Part(records, frozenset(kept["namespaces"]), tuple(kept["unread"]))
-    catalogue = facts.catalogue()
+        records = tuple(EgressRecord.from_cache(record) for record in kept["records"])
+        return EgressScan(records, frozenset(kept["namespaces"]), tuple(kept["unread"]))
+    catalogue = facts.load()
     workloads = [item for item in rendered.objects if _WORKLOAD.search(item.text)]
-    programs = catalogue.programs(workloads)
-    known = _known(rendered, catalogue, programs)
-    merged = _merged(list(_found(rendered)), list(known))
+    programs = catalogue.find_programs(workloads)
+    known = _find_catalogue_records(rendered, catalogue, programs)
+    merged = _merge_records(list(_find_manifest_records(rendered)), list(known))
     unread = sorted({program.unread for program in programs if program.unread})
-    part = Part(tuple(merged), namespaces(rendered.objects), tuple(unread))
+    part = EgressScan(tuple(merged), find_namespaces(rendered.objects), tuple(unread))
     cache.put_json(
         key,
         {
@@ -85,21 +93,21 @@ def component(rendered: Rendered, cache: Cache, facts: Facts | None = None) -> P
     return part
 
 
-def _found(rendered: Rendered) -> Iterator[Record]:
+def _find_manifest_records(rendered: RenderedComponent) -> Iterator[EgressRecord]:
     index = None
     for item in rendered.objects:
-        for reach in reaches(item):
-            index = index or rendered.index()
-            place, overridden = index.find(
+        for reach in find_endpoints(item):
+            index = index or rendered.build_index()
+            place, overridden = index.locate_value(
                 reach.key, item.body, reach.path, reach.text, at=reach.start
             )
-            yield Record(
-                what=reach.meaning.what,
+            yield EgressRecord(
+                what=reach.purpose.what,
                 target=reach.address.text,
-                need=reach.meaning.need,
+                need=reach.purpose.need,
                 component=rendered.component.name,
-                why=reach.meaning.why,
-                way_out=reach.meaning.way_out,
+                why=reach.purpose.why,
+                way_out=reach.purpose.way_out,
                 object=reach.key,
                 field=reach.field,
                 place=place,
@@ -108,7 +116,9 @@ def _found(rendered: Rendered) -> Iterator[Record]:
             )
 
 
-def _merged(found: Sequence[Record], known: Sequence[Record]) -> Iterator[Record]:
+def _merge_records(
+    found: Sequence[EgressRecord], known: Sequence[EgressRecord]
+) -> Iterator[EgressRecord]:
     """Both; what the catalogue knows of an address that stands in a manifest goes to its places."""
     facts = {(fact.what, fact.target): fact for fact in known}
     there = {(record.what, record.target) for record in found}
@@ -129,7 +139,7 @@ def _merged(found: Sequence[Record], known: Sequence[Record]) -> Iterator[Record
     yield from (fact for fact in known if (fact.what, fact.target) not in there)
 
 
-def _once(records: Iterable[Record]) -> Iterator[Record]:
+def _deduplicate_records(records: Iterable[EgressRecord]) -> Iterator[EgressRecord]:
     """Without what the catalogue says of a program that other components run too.
 
     Istio's facts are given by its own component, not by each gateway's.
@@ -142,13 +152,13 @@ def _once(records: Iterable[Record]) -> Iterator[Record]:
             yield record
 
 
-def _known(
-    rendered: Rendered, catalogue: Catalogue, programs: Sequence[Program]
-) -> Iterator[Record]:
-    named = catalogue.named(rendered.objects)
-    for program, fact in catalogue.egress((*programs, *named)):
+def _find_catalogue_records(
+    rendered: RenderedComponent, catalogue: Catalogue, programs: Sequence[WorkloadProgram]
+) -> Iterator[EgressRecord]:
+    named = catalogue.find_named_programs(rendered.objects)
+    for program, fact in catalogue.find_egress_facts((*programs, *named)):
         is_workload = program.object.kind in workload.WORKLOADS
-        yield Record(
+        yield EgressRecord(
             what=fact.what,
             target=fact.target,
             need=fact.need,

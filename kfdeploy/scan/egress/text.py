@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
-from kfdeploy.images.mentions import Spans, comment_spans
-from kfdeploy.scan.egress.addresses import HOST, Address, of_host, of_url
+from kfdeploy.images.mentions import TextSpans, comment_spans
+from kfdeploy.scan.egress.addresses import HOST, ExternalAddress, parse_host, parse_url
 
 _URL = re.compile(r"(?<![\w+.-])(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>[^\s\"'<>`\\,;|]+)")
 _GIT = re.compile(r"(?<![\w.@/-])git@(?P<host>[\w.-]+):(?P<path>[\w./~-]+)", re.ASCII)
@@ -67,28 +67,28 @@ _BETWEEN = r"(?:[ \t\"',\[\]]|\\\n|\n[ \t]*-[ \t])+"
 _OPTIONS = rf"(?:-[\w=.-]+{_BETWEEN})*"
 
 
-def _words(*words: str) -> str:
+def _join_words(*words: str) -> str:
     return _BETWEEN.join(words)
 
 
 _TOOLS = {
-    "pip": _words(r"pip[\d.]*", rf"{_OPTIONS}(?:install|download|wheel)"),
+    "pip": _join_words(r"pip[\d.]*", rf"{_OPTIONS}(?:install|download|wheel)"),
     "uv": rf"uv{_BETWEEN}(?:pip{_BETWEEN}install|tool{_BETWEEN}(?:install|run)|add|sync)|uvx",
-    "python": _words(r"(?:pipx|poetry|pdm|easy_install)", r"(?:install|add|run|\w[\w.-]+)"),
-    "conda": _words(
+    "python": _join_words(r"(?:pipx|poetry|pdm|easy_install)", r"(?:install|add|run|\w[\w.-]+)"),
+    "conda": _join_words(
         r"(?:conda|mamba|micromamba)",
         rf"{_OPTIONS}(?:install|create|env{_BETWEEN}(?:create|update))",
     ),
     "npm": rf"(?:npm|pnpm|yarn){_BETWEEN}{_OPTIONS}(?:install|ci|add|i)|npx",
-    "apt": _words(r"apt(?:-get)?", rf"{_OPTIONS}(?:install|update|upgrade)"),
-    "apk": _words("apk", rf"{_OPTIONS}(?:add|update|upgrade)"),
-    "rpm": _words(r"(?:yum|dnf|microdnf|zypper)", rf"{_OPTIONS}(?:install|update|upgrade)"),
-    "go": _words("go", rf"(?:install|get|mod{_BETWEEN}download)"),
-    "cargo": _words("cargo", "install"),
-    "gem": _words(r"(?:gem|bundle)", "install"),
+    "apt": _join_words(r"apt(?:-get)?", rf"{_OPTIONS}(?:install|update|upgrade)"),
+    "apk": _join_words("apk", rf"{_OPTIONS}(?:add|update|upgrade)"),
+    "rpm": _join_words(r"(?:yum|dnf|microdnf|zypper)", rf"{_OPTIONS}(?:install|update|upgrade)"),
+    "go": _join_words("go", rf"(?:install|get|mod{_BETWEEN}download)"),
+    "cargo": _join_words("cargo", "install"),
+    "gem": _join_words(r"(?:gem|bundle)", "install"),
     "helm": rf"helm{_BETWEEN}(?:repo{_BETWEEN}(?:add|update)|pull|install|upgrade|dependency)",
     "hub": rf"(?:huggingface-cli|hf){_BETWEEN}download|ollama{_BETWEEN}(?:pull|run)",
-    "spacy": _words("spacy", "download"),
+    "spacy": _join_words("spacy", "download"),
     "spark": r"--packages|spark\.jars\.packages",
 }
 _INSTALL = re.compile(
@@ -132,7 +132,7 @@ _FILE = re.compile(r"\.(?:ya?ml|json|txt|py|sh|bin|pt|tar|gz|zip|model|sock|so)$
 
 
 @dataclass(frozen=True, slots=True)
-class Spot:
+class EgressMention:
     """One address or install in a string.
 
     ``tool`` is the program that asks for it (``pip``, ``git``, ``hub`` ...), where the text says
@@ -141,7 +141,7 @@ class Spot:
 
     start: int
     end: int
-    address: Address
+    address: ExternalAddress
     tool: str = ""
     keys: tuple[str, ...] = ()
 
@@ -161,23 +161,27 @@ def is_hub_id(value: str) -> bool:
     return bool(_HUB_ID.fullmatch(value)) and not _FILE.search(value)
 
 
-def spots(value: str, key: str = "") -> tuple[Spot, ...]:
+def find_egress_mentions(value: str, key: str = "") -> tuple[EgressMention, ...]:
     """The addresses and installs in a string, in order of their place.
 
     Args:
         key: the name of the field, variable or flag that holds the string.
     """
-    passed = Spans([*comment_spans(value), *_passed(value)])
+    passed = TextSpans([*comment_spans(value), *_find_skipped_spans(value)])
 
-    def is_read(spot: Spot) -> bool:
-        return not passed.touch(spot.start, spot.end)
+    def is_relevant(spot: EgressMention) -> bool:
+        return not passed.has_overlap(spot.start, spot.end)
 
-    installs = sorted(filter(is_read, _installs(value)), key=lambda spot: spot.start)
+    installs = sorted(filter(is_relevant, _find_installs(value)), key=lambda spot: spot.start)
     starts = [spot.start for spot in installs]
-    found: dict[int, Spot] = {}
-    urls = list(filter(is_read, _urls(value)))
-    taken = Spans([(spot.start, spot.end) for spot in urls])
-    hosts = (s for s in filter(is_read, _hosts(value, key)) if not taken.touch(s.start, s.end))
+    found: dict[int, EgressMention] = {}
+    urls = list(filter(is_relevant, _find_urls(value)))
+    taken = TextSpans([(spot.start, spot.end) for spot in urls])
+    hosts = (
+        s
+        for s in filter(is_relevant, _find_hosts(value, key))
+        if not taken.has_overlap(s.start, s.end)
+    )
     for spot in (*urls, *hosts):
         at = bisect_right(starts, spot.start) - 1
         if at >= 0 and spot.start < installs[at].end:
@@ -189,30 +193,34 @@ def spots(value: str, key: str = "") -> tuple[Spot, ...]:
     return tuple(found[start] for start in sorted(found))
 
 
-def _passed(value: str) -> Iterator[tuple[int, int]]:
+def _find_skipped_spans(value: str) -> Iterator[tuple[int, int]]:
     for pattern in (_PROSE_BLOCK, _PROSE_LINE, _NAMES, _TEMPLATE_COMMENT):
         for match in pattern.finditer(value):
             yield match.span()
 
 
-def _urls(value: str) -> Iterator[Spot]:
+def _find_urls(value: str) -> Iterator[EgressMention]:
     if "://" in value:
         for match in _URL.finditer(value):
-            rest = _without_end(match["rest"])
+            rest = _trim_url_end(match["rest"])
             outer = re.match(r"(?P<scheme>[a-z]+)://(?P<rest>.*)", rest)  # k8s://https://HOST
             scheme = outer["scheme"] if outer else match["scheme"]
-            address = of_url(scheme, outer["rest"] if outer else rest)
+            address = parse_url(scheme, outer["rest"] if outer else rest)
             if address is not None:
                 end = match.start("rest") + len(rest)
                 tool = _tool_before(value, match.start())
-                yield Spot(match.start(), end, address, tool, _keys(value, match.start()))
+                yield EgressMention(
+                    match.start(), end, address, tool, _find_enclosing_keys(value, match.start())
+                )
     for match in _GIT.finditer(value):
-        if of_host(match["host"]):
-            address = Address("ssh", match["host"].lower(), match[0])
-            yield Spot(*match.span(), address, "git", _keys(value, match.start()))
+        if parse_host(match["host"]):
+            address = ExternalAddress("ssh", match["host"].lower(), match[0])
+            yield EgressMention(
+                *match.span(), address, "git", _find_enclosing_keys(value, match.start())
+            )
 
 
-def _without_end(rest: str) -> str:
+def _trim_url_end(rest: str) -> str:
     """A URL without the sentence or bracket that goes on behind it."""
     while rest and rest[-1] in ".,:!?)]}*_":
         if rest[-1] in ")]}" and rest.count("([{"[")]}".index(rest[-1])]) >= rest.count(rest[-1]):
@@ -229,30 +237,39 @@ def _tool_before(value: str, start: int) -> str:
     return match[1] if match else ""
 
 
-def _hosts(value: str, key: str) -> Iterator[Spot]:
+def _find_hosts(value: str, key: str) -> Iterator[EgressMention]:
     if "." not in value:
         return
     if is_address_key(key) and _WHOLE_HOST.fullmatch(value):
-        address = of_host(value)
+        address = parse_host(value)
         if address is not None:
-            yield Spot(0, len(value), address)
+            yield EgressMention(0, len(value), address)
         return
     for match in _KEYED_HOST.finditer(value):
-        if is_address_key(match["key"]) and (address := of_host(match["host"])):
+        if is_address_key(match["key"]) and (address := parse_host(match["host"])):
             start = match.start("host")
-            yield Spot(start, match.end("host"), address, "", _keys(value, start))
+            yield EgressMention(
+                start, match.end("host"), address, "", _find_enclosing_keys(value, start)
+            )
     for match in _FETCHED_HOST.finditer(value):
-        if address := of_host(match["host"]):
-            yield Spot(*match.span("host"), address, "curl", _keys(value, match.start("host")))
+        if address := parse_host(match["host"]):
+            yield EgressMention(
+                *match.span("host"),
+                address,
+                "curl",
+                _find_enclosing_keys(value, match.start("host")),
+            )
     for match in _CLOUD_HOST.finditer(value):
-        if address := of_host(match[0]):
-            yield Spot(*match.span(), address, "", _keys(value, match.start()))
+        if address := parse_host(match[0]):
+            yield EgressMention(
+                *match.span(), address, "", _find_enclosing_keys(value, match.start())
+            )
 
 
 # --- installs -------------------------------------------------------------------------------------
 
 
-def _installs(value: str) -> Iterator[Spot]:
+def _find_installs(value: str) -> Iterator[EgressMention]:
     behind = 0
     for match in _INSTALL.finditer(value):
         if match.start() < behind:
@@ -262,7 +279,7 @@ def _installs(value: str) -> Iterator[Spot]:
         if "\n" in command and (more := _LISTED.match(value, end)):
             rest, behind = rest + more[0], more.end()
             end = behind
-        packages = _packages(rest)
+        packages = _parse_packages(rest)
         if packages is None:
             continue
         words = [w for w in re.split(_BETWEEN, command) if w and not w.startswith("-")]
@@ -270,13 +287,19 @@ def _installs(value: str) -> Iterator[Spot]:
             words = [command]
         if tool == "spark":
             packages = list(takewhile(lambda word: ":" in word, packages))
-        files = _files(rest)
+        files = _parse_requirement_files(rest)
         text = ""  # only what its URLs say, or nothing
         if tool == "helm" and "://" in rest:
             packages = []  # names that the caller gives
         if packages or files or words[-1] in _ALONE:
             text = " ".join((*words, *packages, *files))
-        yield Spot(match.start(tool), end, Address("", "", text), tool, _keys(value, match.start()))
+        yield EgressMention(
+            match.start(tool),
+            end,
+            ExternalAddress("", "", text),
+            tool,
+            _find_enclosing_keys(value, match.start()),
+        )
     for match in _CALLS.finditer(value):
         tool = _CALL_TOOLS.get(match["call"], "hub")
         names = re.findall(r"[\"']([^\"']+)[\"']", match["first"] + match["more"])
@@ -286,22 +309,22 @@ def _installs(value: str) -> Iterator[Spot]:
             ]
         if names and not names[0].startswith(("/", ".")):
             text = f"{tool} install {' '.join(names)}" if tool in ("pip", "r") else names[0]
-            yield Spot(*match.span(), Address("", "", text), tool)
+            yield EgressMention(*match.span(), ExternalAddress("", "", text), tool)
     for match in _RUNTIME_ENV.finditer(value):
-        packages = _packages(re.sub(r"(?m)^[ \t]*-[ \t]+|[\[\]\n]", " ", match["list"]))
+        packages = _parse_packages(re.sub(r"(?m)^[ \t]*-[ \t]+|[\[\]\n]", " ", match["list"]))
         if packages:
             text = f"{match['tool']} install {' '.join(packages)}"
-            yield Spot(*match.span(), Address("", "", text), match["tool"])
+            yield EgressMention(*match.span(), ExternalAddress("", "", text), match["tool"])
 
 
-def _packages(rest: str) -> list[str] | None:
+def _parse_packages(rest: str) -> list[str] | None:
     """What is asked for by name; None where it comes from the cluster or from the disk alone."""
     if "--no-index" in rest or "--offline" in rest:
         return None
     index = _INDEX.search(rest)
     if index is not None:
         scheme, _, behind = index["url"].partition("://")
-        if of_url(scheme, behind) is None:
+        if parse_url(scheme, behind) is None:
             return None
     out, skip = [], False
     for word in filter(
@@ -317,7 +340,7 @@ def _packages(rest: str) -> list[str] | None:
     return out
 
 
-def _files(rest: str) -> list[str]:
+def _parse_requirement_files(rest: str) -> list[str]:
     """The lists of packages that a command is given."""
     return [
         f"-r {name}"
@@ -328,7 +351,7 @@ def _files(rest: str) -> list[str]:
 # --- keys -----------------------------------------------------------------------------------------
 
 
-def _keys(value: str, start: int) -> tuple[str, ...]:
+def _find_enclosing_keys(value: str, start: int) -> tuple[str, ...]:
     """The keys that lead to a place in YAML, JSON, INI or a script, told by indentation."""
     begin = value.rfind("\n", 0, start) + 1
     out = []

@@ -11,12 +11,26 @@ from typing import Final
 
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.file_tree import FolderTree
-from kfdeploy.programs.process import ProgramFailed, run, which
-from kfdeploy.upstream.kustomization.graph import Edge, Graph, Node, find_kustomization, walk
-from kfdeploy.upstream.kustomization.nodes import InvalidKustomization, documents
+from kfdeploy.programs.process import ProgramFailed, find_program, run_program
+from kfdeploy.upstream.kustomization.graph import (
+    KustomizationGraph,
+    KustomizationNode,
+    ReferenceEdge,
+    build_graph,
+    find_kustomization,
+)
+from kfdeploy.upstream.kustomization.nodes import InvalidKustomization, compose_documents
 from kfdeploy.upstream.remote import without_secret
 
-__all__ = ["Edge", "Graph", "Node", "build", "find_kustomization", "version", "walk"]
+__all__ = [
+    "KustomizationGraph",
+    "KustomizationNode",
+    "ReferenceEdge",
+    "build_graph",
+    "build_kustomization",
+    "find_kustomization",
+    "get_version",
+]
 
 OLDEST: Final = (5, 4)
 """5.4 is the oldest release whose output the tests compare."""
@@ -39,19 +53,19 @@ OFFLINE: Final = {
 _LESS_COLLECTING: Final = {"GOGC": "400", "GOMEMLIMIT": "1GiB"}
 
 
-def environment() -> dict[str, str]:
+def build_environment() -> dict[str, str]:
     """Variables for a build: no way out, and less collecting, unless the caller has set that."""
     return {**{k: v for k, v in _LESS_COLLECTING.items() if k not in os.environ}, **OFFLINE}
 
 
-def version() -> tuple[int, int, int]:
+def get_version() -> tuple[int, int, int]:
     """kustomize's version.
 
     Raises:
         UserError: not on PATH, or older than `OLDEST`.
     """
     with _ASKING:
-        return _version(os.fspath(which("kustomize")))
+        return _query_version(os.fspath(find_program("kustomize")))
 
 
 _ASKING: Final = threading.Lock()
@@ -59,8 +73,8 @@ _ASKING: Final = threading.Lock()
 
 
 @lru_cache(maxsize=8)
-def _version(program: str) -> tuple[int, int, int]:
-    said = run([program, "version"], timeout=60, what="kustomize version").stdout.decode()
+def _query_version(program: str) -> tuple[int, int, int]:
+    said = run_program([program, "version"], timeout=60, what="kustomize version").stdout.decode()
     match = re.search(r"v?(\d+)\.(\d+)\.(\d+)", said)
     if match is None:
         raise UserError(f"kustomize says no version that can be read: {said.strip()!r}")
@@ -73,7 +87,9 @@ def _version(program: str) -> tuple[int, int, int]:
     return found
 
 
-def build(root: Path, folder: str, *, graph: Graph | None = None) -> bytes:
+def build_kustomization(
+    root: Path, folder: str, *, graph: KustomizationGraph | None = None
+) -> bytes:
     """What ``kustomize build`` gives for a folder, with files from anywhere in the tree allowed.
 
     Args:
@@ -88,9 +104,9 @@ def build(root: Path, folder: str, *, graph: Graph | None = None) -> bytes:
         UserError: a remote is left, a reference leads nowhere, a file is broken (file and line).
         ProgramFailed: kustomize refuses for another reason, in its own words.
     """
-    version()
+    get_version()
     if graph is None or folder not in graph.nodes:
-        graph = walk(root, [folder])
+        graph = build_graph(root, [folder])
         raise_all(graph.errors)
     raise_all(
         [
@@ -99,45 +115,47 @@ def build(root: Path, folder: str, *, graph: Graph | None = None) -> bytes:
                 " would be fetched",
                 hint="`kfdeploy vendor` makes a complete local tree",
             )
-            for edge in graph.remotes(folder)
+            for edge in graph.list_remote_edges(folder)
         ]
     )
     argv = ["kustomize", "build", "--load-restrictor", "LoadRestrictionsNone"]
-    if any(graph.nodes[at].charts for at in graph.reached(folder)):
+    if any(graph.nodes[at].charts for at in graph.list_reachable(folder)):
         argv += ["--enable-helm"]
     try:
-        return run(
+        return run_program(
             [*argv, "."],
             cwd=root / folder,
-            env=environment(),
+            env=build_environment(),
             timeout=_TIMEOUT,
             what=f"build of {folder}",
         ).stdout
     except ProgramFailed as error:
-        broken = _broken_files(root, graph, folder)
+        broken = _find_broken_files(root, graph, folder)
         if broken:
             raise_all(broken)
         here = os.fspath(root.resolve())
         raise ProgramFailed(
-            _readable(error.message, here), stderr=_readable(error.stderr, here), code=error.code
+            _clean_message(error.message, here),
+            stderr=_clean_message(error.stderr, here),
+            code=error.code,
         ) from error
 
 
-def _readable(said: str, root: str) -> str:
+def _clean_message(said: str, root: str) -> str:
     """Kustomize's words without deprecation warnings and with paths relative to the tree."""
     without_warnings = re.sub(r"# Warning: [^\n]*(?:\n\s*|$)", "", said)
     return without_warnings.replace(f"{root}/", "").replace(root, ".")
 
 
-def _broken_files(root: Path, graph: Graph, folder: str) -> list[UserError]:
+def _find_broken_files(root: Path, graph: KustomizationGraph, folder: str) -> list[UserError]:
     """The YAML files of a build that can't be read, with their lines: kustomize names no line."""
     tree = FolderTree(root)
     errors: list[UserError] = []
-    for path in graph.files(folder):
+    for path in graph.list_files(folder):
         if not path.endswith((".yaml", ".yml", ".json")):
             continue
         try:
-            documents(tree.read(path).decode("utf-8"))
+            compose_documents(tree.read_file(path).decode("utf-8"))
         except UnicodeDecodeError as error:
             errors.append(UserError(f"{path}: byte {error.start}: not UTF-8 text"))
         except InvalidKustomization as error:

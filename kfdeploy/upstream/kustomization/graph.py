@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kfdeploy.errors import UserError
-from kfdeploy.file_tree import FolderTree, Tree
+from kfdeploy.file_tree import FileTree, FolderTree
 from kfdeploy.upstream.kustomization.parse import (
     DEFAULT_CHART_HOME,
     FILE_NAMES,
     InvalidKustomization,
     Kustomization,
     Reference,
-    parse,
+    parse_kustomization,
 )
 from kfdeploy.upstream.kustomization.plugins import parse_plugins
 from kfdeploy.upstream.remote import (
@@ -26,18 +26,18 @@ from kfdeploy.upstream.remote import (
     Remote,
     RemoteFile,
     RemoteRepo,
-    classify,
+    classify_reference,
     without_secret,
 )
 
-Resolver = Callable[[Remote], str]
+RemoteResolver = Callable[[Remote], str]
 """Where in the tree a remote is found (fetched on first use); UserError when it can't be had."""
 
 _PLUGIN_ROLES = ("generators", "transformers", "validators")
 
 
 @dataclass(frozen=True, slots=True)
-class Edge:
+class ReferenceEdge:
     """One reference and what it leads to.
 
     Attributes:
@@ -61,7 +61,7 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class KustomizationNode:
     """A kustomization that is reached.
 
     Attributes:
@@ -76,42 +76,42 @@ class Node:
     folder: str
     file: str
     kustomization: Kustomization
-    edges: tuple[Edge, ...]
+    edges: tuple[ReferenceEdge, ...]
     plugins: Mapping[str, str] = field(default_factory=dict)
     charts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Graph:
+class KustomizationGraph:
     """All that a walk found. Nodes are in the order they were reached."""
 
     roots: tuple[str, ...]
-    nodes: Mapping[str, Node]
+    nodes: Mapping[str, KustomizationNode]
     errors: tuple[UserError, ...]
 
-    def reached(self, folder: str) -> tuple[str, ...]:
+    def list_reachable(self, folder: str) -> tuple[str, ...]:
         """The folder itself and every base below it, each once, in kustomize's order."""
         seen: dict[str, None] = {}
 
-        def visit(at: str) -> None:
+        def visit_folder(at: str) -> None:
             if at in seen or at not in self.nodes:
                 return
             seen[at] = None
             for edge in self.nodes[at].edges:
                 if edge.is_folder:
-                    visit(edge.target)
+                    visit_folder(edge.target)
 
-        visit(folder)
+        visit_folder(folder)
         return tuple(seen)
 
-    def files(self, folder: str | None = None) -> dict[str, tuple[str, ...]]:
+    def list_files(self, folder: str | None = None) -> dict[str, tuple[str, ...]]:
         """Every file reached (from one folder, or from all), sorted, with its roles.
 
         A role is the field that names the file (``resources``, ``patches``, ``files``,
         ``envs`` ...), ``kustomization``, or ``chart``.
         """
         roles: dict[str, set[str]] = {}
-        for at in self.nodes if folder is None else self.reached(folder):
+        for at in self.nodes if folder is None else self.list_reachable(folder):
             node = self.nodes[at]
             roles.setdefault(node.file, set()).add("kustomization")
             for edge in node.edges:
@@ -119,19 +119,19 @@ class Graph:
                     roles.setdefault(edge.target, set()).add(edge.reference.role)
         return {path: tuple(sorted(roles[path])) for path in sorted(roles)}
 
-    def remotes(self, folder: str | None = None) -> tuple[Edge, ...]:
+    def list_remote_edges(self, folder: str | None = None) -> tuple[ReferenceEdge, ...]:
         """The references that name something remote."""
-        nodes = self.nodes if folder is None else self.reached(folder)
+        nodes = self.nodes if folder is None else self.list_reachable(folder)
         return tuple(e for at in nodes for e in self.nodes[at].edges if e.remote is not None)
 
 
-def walk(
-    tree: Tree | Path,
+def build_graph(
+    tree: FileTree | Path,
     folders: Sequence[str],
-    resolve: Resolver | None = None,
+    resolve: RemoteResolver | None = None,
     *,
     boundary: Callable[[str], str] | None = None,
-) -> Graph:
+) -> KustomizationGraph:
     """Read the kustomizations that these folders reach.
 
     Args:
@@ -143,39 +143,39 @@ def walk(
     Returns:
         The graph; its ``errors`` hold all that is wrong, each with file and line.
     """
-    walker = _Walker(
+    walker = _GraphBuilder(
         FolderTree(tree) if isinstance(tree, Path) else tree, resolve, boundary or (lambda _: "")
     )
-    roots = tuple(dict.fromkeys(_normal(folder) for folder in folders))
+    roots = tuple(dict.fromkeys(_normalize_path(folder) for folder in folders))
     for folder in roots:
-        walker.visit(folder, None)
-    return Graph(roots, walker.nodes, tuple(walker.errors))
+        walker.visit_folder(folder, None)
+    return KustomizationGraph(roots, walker.nodes, tuple(walker.errors))
 
 
-def find_kustomization(tree: Tree, folder: str) -> list[str]:
+def find_kustomization(tree: FileTree, folder: str) -> list[str]:
     """The kustomization files in a folder: none, one, or (an error for kustomize) several."""
     paths = [posixpath.join(folder, name) for name in FILE_NAMES]
-    return [path for path in paths if tree.kind(path) == "file"]
+    return [path for path in paths if tree.get_kind(path) == "file"]
 
 
-class _Walker:
+class _GraphBuilder:
     def __init__(
-        self, tree: Tree, resolve: Resolver | None, boundary: Callable[[str], str]
+        self, tree: FileTree, resolve: RemoteResolver | None, boundary: Callable[[str], str]
     ) -> None:
         self.tree = tree
         self.resolve = resolve
         self.boundary = boundary
-        self.nodes: dict[str, Node] = {}
+        self.nodes: dict[str, KustomizationNode] = {}
         self.errors: list[UserError] = []
         self.stack: list[str] = []
         self.failed: set[str] = set()
 
-    def visit(self, folder: str, edge: Edge | None) -> None:
+    def visit_folder(self, folder: str, edge: ReferenceEdge | None) -> None:
         if edge is not None and self._is_cycle(folder, edge):
             return
         if folder in self.nodes or folder in self.failed:
             return
-        node = self._read(folder, edge)
+        node = self._read_node(folder, edge)
         if node is None:
             self.failed.add(folder)
             return
@@ -183,19 +183,19 @@ class _Walker:
         self.stack.append(folder)
         for below in node.edges:
             if below.is_folder and below.reference.role != "chartHome" and below.target:
-                self.visit(below.target, below)
+                self.visit_folder(below.target, below)
         self.stack.pop()
 
-    def _is_cycle(self, folder: str, edge: Edge) -> bool:
+    def _is_cycle(self, folder: str, edge: ReferenceEdge) -> bool:
         """Kustomize refuses a base that is, or contains, one it is in the middle of building."""
         for index, open_folder in enumerate(self.stack):
-            if open_folder == folder or _is_in(open_folder, folder):
+            if open_folder == folder or _is_below(open_folder, folder):
                 chain = " -> ".join(name or "." for name in [*self.stack[index:], folder])
-                self._error(edge.where, edge.reference, f"a cycle: {chain}")
+                self._add_error(edge.where, edge.reference, f"a cycle: {chain}")
                 return True
         return False
 
-    def _read(self, folder: str, edge: Edge | None) -> Node | None:
+    def _read_node(self, folder: str, edge: ReferenceEdge | None) -> KustomizationNode | None:
         found = find_kustomization(self.tree, folder)
         if len(found) != 1:
             problem = (
@@ -206,23 +206,25 @@ class _Walker:
             if edge is None:
                 self.errors.append(UserError(problem))
             else:
-                self._error(edge.where, edge.reference, problem)
+                self._add_error(edge.where, edge.reference, problem)
             return None
         (file,) = found
-        text = self._text(file)
+        text = self._read_text(file)
         if text is None:
             return None
         try:
-            kustomization = parse(text)
+            kustomization = parse_kustomization(text)
         except InvalidKustomization as error:
             self.errors.append(UserError(f"{file}:{error.line}: {error.message}"))
             return None
-        edges = [self._edge(folder, file, reference) for reference in kustomization.references]
-        plugins = dict(self._plugins(edges))
+        edges = [
+            self._resolve_edge(folder, file, reference) for reference in kustomization.references
+        ]
+        plugins = dict(self._read_plugins(edges))
         for path, (_, references) in plugins.items():
-            edges += [self._edge(folder, path, reference) for reference in references]
-        charts = tuple(self._charts(folder, file, kustomization))
-        return Node(
+            edges += [self._resolve_edge(folder, path, reference) for reference in references]
+        charts = tuple(self._find_charts(folder, file, kustomization))
+        return KustomizationNode(
             folder,
             file,
             kustomization,
@@ -231,24 +233,24 @@ class _Walker:
             charts,
         )
 
-    def _text(self, path: str) -> str | None:
+    def _read_text(self, path: str) -> str | None:
         try:
-            return self.tree.read(path).decode("utf-8")
+            return self.tree.read_file(path).decode("utf-8")
         except UserError as error:
             self.errors.append(error)
         except UnicodeDecodeError as error:
             self.errors.append(UserError(f"{path}: byte {error.start}: not UTF-8 text"))
         return None
 
-    def _plugins(
-        self, edges: Sequence[Edge | None]
+    def _read_plugins(
+        self, edges: Sequence[ReferenceEdge | None]
     ) -> Iterator[tuple[str, tuple[str, tuple[Reference, ...]]]]:
         for edge in edges:
             if edge is None or edge.is_folder or not edge.target:
                 continue
             if edge.reference.role not in _PLUGIN_ROLES:
                 continue
-            text = self._text(edge.target)
+            text = self._read_text(edge.target)
             if text is None:
                 continue
             try:
@@ -259,12 +261,12 @@ class _Walker:
             if references:
                 yield edge.target, (text, references)
 
-    def _charts(self, folder: str, file: str, kustomization: Kustomization) -> Iterator[str]:
+    def _find_charts(self, folder: str, file: str, kustomization: Kustomization) -> Iterator[str]:
         named = kustomization.chart_home
-        home = _join(folder, named.value if named else DEFAULT_CHART_HOME)
+        home = _join_path(folder, named.value if named else DEFAULT_CHART_HOME)
         for chart in kustomization.charts:
-            path = chart.folder(home)
-            if self.tree.kind(f"{path}/Chart.yaml") == "file":
+            path = chart.resolve_folder(home)
+            if self.tree.get_kind(f"{path}/Chart.yaml") == "file":
                 yield path
             else:
                 self.errors.append(
@@ -277,69 +279,71 @@ class _Walker:
                     )
                 )
 
-    def _edge(self, folder: str, file: str, reference: Reference) -> Edge | None:
-        target = classify(reference.value, reference.accepts)
+    def _resolve_edge(self, folder: str, file: str, reference: Reference) -> ReferenceEdge | None:
+        target = classify_reference(reference.value, reference.accepts)
         # Kustomize looks for a file of that name before it takes anything for a repository.
         if isinstance(target, RemoteRepo) and reference.accepts == "any":
-            local = _join(folder, reference.value)
-            if "://" not in reference.value and self.tree.kind(local) == "file":
+            local = _join_path(folder, reference.value)
+            if "://" not in reference.value and self.tree.get_kind(local) == "file":
                 target = LocalPath(reference.value)
         where = f"{file}:{reference.line}"
         if isinstance(target, LocalPath):
-            return self._local_edge(folder, file, reference, where)
+            return self._resolve_local_edge(folder, file, reference, where)
         if self.resolve is None:
             is_folder = isinstance(target, RemoteRepo)
-            return Edge(file, reference, target, "", is_folder)
+            return ReferenceEdge(file, reference, target, "", is_folder)
         try:
             path = self.resolve(target)
         except UserError as error:
-            for one in error.each():
+            for one in error.list_errors():
                 message = f"{where}: {reference.field}: {one.message}"
                 self.errors.append(UserError(message, hint=one.hint, exit_code=one.exit_code))
             return None
-        kind = self.tree.kind(path)
+        kind = self.tree.get_kind(path)
         if kind is None or (kind == "folder" and isinstance(target, RemoteFile)):
             missing = f"{without_secret(reference.value)} holds no such path ({path})"
-            self._error(where, reference, missing)
+            self._add_error(where, reference, missing)
             return None
-        return Edge(file, reference, target, path, kind == "folder")
+        return ReferenceEdge(file, reference, target, path, kind == "folder")
 
-    def _local_edge(self, folder: str, file: str, reference: Reference, where: str) -> Edge | None:
+    def _resolve_local_edge(
+        self, folder: str, file: str, reference: Reference, where: str
+    ) -> ReferenceEdge | None:
         value = reference.value
         if not value:
-            self._error(where, reference, "an empty path")
+            self._add_error(where, reference, "an empty path")
             return None
         if value.startswith("/"):
-            self._error(where, reference, f"an absolute path: {value}")
+            self._add_error(where, reference, f"an absolute path: {value}")
             return None
-        path = _join(folder, value)
+        path = _join_path(folder, value)
         if path == ".." or path.startswith("../"):
-            self._error(where, reference, f"{value} leads out of the upstream")
+            self._add_error(where, reference, f"{value} leads out of the upstream")
             return None
         if self.boundary(path) != self.boundary(folder):
-            self._error(where, reference, f"{value} leads out of {self.boundary(folder)}")
+            self._add_error(where, reference, f"{value} leads out of {self.boundary(folder)}")
             return None
-        kind = self.tree.kind(path)
+        kind = self.tree.get_kind(path)
         if reference.role == "chartHome":
-            return Edge(file, reference, None, path, True)
+            return ReferenceEdge(file, reference, None, path, True)
         expected = {"any": "file or folder", "folder": "folder", "file": "file"}[reference.accepts]
         if kind is None or (reference.accepts != "any" and kind != reference.accepts):
-            self._error(where, reference, f"no {expected} at {path or '.'}")
+            self._add_error(where, reference, f"no {expected} at {path or '.'}")
             return None
-        return Edge(file, reference, None, path, kind == "folder")
+        return ReferenceEdge(file, reference, None, path, kind == "folder")
 
-    def _error(self, where: str, reference: Reference, problem: str) -> None:
+    def _add_error(self, where: str, reference: Reference, problem: str) -> None:
         self.errors.append(UserError(f"{where}: {reference.field}: {problem}"))
 
 
-def _is_in(path: str, folder: str) -> bool:
+def _is_below(path: str, folder: str) -> bool:
     return not folder or path.startswith(f"{folder}/")
 
 
-def _join(folder: str, path: str) -> str:
-    return _normal(posixpath.join(folder, path))
+def _join_path(folder: str, path: str) -> str:
+    return _normalize_path(posixpath.join(folder, path))
 
 
-def _normal(path: str) -> str:
+def _normalize_path(path: str) -> str:
     clean = posixpath.normpath(path)
     return "" if clean == "." else clean

@@ -20,14 +20,14 @@ class InvalidKustomization(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class LocatedText:
     """A scalar and the line it starts at; a block scalar's first line of content."""
 
     value: str
     line: int
 
 
-def documents(text: str) -> list[Any]:
+def compose_documents(text: str) -> list[Any]:
     """The text's YAML documents as nodes with marks.
 
     libyaml reads YAML 1.1, as kustomize does, but refuses a URL or an image in a flow mapping
@@ -44,10 +44,10 @@ def documents(text: str) -> list[Any]:
     try:
         return list(YAML(typ="safe", pure=True).compose_all(text))
     except YAMLError:
-        raise _explained(refused, text) from refused
+        raise _explain_error(refused, text) from refused
 
 
-def _explained(error: YAMLError, text: str) -> InvalidKustomization:
+def _explain_error(error: YAMLError, text: str) -> InvalidKustomization:
     last = len(text.splitlines()) or 1
     if isinstance(error, MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
@@ -59,9 +59,9 @@ def _explained(error: YAMLError, text: str) -> InvalidKustomization:
     return InvalidKustomization(line, f"broken YAML: {str(error).splitlines()[0]}")
 
 
-def compose(text: str) -> Any:
+def compose_first_document(text: str) -> Any:
     """The first document of several, as kustomize takes it; InvalidKustomization if no mapping."""
-    node = next(iter(documents(text)), None)
+    node = next(iter(compose_documents(text)), None)
     if node is None:
         raise InvalidKustomization(1, "the file is empty")
     if not is_map(node):
@@ -69,7 +69,7 @@ def compose(text: str) -> Any:
     return node
 
 
-class Map:
+class FieldMapping:
     """A mapping node; field names without regard to case, merge keys followed."""
 
     def __init__(self, pairs: list[tuple[Any, Any]], text: str) -> None:
@@ -77,8 +77,8 @@ class Map:
         self.source = text
 
     @classmethod
-    def of(cls, node: Any, text: str) -> Map:
-        return cls(list(_pairs(node)), text)
+    def from_node(cls, node: Any, text: str) -> FieldMapping:
+        return cls(list(_flatten_pairs(node)), text)
 
     def get(self, name: str) -> Any:
         wanted = name.lower()
@@ -88,25 +88,25 @@ class Map:
                 found = value
         return found
 
-    def text(self, name: str) -> str:
+    def get_text(self, name: str) -> str:
         node = self.get(name)
         return node.value if node is not None and is_text(node) else ""
 
-    def items(self, name: str) -> Iterator[tuple[int, Any]]:
+    def iter_items(self, name: str) -> Iterator[tuple[int, Any]]:
         node = self.get(name)
         if node is not None and is_list(node):
             yield from enumerate(node.value)
 
-    def maps(self, name: str) -> Iterator[tuple[int, Map, Any]]:
-        for index, node in self.items(name):
+    def iter_mappings(self, name: str) -> Iterator[tuple[int, FieldMapping, Any]]:
+        for index, node in self.iter_items(name):
             if is_map(node):
-                yield index, Map.of(node, self.source), node
+                yield index, FieldMapping.from_node(node, self.source), node
 
-    def at(self, name: str) -> Text | None:
+    def get_located_text(self, name: str) -> LocatedText | None:
         node = self.get(name)
-        return text_of(node) if node is not None and is_text(node) else None
+        return locate_text(node) if node is not None and is_text(node) else None
 
-    def filled(self) -> dict[str, int]:
+    def locate_filled_fields(self) -> dict[str, int]:
         return {
             key.value: key.start_mark.line + 1
             for key, value in self.pairs
@@ -114,12 +114,12 @@ class Map:
         }
 
 
-def _pairs(node: Any) -> Iterator[tuple[Any, Any]]:
+def _flatten_pairs(node: Any) -> Iterator[tuple[Any, Any]]:
     for key, value in node.value:
         if key.value == "<<":
             for merged in value.value if is_list(value) else [value]:
                 if is_map(merged):
-                    yield from _pairs(merged)
+                    yield from _flatten_pairs(merged)
     yield from ((key, value) for key, value in node.value if is_text(key))
 
 
@@ -139,5 +139,5 @@ def is_list(node: Any) -> bool:
     return str(node.id) == "sequence"
 
 
-def text_of(node: Any) -> Text:
-    return Text(node.value, node.start_mark.line + (2 if node.style in ("|", ">") else 1))
+def locate_text(node: Any) -> LocatedText:
+    return LocatedText(node.value, node.start_mark.line + (2 if node.style in ("|", ">") else 1))

@@ -12,31 +12,31 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kfdeploy.upstream.kustomization.nodes import (
+    FieldMapping,
     InvalidKustomization,
-    Map,
-    Text,
-    compose,
+    LocatedText,
+    compose_first_document,
     is_map,
     is_text,
-    text_of,
+    locate_text,
 )
 from kfdeploy.upstream.remote import Accepts
 
 __all__ = [
     "DEFAULT_CHART_HOME",
     "FILE_NAMES",
-    "Chart",
-    "Generator",
+    "ChartReference",
     "ImageOverride",
     "InvalidKustomization",
     "KeyValue",
     "Kustomization",
-    "Patch",
+    "KustomizeGenerator",
+    "KustomizePatch",
+    "LocatedText",
     "Reference",
-    "Span",
-    "Text",
-    "parse",
-    "rewrite",
+    "ScalarSpan",
+    "parse_kustomization",
+    "replace_references",
 ]
 
 FILE_NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
@@ -49,7 +49,7 @@ _INLINE = re.compile(r"\s*(?:[{\[]|[\w.-]+:(?:\s|$)|---)")
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class ScalarSpan:
     """A scalar's place in the text, in characters, and its YAML style (``'``, ``"``, ``|``)."""
 
     start: int
@@ -73,7 +73,7 @@ class Reference:
     field: str
     value: str
     line: int
-    span: Span
+    span: ScalarSpan
     accepts: Accepts
     role: str
     key: str = ""
@@ -83,11 +83,11 @@ class Reference:
 class ImageOverride:
     """An entry of ``images:``; a field that isn't there is ``None``."""
 
-    name: Text
-    new_name: Text | None
-    new_tag: Text | None
-    digest: Text | None
-    tag_suffix: Text | None
+    name: LocatedText
+    new_name: LocatedText | None
+    new_tag: LocatedText | None
+    digest: LocatedText | None
+    tag_suffix: LocatedText | None
     line: int
 
 
@@ -99,7 +99,7 @@ class KeyValue:
 
 
 @dataclass(frozen=True, slots=True)
-class Generator:
+class KustomizeGenerator:
     """An entry of ``configMapGenerator`` or ``secretGenerator``.
 
     ``files`` has the key and the path of each; ``literals`` have their quotes removed.
@@ -111,26 +111,26 @@ class Generator:
     behavior: str
     literals: tuple[KeyValue, ...]
     files: tuple[KeyValue, ...]
-    envs: tuple[Text, ...]
+    envs: tuple[LocatedText, ...]
     line: int
 
 
 @dataclass(frozen=True, slots=True)
-class Patch:
+class KustomizePatch:
     """An entry of ``patches``, ``patchesJson6902`` or ``patchesStrategicMerge``.
 
     Either ``path`` or ``inline`` is there. ``target`` has the selector's fields as strings.
     """
 
     field: str
-    path: Text | None
-    inline: Text | None
+    path: LocatedText | None
+    inline: LocatedText | None
     target: Mapping[str, str]
     line: int
 
 
 @dataclass(frozen=True, slots=True)
-class Chart:
+class ChartReference:
     """An entry of ``helmCharts``: ``name`` is looked for below the chart home."""
 
     field: str
@@ -139,7 +139,7 @@ class Chart:
     repo: str
     line: int
 
-    def folder(self, home: str) -> str:
+    def resolve_folder(self, home: str) -> str:
         """Where kustomize looks for the chart: a repository's chart lies in ``NAME-VERSION``."""
         if self.version and self.repo:
             return f"{home}/{self.name}-{self.version}/{self.name}"
@@ -154,51 +154,51 @@ class Kustomization:
     kind: str
     references: tuple[Reference, ...]
     images: tuple[ImageOverride, ...] = ()
-    generators: tuple[Generator, ...] = ()
-    patches: tuple[Patch, ...] = ()
-    charts: tuple[Chart, ...] = ()
+    generators: tuple[KustomizeGenerator, ...] = ()
+    patches: tuple[KustomizePatch, ...] = ()
+    charts: tuple[ChartReference, ...] = ()
     chart_home: Reference | None = None
     namespace: str = ""
     name_prefix: str = ""
     name_suffix: str = ""
-    inline_plugins: tuple[Text, ...] = ()
+    inline_plugins: tuple[LocatedText, ...] = ()
     fields: Mapping[str, int] = field(default_factory=dict)
     """Each top-level field that has a value, and its line."""
 
 
-def parse(text: str) -> Kustomization:
+def parse_kustomization(text: str) -> Kustomization:
     """Read a kustomization's first document.
 
     Raises:
         InvalidKustomization: YAML that can't be read, or no mapping; with the line.
     """
     text = text.removeprefix("\ufeff")
-    top = Map.of(compose(text), text)
-    home, charts = _charts(top)
-    references = [*_references(top), *([home] if home else [])]
+    top = FieldMapping.from_node(compose_first_document(text), text)
+    home, charts = _parse_charts(top)
+    references = [*_parse_references(top), *([home] if home else [])]
     return Kustomization(
         text=text,
-        kind=top.text("kind") or "Kustomization",
+        kind=top.get_text("kind") or "Kustomization",
         references=tuple(sorted(references, key=lambda r: r.span.start)),
-        images=tuple(_images(top)),
-        generators=tuple(_generators(top)),
-        patches=tuple(_patches(top)),
+        images=tuple(_parse_image_overrides(top)),
+        generators=tuple(_parse_generators(top)),
+        patches=tuple(_parse_patches(top)),
         charts=tuple(charts),
         inline_plugins=tuple(
-            text_of(node)
+            locate_text(node)
             for name in _PLUGINS
-            for _, node in top.items(name)
+            for _, node in top.iter_items(name)
             if is_text(node) and is_inline(node.value)
         ),
         chart_home=home,
-        namespace=top.text("namespace"),
-        name_prefix=top.text("namePrefix"),
-        name_suffix=top.text("nameSuffix"),
-        fields=top.filled(),
+        namespace=top.get_text("namespace"),
+        name_prefix=top.get_text("namePrefix"),
+        name_suffix=top.get_text("nameSuffix"),
+        fields=top.locate_filled_fields(),
     )
 
 
-def rewrite(text: str, replacements: Mapping[Reference, str]) -> str:
+def replace_references(text: str, replacements: Mapping[Reference, str]) -> str:
     """The text with paths replaced in place; comments, order and layout stay.
 
     Args:
@@ -208,11 +208,11 @@ def rewrite(text: str, replacements: Mapping[Reference, str]) -> str:
     for span in sorted(by_span, key=lambda s: s.start, reverse=True):
         value = by_span[span]
         tail = "\n" if text[span.start : span.end].endswith("\n") else ""
-        text = text[: span.start] + _scalar(value, span.style) + tail + text[span.end :]
+        text = text[: span.start] + _format_scalar(value, span.style) + tail + text[span.end :]
     return text
 
 
-def _scalar(value: str, style: str) -> str:
+def _format_scalar(value: str, style: str) -> str:
     if style == '"' and not re.search(r'["\\\x00-\x1f]', value):
         return f'"{value}"'
     if style != "'" and _PLAIN.fullmatch(value):
@@ -247,41 +247,41 @@ def make_reference(node: Any, name: str, accepts: Accepts, role: str, key: str =
         field=name,
         value=node.value[len(key) :],
         line=node.start_mark.line + 1,
-        span=Span(node.start_mark.index, node.end_mark.index, node.style or ""),
+        span=ScalarSpan(node.start_mark.index, node.end_mark.index, node.style or ""),
         accepts=accepts,
         role=role,
         key=key,
     )
 
 
-def _references(top: Map) -> Iterator[Reference]:
+def _parse_references(top: FieldMapping) -> Iterator[Reference]:
     for name, accepts in _PATHS:
-        for index, node in top.items(name):
+        for index, node in top.iter_items(name):
             if not is_text(node) or (name in _MAY_BE_INLINE and is_inline(node.value)):
                 continue
             yield make_reference(node, f"{name}[{index}]", accepts, name)
     for name in ("patches", "patchesJson6902", "replacements"):
-        for index, entry, _ in top.maps(name):
+        for index, entry, _ in top.iter_mappings(name):
             node = entry.get("path")
             if node is not None and is_text(node) and node.value:
                 yield make_reference(node, f"{name}[{index}].path", "file", name)
     for name, _kind in _GENERATORS:
-        for index, entry, _ in top.maps(name):
-            yield from _generator_references(entry, f"{name}[{index}]")
+        for index, entry, _ in top.iter_mappings(name):
+            yield from _parse_generator_references(entry, f"{name}[{index}]")
     openapi = top.get("openapi")
     if openapi is not None and is_map(openapi):
-        node = Map.of(openapi, top.source).get("path")
+        node = FieldMapping.from_node(openapi, top.source).get("path")
         if node is not None and is_text(node):
             yield make_reference(node, "openapi.path", "file", "openapi")
-    yield from _chart_values(top)
+    yield from _parse_chart_values(top)
 
 
-def _generator_references(entry: Map, where: str) -> Iterator[Reference]:
-    for index, node in entry.items("files"):
+def _parse_generator_references(entry: FieldMapping, where: str) -> Iterator[Reference]:
+    for index, node in entry.iter_items("files"):
         if is_text(node):
             key = node.value[: node.value.index("=") + 1] if "=" in node.value else ""
             yield make_reference(node, f"{where}.files[{index}]", "file", "files", key)
-    for index, node in entry.items("envs"):
+    for index, node in entry.iter_items("envs"):
         if is_text(node):
             yield make_reference(node, f"{where}.envs[{index}]", "file", "envs")
     node = entry.get("env")
@@ -289,34 +289,34 @@ def _generator_references(entry: Map, where: str) -> Iterator[Reference]:
         yield make_reference(node, f"{where}.env", "file", "envs")
 
 
-def _chart_values(top: Map) -> Iterator[Reference]:
+def _parse_chart_values(top: FieldMapping) -> Iterator[Reference]:
     for name, single in (("helmCharts", "valuesFile"), ("helmChartInflationGenerator", "values")):
-        for index, entry, _ in top.maps(name):
+        for index, entry, _ in top.iter_mappings(name):
             node = entry.get(single)
             if node is not None and is_text(node) and node.value:
                 yield make_reference(node, f"{name}[{index}].{single}", "file", "values")
-            for number, more in entry.items("additionalValuesFiles"):
+            for number, more in entry.iter_items("additionalValuesFiles"):
                 if is_text(more):
                     where = f"{name}[{index}].additionalValuesFiles[{number}]"
                     yield make_reference(more, where, "file", "values")
 
 
-def _charts(top: Map) -> tuple[Reference | None, list[Chart]]:
+def _parse_charts(top: FieldMapping) -> tuple[Reference | None, list[ChartReference]]:
     home: Reference | None = None
-    charts: list[Chart] = []
+    charts: list[ChartReference] = []
     settings = top.get("helmGlobals")
     if settings is not None and is_map(settings):
-        node = Map.of(settings, top.source).get("chartHome")
+        node = FieldMapping.from_node(settings, top.source).get("chartHome")
         if node is not None and is_text(node) and node.value:
             home = make_reference(node, "helmGlobals.chartHome", "folder", "chartHome")
     for name, fields in (
         ("helmCharts", ("name", "version", "repo")),
         ("helmChartInflationGenerator", ("chartName", "chartVersion", "chartRepoUrl")),
     ):
-        for index, entry, node in top.maps(name):
+        for index, entry, node in top.iter_mappings(name):
             line = node.start_mark.line + 1
-            chart, version, repo = (entry.text(f) for f in fields)
-            charts.append(Chart(f"{name}[{index}]", chart, version, repo, line))
+            chart, version, repo = (entry.get_text(f) for f in fields)
+            charts.append(ChartReference(f"{name}[{index}]", chart, version, repo, line))
             older = entry.get("chartHome")
             if home is None and older is not None and is_text(older) and older.value:
                 home = make_reference(older, f"{name}[{index}].chartHome", "folder", "chartHome")
@@ -328,31 +328,31 @@ def is_inline(value: str) -> bool:
     return "\n" in value.strip() or _INLINE.match(value) is not None
 
 
-def _images(top: Map) -> Iterator[ImageOverride]:
+def _parse_image_overrides(top: FieldMapping) -> Iterator[ImageOverride]:
     for name in ("images", "imageTags"):
-        for _, entry, node in top.maps(name):
+        for _, entry, node in top.iter_mappings(name):
             yield ImageOverride(
-                name=entry.at("name") or Text("", node.start_mark.line + 1),
-                new_name=entry.at("newName"),
-                new_tag=entry.at("newTag"),
-                digest=entry.at("digest"),
-                tag_suffix=entry.at("tagSuffix"),
+                name=entry.get_located_text("name") or LocatedText("", node.start_mark.line + 1),
+                new_name=entry.get_located_text("newName"),
+                new_tag=entry.get_located_text("newTag"),
+                digest=entry.get_located_text("digest"),
+                tag_suffix=entry.get_located_text("tagSuffix"),
                 line=node.start_mark.line + 1,
             )
 
 
-def _generators(top: Map) -> Iterator[Generator]:
+def _parse_generators(top: FieldMapping) -> Iterator[KustomizeGenerator]:
     for name, kind in _GENERATORS:
-        for _, entry, node in top.maps(name):
-            found = list(_generator_references(entry, name))
-            yield Generator(
+        for _, entry, node in top.iter_mappings(name):
+            found = list(_parse_generator_references(entry, name))
+            yield KustomizeGenerator(
                 kind=kind,
-                name=entry.text("name"),
-                namespace=entry.text("namespace"),
-                behavior=entry.text("behavior") or "create",
+                name=entry.get_text("name"),
+                namespace=entry.get_text("namespace"),
+                behavior=entry.get_text("behavior") or "create",
                 literals=tuple(
-                    _literal(text_of(literal))
-                    for _, literal in entry.items("literals")
+                    _parse_literal(locate_text(literal))
+                    for _, literal in entry.iter_items("literals")
                     if is_text(literal)
                 ),
                 files=tuple(
@@ -360,36 +360,38 @@ def _generators(top: Map) -> Iterator[Generator]:
                     for r in found
                     if r.role == "files"
                 ),
-                envs=tuple(Text(r.value, r.line) for r in found if r.role == "envs"),
+                envs=tuple(LocatedText(r.value, r.line) for r in found if r.role == "envs"),
                 line=node.start_mark.line + 1,
             )
 
 
-def _literal(text: Text) -> KeyValue:
+def _parse_literal(text: LocatedText) -> KeyValue:
     key, _, value = text.value.partition("=")
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         value = value[1:-1]
     return KeyValue(key, value, text.line)
 
 
-def _patches(top: Map) -> Iterator[Patch]:
+def _parse_patches(top: FieldMapping) -> Iterator[KustomizePatch]:
     for name in ("patches", "patchesJson6902"):
-        for index, entry, node in top.maps(name):
+        for index, entry, node in top.iter_mappings(name):
             target = entry.get("target")
             selector = (
-                Map.of(target, top.source).pairs if target is not None and is_map(target) else []
+                FieldMapping.from_node(target, top.source).pairs
+                if target is not None and is_map(target)
+                else []
             )
-            yield Patch(
+            yield KustomizePatch(
                 field=f"{name}[{index}]",
-                path=entry.at("path"),
-                inline=entry.at("patch"),
+                path=entry.get_located_text("path"),
+                inline=entry.get_located_text("patch"),
                 target={k.value: v.value for k, v in selector if is_text(v)},
                 line=node.start_mark.line + 1,
             )
-    for index, node in top.items("patchesStrategicMerge"):
+    for index, node in top.iter_items("patchesStrategicMerge"):
         if is_text(node):
-            text, inline = text_of(node), is_inline(node.value)
-            yield Patch(
+            text, inline = locate_text(node), is_inline(node.value)
+            yield KustomizePatch(
                 field=f"patchesStrategicMerge[{index}]",
                 path=None if inline else text,
                 inline=text if inline else None,

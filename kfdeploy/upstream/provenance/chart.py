@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path as FilePath
 from typing import Any
 
-from kfdeploy.images.inventory import Place
+from kfdeploy.images.inventory import SourceLocation
 from kfdeploy.kubernetes.objects import Object, ObjectKey, Path
 from kfdeploy.oci.reference import ImageRef, InvalidImageRef
 
@@ -38,21 +38,23 @@ class ChartIndex:
             if not item.is_crd and (match := _SOURCE.search(item.text))
         }
 
-    def find(
+    def locate_value(
         self, key: ObjectKey, body: Any, path: Path, piece: str, *, at: int
-    ) -> tuple[Place | None, tuple[Place, ...]]:
+    ) -> tuple[SourceLocation | None, tuple[SourceLocation, ...]]:
         """As `provenance.Index.find`: the line of the template, and that of the value in it."""
         template = self.templates.get(key)
         if template is None:
             return None, ()
         name = f"{self.folder}/{template}"
-        lines = _lines(self.root / name)
+        lines = _read_lines(self.root / name)
         for number, line in enumerate(lines, 1):
             if piece in line:
-                return Place(name, number), ()
-        return Place(name, _field(lines, path)), tuple(self._values(piece))
+                return SourceLocation(name, number), ()
+        return SourceLocation(name, _find_field_line(lines, path)), tuple(
+            self._locate_in_values(piece)
+        )
 
-    def _values(self, piece: str) -> list[Place]:
+    def _locate_in_values(self, piece: str) -> list[SourceLocation]:
         files = [(path, path.name) for path in reversed(self.values)]
         files.append((self.root / self.folder / "values.yaml", f"{self.folder}/values.yaml"))
         try:
@@ -61,13 +63,13 @@ class ChartIndex:
             parts = [piece]
         for path, name in files:
             for part in parts:
-                for number, line in enumerate(_lines(path), 1):
+                for number, line in enumerate(_read_lines(path), 1):
                     if part in line:
-                        return [Place(name, number)]
+                        return [SourceLocation(name, number)]
         return []
 
 
-def _field(lines: Sequence[str], path: Path) -> int:
+def _find_field_line(lines: Sequence[str], path: Path) -> int:
     """The line of the field's key; of several, the first that is filled by the template."""
     keys = [step for step in path if isinstance(step, str)]
     name = keys[-1] if keys else ""
@@ -78,7 +80,7 @@ def _field(lines: Sequence[str], path: Path) -> int:
     return (filled or fits or [1])[0]
 
 
-def _lines(path: FilePath) -> list[str]:
+def _read_lines(path: FilePath) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):

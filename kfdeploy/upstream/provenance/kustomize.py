@@ -15,11 +15,11 @@ from typing import Any
 
 from ruamel.yaml.nodes import ScalarNode, SequenceNode
 
-from kfdeploy.images.inventory import Place
-from kfdeploy.kubernetes.objects import ObjectKey, Path, json_pointer
-from kfdeploy.upstream.component import LOCAL, local_header, origin
-from kfdeploy.upstream.kustomization.parse import Generator, ImageOverride, Kustomization
-from kfdeploy.yamltext.nodes import child, compose_all
+from kfdeploy.images.inventory import SourceLocation
+from kfdeploy.kubernetes.objects import ObjectKey, Path, format_pointer
+from kfdeploy.upstream.component import LOCAL, local_header, locate_upstream_line
+from kfdeploy.upstream.kustomization.parse import ImageOverride, Kustomization, KustomizeGenerator
+from kfdeploy.yamltext.nodes import compose_documents, get_child
 
 _DOCUMENT = re.compile(r"^---[^\n]*\n", re.MULTILINE)
 _KIND = re.compile(r"^[ \t]*[\"']?kind[\"']?:\s*[\"']?(\w+)", re.MULTILINE)
@@ -31,8 +31,8 @@ _PATCH_ROLES = ("patches", "patchesStrategicMerge", "patchesJson6902")
 
 
 @dataclass(frozen=True, slots=True)
-class _Document:
-    place: Place
+class _IndexedDocument:
+    place: SourceLocation
     kinds: frozenset[str]
     text: str
     is_patch: bool
@@ -40,30 +40,30 @@ class _Document:
 
 
 @dataclass(frozen=True, slots=True)
-class _Hit:
+class _FieldMatch:
     """A node that has the field; ``raw`` is its source, where its lines aren't the value's."""
 
-    place: Place
+    place: SourceLocation
     value: str | None
     is_patch: bool
     raw: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ReachedFile:
     """A file that a component reaches, and how: roles are the fields that name it."""
 
     path: str
     roles: tuple[str, ...]
 
 
-class Index:
+class ProvenanceIndex:
     """The files of one component."""
 
     def __init__(
         self,
         root: FilePath,
-        sources: Sequence[Source],
+        sources: Sequence[ReachedFile],
         kustomizations: Sequence[tuple[str, str, Kustomization]],
     ) -> None:
         """
@@ -76,12 +76,12 @@ class Index:
         self.sources = sources
         self.kustomizations = kustomizations
         self._texts: dict[str, str] = {}
-        self._documents: dict[str, list[_Document]] | None = None
+        self._documents: dict[str, list[_IndexedDocument]] | None = None
         self._nodes: dict[str, list[Any]] = {}
 
-    def find(
+    def locate_value(
         self, key: ObjectKey, body: Any, path: Path, piece: str, *, at: int
-    ) -> tuple[Place | None, tuple[Place, ...]]:
+    ) -> tuple[SourceLocation | None, tuple[SourceLocation, ...]]:
         """Where a piece of a field's string stands, and what overrode it on the way.
 
         Args:
@@ -93,19 +93,19 @@ class Index:
             The place of the field (of the piece, in a long string), or None where no file has it;
             and the places of what gave the field its rendered value, if that is elsewhere.
         """
-        value = _lookup(body, path)
+        value = _get_value(body, path)
         ahead = value[:at].count("\n") if isinstance(value, str) else 0
-        generated = self._generated(key, path, piece, ahead)
+        generated = self._locate_generated(key, path, piece, ahead)
         if generated is not None:
             return generated, ()
-        hits = list(self._hits(key, body, path))
+        hits = list(self._find_matches(key, body, path))
         bases = [hit for hit in hits if not hit.is_patch]
         patches = [hit for hit in hits if hit.is_patch]
         for hit in bases:
             if hit.value is not None and piece in hit.value:
-                return _line_in(hit, piece, ahead), ()
+                return _locate_piece(hit, piece, ahead), ()
         overriders = tuple(
-            _line_in(h, piece, ahead) for h in patches if h.value and piece in h.value
+            _locate_piece(h, piece, ahead) for h in patches if h.value and piece in h.value
         )
         if not bases and overriders:
             return overriders[0], overriders[1:]
@@ -113,150 +113,173 @@ class Index:
             return None, ()
         base = (bases or patches)[0]
         if not overriders:
-            overriders = tuple(self._images(base.value or "", piece))
+            overriders = tuple(self._locate_image_override(base.value or "", piece))
         if not overriders:
-            overriders = tuple(self._replacements(key, body, path))
-        return base.place, overriders or tuple(self._settings(piece))
+            overriders = tuple(self._locate_replacements(key, body, path))
+        return base.place, overriders or tuple(self._locate_variable(piece))
 
     # -- objects in files --------------------------------------------------------------------------
 
-    def _hits(self, key: ObjectKey, body: Any, path: Path) -> Iterator[_Hit]:
-        found: list[tuple[int, _Hit]] = []
-        for document in self._by_kind(key.kind):
-            rank = min((_rank(key.name, name) for name in document.names), default=9)
+    def _find_matches(self, key: ObjectKey, body: Any, path: Path) -> Iterator[_FieldMatch]:
+        found: list[tuple[int, _FieldMatch]] = []
+        for document in self._list_documents(key.kind):
+            rank = min((_rank_name(key.name, name) for name in document.names), default=9)
             if rank > 3:
                 continue
-            for node in self._compose(document.text):
-                name = child(child(node, "metadata"), "name")
-                if _text(child(node, "kind")) != key.kind or name is None:
+            for node in self._compose_nodes(document.text):
+                name = get_child(get_child(node, "metadata"), "name")
+                if _get_text(get_child(node, "kind")) != key.kind or name is None:
                     continue
-                rank = _rank(key.name, _text(name) or "")
+                rank = _rank_name(key.name, _get_text(name) or "")
                 if rank > 3:
                     continue
-                target = _descend(node, body, path)
+                target = _find_node(node, body, path)
                 if target is not None:
-                    found.append((rank, _hit(document, target)))
+                    found.append((rank, _match_node(document, target)))
         if found:
             best = min(rank for rank, hit in found)
             yield from (hit for rank, hit in found if rank == best or hit.is_patch)
-        yield from self._json_patches(key, path)
+        yield from self._match_json_patches(key, path)
 
-    def _by_kind(self, kind: str) -> list[_Document]:
+    def _list_documents(self, kind: str) -> list[_IndexedDocument]:
         if self._documents is None:
             self._documents = {}
             for source in self.sources:
                 if not source.path.endswith((".yaml", ".yml", ".json")):
                     continue
                 is_patch = any(role in _PATCH_ROLES for role in source.roles)
-                for document in _split(source.path, self._text(source.path), 0, is_patch):
-                    self._add(document)
+                for document in _split_documents(
+                    source.path, self._read_text(source.path), 0, is_patch
+                ):
+                    self._add_document(document)
             for _, file, kustomization in self.kustomizations:
                 for patch in kustomization.patches:
                     if patch.inline is not None:
-                        text, line = patch.inline.value, _line(file, patch.inline.line) - 1
-                        for document in _split(_file(file), text, line, True):
-                            self._add(document)
+                        text, line = patch.inline.value, _upstream_line(file, patch.inline.line) - 1
+                        for document in _split_documents(_upstream_path(file), text, line, True):
+                            self._add_document(document)
         return self._documents.get(kind, [])
 
-    def _add(self, document: _Document) -> None:
+    def _add_document(self, document: _IndexedDocument) -> None:
         assert self._documents is not None
         for kind in document.kinds:
             self._documents.setdefault(kind, []).append(document)
 
-    def _compose(self, text: str) -> list[Any]:
+    def _compose_nodes(self, text: str) -> list[Any]:
         if text not in self._nodes:
-            self._nodes[text] = list(compose_all(text))
+            self._nodes[text] = list(compose_documents(text))
         return self._nodes[text]
 
-    def _json_patches(self, key: ObjectKey, path: Path) -> Iterator[_Hit]:
-        pointer = json_pointer(path)
+    def _match_json_patches(self, key: ObjectKey, path: Path) -> Iterator[_FieldMatch]:
+        pointer = format_pointer(path)
         for folder, file, kustomization in self.kustomizations:
             for patch in kustomization.patches:
                 if patch.target.get("kind", key.kind) != key.kind:
                     continue
                 name = patch.target.get("name", "")
-                if name and _rank(key.name, name) > 2:
+                if name and _rank_name(key.name, name) > 2:
                     continue
                 if patch.path is not None:
-                    where = _normal(f"{folder}/{patch.path.value}")
-                    nodes = self._compose(self._text(where))
-                    yield from _operations(Place(_file(where), 1), nodes, pointer)
+                    where = _normalize_path(f"{folder}/{patch.path.value}")
+                    nodes = self._compose_nodes(self._read_text(where))
+                    yield from _match_operations(
+                        SourceLocation(_upstream_path(where), 1), nodes, pointer
+                    )
                 elif patch.inline is not None:
-                    place = Place(_file(file), _line(file, patch.inline.line))
-                    yield from _operations(place, self._compose(patch.inline.value), pointer)
+                    place = SourceLocation(
+                        _upstream_path(file), _upstream_line(file, patch.inline.line)
+                    )
+                    yield from _match_operations(
+                        place, self._compose_nodes(patch.inline.value), pointer
+                    )
 
     # -- generators, images, replacements ------------------------------------------------------
 
-    def _generated(self, key: ObjectKey, path: Path, piece: str, ahead: int) -> Place | None:
+    def _locate_generated(
+        self, key: ObjectKey, path: Path, piece: str, ahead: int
+    ) -> SourceLocation | None:
         if key.kind not in ("ConfigMap", "Secret") or len(path) != 2:
             return None
         entry = str(path[1])
-        best: Place | None = None
+        best: SourceLocation | None = None
         for folder, file, kustomization in self.kustomizations:
             for generator in kustomization.generators:
-                if generator.kind != key.kind or _rank(key.name, generator.name) > 2:
+                if generator.kind != key.kind or _rank_name(key.name, generator.name) > 2:
                     continue
-                place = self._in_generator(folder, file, generator, entry, piece, ahead)
+                place = self._locate_in_generator(folder, file, generator, entry, piece, ahead)
                 best = place or best
         return best
 
-    def _in_generator(
-        self, folder: str, file: str, generator: Generator, entry: str, piece: str, ahead: int
-    ) -> Place | None:
+    def _locate_in_generator(
+        self,
+        folder: str,
+        file: str,
+        generator: KustomizeGenerator,
+        entry: str,
+        piece: str,
+        ahead: int,
+    ) -> SourceLocation | None:
         for item in generator.files:
             name = item.key or item.value.rsplit("/", 1)[-1]
             if name == entry:
-                where = _normal(f"{folder}/{item.value}")
-                hit = _Hit(Place(_file(where), 1), self._text(where), False)
-                return _line_in(hit, piece, ahead) if piece in (hit.value or "") else None
+                where = _normalize_path(f"{folder}/{item.value}")
+                hit = _FieldMatch(
+                    SourceLocation(_upstream_path(where), 1), self._read_text(where), False
+                )
+                return _locate_piece(hit, piece, ahead) if piece in (hit.value or "") else None
         for literal in generator.literals:
             if literal.key == entry and piece in literal.value:
-                return Place(_file(file), _line(file, literal.line))
+                return SourceLocation(_upstream_path(file), _upstream_line(file, literal.line))
         for env in generator.envs:
-            where = _normal(f"{folder}/{env.value}")
-            for number, line in enumerate(self._text(where).splitlines(), 1):
+            where = _normalize_path(f"{folder}/{env.value}")
+            for number, line in enumerate(self._read_text(where).splitlines(), 1):
                 name, _, text = line.partition("=")
                 if name.strip() == entry and piece in text:
-                    return Place(_file(where), number)
+                    return SourceLocation(_upstream_path(where), number)
         return None
 
-    def _images(self, old: str, piece: str) -> Iterator[Place]:
+    def _locate_image_override(self, old: str, piece: str) -> Iterator[SourceLocation]:
         """The ``images:`` entry that changed ``old`` to a text with ``piece``."""
         for _, file, kustomization in self.kustomizations:
             for image in kustomization.images:
-                if _names(image, old) and _gives(image, piece):
-                    yield Place(_file(file), _line(file, image.line))
+                if _matches_image(image, old) and _produces_image(image, piece):
+                    yield SourceLocation(_upstream_path(file), _upstream_line(file, image.line))
                     return
 
-    def _replacements(self, key: ObjectKey, body: Any, path: Path) -> Iterator[Place]:
+    def _locate_replacements(
+        self, key: ObjectKey, body: Any, path: Path
+    ) -> Iterator[SourceLocation]:
         """The entries of ``replacements:`` that write to a field."""
         for folder, file, kustomization in self.kustomizations:
             if "replacements" not in kustomization.fields:
                 continue
-            for root in self._compose(kustomization.text):
-                for entry in _items(child(root, "replacements")):
-                    named = _text(child(entry, "path"))
+            for root in self._compose_nodes(kustomization.text):
+                for entry in _list_items(get_child(root, "replacements")):
+                    named = _get_text(get_child(entry, "path"))
                     if named is None:
-                        if _writes(entry, key, body, path):
-                            yield Place(_file(file), _line(file, entry.start_mark.line + 1))
+                        if _writes_field(entry, key, body, path):
+                            yield SourceLocation(
+                                _upstream_path(file),
+                                _upstream_line(file, entry.start_mark.line + 1),
+                            )
                         continue
-                    where = _normal(f"{folder}/{named}")
-                    for node in self._compose(self._text(where)):
-                        for one in _items(node) or [node]:
-                            if _writes(one, key, body, path):
-                                yield Place(_file(where), one.start_mark.line + 1)
+                    where = _normalize_path(f"{folder}/{named}")
+                    for node in self._compose_nodes(self._read_text(where)):
+                        for one in _list_items(node) or [node]:
+                            if _writes_field(one, key, body, path):
+                                yield SourceLocation(_upstream_path(where), one.start_mark.line + 1)
 
-    def _settings(self, piece: str) -> Iterator[Place]:
+    def _locate_variable(self, piece: str) -> Iterator[SourceLocation]:
         """The line of a settings file that a variable (``vars:``) brought into a field."""
         tag = piece.rpartition(":")[2]
         for source in self.sources:
             if source.path.endswith((".env", ".properties")):
-                for number, line in enumerate(self._text(source.path).splitlines(), 1):
+                for number, line in enumerate(self._read_text(source.path).splitlines(), 1):
                     if piece in line or (tag and tag in re.split(r"[=:\s\"']", line)):
-                        yield Place(_file(source.path), number)
+                        yield SourceLocation(_upstream_path(source.path), number)
                         return
 
-    def _text(self, path: str) -> str:
+    def _read_text(self, path: str) -> str:
         if path not in self._texts:
             try:
                 self._texts[path] = (self.root / path).read_text(encoding="utf-8")
@@ -265,7 +288,9 @@ class Index:
         return self._texts[path]
 
 
-def _split(path: str, text: str, offset: int, is_patch: bool) -> Iterator[_Document]:
+def _split_documents(
+    path: str, text: str, offset: int, is_patch: bool
+) -> Iterator[_IndexedDocument]:
     start, line = 0, offset
     for match in [*_DOCUMENT.finditer(text), None]:
         part = text[start : match.start() if match else len(text)]
@@ -273,14 +298,16 @@ def _split(path: str, text: str, offset: int, is_patch: bool) -> Iterator[_Docum
         kinds = frozenset() if is_crd else frozenset(_KIND.findall(part))
         if kinds:
             names = frozenset(_NAME.findall(part))
-            yield _Document(Place(_file(path), line + 1), kinds, part, is_patch, names)
+            yield _IndexedDocument(
+                SourceLocation(_upstream_path(path), line + 1), kinds, part, is_patch, names
+            )
         if match is None:
             return
         line += text.count("\n", start, match.end())
         start = match.end()
 
 
-def _hit(document: _Document, node: Any) -> _Hit:
+def _match_node(document: _IndexedDocument, node: Any) -> _FieldMatch:
     line = document.place.line + node.start_mark.line
     raw = ""
     if getattr(node, "style", None) in ("|", ">"):
@@ -288,38 +315,42 @@ def _hit(document: _Document, node: Any) -> _Hit:
     elif isinstance(node, ScalarNode):
         raw = document.text[node.start_mark.index : node.end_mark.index]
     value = node.value if isinstance(node.value, str) else None
-    return _Hit(Place(document.place.file, line), value, document.is_patch, raw)
+    return _FieldMatch(SourceLocation(document.place.file, line), value, document.is_patch, raw)
 
 
-def _line_in(hit: _Hit, piece: str, ahead: int) -> Place:
+def _locate_piece(hit: _FieldMatch, piece: str, ahead: int) -> SourceLocation:
     """The line of a piece within a long string: as many lines down as in the rendered one."""
     value = hit.value or ""
     if hit.raw:  # in quotes, a line of the value is none of the file
-        return Place(hit.place.file, hit.place.line + _lines_before(hit.raw, piece))
+        return SourceLocation(hit.place.file, hit.place.line + _count_lines_before(hit.raw, piece))
     if "\n" not in value.rstrip("\n"):
         return hit.place
     lines = value.split("\n")
     if ahead < len(lines) and piece.split("\n")[0] in lines[ahead]:
-        return Place(hit.place.file, hit.place.line + ahead)
-    return Place(hit.place.file, hit.place.line + _lines_before(value, piece))
+        return SourceLocation(hit.place.file, hit.place.line + ahead)
+    return SourceLocation(hit.place.file, hit.place.line + _count_lines_before(value, piece))
 
 
-def _lines_before(text: str, piece: str) -> int:
+def _count_lines_before(text: str, piece: str) -> int:
     return text[: max(text.find(piece), 0)].count("\n")
 
 
-def _operations(place: Place, nodes: Sequence[Any], pointer: str) -> Iterator[_Hit]:
+def _match_operations(
+    place: SourceLocation, nodes: Sequence[Any], pointer: str
+) -> Iterator[_FieldMatch]:
     lists = [node for node in nodes if isinstance(node, SequenceNode)]
     for operation in lists[0].value if lists else ():
-        value = child(operation, "value")
-        path = _text(child(operation, "path")) or ""
+        value = get_child(operation, "value")
+        path = _get_text(get_child(operation, "path")) or ""
         if value is None or not isinstance(value.value, str):
             continue
         if path == pointer or (path.endswith("/-") and pointer.startswith(path[:-1])):
-            yield _Hit(Place(place.file, place.line + value.start_mark.line), value.value, True)
+            yield _FieldMatch(
+                SourceLocation(place.file, place.line + value.start_mark.line), value.value, True
+            )
 
 
-def _descend(node: Any, body: Any, path: Path) -> Any:
+def _find_node(node: Any, body: Any, path: Path) -> Any:
     """The raw node of a rendered field; list items are found by their name where they have one."""
     for step in path:
         body = body[step]
@@ -327,32 +358,35 @@ def _descend(node: Any, body: Any, path: Path) -> Any:
             items = node.value if isinstance(node, SequenceNode) else []
             name = body.get("name") if isinstance(body, dict) else None
             if isinstance(name, str):
-                node = next((i for i in items if _text(child(i, "name")) == name), None)
+                node = next((i for i in items if _get_text(get_child(i, "name")) == name), None)
             else:
                 node = items[step] if step < len(items) else None
         else:
-            node = child(node, step)
+            node = get_child(node, step)
         if node is None:
             return None
     return node
 
 
-def _items(node: Any) -> list[Any]:
+def _list_items(node: Any) -> list[Any]:
     return node.value if isinstance(node, SequenceNode) else []
 
 
-def _writes(replacement: Any, key: ObjectKey, body: Any, path: Path) -> bool:
-    for target in _items(child(replacement, "targets")):
-        select = child(target, "select")
-        kind, name = _text(child(select, "kind")), _text(child(select, "name"))
-        if kind not in (None, key.kind) or (name is not None and _rank(key.name, name) > 2):
+def _writes_field(replacement: Any, key: ObjectKey, body: Any, path: Path) -> bool:
+    for target in _list_items(get_child(replacement, "targets")):
+        select = get_child(target, "select")
+        kind, name = _get_text(get_child(select, "kind")), _get_text(get_child(select, "name"))
+        if kind not in (None, key.kind) or (name is not None and _rank_name(key.name, name) > 2):
             continue
-        if any(_leads(_text(one) or "", body, path) for one in _items(child(target, "fieldPaths"))):
+        if any(
+            _matches_field_path(_get_text(one) or "", body, path)
+            for one in _list_items(get_child(target, "fieldPaths"))
+        ):
             return True
     return False
 
 
-def _leads(field: str, body: Any, path: Path) -> bool:
+def _matches_field_path(field: str, body: Any, path: Path) -> bool:
     """Whether kustomize's field path (``containers.[name=x].image``, ``args.0``) is ``path``."""
     steps = _FIELD_STEP.findall(field)
     if len(steps) != len(path):
@@ -368,17 +402,17 @@ def _leads(field: str, body: Any, path: Path) -> bool:
     return True
 
 
-def _text(node: Any) -> str | None:
+def _get_text(node: Any) -> str | None:
     return node.value if node is not None and isinstance(node.value, str) else None
 
 
-def _lookup(body: Any, path: Path) -> Any:
+def _get_value(body: Any, path: Path) -> Any:
     for step in path:
         body = body[step]
     return body
 
 
-def _rank(rendered: str, raw: str) -> int:
+def _rank_name(rendered: str, raw: str) -> int:
     """How well a rendered name fits a raw one.
 
     0 the same, 1 with a hash, 2 with a prefix or a suffix, 3 with both, 9 not at all.
@@ -394,17 +428,17 @@ def _rank(rendered: str, raw: str) -> int:
     return 3 if raw and raw in rendered else 9
 
 
-def _names(image: ImageOverride, old: str) -> bool:
+def _matches_image(image: ImageOverride, old: str) -> bool:
     name = image.name.value
     return old == name or old.startswith((f"{name}:", f"{name}@"))
 
 
-def _gives(image: ImageOverride, piece: str) -> bool:
+def _produces_image(image: ImageOverride, piece: str) -> bool:
     parts = [p.value for p in (image.new_name, image.new_tag, image.digest) if p is not None]
     return bool(parts) and all(part in piece for part in parts)
 
 
-def _normal(path: str) -> str:
+def _normalize_path(path: str) -> str:
     out: list[str] = []
     for step in path.split("/"):
         if step == ".." and out:
@@ -414,11 +448,11 @@ def _normal(path: str) -> str:
     return "/".join(out)
 
 
-def _file(path: str) -> str:
+def _upstream_path(path: str) -> str:
     """The upstream's own name of a kustomization that `vendor` made local."""
     return path.removeprefix(f"{LOCAL}/")
 
 
-def _line(path: str, line: int) -> int:
+def _upstream_line(path: str, line: int) -> int:
     """The upstream's own line: `vendor` puts one of its own before the text."""
-    return origin(path, line, local_header(_file(path)))[1]
+    return locate_upstream_line(path, line, local_header(_upstream_path(path)))[1]

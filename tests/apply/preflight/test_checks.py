@@ -8,10 +8,16 @@ from typing import Any
 import pytest
 
 from kfdeploy.apply.preflight import apis, owners, pods, webhooks
-from kfdeploy.apply.preflight.api_versions import Place, Places, is_builtin, minor, removed
-from kfdeploy.apply.preflight.finding import Finding
+from kfdeploy.apply.preflight.api_versions import (
+    ResourceLocation,
+    ResourceLocator,
+    find_api_removal,
+    is_builtin,
+    parse_minor_version,
+)
+from kfdeploy.apply.preflight.finding import PreflightFinding
 from kfdeploy.kubernetes.objects import Object, ObjectKey
-from kfdeploy.releaseset.order.contents import Contents
+from kfdeploy.releaseset.order.contents import SetContents
 from tests.support.sets import text_of
 
 Body = dict[str, Any]
@@ -23,8 +29,8 @@ def made(api: str, kind: str, name: str, namespace: str = "", **more: Any) -> Bo
     return {"apiVersion": api, "kind": kind, "metadata": meta, **more}
 
 
-def contents(*bodies: Body) -> Contents:
-    return Contents([("main", [Object(text_of(body)) for body in bodies])])
+def contents(*bodies: Body) -> SetContents:
+    return SetContents([("main", [Object(text_of(body)) for body in bodies])])
 
 
 def crd(kind: str, scope: str = "Namespaced", **versions: bool) -> Body:
@@ -81,13 +87,13 @@ def texts(findings: Any) -> list[tuple[str, str]]:
     ],
 )
 def test_versions(has: str, severity: str, what: str) -> None:
-    found = apis.version(has, "1.34.0")
+    found = apis.check_version(has, "1.34.0")
     assert (found.severity, found.what) == (severity, what)
 
 
 def test_apis_that_nobody_serves() -> None:
     kinds = Kinds({("policy/v1beta1", "PodDisruptionBudget"): Served("poddisruptionbudgets", True)})
-    found = apis.apis(
+    found = apis.check_apis(
         contents(
             crd("Thing", v1=True, v1beta1=False),
             made("kfdeploy.test/v1", "Thing", "a", "x"),
@@ -129,7 +135,7 @@ def test_an_api_that_goes_soon_is_a_warning() -> None:
     key = ("policy/v1beta1", "PodDisruptionBudget")
     kinds = Kinds({key: Served("poddisruptionbudgets", True)})
     one = contents(made(*key, "d", "x"))
-    assert texts(apis.apis(one, kinds, "1.24.0")) == [
+    assert texts(apis.check_apis(one, kinds, "1.24.0")) == [
         (
             "warning",
             (
@@ -141,15 +147,15 @@ def test_an_api_that_goes_soon_is_a_warning() -> None:
 
 
 def test_facts_of_apis() -> None:
-    assert minor("v1.36.0-rc.1") == (1, 36)
-    assert minor("1.30+") == (1, 30)
+    assert parse_minor_version("v1.36.0-rc.1") == (1, 36)
+    assert parse_minor_version("1.30+") == (1, 30)
     assert is_builtin("v1")
     assert is_builtin("rbac.authorization.k8s.io/v1")
     assert not is_builtin("metacontroller.k8s.io/v1alpha1")
-    gone = removed("extensions/v1beta1", "Ingress")
+    gone = find_api_removal("extensions/v1beta1", "Ingress")
     assert gone is not None
     assert (gone.at, gone.instead) == ((1, 22), "networking.k8s.io/v1")
-    assert removed("storage.k8s.io/v1beta1", "VolumeAttributesClass") is None
+    assert find_api_removal("storage.k8s.io/v1beta1", "VolumeAttributesClass") is None
 
 
 def test_places_of_objects() -> None:
@@ -163,14 +169,14 @@ def test_places_of_objects() -> None:
         made("other.test/v1", "Policy", "f", "x"),
     )
     kinds = Kinds({("other.test/v1", "Policy"): Served("policies", False)})
-    places = Places(some, "helm", kinds)
-    assert [places.of(item) for item in some.items][1:] == [
-        Place("kfdeploy.test", "wides", ""),
-        Place("rbac.authorization.k8s.io", "clusterroles", ""),
-        Place("", "configmaps", "helm"),
-        Place("other.test", "odds", ""),
-        Place("other.test", "odds", "x"),
-        Place("other.test", "policies", ""),
+    places = ResourceLocator(some, "helm", kinds)
+    assert [places.locate(item) for item in some.items][1:] == [
+        ResourceLocation("kfdeploy.test", "wides", ""),
+        ResourceLocation("rbac.authorization.k8s.io", "clusterroles", ""),
+        ResourceLocation("", "configmaps", "helm"),
+        ResourceLocation("other.test", "odds", ""),
+        ResourceLocation("other.test", "odds", "x"),
+        ResourceLocation("other.test", "policies", ""),
     ]
 
 
@@ -179,7 +185,7 @@ def test_sizes() -> None:
         return {"name": name, "storedBytes": kilobytes * 1024}
 
     summary = {"releases": [entry("a", 24), entry("b", 950), entry("c", 1200)]}
-    assert texts(apis.sizes(summary, 1024 * 1024, 900 * 1024)) == [
+    assert texts(apis.check_record_sizes(summary, 1024 * 1024, 900 * 1024)) == [
         ("warning", "b: Helm's record of it takes 950 KiB, and a Secret holds 1024"),
         ("error", "c: Helm's record of it takes 1200 KiB, and a Secret holds 1024"),
     ]
@@ -305,26 +311,28 @@ ADOPTED = {"ownerReferences": [{"kind": "Namespace", "name": "x"}]}
 )
 def test_owners(kind: str, meta: Body, severity: str, what: str) -> None:
     key = ObjectKey("v1", kind, "x", "a")
-    found = list(owners.conflicts({key: {"metadata": meta}}, ["main"], "helm", take_over=False))
+    found = list(
+        owners.check_ownership({key: {"metadata": meta}}, ["main"], "helm", take_over=False)
+    )
     assert texts(found) == [(severity, what)]
 
 
 def test_objects_without_marks_are_taken_over_when_asked() -> None:
     there = {ObjectKey("v1", "ConfigMap", "x", name): {"metadata": MADE} for name in ("a", "b")}
-    (error,) = owners.conflicts(there, ["main"], "helm", take_over=False)
-    assert list(error.lines()) == [
+    (error,) = owners.check_ownership(there, ["main"], "helm", take_over=False)
+    assert list(error.format_lines()) == [
         "error: 2 objects of the set are there already, made without Helm:",
         "    ConfigMap x/a (by kubectl-client-side-apply)",
         "    ConfigMap x/b (by kubectl-client-side-apply)",
         "  hint: `kfdeploy apply --take-over` makes them the releases' own",
     ]
-    (taken,) = owners.conflicts(there, ["main"], "helm", take_over=True)
+    (taken,) = owners.check_ownership(there, ["main"], "helm", take_over=True)
     assert taken.severity == "ok"
 
 
 def test_a_finding_shows_some_places_to_people_and_all_to_programs() -> None:
-    finding = Finding("api", "warning", "much", tuple("abcdefg"), "do it")
-    lines = list(finding.lines())
+    finding = PreflightFinding("api", "warning", "much", tuple("abcdefg"), "do it")
+    lines = list(finding.format_lines())
     assert lines[0] == "warning: much:"
     assert lines[-2:] == ["    and 2 more", "  hint: do it"]
     assert finding.to_json()["where"] == list("abcdefg")
@@ -342,14 +350,14 @@ def node(name: str, ready: str = "True", arch: str = "amd64", *, cordoned: bool 
 
 def test_nodes() -> None:
     web = contents(workload("web", "x"))
-    assert pods.nodes_found([], contents(made("v1", "ConfigMap", "a", "x"))).severity == "ok"
-    assert pods.nodes_found([], web).what == "the cluster has no nodes"
+    assert pods.check_nodes([], contents(made("v1", "ConfigMap", "a", "x"))).severity == "ok"
+    assert pods.check_nodes([], web).what == "the cluster has no nodes"
     some = [node("a"), node("b", arch="arm64"), node("c", "False", "s390x")]
-    assert pods.nodes_found(some, web).what == (
+    assert pods.check_nodes(some, web).what == (
         "nodes that take pods: 1 of linux/amd64, 1 of linux/arm64"
     )
-    assert list(pods.platforms(some)) == ["linux/amd64", "linux/arm64"]
-    none = pods.nodes_found([node("a", "Unknown"), node("b", cordoned=True)], web)
+    assert list(pods.count_platforms(some)) == ["linux/amd64", "linux/arm64"]
+    none = pods.check_nodes([node("a", "Unknown"), node("b", cordoned=True)], web)
     assert (none.severity, none.what) == ("error", "no node takes pods")
     assert none.where == ("a: kubelet stopped", "b: is cordoned")
 
@@ -372,19 +380,23 @@ def test_storage() -> None:
         claim("c", "slow"),
         made("apps/v1", "StatefulSet", "db", "x", spec={"volumeClaimTemplates": [template]}),
     )
-    assert texts(pods.storage(some, [storage_class("slow")], ())) == [
+    assert texts(pods.check_storage_classes(some, [storage_class("slow")], ())) == [
         ("error", "claims name no storage class, and none is the default (there are slow)"),
         ("error", "the storage class fast is not there"),
     ]
     good = [storage_class("slow", default=True), storage_class("fast")]
-    assert texts(pods.storage(some, good, ())) == [("ok", "4 new claims have a storage class")]
+    assert texts(pods.check_storage_classes(some, good, ())) == [
+        ("ok", "4 new claims have a storage class")
+    ]
     # A claim that is there has had what it needs.
     there = {ObjectKey("v1", "PersistentVolumeClaim", "x", name) for name in ("a", "c")}
-    assert [f.what for f in pods.storage(some, [storage_class("fast")], there)] == [
+    assert [f.what for f in pods.check_storage_classes(some, [storage_class("fast")], there)] == [
         "2 new claims have a storage class"
     ]
     own = contents(claim("a"), storage_class("own", default=True))
-    assert texts(pods.storage(own, [], ())) == [("ok", "1 new claims have a storage class")]
+    assert texts(pods.check_storage_classes(own, [], ())) == [
+        ("ok", "1 new claims have a storage class")
+    ]
 
 
 def workload(name: str, namespace: str, **spec: Any) -> Body:
@@ -399,12 +411,12 @@ def test_pull_secrets() -> None:
         made("v1", "ServiceAccount", "robot", "y", imagePullSecrets=[{"name": "robots"}]),
         made("v1", "Secret", "own", "x"),
     )
-    wanted = pods.pull_secrets(some, Places(some, "helm"), ["reg"])
+    wanted = pods.find_pull_secrets(some, ResourceLocator(some, "helm"), ["reg"])
     assert sorted(f"{key.namespace}/{key.name}" for key in wanted) == [
         *("x/own", "x/reg", "y/reg", "y/robots")
     ]
     types = {ObjectKey("v1", "Secret", "y", "robots"): "Opaque"}
-    found = list(pods.pulls(wanted, {("x", "own")}, {"y"}, types))
+    found = list(pods.check_pull_secrets(wanted, {("x", "own")}, {"y"}, types))
     assert [(one.severity, one.what, one.where) for one in found] == [
         (
             "warning",
@@ -444,9 +456,9 @@ def configuration(name: str, **webhook: Any) -> Body:
 
 def test_a_webhook_that_nobody_answers_for_stops() -> None:
     some = contents(made("v1", "ConfigMap", "a", "x"), workload("web", "x"))
-    judges = list(webhooks.judging(some, [configuration("guard")]))
-    (error,) = webhooks.dead(judges, set())
-    assert list(error.lines())[:3] == [
+    judges = list(webhooks.find_blocking_webhooks(some, [configuration("guard")]))
+    (error,) = webhooks.check_webhooks(judges, set())
+    assert list(error.format_lines())[:3] == [
         (
             "error: ValidatingWebhookConfiguration guard: nobody answers for all.guard.test"
             " (Service guard/guard has no ready endpoint), which refuses 2 objects:"
@@ -454,7 +466,7 @@ def test_a_webhook_that_nobody_answers_for_stops() -> None:
         "    ConfigMap x/a",
         "    pods of Deployment x/web",
     ]
-    assert texts(webhooks.dead(judges, {("guard", "guard")})) == [
+    assert texts(webhooks.check_webhooks(judges, {("guard", "guard")})) == [
         ("ok", "1 webhooks of others judge the set's objects, and answer")
     ]
 
@@ -471,14 +483,16 @@ def test_a_webhook_that_nobody_answers_for_stops() -> None:
 )
 def test_webhooks_that_are_not_in_the_way(webhook: Body) -> None:
     some = contents(made("v1", "ConfigMap", "a", "x"), made("v1", "Service", "own", "x"))
-    assert not list(webhooks.judging(some, [configuration("guard", **webhook)]))
+    assert not list(webhooks.find_blocking_webhooks(some, [configuration("guard", **webhook)]))
 
 
 def test_a_webhook_of_the_set_is_its_own_matter_and_conditions_may_spare() -> None:
     some = contents(made("v1", "ConfigMap", "a", "x"), configuration("own"))
-    assert not list(webhooks.judging(some, [configuration("own")]))
-    (judge,) = webhooks.judging(some, [configuration("guard", matchConditions=[{"name": "a"}])])
-    assert next(iter(webhooks.dead([judge], ()))).severity == "warning"
+    assert not list(webhooks.find_blocking_webhooks(some, [configuration("own")]))
+    (judge,) = webhooks.find_blocking_webhooks(
+        some, [configuration("guard", matchConditions=[{"name": "a"}])]
+    )
+    assert next(iter(webhooks.check_webhooks([judge], ()))).severity == "warning"
 
 
 def test_services_with_a_ready_endpoint() -> None:
@@ -490,4 +504,4 @@ def test_services_with_a_ready_endpoint() -> None:
         }
 
     slices = [endpoints("a", False, True), endpoints("b", False), endpoints("c", None)]
-    assert webhooks.answering(slices) == {("x", "a"), ("x", "c")}
+    assert webhooks.find_ready_services(slices) == {("x", "a"), ("x", "c")}

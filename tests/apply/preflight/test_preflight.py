@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from kfdeploy.apply.preflight import images as preflight_images
-from kfdeploy.apply.preflight.finding import Finding
-from kfdeploy.apply.preflight.preflight import Preflight, preflight
+from kfdeploy.apply.preflight.finding import PreflightFinding
+from kfdeploy.apply.preflight.preflight import PreflightReport, run_preflight
 from kfdeploy.images import lockfile
 from kfdeploy.kubernetes.cluster import client as tool
-from kfdeploy.oci.registry.access import Reaches
-from kfdeploy.oci.registry.client import Client
+from kfdeploy.oci.registry.access import AccessResolver
+from kfdeploy.oci.registry.client import RegistryClient
 from kfdeploy.oci.registry.settings import MirrorSettings, PrivateRegistry
 from kfdeploy.releaseset.folder import SetFolder, open_set
 from tests.conftest import Site
@@ -54,16 +54,16 @@ def a_set(folder: Path, releases: Mapping[str, Sequence[Body]]) -> SetFolder:
     return open_set(write_set(make_workspace(folder / "site", namespace=HELM), releases))
 
 
-def check(asked: tool.Cluster, release_set: SetFolder, **more: Any) -> Preflight:
+def check(asked: tool.Cluster, release_set: SetFolder, **more: Any) -> PreflightReport:
     options: dict[str, Any] = {"take_over": False, "pull_secrets": [], **more}
-    return preflight(asked, release_set, namespace=HELM, registry_client=None, **options)
+    return run_preflight(asked, release_set, namespace=HELM, registry_client=None, **options)
 
 
-def of(found: Preflight, check: str) -> list[Finding]:
+def of(found: PreflightReport, check: str) -> list[PreflightFinding]:
     return [finding for finding in found.findings if finding.check == check]
 
 
-def says(found: Preflight, check: str) -> list[tuple[str, str, tuple[str, ...]]]:
+def says(found: PreflightReport, check: str) -> list[tuple[str, str, tuple[str, ...]]]:
     return [(one.severity, one.what, one.where) for one in of(found, check)]
 
 
@@ -122,7 +122,7 @@ def test_all_that_is_wrong_comes_in_one_report(
     assert found.errors
     assert found.to_json()["ready"] is False
     assert json.loads(json.dumps(found.to_json()))["findings"][0]["check"] == "version"
-    lines = list(found.lines())
+    lines = list(found.format_lines())
     assert lines[0].startswith("error: ")
     assert lines[-1].startswith(f"preflight: {len(found.errors)} errors, ")
 
@@ -184,7 +184,9 @@ def test_conflicts_are_told_by_who_has_the_objects(
         ("ok", "2 of the set's objects are there, as its own", ()),
     ]
     taken = check(asked, release_set, take_over=True)
-    assert any(one.what.endswith("made without Helm: taken over") for one in taken.of("ok"))
+    assert any(
+        one.what.endswith("made without Helm: taken over") for one in taken.with_severity("ok")
+    )
     patch = '{"metadata":{"finalizers":null}}'
     cluster.kubectl("patch", "configmap", "going", "-n", namespace, "--type=merge", "-p", patch)
 
@@ -259,7 +261,7 @@ def test_who_may_not_look_is_told_so_and_the_rest_is_checked(
     with tool.connect("test", patience=5) as nobody:
         found = check(nobody, release_set)
     assert [one.check for one in found.errors] == ["rights"]
-    warned = {one.check for one in found.of("warning")}
+    warned = {one.check for one in found.with_severity("warning")}
     assert warned == {"rights", "conflict", "node", "image", "storage", "webhook"}
     (nodes,) = of(found, "node")
     assert nodes.what.startswith("nodes could not be checked: GET /api/v1/nodes: the API server")
@@ -286,44 +288,46 @@ def test_a_cluster_that_has_all_finds_nothing(
             while (found := check(opened, release_set)).errors and time.monotonic() < until:
                 time.sleep(0.2)
     assert [one.what for one in found.errors] == []
-    assert [one.check for one in found.of("warning")] == ["image"]
+    assert [one.check for one in found.with_severity("warning")] == ["image"]
 
 
 # -- images ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def client(small_site: Site, tmp_path: Path) -> Iterator[Client]:
+def client(small_site: Site, tmp_path: Path) -> Iterator[RegistryClient]:
     private = PrivateRegistry(host=small_site.private)
-    reaches = Reaches(MirrorSettings(private), tmp_path)
-    with Client(reaches) as opened:
+    reaches = AccessResolver(MirrorSettings(private), tmp_path)
+    with RegistryClient(reaches) as opened:
         yield opened
 
 
 def test_images_are_looked_for_by_digest_and_by_what_nodes_pull(
-    small_site: Site, client: Client
+    small_site: Site, client: RegistryClient
 ) -> None:
     summary = json.loads((small_site.set / "summary.json").read_text())
-    lock = lockfile.read(small_site.set / "images.lock")
+    lock = lockfile.read_lock(small_site.set / "images.lock")
     count = len(summary["images"]) - len(summary.get("notMirrored", {}))
-    (good,) = preflight_images.check(summary, lock, client, ["linux/amd64"])
+    (good,) = preflight_images.check_images(summary, lock, client, ["linux/amd64"])
     assert good.what == f"{count} images are in the private registry for linux/amd64"
     # The same without the lock: the registry itself says what platforms there are.
-    (again,) = preflight_images.check(summary, lockfile.Lock(()), client, ["linux/amd64"])
+    (again,) = preflight_images.check_images(summary, lockfile.Lock(()), client, ["linux/amd64"])
     assert again == good
-    found = list(preflight_images.check(summary, lock, client, ["linux/s390x"]))
+    found = list(preflight_images.check_images(summary, lock, client, ["linux/s390x"]))
     assert [one.severity for one in found] == ["error"]
     assert found[0].what.endswith("not for any platform of the nodes")
-    mixed = list(preflight_images.check(summary, lock, client, ["linux/amd64", "linux/s390x"]))
+    mixed = list(
+        preflight_images.check_images(summary, lock, client, ["linux/amd64", "linux/s390x"])
+    )
     assert [one.severity for one in mixed] == ["warning", "ok"]
 
 
-def test_images_that_are_missing_are_named(small_site: Site, client: Client) -> None:
+def test_images_that_are_missing_are_named(small_site: Site, client: RegistryClient) -> None:
     summary = json.loads((small_site.set / "summary.json").read_text())
     ref, image = next(iter(sorted(summary["images"].items())))
     lost = image["mirror"].partition("@")[0] + "@sha256:" + "0" * 64
     changed = {**summary, "images": {ref: {**image, "mirror": lost}}}
-    (missing,) = preflight_images.check(changed, lockfile.Lock(()), client, ["linux/amd64"])
+    (missing,) = preflight_images.check_images(changed, lockfile.Lock(()), client, ["linux/amd64"])
     assert missing.severity == "error"
     assert missing.what == "an image is not in the private registry"
     assert missing.where[0].endswith("@sha256:" + "0" * 64)
@@ -337,12 +341,14 @@ def test_a_registry_that_does_not_answer_is_one_error(small_site: Site, tmp_path
         for ref, image in summary["images"].items()
     }
     private = PrivateRegistry(host="127.0.0.1:1")
-    reaches = Reaches(MirrorSettings(private), tmp_path)
-    from kfdeploy.oci.registry.transport import Patience
+    reaches = AccessResolver(MirrorSettings(private), tmp_path)
+    from kfdeploy.oci.registry.transport import RetryPolicy
 
-    with Client(reaches, patience=Patience(0.0, 0.0, 1)) as opened:
+    with RegistryClient(reaches, retry_policy=RetryPolicy(0.0, 0.0, 1)) as opened:
         found = list(
-            preflight_images.check({**summary, "images": images}, lockfile.Lock(()), opened, [])
+            preflight_images.check_images(
+                {**summary, "images": images}, lockfile.Lock(()), opened, []
+            )
         )
     assert [one.severity for one in found] == ["error"]
     assert "127.0.0.1:1" in found[0].what

@@ -12,15 +12,20 @@ import pytest
 
 from kfdeploy.apply import applied_set
 from kfdeploy.apply.preflight import rights as preflight_rights
-from kfdeploy.apply.preflight.api_versions import Places
-from kfdeploy.apply.preflight.needed_rights import APPLIED, LOCK, Needed, needed
+from kfdeploy.apply.preflight.api_versions import ResourceLocator
+from kfdeploy.apply.preflight.needed_rights import (
+    APPLIED,
+    LOCK,
+    RequiredRights,
+    collect_required_rights,
+)
 from kfdeploy.export import rights
 from kfdeploy.kubernetes.cluster import client as tool
 from kfdeploy.kubernetes.cluster import lease
-from kfdeploy.kubernetes.cluster.client import Refused
+from kfdeploy.kubernetes.cluster.client import ApiError
 from kfdeploy.kubernetes.objects import ObjectKey
 from kfdeploy.releaseset.folder import SetFolder, open_set
-from kfdeploy.releaseset.order.contents import Contents
+from kfdeploy.releaseset.order.contents import SetContents
 from tests.conftest import Runner, need_programs
 from tests.support.cluster import Cluster
 from tests.support.sets import make_workspace, write_set
@@ -92,9 +97,9 @@ OBJECTS = [
 ]
 
 
-def needs(release_set: SetFolder) -> Needed:
-    contents = Contents((r.name, (*r.crds, *r.objects)) for r in release_set.releases)
-    return needed(contents, Places(contents, HELM), HELM)
+def needs(release_set: SetFolder) -> RequiredRights:
+    contents = SetContents((r.name, (*r.crds, *r.objects)) for r in release_set.releases)
+    return collect_required_rights(contents, ResourceLocator(contents, HELM), HELM)
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,7 @@ def account(
 
 
 def refused(account: Account, body: Body) -> str:
-    with pytest.raises(Refused) as error:
+    with pytest.raises(ApiError) as error:
         account.cluster.apply(body, manager="helm", force=True)
     assert error.value.status == 403
     return error.value.said
@@ -153,7 +158,7 @@ def test_names_of_the_lock_and_of_the_record_are_those_that_apply_uses() -> None
 def test_the_rights_are_few_and_named(account: Account) -> None:
     found = {
         (need.namespace, need.resource, need.verbs): need.names
-        for need in needs(account.release_set).all
+        for need in needs(account.release_set).with_escalations
         if need.purpose == "apply"
     }
     assert found["", "clusterroles", ("escalate",)] == ("rights-own", "rights-sum")
@@ -167,7 +172,7 @@ def test_the_rights_are_few_and_named(account: Account) -> None:
 
 
 def test_the_preflight_finds_nothing_missing(account: Account) -> None:
-    found = list(preflight_rights.check(account.cluster, needs(account.release_set)))
+    found = list(preflight_rights.check_rights(account.cluster, needs(account.release_set)))
     assert [finding.severity for finding in found] == ["ok"]
     assert found[0].what == (
         f"system:serviceaccount:{HELM}:kfdeploy has the rights that applying takes"
@@ -180,7 +185,7 @@ def test_an_account_without_rights_is_told_each_and_what_next(
     cluster.create(made("v1", "ServiceAccount", "nobody", HELM))
     monkeypatch.setenv("KUBECONFIG", str(sign_in(cluster, tmp_path, HELM, "nobody")))
     with tool.connect("test", patience=5) as nobody:
-        error, warning = preflight_rights.check(nobody, needs(account.release_set))
+        error, warning = preflight_rights.check_rights(nobody, needs(account.release_set))
     assert error.severity == "error"
     who = f"system:serviceaccount:{HELM}:nobody"
     assert error.what == f"{who} lacks rights that applying the set takes"
@@ -211,7 +216,7 @@ def test_who_holds_what_roles_grant_needs_no_leave_to_write_them(
     )
     monkeypatch.setenv("KUBECONFIG", str(sign_in(cluster, tmp_path, HELM, "holder")))
     with tool.connect("test", patience=5) as holder:
-        error = next(iter(preflight_rights.check(holder, needs(account.release_set))))
+        error = next(iter(preflight_rights.check_rights(holder, needs(account.release_set))))
     lines = [line for line in error.where if "escalate" in line or "bind " in line]
     # What is aggregated may become anything, so that nobody holds it.
     assert lines == ["escalate clusterroles.rbac.authorization.k8s.io (rights-sum)"]
@@ -222,7 +227,7 @@ def test_an_administrator_lacks_nothing(
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
     with tool.connect("test", patience=5) as admin:
-        found = list(preflight_rights.check(admin, needs(account.release_set)))
+        found = list(preflight_rights.check_rights(admin, needs(account.release_set)))
     assert [finding.what for finding in found] == ["admin has the rights that applying takes"]
 
 
@@ -233,7 +238,7 @@ def test_a_set_is_applied_twice_and_taken_away_with_these_rights(
     env = {"KUBECONFIG": str(account.kubeconfig)}
     kfdeploy("apply", cwd=account.workspace, env=env)
     for item in OBJECTS:
-        assert account.cluster.get(ObjectKey.of(item)) is not None
+        assert account.cluster.get(ObjectKey.from_body(item)) is not None
     kfdeploy("apply", "--dry-run", cwd=account.workspace, env=env)
     kfdeploy("apply", cwd=account.workspace, env=env)
     assert account.cluster.delete(ObjectKey("v1", "ConfigMap", OWN, "own"))
@@ -243,13 +248,13 @@ def test_what_is_not_of_the_set_is_out_of_reach(cluster: Cluster, account: Accou
     config = made("v1", "ConfigMap", "other", OWN, data={})
     cluster.create(config, made("v1", "Secret", "other", OWN))
     assert "cannot patch resource" in refused(account, config)
-    with pytest.raises(Refused, match="cannot get resource"):
+    with pytest.raises(ApiError, match="cannot get resource"):
         account.cluster.get(ObjectKey("v1", "Secret", OWN, "other"))
-    with pytest.raises(Refused, match="cannot delete resource"):
+    with pytest.raises(ApiError, match="cannot delete resource"):
         account.cluster.delete(ObjectKey("v1", "Namespace", "", OWN))
     other = made(RBAC, "ClusterRole", "rights-other", rules=ANY_SECRET)
     assert "cannot patch resource" in refused(account, other)
-    with pytest.raises(Refused, match="attempting to grant RBAC permissions"):
+    with pytest.raises(ApiError, match="attempting to grant RBAC permissions"):
         account.cluster.create(other)
     bound = made(
         RBAC,
@@ -258,15 +263,15 @@ def test_what_is_not_of_the_set_is_out_of_reach(cluster: Cluster, account: Accou
         roleRef=ref("ClusterRole", "cluster-admin"),
         subjects=SUBJECT,
     )
-    account.cluster.delete(ObjectKey.of(bound))
+    account.cluster.delete(ObjectKey.from_body(bound))
     assert "attempting to grant RBAC permissions" in refused(account, bound)
 
 
 def test_leave_to_write_a_role_by_name_is_for_server_side_apply(account: Account) -> None:
     """The API server does not know the name of what is created by POST: docs/rights.md, Helm 3."""
     role = made(RBAC, "ClusterRole", "rights-own", rules=ANY_SECRET)
-    account.cluster.delete(ObjectKey.of(role))
-    with pytest.raises(Refused, match="attempting to grant RBAC permissions"):
+    account.cluster.delete(ObjectKey.from_body(role))
+    with pytest.raises(ApiError, match="attempting to grant RBAC permissions"):
         account.cluster.create(role)
     assert account.cluster.apply(role, manager="helm")["metadata"]["name"] == "rights-own"
 

@@ -68,6 +68,6 @@ def test_helmfile_fills_them_alike(api: str, tmp_path: Path) -> None:
         copy = tmp_path / path.name
         copy.write_text(path.read_text())
         ours = go_template.render(path.read_text(), {"Values": settings})
-        theirs = helmfile.fill(copy, settings, "default")
+        theirs = helmfile.fill_template(copy, settings, "default")
         yaml = YAML(typ="safe")
         assert (yaml.load(theirs) or None) == yaml.load(ours)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kfdeploy.kubernetes.cluster import client as tool
-from kfdeploy.kubernetes.cluster.client import Refused, Unreachable
+from kfdeploy.kubernetes.cluster.client import ApiError, ClusterUnreachable
 from kfdeploy.kubernetes.objects import Object, ObjectKey
 from tests.support.cluster import Cluster
 
@@ -39,7 +39,7 @@ def test_an_object_comes_is_changed_and_goes(asked: tool.Cluster) -> None:
     assert asked.version.startswith("1.")
     assert asked.get(MAP) is None
     made = asked.create(body(a="1"))
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ApiError) as refused:
         asked.create(body(a="1"))
     assert (refused.value.status, refused.value.reason) == (409, "AlreadyExists")
     assert str(refused.value) == (
@@ -47,11 +47,11 @@ def test_an_object_comes_is_changed_and_goes(asked: tool.Cluster) -> None:
         ' "x" already exists'
     )
     assert asked.patch(MAP, {"data": {"b": "2"}})["data"] == {"a": "1", "b": "2"}
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ApiError) as refused:
         asked.replace({**made, "data": {}})
     assert refused.value.reason == "Conflict"
     listed = asked.list("v1", "ConfigMap", namespace=NAMESPACE, fields="metadata.name=x")
-    assert [ObjectKey.of(item) for item in listed] == [MAP]
+    assert [ObjectKey.from_body(item) for item in listed] == [MAP]
     assert "data" not in asked.list("v1", "ConfigMap", namespace=NAMESPACE, metadata=True)[0]
     assert asked.delete(MAP, dry_run=True)
     assert asked.delete(MAP)
@@ -65,7 +65,7 @@ def test_server_side_apply_takes_the_objects_own_words(asked: tool.Cluster) -> N
     )
     left = asked.apply(Object(text), manager="somebody")
     assert left["data"] == {"mode": "0644"}
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ApiError) as refused:
         asked.apply(body(mode="1"))
     assert refused.value.reason == "Conflict"
     assert 'conflict with "somebody"' in refused.value.causes[0]["message"]
@@ -81,7 +81,7 @@ def test_a_kind_that_is_not_served_has_no_objects(asked: tool.Cluster) -> None:
         [],
         False,
     )
-    with pytest.raises(Refused, match=r"Nothing x: .* none\.test/v1 Nothing is not served"):
+    with pytest.raises(ApiError, match=r"Nothing x: .* none\.test/v1 Nothing is not served"):
         asked.create({"apiVersion": "none.test/v1", "kind": "Nothing", "metadata": {"name": "x"}})
 
 
@@ -95,7 +95,7 @@ def test_a_context_that_is_not_there_is_said(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
-    with pytest.raises(Unreachable) as error, tool.connect("nowhere"):
+    with pytest.raises(ClusterUnreachable) as error, tool.connect("nowhere"):
         pass
     assert str(error.value) == (
         "the cluster of the context nowhere can't be asked: kubectl exited 1: error: context"
@@ -113,7 +113,7 @@ def test_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     )
     monkeypatch.setenv("KUBECONFIG", str(config))
     with (
-        pytest.raises(Unreachable, match=r"the API server does not answer: .*refused"),
+        pytest.raises(ClusterUnreachable, match=r"the API server does not answer: .*refused"),
         tool.connect(None, patience=0.5),
     ):
         pass

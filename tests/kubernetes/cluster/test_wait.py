@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kfdeploy.kubernetes.cluster import client as tool
-from kfdeploy.kubernetes.cluster.wait import Waiting, wait
+from kfdeploy.kubernetes.cluster.wait import WaitProgress, wait_until_ready
 from kfdeploy.kubernetes.objects import ObjectKey
 from tests.support.cluster import Cluster
 
@@ -99,10 +99,10 @@ def test_a_deployment_is_waited_for_and_its_newest_pods_say_what_is_wrong(
     first = pods(cluster, namespace)[0]
     web = key(namespace)
     head = f"Deployment waiting-pods/web: 0/1 ready: pod {first['metadata']['name']}:"
-    (found,) = wait(asked, [web], seconds=0)
+    (found,) = wait_until_ready(asked, [web], seconds=0)
     assert str(found) == f"{head} unschedulable: no nodes available to schedule pods"
     say(cluster, first, waits("ErrImagePull", "registry.test/web:1: not found"))
-    (found,) = wait(asked, [web, web], seconds=0)
+    (found,) = wait_until_ready(asked, [web, web], seconds=0)
     assert str(found) == f"{head} ErrImagePull: registry.test/web:1: not found"
     # A new form of it: what is wrong with the pods of the old one is past.
     cluster.kubectl("set", "image", "deployment/web", "main=registry.test/web:2", "-n", namespace)
@@ -118,8 +118,8 @@ def test_a_deployment_is_waited_for_and_its_newest_pods_say_what_is_wrong(
 
     (second,) = until(judged)
     say(cluster, second, waits("CreateContainerConfigError", 'secret "db" not found'))
-    until(lambda: "0/1 ready" in str(wait(asked, [web], seconds=0)))
-    (found,) = wait(asked, [web], seconds=0)
+    until(lambda: "0/1 ready" in str(wait_until_ready(asked, [web], seconds=0)))
+    (found,) = wait_until_ready(asked, [web], seconds=0)
     assert found.why == (
         f"pod {second['metadata']['name']}: CreateContainerConfigError: container main:"
         ' secret "db" not found'
@@ -133,9 +133,9 @@ def test_a_wait_ends_when_all_is_ready_and_tells_how_far_it_is(
     namespace = cluster.namespace("waiting-ends")
     cluster.create(deployment(namespace), deployment(namespace, "other"))
     both = pods(cluster, namespace, 2)
-    told: list[Waiting] = []
+    told: list[WaitProgress] = []
 
-    def hear(waiting: Waiting) -> None:
+    def hear(waiting: WaitProgress) -> None:
         told.append(waiting)
         if len(told) == 1:
             for pod in both:
@@ -143,7 +143,7 @@ def test_a_wait_ends_when_all_is_ready_and_tells_how_far_it_is(
                 say(cluster, pod, {"phase": "Running", "conditions": ready})
 
     keys = [key(namespace), key(namespace, "other"), ObjectKey("v1", "Namespace", "", namespace)]
-    assert wait(asked, keys, seconds=60, told=hear, pause=0.1) == ()
+    assert wait_until_ready(asked, keys, seconds=60, on_progress=hear, pause=0.1) == ()
     assert (told[0].ready, told[0].total) == (1, 3)
     assert [str(item) for item in told[0].pending] == [
         "Deployment waiting-ends/web: 0/1 ready",
@@ -170,7 +170,7 @@ def test_what_no_pod_could_be_made_of_says_who_refused_it(
     keys = [key(namespace), key(namespace, "db", "StatefulSet")]
 
     def looked() -> Any:
-        found = wait(asked, keys, seconds=0)
+        found = wait_until_ready(asked, keys, seconds=0)
         return found if all(item.why for item in found) else ()
 
     web, db = until(looked)
@@ -214,7 +214,7 @@ def test_a_claim_says_what_it_lacks_unless_it_waits_for_its_pod(
     ]
 
     def looked() -> Any:
-        found = wait(asked, keys, seconds=0)
+        found = wait_until_ready(asked, keys, seconds=0)
         return found if "ProvisioningFailed" in found[0].why else ()
 
     lost, web = until(looked)
@@ -255,10 +255,10 @@ def test_what_is_not_there_and_what_will_not_be(cluster: Cluster, asked: tool.Cl
     )
     once = ObjectKey("batch/v1", "Job", namespace, "once")
     # It ends long before its time is over: nothing would change.
-    (failed,) = wait(asked, [once], seconds=60, pause=0.1)
+    (failed,) = wait_until_ready(asked, [once], seconds=60, pause=0.1)
     assert failed.is_final
     assert failed.state.startswith("BackoffLimitExceeded")
     assert failed.why.endswith("container main exited 3: no database")
-    (lost,) = wait(asked, [key(namespace, "lost")], seconds=0)
+    (lost,) = wait_until_ready(asked, [key(namespace, "lost")], seconds=0)
     assert str(lost) == "Deployment waiting-not/lost: is not there"
     assert lost.to_json()["state"] == "is not there"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kfdeploy.kubernetes.diff import fields
-from kfdeploy.kubernetes.diff.fields import changes, differences
+from kfdeploy.kubernetes.diff.fields import diff_bodies, diff_live
 
 Body = dict[str, Any]
 
@@ -21,7 +21,7 @@ def pods(**spec: Any) -> Body:
     return body(spec={"template": {"spec": spec}})
 
 
-def shown(found: list[fields.Difference]) -> list[tuple[str, Any, Any]]:
+def shown(found: list[fields.FieldDifference]) -> list[tuple[str, Any, Any]]:
     return [(one.field, one.was, one.becomes) for one in found]
 
 
@@ -97,7 +97,7 @@ DRIFT = {
 @pytest.mark.parametrize("name", DRIFT)
 def test_what_the_cluster_has_otherwise_is_found(name: str) -> None:
     wanted, live, expected = DRIFT[name]
-    assert shown(differences(wanted, live)) == expected
+    assert shown(diff_live(wanted, live)) == expected
 
 
 NO_DRIFT = {
@@ -189,7 +189,7 @@ NO_DRIFT = {
 @pytest.mark.parametrize("name", NO_DRIFT)
 def test_what_the_set_did_not_ask_for_is_no_difference(name: str) -> None:
     wanted, live = NO_DRIFT[name]
-    assert shown(differences(wanted, live)) == []
+    assert shown(diff_live(wanted, live)) == []
 
 
 def test_a_ca_that_the_set_names_is_compared() -> None:
@@ -200,17 +200,17 @@ def test_a_ca_that_the_set_names_is_compared() -> None:
             webhooks=[{"name": "a", "clientConfig": {"caBundle": bundle}}],
         )
 
-    found = shown(differences(webhook("QQ=="), webhook("Qg==")))
+    found = shown(diff_live(webhook("QQ=="), webhook("Qg==")))
     assert found == [("webhooks[name=a].clientConfig.caBundle", "Qg==", "QQ==")]
 
 
 def test_the_value_of_a_secret_never_leaves() -> None:
     secrets = [base64.b64encode(value).decode() for value in (b"first", b"second")]
     old, new = (body("Secret", "v1", data={"a": value}) for value in secrets)
-    for found in (differences(old, new), changes(old, new)):
+    for found in (diff_live(old, new), diff_bodies(old, new)):
         assert [(one.field, one.is_hidden) for one in found] == [("data.a", True)]
         assert not any(value in str(found) for value in (*secrets, "first", "second"))
-    (added,) = changes(body("Secret", "v1"), body("Secret", "v1", stringData={"a": "third"}))
+    (added,) = diff_bodies(body("Secret", "v1"), body("Secret", "v1", stringData={"a": "third"}))
     assert (added.field, added.was) == ("data.a", None)
     assert "third" not in str(added)
 
@@ -274,4 +274,4 @@ CHANGES = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_two_sets_differ_in_every_field(name: str) -> None:
     old, new, expected = CHANGES[name]
-    assert shown(changes(old, new)) == expected
+    assert shown(diff_bodies(old, new)) == expected

@@ -26,7 +26,7 @@ HUNKS: list[tuple[Any, Any, list[str]]] = [
 
 @pytest.mark.parametrize(("was", "becomes", "expected"), HUNKS)
 def test_a_value_becomes_another(was: Any, becomes: Any, expected: list[str]) -> None:
-    assert list(hunks.hunk(was, becomes)) == expected
+    assert list(hunks.diff_lines(was, becomes)) == expected
 
 
 @pytest.mark.parametrize(
@@ -43,5 +43,5 @@ def test_a_value_becomes_another(was: Any, becomes: Any, expected: list[str]) ->
     ],
 )
 def test_a_value_on_one_line(value: Any, shown: str) -> None:
-    assert hunks.one_line(value) == shown
-    assert hunks.is_short(value)
+    assert hunks.format_inline(value) == shown
+    assert hunks.is_single_line(value)

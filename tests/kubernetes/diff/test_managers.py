@@ -53,8 +53,8 @@ OWNED: list[tuple[tuple[Step, ...], list[str]]] = [
 
 @pytest.mark.parametrize(("path", "expected"), OWNED)
 def test_the_managers_of_a_field(path: tuple[Step, ...], expected: list[str]) -> None:
-    assert [str(one) for one in managers.of(BODY, path)] == expected
+    assert [str(one) for one in managers.find_managers(BODY, path)] == expected
 
 
 def test_nobody_owns_a_field_of_an_object_without_managers() -> None:
-    assert managers.of({"metadata": {}}, ("spec",)) == ()
+    assert managers.find_managers({"metadata": {}}, ("spec",)) == ()

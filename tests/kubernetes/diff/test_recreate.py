@@ -11,7 +11,7 @@ import pytest
 
 from kfdeploy.errors import UserError
 from kfdeploy.kubernetes.cluster import client as api
-from kfdeploy.kubernetes.diff.recreate import must_recreate
+from kfdeploy.kubernetes.diff.recreate import find_recreate_reasons
 from kfdeploy.kubernetes.objects import ObjectKey
 from tests.support.cluster import Cluster
 
@@ -277,19 +277,19 @@ FREE: Mapping[str, tuple[Body, Body]] = {
 @pytest.mark.parametrize("name", FIXED)
 def test_a_field_that_cannot_change_is_named(name: str) -> None:
     old, new, expected = FIXED[name]
-    found = must_recreate(old, new)
+    found = find_recreate_reasons(old, new)
     assert [reason.field for reason in found] == expected
     assert all(reason.why and reason.source for reason in found)
 
 
 @pytest.mark.parametrize("name", FREE)
 def test_what_can_change_gives_no_reason(name: str) -> None:
-    assert must_recreate(*FREE[name]) == ()
+    assert find_recreate_reasons(*FREE[name]) == ()
 
 
 def test_a_headless_service_would_stay_so() -> None:
     old = body("v1", "Service", spec={"clusterIP": "None"})
-    assert [reason.why for reason in must_recreate(old, body("v1", "Service"))] == [
+    assert [reason.why for reason in find_recreate_reasons(old, body("v1", "Service"))] == [
         "it stays headless: the API server keeps the address of a Service that names none"
     ]
 
@@ -300,7 +300,7 @@ def test_a_headless_service_would_stay_so() -> None:
 def test_a_claim_only_grows(size: str, expected: list[str]) -> None:
     old = body("v1", "PersistentVolumeClaim", spec=SIZE)
     new = but(old, "spec/resources/requests/storage", size)
-    assert [reason.why for reason in must_recreate(old, new)] == expected
+    assert [reason.why for reason in find_recreate_reasons(old, new)] == expected
 
 
 def test_the_api_server_agrees_with_every_rule(
@@ -322,10 +322,10 @@ def test_the_api_server_agrees_with_every_rule(
                 answer = ""
             except UserError as error:
                 answer = error.message
-            found = must_recreate(stored, second)
-            live.delete(ObjectKey.of(stored))
+            found = find_recreate_reasons(stored, second)
+            live.delete(ObjectKey.from_body(stored))
             if bool(answer) != refused or bool(found) != refused:
-                wrong.append((str(ObjectKey.of(first)), answer, found))
+                wrong.append((str(ObjectKey.from_body(first)), answer, found))
     assert wrong == []
 
 
@@ -340,7 +340,7 @@ _OF_THE_CLUSTER = frozenset(
 def until_served(live: api.Cluster, crd: Body) -> None:
     until = time.monotonic() + 30
     while time.monotonic() < until:
-        found = live.get(ObjectKey.of(crd)) or {}
+        found = live.get(ObjectKey.from_body(crd)) or {}
         conditions = found.get("status", {}).get("conditions") or ()
         if any(c["type"] == "Established" and c["status"] == "True" for c in conditions):
             return

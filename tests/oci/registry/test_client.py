@@ -16,11 +16,11 @@ import pytest
 
 from kfdeploy.errors import UserError
 from kfdeploy.oci.reference import ImageRef
-from kfdeploy.oci.registry.access import Reach, Reaches
-from kfdeploy.oci.registry.client import Client
+from kfdeploy.oci.registry.access import AccessResolver, RegistryAccess
+from kfdeploy.oci.registry.client import RegistryClient
 from kfdeploy.oci.registry.errors import RegistryError
-from kfdeploy.oci.registry.http import Wire, is_loopback
-from kfdeploy.oci.registry.settings import Access
+from kfdeploy.oci.registry.http import ConnectionPool, is_loopback
+from kfdeploy.oci.registry.settings import AccessOptions
 from tests.support.answers import Reply, answering
 from tests.support.registries import (
     PASSWORD,
@@ -36,9 +36,9 @@ from tests.support.workspaces import mirror_settings
 REFS = ("gcr.io/a/one:v1", "gcr.io/a/two:v1", "redis")
 
 
-def client(root: Path, hosts: dict[str, Any] | None = None, **wire: float) -> Client:
+def client(root: Path, hosts: dict[str, Any] | None = None, **wire: float) -> RegistryClient:
     settings = mirror_settings({"private": {"host": "private.invalid"}, "hosts": hosts or {}})
-    return Client(Reaches(settings, root), wire=Wire(**wire))
+    return RegistryClient(AccessResolver(settings, root), wire=ConnectionPool(**wire))
 
 
 def at(host: str, path: str = "gcr.io/a/one", tag: str = "v1", digest: str = "") -> ImageRef:
@@ -79,15 +79,15 @@ def test_digest_behind_a_tag(plain: Registry, tmp_path: Path) -> None:
         for ref in REFS:
             image = ImageRef.parse(ref).with_default_tag()
             path = f"{image.host}/{image.path}"
-            assert c.digest(at(plain.host, path, image.tag)) == make(ref).digest
+            assert c.get_digest(at(plain.host, path, image.tag)) == make(ref).digest
 
 
 def test_an_image_that_is_not_there_has_no_digest(plain: Registry, tmp_path: Path) -> None:
     with client(tmp_path) as c:
-        assert c.digest(at(plain.host, tag="v2")) is None
-        assert c.digest(at(plain.host, path="no/such")) is None
+        assert c.get_digest(at(plain.host, tag="v2")) is None
+        assert c.get_digest(at(plain.host, path="no/such")) is None
         with pytest.raises(RegistryError) as raised:
-            c.manifest(at(plain.host, tag="v2"))
+            c.get_manifest(at(plain.host, tag="v2"))
     assert raised.value.kind == "gone"
     assert raised.value.message == (
         f"{plain.host}/gcr.io/a/one:v2: not there: {plain.host} has no such image"
@@ -97,8 +97,8 @@ def test_an_image_that_is_not_there_has_no_digest(plain: Registry, tmp_path: Pat
 def test_a_manifest_comes_with_the_bytes_of_its_digest(plain: Registry, tmp_path: Path) -> None:
     image = make("gcr.io/a/one:v1")
     with client(tmp_path) as c:
-        manifest = c.manifest(at(plain.host))
-        again = c.manifest(at(plain.host, digest=image.digest))
+        manifest = c.get_manifest(at(plain.host))
+        again = c.get_manifest(at(plain.host, digest=image.digest))
     assert (manifest.digest, manifest.media_type) == (image.digest, image.media_type)
     assert manifest.body == image.manifests[image.digest][1]
     assert again == manifest
@@ -107,11 +107,11 @@ def test_a_manifest_comes_with_the_bytes_of_its_digest(plain: Registry, tmp_path
 def test_connections_are_kept_and_shared(plain: Registry, tmp_path: Path) -> None:
     with client(tmp_path) as c:
         for _ in range(20):
-            c.digest(at(plain.host))
-        assert len(c.exchange._wire._all) == 1
+            c.get_digest(at(plain.host))
+        assert len(c.transport._wire._all) == 1
         with ThreadPoolExecutor(4) as pool:
-            found = set(pool.map(lambda _: c.digest(at(plain.host)), range(40)))
-        assert len(c.exchange._wire._all) <= 4
+            found = set(pool.map(lambda _: c.get_digest(at(plain.host)), range(40)))
+        assert len(c.transport._wire._all) <= 4
     assert found == {make("gcr.io/a/one:v1").digest}
 
 
@@ -124,9 +124,9 @@ def test_sign_in_from_dockers_config(kind: Any, folder: Path, tmp_path: Path) ->
         docker_config(tmp_path / "docker", registry)
         hosts = {registry.host: {"credentials": {"dockerConfig": "docker"}}}
         with client(tmp_path, hosts) as c:
-            c.check(registry.host)
-            assert c.digest(at(registry.host)) == make("gcr.io/a/one:v1").digest
-            assert c.digest(at(registry.host, "gcr.io/a/two")) == make("gcr.io/a/two:v1").digest
+            c.check_host(registry.host)
+            assert c.get_digest(at(registry.host)) == make("gcr.io/a/one:v1").digest
+            assert c.get_digest(at(registry.host, "gcr.io/a/two")) == make("gcr.io/a/two:v1").digest
 
 
 def test_dockers_own_config_is_the_default(
@@ -135,12 +135,12 @@ def test_dockers_own_config_is_the_default(
     with serve_registry(folder, auth="basic") as registry:
         monkeypatch.setenv("DOCKER_CONFIG", str(docker_config(tmp_path / "docker", registry)))
         with client(tmp_path) as c:
-            assert c.digest(at(registry.host)) == make("gcr.io/a/one:v1").digest
+            assert c.get_digest(at(registry.host)) == make("gcr.io/a/one:v1").digest
 
 
 def test_anonymous_tokens_need_no_sign_in(folder: Path, tmp_path: Path) -> None:
     with serve_registry(folder, auth="token") as registry, client(tmp_path) as c:
-        assert c.digest(at(registry.host)) == make("gcr.io/a/one:v1").digest
+        assert c.get_digest(at(registry.host)) == make("gcr.io/a/one:v1").digest
 
 
 def test_a_credential_helper_is_asked(
@@ -155,7 +155,7 @@ def test_a_credential_helper_is_asked(
     with serve_registry(folder, auth="basic") as registry:
         hosts = {registry.host: {"credentials": {"helper": "mine"}}}
         with client(tmp_path, hosts) as c:
-            assert c.digest(at(registry.host)) == make("gcr.io/a/one:v1").digest
+            assert c.get_digest(at(registry.host)) == make("gcr.io/a/one:v1").digest
         assert (tmp_path / "asked").read_text() == registry.host
 
 
@@ -163,7 +163,7 @@ def test_a_missing_helper_is_named(folder: Path, tmp_path: Path) -> None:
     with serve_registry(folder, auth="basic") as registry:
         hosts = {registry.host: {"credentials": {"helper": "not-there"}}}
         with client(tmp_path, hosts) as c, pytest.raises(UserError) as raised:
-            c.digest(at(registry.host))
+            c.get_digest(at(registry.host))
     assert raised.value.message.startswith("docker-credential-not-there gave no sign-in for")
 
 
@@ -174,7 +174,7 @@ def test_a_wrong_password_is_told_and_not_shown(kind: Any, folder: Path, tmp_pat
         docker_config(tmp_path / "docker", wrong)
         hosts = {registry.host: {"credentials": {"dockerConfig": "docker"}}}
         with client(tmp_path, hosts) as c, pytest.raises(RegistryError) as raised:
-            c.digest(at(registry.host))
+            c.get_digest(at(registry.host))
     error = raised.value
     assert error.kind == "denied"
     assert f"refused with the sign-in there is for {registry.host}" in error.message
@@ -187,7 +187,7 @@ def test_without_a_sign_in_the_hint_says_how(folder: Path, tmp_path: Path) -> No
         client(tmp_path) as c,
         pytest.raises(RegistryError) as raised,
     ):
-        c.digest(at(registry.host))
+        c.get_digest(at(registry.host))
     assert raised.value.message == (f"{registry.host}/gcr.io/a/one: 401: refused without a sign-in")
     assert (raised.value.hint or "").startswith(
         f"`docker login {registry.host}`, or set registries.hosts['{registry.host}'].credentials"
@@ -211,7 +211,7 @@ def test_a_broken_docker_config_is_named(
         file.write_text(text.replace("HOST", registry.host))
         hosts = {registry.host: {"credentials": {"dockerConfig": str(tmp_path)}}}
         with client(tmp_path, hosts) as c, pytest.raises(UserError) as raised:
-            c.digest(at(registry.host))
+            c.get_digest(at(registry.host))
     assert raised.value.message == f"{file}{message}"
 
 
@@ -226,7 +226,7 @@ def test_a_token_is_asked_for_once_for_each_repository(tmp_path: Path) -> None:
 
     with answering(reply) as served, client(tmp_path) as c:
         for path in ("x/a", "x/a", "x/b", "x/a"):
-            c.digest(at(served.host, path))
+            c.get_digest(at(served.host, path))
     assert [(path.partition("?")[0], signed) for _, path, signed in served.requests] == [
         ("/v2/x/a/manifests/v1", ""),
         ("/token", ""),
@@ -253,9 +253,9 @@ def test_an_expired_token_is_renewed(tmp_path: Path) -> None:
         return Reply(200, headers={"Docker-Content-Digest": "sha256:" + "a" * 64})
 
     with answering(reply) as served, client(tmp_path) as c:
-        assert c.digest(at(served.host))
+        assert c.get_digest(at(served.host))
         refused.append("Bearer A")
-        assert c.digest(at(served.host))
+        assert c.get_digest(at(served.host))
     assert served.requests[-1][2] == "Bearer B"
 
 
@@ -273,7 +273,7 @@ def test_an_identity_token_is_exchanged(tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text(json.dumps(config))
         hosts = {served.host: {"credentials": {"dockerConfig": "."}}}
         with client(tmp_path, hosts) as c:
-            assert c.digest(at(served.host))
+            assert c.get_digest(at(served.host))
 
 
 def test_a_sign_in_is_not_sent_on_to_another_host(tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_a_sign_in_is_not_sent_on_to_another_host(tmp_path: Path) -> None:
             docker_config(tmp_path, Registry(served.host, tmp_path, None, "u", "p", 0))
             hosts = {served.host: {"credentials": {"dockerConfig": "."}}}
             with client(tmp_path, hosts) as c:
-                assert c.digest(at(served.host)) == digest
+                assert c.get_digest(at(served.host)) == digest
     assert [signed for _, _, signed in other.requests] == [""]
 
 
@@ -298,17 +298,17 @@ def test_a_sign_in_is_not_sent_on_to_another_host(tmp_path: Path) -> None:
 
 def test_a_ca_of_its_own(tls: Registry, tmp_path: Path) -> None:
     with client(tmp_path, {tls.host: {"ca": str(tls.ca)}}) as c:
-        assert c.digest(at(tls.host)) == make("gcr.io/a/one:v1").digest
+        assert c.get_digest(at(tls.host)) == make("gcr.io/a/one:v1").digest
 
 
 def test_certificates_may_go_unchecked(tls: Registry, tmp_path: Path) -> None:
     with client(tmp_path, {tls.host: {"skipTlsVerify": True}}) as c:
-        assert c.digest(at(tls.host)) == make("gcr.io/a/one:v1").digest
+        assert c.get_digest(at(tls.host)) == make("gcr.io/a/one:v1").digest
 
 
-def problem(c: Client, ref: ImageRef) -> RegistryError:
+def problem(c: RegistryClient, ref: ImageRef) -> RegistryError:
     with c, pytest.raises(RegistryError) as raised:
-        c.digest(ref)
+        c.get_digest(ref)
     return raised.value
 
 
@@ -360,7 +360,7 @@ def test_a_registry_that_is_down_is_given_up_once_for_all_images(tmp_path: Path)
         start = time.monotonic()
         for _ in range(20):
             with pytest.raises(RegistryError) as raised:
-                c.digest(at(host))
+                c.get_digest(at(host))
         assert time.monotonic() - start < 8
     assert raised.value.message == f"{host}: nothing answers there: connection refused"
 
@@ -371,7 +371,7 @@ def test_a_silent_server_is_not_waited_for_long(tmp_path: Path) -> None:
         server.listen()
         host = f"127.0.0.1:{server.getsockname()[1]}"
         with client(tmp_path, read_seconds=0.2) as c, pytest.raises(RegistryError) as raised:
-            c.digest(at(host), patience=0.3)
+            c.get_digest(at(host), patience=0.3)
     assert raised.value.message == f"{host}: no answer in time"
 
 
@@ -425,7 +425,7 @@ def test_a_busy_registry_is_asked_again(status: int, tmp_path: Path) -> None:
         answering(lambda _m, _p, number: good if number else busy) as served,
         client(tmp_path) as c,
     ):
-        assert c.digest(at(served.host))
+        assert c.get_digest(at(served.host))
     assert len(served.requests) == 2
 
 
@@ -437,7 +437,7 @@ def test_retry_after_is_waited_for(tmp_path: Path) -> None:
         client(tmp_path) as c,
     ):
         start = time.monotonic()
-        c.digest(at(served.host))
+        c.get_digest(at(served.host))
         assert time.monotonic() - start >= 1
 
 
@@ -466,9 +466,9 @@ def test_a_connection_that_the_server_closed_is_opened_again(tmp_path: Path) -> 
         thread = threading.Thread(target=serve)
         thread.start()
         with client(tmp_path) as c:
-            assert c.digest(at(host)) == digest
+            assert c.get_digest(at(host)) == digest
             time.sleep(0.1)
-            assert c.digest(at(host)) == digest
+            assert c.get_digest(at(host)) == digest
         thread.join()
 
 
@@ -480,7 +480,7 @@ def test_content_with_another_digest_is_refused(tmp_path: Path) -> None:
         client(tmp_path) as c,
         pytest.raises(RegistryError) as raised,
     ):
-        c.manifest(at(served.host, digest=wanted))
+        c.get_manifest(at(served.host, digest=wanted))
     assert raised.value.kind == "content"
 
 
@@ -490,7 +490,7 @@ def test_schema_1_is_told(tmp_path: Path) -> None:
         client(tmp_path) as c,
         pytest.raises(RegistryError, match="Docker's schema 1"),
     ):
-        c.manifest(at(served.host))
+        c.get_manifest(at(served.host))
 
 
 def test_a_digest_is_computed_for_a_registry_that_leaves_it_out(tmp_path: Path) -> None:
@@ -498,7 +498,7 @@ def test_a_digest_is_computed_for_a_registry_that_leaves_it_out(tmp_path: Path) 
     media_type, body = image.manifests[image.digest]
     headers = {"Content-Type": media_type}
     with answering(lambda *_: Reply(200, body, headers)) as served, client(tmp_path) as c:
-        assert c.digest(at(served.host)) == image.digest
+        assert c.get_digest(at(served.host)) == image.digest
 
 
 def test_closing_ends_requests_under_way(tmp_path: Path) -> None:
@@ -510,7 +510,7 @@ def test_closing_ends_requests_under_way(tmp_path: Path) -> None:
         start = time.monotonic()
         threading.Timer(0.3, c.close).start()
         with pytest.raises(RegistryError, match="interrupted"):
-            c.digest(at(host))
+            c.get_digest(at(host))
         assert time.monotonic() - start < 3
 
 
@@ -534,24 +534,24 @@ def test_closing_ends_requests_under_way(tmp_path: Path) -> None:
 )
 def test_plain_http_by_default_only_on_loopback(host: str, loopback: bool, tmp_path: Path) -> None:
     assert is_loopback(host) is loopback
-    assert Reach.of(host, None, tmp_path, "").plain_http is loopback
-    access = Access()
-    assert Reach.of(host, access, tmp_path, "").plain_http is loopback
+    assert RegistryAccess.from_settings(host, None, tmp_path, "").plain_http is loopback
+    access = AccessOptions()
+    assert RegistryAccess.from_settings(host, access, tmp_path, "").plain_http is loopback
 
 
 def test_tls_settings_on_loopback_mean_tls(tmp_path: Path) -> None:
-    access = Access(ca="ca.pem")
-    assert not Reach.of("localhost:5000", access, tmp_path, "").plain_http
+    access = AccessOptions(ca="ca.pem")
+    assert not RegistryAccess.from_settings("localhost:5000", access, tmp_path, "").plain_http
 
 
 def test_docker_hub_is_asked_at_its_api(tmp_path: Path) -> None:
-    reach = Reach.of("docker.io", None, tmp_path, "")
+    reach = RegistryAccess.from_settings("docker.io", None, tmp_path, "")
     assert reach.url == "https://registry-1.docker.io"
 
 
 def test_paths_are_relative_to_the_workspace(tmp_path: Path) -> None:
     private = {"host": "r.corp", "ca": "ca.pem", "credentials": {"dockerConfig": "/etc/docker"}}
-    reach = Reaches(mirror_settings({"private": private}), tmp_path)("r.corp")
+    reach = AccessResolver(mirror_settings({"private": private}), tmp_path)("r.corp")
     assert reach.ca == tmp_path / "ca.pem"
     assert reach.login.docker_config == Path("/etc/docker")
 
@@ -564,12 +564,12 @@ def test_proxies_of_the_environment_are_used(
         monkeypatch.setenv("http_proxy", f"http://{proxy.host}")
         monkeypatch.setenv("no_proxy", "direct.invalid")
         with client(tmp_path, {"far.invalid": {"plainHttp": True}}) as c:
-            assert c.digest(at("far.invalid")) == digest
+            assert c.get_digest(at("far.invalid")) == digest
         with (
             client(tmp_path, {"direct.invalid": {"plainHttp": True}}) as c,
             pytest.raises(RegistryError, match="no such host name"),
         ):
-            c.digest(at("direct.invalid"))
+            c.get_digest(at("direct.invalid"))
     assert [path for _, path, _ in proxy.requests] == [
         "http://far.invalid/v2/gcr.io/a/one/manifests/v1"
     ]

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from kfdeploy.oci.attachments import Attached
+from kfdeploy.oci.attachments import Attachment
 from kfdeploy.oci.reference import ImageRef
-from kfdeploy.oci.registry.access import Reaches
-from kfdeploy.oci.registry.client import Client
+from kfdeploy.oci.registry.access import AccessResolver
+from kfdeploy.oci.registry.client import RegistryClient
 from kfdeploy.oci.registry.errors import RegistryError
-from kfdeploy.oci.registry.referrers import Finder
+from kfdeploy.oci.registry.referrers import AttachmentFinder
 from kfdeploy.oci.registry.settings import MirrorSettings, PrivateRegistry
 from tests.support.answers import Answering, Reply, answering
 from tests.support.registries import Registry, serve_registry
@@ -30,11 +30,11 @@ INDEX = {"Content-Type": OCI_INDEX}
 
 
 @pytest.fixture
-def finder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Finder]:
+def finder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AttachmentFinder]:
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "no-docker-config"))
     settings = MirrorSettings(PrivateRegistry(host="private.invalid"))
-    with Client(Reaches(settings, tmp_path)) as client:
-        yield Finder(client, patience=0.1)
+    with RegistryClient(AccessResolver(settings, tmp_path)) as client:
+        yield AttachmentFinder(client, patience=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -79,42 +79,48 @@ def signed_image(host: str, tmp_path: Path, path: str) -> tuple[Standin, Standin
 
 
 def test_tags_and_the_index_of_a_registry_without_a_list(
-    registry: Registry, finder: Finder, tmp_path: Path
+    registry: Registry, finder: AttachmentFinder, tmp_path: Path
 ) -> None:
     image, signature, sbom = signed_image(registry.host, tmp_path, "tags/app")
-    found = finder.of_image(at(registry.host, image.digest, "tags/app"), image.platforms.values())
+    found = finder.find_for_image(
+        at(registry.host, image.digest, "tags/app"), image.platforms.values()
+    )
     tag = f"sha256-{image.digest[7:]}.sig"
     assert found == (
-        Attached(image.digest, "referrer", SBOM, sbom.digest),
-        Attached(image.digest, "tag", tag, signature.digest),
+        Attachment(image.digest, "referrer", SBOM, sbom.digest),
+        Attachment(image.digest, "tag", tag, signature.digest),
     )
 
 
 def test_attestations_and_sboms_under_cosigns_tags(
-    registry: Registry, finder: Finder, tmp_path: Path
+    registry: Registry, finder: AttachmentFinder, tmp_path: Path
 ) -> None:
     image = make("quay.io/acme/app:v1", kind=5)
     push(registry.host, image, "kinds/app", "v1")
     for suffix in ("att", "sbom"):
         what = referrer(image, SBOM, suffix.encode())
         attach(registry.host, "kinds/app", what, image.digest, suffix)
-    found = finder.of_image(at(registry.host, image.digest, "kinds/app"), ())
+    found = finder.find_for_image(at(registry.host, image.digest, "kinds/app"), ())
     assert [one.name.rpartition(".")[2] for one in found] == ["att", "sbom"]
 
 
 def test_platforms_are_asked_about_where_the_image_has_something(
-    registry: Registry, finder: Finder, tmp_path: Path
+    registry: Registry, finder: AttachmentFinder, tmp_path: Path
 ) -> None:
     image, _, _ = signed_image(registry.host, tmp_path, "deep/app")
     platform = next(iter(image.platforms.values()))
     attach(registry.host, "deep/app", simple(Signer(tmp_path, "b"), platform), platform, "sig")
-    found = finder.of_image(at(registry.host, image.digest, "deep/app"), image.platforms.values())
+    found = finder.find_for_image(
+        at(registry.host, image.digest, "deep/app"), image.platforms.values()
+    )
     assert {one.subject for one in found} == {image.digest, platform}
 
 
-def test_a_manifest_costs_four_requests_and_an_image_with_nothing_no_more(finder: Finder) -> None:
+def test_a_manifest_costs_four_requests_and_an_image_with_nothing_no_more(
+    finder: AttachmentFinder,
+) -> None:
     with answering(lists(lambda target: listing())) as served:
-        assert finder.of_image(at(served.host), [E, F]) == ()
+        assert finder.find_for_image(at(served.host), [E, F]) == ()
     assert sorted(asked(served)) == [
         f"GET referrers/{D}",
         f"HEAD manifests/sha256-{D[7:]}.att",
@@ -123,10 +129,10 @@ def test_a_manifest_costs_four_requests_and_an_image_with_nothing_no_more(finder
     ]
 
 
-def test_where_there_is_no_list_it_is_asked_for_once(finder: Finder) -> None:
+def test_where_there_is_no_list_it_is_asked_for_once(finder: AttachmentFinder) -> None:
     with answering(lambda *_: GONE) as served:
         for digest in (D, E, F):
-            assert finder.of_image(at(served.host, digest), ()) == ()
+            assert finder.find_for_image(at(served.host, digest), ()) == ()
     gets = [line for line in asked(served) if line.startswith("GET")]
     assert gets == [
         f"GET referrers/{D}",
@@ -148,7 +154,7 @@ def test_where_there_is_no_list_it_is_asked_for_once(finder: Finder) -> None:
     ],
     ids=["404", "400", "405", "a page", "other JSON"],
 )
-def test_what_says_that_there_is_no_list(reply: Reply, finder: Finder) -> None:
+def test_what_says_that_there_is_no_list(reply: Reply, finder: AttachmentFinder) -> None:
     index = listing((E, BUNDLE))
 
     def answer(method: str, path: str, number: int) -> Reply:
@@ -157,17 +163,17 @@ def test_what_says_that_there_is_no_list(reply: Reply, finder: Finder) -> None:
         return index if path.endswith(f"sha256-{D[7:]}") else GONE
 
     with answering(answer) as served:
-        assert finder.of_image(at(served.host), ()) == (Attached(D, "referrer", BUNDLE, E),)
+        assert finder.find_for_image(at(served.host), ()) == (Attachment(D, "referrer", BUNDLE, E),)
 
 
-def test_a_list_that_was_there_is_asked_for_again(finder: Finder) -> None:
+def test_a_list_that_was_there_is_asked_for_again(finder: AttachmentFinder) -> None:
     def reply(target: str) -> Reply:
         return GONE if D in target else listing((F, BUNDLE))
 
     with answering(lists(reply)) as served:
-        assert finder.of_image(at(served.host, E), ())
-        assert not finder.of_image(at(served.host, D), ())
-        assert finder.of_image(at(served.host, E), ())
+        assert finder.find_for_image(at(served.host, E), ())
+        assert not finder.find_for_image(at(served.host, D), ())
+        assert finder.find_for_image(at(served.host, E), ())
 
 
 @pytest.mark.parametrize(
@@ -178,7 +184,7 @@ def test_a_list_that_was_there_is_asked_for_again(finder: Finder) -> None:
         '<?n=1&last={e}>; title="x"; rel="next"',
     ],
 )
-def test_a_list_of_several_pages_is_read_to_the_end(link: str, finder: Finder) -> None:
+def test_a_list_of_several_pages_is_read_to_the_end(link: str, finder: AttachmentFinder) -> None:
     header = link.format(path=PATH, digest=D, e=E)
 
     def reply(target: str) -> Reply:
@@ -187,50 +193,50 @@ def test_a_list_of_several_pages_is_read_to_the_end(link: str, finder: Finder) -
         return listing((E, BUNDLE), Link=header)
 
     with answering(lists(reply)) as served:
-        found = finder.of_image(at(served.host), ())
+        found = finder.find_for_image(at(served.host), ())
     assert [one.digest for one in found] == [F, E]  # by their types
 
 
-def test_a_list_without_an_end_is_an_error(finder: Finder) -> None:
+def test_a_list_without_an_end_is_an_error(finder: AttachmentFinder) -> None:
     def reply(target: str) -> Reply:
         return listing((E, BUNDLE), Link='<?n=1>; rel="next"')
 
     with answering(lists(reply)) as served, pytest.raises(RegistryError) as raised:
-        finder.of_image(at(served.host), ())
+        finder.find_for_image(at(served.host), ())
     assert raised.value.message == (
         f"{served.host}/{PATH}@{D}: its list of referrers has no end within 1000 of them"
     )
 
 
-def test_a_list_that_breaks_off_is_an_error(finder: Finder) -> None:
+def test_a_list_that_breaks_off_is_an_error(finder: AttachmentFinder) -> None:
     def reply(target: str) -> Reply:
         return GONE if "?" in target else listing((E, BUNDLE), Link='<?n=1>; rel="next"')
 
     with answering(lists(reply)) as served, pytest.raises(RegistryError) as raised:
-        finder.of_image(at(served.host), ())
+        finder.find_for_image(at(served.host), ())
     assert raised.value.message.endswith("its list of referrers breaks off after 1 of them")
 
 
-def test_more_referrers_than_anybody_has_are_an_error(finder: Finder) -> None:
+def test_more_referrers_than_anybody_has_are_an_error(finder: AttachmentFinder) -> None:
     many = [(f"sha256:{number:064x}", BUNDLE) for number in range(1001)]
     with (
         answering(lists(lambda _: listing(*many))) as served,
         pytest.raises(RegistryError, match="no end within 1000 of them"),
     ):
-        finder.of_image(at(served.host), ())
+        finder.find_for_image(at(served.host), ())
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b"[" * 100_000])
-def test_a_list_that_is_none_is_an_error(body: bytes, finder: Finder) -> None:
+def test_a_list_that_is_none_is_an_error(body: bytes, finder: AttachmentFinder) -> None:
     with (
         answering(lists(lambda _: Reply(200, body, INDEX))) as served,
         pytest.raises(RegistryError) as raised,
     ):
-        finder.of_image(at(served.host), ())
+        finder.find_for_image(at(served.host), ())
     assert raised.value.message == f"{served.host}/{PATH}@{D}: its list of referrers is no JSON"
 
 
-def test_nothing_that_a_registry_makes_up_gets_through(finder: Finder) -> None:
+def test_nothing_that_a_registry_makes_up_gets_through(finder: AttachmentFinder) -> None:
     entries: list[tuple[Any, Any]] = [
         (E, "x\n- image: evil"),
         ("sha256:short", BUNDLE),
@@ -238,13 +244,13 @@ def test_nothing_that_a_registry_makes_up_gets_through(finder: Finder) -> None:
         (7, BUNDLE),
     ]
     with answering(lists(lambda _: listing(*entries))) as served:
-        found = finder.of_image(at(served.host), ())
-    assert found == (Attached(D, "referrer", "unknown", E),)
+        found = finder.find_for_image(at(served.host), ())
+    assert found == (Attachment(D, "referrer", "unknown", E),)
 
 
-def test_a_registry_that_limits_requests_is_not_asked_on(finder: Finder) -> None:
+def test_a_registry_that_limits_requests_is_not_asked_on(finder: AttachmentFinder) -> None:
     with answering(lambda *_: Reply(429, headers={"Retry-After": "60"})) as served:
         for digest in (D, E, F):
             with pytest.raises(RegistryError, match="429: it limits how much may be asked"):
-                finder.of_image(at(served.host, digest), ())
+                finder.find_for_image(at(served.host, digest), ())
     assert len(served.requests) == 1

@@ -14,12 +14,12 @@ from typing import Any, Literal
 import pytest
 
 from kfdeploy.errors import UserError
-from kfdeploy.oci.attachments import Attached, cosign_tags
+from kfdeploy.oci.attachments import Attachment, cosign_tags
 from kfdeploy.oci.manifest import Manifest
 from kfdeploy.oci.reference import ImageRef
 from kfdeploy.oci.registry.errors import RegistryError
 from kfdeploy.oci.signing import verify
-from kfdeploy.oci.signing.verify import Rules, Unsigned
+from kfdeploy.oci.signing.verify import SignatureRules, UnsignedImage
 from kfdeploy.workspace.settings import Images
 from tests.support.signing import BUNDLE, SIMPLE, Signer, artifact, bundle, message, simple
 from tests.support.standins import Standin, make
@@ -60,23 +60,23 @@ def test_openssl_and_we_check_each_others_signatures(kind: str, tmp_path: Path) 
     file, ours, theirs = (tmp_path / name for name in ("data", "ours", "theirs"))
     file.write_bytes(DATA)
     line = tmp_path / "line"
-    line.write_bytes(verify.sign(DATA, private))
+    line.write_bytes(verify.sign_blob(DATA, private))
     openssl("base64", "-d", "-A", "-in", line, "-out", ours)
     openssl("dgst", "-sha256", "-verify", public, "-signature", ours, file)
     openssl("dgst", "-sha256", "-sign", private, "-out", theirs, file)
-    verify.verify(DATA, theirs.read_bytes(), public)
+    verify.verify_blob(DATA, theirs.read_bytes(), public)
     openssl("base64", "-in", theirs, "-out", line)  # in lines of 64
-    verify.verify(DATA, line.read_bytes(), public)
+    verify.verify_blob(DATA, line.read_bytes(), public)
 
 
 def test_ed25519(tmp_path: Path) -> None:
     private, public = pair(tmp_path, "ED25519")
-    verify.verify(DATA, verify.sign(DATA, private), public)
+    verify.verify_blob(DATA, verify.sign_blob(DATA, private), public)
 
 
 def test_the_signature_is_one_line_of_base64(tmp_path: Path) -> None:
     private, _ = pair(tmp_path, *EC)
-    made = verify.sign(DATA, private)
+    made = verify.sign_blob(DATA, private)
     assert made == base64.b64encode(base64.b64decode(made)) + b"\n"
 
 
@@ -88,8 +88,8 @@ def test_older_forms_of_private_keys(form: str, tmp_path: Path) -> None:
     openssl(form, "-in", private, *traditional, "-out", old)
     openssl(form, "-in", private, *traditional, "-aes128", "-passout", "pass:x", "-out", locked)
     assert f"BEGIN {form.upper()} PRIVATE KEY" in old.read_text()
-    verify.verify(DATA, verify.sign(DATA, old), public)
-    verify.verify(DATA, verify.sign(DATA, locked, "x"), public)
+    verify.verify_blob(DATA, verify.sign_blob(DATA, old), public)
+    verify.verify_blob(DATA, verify.sign_blob(DATA, locked, "x"), public)
 
 
 def test_the_password_comes_from_the_environment(
@@ -97,7 +97,7 @@ def test_the_password_comes_from_the_environment(
 ) -> None:
     private, public = pair(tmp_path, *EC, "-aes-256-cbc", "-pass", f"pass:{PASSWORD}")
     monkeypatch.setenv("KFDEPLOY_KEY_PASSWORD", PASSWORD)
-    verify.verify(DATA, verify.sign(DATA, private), public)
+    verify.verify_blob(DATA, verify.sign_blob(DATA, private), public)
 
 
 def test_a_password_that_is_not_needed_does_no_harm(
@@ -105,7 +105,7 @@ def test_a_password_that_is_not_needed_does_no_harm(
 ) -> None:
     private, public = pair(tmp_path, *EC)
     monkeypatch.setenv("KFDEPLOY_KEY_PASSWORD", PASSWORD)
-    verify.verify(DATA, verify.sign(DATA, private), public)
+    verify.verify_blob(DATA, verify.sign_blob(DATA, private), public)
 
 
 def test_an_encrypted_key_without_a_password(
@@ -113,7 +113,7 @@ def test_an_encrypted_key_without_a_password(
 ) -> None:
     private, _ = pair(tmp_path, *EC, "-aes-256-cbc", "-pass", f"pass:{PASSWORD}")
     monkeypatch.delenv("KFDEPLOY_KEY_PASSWORD", raising=False)
-    error = failing(lambda: verify.sign(DATA, private))
+    error = failing(lambda: verify.sign_blob(DATA, private))
     assert error.message == f"{private}: the private key is encrypted, and there is no password"
     assert error.hint == "put it into the environment variable KFDEPLOY_KEY_PASSWORD"
 
@@ -123,7 +123,7 @@ def test_a_wrong_password_is_told_and_not_shown(
 ) -> None:
     private, _ = pair(tmp_path, *EC, "-aes-256-cbc", "-pass", f"pass:{PASSWORD}")
     monkeypatch.setenv("KFDEPLOY_KEY_PASSWORD", "wrong horse")
-    error = failing(lambda: verify.sign(DATA, private))
+    error = failing(lambda: verify.sign_blob(DATA, private))
     assert error.message == (
         f"{private}: the private key can't be decrypted: the password is wrong, or the file is"
         " damaged"
@@ -157,7 +157,7 @@ def test_what_is_no_private_key(content: str | None, message: str, tmp_path: Pat
         file = pair(tmp_path, "X25519")[0]
     elif content is not None:
         file.write_text(content)
-    error = failing(lambda: verify.sign(DATA, file, "x"))
+    error = failing(lambda: verify.sign_blob(DATA, file, "x"))
     assert error.message.lower() == f"{file}: {message}".lower()
 
 
@@ -182,18 +182,18 @@ def test_what_is_no_public_key(content: str | None, message: str, tmp_path: Path
         file = pair(tmp_path, "X25519")[1]
     elif content is not None:
         file.write_text(content)
-    error = failing(lambda: verify.verify(DATA, b"", file))
+    error = failing(lambda: verify.verify_blob(DATA, b"", file))
     assert error.message.lower() == f"{file}: {message}".lower()
 
 
 @pytest.mark.parametrize("case", ["data", "signature", "key", "nothing", "words"])
 def test_what_does_not_belong_together_is_refused(case: str, tmp_path: Path) -> None:
     private, public = pair(tmp_path, *EC)
-    made = verify.sign(DATA, private)
+    made = verify.sign_blob(DATA, private)
     signed_by = Signer(tmp_path, "other").file if case == "key" else public
     given = {"signature": b"AAAA" + made[4:], "nothing": b"", "words": b"no signature"}
     data = DATA + b" " if case == "data" else DATA
-    error = failing(lambda: verify.verify(data, given.get(case, made), signed_by))
+    error = failing(lambda: verify.verify_blob(data, given.get(case, made), signed_by))
     assert error.message == (
         f"the signature is not by {signed_by}, or what it is of has been changed"
     )
@@ -218,12 +218,12 @@ class Stored:
         self.manifests = {d: Manifest(d, k, b) for i in images for d, (k, b) in i.manifests.items()}
         self.blobs = {digest: data for image in images for digest, data in image.blobs.items()}
 
-    def manifest(self, digest: str) -> Manifest:
+    def get_manifest(self, digest: str) -> Manifest:
         if digest not in self.manifests:
             raise RegistryError("gone", f"{digest}: not there")
         return self.manifests[digest]
 
-    def blob(self, digest: str) -> bytes:
+    def get_blob(self, digest: str) -> bytes:
         data = self.blobs[digest]
         if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
             raise RegistryError("content", f"{digest}: another content")
@@ -240,27 +240,29 @@ def signer(tmp_path: Path) -> Signer:
     return Signer(tmp_path, "acme")
 
 
-def rules(folder: Path, *settings: tuple[str, str]) -> Rules:
+def rules(folder: Path, *settings: tuple[str, str]) -> SignatureRules:
     listed = [{"images": pattern, "keys": keys.split()} for pattern, keys in settings]
-    return Rules.of(Images.model_validate({"signatures": listed}).signatures, folder)
+    return SignatureRules.from_settings(
+        Images.model_validate({"signatures": listed}).signatures, folder
+    )
 
 
-def attached(what: Standin, suffix: str = "", subject: str = APP.digest) -> Attached:
+def attached(what: Standin, suffix: str = "", subject: str = APP.digest) -> Attachment:
     if suffix:
-        return Attached(subject, "tag", cosign_tags(subject)[0], what.digest)
-    return Attached(subject, "referrer", BUNDLE, what.digest)
+        return Attachment(subject, "tag", cosign_tags(subject)[0], what.digest)
+    return Attachment(subject, "referrer", BUNDLE, what.digest)
 
 
 def judge(folder: Path, what: Standin, suffix: str = "", keys: str = "acme.pub") -> str:
     """Why it is no signature of APP; empty when it is one."""
     try:
-        verify.check(
+        verify.check_signatures(
             LOCKED,
             rules(folder, ("quay.io/acme/*", keys)),
             Stored(APP, what),
             [attached(what, suffix)],
         )
-    except Unsigned as error:
+    except UnsignedImage as error:
         assert error.hint == (
             f"do not use it until its publisher has signed {APP.digest}, or change"
             " images.signatures[0] in kfdeploy.yaml"
@@ -282,10 +284,14 @@ def test_what_cosign_signs_is_signed(case: str, tmp_path: Path) -> None:
     for name, text in COSIGN["keys"].items():
         (tmp_path / f"{name}.pub").write_text(text)
     image, stored, belongs = real(content)
-    verify.check(image, rules(tmp_path, ("*", f"{own}.pub")), stored, belongs)
-    verify.check(image, rules(tmp_path, ("*", f"{other}.pub {own}.pub")), stored, belongs)
+    verify.check_signatures(image, rules(tmp_path, ("*", f"{own}.pub")), stored, belongs)
+    verify.check_signatures(
+        image, rules(tmp_path, ("*", f"{other}.pub {own}.pub")), stored, belongs
+    )
     error = failing(
-        lambda: verify.check(image, rules(tmp_path, ("*", f"{other}.pub")), stored, belongs)
+        lambda: verify.check_signatures(
+            image, rules(tmp_path, ("*", f"{other}.pub")), stored, belongs
+        )
     )
     assert error.message == (
         f"its signature is not by {other}.pub, or has been changed (images.signatures[0])"
@@ -295,11 +301,11 @@ def test_what_cosign_signs_is_signed(case: str, tmp_path: Path) -> None:
 def test_an_attestation_by_cosign_is_no_signature(tmp_path: Path) -> None:
     (tmp_path / "p256.pub").write_text(COSIGN["keys"]["p256"])
     image, stored, belongs = real(COSIGN["images"]["p256-attestation"])
-    with pytest.raises(Unsigned, match=r"it has no signature by p256\.pub"):
-        verify.check(image, rules(tmp_path, ("*", "p256.pub")), stored, belongs)
+    with pytest.raises(UnsignedImage, match=r"it has no signature by p256\.pub"):
+        verify.check_signatures(image, rules(tmp_path, ("*", "p256.pub")), stored, belongs)
 
 
-def real(content: dict[str, Any]) -> tuple[ImageRef, Stored, list[Attached]]:
+def real(content: dict[str, Any]) -> tuple[ImageRef, Stored, list[Attachment]]:
     """One image of the file that cosign signed."""
     stored = Stored()
     manifests = [Manifest.parse(text.encode()) for text in content["manifests"]]
@@ -310,7 +316,7 @@ def real(content: dict[str, Any]) -> tuple[ImageRef, Stored, list[Attached]]:
     is_tag = content["tag"].endswith(".sig")
     kind: Literal["tag", "referrer"] = "tag" if is_tag else "referrer"
     name = content["tag"] if is_tag else BUNDLE
-    belongs = [Attached(image.digest, kind, name, each.digest) for each in manifests]
+    belongs = [Attachment(image.digest, kind, name, each.digest) for each in manifests]
     return ImageRef("quay.io", "acme/app", "", image.digest), stored, belongs
 
 
@@ -453,10 +459,12 @@ def test_what_is_not_there_or_has_other_content_is_told(signer: Signer, tmp_path
     for digest in made.blobs:
         stored.blobs[digest] = b"changed"
     wanted = rules(tmp_path, ("*", "acme.pub"))
-    with pytest.raises(Unsigned, match=r"its signature is damaged: sha256:.*: another content"):
-        verify.check(LOCKED, wanted, stored, [attached(made, "sig")])
-    with pytest.raises(Unsigned, match=r"its signature is damaged: sha256:.*: not there"):
-        verify.check(LOCKED, wanted, Stored(APP), [attached(made, "sig")])
+    with pytest.raises(
+        UnsignedImage, match=r"its signature is damaged: sha256:.*: another content"
+    ):
+        verify.check_signatures(LOCKED, wanted, stored, [attached(made, "sig")])
+    with pytest.raises(UnsignedImage, match=r"its signature is damaged: sha256:.*: not there"):
+        verify.check_signatures(LOCKED, wanted, Stored(APP), [attached(made, "sig")])
 
 
 def test_a_layer_without_an_end_is_not_read(signer: Signer, tmp_path: Path) -> None:
@@ -470,42 +478,42 @@ def test_one_good_signature_among_bad_ones_will_do(signer: Signer, tmp_path: Pat
     good = bundle(signer, APP)
     belongs = [attached(bad[0], "sig"), attached(bad[1], "sig"), attached(bad[2]), attached(good)]
     wanted = rules(tmp_path, ("*", "acme.pub"))
-    verify.check(LOCKED, wanted, Stored(APP, *bad, good), belongs)
-    with pytest.raises(Unsigned, match="is of another image"):
-        verify.check(LOCKED, wanted, Stored(APP, *bad, good), belongs[:-1])
+    verify.check_signatures(LOCKED, wanted, Stored(APP, *bad, good), belongs)
+    with pytest.raises(UnsignedImage, match="is of another image"):
+        verify.check_signatures(LOCKED, wanted, Stored(APP, *bad, good), belongs[:-1])
 
 
 def test_what_belongs_to_another_manifest_does_not_count(signer: Signer, tmp_path: Path) -> None:
     made = bundle(signer, APP)
     belongs = [attached(made, subject=OTHER.digest)]
     wanted = rules(tmp_path, ("*", "acme.pub"))
-    with pytest.raises(Unsigned, match=r"it has no signature by acme\.pub"):
-        verify.check(LOCKED, wanted, Stored(APP, made), belongs)
+    with pytest.raises(UnsignedImage, match=r"it has no signature by acme\.pub"):
+        verify.check_signatures(LOCKED, wanted, Stored(APP, made), belongs)
 
 
 def test_a_registry_that_can_not_be_asked_is_no_verdict(signer: Signer, tmp_path: Path) -> None:
     class Busy(Stored):
-        def blob(self, digest: str) -> bytes:
+        def get_blob(self, digest: str) -> bytes:
             raise RegistryError("busy", "429")
 
     made = bundle(signer, APP)
     wanted = rules(tmp_path, ("*", "acme.pub"))
     with pytest.raises(RegistryError, match="429"):
-        verify.check(LOCKED, wanted, Busy(APP, made), [attached(made)])
+        verify.check_signatures(LOCKED, wanted, Busy(APP, made), [attached(made)])
 
 
 def test_what_was_signed_since_is_looked_for_once(signer: Signer, tmp_path: Path) -> None:
     made = bundle(signer, APP)
     searches: list[int] = []
 
-    def search() -> list[Attached]:
+    def search() -> list[Attachment]:
         searches.append(1)
         return [attached(made)]
 
     wanted = rules(tmp_path, ("quay.io/*", "acme.pub"), ("*", "acme.pub"))
-    verify.check(LOCKED, wanted, Stored(APP, made), [], search)
+    verify.check_signatures(LOCKED, wanted, Stored(APP, made), [], search)
     assert len(searches) == 1
-    verify.check(LOCKED, wanted, Stored(APP, made), [attached(made)], search)
+    verify.check_signatures(LOCKED, wanted, Stored(APP, made), [attached(made)], search)
     assert len(searches) == 1
 
 
@@ -532,7 +540,7 @@ def test_what_was_signed_since_is_looked_for_once(signer: Signer, tmp_path: Path
 def test_patterns_are_of_host_and_path(
     pattern: str, image: str, matches: bool, signer: Signer, tmp_path: Path
 ) -> None:
-    found = rules(tmp_path, (pattern, "acme.pub")).on(ImageRef.parse(image))
+    found = rules(tmp_path, (pattern, "acme.pub")).find_for(ImageRef.parse(image))
     assert bool(found) is matches
 
 
@@ -540,20 +548,20 @@ def test_each_rule_that_matches_must_be_satisfied(signer: Signer, tmp_path: Path
     other = Signer(tmp_path, "scanner")
     one, two = bundle(signer, APP), bundle(other, APP)
     wanted = rules(tmp_path, ("*", "acme.pub"), ("quay.io/*", "scanner.pub"))
-    verify.check(LOCKED, wanted, Stored(APP, one, two), [attached(one), attached(two)])
-    with pytest.raises(Unsigned, match=r"not by scanner\.pub.* \(images\.signatures\[1\]\)"):
-        verify.check(LOCKED, wanted, Stored(APP, one), [attached(one)])
+    verify.check_signatures(LOCKED, wanted, Stored(APP, one, two), [attached(one), attached(two)])
+    with pytest.raises(UnsignedImage, match=r"not by scanner\.pub.* \(images\.signatures\[1\]\)"):
+        verify.check_signatures(LOCKED, wanted, Stored(APP, one), [attached(one)])
 
 
 def test_an_image_that_no_rule_matches_needs_no_signature(signer: Signer, tmp_path: Path) -> None:
-    verify.check(LOCKED, rules(tmp_path, ("gcr.io/*", "acme.pub")), Stored(), None)
+    verify.check_signatures(LOCKED, rules(tmp_path, ("gcr.io/*", "acme.pub")), Stored(), None)
 
 
 def test_every_key_that_can_not_be_used_is_named(signer: Signer, tmp_path: Path) -> None:
     (tmp_path / "empty.pub").write_text("")
     with pytest.raises(UserError) as raised:
         rules(tmp_path, ("*", "acme.pub empty.pub"), ("gcr.io/*", "none.pub"))
-    assert [error.message.replace(str(tmp_path), "") for error in raised.value.each()] == [
+    assert [error.message.replace(str(tmp_path), "") for error in raised.value.list_errors()] == [
         (
             "images.signatures[0].keys[1]: empty.pub: no public key in PEM form"
             " (-----BEGIN PUBLIC KEY-----)"

@@ -12,7 +12,7 @@ from kfdeploy.kubernetes.objects import Object
 from kfdeploy.releaseset.diff import diff, images, rights
 from kfdeploy.releaseset.diff.diff import SetDiff
 from kfdeploy.releaseset.diff.images import SetImage
-from kfdeploy.releaseset.diff.sides import Placed, Side
+from kfdeploy.releaseset.diff.sides import ReleaseObject, SetSide
 
 Body = dict[str, Any]
 RBAC = "rbac.authorization.k8s.io/v1"
@@ -29,14 +29,16 @@ def body(api_version: str, kind: str, name: str = "x", namespace: str = "", **mo
     }
 
 
-def side(objects: Sequence[Body] | Mapping[str, Sequence[Body]], **summary: Any) -> Side:
+def side(objects: Sequence[Body] | Mapping[str, Sequence[Body]], **summary: Any) -> SetSide:
     placed = objects if isinstance(objects, Mapping) else {"one": objects}
     releases = [{"name": name, "component": name, "needs": []} for name in placed]
-    return Side(
+    return SetSide(
         "set",
         {"images": {}, "releases": releases, **summary},
         tuple(
-            Placed(name, Object(_text(one))) for name, bodies in placed.items() for one in bodies
+            ReleaseObject(name, Object(_text(one)))
+            for name, bodies in placed.items()
+            for one in bodies
         ),
     )
 
@@ -49,7 +51,7 @@ def _text(one: Body) -> str:
 
 
 def compared(old: Sequence[Body], new: Sequence[Body]) -> SetDiff:
-    return diff.compare(side(old), side(new))
+    return diff.compare_sets(side(old), side(new))
 
 
 # -- images ----------------------------------------------------------------------------------------
@@ -84,7 +86,7 @@ MOVES: list[tuple[list[SetImage], list[SetImage], list[tuple[str, str, str]]]] =
 def test_an_image_moves(
     old: list[SetImage], new: list[SetImage], expected: list[tuple[str, str, str]]
 ) -> None:
-    found = images.changes(old, new)
+    found = images.compare_images(old, new)
     told = [
         (one.what, one.old.ref if one.old else "", one.new.ref if one.new else "") for one in found
     ]
@@ -130,7 +132,7 @@ def test_what_a_role_gains_is_marked_where_it_lets_it_become_more(
     added: Body, expected: str
 ) -> None:
     first = role(rule("", "pods", "get"))
-    (found,) = rights.roles(side([first]), side([role(*first["rules"], added)]))
+    (found,) = rights.compare_roles(side([first]), side([role(*first["rules"], added)]))
     (gain,) = found.gains
     assert f"{gain}  {gain.danger}".strip() == expected
     assert (found.what, found.loses) == ("changed", ())
@@ -140,7 +142,7 @@ def test_what_a_role_gains_is_marked_where_it_lets_it_become_more(
 def test_what_a_wider_right_gave_before_is_no_gain() -> None:
     wide = role(rule("*", "*", "get"), rule("apps", "*/scale", "update"))
     narrow = role(rule("apps", "deployments", "get"), rule("apps", "deployments/scale", "update"))
-    (found,) = rights.roles(side([wide]), side([narrow]))
+    (found,) = rights.compare_roles(side([wide]), side([narrow]))
     assert found.gains == ()
     assert [str(one) for one in found.loses] == ["get *.*", "update */scale.apps"]
 
@@ -153,7 +155,10 @@ def test_an_aggregated_role_gains_what_is_selected() -> None:
     )
     parts = [role(rule("", "pods", "get"), name="a", **label)]
     more = [*parts, role(rule("", "secrets", "list"), name="b", **label)]
-    found = {one.key.name: one for one in rights.roles(side([whole, *parts]), side([whole, *more]))}
+    found = {
+        one.key.name: one
+        for one in rights.compare_roles(side([whole, *parts]), side([whole, *more]))
+    }
     assert [str(one) for one in found["whole"].gains] == ["list secrets"]
     assert (found["whole"].what, found["b"].what) == ("changed", "added")
 
@@ -161,7 +166,7 @@ def test_an_aggregated_role_gains_what_is_selected() -> None:
 def test_what_the_clusters_own_roles_collect_is_theirs() -> None:
     labels = {"rbac.authorization.k8s.io/aggregate-to-edit": "true"}
     added = role(rule("x.test", "things", "create"), name="a", metadata={"labels": labels})
-    found = {one.key.name: one for one in rights.roles(side([]), side([added]))}
+    found = {one.key.name: one for one in rights.compare_roles(side([]), side([added]))}
     assert found["edit"].what == "extended"
     assert [str(one) for one in found["edit"].gains] == ["create things.x.test"]
 
@@ -173,11 +178,13 @@ def test_bindings_tell_who_gains_a_role() -> None:
 
     account = {"kind": "ServiceAccount", "name": "a"}
     everybody = {"kind": "Group", "name": "system:authenticated"}
-    (found,) = rights.bindings(side([binding("r", account)]), side([binding("r", everybody)]))
+    (found,) = rights.compare_bindings(
+        side([binding("r", account)]), side([binding("r", everybody)])
+    )
     assert found.gains == ("Group system:authenticated",)
     assert found.loses == ("ServiceAccount n/a",)
     assert found.danger == "Group system:authenticated is nearly everybody"
-    (other,) = rights.bindings(
+    (other,) = rights.compare_bindings(
         side([binding("r", account)]), side([binding("cluster-admin", account)])
     )
     assert other.role == "ClusterRole r -> ClusterRole cluster-admin"
@@ -383,7 +390,7 @@ def test_what_holds_data_is_kept_and_the_rest_deleted() -> None:
 
 def test_an_object_that_only_changes_its_release_is_moved() -> None:
     one, other = body("v1", "Service", "a"), body("v1", "Service", "b")
-    found = diff.compare(
+    found = diff.compare_sets(
         side({"first": [one, other], "second": []}), side({"first": [one], "second": [other]})
     )
     assert [(o.what, str(o.key), o.old_release, o.release) for o in found.objects] == [
@@ -411,7 +418,7 @@ def test_what_must_be_made_anew_says_what_that_costs() -> None:
 
 
 def test_releases_and_their_order() -> None:
-    def releases(**needs: list[str]) -> Side:
+    def releases(**needs: list[str]) -> SetSide:
         return side(
             [],
             releases=[
@@ -420,7 +427,7 @@ def test_releases_and_their_order() -> None:
             ],
         )
 
-    found = diff.compare(releases(a=[], b=["a"], c=[]), releases(a=[], b=[], d=[]))
+    found = diff.compare_sets(releases(a=[], b=["a"], c=[]), releases(a=[], b=[], d=[]))
     assert [(one.what, one.name, one.notes) for one in found.releases] == [
         ("changed", "b", ("no longer comes after a", "nothing waits for it any more")),
         ("removed", "c", ()),
@@ -430,6 +437,6 @@ def test_releases_and_their_order() -> None:
 
 def test_a_set_does_not_differ_from_itself() -> None:
     one = side([service(80), crd(("v1", True, True)), role(rule("", "pods", "get"))])
-    found = diff.compare(one, one)
+    found = diff.compare_sets(one, one)
     assert found.is_empty
     assert found.to_json()["different"] is False

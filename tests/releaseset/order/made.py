@@ -8,8 +8,8 @@ from typing import Any
 
 from kfdeploy.kubernetes.objects import Object
 from kfdeploy.releaseset.order import plan
-from kfdeploy.releaseset.order.contents import Contents
-from kfdeploy.releaseset.order.edges import Edge
+from kfdeploy.releaseset.order.contents import SetContents
+from kfdeploy.releaseset.order.edges import OrderEdge
 
 Body = dict[str, Any]
 
@@ -87,24 +87,25 @@ def components(content: Set) -> list[tuple[str, list[Object]]]:
     return [(name, objects(bodies)) for name, bodies in content.items()]
 
 
-def edges(content: Set) -> list[Edge]:
-    return plan.all_edges(Contents(components(content)))
+def edges(content: Set) -> list[OrderEdge]:
+    return plan.collect_edges(SetContents(components(content)))
 
 
 def said(content: Set, *whys: str) -> set[str]:
     """``WHY: FIRST -> THEN``, with ``!`` where the first must be ready."""
     return {
-        f"{edge.why}{'!' if edge.ready else ''}: {edge.first.key.name} -> {edge.then.key.name}"
+        f"{edge.why}{'!' if edge.needs_ready else ''}: {edge.first.key.name} ->"
+        f" {edge.then.key.name}"
         for edge in edges(content)
         if not whys or edge.why in whys
     }
 
 
-def derive(content: Set) -> plan.Plan:
-    return plan.derive(components(content))
+def derive(content: Set) -> plan.ReleasePlan:
+    return plan.plan_releases(components(content))
 
 
-def names(found: plan.Plan) -> Iterator[tuple[str, list[str]]]:
+def names(found: plan.ReleasePlan) -> Iterator[tuple[str, list[str]]]:
     """Each release and the names of its objects."""
-    for part in found.parts:
+    for part in found.releases:
         yield part.name, [item.key.name for item in part.objects]

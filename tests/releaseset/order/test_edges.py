@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kfdeploy.releaseset.order.edges import created
+from kfdeploy.releaseset.order.edges import creation_rank
 from tests.releaseset.order.made import (
     Body,
     crd,
@@ -44,7 +44,7 @@ def test_a_kind_of_another_group_is_another_kind() -> None:
 def test_of_two_definitions_the_components_own_counts() -> None:
     thing = made("Thing", "x", "n", "t.test/v1")
     found = edges({"a": [crd("Thing")], "b": [crd("Thing"), thing]})
-    assert [(edge.first.component, edge.together) for edge in found] == [("b", True)]
+    assert [(edge.first.component, edge.can_share_release) for edge in found] == [("b", True)]
 
 
 def test_a_definitions_schemas_are_not_read() -> None:
@@ -59,9 +59,9 @@ def test_a_definitions_schemas_are_not_read() -> None:
         "  - schema:\n      openAPIV3Schema: {type: object}\n    name: v2\n"
     )
     from kfdeploy.kubernetes.objects import Object
-    from kfdeploy.releaseset.order.contents import Contents
+    from kfdeploy.releaseset.order.contents import SetContents
 
-    (item,) = Contents([("a", [Object(text)])]).items
+    (item,) = SetContents([("a", [Object(text)])]).items
     assert item.spec["versions"] == [
         {"name": "v1", "schema": {}, "served": True, "storage": True},
         {"schema": {}, "name": "v2"},
@@ -314,10 +314,10 @@ def test_what_can_be_in_the_webhooks_own_release(case: str) -> None:
     found = [
         edge
         for edge in edges({"a": [*server(), hook, crd("Thing"), judged]})
-        if edge.judging and edge.then.key.name == "x"
+        if edge.is_admission and edge.then.key.name == "x"
     ]
     assert found
-    assert {edge.together for edge in found} == {wanted}
+    assert {edge.can_share_release for edge in found} == {wanted}
 
 
 @pytest.mark.parametrize("policy", ["Fail", "Ignore"])
@@ -347,7 +347,7 @@ def test_a_conversion_webhook_is_ready_before_what_it_converts() -> None:
     things = [made("Thing", version, "n", f"t.test/{version}") for version in ("v1", "v2")]
     found = {"a": [*server(), definition], "b": things}
     assert said(found, "conversion") == {"conversion!: hook -> v2"}
-    assert not any(edge.together for edge in edges(found) if edge.why == "conversion")
+    assert not any(edge.can_share_release for edge in edges(found) if edge.why == "conversion")
 
 
 def test_an_aggregated_apis_workload_is_ready_before_its_objects() -> None:
@@ -393,12 +393,12 @@ def test_kyvernos_policies_need_no_binding_and_do_not_come_before_kyverno() -> N
 
 def test_helm_creates_kinds_that_it_does_not_know_last_and_by_name() -> None:
     kinds = ["Issuer", "Abc", "ValidatingWebhookConfiguration", "Deployment", "Secret", "Namespace"]
-    assert sorted(kinds, key=created) == kinds[::-1]
+    assert sorted(kinds, key=creation_rank) == kinds[::-1]
 
 
 def test_an_edge_says_why() -> None:
     hook = webhooks("Validating", "hook", rule("things"), name="c")
-    one, other = (edge.words() for edge in edges({"a": [*server(), hook], "b": [THING]}))
+    one, other = (edge.to_sentence() for edge in edges({"a": [*server(), hook], "b": [THING]}))
     assert one == (
         "Deployment n/hook must be ready: it judges Thing n/x (ValidatingWebhookConfiguration c"
         " webhooks[name=hook.test].clientConfig.service)"

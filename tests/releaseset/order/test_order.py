@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from kfdeploy.kubernetes.objects import Object, split
+from kfdeploy.kubernetes.objects import Object, split_objects
 from tests.conftest import VERSIONS, Site
 
 RealSite = Callable[[str], Site]
@@ -53,7 +53,9 @@ class Walk:
     def objects(self) -> dict[str, list[Object]]:
         return {
             name: list(
-                split((self.folder / f"charts/{name}/charts/objects/objects.yaml").read_text())
+                split_objects(
+                    (self.folder / f"charts/{name}/charts/objects/objects.yaml").read_text()
+                )
             )
             for name in self.releases
         }
@@ -61,7 +63,7 @@ class Walk:
     @cached_property
     def crds(self) -> dict[str, list[Any]]:
         return {
-            name: [item.body for item in split(file.read_text())]
+            name: [item.body for item in split_objects(file.read_text())]
             for name in self.releases
             if (file := self.folder / "crds" / f"{name}.yaml").exists()
         }

@@ -39,14 +39,14 @@ def config(name: str) -> dict[str, object]:
 
 def test_upstreams_order_stays_where_nothing_says_otherwise() -> None:
     found = derive({name: [config(name)] for name in ("c", "a", "b")})
-    assert [part.name for part in found.parts] == ["c", "a", "b"]
+    assert [part.name for part in found.releases] == ["c", "a", "b"]
     assert found.waves == [["c", "a", "b"]]
-    assert not any(part.needs or part.waits for part in found.parts)
+    assert not any(part.needs or part.waits for part in found.releases)
 
 
 def test_what_is_needed_comes_first_and_the_rest_stays() -> None:
     found = derive({"a": [reads("w", "late")], "b": [config("b")], "c": [config("late")]})
-    assert [(part.name, part.needs) for part in found.parts] == [
+    assert [(part.name, part.needs) for part in found.releases] == [
         ("b", ()),
         ("c", ()),
         ("a", ("c",)),
@@ -57,8 +57,8 @@ def test_what_is_needed_comes_first_and_the_rest_stays() -> None:
 def test_what_follows_from_others_is_left_out_of_needs() -> None:
     space = made("Namespace", "n")
     found = derive({"a": [space], "b": [crd("Thing"), config("b")], "c": [THING]})
-    assert {part.name: part.needs for part in found.parts} == {"a": (), "b": ("a",), "c": ("b",)}
-    assert [(edge.first, edge.then) for edge in found.between] == [
+    assert {part.name: part.needs for part in found.releases} == {"a": (), "b": ("a",), "c": ("b",)}
+    assert [(edge.first, edge.then) for edge in found.dependencies] == [
         ("a", "b"),
         ("a", "c"),
         ("b", "c"),
@@ -72,7 +72,7 @@ def test_a_component_is_split_where_its_own_webhook_judges_its_objects() -> None
         "a-after": ["x"],
         "b": ["b"],
     }
-    assert [(part.name, part.component, part.waits) for part in found.parts] == [
+    assert [(part.name, part.component, part.waits) for part in found.releases] == [
         ("a", "a", True),
         ("a-after", "a", False),
         ("b", "b", False),
@@ -81,7 +81,7 @@ def test_a_component_is_split_where_its_own_webhook_judges_its_objects() -> None
 
 def test_a_webhook_that_judges_only_others_splits_nothing() -> None:
     found = derive({"b": [THING], "a": [*HOOK, JUDGE, crd("Thing")]})
-    assert [(part.name, part.needs, part.waits) for part in found.parts] == [
+    assert [(part.name, part.needs, part.waits) for part in found.releases] == [
         ("a", (), True),
         ("b", ("a",), False),
     ]
@@ -124,12 +124,12 @@ def test_one_component_in_the_middle_of_several_circles_is_the_one_that_is_split
 
 def test_pods_and_what_they_read_in_one_release_do_not_mind_each_other() -> None:
     content = {"a": [config("x"), reads("w", "x"), reads("v", "x")]}
-    assert [part.name for part in derive(content).parts] == ["a"]
+    assert [part.name for part in derive(content).releases] == ["a"]
 
 
 def test_a_name_that_is_taken_is_not_used_twice() -> None:
     found = derive({"a": [*HOOK, JUDGE, crd("Thing"), THING], "a-after": [config("b")], "z": []})
-    assert [part.name for part in found.parts] == ["a", "a-after-2", "a-after", "z"]
+    assert [part.name for part in found.releases] == ["a", "a-after-2", "a-after", "z"]
 
 
 def test_the_same_set_gives_the_same_order() -> None:
@@ -170,7 +170,7 @@ def test_a_circle_is_an_error_that_names_it() -> None:
 def test_the_order_is_told_wave_by_wave_with_its_reasons() -> None:
     space = made("Namespace", "n")
     found = derive({"s": [space], "a": [*HOOK, JUDGE, crd("Thing"), THING]})
-    assert list(order.lines(found)) == [
+    assert list(order.format_order(found)) == [
         "wave 1",
         "  s",
         "wave 2",
@@ -207,9 +207,9 @@ def test_the_order_is_told_wave_by_wave_with_its_reasons() -> None:
 def test_a_webhook_that_gets_its_ca_in_the_cluster_is_trusted_first() -> None:
     """Its workload is ready a moment before; the API server would not yet trust it."""
     content = {"a": [*HOOK, JUDGE], "b": [crd("Thing"), THING], "c": [config("c")]}
-    trusts = {part.name: [str(key) for key in part.trusts] for part in derive(content).parts}
+    trusts = {part.name: [str(key) for key in part.trusts] for part in derive(content).releases}
     assert trusts == {"a": [], "b": ["ValidatingWebhookConfiguration c"], "c": []}
     known = webhooks("Validating", "hook", rule("things"), name="c")
     known["webhooks"][0]["clientConfig"]["caBundle"] = "Y2E="
     found = derive({**content, "a": [*HOOK, known]})
-    assert not any(part.trusts for part in found.parts)
+    assert not any(part.trusts for part in found.releases)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kfdeploy.scan.content.candidate import LIKELY, judge
+from kfdeploy.scan.content.candidate import LIKELY, judge_token
 
 IMAGES = [
     "alpine:3.10",
@@ -58,7 +58,7 @@ OTHERS = [
 
 @pytest.mark.parametrize("text", IMAGES)
 def test_a_constant_that_is_an_image_is_likely(text: str) -> None:
-    found = judge(text, bounds="exact")
+    found = judge_token(text, bounds="exact")
     assert found is not None
     assert found.ref == text
     assert found.score >= LIKELY, found
@@ -66,7 +66,7 @@ def test_a_constant_that_is_an_image_is_likely(text: str) -> None:
 
 @pytest.mark.parametrize("text", OTHERS)
 def test_what_is_no_image_is_not_likely(text: str) -> None:
-    found = judge(text, bounds="exact")
+    found = judge_token(text, bounds="exact")
     assert found is None or found.score < LIKELY
 
 
@@ -83,7 +83,7 @@ def test_what_is_no_image_is_not_likely(text: str) -> None:
     ],
 )
 def test_a_tag_that_is_joined_at_run_time_is_left_out_and_said(text: str, ref: str) -> None:
-    found = judge(text, bounds="exact")
+    found = judge_token(text, bounds="exact")
     assert found is not None
     assert (found.ref, found.joined) == (ref, True)
     assert found.score >= LIKELY
@@ -94,21 +94,21 @@ def test_a_tag_that_is_joined_at_run_time_is_left_out_and_said(text: str, ref: s
     ["%s/image:1.0", "${HUB}/proxyv2:1.0", "ghcr.io/{name}/x:1.0", "vault:v1:", "a/b:v1:%s"],
 )
 def test_a_name_that_is_not_all_there_is_none(text: str) -> None:
-    assert judge(text, bounds="exact") is None
+    assert judge_token(text, bounds="exact") is None
 
 
 def test_a_name_alone_needs_a_key_that_says_image() -> None:
-    assert judge("tensorflow/tensorflow", bounds="quoted") is None
-    assert judge("tensorflow/tensorflow", bounds="quoted", key="module") is None
-    found = judge("tensorflow/tensorflow", bounds="quoted", key="TF_IMAGE_NAME")
+    assert judge_token("tensorflow/tensorflow", bounds="quoted") is None
+    assert judge_token("tensorflow/tensorflow", bounds="quoted", key="module") is None
+    found = judge_token("tensorflow/tensorflow", bounds="quoted", key="TF_IMAGE_NAME")
     assert found is not None
     assert found.score >= LIKELY
-    assert judge("undefined", bounds="quoted", key="image") is None
+    assert judge_token("undefined", bounds="quoted", key="image") is None
 
 
 def test_a_flag_beside_it_speaks_for_it() -> None:
-    plain = judge("acme/thing:nightly", bounds="exact")
-    beside = judge("acme/thing:nightly", bounds="exact", near=("--thing-image",))
+    plain = judge_token("acme/thing:nightly", bounds="exact")
+    beside = judge_token("acme/thing:nightly", bounds="exact", near=("--thing-image",))
     assert plain is not None
     assert beside is not None
     assert beside.score > plain.score
@@ -116,7 +116,7 @@ def test_a_flag_beside_it_speaks_for_it() -> None:
 
 
 def test_inside_prose_it_counts_less() -> None:
-    exact, prose = (judge("acme/thing:1.0.0", bounds="word", prose=p) for p in (False, True))
+    exact, prose = (judge_token("acme/thing:1.0.0", bounds="word", prose=p) for p in (False, True))
     assert exact is not None
     assert prose is None or prose.score < exact.score
     assert prose is None or prose.score < LIKELY

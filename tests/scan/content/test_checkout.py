@@ -17,7 +17,7 @@ def hows(folder: Path, name: str, content: str) -> list[str]:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
-    finds, notes = checkout.read(folder)
+    finds, notes = checkout.find_candidates(folder)
     assert notes == []
     return [find.how for find in finds]
 

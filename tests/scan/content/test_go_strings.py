@@ -41,7 +41,7 @@ def test_every_constant_is_told_where_some_of_its_length_are_known(every: int) -
     told = 0
     for word, at in places.items():
         for inside in (at, at + len(word) // 2, at + len(word) - 1):
-            bounds = table.at(inside)
+            bounds = table.find_bounds(inside)
             assert word in {text[b.start - BASE : b.end - BASE] for b in bounds}
             told += any(b.sure for b in bounds)
             assert all((b.start, b.length) == (at, len(word)) for b in bounds if b.sure)
@@ -53,7 +53,7 @@ def test_a_border_between_two_lengths_is_told_where_only_one_fits() -> None:
     pairs = [(at, len(word)) for word, at in places.items() if not word.startswith("alpine")]
     table = StringTable(pairs)
     for word in ("alpine:3.10", "alpine:3.1"):
-        (found,) = table.at(places[word] + 6)
+        (found,) = table.find_bounds(places[word] + 6)
         assert text[found.start - BASE : found.end - BASE] == word
         assert found.sure
 
@@ -62,7 +62,7 @@ def test_pairs_that_are_no_strings_are_outvoted() -> None:
     text, places = run_of(LONG)
     noise = [(BASE + number * 37 % len(text), number % 50 + 3) for number in range(40)]
     table = StringTable([*known(places, 1), *noise])
-    wrong = [word for word, at in places.items() if table.at(at)[0].start != at]
+    wrong = [word for word, at in places.items() if table.find_bounds(at)[0].start != at]
     assert not wrong
 
 
@@ -71,20 +71,20 @@ def test_a_longer_run_of_doubtful_pairs_elsewhere_is_not_taken_for_the_constants
     _, elsewhere = run_of(words(range(3, 60), 20))
     other = [(at - (1 << 24), len(word)) for word, at in elsewhere.items()]
     table = StringTable(known(places, 2), [*other, *known(places, 1)])
-    wrong = [word for word, at in places.items() if table.at(at)[0].start != at]
+    wrong = [word for word, at in places.items() if table.find_bounds(at)[0].start != at]
     assert not wrong
-    assert StringTable((), known(places, 1)).at(places[LONG[40]])[0].sure
+    assert StringTable((), known(places, 1)).find_bounds(places[LONG[40]])[0].sure
 
 
 def test_too_few_known_constants_tell_nothing() -> None:
     _, places = run_of(LONG)
     table = StringTable(known(places, 1)[:50])
     assert not table
-    assert table.at(BASE + 20) == ()
+    assert table.find_bounds(BASE + 20) == ()
 
 
 def test_nothing_is_told_far_from_the_run() -> None:
     _, places = run_of(LONG)
     table = StringTable(known(places, 1))
-    assert table.at(BASE - (1 << 20)) == ()
-    assert table.at(BASE + (1 << 20)) == ()
+    assert table.find_bounds(BASE - (1 << 20)) == ()
+    assert table.find_bounds(BASE + (1 << 20)) == ()

@@ -16,19 +16,19 @@ import pytest
 
 from kfdeploy.errors import UserError
 from kfdeploy.oci.reference import ImageRef
-from kfdeploy.oci.registry.access import Reaches
-from kfdeploy.oci.registry.client import Client
+from kfdeploy.oci.registry.access import AccessResolver
+from kfdeploy.oci.registry.client import RegistryClient
 from kfdeploy.oci.registry.settings import MirrorSettings, PrivateRegistry
 from kfdeploy.scan.content.image_sources import (
-    Daemon,
-    Layout,
-    Stored,
-    Unreadable,
-    in_registry,
-    saved,
+    DockerDaemon,
+    OciLayout,
+    StoredImage,
+    UnreadableImage,
+    load_registry_image,
+    scan_saved_image,
 )
-from kfdeploy.scan.content.layer import Layer, visible
-from kfdeploy.scan.content.tar_stream import Limits
+from kfdeploy.scan.content.layer import LayerScan, visible_candidates
+from kfdeploy.scan.content.tar_stream import ScanLimits
 from tests.support.answers import Reply, answering
 from tests.support.archives import (
     INDEX,
@@ -46,7 +46,7 @@ from tests.support.archives import (
 from tests.support.archives import saved as docker_save
 from tests.support.registries import serve_registry
 
-LIMITS = Limits()
+LIMITS = ScanLimits()
 
 
 def code(name: str) -> bytes:
@@ -90,20 +90,20 @@ SEEN = [
 ]
 
 
-def refs(layers: list[Layer]) -> list[str]:
-    return sorted(find.candidate.ref for _, find in visible(layers))
+def refs(layers: list[LayerScan]) -> list[str]:
+    return sorted(find.candidate.ref for _, find in visible_candidates(layers))
 
 
-def looked(stored: Stored) -> list[Layer]:
-    return [blob.look(LIMITS) for blob in stored.layers]
+def looked(stored: StoredImage) -> list[LayerScan]:
+    return [blob.scan(LIMITS) for blob in stored.layers]
 
 
-def damage(layers: list[Layer]) -> list[str]:
+def damage(layers: list[LayerScan]) -> list[str]:
     return [one.damage for one in layers if one.damage]
 
 
-def client(host: str, root: Path) -> Client:
-    return Client(Reaches(MirrorSettings(PrivateRegistry(host=host)), root))
+def client(host: str, root: Path) -> RegistryClient:
+    return RegistryClient(AccessResolver(MirrorSettings(PrivateRegistry(host=host)), root))
 
 
 # -- a registry ------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def test_what_a_later_layer_deletes_or_replaces_is_not_found(host: str, tmp_path: Path) -> None:
     with client(host, tmp_path) as asked:
-        stored = in_registry(asked, ImageRef(host, "acme/operator", "v1"))
+        stored = load_registry_image(asked, ImageRef(host, "acme/operator", "v1"))
         layers = looked(stored)
     assert refs(layers) == SEEN
     assert damage(layers) == []
@@ -127,21 +127,24 @@ def test_what_a_later_layer_deletes_or_replaces_is_not_found(host: str, tmp_path
 
 def test_an_image_that_a_registry_lacks_is_an_error(host: str, tmp_path: Path) -> None:
     with client(host, tmp_path) as asked, pytest.raises(UserError, match="v2"):
-        in_registry(asked, ImageRef(host, "acme/operator", "v2"))
+        load_registry_image(asked, ImageRef(host, "acme/operator", "v2"))
 
 
 def test_connections_are_kept_after_a_layer_was_read(host: str, tmp_path: Path) -> None:
     with client(host, tmp_path) as asked:
         for _ in range(3):
-            assert refs(looked(in_registry(asked, ImageRef(host, "acme/operator", "v1")))) == SEEN
-        assert len(asked.exchange._wire._all) == 1
+            assert (
+                refs(looked(load_registry_image(asked, ImageRef(host, "acme/operator", "v1"))))
+                == SEEN
+            )
+        assert len(asked.transport._wire._all) == 1
 
 
 def test_a_large_layer_is_streamed_and_not_held(host: str, tmp_path: Path) -> None:
     big = Image([layer({"data.unknown": os.urandom(40 << 20), "x.py": code("last")}, "none")])
     push(host, "acme/big", "v1", big)
     with client(host, tmp_path) as asked:
-        layers = looked(in_registry(asked, ImageRef(host, "acme/big", "v1")))
+        layers = looked(load_registry_image(asked, ImageRef(host, "acme/big", "v1")))
     assert refs(layers) == ["ghcr.io/acme/last:1.0"]
 
 
@@ -170,7 +173,7 @@ def test_a_registry_that_gives_other_bytes_is_damage(
     good = Image([layer({"x.py": code("x")}, "none")])
     blobs = {digest(good.layers[0]): change(good.layers[0])}
     with registry_with(blobs, good.manifest) as served, client(served.host, tmp_path) as asked:
-        (found,) = looked(in_registry(asked, ImageRef(served.host, "acme/x", "1")))
+        (found,) = looked(load_registry_image(asked, ImageRef(served.host, "acme/x", "1")))
     assert said in found.damage
 
 
@@ -178,7 +181,7 @@ def test_a_layer_that_is_missing_is_damage_of_that_layer_alone(tmp_path: Path) -
     good = image()
     blobs = {digest(content): content for content in good.layers[:2]}
     with registry_with(blobs, good.manifest) as served, client(served.host, tmp_path) as asked:
-        layers = looked(in_registry(asked, ImageRef(served.host, "acme/x", "1")))
+        layers = looked(load_registry_image(asked, ImageRef(served.host, "acme/x", "1")))
     assert len(damage(layers)) == 1
     assert refs(layers) == [ref for ref in SEEN if "settings" not in ref]
 
@@ -188,10 +191,10 @@ def test_a_layer_that_is_missing_is_damage_of_that_layer_alone(tmp_path: Path) -
 
 def test_a_layout_folder_is_read_by_name_and_by_digest(tmp_path: Path) -> None:
     made = image()
-    found = Layout(layout(tmp_path / "bundle", {"acme/operator:v1": made}))
-    assert found.names() == ["acme/operator:v1"]
+    found = OciLayout(layout(tmp_path / "bundle", {"acme/operator:v1": made}))
+    assert found.list_names() == ["acme/operator:v1"]
     for name in ("acme/operator:v1", made.digest):
-        assert refs(looked(found.image(name))) == SEEN
+        assert refs(looked(found.load_image(name))) == SEEN
 
 
 def test_an_index_in_a_layout_gives_one_platform(tmp_path: Path) -> None:
@@ -210,7 +213,7 @@ def test_an_index_in_a_layout_gives_one_platform(tmp_path: Path) -> None:
     (folder / "blobs" / digest(index).replace(":", "/")).write_bytes(index)
     top = {"mediaType": INDEX, "digest": digest(index), "size": len(index)}
     (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [top]}))
-    stored = Layout(folder).image(digest(index))
+    stored = OciLayout(folder).load_image(digest(index))
     assert stored.platform == "linux/amd64"
     assert refs(looked(stored)) == SEEN
 
@@ -224,7 +227,7 @@ def test_a_layout_s_digests_lead_nowhere_else(wrong: object, tmp_path: Path) -> 
     text = as_json({"schemaVersion": 2, "manifests": [{"digest": wrong}]})
     (folder / "index.json").write_bytes(text)
     with pytest.raises(UserError, match="without a digest"):
-        Layout(folder).names()
+        OciLayout(folder).list_names()
 
 
 def test_a_pipe_or_link_in_place_of_a_blob_is_damage(tmp_path: Path) -> None:
@@ -235,7 +238,7 @@ def test_a_pipe_or_link_in_place_of_a_blob_is_damage(tmp_path: Path) -> None:
     os.mkfifo(first)
     second.unlink()
     second.symlink_to("/etc/passwd")
-    layers = looked(Layout(folder).image("x"))
+    layers = looked(OciLayout(folder).load_image("x"))
     assert len(damage(layers)) == 2
     assert refs(layers) == ["ghcr.io/acme/settings:1.0"]
 
@@ -244,13 +247,13 @@ def test_a_manifest_that_is_not_its_digest_is_refused(tmp_path: Path) -> None:
     made = image()
     folder = layout(tmp_path / "bundle", {"x": made})
     (folder / "blobs" / made.digest.replace(":", "/")).write_bytes(made.manifest + b" ")
-    with pytest.raises(Unreadable, match="is not its digest"):
-        Layout(folder).image("x")
+    with pytest.raises(UnreadableImage, match="is not its digest"):
+        OciLayout(folder).load_image("x")
 
 
 def test_a_folder_that_is_no_layout_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="it has no file oci-layout"):
-        Layout(tmp_path)
+        OciLayout(tmp_path)
 
 
 # -- a Docker engine -------------------------------------------------------------------------------
@@ -309,8 +312,8 @@ def engine(tmp_path: Path) -> Iterator[_Engine]:
         thread.join()
 
 
-def ask(engine: _Engine, name: str) -> tuple[list[Layer], list[str]]:
-    return Daemon(f"unix://{engine.server_address!s}").look(name, LIMITS)
+def ask(engine: _Engine, name: str) -> tuple[list[LayerScan], list[str]]:
+    return DockerDaemon(f"unix://{engine.server_address!s}").scan_image(name, LIMITS)
 
 
 def test_an_engine_s_image_is_read_from_its_one_stream(engine: _Engine) -> None:
@@ -334,21 +337,21 @@ def test_an_engine_that_breaks_off_is_a_problem(engine: _Engine) -> None:
 
 def test_no_engine_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"can't give it|can be reached"):
-        Daemon(f"unix://{tmp_path}/nothing.sock").look("x", LIMITS)
+        DockerDaemon(f"unix://{tmp_path}/nothing.sock").scan_image("x", LIMITS)
 
 
 def test_the_older_layout_of_docker_save_is_read_with_its_links() -> None:
     one = tar({"a.py": code("a"), "b.py": code("b")})
     two = tar({".wh.a.py": b""})
     content = saved_long_ago([one, two, one, two])
-    layers, problems = saved(Chunks(iter([content])), LIMITS)
+    layers, problems = scan_saved_image(Chunks(iter([content])), LIMITS)
     assert (len(layers), problems, damage(layers)) == (4, [], [])
     assert refs(layers) == ["ghcr.io/acme/b:1.0"]
 
 
 def test_the_older_layout_s_layers_are_checked_against_the_configuration() -> None:
     content = saved_long_ago([tar({"a.py": code("a")})], wrong=True)
-    layers, _ = saved(Chunks(iter([content])), LIMITS)
+    layers, _ = scan_saved_image(Chunks(iter([content])), LIMITS)
     assert "is not its digest" in layers[0].damage
     assert refs(layers) == []
 
@@ -364,6 +367,6 @@ def test_the_older_layout_s_layers_are_checked_against_the_configuration() -> No
     ],
 )
 def test_an_archive_that_does_not_say_its_layers_is_a_problem(files: dict[str, bytes]) -> None:
-    layers, problems = saved(Chunks(iter([tar({**files})])), LIMITS)
+    layers, problems = scan_saved_image(Chunks(iter([tar({**files})])), LIMITS)
     assert layers == []
     assert problems

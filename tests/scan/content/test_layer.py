@@ -5,19 +5,27 @@ from __future__ import annotations
 import pytest
 
 from kfdeploy.scan.content.candidate import Candidate
-from kfdeploy.scan.content.layer import Find, Layer, best, is_skipped, normal, shown, visible
+from kfdeploy.scan.content.layer import (
+    LayerScan,
+    LocatedCandidate,
+    best_candidates,
+    escape_path,
+    is_skipped,
+    normalize_path,
+    visible_candidates,
+)
 
 
-def find(path: str, ref: str = "acme/x:1.0.0", score: int = 60) -> Find:
-    return Find(Candidate(ref, score, ()), path, 1)
+def find(path: str, ref: str = "acme/x:1.0.0", score: int = 60) -> LocatedCandidate:
+    return LocatedCandidate(Candidate(ref, score, ()), path, 1)
 
 
-def layer(*paths: str, finds: tuple[str, ...] = ()) -> Layer:
-    out = Layer("")
+def layer(*paths: str, finds: tuple[str, ...] = ()) -> LayerScan:
+    out = LayerScan("")
     for path in (*paths, *finds):
-        out.add(path)
+        out.add_member(path)
     for path in finds:
-        out.keep(find(path))
+        out.add_candidate(find(path))
     return out
 
 
@@ -35,21 +43,23 @@ def layer(*paths: str, finds: tuple[str, ...] = ()) -> Layer:
 )
 def test_what_a_later_layer_says_of_a_file(upper: tuple[str, ...], hidden: set[str]) -> None:
     paths = ("a/b/x.py", "a/b/y.py", "z.py")
-    seen = {one.path for _, one in visible([layer(finds=paths), layer(*upper)])}
+    seen = {one.path for _, one in visible_candidates([layer(finds=paths), layer(*upper)])}
     assert seen == set(paths) - hidden
 
 
 def test_a_lower_layer_hides_nothing_above_it() -> None:
-    assert [one.path for _, one in visible([layer("x.py"), layer(finds=("x.py",))])] == ["x.py"]
+    assert [one.path for _, one in visible_candidates([layer("x.py"), layer(finds=("x.py",))])] == [
+        "x.py"
+    ]
 
 
 def test_a_layer_that_is_not_trusted_has_no_finds_and_still_hides() -> None:
     upper = layer("x.py")
     upper.trusted = False
     below = layer(finds=("x.py", "y.py"))
-    assert [one.path for _, one in visible([below, upper])] == ["y.py"]
+    assert [one.path for _, one in visible_candidates([below, upper])] == ["y.py"]
     below.trusted = False
-    assert list(visible([below])) == []
+    assert list(visible_candidates([below])) == []
 
 
 @pytest.mark.parametrize(
@@ -93,16 +103,16 @@ def test_programs_code_and_settings_are_looked_at(path: str) -> None:
     [("a/./b//c", "a/b/c"), ("a/../../b", "b"), ("../../etc/x", "etc/x"), ("a/b/", "a/b")],
 )
 def test_a_member_s_name_is_one_path_from_the_root(path: str, same: str) -> None:
-    assert normal(path) == same
+    assert normalize_path(path) == same
 
 
 def test_what_steers_a_terminal_is_spelled_out() -> None:
-    assert shown("a\x1b[31m\u202eb\n") == "a\\u001b[31m\\u202eb\\u000a"
+    assert escape_path("a\x1b[31m\u202eb\n") == "a\\u001b[31m\\u202eb\\u000a"
 
 
 def test_of_each_reference_in_a_file_the_likeliest_place_is_kept() -> None:
     finds = [find("a", score=40), find("a", score=90), find("b", score=50), find("a", "y/z:1", 60)]
-    assert [(one.path, one.candidate.score) for one in best(finds)] == [
+    assert [(one.path, one.candidate.score) for one in best_candidates(finds)] == [
         ("a", 90),
         ("b", 50),
         ("a", 60),

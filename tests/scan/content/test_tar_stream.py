@@ -15,36 +15,36 @@ import pytest
 import zstandard
 
 from kfdeploy.scan.content import layers
-from kfdeploy.scan.content.layer import Layer
-from kfdeploy.scan.content.tar_stream import Damaged, Limits, Tar
+from kfdeploy.scan.content.layer import LayerScan
+from kfdeploy.scan.content.tar_stream import DamagedStream, ScanLimits, TarReader
 from tests.conftest import ROOT
 from tests.support.archives import Chunks, digest, layer, pack, tar
 
 CODE = b'DEFAULT_IMAGE = "ghcr.io/acme/hidden:1.0"\n'
 REF = "ghcr.io/acme/hidden:1.0"
-SMALL = Limits(inflated=64 << 20, ratio=50, ratio_from=4 << 20, members=5000)
+SMALL = ScanLimits(inflated=64 << 20, ratio=50, ratio_from=4 << 20, members=5000)
 
 
-def look(content: bytes, limits: Limits = SMALL, *, named: str | None = None) -> Layer:
-    return layers.read(io.BytesIO(content), named or digest(content), len(content), limits)
+def look(content: bytes, limits: ScanLimits = SMALL, *, named: str | None = None) -> LayerScan:
+    return layers.scan_layer(io.BytesIO(content), named or digest(content), len(content), limits)
 
 
-def refs(found: Layer) -> list[str]:
-    return [find.candidate.ref for find in found.finds]
+def refs(found: LayerScan) -> list[str]:
+    return [find.candidate.ref for find in found.candidates]
 
 
 @pytest.mark.parametrize("packing", ["gzip", "zstd", "none"])
 def test_a_layer_is_read_however_it_is_packed(packing: str) -> None:
     found = look(layer({"app/": None, "app/x.py": CODE}, packing))
     assert refs(found) == [REF]
-    assert (found.damage, found.files, found.finds[0].place) == ("", 1, "app/x.py:1")
+    assert (found.damage, found.files, found.candidates[0].location) == ("", 1, "app/x.py:1")
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_every_form_of_tar_and_long_names_are_read(form: int) -> None:
     name = f"{'d' * 90}/{'e' * 80}/x.py" if form == tarfile.USTAR_FORMAT else f"{'long/' * 60}x.py"
     found = look(pack(tar({name: CODE}, form=form), "gzip"))
-    assert [find.path for find in found.finds] == [name]
+    assert [find.path for find in found.candidates] == [name]
 
 
 def test_several_gzip_members_and_padding_are_one_layer() -> None:
@@ -66,7 +66,7 @@ def test_a_layer_over_the_limit_is_cut_off() -> None:
     found = look(layer({"x.py": CODE, "big": b"\0" * (80 << 20)}, "none"))
     assert "the rest of it was not read" in found.damage
     assert refs(found) == [REF]
-    assert found.read > SMALL.inflated
+    assert found.inflated_bytes > SMALL.inflated
 
 
 def test_a_zstd_stream_may_not_ask_for_any_memory() -> None:
@@ -104,7 +104,7 @@ def endless(first: bytes, piece: bytes) -> Iterator[bytes]:
 )
 def test_an_endless_stream_ends_at_a_limit(first: bytes, piece: bytes, said: str) -> None:
     stream = Chunks(endless(first, piece) if first else endless(piece, piece))
-    found = layers.read(stream, "", 100 << 20, SMALL)
+    found = layers.scan_layer(stream, "", 100 << 20, SMALL)
     assert said in found.damage
     assert found.damage
     assert stream.count < 130 << 20
@@ -113,7 +113,7 @@ def test_an_endless_stream_ends_at_a_limit(first: bytes, piece: bytes, said: str
 def test_a_blob_may_not_be_longer_than_its_manifest_says() -> None:
     content = layer({"x.py": CODE}, "none")
     stream = Chunks(endless(content, b"\0" * 100_000))
-    found = layers.read(stream, digest(content), len(content), SMALL)
+    found = layers.scan_layer(stream, digest(content), len(content), SMALL)
     assert f"has more than the {len(content)} bytes that its manifest says" in found.damage
     assert stream.count < len(content) + (2 << 20)
 
@@ -131,10 +131,10 @@ def test_a_huge_pax_header_is_skipped_and_said() -> None:
 )
 def test_a_name_leads_nowhere(name: str) -> None:
     found = look(layer({name: CODE}))
-    (find,) = found.finds
+    (find,) = found.candidates
     assert not find.path.startswith("/")
     assert ".." not in find.path.split("/")
-    assert "\x1b" not in find.place
+    assert "\x1b" not in find.location
 
 
 def test_links_devices_and_pipes_are_not_followed() -> None:
@@ -145,7 +145,7 @@ def test_links_devices_and_pipes_are_not_followed() -> None:
             info.type, info.linkname = kind, "/etc/passwd"
             archive.addfile(info)
     found = look(out.getvalue() + b"")
-    assert (found.finds, found.files, found.damage) == ([], 0, "")
+    assert (found.candidates, found.files, found.damage) == ([], 0, "")
 
 
 def test_a_sparse_file_is_as_long_as_what_is_stored_of_it() -> None:
@@ -157,7 +157,7 @@ def test_a_sparse_file_is_as_long_as_what_is_stored_of_it() -> None:
     info[148:156] = b"%06o\0 " % sum(info)
     content = bytes(info) + bytes(more) + CODE + b"\0" * (-len(CODE) % 512) + tar({"y.py": CODE})
     found = look(content)
-    assert [find.path for find in found.finds] == ["x.py", "y.py"]
+    assert [find.path for find in found.candidates] == ["x.py", "y.py"]
     assert found.damage == ""
 
 
@@ -165,7 +165,7 @@ def test_a_sparse_file_is_as_long_as_what_is_stored_of_it() -> None:
 def test_a_truncated_layer_is_damage_and_what_was_read_is_kept(packing: str) -> None:
     whole = pack(tar({"x.py": CODE, "rest": bytes(range(256)) * 4000}), packing)
     short = whole[: len(whole) // 2] if packing == "none" else whole[: len(whole) - 40]
-    found = layers.read(io.BytesIO(short), digest(whole), len(whole), SMALL)
+    found = layers.scan_layer(io.BytesIO(short), digest(whole), len(whole), SMALL)
     assert found.damage
     assert found.damage.startswith(("its gzip stream", "ends", "its zstd stream")), found.damage
     assert refs(found) == [REF]
@@ -196,8 +196,8 @@ def test_a_size_that_is_none_is_damage(field: bytes) -> None:
     block[124:136] = field
     block[148:156] = b" " * 8
     block[148:156] = b"%06o\0 " % sum(block)
-    with pytest.raises(Damaged):
-        list(Tar(io.BytesIO(bytes(block)), SMALL).members())
+    with pytest.raises(DamagedStream):
+        list(TarReader(io.BytesIO(bytes(block)), SMALL).iter_members())
 
 
 def test_what_is_remembered_is_limited() -> None:
@@ -207,14 +207,14 @@ def test_what_is_remembered_is_limited() -> None:
     assert found.damage.startswith("has more names and candidates than fit into 4 MiB")
     alone = look(layer({"x.py": code}), replace(SMALL, kept=1 << 20))
     assert alone.damage.startswith("has more names and candidates than fit into 1 MiB")
-    assert 900 < len(alone.finds) < 1100
+    assert 900 < len(alone.candidates) < 1100
 
 
 def test_millions_of_tiny_files_take_little_memory() -> None:
     piece = header(tarfile.REGTYPE, 0, "some/folder/with/a/name") * 2000
     tracemalloc.start()
-    limits = Limits(members=50_000, inflated=1 << 40)
-    found = layers.read(Chunks(endless(piece, piece)), "", None, limits)
+    limits = ScanLimits(members=50_000, inflated=1 << 40)
+    found = layers.scan_layer(Chunks(endless(piece, piece)), "", None, limits)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert "members" in found.damage
@@ -226,7 +226,7 @@ import re, sys
 from pathlib import Path
 from kfdeploy.scan.content import layers
 from tests.scan.content.test_tar_stream import big
-found = layers.read(big(int(sys.argv[1])), "", None)
+found = layers.scan_layer(big(int(sys.argv[1])), "", None)
 peak = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) >> 10
 print(peak, len(found.finds), found.read >> 20, found.damage)
 """

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from kfdeploy.scan.content.candidate import LIKELY
-from kfdeploy.scan.content.text import Spot, language, spots
+from kfdeploy.scan.content.text import TextCandidate, detect_language, find_candidates
 
 
-def likely(text: str, tongue: str) -> dict[str, Spot]:
-    found = [spot for spot in spots(text.encode(), tongue) if spot.candidate.score >= LIKELY]
+def likely(text: str, tongue: str) -> dict[str, TextCandidate]:
+    found = [
+        spot for spot in find_candidates(text.encode(), tongue) if spot.candidate.score >= LIKELY
+    ]
     return {spot.candidate.ref: spot for spot in found}
 
 
@@ -29,7 +31,7 @@ def likely(text: str, tongue: str) -> dict[str, Spot]:
 def test_a_file_s_language_is_told_by_its_name_or_first_line(
     name: str, start: bytes, tongue: str
 ) -> None:
-    assert language(name, start) == tongue
+    assert detect_language(name, start) == tongue
 
 
 PYTHON = '''
@@ -153,5 +155,5 @@ def test_a_settings_file_s_values_are_found() -> None:
 
 
 def test_lines_are_counted_from_where_a_piece_begins() -> None:
-    (spot,) = spots(b'\n\nIMAGE = "alpine:3.10"\n', "python", first_line=100)
+    (spot,) = find_candidates(b'\n\nIMAGE = "alpine:3.10"\n', "python", first_line=100)
     assert spot.line == 102

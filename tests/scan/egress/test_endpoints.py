@@ -10,16 +10,16 @@ import pytest
 
 from kfdeploy.kubernetes.objects import Object
 from kfdeploy.scan.egress.addresses import is_outside
-from kfdeploy.scan.egress.endpoints import Reach, namespaces, reaches
-from kfdeploy.scan.egress.text import spots
+from kfdeploy.scan.egress.endpoints import ExternalEndpoint, find_endpoints, find_namespaces
+from kfdeploy.scan.egress.text import find_egress_mentions
 
 
-def found(text: str) -> list[Reach]:
-    return list(reaches(Object(text)))
+def found(text: str) -> list[ExternalEndpoint]:
+    return list(find_endpoints(Object(text)))
 
 
 def answers(text: str) -> list[tuple[str, str, str]]:
-    return [(r.meaning.what, r.address.text, r.meaning.need) for r in found(text)]
+    return [(r.purpose.what, r.address.text, r.purpose.need) for r in found(text)]
 
 
 def config(value: str, key: str = "k", kind: str = "ConfigMap") -> str:
@@ -120,7 +120,7 @@ def test_what_stays_inside_is_no_install(script: str) -> None:
 
 def test_the_way_out_of_an_install_names_the_variable_and_the_container() -> None:
     (reach,) = found(pod(command=["pip", "install", "x"]))
-    assert "PIP_INDEX_URL on container c" in reach.meaning.way_out
+    assert "PIP_INDEX_URL on container c" in reach.purpose.way_out
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_the_way_out_of_an_install_names_the_variable_and_the_container() -> Non
 )
 def test_what_a_script_fetches(script: str, what: str, target: str) -> None:
     (reach,) = found(pod(command=["sh", "-c", f"set -e\n{script}\n"]))
-    assert (reach.meaning.what, reach.address.text) == (what, target)
+    assert (reach.purpose.what, reach.address.text) == (what, target)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_what_a_script_fetches(script: str, what: str, target: str) -> None:
 )
 def test_a_variable_says_what_its_address_is_for(name: str, value: str, what: str) -> None:
     (reach,) = found(env(name, value))
-    assert reach.meaning.what == what
+    assert reach.purpose.what == what
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_an_annotation_that_a_program_reads_is_listed() -> None:
 def test_a_secrets_data_is_read_and_no_password_shown() -> None:
     url = base64.b64encode(b"https://user:secret@git.corp.example/a.git").decode()
     (reach,) = found(config(url, kind="Secret"))
-    assert (reach.meaning.what, reach.address.text) == ("git", "https://git.corp.example/a.git")
+    assert (reach.purpose.what, reach.address.text) == ("git", "https://git.corp.example/a.git")
     assert reach.text == url
 
 
@@ -323,7 +323,7 @@ def test_what_only_lies_ready_is_optional() -> None:
 
 def test_a_name_that_ends_like_a_domain_is_a_service_where_its_namespace_is_there() -> None:
     (reach,) = found(env("URL", "http://api.dev:80"))
-    there = namespaces([Object("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: dev\n")])
+    there = find_namespaces([Object("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: dev\n")])
     assert reach.address.is_inside(there)
     assert not reach.address.is_inside(frozenset())
 
@@ -347,7 +347,7 @@ def test_a_name_that_ends_like_a_domain_is_a_service_where_its_namespace_is_ther
 )
 def test_a_hostile_text_costs_seconds_at_most(text: str) -> None:
     started = time.process_time()
-    list(spots(text, "endpoint"))
+    list(find_egress_mentions(text, "endpoint"))
     assert time.process_time() - started < 10
 
 

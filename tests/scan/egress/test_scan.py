@@ -26,7 +26,7 @@ KEYS = (
 
 @cache
 def _answer(root: Path) -> Any:
-    return Session.open(root, "", quiet=True).egress().to_json()
+    return Session.open(root, "", quiet=True).scan_egress().to_json()
 
 
 def of_manifests(site: Site) -> list[Any]:
@@ -78,7 +78,7 @@ def strings(site: Site) -> Iterator[tuple[str, str, str]]:
     Without metadata, which is for people, documentation blocks and comments. A list's strings have
     its key, and are one text: a command may be split into words.
     """
-    for item in Session.open(site.root, "", quiet=True).rendered():
+    for item in Session.open(site.root, "", quiet=True).render_components():
         for document in item.objects:
             if not document.is_crd:
                 body = {k: v for k, v in document.body.items() if k != "metadata"}
@@ -183,7 +183,7 @@ def test_no_host_stands_alone_in_the_manifests(real_site: RealSite, version: str
 @pytest.mark.parametrize("version", ["26.03", "1.10.2"])
 def test_no_crd_has_a_webhook_by_url(real_site: RealSite, version: str) -> None:
     session = Session.open(real_site(version).root, "", quiet=True)
-    crds = [o.text for item in session.rendered() for o in item.objects if o.is_crd]
+    crds = [o.text for item in session.render_components() for o in item.objects if o.is_crd]
     assert crds
     hooks = [m[0] for text in crds for m in re.finditer(r"clientConfig:\n(?: +.*\n){1,8}", text)]
     assert all("service:" in hook and "url:" not in hook for hook in hooks)
@@ -365,7 +365,7 @@ def test_every_fact_of_the_catalogue_is_listed_somewhere(real_site: RealSite, be
     }
     known = {
         (fact.what, fact.target, fact.source)
-        for entry in load.load().entries
+        for entry in load.load_catalogue().entries
         for fact in entry.egress
         if not fact.versions  # others may hold for other releases alone
     }
@@ -406,6 +406,6 @@ def test_a_fact_of_a_program_that_several_components_run_is_given_once(
 
 
 def test_a_second_answer_comes_from_the_cache_and_is_the_same(site: Path) -> None:
-    first = Session.open(site, "", quiet=True).egress()
-    assert Session.open(site, "", quiet=True).egress() == first
+    first = Session.open(site, "", quiet=True).scan_egress()
+    assert Session.open(site, "", quiet=True).scan_egress() == first
     assert first.records

@@ -14,7 +14,7 @@ from kfdeploy.programs import helm
 from kfdeploy.programs.process import ProgramFailed
 from kfdeploy.upstream.example import read_example
 from kfdeploy.upstream.kustomization import build as kustomize
-from kfdeploy.upstream.kustomization.build import build, walk
+from kfdeploy.upstream.kustomization.build import build_graph, build_kustomization
 
 ROOT = Path(__file__).parents[3]
 UPSTREAMS = Path(os.environ.get("KFDEPLOY_UPSTREAMS", ROOT.parent / "shared" / "upstream"))
@@ -40,7 +40,7 @@ def tree(root: Path, files: dict[str, str]) -> Path:
 
 
 def messages(root: Path, *folders: str) -> list[str]:
-    return [error.message for error in walk(root, folders or ("a",)).errors]
+    return [error.message for error in build_graph(root, folders or ("a",)).errors]
 
 
 def test_every_file_has_its_roles(tmp_path: Path) -> None:
@@ -58,10 +58,10 @@ def test_every_file_has_its_roles(tmp_path: Path) -> None:
             "b/y.yaml": "",
         },
     )
-    graph = walk(tmp_path, ["a"])
+    graph = build_graph(tmp_path, ["a"])
     assert graph.errors == ()
-    assert graph.reached("a") == ("a", "b")
-    assert graph.files() == {
+    assert graph.list_reachable("a") == ("a", "b")
+    assert graph.list_files() == {
         "a/e.env": ("envs",),
         "a/kustomization.yaml": ("kustomization",),
         "a/p.yaml": ("patches",),
@@ -69,14 +69,14 @@ def test_every_file_has_its_roles(tmp_path: Path) -> None:
         "b/kustomization.yml": ("kustomization",),
         "b/y.yaml": ("resources",),
     }
-    assert list(graph.files("b")) == ["b/kustomization.yml", "b/y.yaml"]
+    assert list(graph.list_files("b")) == ["b/kustomization.yml", "b/y.yaml"]
 
 
 def test_a_remote_is_found_and_not_followed(tmp_path: Path) -> None:
     tree(tmp_path, {"a/kustomization.yaml": "resources:\n- https://github.com/o/r//d?ref=v1\n"})
-    graph = walk(tmp_path, ["a"])
+    graph = build_graph(tmp_path, ["a"])
     assert graph.errors == ()
-    assert [(edge.where, edge.target) for edge in graph.remotes()] == [
+    assert [(edge.where, edge.target) for edge in graph.list_remote_edges()] == [
         ("a/kustomization.yaml:2", "")
     ]
 
@@ -181,7 +181,7 @@ def test_a_missing_chart_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["kubeflow-26.03", "kubeflow-1.10.2"])
 def test_a_whole_release_is_walked(name: str) -> None:
-    graph = walk(real(name), ["example"])
+    graph = build_graph(real(name), ["example"])
     assert graph.errors == ()
     assert len(graph.nodes) > 100
 
@@ -236,7 +236,7 @@ def test_what_the_example_does_besides_is_a_problem(tmp_path: Path) -> None:
     )
     example = read_example(tmp_path)
     assert [(c.name, c.path, c.line) for c in example.components] == [("a", "common/a/base", 5)]
-    assert [(p.where, p.what) for p in example.problems] == [
+    assert [(p.where, p.message) for p in example.problems] == [
         ("example/kustomization.yaml:6", "extra.yaml is a file and becomes no component"),
         (
             "example/kustomization.yaml:7",
@@ -256,7 +256,7 @@ def test_each_kustomize_component_of_the_example_is_named(tmp_path: Path) -> Non
     tree(tmp_path, {**files, "common/security/baseline/kustomization.yaml": "kind: Component\n"})
     (problem,) = read_example(tmp_path).problems
     assert problem.where == "example/kustomization.yaml:4"
-    assert problem.what == (
+    assert problem.message == (
         "../common/security/baseline: a kustomize component of the example is not taken over by"
         " kfdeploy; what it changes is for patches of your own to say"
     )
@@ -276,7 +276,7 @@ def test_a_build_may_read_files_anywhere_in_the_tree(tmp_path: Path) -> None:
         tmp_path,
         {"a/kustomization.yaml": "resources: [../f.yaml]\n", "f.yaml": CONFIG_MAP.format("x")},
     )
-    assert build(tmp_path, "a").decode() == CONFIG_MAP.format("x")
+    assert build_kustomization(tmp_path, "a").decode() == CONFIG_MAP.format("x")
 
 
 @needs_kustomize
@@ -284,7 +284,7 @@ def test_a_build_that_would_fetch_is_refused_before(tmp_path: Path) -> None:
     url = "https://u:secret@h.example/o/r//d?ref=v1"
     tree(tmp_path, {"a/kustomization.yaml": f"resources:\n- {url}\n"})
     with pytest.raises(UserError) as caught:
-        build(tmp_path, "a")
+        build_kustomization(tmp_path, "a")
     assert caught.value.message == (
         "a/kustomization.yaml:2: resources[0]: https://h.example/o/r//d?ref=v1 would be fetched"
     )
@@ -297,7 +297,7 @@ def test_a_broken_resource_is_named_with_its_line(tmp_path: Path) -> None:
         {"a/kustomization.yaml": "resources: [x.yaml]\n", "a/x.yaml": "kind: A\nb: [\nc: d\n"},
     )
     with pytest.raises(UserError) as caught:
-        build(tmp_path, "a")
+        build_kustomization(tmp_path, "a")
     assert caught.value.message.startswith("a/x.yaml:3: broken YAML: ")
 
 
@@ -312,7 +312,7 @@ def test_kustomize_s_own_refusal_names_no_path_of_this_machine(tmp_path: Path) -
         },
     )
     with pytest.raises(ProgramFailed) as caught:
-        build(tmp_path, "a")
+        build_kustomization(tmp_path, "a")
     assert "build of a: kustomize exited 1" in caught.value.message
     assert str(tmp_path) not in caught.value.message
     assert "Warning" not in caught.value.message
@@ -328,7 +328,7 @@ def fake(folder: Path, name: str, said: str, monkeypatch: pytest.MonkeyPatch) ->
 def test_an_old_kustomize_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake(tmp_path, "kustomize", "v5.3.0", monkeypatch)
     with pytest.raises(UserError, match=r"kustomize is 5\.3\.0; 5\.4 or later is needed") as caught:
-        kustomize.version()
+        kustomize.get_version()
     assert caught.value.hint is not None
 
 
@@ -337,7 +337,7 @@ def test_a_version_that_can_t_be_read_is_an_error(
 ) -> None:
     fake(tmp_path, "kustomize", "unknown", monkeypatch)
     with pytest.raises(UserError, match="no version that can be read"):
-        kustomize.version()
+        kustomize.get_version()
 
 
 # -- charts -------------------------------------------------------------------------------------
@@ -348,7 +348,7 @@ CHART = {"Chart.yaml": "apiVersion: v2\nname: web\nversion: 1.0.0\n"}
 @needs_helm
 def test_a_chart_is_rendered_with_crds_and_hooks_and_without_tests() -> None:
     chart = SMALL / "experimental" / "charts" / "feature-store"
-    text = helm.template(chart, "feature-store", "kubeflow", kube_version="1.34.0").decode()
+    text = helm.render_chart(chart, "feature-store", "kubeflow", kube_version="1.34.0").decode()
     assert "kind: CustomResourceDefinition" in text
     assert "helm.sh/hook" in text
 
@@ -361,11 +361,11 @@ def test_a_chart_that_answers_differently_is_named_with_its_field(tmp_path: Path
     )
     tree(tmp_path, {**CHART, "templates/s.yaml": secret})
     with pytest.raises(UserError) as caught:
-        helm.template(tmp_path, "web", "ns")
+        helm.render_chart(tmp_path, "web", "ns")
     assert caught.value.message == (
         "chart web renders differently each time: Secret s: stringData.password"
     )
-    assert helm.template(tmp_path, "web", "ns", twice=False)
+    assert helm.render_chart(tmp_path, "web", "ns", twice=False)
 
 
 @needs_helm
@@ -373,7 +373,7 @@ def test_later_values_files_win(tmp_path: Path) -> None:
     template = CONFIG_MAP.format("x") + "data:\n  a: {{ .Values.a }}\n"
     tree(tmp_path / "c", {**CHART, "templates/c.yaml": template, "values.yaml": "a: zero\n"})
     tree(tmp_path, {"1.yaml": "a: one\n", "2.yaml": "a: two\n"})
-    text = helm.template(
+    text = helm.render_chart(
         tmp_path / "c", "r", "n", values=[tmp_path / "1.yaml", tmp_path / "2.yaml"]
     )
     assert b"a: two" in text
@@ -386,10 +386,10 @@ def test_a_missing_dependency_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"dependency db 1\.x of https://h\.example is not in charts/"
     ):
-        helm.template(tmp_path, "web", "ns")
+        helm.render_chart(tmp_path, "web", "ns")
 
 
 def test_an_old_helm_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake(tmp_path, "helm", "v3.17.9+gabc", monkeypatch)
     with pytest.raises(UserError, match=r"helm is 3\.17\.9; 3\.18 or later is needed"):
-        helm.version()
+        helm.require_version()

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from kfdeploy.upstream.component import component_names, local_header, origin
-from kfdeploy.upstream.kustomization.parse import InvalidKustomization, parse, rewrite
+from kfdeploy.upstream.component import component_names, local_header, locate_upstream_line
+from kfdeploy.upstream.kustomization.parse import (
+    InvalidKustomization,
+    parse_kustomization,
+    replace_references,
+)
 from kfdeploy.upstream.kustomization.plugins import parse_plugins
 from kfdeploy.upstream.remote import (
     LocalPath,
     NotRemote,
     RemoteFile,
     RemoteRepo,
-    classify,
+    classify_reference,
     parse_repo,
     without_secret,
 )
@@ -119,14 +123,14 @@ def test_query_gives_timeout_and_submodules(query: str, timeout: float, submodul
     ],
 )
 def test_a_url_is_a_file_or_a_repository(text: str, kind: type) -> None:
-    assert isinstance(classify(text), kind)
+    assert isinstance(classify_reference(text), kind)
 
 
 def test_a_field_for_files_takes_a_repository_s_url_for_a_file() -> None:
     url = "https://github.com/o/r/d?ref=v1"
-    assert classify(url, "file") == RemoteFile(url)
-    assert classify("github.com/o/r", "file") == LocalPath("github.com/o/r")
-    assert isinstance(classify("https://github.com/o/r/d/x.yaml", "folder"), RemoteRepo)
+    assert classify_reference(url, "file") == RemoteFile(url)
+    assert classify_reference("github.com/o/r", "file") == LocalPath("github.com/o/r")
+    assert isinstance(classify_reference("https://github.com/o/r/d/x.yaml", "folder"), RemoteRepo)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +220,7 @@ helmCharts:
 
 
 def test_every_field_that_names_a_path_is_found() -> None:
-    found = {(r.field, r.value) for r in parse(EVERYTHING).references}
+    found = {(r.field, r.value) for r in parse_kustomization(EVERYTHING).references}
     assert found == {
         ("resources[0]", "../base"),
         ("resources[1]", "quoted.yaml"),
@@ -243,7 +247,7 @@ def test_every_field_that_names_a_path_is_found() -> None:
 
 
 def test_lines_are_the_text_s() -> None:
-    read = parse(EVERYTHING)
+    read = parse_kustomization(EVERYTHING)
     lines = EVERYTHING.splitlines()
     for reference in read.references:
         assert reference.value in lines[reference.line - 1]
@@ -258,7 +262,7 @@ def test_lines_are_the_text_s() -> None:
 
 
 def test_generators_have_their_keys_and_literals() -> None:
-    one, two = parse(EVERYTHING).generators
+    one, two = parse_kustomization(EVERYTHING).generators
     assert [(f.key, f.value) for f in one.files] == [("key", "dir/f.txt"), ("g.txt", "g.txt")]
     assert [(x.key, x.value) for x in one.literals] == [("A", "x=y")]
     assert [e.value for e in one.envs] == ["e.env", "one.env"]
@@ -266,15 +270,15 @@ def test_generators_have_their_keys_and_literals() -> None:
 
 
 def test_patches_are_paths_or_inline_with_their_target() -> None:
-    patches = {p.field: p for p in parse(EVERYTHING).patches}
+    patches = {p.field: p for p in parse_kustomization(EVERYTHING).patches}
     assert patches["patches[0]"].target == {"kind": "Deployment", "name": "d"}
     assert patches["patchesStrategicMerge[0]"].path is not None
     assert patches["patchesStrategicMerge[1]"].inline is not None
 
 
 def test_rewriting_nothing_changes_nothing() -> None:
-    read = parse(EVERYTHING)
-    assert rewrite(read.text, {r: r.value for r in read.references}) == EVERYTHING
+    read = parse_kustomization(EVERYTHING)
+    assert replace_references(read.text, {r: r.value for r in read.references}) == EVERYTHING
 
 
 @pytest.mark.parametrize(
@@ -293,29 +297,31 @@ def test_rewriting_nothing_changes_nothing() -> None:
     ],
 )
 def test_rewriting_keeps_layout_and_comments(text: str, new: str, expected: str) -> None:
-    read = parse(text)
-    assert rewrite(read.text, {read.references[0]: new}) == expected
+    read = parse_kustomization(text)
+    assert replace_references(read.text, {read.references[0]: new}) == expected
 
 
 def test_rewriting_keeps_a_generator_s_key() -> None:
-    read = parse("configMapGenerator:\n- files:\n  - key=a.txt\n")
-    changed = rewrite(read.text, {read.references[0]: "../a.txt"})
+    read = parse_kustomization("configMapGenerator:\n- files:\n  - key=a.txt\n")
+    changed = replace_references(read.text, {read.references[0]: "../a.txt"})
     assert changed == "configMapGenerator:\n- files:\n  - key=../a.txt\n"
 
 
 def test_an_alias_is_rewritten_where_its_anchor_is() -> None:
-    read = parse("x: &a p.yaml\npatches:\n- path: *a\n- path: *a\n")
+    read = parse_kustomization("x: &a p.yaml\npatches:\n- path: *a\n- path: *a\n")
     assert [r.value for r in read.references] == ["p.yaml", "p.yaml"]
-    changed = rewrite(read.text, dict.fromkeys(read.references, "../p.yaml"))
+    changed = replace_references(read.text, dict.fromkeys(read.references, "../p.yaml"))
     assert "../p.yaml" in changed and changed.count("p.yaml") == 1
 
 
 def test_field_names_match_without_regard_to_case() -> None:
-    assert [r.value for r in parse("Resources:\n- a\n").references] == ["a"]
+    assert [r.value for r in parse_kustomization("Resources:\n- a\n").references] == ["a"]
 
 
 def test_only_the_first_document_counts() -> None:
-    assert [r.value for r in parse("resources: [a]\n---\nresources: [b]\n").references] == ["a"]
+    assert [
+        r.value for r in parse_kustomization("resources: [a]\n---\nresources: [b]\n").references
+    ] == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -332,7 +338,7 @@ def test_only_the_first_document_counts() -> None:
 )
 def test_a_broken_kustomization_is_named_by_line(text: str, line: int, message: str) -> None:
     with pytest.raises(InvalidKustomization) as caught:
-        parse(text)
+        parse_kustomization(text)
     assert caught.value.line == line
     assert message in caught.value.message
 
@@ -341,7 +347,7 @@ def test_a_broken_kustomization_is_named_by_line(text: str, line: int, message: 
     "text", ["resources:\n", "resources: null\n", "patches: {}\n", "images: x"]
 )
 def test_fields_of_another_shape_hold_no_reference(text: str) -> None:
-    assert parse(text).references == ()
+    assert parse_kustomization(text).references == ()
 
 
 def test_plugins_name_their_paths() -> None:
@@ -353,16 +359,21 @@ def test_plugins_name_their_paths() -> None:
 
 
 def test_a_url_in_a_flow_mapping_is_read_as_go_reads_it() -> None:
-    read = parse("# é\nresources: [https://github.com/o/r?ref=v1, b]\nimages: [{name: a:b}]\n")
+    read = parse_kustomization(
+        "# é\nresources: [https://github.com/o/r?ref=v1, b]\nimages: [{name: a:b}]\n"
+    )
     assert [r.value for r in read.references] == ["https://github.com/o/r?ref=v1", "b"]
-    assert "[x, y]" in rewrite(read.text, dict(zip(read.references, "xy", strict=True)))
+    assert "[x, y]" in replace_references(read.text, dict(zip(read.references, "xy", strict=True)))
 
 
 def test_charts_are_looked_for_where_kustomize_does() -> None:
-    read = parse(
+    read = parse_kustomization(
         "helmCharts:\n- {name: web, version: 1.2.3, repo: https://h.example}\n- name: db\n"
     )
-    assert [c.folder("charts") for c in read.charts] == ["charts/web-1.2.3/web", "charts/db"]
+    assert [c.resolve_folder("charts") for c in read.charts] == [
+        "charts/web-1.2.3/web",
+        "charts/db",
+    ]
 
 
 def test_component_names_skip_what_is_generic() -> None:
@@ -403,5 +414,5 @@ def test_component_names_fit_a_release() -> None:
 def test_a_generated_line_leads_back_to_its_original() -> None:
     header = local_header("applications/x/kustomization.yml")
     place = "_local/applications/x/kustomization.yaml"
-    assert origin(place, 6, header) == ("applications/x/kustomization.yml", 5)
-    assert origin("applications/x/a.yaml", 6, header) == ("applications/x/a.yaml", 6)
+    assert locate_upstream_line(place, 6, header) == ("applications/x/kustomization.yml", 5)
+    assert locate_upstream_line("applications/x/a.yaml", 6, header) == ("applications/x/a.yaml", 6)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from kfdeploy.images.inventory import Place
+from kfdeploy.images.inventory import SourceLocation
 from kfdeploy.kubernetes.objects import Path as FieldPath
-from kfdeploy.kubernetes.objects import lookup, split
+from kfdeploy.kubernetes.objects import get_field, split_objects
 from kfdeploy.upstream.kustomization import build
-from kfdeploy.upstream.provenance.kustomize import Index, Source
+from kfdeploy.upstream.provenance.kustomize import ProvenanceIndex, ReachedFile
 from tests.conftest import need_programs
 
 BASE = """\
@@ -49,34 +49,34 @@ MAIN: FieldPath = ("spec", "template", "spec", "containers", 1, "image")
 ENV: FieldPath = ("spec", "template", "spec", "containers", 1, "env", 0, "value")
 
 
-def built(root: Path, top: str, files: dict[str, str]) -> tuple[str, Index]:
+def built(root: Path, top: str, files: dict[str, str]) -> tuple[str, ProvenanceIndex]:
     need_programs("kustomize")
     for name, text in {"base/objects.yaml": BASE, **files}.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
-    graph = build.walk(root, [top])
+    graph = build.build_graph(root, [top])
     assert not graph.errors
-    nodes = [graph.nodes[at] for at in graph.reached(top)]
-    index = Index(
+    nodes = [graph.nodes[at] for at in graph.list_reachable(top)]
+    index = ProvenanceIndex(
         root,
-        [Source(path, roles) for path, roles in graph.files(top).items()],
+        [ReachedFile(path, roles) for path, roles in graph.list_files(top).items()],
         [(node.folder, node.file, node.kustomization) for node in nodes],
     )
-    return build.build(root, top, graph=graph).decode(), index
+    return build.build_kustomization(root, top, graph=graph).decode(), index
 
 
 def find(
-    text: str, index: Index, kind: str, path: FieldPath, piece: str, nth: int = 0
-) -> tuple[Place | None, tuple[Place, ...]]:
-    (item,) = [item for item in split(text) if item.key.kind == kind]
+    text: str, index: ProvenanceIndex, kind: str, path: FieldPath, piece: str, nth: int = 0
+) -> tuple[SourceLocation | None, tuple[SourceLocation, ...]]:
+    (item,) = [item for item in split_objects(text) if item.key.kind == kind]
     if path[:4] == MAIN[:4]:  # a merge puts its own containers first
-        names = [one["name"] for one in lookup(item.body, path[:4])]
+        names = [one["name"] for one in get_field(item.body, path[:4])]
         path = (*path[:4], names.index(("side", "main")[int(path[4])]), *path[5:])
-    value = lookup(item.body, path)
+    value = get_field(item.body, path)
     at = -1
     for _ in range(nth + 1):
         at = value.index(piece, at + 1)
-    return index.find(item.key, item.body, path, piece, at=at)
+    return index.locate_value(item.key, item.body, path, piece, at=at)
 
 
 KUSTOMIZATION = "resources: [objects.yaml]\n"
@@ -98,11 +98,11 @@ def test_a_value_stands_on_its_line(
     tmp_path: Path, kind: str, path: FieldPath, piece: str, nth: int, line: int
 ) -> None:
     text, index = built(tmp_path, "base", {"base/kustomization.yaml": KUSTOMIZATION})
-    place = Place("base/objects.yaml", line)
+    place = SourceLocation("base/objects.yaml", line)
     assert find(text, index, kind, path, piece, nth) == (place, ())
 
 
-OVERRIDES: dict[str, tuple[dict[str, str], FieldPath, str, Place, Place]] = {
+OVERRIDES: dict[str, tuple[dict[str, str], FieldPath, str, SourceLocation, SourceLocation]] = {
     "images": (
         {
             "base/kustomization.yaml": (
@@ -111,8 +111,8 @@ OVERRIDES: dict[str, tuple[dict[str, str], FieldPath, str, Place, Place]] = {
         },
         MAIN,
         "a/b:9",
-        Place("base/objects.yaml", 12),
-        Place("base/kustomization.yaml", 5),
+        SourceLocation("base/objects.yaml", 12),
+        SourceLocation("base/kustomization.yaml", 5),
     ),
     "a strategic merge": (
         {
@@ -124,8 +124,8 @@ OVERRIDES: dict[str, tuple[dict[str, str], FieldPath, str, Place, Place]] = {
         },
         MAIN,
         "z/z:9",
-        Place("base/objects.yaml", 12),
-        Place("base/patch.yaml", 9),
+        SourceLocation("base/objects.yaml", 12),
+        SourceLocation("base/patch.yaml", 9),
     ),
     "an inline JSON patch": (
         {
@@ -137,8 +137,8 @@ OVERRIDES: dict[str, tuple[dict[str, str], FieldPath, str, Place, Place]] = {
         },
         MAIN,
         "z/z:9",
-        Place("base/objects.yaml", 12),
-        Place("base/kustomization.yaml", 7),
+        SourceLocation("base/objects.yaml", 12),
+        SourceLocation("base/kustomization.yaml", 7),
     ),
     "a replacement": (
         {
@@ -151,8 +151,8 @@ OVERRIDES: dict[str, tuple[dict[str, str], FieldPath, str, Place, Place]] = {
         },
         ENV,
         "z/z:9",
-        Place("base/objects.yaml", 16),
-        Place("base/kustomization.yaml", 6),
+        SourceLocation("base/objects.yaml", 16),
+        SourceLocation("base/kustomization.yaml", 6),
     ),
     "a replacement in a file": (
         {
@@ -168,8 +168,8 @@ OVERRIDES: dict[str, tuple[dict[str, str], FieldPath, str, Place, Place]] = {
         },
         ENV,
         "z/z:9",
-        Place("base/objects.yaml", 16),
-        Place("base/replace.yaml", 1),
+        SourceLocation("base/objects.yaml", 16),
+        SourceLocation("base/replace.yaml", 1),
     ),
 }
 
@@ -186,25 +186,25 @@ GENERATED = {
         "configMapGenerator:\n- name: made\n  files: [a.ini]\n",
         {"top/a.ini": "[x]\nimage = q/r:1\n"},
         "a.ini",
-        Place("top/a.ini", 2),
+        SourceLocation("top/a.ini", 2),
     ),
     "a file under a key": (
         "configMapGenerator:\n- name: made\n  files: [key=a.ini]\n",
         {"top/a.ini": "image = q/r:1\n"},
         "key",
-        Place("top/a.ini", 1),
+        SourceLocation("top/a.ini", 1),
     ),
     "a literal": (
         "configMapGenerator:\n- name: made\n  literals:\n  - A=1\n  - IMAGE=q/r:1\n",
         {},
         "IMAGE",
-        Place("top/kustomization.yaml", 5),
+        SourceLocation("top/kustomization.yaml", 5),
     ),
     "a settings file": (
         "configMapGenerator:\n- name: made\n  envs: [a.env]\n",
         {"top/a.env": "A=1\n# image\nIMAGE=q/r:1\n"},
         "IMAGE",
-        Place("top/a.env", 3),
+        SourceLocation("top/a.env", 3),
     ),
 }
 
@@ -223,4 +223,4 @@ def test_a_name_with_prefix_and_suffix_is_found_in_its_base(tmp_path: Path) -> N
     }
     text, index = built(tmp_path, "top", files)
     place, _ = find(text, index, "Deployment", MAIN, "a/b:1")
-    assert place == Place("base/objects.yaml", 12)
+    assert place == SourceLocation("base/objects.yaml", 12)
