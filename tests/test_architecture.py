@@ -1,4 +1,4 @@
-"""Imports point one way, one module starts programs, modules are small, the catalogue is honest."""
+"""Packages import one way, one module starts programs, modules are small."""
 
 from __future__ import annotations
 
@@ -12,91 +12,118 @@ import kfdeploy
 from tests.conftest import ROOT
 
 PACKAGE = Path(kfdeploy.__file__).parent
-MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
-LAYERS = {
-    "model": 0,
-    "tools": 1,
-    "features": 2,
-    "pipeline": 2,
-    "session": 3,
-    "cli": 4,
-}
-BESIDE = {"errors", "files", "cache", "progress", "show", "__init__"}
-"""Modules of the package itself that several layers use; they use no layer."""
+MODULES = sorted(PACKAGE.rglob("*.py"))
+ORDER = (
+    "errors",
+    "redact",
+    "files",
+    "file_tree",
+    "cache",
+    "parallel",
+    "terminal",
+    "yamltext",
+    "programs",
+    "kubernetes",
+    "oci",
+    "workspace",
+    "features",
+    "images",
+    "upstream",
+    "catalogue",
+    "lock",
+    "patch",
+    "scan",
+    "releaseset",
+    "apply",
+    "mirror",
+    "bundle",
+    "export",
+    "upgrade",
+    "cli",
+)
+"""The packages and single modules of kfdeploy/: each imports itself and those before it alone."""
 
 
 def name(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".")
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Modules of the package that a module imports, also inside functions."""
+def package_of(path: Path) -> str:
+    return name(path).split(".")[0]
+
+
+def list_imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and dotted name below kfdeploy of each import, inside functions too."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            pytest.fail(f"{name(path)}:{node.lineno}: a relative import")
-        names = []
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            assert not node.level, f"{name(path)}:{node.lineno}: a relative import"
+            module = node.module or ""
+            names = (
+                [f"kfdeploy.{alias.name}" for alias in node.names]
+                if module == "kfdeploy"
+                else [module]
+            )
         for one in names:
-            part = one.removeprefix("kfdeploy.")
-            if part != one and part.split(".")[0] in {*LAYERS, *BESIDE}:
-                yield part
+            if one.startswith("kfdeploy."):
+                yield node.lineno, one.removeprefix("kfdeploy.")
 
 
-def layer(module: str) -> int:
-    return LAYERS.get(module.split(".")[0], -1)
+def test_every_module_has_its_place_in_the_order() -> None:
+    assert {package_of(path) for path in MODULES} == {*ORDER, "__init__"}
 
 
-def test_there_are_modules_in_each_layer() -> None:
-    assert {layer(name(path)) for path in MODULES} >= {-1, 0, 1, 2, 3, 4}
+@pytest.mark.parametrize("package", ORDER)
+def test_packages_import_only_those_before_them(package: str) -> None:
+    before = {*ORDER[: ORDER.index(package) + 1], "__version__"}
+    wrong = [
+        f"{name(path)}:{line} imports {there}"
+        for path in MODULES
+        if package_of(path) == package
+        for line, there in list_imports(path)
+        if there.split(".")[0] not in before
+    ]
+    assert not wrong
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name)
-def test_imports_point_one_way(path: Path) -> None:
-    here = name(path)
-    wrong = {there for there in imports(path) if layer(there) > layer(here) >= 0}
-    if here.split(".")[0] in BESIDE:
-        wrong |= {there for there in imports(path) if layer(there) > 0}
-    assert not wrong, f"{here} imports {sorted(wrong)}"
+def test_the_package_itself_imports_nothing_of_it() -> None:
+    assert not list(list_imports(PACKAGE / "__init__.py"))
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("pipeline/*.py")), ids=name)
-def test_stages_do_not_import_each_other(path: Path) -> None:
-    others = {
-        there
-        for there in imports(path)
-        if there.startswith("pipeline.") and not there.startswith(name(path))
-    }
-    assert not others
+def test_one_module_starts_programs() -> None:
+    starters = set()
+    for path in MODULES:
+        text = path.read_text()
+        if any(word in text for word in ("os.system(", "os.popen(", "os.exec", "os.spawn")):
+            starters.add(name(path))
+        for node in ast.walk(ast.parse(text)):
+            modules = (
+                {alias.name for alias in node.names}
+                if isinstance(node, ast.Import)
+                else {node.module}
+                if isinstance(node, ast.ImportFrom)
+                else set()
+            )
+            if modules & {"subprocess", "pty"}:
+                starters.add(name(path))
+    assert starters == {"programs.process"}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name)
-def test_one_module_starts_programs(path: Path) -> None:
-    text = path.read_text()
-    used = {word for word in ("os.system(", "os.popen(", "os.exec", "os.spawn") if word in text}
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import):
-            used |= {"subprocess", "pty"} & {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            used |= {"subprocess", "pty"} & {node.module}
-    assert not used or name(path) == "tools.process"
+def test_no_module_is_over_500_lines() -> None:
+    long = {name(path): len(path.read_text().splitlines()) for path in MODULES}
+    assert {module: lines for module, lines in long.items() if lines > 500} == {}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name)
-def test_no_module_is_over_500_lines(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 500
-
-
-def test_the_model_reads_no_files_but_its_own_catalogue() -> None:
-    readers = {
-        name(path)
-        for path in PACKAGE.glob("model/**/*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Attribute) and node.attr in ("read_text", "read_bytes", "open")
-    }
-    assert readers <= {"model.catalogue_file", "model.lockfile"}
+def test_each_package_says_what_it_is_for() -> None:
+    silent = [
+        path.parent.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("__init__.py")
+        if not ast.get_docstring(ast.parse(path.read_text()))
+    ]
+    assert not silent
 
 
 # -- no word that only means something here --------------------------------------------------------

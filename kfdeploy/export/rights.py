@@ -10,9 +10,9 @@ from kfdeploy.apply.preflight.api_versions import ResourceLocator
 from kfdeploy.apply.preflight.needed_rights import RBAC, RequiredRight, collect_required_rights
 from kfdeploy.export.material import ExportedFiles
 from kfdeploy.kubernetes import helm_release
-from kfdeploy.patch.patch_file import quote_scalar
 from kfdeploy.releaseset.folder import SetFolder
 from kfdeploy.releaseset.order.contents import SetContents
+from kfdeploy.yamltext.emit import quote_scalar
 
 NAME: Final = "rbac"
 ABOUT: Final = "The smallest rights that `kfdeploy apply` works with, and an account that has them"

@@ -1,0 +1,1 @@
+"""Copies images from where they are to a registry or a bundle: plan, engine, prune."""

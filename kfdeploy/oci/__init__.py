@@ -1,0 +1,1 @@
+"""Images and registries by their specifications: references, manifests, attachments, signing."""

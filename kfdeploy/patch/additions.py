@@ -15,9 +15,10 @@ from kfdeploy.images.redirect import Redirect
 from kfdeploy.kubernetes import workload
 from kfdeploy.kubernetes.objects import Object, ObjectKey, Path, get_field
 from kfdeploy.patch import pod_files
-from kfdeploy.patch.patch_file import format_operation, quote_scalar, target_yaml
+from kfdeploy.patch.patch_file import format_operation, target_yaml
 from kfdeploy.patch.pod_files import PodFile
 from kfdeploy.patch.writer import append_items, describe_object, format_lookup
+from kfdeploy.yamltext.emit import quote_scalar
 
 _PARTS = {"{ref}": "ref", "{repository}": "repository", "{tag}": "tag"}
 

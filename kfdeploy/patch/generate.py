@@ -23,7 +23,7 @@ from kfdeploy.patch import additions as patch_additions
 from kfdeploy.patch import helmfile as workspace_helmfile
 from kfdeploy.patch import patch_file, registry_access
 from kfdeploy.patch.helmfile import AddedRelease, WorkspaceRelease
-from kfdeploy.patch.patch_file import format_operation, quote_scalar, target_yaml
+from kfdeploy.patch.patch_file import format_operation, target_yaml
 from kfdeploy.patch.writer import (
     describe_object,
     fill_references,
@@ -39,6 +39,7 @@ from kfdeploy.patch.writer import (
 )
 from kfdeploy.upstream.build import RenderedComponent
 from kfdeploy.workspace.settings import Workspace
+from kfdeploy.yamltext.emit import quote_scalar
 
 SHARED = "_kfdeploy"
 """Below ``patches/``: the look-up values and templates that patches share."""

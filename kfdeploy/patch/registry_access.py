@@ -15,10 +15,11 @@ from kfdeploy.errors import UserError
 from kfdeploy.kubernetes import workload
 from kfdeploy.kubernetes.objects import Object, Path
 from kfdeploy.patch import pod_files
-from kfdeploy.patch.patch_file import format_operation, quote_scalar, target_yaml
+from kfdeploy.patch.patch_file import format_operation, target_yaml
 from kfdeploy.patch.pod_files import PodFile
 from kfdeploy.patch.writer import append_items, describe_object, quote_literal
 from kfdeploy.workspace.settings import Workspace
+from kfdeploy.yamltext.emit import quote_scalar
 
 _CERT_DIR: Final = "SSL_CERT_DIR"
 _SYSTEM_DIRS: Final = "/etc/ssl/certs:/etc/pki/tls/certs"

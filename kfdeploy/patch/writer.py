@@ -10,7 +10,8 @@ from typing import Any
 
 from kfdeploy.images.inventory import ImageUse
 from kfdeploy.kubernetes.objects import Object, ObjectKey, Path, get_field
-from kfdeploy.patch.patch_file import format_operation, quote_scalar, strip_name_hash
+from kfdeploy.patch.patch_file import format_operation, strip_name_hash
+from kfdeploy.yamltext.emit import quote_scalar
 
 HOOK = "helm.sh/hook"
 

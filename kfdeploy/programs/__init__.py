@@ -1,0 +1,1 @@
+"""Outside programs in our words; `process` is the only module that starts any."""

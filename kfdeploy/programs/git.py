@@ -19,7 +19,7 @@ from kfdeploy.errors import UserError
 from kfdeploy.file_tree import FileKind, resolve_links
 from kfdeploy.files import sha256_hex
 from kfdeploy.programs.process import ProcessResult, ProgramFailed, run_program
-from kfdeploy.upstream.remote import without_secret
+from kfdeploy.redact import redact_url
 
 FETCH_TIMEOUT: Final = 600.0
 _LOCAL_TIMEOUT: Final = 120.0
@@ -63,7 +63,7 @@ def fetch_commit(
         UserError: what the repository said, with a hint at what helps.
     """
     if ref.startswith("-") or url.startswith("-"):
-        raise UserError(f"{without_secret(url)}: {ref!r} is no ref")
+        raise UserError(f"{redact_url(url)}: {ref!r} is no ref")
     git_dir = cache / sha256_hex(url.encode())[:16]
     if not (git_dir / "HEAD").is_file():
         try:
@@ -262,7 +262,7 @@ def _is_missing_ref(said: str) -> bool:
 
 def _explain_failure(error: ProgramFailed, url: str, ref: str) -> UserError:
     said = error.stderr.strip()
-    shown = without_secret(url)
+    shown = redact_url(url)
     lower = said.lower()
     hint: str | None = None
     if error.code is None:

@@ -13,8 +13,7 @@ from typing import Any, Final
 
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.file_tree import FileTree, FolderTree
-from kfdeploy.programs.process import find_program, run_program
-from kfdeploy.upstream.kustomization.build import OFFLINE
+from kfdeploy.programs.process import OFFLINE_ENVIRONMENT, find_program, run_program
 from kfdeploy.yamltext import nodes
 
 OLDEST: Final = (3, 18)
@@ -85,7 +84,7 @@ def render_chart(
     with tempfile.TemporaryDirectory(prefix="kfdeploy-helm-") as home:
         # Neither the user's repositories, plugins nor cluster may have a part in the result.
         env = {
-            **OFFLINE,
+            **OFFLINE_ENVIRONMENT,
             "HELM_CONFIG_HOME": f"{home}/config",
             "HELM_CACHE_HOME": f"{home}/cache",
             "HELM_DATA_HOME": f"{home}/data",

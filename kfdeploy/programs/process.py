@@ -22,6 +22,19 @@ from kfdeploy.errors import UserError
 _STDERR_KEPT = 40
 """Lines of a failed program's own words that its error repeats."""
 
+_NOWHERE: Final = "http://127.0.0.1:9"
+OFFLINE_ENVIRONMENT: Final = {
+    "GIT_ALLOW_PROTOCOL": "none",
+    "GIT_TERMINAL_PROMPT": "0",
+    "HTTP_PROXY": _NOWHERE,
+    "HTTPS_PROXY": _NOWHERE,
+    "http_proxy": _NOWHERE,
+    "https_proxy": _NOWHERE,
+    "NO_PROXY": "",
+    "no_proxy": "",
+}
+"""Variables for a program that must not use the network: git and HTTP clients fail at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessResult:

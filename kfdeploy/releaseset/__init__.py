@@ -1,0 +1,1 @@
+"""The rendered folder that `apply` takes: format, rendering, order, verification, publishing."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from kfdeploy.files import sha256_hex
 from kfdeploy.kubernetes import helm_release
-from kfdeploy.patch.patch_file import quote_scalar
+from kfdeploy.yamltext.emit import quote_scalar
 
 SUMS = "SHA256SUMS"
 SUMMARY = "summary.json"

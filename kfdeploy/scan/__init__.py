@@ -1,0 +1,1 @@
+"""Every image that an installation names: reads the built components and fills the inventory."""

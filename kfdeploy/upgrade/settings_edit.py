@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from kfdeploy.patch.patch_file import quote_scalar
+from kfdeploy.yamltext.emit import quote_scalar
 from kfdeploy.yamltext.nodes import get_child
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./~][A-Za-z0-9_./@+=-]*[A-Za-z0-9_/]")

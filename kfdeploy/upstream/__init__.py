@@ -1,0 +1,1 @@
+"""Kubeflow's manifests: fetching them whole, the components in them, building each."""

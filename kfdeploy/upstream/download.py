@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from kfdeploy.errors import UserError
-from kfdeploy.upstream.remote import without_secret
+from kfdeploy.redact import redact_url
 
 MAX_BYTES: Final = 256 * 1024 * 1024
 _TIMEOUT: Final = 60.0
@@ -22,7 +22,7 @@ def download_file(url: str, *, max_bytes: int = MAX_BYTES) -> bytes:
     """
     import httpx
 
-    shown = without_secret(url)
+    shown = redact_url(url)
     try:
         with httpx.stream("GET", url, follow_redirects=True, timeout=_TIMEOUT) as answer:
             if answer.status_code != 200:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kfdeploy.errors import UserError
 from kfdeploy.file_tree import FileTree, FolderTree
+from kfdeploy.redact import redact_url
 from kfdeploy.upstream.component import (
     ExampleComponent,
     UpstreamExample,
@@ -20,7 +21,7 @@ from kfdeploy.upstream.kustomization.parse import (
     Reference,
     parse_kustomization,
 )
-from kfdeploy.upstream.remote import LocalPath, classify_reference, without_secret
+from kfdeploy.upstream.remote import LocalPath, classify_reference
 
 EXAMPLE = "example"
 
@@ -74,7 +75,7 @@ def read_example(upstream: Path | FileTree) -> UpstreamExample:
 def _resolve_folder(tree: FileTree, reference: Reference) -> str | UpstreamProblem:
     target = classify_reference(reference.value, reference.accepts)
     if not isinstance(target, LocalPath):
-        shown = without_secret(reference.value)
+        shown = redact_url(reference.value)
         return UpstreamProblem(f"{shown} is no folder of the upstream and becomes no component", "")
     path = posixpath.normpath(posixpath.join(EXAMPLE, reference.value))
     if path.startswith("../") or tree.get_kind(path) is None:

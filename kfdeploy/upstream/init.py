@@ -9,12 +9,12 @@ from pathlib import Path
 
 from kfdeploy.errors import WRONG_USE, UserError
 from kfdeploy.oci.reference import ImageRef, InvalidImageRef
-from kfdeploy.patch.patch_file import quote_scalar
 from kfdeploy.upstream.component import ExampleComponent, UpstreamProblem
 from kfdeploy.upstream.example import read_example
 from kfdeploy.upstream.remotes import map_hosts
 from kfdeploy.upstream.source import is_url, read_source
 from kfdeploy.workspace.settings_file import WORKSPACE_FILE
+from kfdeploy.yamltext.emit import quote_scalar
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCHEMA = "kfdeploy.schema.json"

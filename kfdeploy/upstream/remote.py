@@ -148,17 +148,6 @@ def parse_repo(text: str) -> RemoteRepo:
     )
 
 
-def without_secret(url: str) -> str:
-    """The URL with a password, and a token in place of a user name on the web, left out."""
-    return re.sub(
-        r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)(?P<user>[^/@\s:]*)(?::[^/@\s]*)?@",
-        lambda m: (
-            f"{m['scheme']}{m['user']}@" if m["scheme"].lower() == "ssh://" else f"{m['scheme']}"
-        ),
-        url,
-    )
-
-
 def _is_web(text: str) -> bool:
     return text.lower().startswith(("http://", "https://"))
 

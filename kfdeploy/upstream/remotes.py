@@ -11,8 +11,9 @@ from kfdeploy.errors import UserError
 from kfdeploy.file_tree import FileTree, FolderTree, MemoryTree
 from kfdeploy.files import read_bytes
 from kfdeploy.programs import git
+from kfdeploy.redact import redact_url
 from kfdeploy.upstream.download import download_file
-from kfdeploy.upstream.remote import Remote, RemoteFile, RemoteRepo, without_secret
+from kfdeploy.upstream.remote import Remote, RemoteFile, RemoteRepo
 from kfdeploy.upstream.source import is_url
 
 _HINT = "name a git mirror or a folder that has it in `upstream.remotes`"
@@ -86,10 +87,10 @@ class RemoteFetcher:
             return download_file(_join_url(place, rest))
         rest = rest.partition("?")[0].strip("/")
         if ".." in rest.split("/"):
-            raise UserError(f"{without_secret(remote.url)}: '..' in the path")
+            raise UserError(f"{redact_url(remote.url)}: '..' in the path")
         path = self._resolve_folder(place) / rest
         if not path.is_file():
-            shown = without_secret(remote.url)
+            shown = redact_url(remote.url)
             raise UserError(
                 f"{shown}: not in {place}, where `upstream.remotes` says it is",
                 hint=f"put it at {_format_location(place, rest)}",
@@ -111,7 +112,7 @@ class RemoteFetcher:
         if not rest and folder.is_dir():
             return FetchedRemote(FolderTree(folder), "")
         raise UserError(
-            f"{without_secret(remote.clone_url)} at {ref}: not in {place}, where"
+            f"{redact_url(remote.clone_url)} at {ref}: not in {place}, where"
             " `upstream.remotes` says it is",
             hint=f"put its files at {_format_location(place, f'{rest}@{ref}')}, or a git mirror at"
             f" {_format_location(place, f'{rest}.git')}",
@@ -123,7 +124,7 @@ class RemoteFetcher:
         tree = git.GitTree(fetched)
         if remote.submodules and (inside := tree.find_submodule(remote.path)) is not None:
             raise UserError(
-                f"{without_secret(remote.clone_url)}: {remote.path} lies in the git submodule"
+                f"{redact_url(remote.clone_url)}: {remote.path} lies in the git submodule"
                 f" {inside}, which is not fetched",
                 hint=_HINT,
             )

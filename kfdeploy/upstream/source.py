@@ -18,8 +18,8 @@ from kfdeploy.errors import UserError, raise_all
 from kfdeploy.file_tree import FileTree, FolderTree, MemoryTree, escapes_root, tree_sha256
 from kfdeploy.files import read_bytes, sha256_hex
 from kfdeploy.programs import git
+from kfdeploy.redact import redact_url
 from kfdeploy.upstream.download import download_file
-from kfdeploy.upstream.remote import without_secret
 
 _MAX_BYTES: Final = 1 << 30
 _GIT_URL = re.compile(r"(?:git::)?(?:https?|ssh|git|file)://|[\w.-]+@[\w.-]+:", re.I)
@@ -96,7 +96,7 @@ def read_source(source: str, ref: str | None, base: Path, cache: Path) -> Upstre
     ref = ref or ""
     if is_url(source):
         bare = source.removeprefix("git::")
-        shown = without_secret(bare)
+        shown = redact_url(bare)
         if _TARBALL.search(bare.partition("?")[0]) and bare.lower().startswith("http"):
             return _read_tarball(download_file(bare), shown.rpartition("/")[2], shown, ref)
         return _read_repository(bare, ref, cache, shown)

@@ -17,11 +17,12 @@ from kfdeploy.errors import UserError, raise_all
 from kfdeploy.file_tree import OverlayTree, tree_sha256
 from kfdeploy.files import read_bytes, sha256_hex, stage_tree, write_text
 from kfdeploy.programs.helm import find_missing_dependencies
+from kfdeploy.redact import redact_url
 from kfdeploy.upstream.component import LOCAL, UpstreamProblem
 from kfdeploy.upstream.kustomization.graph import KustomizationGraph, ReferenceEdge, build_graph
 from kfdeploy.upstream.local_copies import make_local_copies, wrap_manifests
 from kfdeploy.upstream.lockfile import LockedRemote, LockedUpstream, UpstreamLock
-from kfdeploy.upstream.remote import Remote, RemoteRepo, without_secret
+from kfdeploy.upstream.remote import Remote, RemoteRepo
 from kfdeploy.upstream.remotes import FetchedRemote, RemoteFetcher
 from kfdeploy.upstream.source import UpstreamSource, read_content, read_source
 from kfdeploy.upstream.vendored import (
@@ -89,7 +90,7 @@ def plan_vendoring(
     settings = workspace.upstream
     cache = root / CACHE / "git"
     _refuse_own_folder(settings.source, root)
-    on_progress(f"reading {without_secret(settings.source)}")
+    on_progress(f"reading {redact_url(settings.source)}")
     source = read_source(settings.source, settings.ref, root, cache)
     version = source.version
     if any(path.partition("/")[0] == LOCAL for path in (*source.files, *source.links)):
@@ -258,7 +259,7 @@ def _build_lock(
 ) -> UpstreamLock:
     used: dict[tuple[str, str], list[ReferenceEdge]] = {}
     for edge in graph.list_remote_edges():
-        used.setdefault((without_secret(edge.reference.value), edge.target), []).append(edge)
+        used.setdefault((redact_url(edge.reference.value), edge.target), []).append(edge)
     digests = {path: sha256_hex(read_content(data)) for path, data in files.items()}
     remotes = []
     for (url, target), edges in used.items():
@@ -302,7 +303,7 @@ def _list_files_below(graph: KustomizationGraph, overlay: OverlayTree, folder: s
 def _list_unpinned(graph: KustomizationGraph) -> tuple[UpstreamProblem, ...]:
     return tuple(
         UpstreamProblem(
-            f"{without_secret(edge.reference.value)} names no ref, so what it is may change",
+            f"{redact_url(edge.reference.value)} names no ref, so what it is may change",
             edge.where,
         )
         for edge in graph.list_remote_edges()

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kfdeploy.patch.patch_file import quote_scalar
+_PLAIN = re.compile(r"[A-Za-z/][\w./@~+-]*(?::[\w./@+-]+)*", re.ASCII)
+_NOT_TEXT = re.compile(r"(?i)y|n|yes|no|on|off|true|false|null|~")
+
+
+def quote_scalar(value: str) -> str:
+    """A string as YAML, plain where YAML 1.1 and 1.2 both read it as that string."""
+    if _PLAIN.fullmatch(value) and not _NOT_TEXT.fullmatch(value):
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def dump_document(value: Mapping[str, Any]) -> str:

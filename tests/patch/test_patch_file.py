@@ -8,6 +8,7 @@ from ruamel.yaml import YAML
 from kfdeploy.errors import UserError
 from kfdeploy.kubernetes.objects import ObjectKey
 from kfdeploy.patch import patch_file
+from kfdeploy.yamltext.emit import quote_scalar
 
 JSON = "target: {kind: Deployment, name: web}\npatch:\n- op: remove\n  path: /spec\n"
 MERGE = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web, namespace: n}\nspec: {}\n"
@@ -100,7 +101,7 @@ def test_a_content_hash_is_no_part_of_the_name(kind: str, name: str, unhashed: s
     ],
 )
 def test_a_scalar_is_the_same_string_in_both_yamls(value: str) -> None:
-    text = patch_file.quote_scalar(value)
+    text = quote_scalar(value)
     assert YAML(typ="safe").load(f"x: {text}\n")["x"] == value
     old = YAML(typ="safe", pure=True)
     old.version = (1, 1)

@@ -1,0 +1,1 @@
+"""Results as text for people: one module for each kind of result, pure functions of values."""

@@ -1,0 +1,1 @@
+"""A client of registries: sign-in, manifests, blobs, uploads, referrers, what their errors mean."""

@@ -1,0 +1,1 @@
+"""Keys, signatures of files, and cosign's signatures of images."""

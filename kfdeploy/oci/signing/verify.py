@@ -11,10 +11,10 @@ import binascii
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.oci.attachments import UNKNOWN_ARTIFACT_TYPE, Attachment, is_digest
@@ -26,9 +26,6 @@ from kfdeploy.oci.signing import cosign
 from kfdeploy.oci.signing import keys as keyfiles
 from kfdeploy.oci.signing.cosign import MalformedSignature, UnverifiedSignature
 from kfdeploy.oci.signing.keys import PASSWORD_VARIABLE, PublicKey
-
-if TYPE_CHECKING:
-    from kfdeploy.workspace.settings import SignedImages
 
 LAYERS_MAX: Final = 200
 """Signatures of one image that are looked at; each costs a request."""
@@ -139,6 +136,18 @@ class SignatureRule:
         return bool(re.fullmatch(".*".join(pieces), image.repository.lower()))
 
 
+class SignatureSetting(Protocol):
+    """One entry of `images.signatures` in kfdeploy.yaml."""
+
+    @property
+    def images(self) -> str:
+        """Pattern of the images that must be signed."""
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """PEM files of public keys."""
+
+
 @dataclass(frozen=True, slots=True)
 class SignatureRules:
     """What `images.signatures` asks for. An image that several match must satisfy each."""
@@ -146,7 +155,7 @@ class SignatureRules:
     rules: tuple[SignatureRule, ...] = ()
 
     @classmethod
-    def from_settings(cls, settings: Iterable[SignedImages], root: Path) -> SignatureRules:
+    def from_settings(cls, settings: Iterable[SignatureSetting], root: Path) -> SignatureRules:
         """From kfdeploy.yaml; paths are relative to ``root``, the workspace.
 
         Raises:

@@ -1,0 +1,1 @@
+"""Looking into images, for references that programs in them hold as text."""

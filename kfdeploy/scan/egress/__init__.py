@@ -1,0 +1,1 @@
+"""Addresses outside that manifests and programs reach for."""

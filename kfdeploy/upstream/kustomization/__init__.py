@@ -1,0 +1,1 @@
+"""Kustomizations: reading them, the graph of what they refer to, building them."""

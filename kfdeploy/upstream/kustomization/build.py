@@ -11,7 +11,13 @@ from typing import Final
 
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.file_tree import FolderTree
-from kfdeploy.programs.process import ProgramFailed, find_program, run_program
+from kfdeploy.programs.process import (
+    OFFLINE_ENVIRONMENT,
+    ProgramFailed,
+    find_program,
+    run_program,
+)
+from kfdeploy.redact import redact_url
 from kfdeploy.upstream.kustomization.graph import (
     KustomizationGraph,
     KustomizationNode,
@@ -20,7 +26,6 @@ from kfdeploy.upstream.kustomization.graph import (
     find_kustomization,
 )
 from kfdeploy.upstream.kustomization.nodes import InvalidKustomization, compose_documents
-from kfdeploy.upstream.remote import without_secret
 
 __all__ = [
     "KustomizationGraph",
@@ -36,18 +41,6 @@ OLDEST: Final = (5, 4)
 """5.4 is the oldest release whose output the tests compare."""
 
 _TIMEOUT = 300.0
-_NOWHERE = "http://127.0.0.1:9"
-# Should a remote slip past `walk`, git and HTTP find no way out and say so at once.
-OFFLINE: Final = {
-    "GIT_ALLOW_PROTOCOL": "none",
-    "GIT_TERMINAL_PROMPT": "0",
-    "HTTP_PROXY": _NOWHERE,
-    "HTTPS_PROXY": _NOWHERE,
-    "http_proxy": _NOWHERE,
-    "https_proxy": _NOWHERE,
-    "NO_PROXY": "",
-    "no_proxy": "",
-}
 # Collecting garbage takes near half of a build's time. With less of it the largest builds of 1.10.2
 # peak some 100 MiB higher (kserve 258 MiB instead of 159).
 _LESS_COLLECTING: Final = {"GOGC": "400", "GOMEMLIMIT": "1GiB"}
@@ -55,7 +48,10 @@ _LESS_COLLECTING: Final = {"GOGC": "400", "GOMEMLIMIT": "1GiB"}
 
 def build_environment() -> dict[str, str]:
     """Variables for a build: no way out, and less collecting, unless the caller has set that."""
-    return {**{k: v for k, v in _LESS_COLLECTING.items() if k not in os.environ}, **OFFLINE}
+    return {
+        **{k: v for k, v in _LESS_COLLECTING.items() if k not in os.environ},
+        **OFFLINE_ENVIRONMENT,
+    }
 
 
 def get_version() -> tuple[int, int, int]:
@@ -111,7 +107,7 @@ def build_kustomization(
     raise_all(
         [
             UserError(
-                f"{edge.where}: {edge.reference.field}: {without_secret(edge.reference.value)}"
+                f"{edge.where}: {edge.reference.field}: {redact_url(edge.reference.value)}"
                 " would be fetched",
                 hint="`kfdeploy vendor` makes a complete local tree",
             )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kfdeploy.errors import UserError
 from kfdeploy.file_tree import FileTree, FolderTree
+from kfdeploy.redact import redact_url
 from kfdeploy.upstream.kustomization.parse import (
     DEFAULT_CHART_HOME,
     FILE_NAMES,
@@ -27,7 +28,6 @@ from kfdeploy.upstream.remote import (
     RemoteFile,
     RemoteRepo,
     classify_reference,
-    without_secret,
 )
 
 RemoteResolver = Callable[[Remote], str]
@@ -301,7 +301,7 @@ class _GraphBuilder:
             return None
         kind = self.tree.get_kind(path)
         if kind is None or (kind == "folder" and isinstance(target, RemoteFile)):
-            missing = f"{without_secret(reference.value)} holds no such path ({path})"
+            missing = f"{redact_url(reference.value)} holds no such path ({path})"
             self._add_error(where, reference, missing)
             return None
         return ReferenceEdge(file, reference, target, path, kind == "folder")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kfdeploy.redact import redact_url
 from kfdeploy.upstream.component import component_names, local_header, locate_upstream_line
 from kfdeploy.upstream.kustomization.parse import (
     InvalidKustomization,
@@ -18,7 +19,6 @@ from kfdeploy.upstream.remote import (
     RemoteRepo,
     classify_reference,
     parse_repo,
-    without_secret,
 )
 
 # The clone URL, the folder and the ref that kustomize 5.8 reads from each.
@@ -152,10 +152,10 @@ def test_a_file_s_place_is_host_and_path() -> None:
 
 
 def test_secrets_in_urls_are_not_shown() -> None:
-    assert without_secret("https://u:secret@h/o/r") == "https://h/o/r"
-    assert without_secret("https://token@h/o/r") == "https://h/o/r"
-    assert without_secret("ssh://git@h/o/r") == "ssh://git@h/o/r"
-    assert without_secret("git@h:o/r") == "git@h:o/r"
+    assert redact_url("https://u:secret@h/o/r") == "https://h/o/r"
+    assert redact_url("https://token@h/o/r") == "https://h/o/r"
+    assert redact_url("ssh://git@h/o/r") == "ssh://git@h/o/r"
+    assert redact_url("git@h:o/r") == "git@h:o/r"
 
 
 EVERYTHING = """\
