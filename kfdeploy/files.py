@@ -220,6 +220,16 @@ def stage_tree(target: Path) -> Iterator[Path]:
             shutil.rmtree(staging, ignore_errors=True)
 
 
+def is_safe_path(path: str) -> bool:
+    """Whether a relative path stays below its folder, and names one file on every system."""
+    elements = path.split("/")
+    return (
+        0 < len(path) <= 4096
+        and not {"", ".", ".."} & set(elements)
+        and not any(char == "\\" or ord(char) < 32 or ord(char) == 127 for char in path)
+    )
+
+
 def sha256_hex(data: bytes) -> str:
     """Hex digest."""
     return hashlib.sha256(data).hexdigest()

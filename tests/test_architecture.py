@@ -17,6 +17,8 @@ ORDER = (
     "errors",
     "redact",
     "files",
+    "checksums",
+    "json_object",
     "file_tree",
     "cache",
     "parallel",

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from kfdeploy.bundle import part_files, wheels
-from kfdeploy.bundle.manifest import BundleFile, is_safe_path
+from kfdeploy.bundle.manifest import BundleFile
 from kfdeploy.bundle.wheels import Wheel
 from kfdeploy.errors import UserError
-from kfdeploy.files import sha256_hex
+from kfdeploy.files import is_safe_path, sha256_hex
 
 PROGRAMS: Final = ("helm", "helmfile", "kustomize", "kubectl")
 """What the far side calls: `apply` the first two and kubectl, people the others."""

@@ -21,13 +21,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
+from kfdeploy.checksums import SUMS_FILE
+from kfdeploy.files import is_safe_path
+from kfdeploy.json_object import InvalidJson, JsonObject, parse_json_object
+
 FORMAT: Final = 1
 BUNDLE_FILE: Final = "bundle.json"
 PART_FILE: Final = "part.json"
 LAYOUT_FILE: Final = "oci-layout"
 INDEX_FILE: Final = "index.json"
 LOCK_FILE: Final = "images.lock"
-SUMS_FILE: Final = "SHA256SUMS"
 SIGNATURE_FILE: Final = "SHA256SUMS.sig"
 EXTRA_FOLDERS: Final = ("workspace", "wheels", "programs")
 FOLDERS: Final = frozenset({"blobs", "pieces", *EXTRA_FOLDERS})
@@ -42,10 +45,6 @@ _SUM: Final = re.compile(r"[0-9a-f]{64}")
 _WORD: Final = r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*"
 _OCI_NAME: Final = re.compile(rf"{_WORD}(?:/{_WORD})*")
 _PARTS_MAX: Final = 9999
-
-
-class InvalidBundle(ValueError):
-    """Bytes that describe no bundle; the message says what is wrong, with its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,29 +252,25 @@ def loads(data: bytes) -> Bundle:
     """Read ``bundle.json``.
 
     Raises:
-        NoBundle: damaged, or of a later format.
+        InvalidJson: damaged, or of a later format.
     """
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InvalidBundle("no JSON") from error
-    top = _JsonObject(content, "")
+    top = parse_json_object(data)
     if top.get_number("format") != FORMAT:
-        raise InvalidBundle(f"format {top.get_number('format')}: of a later kfdeploy")
+        raise InvalidJson(f"format {top.get_number('format')}: of a later kfdeploy")
     since = None
-    if "since" in top.content:
+    if "since" in top:
         inner = top.get_object("since")
         since = DeltaBase(
             inner.get_text("lock", _SUM),
-            {one.get_text("name"): one.get_digest() for one in inner.get_objects("images")},
+            {one.get_text("name"): _get_digest(one) for one in inner.get_objects("images")},
             {
-                one.get_digest(): (one.get_number("size"), one.get_texts("in"))
+                _get_digest(one): (one.get_number("size"), one.get_texts("in"))
                 for one in inner.get_objects("blobs")
             },
         )
     parts = top.get_number("parts")
     if not 1 <= parts <= _PARTS_MAX:
-        raise InvalidBundle(f"parts: {parts}")
+        raise InvalidJson(f"parts: {parts}")
     found = Bundle(
         kfdeploy=top.get_text("kfdeploy"),
         lock=top.get_text("lock", _SUM),
@@ -285,29 +280,29 @@ def loads(data: bytes) -> Bundle:
             BundleImage(
                 one.get_text("name"),
                 one.get_texts("refs"),
-                one.get_digest(),
-                one.get_text("belongsTo") if "belongsTo" in one.content else "",
-                one.get_text("pushTag") if "pushTag" in one.content else "",
+                _get_digest(one),
+                one.get_text("belongsTo", default=""),
+                one.get_text("pushTag", default=""),
             )
             for one in top.get_objects("images")
         ),
         manifests=tuple(
-            BundleManifest(one.get_digest(), one.get_number("size"), one.get_text("mediaType"))
+            BundleManifest(_get_digest(one), one.get_number("size"), one.get_text("mediaType"))
             for one in top.get_objects("manifests")
         ),
         blobs=tuple(_parse_blob(one, parts) for one in top.get_objects("blobs")),
         files=tuple(
             BundleFile(
-                one.get_path("path"),
+                _get_path(one, "path"),
                 one.get_number("size"),
                 one.get_text("sha256", _SUM),
-                one.get_part(parts),
-                bool(one.content.get("executable")),
+                _get_part(one, parts),
+                one.get_flag("executable", default=False),
             )
             for one in top.get_objects("files")
         ),
         since=since,
-        wheels_for=top.get_texts("wheelsFor") if "wheelsFor" in top.content else (),
+        wheels_for=top.get_texts("wheelsFor", default=()),
     )
     _check_consistency(found)
     return found
@@ -320,14 +315,11 @@ def parse_part_note(data: bytes, description: bytes) -> tuple[int, bool]:
         The part's number, and whether it is of the bundle whose description is ``own``.
 
     Raises:
-        NoBundle: damaged.
+        InvalidJson: damaged.
     """
     import hashlib
 
-    try:
-        note = _JsonObject(json.loads(data), "")
-    except (ValueError, RecursionError) as error:
-        raise InvalidBundle("no JSON") from error
+    note = parse_json_object(data)
     return note.get_number("part"), note.get_text("bundle") == hashlib.sha256(
         description
     ).hexdigest()
@@ -350,42 +342,30 @@ def piece_path(digest: str, number: int) -> str:
     return f"pieces/{algorithm}/{value}.{number:03d}"
 
 
-def is_safe_path(path: str) -> bool:
-    """Whether a path stays below the folder it is relative to, and names one file everywhere."""
-    elements = path.split("/")
-    return (
-        0 < len(path) <= 4096
-        and not {"", ".", ".."} & set(elements)
-        and not any(c == "\\" or ord(c) < 32 or ord(c) == 127 for c in path)
-    )
-
-
 def _check_consistency(bundle: Bundle) -> None:
     """What the description says in two places."""
     for image in bundle.images:
         if image.digest not in bundle.manifest_by_digest:
-            raise InvalidBundle(
-                f"images: {image.name} is {image.digest}, which is no manifest of it"
-            )
+            raise InvalidJson(f"images: {image.name} is {image.digest}, which is no manifest of it")
     for taken in bundle.files:
         if taken.path.partition("/")[0] not in EXTRA_FOLDERS or "/" not in taken.path:
-            raise InvalidBundle(f"files: {taken.path} is in none of the folders for files")
+            raise InvalidJson(f"files: {taken.path} is in none of the folders for files")
     paths = [taken.path for taken in bundle.files]
     digests = [blob.digest for blob in bundle.blobs] + [e.digest for e in bundle.manifests]
     if len(set(paths)) < len(paths) or len(set(digests)) < len(digests):
-        raise InvalidBundle("something is there twice")
+        raise InvalidJson("something is there twice")
 
 
-def _parse_blob(one: _JsonObject, parts: int) -> BundleBlob:
+def _parse_blob(one: JsonObject, parts: int) -> BundleBlob:
     size = one.get_number("size")
-    if "part" in one.content:
-        return BundleBlob(one.get_digest(), size, ((one.get_part(parts), size),))
+    if "part" in one:
+        return BundleBlob(_get_digest(one), size, ((_get_part(one, parts), size),))
     pieces = tuple(
-        (piece.get_part(parts), piece.get_number("size")) for piece in one.get_objects("pieces")
+        (_get_part(piece, parts), piece.get_number("size")) for piece in one.get_objects("pieces")
     )
     if len(pieces) < 2 or sum(piece for _, piece in pieces) != size:
-        raise InvalidBundle(f"{one.where}.pieces: they do not make {size} bytes")
-    return BundleBlob(one.get_digest(), size, pieces)
+        raise InvalidJson(f"{one.where}.pieces: they do not make {size} bytes")
+    return BundleBlob(_get_digest(one), size, pieces)
 
 
 def _image_json(image: BundleImage) -> dict[str, Any]:
@@ -424,59 +404,19 @@ def _dump_list(entries: Sequence[object]) -> str:
     return "[\n" + ",\n".join(map(_dump_compact, entries)) + "\n]" if entries else "[]"
 
 
-class _JsonObject:
-    """A JSON object that is read key by key, each mistake with where it stands."""
+def _get_part(one: JsonObject, parts: int) -> int:
+    number = one.get_number("part")
+    if not 1 <= number <= parts:
+        raise one.error("part", f"{number} is not a part: there are {parts}")
+    return number
 
-    def __init__(self, content: object, where: str) -> None:
-        if not isinstance(content, dict):
-            raise InvalidBundle(f"{where or 'the file'}: no object")
-        self.content: Mapping[str, Any] = content
-        self.where = where
 
-    def get_text(self, key: str, like: re.Pattern[str] | None = None) -> str:
-        value = self.content.get(key)
-        if not isinstance(value, str) or (like and not like.fullmatch(value)):
-            raise self._invalid_key(key)
-        return value
+def _get_digest(one: JsonObject) -> str:
+    return one.get_text("digest", _DIGEST)
 
-    def get_texts(self, key: str) -> tuple[str, ...]:
-        value = self.content.get(key)
-        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-            raise self._invalid_key(key)
-        return tuple(value)
 
-    def get_number(self, key: str) -> int:
-        value = self.content.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise self._invalid_key(key)
-        return value
-
-    def get_part(self, parts: int) -> int:
-        number = self.get_number("part")
-        if not 1 <= number <= parts:
-            raise self._invalid_key("part")
-        return number
-
-    def get_digest(self) -> str:
-        return self.get_text("digest", _DIGEST)
-
-    def get_path(self, key: str) -> str:
-        value = self.get_text(key)
-        if not is_safe_path(value):
-            raise InvalidBundle(f"{self._key_path(key)}: {value!r} is no path below the bundle")
-        return value
-
-    def get_object(self, key: str) -> _JsonObject:
-        return _JsonObject(self.content.get(key), self._key_path(key))
-
-    def get_objects(self, key: str) -> Iterator[_JsonObject]:
-        value = self.content.get(key)
-        if not isinstance(value, list):
-            raise self._invalid_key(key)
-        return (_JsonObject(one, f"{self._key_path(key)}[{n}]") for n, one in enumerate(value))
-
-    def _key_path(self, key: str) -> str:
-        return f"{self.where}.{key}" if self.where else key
-
-    def _invalid_key(self, key: str) -> InvalidBundle:
-        return InvalidBundle(f"{self._key_path(key)}: missing, or not what belongs there")
+def _get_path(one: JsonObject, key: str) -> str:
+    path = one.get_text(key)
+    if not is_safe_path(path):
+        raise one.error(key, f"{path!r} is not a path below the bundle")
+    return path

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from kfdeploy.bundle import checksums, part_files
+from kfdeploy import checksums
 from kfdeploy.bundle import manifest as model
-from kfdeploy.bundle.manifest import Bundle, BundleBlob, InvalidBundle
+from kfdeploy.bundle import part_files
+from kfdeploy.bundle.manifest import Bundle, BundleBlob
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.files import sha256_hex
+from kfdeploy.json_object import InvalidJson
 from kfdeploy.oci.manifest import Descriptor
 
 _LISTS_MAX: Final = 64 << 20
@@ -131,7 +133,7 @@ def find_parts(folders: Sequence[Path]) -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"--from-bundle {folder}: no such folder")
-        if any((folder / name).is_file() for name in (model.BUNDLE_FILE, model.SUMS_FILE)):
+        if any((folder / name).is_file() for name in (model.BUNDLE_FILE, checksums.SUMS_FILE)):
             found.append(folder)
             continue
         within = [path for path in sorted(folder.iterdir()) if (path / model.BUNDLE_FILE).is_file()]
@@ -217,14 +219,14 @@ class _PartCheck:
 
     def read_lists(self, verify: VerifySignature | None) -> int:
         """Read the lists; the signature before anything is believed. Returns the part's number."""
-        if not (self.folder / model.SUMS_FILE).is_file():
+        if not (self.folder / checksums.SUMS_FILE).is_file():
             raise _UnusablePart(
                 UserError(
-                    f"{self.folder}: not finished: it has no {model.SUMS_FILE}",
+                    f"{self.folder}: not finished: it has no {checksums.SUMS_FILE}",
                     hint="run the `kfdeploy mirror --to-bundle` that writes it again",
                 )
             )
-        text = self._read_file(model.SUMS_FILE, _LISTS_MAX)
+        text = self._read_file(checksums.SUMS_FILE, _LISTS_MAX)
         self.is_signed = (self.folder / model.SIGNATURE_FILE).is_file()
         if verify is not None:
             if not self.is_signed:
@@ -238,22 +240,24 @@ class _PartCheck:
                 verify(text, self._read_file(model.SIGNATURE_FILE, _SIGNATURE_MAX))
             except UserError as error:
                 raise _UnusablePart(
-                    UserError(f"{self.folder / model.SUMS_FILE}: {error.message}", hint=error.hint)
+                    UserError(
+                        f"{self.folder / checksums.SUMS_FILE}: {error.message}", hint=error.hint
+                    )
                 ) from error
         try:
-            self._sums = checksums.loads(text)
+            self._sums = checksums.parse_checksums(text)
         except checksums.InvalidChecksums as error:
-            raise self._unusable_file(model.SUMS_FILE, str(error)) from error
+            raise self._unusable_file(checksums.SUMS_FILE, str(error)) from error
         self.description = self._read_listed_file(model.BUNDLE_FILE)
         try:
             self.bundle = model.loads(self.description)
-        except InvalidBundle as error:
+        except InvalidJson as error:
             raise self._unusable_file(model.BUNDLE_FILE, str(error)) from error
         try:
             number, is_own = model.parse_part_note(
                 self._read_listed_file(model.PART_FILE), self.description
             )
-        except InvalidBundle as error:
+        except InvalidJson as error:
             raise self._unusable_file(model.PART_FILE, str(error)) from error
         if not is_own or not 1 <= number <= self.bundle.parts:
             raise self._unusable_file(model.PART_FILE, "is a part of another bundle")
@@ -282,11 +286,14 @@ class _PartCheck:
         there, others = part_files.list_files(self.folder)
         for path, what in others.items():
             add_problem(path, f"{what}, and nothing of the bundle")
-        for path in sorted(there.keys() - wanted.keys() - {model.SUMS_FILE, model.SIGNATURE_FILE}):
+        for path in sorted(
+            there.keys() - wanted.keys() - {checksums.SUMS_FILE, model.SIGNATURE_FILE}
+        ):
             add_problem(path, "nothing of the bundle")
         for path in sorted(wanted.keys() ^ self._sums.keys()):
             add_problem(
-                model.SUMS_FILE if path in wanted else model.BUNDLE_FILE, f"does not list {path}"
+                checksums.SUMS_FILE if path in wanted else model.BUNDLE_FILE,
+                f"does not list {path}",
             )
         if self._sums.get(model.LOCK_FILE, self.bundle.lock) != self.bundle.lock:
             add_problem(model.LOCK_FILE, f"is not the lock that {model.BUNDLE_FILE} names")
@@ -302,9 +309,11 @@ class _PartCheck:
             elif path not in self._sums:
                 continue
             elif self._sums[path] != self._expected_checksum(path, taken):
-                add_problem(path, f"{model.SUMS_FILE} and {model.BUNDLE_FILE} say different sums")
+                add_problem(
+                    path, f"{checksums.SUMS_FILE} and {model.BUNDLE_FILE} say different sums"
+                )
             elif (hash_blobs or path not in blobs) and self._hash_file(path) != self._sums[path]:
-                add_problem(path, f"changed: it is not what {model.SUMS_FILE} says")
+                add_problem(path, f"changed: it is not what {checksums.SUMS_FILE} says")
             if hash_blobs or path not in blobs:
                 hashed += there[path]
                 if on_progress is not None:
@@ -335,7 +344,7 @@ class _PartCheck:
             raise self._unusable_file(name, "missing")
         data = self._read_file(name, _LISTS_MAX)
         if self._sums.get(name) != sha256_hex(data):
-            raise self._unusable_file(name, f"changed: it is not what {model.SUMS_FILE} says")
+            raise self._unusable_file(name, f"changed: it is not what {checksums.SUMS_FILE} says")
         return data
 
     def _unusable_file(self, name: str, what: str) -> _UnusablePart:

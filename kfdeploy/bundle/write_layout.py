@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
-from kfdeploy.bundle import checksums, part_files
+from kfdeploy import checksums
 from kfdeploy.bundle import manifest as model
+from kfdeploy.bundle import part_files
 from kfdeploy.bundle.manifest import Bundle, BundleFile
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.mirror.plan import MirrorItem, format_bytes
@@ -176,7 +177,7 @@ class BundleWriter:
         )
         todo = [part for part in self.parts if part not in self._finished]
         for part in todo:
-            for name in (model.SUMS_FILE, model.SIGNATURE_FILE, model.INDEX_FILE):
+            for name in (checksums.SUMS_FILE, model.SIGNATURE_FILE, model.INDEX_FILE):
                 there[self.part_folder(part)].pop(name, None)
                 (self.part_folder(part) / name).unlink(missing_ok=True)
             if self.part_folder(part).is_dir():
@@ -281,7 +282,7 @@ class BundleWriter:
         folder = self.part_folder(part)
         files = {path: size for path, size in there.items() if path != model.SIGNATURE_FILE}
         return (
-            files.pop(model.SUMS_FILE, None) is not None
+            files.pop(checksums.SUMS_FILE, None) is not None
             and files == self._expected_files(part)
             and part_files.read_file(folder / model.BUNDLE_FILE, 1 << 30) == self._description
         )
@@ -308,7 +309,7 @@ class BundleWriter:
         """Take away what is not, or no longer, of the bundle."""
         wanted_at = {self.part_folder(part): self._expected_files(part) for part in self.parts}
         for folder, files in there.items():
-            wanted = {*wanted_at.get(folder, {}), model.SUMS_FILE, model.SIGNATURE_FILE}
+            wanted = {*wanted_at.get(folder, {}), checksums.SUMS_FILE, model.SIGNATURE_FILE}
             if folder not in wanted_at:
                 wanted = set()
             for path in files:
@@ -370,7 +371,7 @@ class BundleWriter:
     def _finish_part(self, part: int, sign: Callable[[bytes], bytes] | None) -> BundlePart:
         folder, size = self.part_folder(part), self.bundle.count_part_bytes(part)
         if part in self._finished:
-            text = part_files.read_file(folder / model.SUMS_FILE, 1 << 30)
+            text = part_files.read_file(folder / checksums.SUMS_FILE, 1 << 30)
             if sign is not None:
                 part_files.write_file(folder / model.SIGNATURE_FILE, sign(text))
             return BundlePart(part, folder, size, "present")
@@ -378,7 +379,7 @@ class BundleWriter:
         if missing or self._keep:
             return BundlePart(part, folder, size, "unfinished", missing)
         try:
-            text = checksums.dumps(self._compute_checksums(part))
+            text = checksums.dump_checksums(self._compute_checksums(part))
             part_files.write_file(folder / model.INDEX_FILE, self._index)
             for name in (*self._common, model.PART_FILE):
                 part_files.sync_path(folder / name)
@@ -386,7 +387,7 @@ class BundleWriter:
                 part_files.sync_path(folder / name)
             if sign is not None:
                 part_files.write_file(folder / model.SIGNATURE_FILE, sign(text))
-            part_files.write_file(folder / model.SUMS_FILE, text)
+            part_files.write_file(folder / checksums.SUMS_FILE, text)
             part_files.sync_path(folder)
         except OSError as error:
             raise self._disk_error(error, []) from error

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from kfdeploy.checksums import SUMS_FILE, InvalidChecksums, parse_checksums
 from kfdeploy.errors import UserError
 from kfdeploy.files import read_bytes, read_text, sha256_hex
 from kfdeploy.kubernetes.objects import Object, split_objects
@@ -51,7 +52,7 @@ class SetFolder:
     @cached_property
     def digest(self) -> str:
         """sha256 of its ``SHA256SUMS``, in hex: two sets with the same one are the same."""
-        return sha256_hex(read_bytes(self.folder / format.SUMS))
+        return sha256_hex(read_bytes(self.folder / SUMS_FILE))
 
     @cached_property
     def releases(self) -> tuple[SetRelease, ...]:
@@ -83,17 +84,18 @@ class SetFolder:
         )
 
     def list_alterations(self) -> Iterator[str]:
-        """What its ``SHA256SUMS`` does not say; nothing for a set that is whole."""
-        listed: dict[str, str] = {}
-        path = self.folder / format.SUMS
+        """Yield what is not as ``SHA256SUMS`` lists it; nothing for a set as it was rendered."""
+        path = self.folder / SUMS_FILE
         if not path.is_file():
-            yield f"{format.SUMS} is missing"
+            yield f"{SUMS_FILE} is missing"
             return
-        for line in read_text(path).splitlines():
-            digest, _, name = line.partition("  ")
-            listed[name] = digest
+        try:
+            listed = parse_checksums(read_bytes(path))
+        except InvalidChecksums as error:
+            yield f"{SUMS_FILE}: {error}"
+            return
         files = (file for file in self.folder.rglob("*") if file.is_file())
-        there = {file.relative_to(self.folder).as_posix() for file in files} - {format.SUMS}
+        there = {file.relative_to(self.folder).as_posix() for file in files} - {SUMS_FILE}
         for name in sorted(listed.keys() | there):
             if name not in there:
                 yield f"{name} is missing"

@@ -14,7 +14,6 @@ from kfdeploy.files import sha256_hex
 from kfdeploy.kubernetes import helm_release
 from kfdeploy.yamltext.emit import quote_scalar
 
-SUMS = "SHA256SUMS"
 SUMMARY = "summary.json"
 STORED_MAX = 1024 * 1024
 """Bytes of a Secret's data, the API server's limit; Helm stores a release in one."""
@@ -136,12 +135,6 @@ def _presync_commands(release: RenderedRelease) -> Iterator[tuple[str, ...]]:
     if release.trusts:
         ca = "--for=jsonpath={.webhooks[0].clientConfig.caBundle}"
         yield ("wait", ca, "--timeout=120s", *release.trusts)
-
-
-def dump_sums(files: Mapping[str, bytes]) -> bytes:
-    """``SHA256SUMS`` of a folder's files, as sha256sum reads it."""
-    lines = [f"{sha256_hex(files[name])}  {name}\n" for name in sorted(files) if name != SUMS]
-    return "".join(lines).encode()
 
 
 def dump_summary(data: Mapping[str, Any]) -> bytes:

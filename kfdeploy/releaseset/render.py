@@ -12,7 +12,9 @@ from typing import Any, Final
 from kfdeploy import __version__, features
 from kfdeploy.cache import Cache, make_cache_key, program_digest
 from kfdeploy.catalogue import hidden_images
+from kfdeploy.checksums import SUMS_FILE, dump_checksums
 from kfdeploy.errors import UserError, raise_all
+from kfdeploy.files import sha256_hex
 from kfdeploy.images import lockfile
 from kfdeploy.images.inventory import UnreviewedProgram
 from kfdeploy.images.lockfile import Lock
@@ -234,5 +236,6 @@ def _assemble_set(
     }
     files = {path: text.encode("utf-8") for path, text in texts.items()}
     files[format.SUMMARY] = format.dump_summary(summary)
-    files[format.SUMS] = format.dump_sums(files)
+    sums = {path: sha256_hex(data) for path, data in files.items()}
+    files[SUMS_FILE] = dump_checksums(sums)
     return ReleaseSet(files, releases, summary, ordered)

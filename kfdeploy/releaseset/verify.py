@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kfdeploy import parallel
+from kfdeploy.checksums import SUMS_FILE
 from kfdeploy.errors import UserError
 from kfdeploy.files import read_text
 from kfdeploy.kubernetes.objects import Object, split_objects
@@ -161,7 +162,7 @@ _PODS = frozenset(("Pod", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"
 _CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
 _POLICIES = frozenset(kind for kinds in _ADMISSION for kind in kinds)
 _KIND = re.compile(r"^kind: (\w+)", re.MULTILINE)
-_LISTS_UPSTREAM = frozenset((format.SUMS, format.SUMMARY, "images.lock"))
+_LISTS_UPSTREAM = frozenset((SUMS_FILE, format.SUMMARY, "images.lock"))
 """Files of a set that name upstream's references on purpose, and that nothing is installed from."""
 _OWN_TEMPLATE = '{{ .Files.Get "objects.yaml" }}\n'
 _FROM_OUTSIDE = re.compile(

@@ -564,7 +564,7 @@ def test_a_list_that_leads_out_of_the_part_is_refused(tmp_path: Path) -> None:
     rewrite(tmp_path / "SHA256SUMS", lambda data: data + b"0" * 64 + b"  ../secret\n")
     count = len((tmp_path / "SHA256SUMS").read_bytes().splitlines())
     assert problems(tmp_path) == [
-        f"{tmp_path}/SHA256SUMS: line {count}: '../secret' is no path below the part"
+        f"{tmp_path}/SHA256SUMS: line {count}: '../secret' is not a path below the folder"
     ]
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from kfdeploy.bundle import checksums
 from kfdeploy.bundle import manifest as model
-from kfdeploy.bundle.manifest import Bundle, BundleFile, InvalidBundle
+from kfdeploy.bundle.manifest import Bundle, BundleFile
 from kfdeploy.bundle.plan import DeliveredContents, parse_size, plan_bundle
 from kfdeploy.errors import UserError
 from kfdeploy.images.naming import MirrorRef
+from kfdeploy.json_object import InvalidJson
 from kfdeploy.mirror.plan import MirrorItem
 from kfdeploy.oci.manifest import OCI_MANIFEST, ImageTree, Manifest
 from kfdeploy.oci.reference import ImageRef
@@ -170,19 +170,19 @@ GOOD = planned(made("a.io/x:1", [("a", 1)]), files=[BundleFile("programs/helm", 
     ("key", "value", "message"),
     [
         ("format", 2, "format 2: of a later kfdeploy"),
-        ("lock", "x", "lock: missing, or not what belongs there"),
+        ("lock", "x", "lock: 'x' is not allowed here"),
         ("parts", 0, "parts: 0"),
-        ("blobs", {}, "blobs: missing, or not what belongs there"),
-        ("blobs", [{"digest": "sha256:../x"}], "blobs[0].size: missing, or not what belongs there"),
+        ("blobs", {}, "blobs: not a list"),
+        ("blobs", [{"digest": "sha256:../x"}], "blobs[0].size: missing"),
         (
             "blobs",
             [{"digest": "sha256:../../x", "size": 1, "part": 1}],
-            "blobs[0].digest: missing, or not what belongs there",
+            "blobs[0].digest: 'sha256:../../x' is not allowed here",
         ),
         (
             "blobs",
             [{"digest": f"sha256:{'a' * 64}", "size": 1, "part": 2}],
-            "blobs[0].part: missing, or not what belongs there",
+            "blobs[0].part: 2 is not a part: there are 1",
         ),
         (
             "blobs",
@@ -192,12 +192,12 @@ GOOD = planned(made("a.io/x:1", [("a", 1)]), files=[BundleFile("programs/helm", 
         (
             "files",
             [{"path": "workspace/../../x", "size": 1, "sha256": "0" * 64, "part": 1}],
-            "files[0].path: 'workspace/../../x' is no path below the bundle",
+            "files[0].path: 'workspace/../../x' is not a path below the bundle",
         ),
         (
             "files",
             [{"path": "/etc/x", "size": 1, "sha256": "0" * 64, "part": 1}],
-            "files[0].path: '/etc/x' is no path below the bundle",
+            "files[0].path: '/etc/x' is not a path below the bundle",
         ),
         (
             "files",
@@ -213,28 +213,6 @@ GOOD = planned(made("a.io/x:1", [("a", 1)]), files=[BundleFile("programs/helm", 
 )
 def test_a_damaged_description_is_refused(key: str, value: object, message: str) -> None:
     content = {**json.loads(GOOD.dumps()), key: value}
-    with pytest.raises(InvalidBundle) as error:
+    with pytest.raises(InvalidJson) as error:
         model.loads(json.dumps(content).encode())
-    assert str(error.value) == message
-
-
-def test_sums_are_read_as_they_are_written() -> None:
-    listed = {"a/b": "1" * 64, "a": "2" * 64}
-    assert checksums.loads(checksums.dumps(listed)) == listed
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("x\n", "line 1: no sum and path"),
-        (f"{'0' * 64}  a", "cut off at its end"),
-        (f"{'0' * 64}  a\n{'0' * 64}  a\n", "line 2: a is there twice"),
-        (f"{'0' * 64}  /a\n", "line 1: '/a' is no path below the part"),
-        (f"{'0' * 64}  a/../../b\n", "line 1: 'a/../../b' is no path below the part"),
-        (f"\\{'0' * 64}  a\\nb\n", "line 1: no sum and path"),
-    ],
-)
-def test_lists_that_lead_out_of_the_part_are_refused(text: str, message: str) -> None:
-    with pytest.raises(checksums.InvalidChecksums) as error:
-        checksums.loads(text.encode())
     assert str(error.value) == message

@@ -158,21 +158,5 @@ def test_without_a_context_the_callers_is_used() -> None:
     assert "ontext" not in text
 
 
-def test_sums_are_what_sha256sum_checks(tmp_path: Path) -> None:
-    files = {"b/x y.txt": b"1", "a.txt": b"2", format.SUMS: b"old"}
-    files[format.SUMS] = format.dump_sums(files)
-    for name, data in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(data)
-    done = subprocess.run(
-        ["sha256sum", "--check", "--strict", format.SUMS],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (0, "a.txt: OK\nb/x y.txt: OK\n")
-
-
 def test_a_summary_is_sorted() -> None:
     assert format.dump_summary({"b": 1, "a": [2]}) == b'{\n  "a": [\n    2\n  ],\n  "b": 1\n}\n'

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kfdeploy.checksums import SUMS_FILE, dump_checksums
+from kfdeploy.files import sha256_hex
 from kfdeploy.releaseset import format
 from kfdeploy.releaseset.format import RenderedRelease
 
@@ -99,7 +101,7 @@ def write_set(
     }
     files = {path: text.encode() for path, text in texts.items()}
     files[format.SUMMARY] = format.dump_summary(summary)
-    files[format.SUMS] = format.dump_sums(files)
+    files[SUMS_FILE] = dump_checksums({path: sha256_hex(data) for path, data in files.items()})
     folder = workspace / "releases" / name
     shutil.rmtree(folder, ignore_errors=True)
     for path, content in files.items():
