@@ -27,6 +27,7 @@ ORDER = (
     "programs",
     "kubernetes",
     "oci",
+    "patchfile",
     "workspace",
     "features",
     "images",

@@ -14,10 +14,11 @@ from kfdeploy.images.inventory import ImageUse
 from kfdeploy.images.redirect import Redirect
 from kfdeploy.kubernetes import workload
 from kfdeploy.kubernetes.objects import Object, ObjectKey, Path, get_field
-from kfdeploy.patch import pod_files
-from kfdeploy.patch.patch_file import format_operation, target_yaml
-from kfdeploy.patch.pod_files import PodFile
-from kfdeploy.patch.writer import append_items, describe_object, format_lookup
+from kfdeploy.patch.lookups import format_lookup
+from kfdeploy.patchfile import pod_files
+from kfdeploy.patchfile.patch_file import format_operation, target_yaml
+from kfdeploy.patchfile.pod_files import PodFile
+from kfdeploy.patchfile.writer import append_items, describe_object
 from kfdeploy.yamltext.emit import quote_scalar
 
 _PARTS = {"{ref}": "ref", "{repository}": "repository", "{tag}": "tag"}

@@ -11,7 +11,7 @@ from kfdeploy.cache import Cache, make_cache_key, program_digest
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.kubernetes.objects import Object, ObjectKey, join_objects, split_objects
 from kfdeploy.patch import conflicts
-from kfdeploy.patch.patch_file import Patch
+from kfdeploy.patchfile.patch_file import Patch
 from kfdeploy.programs.process import ProgramFailed, run_program
 from kfdeploy.upstream.build import RenderedComponent
 from kfdeploy.upstream.kustomization import build

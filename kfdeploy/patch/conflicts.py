@@ -16,7 +16,7 @@ from typing import Any
 from kfdeploy.errors import UserError
 from kfdeploy.kubernetes.objects import Object, ObjectKey, parse_pointer
 from kfdeploy.kubernetes.workload import CONTAINERS, WORKLOADS
-from kfdeploy.patch.patch_file import Patch
+from kfdeploy.patchfile.patch_file import Patch
 
 _MOVED = "`kfdeploy patch` writes generated patches anew; a patch of your own has to be adapted"
 

@@ -12,9 +12,10 @@ from kfdeploy.errors import UserError, raise_all
 from kfdeploy.files import read_text
 from kfdeploy.kubernetes.objects import Object, get_field, split_objects
 from kfdeploy.oci.registry.ca import read_registry_ca
-from kfdeploy.patch import go_template, patch_file
-from kfdeploy.patch.patch_file import Patch
+from kfdeploy.patch import go_template
 from kfdeploy.patch.values import ImageValues
+from kfdeploy.patchfile import patch_file
+from kfdeploy.patchfile.patch_file import Patch
 from kfdeploy.programs import helmfile
 from kfdeploy.upstream.build import RenderedComponent
 from kfdeploy.workspace.settings import Environment, Workspace

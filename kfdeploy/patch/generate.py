@@ -21,16 +21,16 @@ from kfdeploy.kubernetes import workload
 from kfdeploy.kubernetes.objects import Object, ObjectKey, Path, get_field
 from kfdeploy.patch import additions as patch_additions
 from kfdeploy.patch import helmfile as workspace_helmfile
-from kfdeploy.patch import patch_file, registry_access
+from kfdeploy.patch import registry_access
 from kfdeploy.patch.helmfile import AddedRelease, WorkspaceRelease
-from kfdeploy.patch.patch_file import format_operation, target_yaml
-from kfdeploy.patch.writer import (
+from kfdeploy.patch.lookups import fill_references, list_replacements
+from kfdeploy.patchfile import patch_file
+from kfdeploy.patchfile.patch_file import format_operation, target_yaml
+from kfdeploy.patchfile.writer import (
     describe_object,
-    fill_references,
     find_hooks,
     find_item_names,
     format_annotation_patch,
-    list_replacements,
     name_files,
     path_sort_key,
     pluralize,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from kfdeploy.patch.patch_file import Form
+from kfdeploy.patchfile.patch_file import Form
 
 _FIELDS: tuple[tuple[str, Form], ...] = (
     ("jsonPatches", "json"),

@@ -14,10 +14,10 @@ from kfdeploy.catalogue.facts import RegistryReader, WorkloadProgram
 from kfdeploy.errors import UserError
 from kfdeploy.kubernetes import workload
 from kfdeploy.kubernetes.objects import Object, Path
-from kfdeploy.patch import pod_files
-from kfdeploy.patch.patch_file import format_operation, target_yaml
-from kfdeploy.patch.pod_files import PodFile
-from kfdeploy.patch.writer import append_items, describe_object, quote_literal
+from kfdeploy.patchfile import pod_files
+from kfdeploy.patchfile.patch_file import format_operation, target_yaml
+from kfdeploy.patchfile.pod_files import PodFile
+from kfdeploy.patchfile.writer import append_items, describe_object, quote_literal
 from kfdeploy.workspace.settings import Workspace
 from kfdeploy.yamltext.emit import quote_scalar
 

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from kfdeploy.kubernetes.objects import Object, ObjectKey, get_field, parse_pointer
 from kfdeploy.kubernetes.workload import CONTAINERS
 from kfdeploy.patch import conflicts
-from kfdeploy.patch.patch_file import Patch, strip_name_hash
+from kfdeploy.patchfile.patch_file import Patch, strip_name_hash
 
 PatchCheckState = Literal["holds", "look", "misfit", "unused"]
 """``look``: it fits, and what it changes is another than it was written for."""

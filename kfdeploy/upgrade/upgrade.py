@@ -20,9 +20,10 @@ from kfdeploy.cache import Cache
 from kfdeploy.errors import WRONG_USE, UserError, raise_all
 from kfdeploy.files import defer_signals, read_text, write_all
 from kfdeploy.kubernetes.objects import Object, ObjectKey
-from kfdeploy.patch import apply, patch_file
+from kfdeploy.patch import apply
 from kfdeploy.patch.fill import TemplateFiller, patch_sort_key
-from kfdeploy.patch.patch_file import Patch, strip_name_hash
+from kfdeploy.patchfile import patch_file
+from kfdeploy.patchfile.patch_file import Patch, strip_name_hash
 from kfdeploy.programs import git
 from kfdeploy.upgrade import settings_edit
 from kfdeploy.upgrade.components import ComponentMigration, migrate_components

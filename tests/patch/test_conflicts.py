@@ -15,7 +15,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from kfdeploy.kubernetes.objects import Object, split_objects
-from kfdeploy.patch import conflicts, patch_file
+from kfdeploy.patch import conflicts
+from kfdeploy.patchfile import patch_file
 from tests.conftest import need_programs
 
 DEPLOYMENT = """\

@@ -104,7 +104,7 @@ def test_all_patches_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 
 
 def test_patches_come_by_form_then_generated_ones_then_peoples(tmp_path: Path) -> None:
-    from kfdeploy.patch import patch_file
+    from kfdeploy.patchfile import patch_file
 
     folder = tmp_path / "patches" / "one"
     folder.mkdir(parents=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kfdeploy.kubernetes.objects import Object, split_objects
-from kfdeploy.patch.patch_file import parse_patch
+from kfdeploy.patchfile.patch_file import parse_patch
 from kfdeploy.upgrade.patches import PatchCheck, PatchContext, check_patches
 
 DEPLOYMENT = """\

@@ -7,7 +7,7 @@ from ruamel.yaml import YAML
 
 from kfdeploy.errors import UserError
 from kfdeploy.kubernetes.objects import ObjectKey
-from kfdeploy.patch import patch_file
+from kfdeploy.patchfile import patch_file
 from kfdeploy.yamltext.emit import quote_scalar
 
 JSON = "target: {kind: Deployment, name: web}\npatch:\n- op: remove\n  path: /spec\n"

@@ -13,7 +13,7 @@ from typing import Any
 
 from kfdeploy.kubernetes import workload
 from kfdeploy.kubernetes.objects import Path, get_field
-from kfdeploy.patch.patch_file import format_operation
+from kfdeploy.patchfile.patch_file import format_operation
 from kfdeploy.yamltext.emit import quote_scalar
 
 PREFIX = "kfdeploy.io"
