@@ -153,7 +153,3 @@ def print_warnings(lines: Iterable[str]) -> None:
 
 def print_lines(lines: Iterable[str]) -> None:
     sys.stdout.writelines(f"{line}\n" for line in lines)
-
-
-def pluralize(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

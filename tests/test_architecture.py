@@ -23,6 +23,8 @@ ORDER = (
     "cache",
     "parallel",
     "terminal",
+    "wording",
+    "http",
     "yamltext",
     "programs",
     "kubernetes",

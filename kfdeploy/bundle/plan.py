@@ -20,9 +20,10 @@ from kfdeploy.bundle.manifest import (
     DeltaBase,
 )
 from kfdeploy.errors import WRONG_USE, UserError
-from kfdeploy.mirror.plan import MirrorItem, format_bytes
+from kfdeploy.mirror.plan import MirrorItem
 from kfdeploy.oci.manifest import ImageTree
 from kfdeploy.oci.reference import ImageRef, host_qualified_path
+from kfdeploy.wording import format_bytes
 
 _UNITS: Final = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?)(I?)B?", re.IGNORECASE | re.ASCII)

@@ -24,13 +24,14 @@ from kfdeploy.bundle.plan import DeliveredContents
 from kfdeploy.bundle.write_layout import BundlePart, BundleWriter
 from kfdeploy.errors import WRONG_USE, UserError
 from kfdeploy.files import sha256_hex
+from kfdeploy.http.retry import retry_delay
 from kfdeploy.images import lockfile
 from kfdeploy.images.lockfile import Lock
-from kfdeploy.mirror.plan import MirrorFailure, MirrorItem, MirrorPlan, format_bytes
+from kfdeploy.mirror.plan import MirrorFailure, MirrorItem, MirrorPlan
 from kfdeploy.mirror.stores import Origin, ReadableBlob
 from kfdeploy.oci.manifest import Descriptor, ImageTree
 from kfdeploy.oci.registry.errors import RegistryError
-from kfdeploy.oci.registry.transport import retry_delay
+from kfdeploy.wording import format_bytes
 
 _JOBS: Final = 8
 _TRIES: Final = 4

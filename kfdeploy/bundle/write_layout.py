@@ -17,9 +17,10 @@ from kfdeploy.bundle import manifest as model
 from kfdeploy.bundle import part_files
 from kfdeploy.bundle.manifest import Bundle, BundleFile
 from kfdeploy.errors import UserError, raise_all
-from kfdeploy.mirror.plan import MirrorItem, format_bytes
+from kfdeploy.mirror.plan import MirrorItem
 from kfdeploy.mirror.stores import BlobPieces, StoreFull
 from kfdeploy.oci.manifest import Descriptor, ImageTree
+from kfdeploy.wording import format_bytes
 
 LAYOUT_TEXT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 _PART_FOLDER: Final = re.compile(r"part-\d{3,4}")

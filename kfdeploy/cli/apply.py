@@ -18,7 +18,8 @@ from kfdeploy.cli.common import (
     open_session,
 )
 from kfdeploy.errors import DIFFERENCE, FAILED, WRONG_USE, UserError
-from kfdeploy.terminal import pluralize, print_json, print_lines, print_warnings
+from kfdeploy.terminal import print_json, print_lines, print_warnings
+from kfdeploy.wording import pluralize
 
 if TYPE_CHECKING:
     from kfdeploy.apply.drift import DivergenceFinder

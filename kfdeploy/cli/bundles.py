@@ -13,7 +13,8 @@ import typer
 
 from kfdeploy.cli.common import Output
 from kfdeploy.errors import FAILED, WRONG_USE, UserError
-from kfdeploy.terminal import exit_if_drift, pluralize, print_errors, print_json, print_lines
+from kfdeploy.terminal import exit_if_drift, print_errors, print_json, print_lines
+from kfdeploy.wording import format_bytes, pluralize
 
 if TYPE_CHECKING:
     from kfdeploy.bundle import read as bundle_read
@@ -196,7 +197,6 @@ def _show_written(
     parts: Sequence[BundlePart],
     shown: OutputOptions,
 ) -> None:
-    from kfdeploy.mirror.plan import format_bytes
 
     failed = [*prepared.failed, *summary.failed]
     unfinished = [part for part in parts if part.state == "unfinished"]

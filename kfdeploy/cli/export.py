@@ -20,7 +20,8 @@ from kfdeploy.cli.common import (
     open_session,
 )
 from kfdeploy.errors import WRONG_USE, UserError
-from kfdeploy.terminal import exit_if_drift, pluralize, print_json, print_lines
+from kfdeploy.terminal import exit_if_drift, print_json, print_lines
+from kfdeploy.wording import pluralize
 
 if TYPE_CHECKING:
     from kfdeploy.cli.session import Session

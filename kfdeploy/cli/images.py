@@ -20,13 +20,8 @@ from kfdeploy.cli.common import (
     open_session,
 )
 from kfdeploy.errors import FAILED, WRONG_USE, UserError
-from kfdeploy.terminal import (
-    exit_if_drift,
-    pluralize,
-    print_json,
-    print_lines,
-    print_warnings,
-)
+from kfdeploy.terminal import exit_if_drift, print_json, print_lines, print_warnings
+from kfdeploy.wording import pluralize
 
 if TYPE_CHECKING:
     from kfdeploy.cli.bundles import OutputOptions

@@ -215,12 +215,9 @@ def _open_connection(host: str, secured: ssl.SSLContext | None) -> socket.socket
 
 
 def _tls_context(ca: str | None) -> ssl.SSLContext:
-    import ssl
+    from kfdeploy.http.tls import create_tls_context
 
-    context = ssl.create_default_context()
-    if ca is not None:
-        context.load_verify_locations(ca)
-    return context
+    return create_tls_context(None if ca is None else Path(ca))
 
 
 def _format_request(host: str, path: str) -> bytes:

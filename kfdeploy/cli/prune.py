@@ -14,7 +14,8 @@ from kfdeploy.images.lockfile import Lock
 from kfdeploy.mirror import mirror
 from kfdeploy.mirror import prune as mirror_prune
 from kfdeploy.mirror.plan import MirrorItem, list_mirror_items
-from kfdeploy.terminal import pluralize, print_errors, print_json, print_lines
+from kfdeploy.terminal import print_errors, print_json, print_lines
+from kfdeploy.wording import pluralize
 
 
 def prune_registry(session: Session, *, yes: bool, output: str) -> None:

@@ -19,7 +19,8 @@ from kfdeploy.cli.common import (
     open_session,
 )
 from kfdeploy.errors import DIFFERENCE
-from kfdeploy.terminal import exit_if_drift, pluralize, print_json, print_lines, print_warnings
+from kfdeploy.terminal import exit_if_drift, print_json, print_lines, print_warnings
+from kfdeploy.wording import pluralize
 
 
 @app.command()

@@ -10,7 +10,8 @@ import typer
 
 from kfdeploy.cli.common import HERE, Check, Directory, Jobs, Quiet, app, open_session
 from kfdeploy.errors import DIFFERENCE, WRONG_USE, UserError
-from kfdeploy.terminal import exit_if_drift, pluralize, print_json, print_lines
+from kfdeploy.terminal import exit_if_drift, print_json, print_lines
+from kfdeploy.wording import pluralize
 
 Upgrade = Annotated[
     bool, typer.Option("--upgrade", help="Move the workspace to this release, in place.")

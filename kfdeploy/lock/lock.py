@@ -339,7 +339,7 @@ def _resolve_online(
         if not digest or reader.knows_all(known, digest):
             digest = reader.client.get_digest(ref)
         if digest is None:
-            gone = f"not there: {ref.host} has no {_short_name(ref)}"
+            gone = f"not found: {ref.host} has no {_short_name(ref)}"
             return _LockOutcome(error=RegistryError("gone", gone))
         return _LockOutcome(digest, reader.read_details(replace(ref, digest=digest), known))
     except RegistryError as error:

@@ -11,6 +11,7 @@ from kfdeploy.images.lockfile import Lock, LockedImage
 from kfdeploy.images.naming import MirrorNaming, MirrorRef, PullSources
 from kfdeploy.oci.manifest import matches_platform
 from kfdeploy.oci.reference import ImageRef
+from kfdeploy.wording import format_bytes
 
 if TYPE_CHECKING:
     from kfdeploy.oci.registry.settings import PrivateRegistry
@@ -267,13 +268,3 @@ def _list_attached_items(item: MirrorItem, image: LockedImage) -> Iterator[Mirro
                 push_tag=one.tag,
                 belongs_to=one.name,
             )
-
-
-def format_bytes(count: int) -> str:
-    """Bytes for people: ``1.5 GiB``."""
-    size = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"

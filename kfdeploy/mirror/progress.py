@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from kfdeploy.errors import UserError
-from kfdeploy.mirror.plan import MirrorFailure, MirrorItem, TransferStats, format_bytes
+from kfdeploy.mirror.plan import MirrorFailure, MirrorItem, TransferStats
+from kfdeploy.wording import format_bytes
 
 EventState = Literal["retrying", "waiting", "copied", "present", "failed"]
 _RATE_SECONDS: Final = 10.0

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from kfdeploy.errors import UserError
+from kfdeploy.http.retry import retry_delay
 from kfdeploy.mirror.plan import MirrorItem
 from kfdeploy.mirror.progress import MirrorProgress
 from kfdeploy.mirror.scheduler import TransferImage, TransferScheduler, TransferTask
@@ -18,7 +19,6 @@ from kfdeploy.mirror.stores import Destination, Origin, StoreFull
 from kfdeploy.oci.manifest import Descriptor
 from kfdeploy.oci.registry import errors
 from kfdeploy.oci.registry.errors import RegistryError
-from kfdeploy.oci.registry.transport import retry_delay
 
 PIECE: Final = 512 * 1024
 """Bytes that a worker holds: large enough that reading, hashing and sending, which run without

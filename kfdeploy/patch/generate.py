@@ -33,11 +33,11 @@ from kfdeploy.patchfile.writer import (
     format_annotation_patch,
     name_files,
     path_sort_key,
-    pluralize,
     quote_go_string,
     quote_literal,
 )
 from kfdeploy.upstream.build import RenderedComponent
+from kfdeploy.wording import pluralize
 from kfdeploy.workspace.settings import Workspace
 from kfdeploy.yamltext.emit import quote_scalar
 

@@ -36,10 +36,6 @@ def name_files(keys: Sequence[ObjectKey]) -> dict[ObjectKey, str]:
     }
 
 
-def pluralize(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
 def path_sort_key(path: Path) -> tuple[tuple[int, int, str], ...]:
     return tuple((0, s, "") if isinstance(s, int) else (1, 0, s) for s in path)
 

@@ -1,40 +1,140 @@
-"""Fetching one file by HTTP."""
+"""Download one file by HTTP."""
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import time
 from typing import Final
 
 from kfdeploy.errors import UserError
+from kfdeploy.http.faults import FaultKind, classify_fault
+from kfdeploy.http.pool import (
+    ConnectionPool,
+    HttpRequest,
+    HttpResponse,
+    ResponseStream,
+    ResponseTooLong,
+)
+from kfdeploy.http.retry import parse_retry_after, retry_delay
 from kfdeploy.redact import redact_url
+from kfdeploy.wording import format_bytes
 
 MAX_BYTES: Final = 256 * 1024 * 1024
-_TIMEOUT: Final = 60.0
+_READ_SECONDS: Final = 60.0
+_TRIES: Final = 3
+_WAIT_MAX_SECONDS: Final = 30.0
+_PIECE_BYTES: Final = 1 << 20
+_RETRIED_FAULTS: Final = frozenset[FaultKind]({"broken", "name"})
+"""A refused connection or a minute of silence is a server that is not there."""
+_HEADERS: Final = {"User-Agent": "kfdeploy", "Accept": "*/*"}
+_MIRROR_HINT: Final = "name a folder or a mirror that has it in `upstream.remotes`"
+_CA_HINT: Final = (
+    "add the CA to the system's certificate store, or name its PEM file in SSL_CERT_FILE"
+)
+
+
+class DownloadError(UserError):
+    """A file could not be downloaded.
+
+    Attributes:
+        retry_seconds: how long to wait before trying again; None where that can't help.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, retry_seconds: float | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_seconds = retry_seconds
 
 
 def download_file(url: str, *, max_bytes: int = MAX_BYTES) -> bytes:
-    """The file's bytes; redirects and the environment's proxies are followed.
+    """Return the bytes of a file.
+
+    Follows redirects, uses the proxies that the environment names, and trusts the system's
+    certificate store (or SSL_CERT_FILE and SSL_CERT_DIR). A fault that may pass is tried again.
 
     Args:
-        max_bytes: the answer may not be larger.
+        url: with the scheme http or https; a user and password in it are sent as Basic.
+        max_bytes: how large the file may be.
 
     Raises:
-        UserError: no connection, an answer other than 200, or too much of it.
+        DownloadError: no connection, another status than 200, or a file that is too large. The
+            message names the URL without its password.
     """
-    import httpx
-
-    shown = redact_url(url)
+    pool = ConnectionPool(read_seconds=_READ_SECONDS)
+    tries = 0
     try:
-        with httpx.stream("GET", url, follow_redirects=True, timeout=_TIMEOUT) as answer:
-            if answer.status_code != 200:
-                raise UserError(f"can't fetch {shown}: the server answers {answer.status_code}")
-            data = bytearray()
-            for chunk in answer.iter_bytes():
-                data += chunk
-                if len(data) > max_bytes:
-                    raise UserError(f"can't fetch {shown}: larger than {max_bytes >> 20} MiB")
-            return bytes(data)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise UserError(
-            f"can't fetch {shown}: {str(error).replace(url, shown) or type(error).__name__}",
-            hint="name a folder or a mirror that has it in `upstream.remotes`",
-        ) from error
+        while True:
+            try:
+                return _download_once(pool, url, max_bytes)
+            except DownloadError as error:
+                tries += 1
+                if error.retry_seconds is None or tries == _TRIES:
+                    raise
+                seconds = max(error.retry_seconds, retry_delay(tries))
+                if seconds > _WAIT_MAX_SECONDS:
+                    raise
+            time.sleep(seconds)
+    finally:
+        pool.close()
+
+
+def _download_once(pool: ConnectionPool, url: str, max_bytes: int) -> bytes:
+    what = f"can't fetch {redact_url(url)}"
+    try:
+        response = pool.send(HttpRequest("GET", url, _HEADERS, stream=True))
+        if response.status != 200 or response.stream is None:
+            raise _status_error(what, response)
+        data = _read_limited(response.stream, max_bytes)
+    except ResponseTooLong as error:
+        raise DownloadError(f"{what}: the server answers with an error page too long") from error
+    except http.client.InvalidURL as error:
+        raise DownloadError(f"{what}: not a valid URL") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _connection_error(what, error) from error
+    except ValueError as error:  # of urlsplit; ssl's certificate errors are OSError, too
+        raise DownloadError(f"{what}: not a valid URL") from error
+    if len(data) > max_bytes:
+        raise DownloadError(f"{what}: larger than {format_bytes(max_bytes)}")
+    if not _is_complete(response, data):
+        raise DownloadError(
+            f"{what}: the connection broke after {format_bytes(len(data))}", retry_seconds=0
+        )
+    return bytes(data)
+
+
+def _read_limited(stream: ResponseStream, max_bytes: int) -> bytearray:
+    """Return the body, or one byte more than allowed of one that is longer."""
+    data = bytearray()
+    with contextlib.closing(stream):
+        while len(data) <= max_bytes:
+            piece = stream.read(min(_PIECE_BYTES, max_bytes + 1 - len(data)))
+            if not piece:
+                break
+            data += piece
+    return data
+
+
+def _is_complete(response: HttpResponse, data: bytearray) -> bool:
+    """Return whether all came that the server announced: `http.client` does not look at that."""
+    length = response.headers.get("content-length", "")
+    return not length.isdigit() or int(length) == len(data)
+
+
+def _status_error(what: str, response: HttpResponse) -> DownloadError:
+    is_transient = response.status == 429 or response.status >= 500
+    return DownloadError(
+        f"{what}: the server answers {response.status}",
+        hint=_MIRROR_HINT,
+        retry_seconds=parse_retry_after(response, 0.0) if is_transient else None,
+    )
+
+
+def _connection_error(what: str, error: Exception) -> DownloadError:
+    fault = classify_fault(error)
+    return DownloadError(
+        f"{what}: {fault.reason}",
+        hint=_CA_HINT if fault.kind == "unknown-ca" else _MIRROR_HINT,
+        retry_seconds=0.0 if fault.kind in _RETRIED_FAULTS and fault.is_transient else None,
+    )

@@ -114,7 +114,7 @@ def test_a_lost_image_goes_its_whole_way_by_its_substitute(
     }
     edit_workspace(site, settings)
     said = kfdeploy("lock", "--quiet", cwd=site, check=1).stderr
-    assert f"error: {LOST}: not there: " in said
+    assert f"error: {LOST}: not found: " in said
     assert f"  hint: to confirm in kfdeploy.yaml, images.substitutes: {{{LOST}: {instead}}}" in said
     edit_workspace(site, {"images.substitutes": {LOST: instead}})
     for command in ("lock", "mirror", "patch", "render"):

@@ -8,12 +8,12 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from ruamel.yaml import YAML
 
 from kfdeploy.export import registries_yaml
 from kfdeploy.export.routes import Route, UpstreamHost
+from kfdeploy.http.pool import ConnectionPool, HttpRequest
 from kfdeploy.images import lockfile, sources_file
 from kfdeploy.oci.reference import ImageRef
 from tests.conftest import Runner, Site, edit_workspace, tree
@@ -228,8 +228,10 @@ def asked_for(url: str, tag: str) -> str:
     docker = ("distribution.manifest.list.v2", "distribution.manifest.v2")
     accept = [f"application/{t}+json" for t in types]
     accept += [f"application/vnd.docker.{t}+json" for t in docker]
-    answer = httpx.head(f"{url}/manifests/{tag}", headers={"Accept": ", ".join(accept)})
-    return str(answer.raise_for_status().headers["Docker-Content-Digest"])
+    request = HttpRequest("HEAD", f"{url}/manifests/{tag}", {"Accept": ", ".join(accept)})
+    response = ConnectionPool().send(request)
+    assert response.status == 200
+    return response.headers["docker-content-digest"]
 
 
 def test_a_node_that_follows_each_format_finds_every_image(

@@ -143,7 +143,7 @@ def test_a_registry_that_is_down_is_said_once(root: Path, kfdeploy: Runner) -> N
     edit_workspace(root, {"registries.private.host": nobody})
     said = kfdeploy("scan", "--image-content", "--quiet", cwd=root, check=1).stderr.splitlines()
     assert len([line for line in said if line.startswith("error:")]) == 1, said
-    assert said[0].startswith(f"error: {nobody}: nothing answers there")
+    assert said[0].startswith(f"error: {nobody}: connection refused")
 
 
 CONFIG = """package config

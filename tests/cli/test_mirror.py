@@ -184,7 +184,7 @@ def test_a_manifest_that_the_registry_took_and_cannot_read_gets_no_tag(
     done = kfdeploy("mirror", "--output", "json", cwd=site, check=1)
     (failed,) = done.json["failed"]
     at = f"{private.host}/{PREFIX}/{image.path}"
-    said = f"{at}@{damaged}: copied, and then it can't be read there: 5"
+    said = f"{at}@{damaged}: pushed, but the registry can't read it: 5"
     assert failed["reason"].startswith(said)
     assert "delete the file of that blob there" in failed["hint"]
     wanted = Wanted(f"{PREFIX}/{image.path}", image.tag, image.digest)
@@ -230,5 +230,5 @@ def test_a_sign_in_that_runs_out_on_the_way_is_renewed_or_said(
         assert set(taken[20:]) == {"second"}
         assert all(is_whole(private, image, image.tag, image.digest) for image in images(site))
     else:
-        assert f": 401: refused with the sign-in there is for {host}\n" in done.stderr
+        assert f": 401: denied with the credential for {host}\n" in done.stderr
         assert "first" not in done.stderr

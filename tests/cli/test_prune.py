@@ -113,5 +113,5 @@ def test_a_registry_that_keeps_what_it_has_is_told(
         edit_workspace(site, {"registries.private.host": strict.host})
         fill(strict.host, [str(fill_ref)], path_of=lambda ref: f"kf/{ref.host}/{ref.path}")
         done = kfdeploy("mirror", "--prune", "--yes", "--quiet", cwd=site, check=1)
-    assert f": 405: {strict.host} does not let manifests be deleted" in done.stderr
+    assert f": 405: {strict.host} does not allow manifests to be deleted" in done.stderr
     assert "hint: allow it there (the distribution registry: storage.delete" in done.stderr

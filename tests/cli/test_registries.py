@@ -23,7 +23,7 @@ def test_a_private_registry_that_is_down_is_one_error(root: Path, kfdeploy: Runn
     for command in ("mirror", "--dry-run"), ("mirror",):
         said = kfdeploy(*command, cwd=root, check=1).stderr
         assert said == (
-            f"error: {nobody}: nothing answers there: connection refused\n"
+            f"error: {nobody}: connection refused\n"
             "  hint: is the registry running, and the port right?\n"
         )
 
@@ -54,7 +54,7 @@ def test_a_web_page_instead_of_a_registry_is_said_to_be_none(root: Path, kfdeplo
         said = kfdeploy("mirror", "--quiet", cwd=root, check=1).stderr
         lines = said.splitlines()
         assert len(lines) == 5, said
-        first = f"error: {web.host}: what answers there is no registry: "
+        first = f"error: {web.host}: not a registry: "
         assert all(line.startswith(first) for line in lines[:3]), said
         assert lines[3].startswith("  and ")
         assert lines[4] == (
@@ -83,7 +83,7 @@ def test_an_image_gone_from_its_source_is_named_with_its_places_and_the_rest_is_
     edit_workspace(root, {"images.substitutes": {**small_site.substitutes, "mysql:8.4": gone}})
     done = kfdeploy("lock", cwd=root, check=1)
     said = done.stderr
-    assert f"error: mysql:8.4: its substitute {gone}: not there: " in said, said
+    assert f"error: mysql:8.4: its substitute {gone}: not found: " in said, said
     assert "\n  used: " in said
     assert "(applications/pipeline/upstream/third-party/mysql/mysql.yaml:" in said, said
     assert (
@@ -103,7 +103,7 @@ def test_a_source_that_is_down_leaves_what_was_locked(root: Path, kfdeploy: Runn
     before = (root / "images.lock").read_bytes()
     edit_workspace(root, {"registries.sources": {"*": nobody}})
     done = kfdeploy("lock", "--quiet", cwd=root, check=1)
-    assert f"{nobody}: nothing answers there: connection refused" in done.stderr
+    assert f"{nobody}: connection refused" in done.stderr
     assert (root / "images.lock").read_bytes() == before
     assert "  stays locked as before: sha256:" in done.stderr
     assert "as before)" in done.stdout

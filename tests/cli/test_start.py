@@ -30,7 +30,7 @@ def test_help_imports_nothing_heavy(kfdeploy: Runner) -> None:
     )
     imported = set(re.findall(r"\|\s+(\S+)$", done.stderr, re.MULTILINE))
     assert "typer" in imported
-    heavy = "pydantic ruamel.yaml httpx docker rich jinja2 concurrent.futures ssl asyncio"
+    heavy = "pydantic ruamel.yaml docker rich jinja2 concurrent.futures ssl asyncio"
     assert [name for name in heavy.split() if name in imported] == []
 
 

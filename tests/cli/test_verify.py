@@ -9,9 +9,9 @@ import re
 import textwrap
 from pathlib import Path
 
-import httpx
 import pytest
 
+from kfdeploy.http.pool import ConnectionPool, HttpRequest
 from tests.conftest import Runner, Site, edit_workspace, tree
 from tests.support.registries import free_port
 from tests.support.standins import fill
@@ -107,7 +107,7 @@ def test_offline_passes_where_no_registry_answers(site: Path, kfdeploy: Runner) 
     edit_workspace(site, {"registries.private.host": nobody})
     kfdeploy("verify", "--offline", cwd=site)
     said = kfdeploy("verify", cwd=site, check=1).stderr
-    assert f"error: {nobody}: nothing answers there: connection refused" in said
+    assert f"error: {nobody}: connection refused" in said
 
 
 # -- nothing leads elsewhere --------------------------------------------------------------------
@@ -267,7 +267,7 @@ def test_an_image_deleted_from_the_registry_is_named(
     repository, _, digest = mirror.partition("@")
     path = repository.partition("/")[2].rpartition(":")[0]
     url = f"http://{small_site.private}/v2/{path}/manifests/{digest}"
-    assert httpx.delete(url).status_code == 202
+    assert ConnectionPool().send(HttpRequest("DELETE", url, {})).status == 202
     said = kfdeploy("verify", "--quiet", cwd=root, check=3).stderr
     assert said == f"error: {mirror} is not in the private registry: run `kfdeploy mirror`\n"
     assert kfdeploy("mirror", cwd=root).stdout.startswith("1 copied ")

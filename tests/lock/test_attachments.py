@@ -213,7 +213,7 @@ def test_a_registry_that_limits_requests_costs_a_note_each_and_no_image(tmp_path
         {
             "ref": ref,
             "about": "attached",
-            "reason": f"{served.host}: 429: it limits how much may be asked",
+            "reason": f"{served.host}: 429: rate limit reached",
         }
         for ref in refs
     ]
@@ -319,7 +319,7 @@ def test_a_signature_that_can_not_be_asked_for_fails_and_refuses_nothing(
     with answering(reply) as served:
         result = locked(served.host, tmp_path, [APP], images={"signatures": RULE}, previous=before)
     (failure,) = result.failures
-    assert failure.reason.startswith(f"{served.host}: 429: it limits how much may be asked")
+    assert failure.reason.startswith(f"{served.host}: 429: rate limit reached")
     assert not failure.is_refused
 
 

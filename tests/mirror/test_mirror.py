@@ -18,10 +18,11 @@ from kfdeploy.cache import Cache
 from kfdeploy.errors import UserError
 from kfdeploy.images.lockfile import Lock, LockedImage, tag_of
 from kfdeploy.mirror import mirror
-from kfdeploy.mirror.plan import MirrorPlan, MirrorSummary, format_bytes
+from kfdeploy.mirror.plan import MirrorPlan, MirrorSummary
 from kfdeploy.mirror.progress import MirrorEvent, MirrorProgress, format_seconds
 from kfdeploy.oci.reference import ImageRef
 from kfdeploy.oci.registry.settings import MirrorSettings
+from kfdeploy.wording import format_bytes
 from kfdeploy.workspace.settings import Workspace
 from tests.support.answers import Reply, answering
 from tests.support.registries import Registry, docker_config, free_port, serve_registry
@@ -240,7 +241,7 @@ def test_what_fails_is_collected_and_the_rest_is_copied(
     (failed,) = summary.failed
     assert failed.item.ids == ("no/such:1",)
     assert failed.error.message == (
-        f"{failed.item.source}: not there: {public.host} has no such image"
+        f"{failed.item.source}: not found: {public.host} has no such image"
     )
     assert summary.list_errors() == [failed.error]
     assert summary.to_json()["failed"][0]["refs"] == ["no/such:1"]
@@ -252,23 +253,21 @@ def test_a_private_registry_that_is_down_is_one_error(tmp_path: Path) -> None:
     host = f"127.0.0.1:{free_port()}"
     with pytest.raises(UserError) as raised:
         plan(LOCK, workspace("s.invalid", {"host": host}), tmp_path)
-    assert [str(e) for e in raised.value.list_errors()] == [
-        f"{host}: nothing answers there: connection refused"
-    ]
+    assert [str(e) for e in raised.value.list_errors()] == [f"{host}: connection refused"]
 
 
 def test_a_private_registry_that_answers_nonsense_is_told(tmp_path: Path) -> None:
     html = Reply(200, b"<html/>", {"Content-Type": "text/html"})
     with answering(lambda *_: html) as served, pytest.raises(UserError) as raised:
         plan(Lock([LOCK.images[0]]), workspace("s.invalid", {"host": served.host}), tmp_path)
-    assert "what answers there is no registry" in raised.value.message
+    assert "not a registry" in raised.value.message
 
 
 def test_tls_and_sign_in_to_the_private_registry(public: Registry, tmp_path: Path) -> None:
     with serve_registry(tmp_path / "guarded", tls=True, auth="basic") as guarded:
         settings = {"host": guarded.host, "ca": str(guarded.ca)}
         space = workspace(public.host, settings)
-        with pytest.raises(UserError, match="refused without a sign-in") as raised:
+        with pytest.raises(UserError, match="denied without a sign-in") as raised:
             plan(LOCK, space, tmp_path)
         assert "registries.private.credentials" in (raised.value.list_errors()[0].hint or "")
         docker_config(tmp_path / "docker", guarded)
@@ -293,8 +292,8 @@ def test_a_registry_that_keeps_another_digest_is_found_out(
         (failed,) = run(lock, space, tmp_path).failed
     child = make("gcr.io/a/app1:v1").platforms["linux/amd64"]
     assert failed.error.message == (
-        f"{served.host}/kf/gcr.io/a/app1@{child}: copied, and the registry then has {other}"
-        f" there instead of {child}"
+        f"{served.host}/kf/gcr.io/a/app1@{child}: pushed as {child}, but the"
+        f" registry has {other} there"
     )
 
 

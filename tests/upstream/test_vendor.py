@@ -21,7 +21,6 @@ from kfdeploy.errors import UserError
 from kfdeploy.files import sha256_hex
 from kfdeploy.upstream import vendor as stage
 from kfdeploy.upstream.component import locate_upstream_line
-from kfdeploy.upstream.download import download_file
 from kfdeploy.upstream.example import read_example
 from kfdeploy.upstream.kustomization.build import build_graph, build_kustomization
 from kfdeploy.upstream.lockfile import UpstreamLock
@@ -468,11 +467,6 @@ def test_what_a_web_server_refuses_is_named_with_where_it_is_used(
         "github.com/o/r@v1/d/kustomization.yaml:4: resources[2]: can't fetch"
         f" {web}/more/f.yaml: the server answers 404"
     )
-
-
-def test_an_answer_that_is_too_large_is_refused(web: str) -> None:
-    with pytest.raises(UserError, match="larger than 0 MiB"):
-        download_file(f"{web}/more/f.yaml", max_bytes=10)
 
 
 def test_a_remote_over_ssh_is_found_by_its_https_prefix(site: Path) -> None:

@@ -12,8 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from kfdeploy.mirror.plan import format_bytes
 from kfdeploy.mirror.progress import MirrorEvent, MirrorProgress, ProgressSnapshot, format_seconds
+from kfdeploy.wording import format_bytes
 
 _REFRESH_PER_SECOND: Final = 4
 _DOES: Final = {"read": "asks for", "carry": "sends", "mount": "mounts", "seal": "finishes"}

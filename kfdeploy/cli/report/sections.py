@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from kfdeploy.terminal import pluralize
+from kfdeploy.wording import pluralize
 
 DANGER: Final = "!"
 NOTHING: Final = "no difference"

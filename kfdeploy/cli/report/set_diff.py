@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from kfdeploy.cli.report import sections as show_sections
 from kfdeploy.cli.report.sections import DANGER, ReportSection, SectionItem
 from kfdeploy.kubernetes.diff import hunks
-from kfdeploy.terminal import pluralize
+from kfdeploy.wording import pluralize
 
 if TYPE_CHECKING:
     from kfdeploy.kubernetes.diff.fields import FieldDifference

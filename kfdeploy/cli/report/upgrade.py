@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from kfdeploy.mirror.plan import format_bytes
 from kfdeploy.oci.reference import ImageRef
-from kfdeploy.terminal import pluralize
 from kfdeploy.upgrade.components import ComponentChange
 from kfdeploy.upgrade.patches import PatchCheck
 from kfdeploy.upgrade.report import UpgradeReport
+from kfdeploy.wording import format_bytes, pluralize
 
 _Section = tuple[str, Sequence[str]]
 _SHOWN = 5

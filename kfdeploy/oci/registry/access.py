@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from kfdeploy.http.proxy import is_loopback
 from kfdeploy.oci.registry.credentials import CredentialSource
-from kfdeploy.oci.registry.http import is_loopback
 
 if TYPE_CHECKING:
     from kfdeploy.oci.registry.settings import AccessOptions, MirrorSettings

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from typing import Final
 from urllib.parse import quote, urlsplit
 
+from kfdeploy.http.pool import ConnectionPool, HttpResponse, ResponseStream
 from kfdeploy.oci.manifest import MalformedManifest, Manifest
 from kfdeploy.oci.reference import ImageRef
 from kfdeploy.oci.registry import errors
 from kfdeploy.oci.registry.access import AccessResolver, RegistryAccess
 from kfdeploy.oci.registry.errors import RegistryError
-from kfdeploy.oci.registry.http import ConnectionPool, HttpResponse, ResponseStream
 from kfdeploy.oci.registry.transport import DEFAULT_RETRY_POLICY, RegistryTransport, RetryPolicy
 
 _DIGEST: Final = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
@@ -28,11 +28,11 @@ class RegistryClient:
         self,
         resolve_access: AccessResolver,
         *,
-        wire: ConnectionPool | None = None,
+        pool: ConnectionPool | None = None,
         retry_policy: RetryPolicy = DEFAULT_RETRY_POLICY,
         on_wait: Callable[[str], None] | None = None,
     ) -> None:
-        self.transport = RegistryTransport(resolve_access, wire, retry_policy, on_wait)
+        self.transport = RegistryTransport(resolve_access, pool, retry_policy, on_wait)
         self._registries: set[str] = set()
 
     def __enter__(self) -> RegistryClient:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, urljoin, urlsplit
 
+from kfdeploy.http.pool import HttpResponse, RequestBody
 from kfdeploy.oci.attachments import build_fallback_index, fallback_tag
 from kfdeploy.oci.manifest import Descriptor, Manifest
 from kfdeploy.oci.reference import ImageRef
@@ -25,7 +26,6 @@ from kfdeploy.oci.registry.client import (
     push_scope,
 )
 from kfdeploy.oci.registry.errors import RegistryError
-from kfdeploy.oci.registry.http import HttpResponse, RequestBody
 
 _DIGEST: Final = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
 _SAID: Final = (400, 403, 405, 409, 412, 413, 416)

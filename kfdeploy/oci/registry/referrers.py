@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from kfdeploy.http.pool import HttpResponse
 from kfdeploy.oci.attachments import (
     Attachment,
     cosign_tags,
@@ -26,7 +27,6 @@ from kfdeploy.oci.manifest import OCI_INDEX, MalformedManifest, iter_entries
 from kfdeploy.oci.reference import ImageRef
 from kfdeploy.oci.registry.client import RegistryClient, pull_scope
 from kfdeploy.oci.registry.errors import RegistryError
-from kfdeploy.oci.registry.http import HttpResponse
 
 REFERRERS_MAX: Final = 1000
 """Anybody who may push can attach things to an image; more than this is somebody's mistake."""

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from kfdeploy.errors import UserError
+from kfdeploy.http.pool import ConnectionsClosed
 from kfdeploy.oci.reference import ImageRef
 from kfdeploy.oci.registry.client import RegistryClient
-from kfdeploy.oci.registry.http import ConnectionsClosed
 from kfdeploy.scan.content import layers
 from kfdeploy.scan.content.layer import LayerScan, normalize_path
 from kfdeploy.scan.content.tar_stream import (

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 
 from kfdeploy.errors import UserError
+from kfdeploy.http.pool import ConnectionPool
+from kfdeploy.http.proxy import is_loopback
 from kfdeploy.oci.reference import ImageRef
 from kfdeploy.oci.registry.access import AccessResolver, RegistryAccess
 from kfdeploy.oci.registry.client import RegistryClient
 from kfdeploy.oci.registry.errors import RegistryError
-from kfdeploy.oci.registry.http import ConnectionPool, is_loopback
 from kfdeploy.oci.registry.settings import AccessOptions
 from tests.support.answers import Reply, answering
 from tests.support.registries import (
@@ -38,7 +39,7 @@ REFS = ("gcr.io/a/one:v1", "gcr.io/a/two:v1", "redis")
 
 def client(root: Path, hosts: dict[str, Any] | None = None, **wire: float) -> RegistryClient:
     settings = mirror_settings({"private": {"host": "private.invalid"}, "hosts": hosts or {}})
-    return RegistryClient(AccessResolver(settings, root), wire=ConnectionPool(**wire))
+    return RegistryClient(AccessResolver(settings, root), pool=ConnectionPool(**wire))
 
 
 def at(host: str, path: str = "gcr.io/a/one", tag: str = "v1", digest: str = "") -> ImageRef:
@@ -90,7 +91,7 @@ def test_an_image_that_is_not_there_has_no_digest(plain: Registry, tmp_path: Pat
             c.get_manifest(at(plain.host, tag="v2"))
     assert raised.value.kind == "gone"
     assert raised.value.message == (
-        f"{plain.host}/gcr.io/a/one:v2: not there: {plain.host} has no such image"
+        f"{plain.host}/gcr.io/a/one:v2: not found: {plain.host} has no such image"
     )
 
 
@@ -108,10 +109,10 @@ def test_connections_are_kept_and_shared(plain: Registry, tmp_path: Path) -> Non
     with client(tmp_path) as c:
         for _ in range(20):
             c.get_digest(at(plain.host))
-        assert len(c.transport._wire._all) == 1
+        assert len(c.transport._pool._all) == 1
         with ThreadPoolExecutor(4) as pool:
             found = set(pool.map(lambda _: c.get_digest(at(plain.host)), range(40)))
-        assert len(c.transport._wire._all) <= 4
+        assert len(c.transport._pool._all) <= 4
     assert found == {make("gcr.io/a/one:v1").digest}
 
 
@@ -177,7 +178,7 @@ def test_a_wrong_password_is_told_and_not_shown(kind: Any, folder: Path, tmp_pat
             c.get_digest(at(registry.host))
     error = raised.value
     assert error.kind == "denied"
-    assert f"refused with the sign-in there is for {registry.host}" in error.message
+    assert f"denied with the credential for {registry.host}" in error.message
     assert "hunter2" not in f"{error.message}{error.hint}{c.__dict__}"
 
 
@@ -188,9 +189,10 @@ def test_without_a_sign_in_the_hint_says_how(folder: Path, tmp_path: Path) -> No
         pytest.raises(RegistryError) as raised,
     ):
         c.get_digest(at(registry.host))
-    assert raised.value.message == (f"{registry.host}/gcr.io/a/one: 401: refused without a sign-in")
+    assert raised.value.message == (f"{registry.host}/gcr.io/a/one: 401: denied without a sign-in")
     assert (raised.value.hint or "").startswith(
-        f"`docker login {registry.host}`, or set registries.hosts['{registry.host}'].credentials"
+        f"sign in (`docker login {registry.host}`), or set"
+        f" registries.hosts['{registry.host}'].credentials"
     )
 
 
@@ -315,7 +317,7 @@ def problem(c: RegistryClient, ref: ImageRef) -> RegistryError:
 def test_an_unknown_ca_is_told_with_where_to_set_it(tls: Registry, tmp_path: Path) -> None:
     error = problem(client(tmp_path, {tls.host: {"plainHttp": False}}), at(tls.host))
     assert error.kind == "tls"
-    assert error.message == f"{tls.host}: certificate: signed by a CA that is not known here"
+    assert error.message == f"{tls.host}: certificate: signed by a CA that is not trusted here"
     assert error.hint == f"set registries.hosts['{tls.host}'].ca to a PEM file with its CA"
 
 
@@ -342,7 +344,7 @@ def test_plain_http_where_tls_is_spoken_is_told(tls: Registry, tmp_path: Path) -
 
 def test_tls_where_plain_http_is_spoken_is_told(plain: Registry, tmp_path: Path) -> None:
     error = problem(client(tmp_path, {plain.host: {"plainHttp": False}}), at(plain.host))
-    assert error.message == f"{plain.host}: does not speak TLS"
+    assert error.message == f"{plain.host}: the server does not speak TLS"
     assert "plainHttp: true" in (error.hint or "")
 
 
@@ -362,7 +364,7 @@ def test_a_registry_that_is_down_is_given_up_once_for_all_images(tmp_path: Path)
             with pytest.raises(RegistryError) as raised:
                 c.get_digest(at(host))
         assert time.monotonic() - start < 8
-    assert raised.value.message == f"{host}: nothing answers there: connection refused"
+    assert raised.value.message == f"{host}: connection refused"
 
 
 def test_a_silent_server_is_not_waited_for_long(tmp_path: Path) -> None:
@@ -395,7 +397,7 @@ def test_what_is_no_registry_is_told(
     with answering(lambda *_: Reply(status, body, headers)) as served:
         error = problem(client(tmp_path), at(served.host))
     assert error.kind == "nonsense"
-    assert error.message.startswith(f"{served.host}: what answers there is no registry: /v2/")
+    assert error.message.startswith(f"{served.host}: not a registry: /v2/")
 
 
 def test_what_is_no_http_is_told(tmp_path: Path) -> None:
@@ -414,7 +416,7 @@ def test_what_is_no_http_is_told(tmp_path: Path) -> None:
         thread.start()
         error = problem(client(tmp_path), at(host))
         thread.join()
-    assert error.message == f"{host}: what answers there is no registry: its answer is no HTTP"
+    assert error.message == f"{host}: not a registry: the answer is not HTTP"
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
@@ -445,7 +447,7 @@ def test_longer_than_patience_is_not_waited_for(tmp_path: Path) -> None:
     with answering(lambda *_: Reply(429, headers={"Retry-After": "3600"})) as served:
         error = problem(client(tmp_path), at(served.host))
     assert (error.kind, len(served.requests)) == ("busy", 1)
-    assert "limits how much may be asked" in error.message
+    assert "rate limit reached" in error.message
 
 
 def test_a_connection_that_the_server_closed_is_opened_again(tmp_path: Path) -> None:

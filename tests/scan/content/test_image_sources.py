@@ -137,7 +137,7 @@ def test_connections_are_kept_after_a_layer_was_read(host: str, tmp_path: Path) 
                 refs(looked(load_registry_image(asked, ImageRef(host, "acme/operator", "v1"))))
                 == SEEN
             )
-        assert len(asked.transport._wire._all) == 1
+        assert len(asked.transport._pool._all) == 1
 
 
 def test_a_large_layer_is_streamed_and_not_held(host: str, tmp_path: Path) -> None:
