@@ -51,9 +51,25 @@ class JsonObject:
     def get_texts(self, key: str, *, default: Sequence[str] | None = None) -> tuple[str, ...]:
         """Return a list of texts."""
         value = self._get_value(key, default)
-        if not isinstance(value, list | tuple) or not all(map(_is_text, value)):
+        if not isinstance(value, list | tuple) or not _is_list_of_texts(value):
             raise self.error(key, "not a list of texts")
         return tuple(value)
+
+    def get_text_lists(
+        self, key: str, *, default: Sequence[Sequence[str]] | None = None
+    ) -> list[tuple[str, ...]]:
+        """Return a list of lists of texts."""
+        value = self._get_value(key, default)
+        if not isinstance(value, list | tuple) or not all(map(_is_list_of_texts, value)):
+            raise self.error(key, "not a list of lists of texts")
+        return [tuple(texts) for texts in value]
+
+    def get_text_map(
+        self, key: str, *, default: Mapping[str, str] | None = None
+    ) -> Mapping[str, str]:
+        """Return an object whose values are texts."""
+        inner = JsonObject(self._get_value(key, default), self.path_of(key))
+        return {name: inner.get_text(name) for name in inner.content}
 
     def get_number(self, key: str, *, default: int | None = None) -> int:
         """Return a whole number that is not negative."""
@@ -123,3 +139,7 @@ def parse_json_object(text: str | bytes) -> JsonObject:
 def _is_text(value: object) -> bool:
     """Whether a value is a text that can be printed: JSON can escape half a surrogate pair."""
     return isinstance(value, str) and (value.isascii() or not _SURROGATE.search(value))
+
+
+def _is_list_of_texts(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(map(_is_text, value))

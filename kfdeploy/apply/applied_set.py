@@ -33,9 +33,9 @@ def write_state(
         "set": release_set.name,
         "digest": release_set.digest,
         "state": state,
-        "environment": str(release_set.summary["environment"]),
-        "upstream": str(release_set.summary["upstream"]),
-        "waves": json.dumps(release_set.summary["waves"]),
+        "environment": release_set.summary.environment,
+        "upstream": release_set.summary.upstream,
+        "waves": json.dumps(release_set.summary.waves),
         "kfdeploy": __version__,
     }
     meta = {"name": NAME, "namespace": namespace}

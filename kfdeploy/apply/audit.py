@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from kfdeploy.apply import running_images
@@ -12,7 +11,7 @@ from kfdeploy.apply.running_images import ExpectedImages, RunningImage
 from kfdeploy.images import lockfile
 from kfdeploy.kubernetes.cluster.client import Cluster
 from kfdeploy.kubernetes.objects import ObjectKey
-from kfdeploy.releaseset.folder import SetFolder, open_set
+from kfdeploy.releaseset.folder import SetFolder
 
 _PROFILE: Final = ("app.kubernetes.io/part-of", "kubeflow-profile")
 """Label that the profile controller gives users' namespaces (kubeflow/kubeflow profile-controller
@@ -59,7 +58,7 @@ class ImageAudit:
 
 
 def audit_images(
-    cluster: Cluster, folder: Path, uncovered: Sequence[str] = (), *, everywhere: bool = False
+    cluster: Cluster, content: SetFolder, uncovered: Sequence[str] = (), *, everywhere: bool = False
 ) -> ImageAudit:
     """The images that pods run, against a set and its lock.
 
@@ -71,13 +70,12 @@ def audit_images(
         everywhere: look at all pods there are.
 
     Raises:
-        UserError: the folder is no release set; the cluster can't be asked.
+        UserError: the cluster can't be asked.
     """
-    content = open_set(folder)
     known = ExpectedImages(
-        content.summary["images"],
-        lockfile.read_lock(folder / "images.lock"),
-        str(content.summary["registry"]),
+        content.summary.images,
+        lockfile.read_lock(content.folder / "images.lock"),
+        content.summary.registry,
         uncovered,
     )
     owners = _WorkloadOwners(cluster)

@@ -113,16 +113,15 @@ class ClusterDiff:
         }
 
 
-def diff_cluster(cluster: Cluster, folder: Path, namespace: str, cache: Cache) -> ClusterDiff:
-    """What a cluster has otherwise than the release set in a folder.
+def diff_cluster(cluster: Cluster, content: SetFolder, namespace: str, cache: Cache) -> ClusterDiff:
+    """Return what a cluster has otherwise than a release set.
 
     Args:
         namespace: of Helm's records.
 
     Raises:
-        UserError: the folder is no release set; the cluster can't be asked.
+        UserError: the cluster can't be asked.
     """
-    content = open_set(folder)
     cluster.kinds.refresh()
     histories = helm_history.read_histories(cluster, namespace)
     found = drifting.find_divergences(cluster, content.releases, cache=cache, namespace=namespace)

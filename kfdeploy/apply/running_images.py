@@ -12,6 +12,7 @@ from kfdeploy.images.lockfile import Lock
 from kfdeploy.kubernetes.objects import ObjectKey
 from kfdeploy.kubernetes.workload import CONTAINERS
 from kfdeploy.oci.reference import ImageRef, InvalidImageRef
+from kfdeploy.releaseset.summary import ImageSummary
 
 Body = Mapping[str, Any]
 RunningState = Literal["locked", "stale", "unlocked", "foreign"]
@@ -108,12 +109,12 @@ class ExpectedImages:
     """What a set and its lock say of images.
 
     Attributes:
-        images: of the set's summary: reference as upstream names it to what is said of it.
+        images: the set's, by the reference as upstream names it.
         registry: HOST[/PREFIX] of the private registry.
         accepted: references that may come from elsewhere.
     """
 
-    images: Mapping[str, Mapping[str, Any]]
+    images: Mapping[str, ImageSummary]
     lock: Lock
     registry: str
     accepted: Collection[str] = ()
@@ -122,18 +123,17 @@ class ExpectedImages:
     def _by_mirror(self) -> Mapping[str, list[str]]:
         """Repository in the mirror to the references that lie there."""
         out: dict[str, list[str]] = defaultdict(list)
-        for ref, entry in self.images.items():
-            out[ImageRef.parse(str(entry["mirror"])).repository].append(ref)
+        for ref, image in self.images.items():
+            out[image.mirror.repository].append(ref)
         return out
 
     @cached_property
     def _by_source(self) -> Mapping[ImageRef, str]:
-        return {ImageRef.parse(ref).with_default_tag(): ref for ref in self.images}
+        return {image.upstream.with_default_tag(): ref for ref, image in self.images.items()}
 
     def list_digests(self, ref: str) -> frozenset[str]:
         """Every digest that is this image: the whole index, a reduced one, one platform's."""
-        entry = self.images[ref]
-        found = {ImageRef.parse(str(entry["mirror"])).digest}
+        found = {self.images[ref].mirror.digest}
         if (locked := self.lock.find_image(ref)) is not None:
             found |= {locked.digest, *locked.platforms.values(), *locked.reduced.values()}
         return frozenset(found - {""})
@@ -155,7 +155,7 @@ class ExpectedImages:
         self, wanted: ImageRef, there: Sequence[str], digests: Iterable[str]
     ) -> tuple[RunningState, str, str]:
         for ref in there:
-            mirror = ImageRef.parse(str(self.images[ref]["mirror"]))
+            mirror = self.images[ref].mirror
             known = self.list_digests(ref)
             same = wanted.digest in known if wanted.digest else wanted.tag == mirror.tag
             if same:
@@ -164,7 +164,7 @@ class ExpectedImages:
                 if other:
                     return "stale", ref, f"its content is not the lock's: {other[0]}"
                 return "locked", ref, ""
-        expected = ", ".join(str(self.images[ref]["mirror"]) for ref in there)
+        expected = ", ".join(str(self.images[ref].mirror) for ref in there)
         return "stale", there[0], f"the set has {expected}"
 
     def _classify_foreign(
@@ -179,7 +179,7 @@ class ExpectedImages:
         if some and some <= self.list_digests(ref):
             why = "by its upstream name, though with the lock's content; registries.uncovered"
             return "foreign", ref, f"{why} accepts it where nodes have a registry mirror"
-        return "foreign", ref, f"by its upstream name; the set has {self.images[ref]['mirror']}"
+        return "foreign", ref, f"by its upstream name; the set has {self.images[ref].mirror}"
 
 
 def classify_running_images(
@@ -197,7 +197,7 @@ def classify_running_images(
             image=image,
             state=state,
             source=ref,
-            wanted=str(known.images[ref]["mirror"]) if ref else "",
+            wanted=str(known.images[ref].mirror) if ref else "",
             digests=tuple(sorted({one.digest for one in some if one.digest})),
             owners=tuple(sorted({one.owner for one in some})),
             parts=tuple(sorted({one.part for one in some})),

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 from kfdeploy.catalogue.facts import Catalogue, HiddenImage, WorkloadProgram
 from kfdeploy.catalogue.versions import Version
-from kfdeploy.images.inventory import ImageUse, UnavailableReference, UnreviewedProgram
+from kfdeploy.images.inventory import (
+    ImageUse,
+    UnavailableReference,
+    UnreviewedGroup,
+    UnreviewedProgram,
+)
 from kfdeploy.kubernetes.objects import Object, ObjectKey
 from kfdeploy.oci.reference import ImageRef, is_image_ref
 
@@ -166,16 +170,13 @@ def find_unknown_programs(
         )
 
 
-def group_unknown_programs(programs: Iterable[UnreviewedProgram]) -> list[dict[str, Any]]:
-    """The programs that nobody has looked at, once each, as a set's summary has them.
-
-    One has ``program`` (the catalogue's entry, or empty), ``version``, and ``images`` that run it.
-    """
+def group_unknown_programs(programs: Iterable[UnreviewedProgram]) -> list[UnreviewedGroup]:
+    """Return the programs that nobody has looked at, once for each version, sorted."""
     groups: dict[tuple[str, str], set[str]] = {}
-    for one in programs:
-        key = (one.entry, one.version if one.entry else one.image)
-        groups.setdefault(key, set()).add(one.image)
+    for program in programs:
+        key = (program.entry, program.version if program.entry else program.image)
+        groups.setdefault(key, set()).add(program.image)
     return [
-        {"program": entry, "version": version if entry else "", "images": sorted(refs)}
+        UnreviewedGroup(entry, version if entry else "", tuple(sorted(refs)))
         for (entry, version), refs in sorted(groups.items())
     ]

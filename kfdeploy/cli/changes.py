@@ -19,10 +19,10 @@ from kfdeploy.terminal import print_json, print_lines
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from kfdeploy.cli.session import Session
     from kfdeploy.kubernetes.cluster.client import Cluster
+    from kfdeploy.releaseset.folder import SetFolder
 
 
 SetName = Annotated[str, typer.Argument(metavar="[SET]", help="A set below releases/.")]
@@ -105,9 +105,11 @@ def _compare_with_cluster(session: Session, name: str, env: str, output: str) ->
     from kfdeploy.apply import cluster_diff as stage
     from kfdeploy.cli.report import drift
 
-    folder, cluster = _open_set_and_cluster(session, name, env)
+    release_set, cluster = _open_set_and_cluster(session, name, env)
     with cluster as opened:
-        found = stage.diff_cluster(opened, folder, session.workspace.helm.namespace, session.cache)
+        found = stage.diff_cluster(
+            opened, release_set, session.workspace.helm.namespace, session.cache
+        )
     if output == "json":
         print_json(found.to_json())
     else:
@@ -117,14 +119,14 @@ def _compare_with_cluster(session: Session, name: str, env: str, output: str) ->
 
 def _open_set_and_cluster(
     session: Session, name: str, env: str
-) -> tuple[Path, AbstractContextManager[Cluster]]:
+) -> tuple[SetFolder, AbstractContextManager[Cluster]]:
     """A set, and the cluster of the environment that it was rendered for."""
     from kfdeploy.kubernetes.cluster import client as cluster
-    from kfdeploy.releaseset import folder as setfolder
+    from kfdeploy.releaseset.folder import open_set
 
-    folder = session.find_set(name)
-    session.adopt_set_environment(setfolder.open_set(folder).summary, explicit=bool(env))
-    return folder, cluster.connect(session.environment.kube_context)
+    release_set = open_set(session.find_set(name))
+    session.adopt_set_environment(release_set.summary, explicit=bool(env))
+    return release_set, cluster.connect(session.environment.kube_context)
 
 
 audit = typer.Typer(
@@ -159,10 +161,10 @@ def images(
             exit_code=WRONG_USE,
         )
     session = open_session(directory, env, quiet)
-    folder, cluster = _open_set_and_cluster(session, name, env)
+    release_set, cluster = _open_set_and_cluster(session, name, env)
     uncovered = session.workspace.registries.uncovered
     with cluster as opened:
-        found = stage.audit_images(opened, folder, uncovered, everywhere=everywhere)
+        found = stage.audit_images(opened, release_set, uncovered, everywhere=everywhere)
     if output == "json":
         print_json(found.to_json())
     else:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kfdeploy.cache import Cache
 from kfdeploy.cli.progress import Progress
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kfdeploy.catalogue.load import CatalogueLoader
     from kfdeploy.images.inventory import ComponentScan, Inventory
     from kfdeploy.images.sources_file import SourceImage
+    from kfdeploy.releaseset.summary import SetSummary
     from kfdeploy.scan.egress.report import EgressReport
     from kfdeploy.upstream.build import RenderedComponent
 
@@ -261,14 +262,14 @@ class Session:
             )
         return found[0]
 
-    def adopt_set_environment(self, summary: Mapping[str, Any], *, explicit: bool) -> None:
+    def adopt_set_environment(self, summary: SetSummary, *, explicit: bool) -> None:
         """Take the set's environment, or refuse another one that was asked for.
 
         Raises:
             UserError: it is of another environment, or for another registry or other platforms
                 than this one's.
         """
-        name = str(summary["environment"])
+        name = summary.environment
         if explicit and name != self.environment_name:
             raise UserError(
                 f"the set was rendered for the environment {name}, not {self.environment_name}",
@@ -282,15 +283,15 @@ class Session:
         self.environment_name = name
         registry = self.workspace.resolve_registry(self.environment)
         wanted = "/".join(part for part in (registry.host, registry.prefix) if part)
-        if summary["registry"] != wanted:
+        if summary.registry != wanted:
             raise UserError(
-                f"the set was rendered for the registry {summary['registry']}, and kfdeploy.yaml"
+                f"the set was rendered for the registry {summary.registry}, and kfdeploy.yaml"
                 f" says {wanted}",
                 hint="run `kfdeploy mirror` and `kfdeploy render`",
                 exit_code=DIFFERENCE,
             )
-        platforms = list(self.environment.platforms)
-        if (rendered := list(summary.get("platforms", ()))) != platforms:
+        platforms = self.environment.platforms
+        if (rendered := summary.platforms) != tuple(platforms):
             raise UserError(
                 f"the set was rendered for {', '.join(rendered) or 'all platforms'}, and"
                 f" kfdeploy.yaml says {', '.join(platforms) or 'all'}",

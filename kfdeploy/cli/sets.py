@@ -120,15 +120,15 @@ def render(
     elif explain_order:
         print_lines(order.format_order(made.order))
     elif output == "json":
-        print_json({"set": f"releases/{name}", "changed": changed, **made.summary})
+        print_json({"set": f"releases/{name}", "changed": changed, **made.summary.to_json()})
     else:
         objects = sum(release.objects + release.crd_count for release in made.releases)
         print(
             f"releases/{name}: {pluralize(len(made.releases), 'release')}, {objects} objects,"
-            f" {pluralize(len(made.summary['images']), 'image')}"
+            f" {pluralize(len(made.summary.images), 'image')}"
         )
-        if made.summary["unpinned"]:
-            print(f"  by tag only: {pluralize(len(made.summary['unpinned']), 'image')}")
+        if made.summary.unpinned:
+            print(f"  by tag only: {pluralize(len(made.summary.unpinned), 'image')}")
     exit_if_drift(check, changed)
 
 
@@ -145,18 +145,18 @@ def verify(
     from contextlib import nullcontext
 
     from kfdeploy.mirror import mirror
-    from kfdeploy.releaseset import verify as stage
+    from kfdeploy.releaseset.folder import open_set
+    from kfdeploy.releaseset.verify import verify as verify_set
 
     session = open_session(directory, env, quiet)
-    folder = session.find_set(name)
-    summary = stage.read_summary(folder)
-    session.adopt_set_environment(summary, explicit=bool(env))
+    release_set = open_set(session.find_set(name))
+    session.adopt_set_environment(release_set.summary, explicit=bool(env))
     client = (
         nullcontext(None) if offline else mirror.open_client(session.mirror_settings, session.root)
     )
     with client as opened:
-        report = stage.verify(
-            folder, summary, client=opened, uncovered=session.workspace.registries.uncovered
+        report = verify_set(
+            release_set, client=opened, uncovered=session.workspace.registries.uncovered
         )
     print_warnings(f"error: {text}" for text in report.failures)
     print_warnings(f"error: {found} leads elsewhere" for found in report.foreign)
@@ -167,7 +167,7 @@ def verify(
     else:
         state = "verified" if report.is_good else "not fit"
         asked = "" if report.asked_registry else "; the registry was not asked"
-        print(f"releases/{folder.name}: {state}: {pluralize(report.images, 'image')}{asked}")
+        print(f"releases/{release_set.name}: {state}: {pluralize(report.images, 'image')}{asked}")
         print_lines(report.redirects.to_lines())
         if not report.foreign:
             print(f"  {report.redirects.conclusion}")

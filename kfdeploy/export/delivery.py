@@ -6,7 +6,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from kfdeploy.errors import WRONG_USE, UserError
 from kfdeploy.export.material import MARK
@@ -131,7 +131,7 @@ class Delivery:
 
     def waits_for(self, release: SetRelease) -> Iterator[ObjectKey]:
         """What of a release must be ready before the releases that need it."""
-        trusted = {name for each in self._summary_releases for name in each.get("trusts", ())}
+        trusted = {name for each in self.release_set.summary.releases for name in each.trusts}
         for item in release.objects:
             key = item.key
             if key.kind in WEBHOOKS:
@@ -139,10 +139,6 @@ class Delivery:
                     yield key
             elif release.wait and key.kind in _SEEN.get(key.group, ()):
                 yield key
-
-    @property
-    def _summary_releases(self) -> list[Mapping[str, Any]]:
-        return list(self.release_set.summary["releases"])
 
 
 def webhooks_with_empty_ca(release: SetRelease) -> Iterator[tuple[ObjectKey, tuple[int, ...]]]:

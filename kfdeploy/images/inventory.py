@@ -165,6 +165,18 @@ class UnreviewedProgram:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class UnreviewedGroup:
+    """A program that nobody has looked at, at one version, and all images that run it.
+
+    ``program`` is the catalogue's entry; it and ``version`` are empty where the catalogue has none.
+    """
+
+    program: str
+    version: str
+    images: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class UnavailableReference:
     """An image that is gone from its source; a substitute is for a person to confirm."""

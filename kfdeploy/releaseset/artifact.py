@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from kfdeploy.oci.manifest import OCI_MANIFEST, Descriptor, Manifest
 from kfdeploy.oci.reference import ImageRef
+from kfdeploy.releaseset.summary import SetSummary
 
 REPOSITORY: Final = "kfdeploy-sets"
 """Below the private registry's prefix; one for all sets, so that one has to be made."""
@@ -56,7 +57,7 @@ class Artifact:
 
 
 def build_artifact(
-    name: str, summary: Mapping[str, Any], files: Mapping[str, bytes], set_digest: str
+    name: str, summary: SetSummary, files: Mapping[str, bytes], set_digest: str
 ) -> Artifact:
     """The artifact of a set.
 
@@ -76,7 +77,6 @@ def build_artifact(
             "rootfs": {"type": "layers", "diff_ids": [_sha256_digest(archive)]},
         }
     )
-    upstream, environment = str(summary["upstream"]), str(summary["environment"])
     manifest = _dump_json(
         {
             "schemaVersion": 2,
@@ -95,12 +95,12 @@ def build_artifact(
             ],
             "annotations": {
                 "org.opencontainers.image.description": (
-                    f"Kubeflow {upstream} for the environment {environment},"
-                    f" rendered by kfdeploy {summary['kfdeploy']}"
+                    f"Kubeflow {summary.upstream} for the environment {summary.environment},"
+                    f" rendered by kfdeploy {summary.kfdeploy}"
                 ),
                 "org.opencontainers.image.revision": f"sha256:{set_digest}",
                 "org.opencontainers.image.title": name,
-                "org.opencontainers.image.version": upstream,
+                "org.opencontainers.image.version": summary.upstream,
             },
         }
     )

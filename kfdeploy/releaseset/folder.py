@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from kfdeploy.checksums import SUMS_FILE, InvalidChecksums, parse_checksums
 from kfdeploy.errors import UserError
 from kfdeploy.files import read_bytes, read_text, sha256_hex
+from kfdeploy.json_object import InvalidJson
 from kfdeploy.kubernetes.objects import Object, split_objects
 from kfdeploy.releaseset import format
+from kfdeploy.releaseset.summary import (
+    SUMMARY_FILE,
+    ReleaseSummary,
+    SetSummary,
+    parse_summary,
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class SetFolder:
     """A release set."""
 
     folder: Path
-    summary: Mapping[str, Any]
+    summary: SetSummary
 
     @property
     def name(self) -> str:
@@ -56,28 +61,20 @@ class SetFolder:
 
     @cached_property
     def releases(self) -> tuple[SetRelease, ...]:
-        """In an order in which they can be installed.
+        """The releases with their objects, in an order in which they can be installed."""
+        return tuple(map(self._read_release, self.summary.releases))
 
-        A set of an earlier kfdeploy, which may be compared with, has no waves.
-        """
-        waves = self.summary.get("waves", ())
-        wave = {name: n for n, names in enumerate(waves) for name in names}
-        return tuple(
-            self._read_release(entry, wave.get(entry["name"], 0))
-            for entry in self.summary["releases"]
-        )
-
-    def _read_release(self, entry: Mapping[str, Any], wave: int) -> SetRelease:
-        name = entry["name"]
+    def _read_release(self, release: ReleaseSummary) -> SetRelease:
+        name = release.name
         manifests, crds = f"charts/{name}/charts/objects/objects.yaml", f"crds/{name}.yaml"
         text = read_text(self.folder / manifests)
-        crd_text = read_text(self.folder / crds) if entry["crds"] else ""
+        crd_text = read_text(self.folder / crds) if release.crd_count else ""
         return SetRelease(
             name=name,
-            component=entry.get("component", name),
-            needs=tuple(entry.get("needs", ())),
-            wait=entry.get("wait", False),
-            wave=wave,
+            component=release.component,
+            needs=release.needs,
+            wait=release.wait,
+            wave=self.summary.wave_of.get(name, 0),
             objects=tuple(split_objects(text, f"{self.name}/{manifests}")),
             crds=tuple(split_objects(crd_text, f"{self.name}/{crds}")),
             digest=format.release_digest(text, crd_text),
@@ -106,20 +103,21 @@ class SetFolder:
 
 
 def open_set(folder: Path) -> SetFolder:
-    """Read a set's summary.
+    """Open a release set and read its summary.
 
     Raises:
-        UserError: the folder is no release set, or a damaged one.
+        UserError: the folder is not a release set, or its summary is damaged.
     """
-    path = folder / format.SUMMARY
+    path = folder / SUMMARY_FILE
     if not path.is_file():
         raise UserError(
-            f"{folder.name}: no release set: it has no {format.SUMMARY}",
+            f"{folder.name}: not a release set: it has no {SUMMARY_FILE}",
             hint="`kfdeploy render` writes one",
         )
     try:
-        data = json.loads(read_text(path))
-        data["registry"], data["images"], data["environment"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder.name}/{format.SUMMARY}: damaged: {error}") from error
-    return SetFolder(folder, data)
+        return SetFolder(folder, parse_summary(read_text(path)))
+    except InvalidJson as error:
+        raise UserError(
+            f"{folder.name}/{SUMMARY_FILE}: {error}",
+            hint="run `kfdeploy render`, or carry the set here again",
+        ) from error

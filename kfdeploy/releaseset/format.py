@@ -6,15 +6,13 @@ import base64
 import gzip
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from kfdeploy.files import sha256_hex
 from kfdeploy.kubernetes import helm_release
 from kfdeploy.yamltext.emit import quote_scalar
 
-SUMMARY = "summary.json"
 STORED_MAX = 1024 * 1024
 """Bytes of a Secret's data, the API server's limit; Helm stores a release in one."""
 STORED_GOOD = 900 * 1024
@@ -135,7 +133,3 @@ def _presync_commands(release: RenderedRelease) -> Iterator[tuple[str, ...]]:
     if release.trusts:
         ca = "--for=jsonpath={.webhooks[0].clientConfig.caBundle}"
         yield ("wait", ca, "--timeout=120s", *release.trusts)
-
-
-def dump_summary(data: Mapping[str, Any]) -> bytes:
-    return (json.dumps(data, indent=2, sort_keys=True) + "\n").encode()

@@ -81,7 +81,7 @@ def pack_set(found: SetFolder) -> Artifact:
 
 def set_content_tag(found: SetFolder) -> str:
     """The tag that only this content of a set has."""
-    return artifact.content_tag(found.name, str(found.summary["upstream"]), found.digest)
+    return artifact.content_tag(found.name, found.summary.upstream, found.digest)
 
 
 def plan_publication(

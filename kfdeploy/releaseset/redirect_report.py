@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-_WAYS = {
+from kfdeploy.images.inventory import UnreviewedGroup
+from kfdeploy.releaseset.summary import REDIRECTS, ImageSummary, SetSummary
+
+_REDIRECTS: Final = {
     "patch": "a patch of the field that names them",
     "env": "a variable",
     "flag": "a flag",
@@ -14,21 +17,29 @@ _WAYS = {
     "admission": "admission",
     "none": "nothing",
 }
-NODE_MIRROR = "a node's registry mirror"
-COPIED = "nothing: a program copies them itself, past the nodes"
-UNNAMED = "no object: only those who name them pull them"
+NODE_MIRROR: Final = "a node's registry mirror"
+COPIED: Final = "nothing: a program copies them itself, past the nodes"
+UNNAMED: Final = "no object: only those who name them pull them"
+_WEAK: Final = (_REDIRECTS["admission"], NODE_MIRROR, COPIED, _REDIRECTS["none"])
+_STRENGTH: Final = (
+    *(_REDIRECTS[word] for word in ("patch", "env", "flag", "config")),
+    UNNAMED,
+    *_WEAK,
+)
+"""All redirects in words, the strongest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class RedirectReport:
-    """The images of a set by what leads them, each once, by the weakest of its places.
+    """The images of a set by what leads them to the private registry, each image once.
 
     Attributes:
-        ways: what leads to the images; in the order of strength, the weaker ones last.
-        by_tag: images that some place has by tag alone, with what it says there.
+        refs_by_redirect: redirect in words to the images whose weakest place it leads; the
+            strongest redirect comes first.
+        by_tag: images that some place must have by tag alone, and the reference there.
         loose: images that users may name in a place that nothing redirects.
-        not_mirrored: images that are named and that the private registry need not have, and why.
-        not_read: programs that may pull images which nobody knows: their code was not read at the
+        not_mirrored: images that the private registry need not have, and why.
+        not_read: programs that may pull images which nobody knows: nobody read their code at the
             version that runs.
     """
 
@@ -40,23 +51,19 @@ class RedirectReport:
 
     @property
     def conclusion(self) -> str:
-        """What holds for all that is not counted."""
+        """A sentence about all that the set could pull besides."""
         if not self.not_read:
             return "nothing else in the set can be pulled from outside"
         return "nothing else that the set names can be pulled from outside; see what was not read"
 
     @property
     def weak_refs(self) -> Sequence[str]:
-        """What rests on admission or a node's mirror alone, or on nothing."""
-        return [
-            ref
-            for way in (_WAYS["admission"], NODE_MIRROR, COPIED, _WAYS["none"])
-            for ref in self.refs_by_redirect.get(way, ())
-        ]
+        """Images that only admission or a node's mirror leads, or nothing."""
+        return [ref for redirect in _WEAK for ref in self.refs_by_redirect.get(redirect, ())]
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "redirects": {way: list(refs) for way, refs in self.refs_by_redirect.items()},
+            "redirects": {redirect: list(refs) for redirect, refs in self.refs_by_redirect.items()},
             "byTag": dict(self.by_tag),
             "loose": list(self.loose),
             "notMirrored": dict(self.not_mirrored),
@@ -64,10 +71,10 @@ class RedirectReport:
         }
 
     def to_lines(self) -> Iterator[str]:
-        """For people: a line a way, and the images of the weak ones by name."""
+        """Yield a line for each redirect, and the images of the weak ones by name."""
         weak = set(self.weak_refs)
-        for way, refs in self.refs_by_redirect.items():
-            yield f"  {len(refs):4} by {way}"
+        for redirect, refs in self.refs_by_redirect.items():
+            yield f"  {len(refs):4} by {redirect}"
             yield from (f"         {ref}" for ref in refs if ref in weak)
         if self.by_tag:
             count = len(self.by_tag)
@@ -82,44 +89,41 @@ class RedirectReport:
             yield f"  programs not read for images that their code names: {count} (see the notes)"
 
 
-def report_redirects(summary: Mapping[str, Any], uncovered: Sequence[str]) -> RedirectReport:
-    """The proof of a set, from its summary.
+def report_redirects(summary: SetSummary, accepted: Container[str]) -> RedirectReport:
+    """Group the images of a set by the weakest redirect that one of their places has.
 
     Args:
-        uncovered: images that a person accepted without a redirect.
+        accepted: images that a person accepted without a redirect (``registries.uncovered``).
     """
-    order = [*_WAYS.values()]
-    order[-1:-1] = (NODE_MIRROR, COPIED)
-    order.insert(order.index(_WAYS["admission"]), UNNAMED)
-    ways: dict[str, list[str]] = {way: [] for way in order}
-    for ref, image in sorted(summary["images"].items()):
-        ways[_weakest_redirect(ref, image, uncovered)].append(ref)
+    images = [image for _, image in sorted(summary.images.items())]
+    groups: dict[str, list[str]] = {redirect: [] for redirect in _STRENGTH}
+    for image in images:
+        groups[_weakest_redirect(image, accepted)].append(image.ref)
     return RedirectReport(
-        {way: refs for way, refs in ways.items() if refs},
-        {r: i["byTag"] for r, i in sorted(summary["images"].items()) if "byTag" in i},
-        [ref for ref, image in sorted(summary["images"].items()) if image.get("loose")],
-        dict(sorted(summary.get("notMirrored", {}).items())),
-        [_describe_program(one) for one in summary.get("notRead", ())],
+        refs_by_redirect={redirect: refs for redirect, refs in groups.items() if refs},
+        by_tag={image.ref: str(image.by_tag) for image in images if image.by_tag},
+        loose=[image.ref for image in images if image.is_loose],
+        not_mirrored=summary.not_mirrored,
+        not_read=[_describe_group(group) for group in summary.unreviewed],
     )
 
 
-def _describe_program(one: Mapping[str, Any]) -> str:
-    """A program that nobody has read, by the catalogue's name for it, and as it runs."""
-    first, *others = one["images"]
-    runs = f"{first} and {len(others)} more" if others else str(first)
-    if not one["program"]:
-        return runs
-    return f"{one['program']} {one['version'] or 'of this tag'} ({runs})"
-
-
-def _weakest_redirect(ref: str, image: Mapping[str, Any], uncovered: Sequence[str]) -> str:
-    redirects = image.get("redirects", ())
-    if not redirects:
+def _weakest_redirect(image: ImageSummary, accepted: Container[str]) -> str:
+    if not image.redirects:
         return UNNAMED
-    words = [redirect.partition(" ")[0] for redirect in redirects]
-    weakest = max(words, key=list(_WAYS).index)
-    if weakest == "none" and image.get("copied"):
+    words = [redirect.partition(" ")[0] for redirect in image.redirects]
+    weakest = max(words, key=REDIRECTS.index)
+    if weakest == "none" and image.is_copied:
         return COPIED
-    if weakest == "none" and ref in uncovered:
+    if weakest == "none" and image.ref in accepted:
         return NODE_MIRROR
-    return _WAYS[weakest]
+    return _REDIRECTS[weakest]
+
+
+def _describe_group(group: UnreviewedGroup) -> str:
+    """Return a program by the catalogue's name for it, and by the images that run it."""
+    first, *others = group.images
+    images = f"{first} and {len(others)} more" if others else first
+    if not group.program:
+        return images
+    return f"{group.program} {group.version or 'of this tag'} ({images})"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from kfdeploy import __version__, features
 from kfdeploy.cache import Cache, make_cache_key, program_digest
@@ -21,6 +21,7 @@ from kfdeploy.images.lockfile import Lock
 from kfdeploy.images.naming import MirrorNaming
 from kfdeploy.images.sources_file import SourceImage
 from kfdeploy.kubernetes.objects import Object, join_objects
+from kfdeploy.oci.reference import ImageRef
 from kfdeploy.patch import apply
 from kfdeploy.patch.fill import TemplateFiller, environment_values, registry_name
 from kfdeploy.patch.values import ImageValues, build_image_values
@@ -29,6 +30,13 @@ from kfdeploy.releaseset.format import RenderedRelease
 from kfdeploy.releaseset.order import contents
 from kfdeploy.releaseset.order import plan as order
 from kfdeploy.releaseset.order.plan import PlannedRelease, ReleasePlan
+from kfdeploy.releaseset.summary import (
+    SUMMARY_FILE,
+    ImageSummary,
+    ReleaseSummary,
+    SetSummary,
+    dump_summary,
+)
 from kfdeploy.upstream.build import RenderedComponent
 from kfdeploy.workspace.settings import Workspace
 
@@ -42,7 +50,7 @@ class ReleaseSet:
 
     files: Mapping[str, bytes]
     releases: tuple[RenderedRelease, ...]
-    summary: Mapping[str, Any]
+    summary: SetSummary
     order: ReleasePlan
 
 
@@ -168,21 +176,36 @@ def _size_errors(releases: Sequence[RenderedRelease]) -> list[UserError]:
     ]
 
 
-def _summarize_image(image: SourceImage, look: ImageValues) -> dict[str, Any]:
-    """What the set's summary says of an image: where it is, and what leads to it."""
-    out: dict[str, Any] = {
-        "mirror": look.ref,
-        "source": look.source,
-        "need": image.need,
-        "redirects": list(image.redirects),
-    }
-    if image.is_loose:
-        out["loose"] = True
-    if image.is_copied:
-        out["copied"] = True
-    if image.by_tag and look.by_tag != look.ref:
-        out["byTag"] = look.by_tag
-    return out
+def _summarize_image(image: SourceImage, values: ImageValues) -> ImageSummary:
+    host, _, path = values.repository.partition("/")
+    mirror = ImageRef(host, path, values.tag, values.digest)
+    needs_tag = image.by_tag and values.by_tag != values.ref
+    return ImageSummary(
+        ref=image.ref,
+        mirror=mirror,
+        source=ImageRef.parse(values.source) if values.source else None,
+        need=image.need,
+        redirects=image.redirects,
+        by_tag=replace(mirror, digest="") if needs_tag else None,
+        is_loose=image.is_loose,
+        is_copied=image.is_copied,
+        is_unpinned=values.covered and not values.digest,
+        lacks_redirect=image.lacks_redirect,
+        why_not_mirrored=None if image.covered else image.why_not,
+    )
+
+
+def _summarize_release(release: RenderedRelease) -> ReleaseSummary:
+    return ReleaseSummary(
+        name=release.name,
+        component=release.component,
+        needs=release.needs,
+        wait=release.wait,
+        trusts=release.trusts,
+        object_count=release.objects,
+        crd_count=release.crd_count,
+        stored_bytes=release.stored,
+    )
 
 
 def _assemble_set(
@@ -207,35 +230,20 @@ def _assemble_set(
         texts |= format.chart_files(release, version)
         if release.crds:
             texts[f"crds/{release.name}.yaml"] = release.crds
-    summary = {
-        "environment": name,
-        "kfdeploy": __version__,
-        "upstream": version,
-        "registry": registry_name(workspace, environment),
-        "kubeVersion": environment.kube_version,
-        "platforms": list(environment.platforms),
-        "unpinned": sorted(ref for ref, look in looks.items() if look.covered and not look.digest),
-        "notMirrored": {i.ref: i.why_not for i in images if not i.covered},
-        "notRead": hidden_images.group_unknown_programs(not_read),
-        "noRedirect": sorted(i.ref for i in images if i.lacks_redirect),
-        "images": {image.ref: _summarize_image(image, looks[image.ref]) for image in images},
-        "releases": [
-            {
-                "name": release.name,
-                "component": release.component,
-                "needs": list(release.needs),
-                "wait": release.wait,
-                "trusts": list(release.trusts),
-                "objects": release.objects,
-                "crds": release.crd_count,
-                "storedBytes": release.stored,
-            }
-            for release in releases
-        ],
-        "waves": ordered.waves,
-    }
+    summary = SetSummary(
+        environment=name,
+        kfdeploy=__version__,
+        upstream=version,
+        registry=registry_name(workspace, environment),
+        kube_version=environment.kube_version,
+        platforms=tuple(environment.platforms),
+        images={image.ref: _summarize_image(image, looks[image.ref]) for image in images},
+        releases=tuple(map(_summarize_release, releases)),
+        waves=tuple(map(tuple, ordered.waves)),
+        unreviewed=tuple(hidden_images.group_unknown_programs(not_read)),
+    )
     files = {path: text.encode("utf-8") for path, text in texts.items()}
-    files[format.SUMMARY] = format.dump_summary(summary)
+    files[SUMMARY_FILE] = dump_summary(summary)
     sums = {path: sha256_hex(data) for path, data in files.items()}
     files[SUMS_FILE] = dump_checksums(sums)
     return ReleaseSet(files, releases, summary, ordered)

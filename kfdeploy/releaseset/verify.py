@@ -6,7 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,13 @@ from kfdeploy.checksums import SUMS_FILE
 from kfdeploy.errors import UserError
 from kfdeploy.files import read_text
 from kfdeploy.kubernetes.objects import Object, split_objects
-from kfdeploy.oci.reference import ImageRef
+from kfdeploy.oci.reference import DEFAULT_HOST, ImageRef
 from kfdeploy.oci.registry.client import RegistryClient
 from kfdeploy.oci.registry.errors import RegistryError
-from kfdeploy.releaseset import folder as setfolder
-from kfdeploy.releaseset import foreign_references as foreign
-from kfdeploy.releaseset import format
-from kfdeploy.releaseset import redirect_report as proof
-from kfdeploy.releaseset.foreign_references import ForeignReference
-from kfdeploy.releaseset.redirect_report import RedirectReport
+from kfdeploy.releaseset.folder import SetFolder
+from kfdeploy.releaseset.foreign_references import ForeignReference, find_foreign_references
+from kfdeploy.releaseset.redirect_report import RedirectReport, report_redirects
+from kfdeploy.releaseset.summary import SUMMARY_FILE, SetSummary
 
 JOBS = 8
 
@@ -56,18 +54,8 @@ class VerifyReport:
         }
 
 
-def read_summary(folder: Path) -> Mapping[str, Any]:
-    """The set's summary.
-
-    Raises:
-        UserError: the folder is no release set.
-    """
-    return setfolder.open_set(folder).summary
-
-
 def verify(
-    folder: Path,
-    summary: Mapping[str, Any],
+    release_set: SetFolder,
     *,
     client: RegistryClient | None,
     uncovered: Sequence[str] = (),
@@ -82,40 +70,36 @@ def verify(
     Raises:
         UserError: the registry can't be asked at all.
     """
-    failures = [
-        *setfolder.SetFolder(folder, summary).list_alterations(),
-        *_admission_failures(folder, summary),
-    ]
+    folder, summary = release_set.folder, release_set.summary
+    failures = [*release_set.list_alterations(), *_admission_failures(folder, summary)]
     found = tuple(_find_foreign(folder, summary, uncovered))
-    proven = proof.report_redirects(summary, uncovered)
+    redirects = report_redirects(summary, uncovered)
     notes = list(_list_notes(folder, summary))
     notes += [
         f"{program}: nobody has looked for images that its code names; `kfdeploy scan` says how"
-        for program in proven.not_read
+        for program in redirects.not_read
     ]
     failures += [
-        f"{ref}: {_UNLED[bool(summary['images'][ref].get('copied'))]}"
-        for ref in summary.get("noRedirect", ())
-        if ref not in uncovered
+        f"{ref}: {_UNLED[image.is_copied]}"
+        for ref, image in sorted(summary.images.items())
+        if image.lacks_redirect and ref not in uncovered
     ]
     if client is not None:
         failures += _mirror_failures(summary, client, on_done)
     return VerifyReport(
-        len(summary["images"]),
+        len(summary.images),
         tuple(failures),
         tuple(notes),
-        proven,
+        redirects,
         found,
         asked_registry=client is not None,
     )
 
 
-def _admission_failures(folder: Path, summary: Mapping[str, Any]) -> Iterator[str]:
+def _admission_failures(folder: Path, summary: SetSummary) -> Iterator[str]:
     """What is said to rest on admission, and that no policy of the set rewrites."""
     resting = {
-        ref: image["mirror"]
-        for ref, image in summary["images"].items()
-        if "admission" in image.get("redirects", ())
+        ref: image for ref, image in summary.images.items() if "admission" in image.redirects
     }
     if not resting:
         return
@@ -140,10 +124,10 @@ def _admission_failures(folder: Path, summary: Mapping[str, Any]) -> Iterator[st
             )
             return
     rewriting = "".join(text for kind, _, text in policies if kind in _ADMISSION[0])
-    for ref, mirror in sorted(resting.items()):
-        known = json.dumps(mirror.removeprefix(f"{summary['registry']}/"))
-        if ref not in summary.get("notMirrored", {}) and known not in rewriting:
-            yield f"{ref} rests on admission, and no policy of the set leads it to {mirror}"
+    for ref, image in sorted(resting.items()):
+        known = json.dumps(str(image.mirror).removeprefix(f"{summary.registry}/"))
+        if image.is_mirrored and known not in rewriting:
+            yield f"{ref} rests on admission, and no policy of the set leads it to {image.mirror}"
 
 
 _UNLED = (
@@ -162,7 +146,7 @@ _PODS = frozenset(("Pod", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"
 _CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
 _POLICIES = frozenset(kind for kinds in _ADMISSION for kind in kinds)
 _KIND = re.compile(r"^kind: (\w+)", re.MULTILINE)
-_LISTS_UPSTREAM = frozenset((SUMS_FILE, format.SUMMARY, "images.lock"))
+_LISTS_UPSTREAM = frozenset((SUMS_FILE, SUMMARY_FILE, "images.lock"))
 """Files of a set that name upstream's references on purpose, and that nothing is installed from."""
 _OWN_TEMPLATE = '{{ .Files.Get "objects.yaml" }}\n'
 _FROM_OUTSIDE = re.compile(
@@ -172,16 +156,14 @@ _FROM_OUTSIDE = re.compile(
 
 
 def _find_foreign(
-    folder: Path, summary: Mapping[str, Any], uncovered: Sequence[str]
+    folder: Path, summary: SetSummary, uncovered: Sequence[str]
 ) -> Iterator[ForeignReference]:
     """References that lead elsewhere, in whichever file of the set, each once."""
     known: set[str] = set()
-    for ref in summary["images"]:
-        known.add(ref)
-        parsed = ImageRef.parse(ref)
-        known.add(str(parsed))
-        if parsed.host != "docker.io":
-            known.add(parsed.repository)
+    for ref, image in summary.images.items():
+        known |= {ref, str(image.upstream)}
+        if image.upstream.host != DEFAULT_HOST:
+            known.add(image.upstream.repository)
     seen: set[ForeignReference] = set()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
@@ -190,15 +172,15 @@ def _find_foreign(
         text = read_text(path)
         policies = list(_policy_lines(name, text))
         for found in (
-            *foreign.find_foreign_references(
+            *find_foreign_references(
                 name,
                 text,
                 known=known,
-                registry=summary["registry"],
+                registry=summary.registry,
                 is_crd=name.startswith("crds/"),
             ),
             *_foreign_in_containers(name, text, summary, uncovered),
-            *_foreign_in_secrets(name, text, known, summary["registry"]),
+            *_foreign_in_secrets(name, text, known, summary.registry),
             *_foreign_in_charts(name, text),
         ):
             if found not in seen and not any(found.line in lines for lines in policies):
@@ -217,14 +199,13 @@ def _policy_lines(name: str, text: str) -> Iterator[range]:
 
 
 def _foreign_in_containers(
-    name: str, text: str, summary: Mapping[str, Any], uncovered: Sequence[str]
+    name: str, text: str, summary: SetSummary, uncovered: Sequence[str]
 ) -> Iterator[ForeignReference]:
     """Images of containers that are not exactly one of the set's: a name of Docker Hub without
     anything that tells it from another word, a tag that was not locked, an image not mirrored."""
     if not name.endswith("objects.yaml"):
         return
-    images = summary["images"].values()
-    mirrors = {image[form] for image in images for form in ("mirror", "byTag") if form in image}
+    mirrors = {str(ref) for image in summary.images.values() for ref in image.mirror_refs}
     accepted = mirrors.union(uncovered)
     for first, item in _numbered_objects(name, text):
         kind = _KIND.search(item.text)
@@ -264,9 +245,7 @@ def _foreign_in_secrets(
                 plain = base64.b64decode(str(value), validate=True).decode("utf-8")
             except ValueError:
                 continue
-            for found in foreign.find_foreign_references(
-                name, plain, known=known, registry=registry
-            ):
+            for found in find_foreign_references(name, plain, known=known, registry=registry):
                 yield ForeignReference(
                     name, first + _line_number(item.text, f"{key}:"), found.reference
                 )
@@ -298,10 +277,10 @@ def _line_number(text: str, wanted: str) -> int:
     return before.count("\n") + 1 if found else 1
 
 
-def _list_notes(folder: Path, summary: Mapping[str, Any]) -> Iterator[str]:
-    for ref in summary.get("unpinned", ()):
+def _list_notes(folder: Path, summary: SetSummary) -> Iterator[str]:
+    for ref in summary.unpinned:
         yield f"{ref} is rendered by its tag: it was not locked"
-    for ref, why in sorted(summary.get("notMirrored", {}).items()):
+    for ref, why in summary.not_mirrored.items():
         yield f"{ref} is not mirrored ({why}); pulls of it fail until it is"
     for path in sorted(folder.glob("charts/*/charts/objects/objects.yaml")):
         for item in split_objects(read_text(path), path.parts[-4]):
@@ -315,22 +294,20 @@ def _has_values(body: Mapping[str, Any]) -> bool:
 
 
 def _mirror_failures(
-    summary: Mapping[str, Any], client: RegistryClient, on_done: Callable[[str], None]
+    summary: SetSummary, client: RegistryClient, on_done: Callable[[str], None]
 ) -> list[str]:
-    wanted: set[tuple[str, str]] = set()
-    for ref, image in summary["images"].items():
-        digest = ImageRef.parse(image["mirror"]).digest
-        if ref not in summary.get("notMirrored", {}) and digest:
-            wanted.add((image["mirror"], digest))
-            if "byTag" in image:
-                wanted.add((image["byTag"], digest))
+    wanted = {
+        (ref, image.mirror.digest)
+        for image in summary.images.values()
+        if image.is_mirrored and image.mirror.digest
+        for ref in image.mirror_refs
+    }
     failures: list[str] = []
     errors: dict[str, UserError] = {}
 
-    def check_image(item: tuple[str, str]) -> str | UserError | None:
+    def check_image(item: tuple[ImageRef, str]) -> str | UserError | None:
         mirror, digest = item
-        ref = ImageRef.parse(mirror)
-        asked = ImageRef(ref.host, ref.path, "", digest) if ref.digest else ref
+        asked = replace(mirror, tag="") if mirror.digest else mirror
         try:
             found = client.get_digest(asked)
         except RegistryError as error:
@@ -348,7 +325,7 @@ def _mirror_failures(
             errors.setdefault(answer.message, answer)
         elif answer:
             failures.append(answer)
-        on_done(mirror)
+        on_done(str(mirror))
     for error in errors.values():
         raise error
     return sorted(failures)

@@ -11,15 +11,19 @@ from kfdeploy.apply.running_images import ExpectedImages, PodImageUse
 from kfdeploy.images.lockfile import Lock, LockedImage
 from kfdeploy.kubernetes.objects import ObjectKey
 from kfdeploy.oci.reference import ImageRef
+from kfdeploy.releaseset.summary import ImageSummary
 
 INDEX, AMD, REDUCED, OTHER, PINNED = (f"sha256:{letter * 64}" for letter in "12345")
 APP, TAGGED, BY_DIGEST = "quay.io/org/app:1", "busybox", f"gcr.io/p/q@{PINNED}"
 MIRROR = "r.test:5000/kf"
 KNOWN = ExpectedImages(
     images={
-        APP: {"mirror": f"{MIRROR}/quay.io/org/app:1@{REDUCED}"},
-        TAGGED: {"mirror": f"{MIRROR}/docker.io/library/busybox:latest"},
-        BY_DIGEST: {"mirror": f"{MIRROR}/gcr.io/p/q@{PINNED}"},
+        ref: ImageSummary(ref=ref, mirror=ImageRef.parse(f"{MIRROR}/{path}"))
+        for ref, path in (
+            (APP, f"quay.io/org/app:1@{REDUCED}"),
+            (TAGGED, "docker.io/library/busybox:latest"),
+            (BY_DIGEST, f"gcr.io/p/q@{PINNED}"),
+        )
     },
     lock=Lock(
         (

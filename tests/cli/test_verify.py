@@ -87,11 +87,13 @@ def test_a_folder_that_is_no_set_or_has_a_damaged_summary_is_an_error(
     site: Path, kfdeploy: Runner
 ) -> None:
     (site / "releases/default/summary.json").write_text("{}")
-    said = kfdeploy("verify", "--offline", cwd=site, check=1).stderr
-    assert said.startswith("error: default/summary.json: damaged: ")
+    assert kfdeploy("verify", "--offline", cwd=site, check=1).stderr == (
+        "error: default/summary.json: releases: missing\n"
+        "  hint: run `kfdeploy render`, or carry the set here again\n"
+    )
     (site / "releases/default/summary.json").unlink()
     assert kfdeploy("verify", "--offline", cwd=site, check=1).stderr == (
-        "error: default: no release set: it has no summary.json\n"
+        "error: default: not a release set: it has no summary.json\n"
         "  hint: `kfdeploy render` writes one\n"
     )
 

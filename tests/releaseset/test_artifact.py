@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from kfdeploy.releaseset import artifact
+from tests.support.sets import small_summary
 
-SUMMARY = {"upstream": "26.03", "environment": "production", "kfdeploy": "0.1.0"}
+SUMMARY = small_summary(upstream="26.03", environment="production", kfdeploy="0.1.0")
 SUM = "ab12cd34ef56" + "0" * 52
 FILES = {"summary.json": b"{}\n", "charts/a/Chart.yaml": b"name: a\n", "crds/a.yaml": b""}
 

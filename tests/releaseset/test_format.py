@@ -156,7 +156,3 @@ def test_without_a_context_the_callers_is_used() -> None:
         [RenderedRelease("a", "", "crd", 1, 1, 0)], "records", None, "1.34.0"
     )
     assert "ontext" not in text
-
-
-def test_a_summary_is_sorted() -> None:
-    assert format.dump_summary({"b": 1, "a": [2]}) == b'{\n  "a": [\n    2\n  ],\n  "b": 1\n}\n'

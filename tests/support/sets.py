@@ -5,13 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from kfdeploy import __version__
 from kfdeploy.checksums import SUMS_FILE, dump_checksums
 from kfdeploy.files import sha256_hex
 from kfdeploy.releaseset import format
 from kfdeploy.releaseset.format import RenderedRelease
+from kfdeploy.releaseset.summary import (
+    SUMMARY_FILE,
+    ReleaseSummary,
+    SetSummary,
+    dump_summary,
+)
 
 Objects = Sequence[Mapping[str, Any]]
 REGISTRY = "registry.test:5000"
@@ -78,29 +86,24 @@ def write_set(
         texts |= format.chart_files(release, upstream)
         if release.crds:
             texts[f"crds/{release.name}.yaml"] = release.crds
-    summary = {
-        "environment": "default",
-        "upstream": upstream,
-        "registry": REGISTRY,
-        "kubeVersion": "1.36.0",
-        "platforms": [],
-        "images": {},
-        "releases": [
-            {
-                "name": release.name,
-                "component": release.component,
-                "needs": list(release.needs),
-                "wait": release.wait,
-                "objects": release.objects,
-                "crds": release.crd_count,
-                "storedBytes": release.stored,
-            }
+    summary = small_summary(
+        upstream=upstream,
+        releases=tuple(
+            ReleaseSummary(
+                name=release.name,
+                component=release.component,
+                needs=release.needs,
+                wait=release.wait,
+                object_count=release.objects,
+                crd_count=release.crd_count,
+                stored_bytes=release.stored,
+            )
             for release in made
-        ],
-        "waves": order,
-    }
+        ),
+        waves=tuple(map(tuple, order)),
+    )
     files = {path: text.encode() for path, text in texts.items()}
-    files[format.SUMMARY] = format.dump_summary(summary)
+    files[SUMMARY_FILE] = dump_summary(summary)
     files[SUMS_FILE] = dump_checksums({path: sha256_hex(data) for path, data in files.items()})
     folder = workspace / "releases" / name
     shutil.rmtree(folder, ignore_errors=True)
@@ -108,6 +111,22 @@ def write_set(
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(content)
     return folder
+
+
+def small_summary(**fields: Any) -> SetSummary:
+    """The summary of a set without images and releases, but for these fields."""
+    return replace(
+        SetSummary(
+            environment="default",
+            kfdeploy=__version__,
+            upstream="1.0.0",
+            registry=REGISTRY,
+            kube_version="1.36.0",
+            images={},
+            releases=(),
+        ),
+        **fields,
+    )
 
 
 def text_of(body: Mapping[str, Any]) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
 from kfdeploy.apply.preflight.api_versions import (
     KindLookup,
@@ -14,6 +14,7 @@ from kfdeploy.apply.preflight.api_versions import (
 )
 from kfdeploy.apply.preflight.finding import PreflightFinding
 from kfdeploy.releaseset.order.contents import SetContents, SetObject
+from kfdeploy.releaseset.summary import SetSummary
 
 _POLICIES: Final = frozenset(
     (
@@ -133,20 +134,17 @@ def _check_kind(
     )
 
 
-def check_record_sizes(
-    summary: Mapping[str, Any], most: int, good: int
-) -> Iterator[PreflightFinding]:
+def check_record_sizes(summary: SetSummary, most: int, good: int) -> Iterator[PreflightFinding]:
     """Releases that Helm's record has no room for."""
-    releases = summary.get("releases") or ()
-    largest = max((int(entry.get("storedBytes", 0)) for entry in releases), default=0)
-    for entry in releases:
-        stored = int(entry.get("storedBytes", 0))
+    largest = max((release.stored_bytes for release in summary.releases), default=0)
+    for release in summary.releases:
+        stored = release.stored_bytes
         if stored > good:
             over = stored > most
             yield PreflightFinding(
                 "size",
                 "error" if over else "warning",
-                f"{entry['name']}: Helm's record of it takes {stored // 1024} KiB, and a Secret"
+                f"{release.name}: Helm's record of it takes {stored // 1024} KiB, and a Secret"
                 f" holds {most // 1024}",
                 hint="" if not over else "leave parts of the component out, or split it in two",
             )

@@ -15,6 +15,7 @@ from kfdeploy.oci.manifest import matches_platform
 from kfdeploy.oci.reference import ImageRef
 from kfdeploy.oci.registry.client import RegistryClient
 from kfdeploy.oci.registry.errors import RegistryError
+from kfdeploy.releaseset.summary import SetSummary
 
 CHECK: Final = "image"
 _JOBS: Final = 8
@@ -38,7 +39,7 @@ class _ImageProblems:
 
 
 def check_images(
-    summary: Mapping[str, Any], lock: Lock, client: RegistryClient, nodes: Sequence[str]
+    summary: SetSummary, lock: Lock, client: RegistryClient, nodes: Sequence[str]
 ) -> Iterator[PreflightFinding]:
     """Each image that is to be mirrored, by its digest, with the manifests that nodes will pull.
 
@@ -100,14 +101,12 @@ def _format_count(found: Sequence[str]) -> str:
     return "an image is" if len(found) == 1 else f"{len(found)} images are"
 
 
-def _list_images(summary: Mapping[str, Any], lock: Lock) -> Iterator[_MirroredImage]:
-    for ref, image in sorted(summary["images"].items()):
-        if ref in summary.get("notMirrored", {}):
-            continue
-        locked = lock.by_id.get(ref)
-        by_tag = ImageRef.parse(image["byTag"]) if "byTag" in image else None
-        platforms = locked.platforms if locked else {}
-        yield _MirroredImage(ref, ImageRef.parse(image["mirror"]), by_tag, platforms)
+def _list_images(summary: SetSummary, lock: Lock) -> Iterator[_MirroredImage]:
+    for ref, image in sorted(summary.images.items()):
+        if image.is_mirrored:
+            locked = lock.by_id.get(ref)
+            platforms = locked.platforms if locked else {}
+            yield _MirroredImage(ref, image.mirror, image.by_tag, platforms)
 
 
 def _find_problems(

@@ -98,7 +98,7 @@ def run_preflight(
     places = ResourceLocator(contents, namespace, cluster.kinds)
     look = _ClusterView(cluster, contents, places)
     found: list[PreflightFinding] = [
-        apis.check_version(cluster.version, str(release_set.summary.get("kubeVersion", ""))),
+        apis.check_version(cluster.version, release_set.summary.kube_version),
         *apis.check_apis(contents, cluster.kinds, cluster.version),
     ]
     rights = collect_required_rights(

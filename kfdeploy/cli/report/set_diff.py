@@ -16,8 +16,9 @@ from kfdeploy.wording import pluralize
 if TYPE_CHECKING:
     from kfdeploy.kubernetes.diff.fields import FieldDifference
     from kfdeploy.releaseset.diff.diff import ObjectChange, SetDiff
-    from kfdeploy.releaseset.diff.images import ImageChange, SetImage
+    from kfdeploy.releaseset.diff.images import ImageChange
     from kfdeploy.releaseset.diff.rights import Grant
+    from kfdeploy.releaseset.summary import ImageSummary
 
 _SIGNS: Final = {"added": "+", "removed": "-", "dropped": "-", "moved": ">", "extended": "~"}
 _KINDS: Final = {"added": "+", "dropped": "="}
@@ -184,9 +185,9 @@ def _image_item(change: ImageChange) -> SectionItem:
     return SectionItem(_SIGNS.get(change.what, "~"), text, tuple(lines))
 
 
-def _shorten_mirror_ref(image: SetImage) -> str:
-    """Its mirror's reference; a digest by its first twelve figures."""
-    name, at, digest = image.mirror.partition("@")
+def _shorten_mirror_ref(image: ImageSummary) -> str:
+    """Return the reference in the mirror, with the first twelve figures of its digest."""
+    name, at, digest = str(image.mirror).partition("@")
     return f"{name}{at}{digest[: len('sha256:') + 12]}"
 
 

@@ -17,6 +17,7 @@ from kfdeploy.releaseset.diff.crds import KindChange
 from kfdeploy.releaseset.diff.images import ImageChange
 from kfdeploy.releaseset.diff.rights import BindingChange, RoleChange
 from kfdeploy.releaseset.diff.sides import Pair, SetSide, pair_objects
+from kfdeploy.releaseset.summary import ReleaseSummary
 
 _KEPT: Final = {
     "CustomResourceDefinition": "its objects would go with it",
@@ -217,9 +218,7 @@ def compare_sets(old: SetSide, new: SetSide) -> SetDiff:
         old=_describe_side(old),
         new=_describe_side(new),
         images=tuple(
-            images.compare_images(
-                images.read_set_images(old.summary), images.read_set_images(new.summary)
-            )
+            images.compare_images(old.summary.images.values(), new.summary.images.values())
         ),
         releases=tuple(_compare_releases(old, new)),
         objects=tuple(sorted(objects, key=lambda one: (one.release, one.key))),
@@ -231,33 +230,37 @@ def compare_sets(old: SetSide, new: SetSide) -> SetDiff:
 
 
 def _describe_side(side: SetSide) -> dict[str, str]:
-    names = ("environment", "upstream", "registry", "kubeVersion", "kfdeploy")
-    return {"set": side.name, **{name: str(side.summary.get(name, "")) for name in names}}
+    summary = side.summary
+    return {
+        "set": side.name,
+        "environment": summary.environment,
+        "upstream": summary.upstream,
+        "registry": summary.registry,
+        "kubeVersion": summary.kube_version,
+        "kfdeploy": summary.kfdeploy,
+    }
 
 
 def _compare_releases(old: SetSide, new: SetSide) -> Iterator[ReleaseChange]:
     before, after = old.releases, new.releases
     for name in sorted({*before, *after}):
-        was, becomes = before.get(name), after.get(name)
-        some = becomes or was or {}
-        component = str(some.get("component", ""))
-        if was is None:
-            yield ReleaseChange("added", name, component)
-        elif becomes is None:
-            yield ReleaseChange("removed", name, component)
-        else:
-            notes = []
-            needed, needs = set(was.get("needs", ())), set(becomes.get("needs", ()))
-            notes += [f"comes after {other}" for other in sorted(needs - needed)]
-            notes += [f"no longer comes after {other}" for other in sorted(needed - needs)]
-            if bool(was.get("wait")) != bool(becomes.get("wait")):
-                notes.append(
-                    "others wait until it is ready"
-                    if becomes.get("wait")
-                    else "nothing waits for it any more"
-                )
-            if notes:
-                yield ReleaseChange("changed", name, component, tuple(notes))
+        if name not in before:
+            yield ReleaseChange("added", name, after[name].component)
+        elif name not in after:
+            yield ReleaseChange("removed", name, before[name].component)
+        elif notes := tuple(_release_notes(before[name], after[name])):
+            yield ReleaseChange("changed", name, after[name].component, notes)
+
+
+def _release_notes(old: ReleaseSummary, new: ReleaseSummary) -> Iterator[str]:
+    """Yield what changed of a release's place in the order."""
+    needed, needs = set(old.needs), set(new.needs)
+    yield from (f"comes after {other}" for other in sorted(needs - needed))
+    yield from (f"no longer comes after {other}" for other in sorted(needed - needs))
+    if new.wait and not old.wait:
+        yield "others wait until it is ready"
+    elif old.wait and not new.wait:
+        yield "nothing waits for it any more"
 
 
 def _compare_object(pair: Pair) -> ObjectChange | None:

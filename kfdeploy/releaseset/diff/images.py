@@ -3,38 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kfdeploy.oci.reference import ImageRef
+from kfdeploy.releaseset.summary import ImageSummary
 
 ImageChangeKind = Literal["added", "dropped", "tag", "digest", "place"]
-
-
-@dataclass(frozen=True, slots=True)
-class SetImage:
-    """An image of a set.
-
-    Attributes:
-        ref: as upstream names it.
-        mirror: as the set names it.
-        source: repository at the digest that it is mirrored from; empty when it is not locked.
-    """
-
-    ref: str
-    mirror: str
-    source: str
-    need: str
-
-    @property
-    def digest(self) -> str:
-        """What the mirror has, else what was locked; empty for an image that goes by its tag."""
-        return self.mirror.partition("@")[2] or self.source.partition("@")[2]
-
-    def to_json(self) -> dict[str, str]:
-        named = {"ref": self.ref, "source": self.source, "mirror": self.mirror}
-        return {**named, "digest": self.digest, "need": self.need}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +21,32 @@ class ImageChange:
     """
 
     what: ImageChangeKind
-    old: SetImage | None
-    new: SetImage | None
+    old: ImageSummary | None
+    new: ImageSummary | None
+
+    @property
+    def ref(self) -> str:
+        """The reference that is there now, else was."""
+        image = self.new or self.old
+        return image.ref if image else ""
 
     def to_json(self) -> dict[str, Any]:
-        sides = {"old": self.old, "new": self.new}
-        return {"what": self.what, **{k: v.to_json() if v else None for k, v in sides.items()}}
+        return {"what": self.what, "old": _image_json(self.old), "new": _image_json(self.new)}
 
 
-def read_set_images(summary: Mapping[str, Any]) -> list[SetImage]:
-    """The images of a set's summary."""
-    return [
-        SetImage(ref, str(entry["mirror"]), str(entry.get("source", "")), str(entry.get("need")))
-        for ref, entry in summary["images"].items()
-    ]
+def _image_json(image: ImageSummary | None) -> dict[str, str] | None:
+    if image is None:
+        return None
+    return {
+        "ref": image.ref,
+        "source": str(image.source or ""),
+        "mirror": str(image.mirror),
+        "digest": image.digest,
+        "need": image.need,
+    }
 
 
-def compare_images(old: Iterable[SetImage], new: Iterable[SetImage]) -> list[ImageChange]:
+def compare_images(old: Iterable[ImageSummary], new: Iterable[ImageSummary]) -> list[ImageChange]:
     """What changed, sorted by the reference that is there now, else was."""
     first, second = {one.ref: one for one in old}, {one.ref: one for one in new}
     found = [
@@ -72,7 +56,7 @@ def compare_images(old: Iterable[SetImage], new: Iterable[SetImage]) -> list[Ima
     ]
     gone = [one for ref, one in first.items() if ref not in second]
     come = [one for ref, one in second.items() if ref not in first]
-    ways: tuple[tuple[ImageChangeKind, Callable[[SetImage], str]], ...] = (
+    ways: tuple[tuple[ImageChangeKind, Callable[[ImageSummary], str]], ...] = (
         ("tag", _variant_of),
         ("tag", _repository_of),
         ("place", _last_name),
@@ -85,33 +69,32 @@ def compare_images(old: Iterable[SetImage], new: Iterable[SetImage]) -> list[Ima
             found.append(ImageChange(kind, before, after))
     found += [ImageChange("added", None, one) for one in come]
     found += [ImageChange("dropped", one, None) for one in gone]
-    return sorted(found, key=lambda change: (change.new or change.old or _NONE).ref)
+    return sorted(found, key=lambda change: change.ref)
 
 
-_NONE = SetImage("", "", "", "")
+def _has_same_tag(before: ImageSummary, after: ImageSummary) -> bool:
+    old, new = before.upstream, after.upstream
+    return (old.repository, old.tag) == (new.repository, new.tag)
 
 
-def _has_same_tag(before: SetImage, after: SetImage) -> bool:
-    one, two = ImageRef.parse(before.ref), ImageRef.parse(after.ref)
-    return one.repository == two.repository and one.tag == two.tag
+def _repository_of(image: ImageSummary) -> str:
+    return image.upstream.repository
 
 
-def _repository_of(image: SetImage) -> str:
-    return ImageRef.parse(image.ref).repository
-
-
-def _variant_of(image: SetImage) -> str:
+def _variant_of(image: ImageSummary) -> str:
     """The repository and the tag without numbers: ``v1-gpu`` and ``v2-gpu`` are one variant."""
-    return f"{_repository_of(image)}:{re.sub('[0-9]+', '', ImageRef.parse(image.ref).tag)}"
+    return f"{_repository_of(image)}:{re.sub('[0-9]+', '', image.upstream.tag)}"
 
 
-def _last_name(image: SetImage) -> str:
+def _last_name(image: ImageSummary) -> str:
     return _repository_of(image).rpartition("/")[2]
 
 
 def _match_unique(
-    gone: Iterable[SetImage], come: Iterable[SetImage], name_of: Callable[[SetImage], str]
-) -> Iterator[tuple[SetImage, SetImage]]:
+    gone: Iterable[ImageSummary],
+    come: Iterable[ImageSummary],
+    name_of: Callable[[ImageSummary], str],
+) -> Iterator[tuple[ImageSummary, ImageSummary]]:
     """Those that share a name with exactly one of the other side; several are not guessed at."""
     before, after = _group_by_name(gone, name_of), _group_by_name(come, name_of)
     for name in sorted(before.keys() & after.keys()):
@@ -120,9 +103,9 @@ def _match_unique(
 
 
 def _group_by_name(
-    images: Iterable[SetImage], name_of: Callable[[SetImage], str]
-) -> dict[str, list[SetImage]]:
-    out: dict[str, list[SetImage]] = {}
+    images: Iterable[ImageSummary], name_of: Callable[[ImageSummary], str]
+) -> dict[str, list[ImageSummary]]:
+    out: dict[str, list[ImageSummary]] = {}
     for image in images:
         out.setdefault(name_of(image), []).append(image)
     return out

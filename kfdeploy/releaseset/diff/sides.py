@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from kfdeploy.kubernetes.objects import Object, ObjectKey
+from kfdeploy.releaseset.summary import ReleaseSummary, SetSummary
 
 Identity = tuple[str, str, str, str]
 """Group, kind, namespace and name: an object stays itself in another version of its kind."""
@@ -47,7 +48,7 @@ class SetSide:
     """
 
     name: str
-    summary: Mapping[str, Any]
+    summary: SetSummary
     objects: tuple[ReleaseObject, ...]
 
     @cached_property
@@ -58,12 +59,9 @@ class SetSide:
         return out
 
     @property
-    def upstream(self) -> str:
-        return str(self.summary.get("upstream", ""))
-
-    @property
-    def releases(self) -> Mapping[str, Mapping[str, Any]]:
-        return {str(entry["name"]): entry for entry in self.summary.get("releases", ())}
+    def releases(self) -> Mapping[str, ReleaseSummary]:
+        """The releases by name."""
+        return {release.name: release for release in self.summary.releases}
 
     def of_kind(self, *kinds: str) -> Iterator[ReleaseObject]:
         for one in self.objects:

@@ -18,7 +18,8 @@ from kfdeploy.apply.preflight.api_versions import (
 from kfdeploy.apply.preflight.finding import PreflightFinding
 from kfdeploy.kubernetes.objects import Object, ObjectKey
 from kfdeploy.releaseset.order.contents import SetContents
-from tests.support.sets import text_of
+from kfdeploy.releaseset.summary import ReleaseSummary
+from tests.support.sets import small_summary, text_of
 
 Body = dict[str, Any]
 
@@ -181,10 +182,12 @@ def test_places_of_objects() -> None:
 
 
 def test_sizes() -> None:
-    def entry(name: str, kilobytes: int) -> Body:
-        return {"name": name, "storedBytes": kilobytes * 1024}
-
-    summary = {"releases": [entry("a", 24), entry("b", 950), entry("c", 1200)]}
+    summary = small_summary(
+        releases=tuple(
+            ReleaseSummary(name=name, component=name, stored_bytes=kibibytes * 1024)
+            for name, kibibytes in (("a", 24), ("b", 950), ("c", 1200))
+        )
+    )
     assert texts(apis.check_record_sizes(summary, 1024 * 1024, 900 * 1024)) == [
         ("warning", "b: Helm's record of it takes 950 KiB, and a Secret holds 1024"),
         ("error", "c: Helm's record of it takes 1200 KiB, and a Secret holds 1024"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -305,9 +306,9 @@ def client(small_site: Site, tmp_path: Path) -> Iterator[RegistryClient]:
 def test_images_are_looked_for_by_digest_and_by_what_nodes_pull(
     small_site: Site, client: RegistryClient
 ) -> None:
-    summary = json.loads((small_site.set / "summary.json").read_text())
+    summary = open_set(small_site.set).summary
     lock = lockfile.read_lock(small_site.set / "images.lock")
-    count = len(summary["images"]) - len(summary.get("notMirrored", {}))
+    count = len(summary.images) - len(summary.not_mirrored)
     (good,) = preflight_images.check_images(summary, lock, client, ["linux/amd64"])
     assert good.what == f"{count} images are in the private registry for linux/amd64"
     # The same without the lock: the registry itself says what platforms there are.
@@ -323,10 +324,10 @@ def test_images_are_looked_for_by_digest_and_by_what_nodes_pull(
 
 
 def test_images_that_are_missing_are_named(small_site: Site, client: RegistryClient) -> None:
-    summary = json.loads((small_site.set / "summary.json").read_text())
-    ref, image = next(iter(sorted(summary["images"].items())))
-    lost = image["mirror"].partition("@")[0] + "@sha256:" + "0" * 64
-    changed = {**summary, "images": {ref: {**image, "mirror": lost}}}
+    summary = open_set(small_site.set).summary
+    ref, image = next(iter(sorted(summary.images.items())))
+    lost = replace(image.mirror, digest=f"sha256:{'0' * 64}")
+    changed = replace(summary, images={ref: replace(image, mirror=lost)})
     (missing,) = preflight_images.check_images(changed, lockfile.Lock(()), client, ["linux/amd64"])
     assert missing.severity == "error"
     assert missing.what == "an image is not in the private registry"
@@ -335,10 +336,10 @@ def test_images_that_are_missing_are_named(small_site: Site, client: RegistryCli
 
 
 def test_a_registry_that_does_not_answer_is_one_error(small_site: Site, tmp_path: Path) -> None:
-    summary = json.loads((small_site.set / "summary.json").read_text())
+    summary = open_set(small_site.set).summary
     images = {
-        ref: {**image, "mirror": image["mirror"].replace(small_site.private, "127.0.0.1:1")}
-        for ref, image in summary["images"].items()
+        ref: replace(image, mirror=replace(image.mirror, host="127.0.0.1:1"))
+        for ref, image in summary.images.items()
     }
     private = PrivateRegistry(host="127.0.0.1:1")
     reaches = AccessResolver(MirrorSettings(private), tmp_path)
@@ -347,7 +348,7 @@ def test_a_registry_that_does_not_answer_is_one_error(small_site: Site, tmp_path
     with RegistryClient(reaches, retry_policy=RetryPolicy(0.0, 0.0, 1)) as opened:
         found = list(
             preflight_images.check_images(
-                {**summary, "images": images}, lockfile.Lock(()), opened, []
+                replace(summary, images=images), lockfile.Lock(()), opened, []
             )
         )
     assert [one.severity for one in found] == ["error"]

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from kfdeploy.kubernetes.objects import Object
+from kfdeploy.oci.reference import ImageRef
 from kfdeploy.releaseset.diff import diff, images, rights
 from kfdeploy.releaseset.diff.diff import SetDiff
-from kfdeploy.releaseset.diff.images import SetImage
 from kfdeploy.releaseset.diff.sides import ReleaseObject, SetSide
+from kfdeploy.releaseset.summary import ImageSummary, ReleaseSummary
+from tests.support.sets import small_summary
 
 Body = dict[str, Any]
 RBAC = "rbac.authorization.k8s.io/v1"
@@ -29,12 +31,17 @@ def body(api_version: str, kind: str, name: str = "x", namespace: str = "", **mo
     }
 
 
-def side(objects: Sequence[Body] | Mapping[str, Sequence[Body]], **summary: Any) -> SetSide:
+def side(
+    objects: Sequence[Body] | Mapping[str, Sequence[Body]],
+    releases: Sequence[ReleaseSummary] = (),
+) -> SetSide:
     placed = objects if isinstance(objects, Mapping) else {"one": objects}
-    releases = [{"name": name, "component": name, "needs": []} for name in placed]
     return SetSide(
         "set",
-        {"images": {}, "releases": releases, **summary},
+        small_summary(
+            releases=tuple(releases)
+            or tuple(ReleaseSummary(name=name, component=name) for name in placed)
+        ),
         tuple(
             ReleaseObject(name, Object(_text(one)))
             for name, bodies in placed.items()
@@ -57,12 +64,17 @@ def compared(old: Sequence[Body], new: Sequence[Body]) -> SetDiff:
 # -- images ----------------------------------------------------------------------------------------
 
 
-def image(ref: str, digest: str = "") -> SetImage:
+def image(ref: str, digest: str = "") -> ImageSummary:
     at = f"@sha256:{digest * 64}" if digest else ""
-    return SetImage(ref, f"mirror.test/{ref}{at}", f"{ref.partition(':')[0]}{at}", "required")
+    return ImageSummary(
+        ref=ref,
+        mirror=ImageRef.parse(f"mirror.test/{ref}{at}"),
+        source=ImageRef.parse(f"{ref.partition(':')[0]}{at}"),
+        need="required",
+    )
 
 
-MOVES: list[tuple[list[SetImage], list[SetImage], list[tuple[str, str, str]]]] = [
+MOVES: list[tuple[list[ImageSummary], list[ImageSummary], list[tuple[str, str, str]]]] = [
     ([image("a/b:1")], [image("a/b:1")], []),
     ([image("a/b:1")], [image("a/b:2")], [("tag", "a/b:1", "a/b:2")]),
     ([image("a/b:1", "1")], [image("a/b:1", "2")], [("digest", "a/b:1", "a/b:1")]),
@@ -84,7 +96,7 @@ MOVES: list[tuple[list[SetImage], list[SetImage], list[tuple[str, str, str]]]] =
 
 @pytest.mark.parametrize(("old", "new", "expected"), MOVES)
 def test_an_image_moves(
-    old: list[SetImage], new: list[SetImage], expected: list[tuple[str, str, str]]
+    old: list[ImageSummary], new: list[ImageSummary], expected: list[tuple[str, str, str]]
 ) -> None:
     found = images.compare_images(old, new)
     told = [
@@ -422,7 +434,7 @@ def test_releases_and_their_order() -> None:
         return side(
             [],
             releases=[
-                {"name": name, "component": name, "needs": some, "wait": bool(some)}
+                ReleaseSummary(name=name, component=name, needs=tuple(some), wait=bool(some))
                 for name, some in needs.items()
             ],
         )
