@@ -171,7 +171,10 @@ Change = Callable[[dict[str, Any]], object]
         (lambda s: s["images"]["redis:6"].pop("mirror"), 'images["redis:6"].mirror: missing'),
         (
             lambda s: s["images"]["redis:6"].update(mirror="x X"),
-            "images[\"redis:6\"].mirror: 'x X' is no image reference: a repository name is lower case",
+            (
+                'images["redis:6"].mirror:'
+                " 'x X' is no image reference: a repository name is lower case"
+            ),
         ),
         (
             lambda s: s["images"]["redis:6"].update(source=1),
