@@ -7,15 +7,21 @@ for the versions at which somebody has read the source.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Any
 
-from kfdeploy.catalogue.versions import Version, VersionRange, closest_version
-from kfdeploy.images.redirect import Redirect, is_same_name
+from kfdeploy.catalogue.records import (
+    CatalogueEntry,
+    EgressFact,
+    RegistryReader,
+    SiteRule,
+    UnavailableImage,
+    covers_version,
+    repository_of,
+)
+from kfdeploy.catalogue.versions import Version
+from kfdeploy.images.redirect import is_same_name
 from kfdeploy.images.sites import find_sites
 from kfdeploy.kubernetes import workload
 from kfdeploy.kubernetes.objects import Object, ObjectKey, show_path
@@ -23,179 +29,6 @@ from kfdeploy.oci.reference import ImageRef, InvalidImageRef
 
 _LABELS = ("app.kubernetes.io/version", "serving.knative.dev/release", "app.kubernetes.io/release")
 """Labels that hold a program's version, where its image is named by digest."""
-
-
-@dataclass(frozen=True, slots=True)
-class SiteSelector:
-    """A site of the manifests that an image is derived from at run time."""
-
-    kind: str
-    name: str
-    field: str
-
-    def matches(self, key: ObjectKey, where: str) -> bool:
-        return (
-            key.kind == self.kind
-            and is_same_name(key.name, self.name)
-            and fnmatchcase(where, self.field)
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class HiddenImage:
-    """An image that an operator creates objects with, or offers, by a default in its code.
-
-    ``refs`` are as the code has them. Where ``of`` is set they are empty, and the reference is that
-    site's with ``suffix`` behind its tag. ``outside`` is the namespace of the pods that pull it,
-    where that is none of a user's: admission rewrites nothing there.
-    ``pulled_by`` is ``program`` where no kubelet pulls it: a program copies it itself, past
-    admission policies and a node's mirror; else empty.
-    """
-
-    refs: tuple[str, ...]
-    need: str
-    when: str
-    source: str
-    redirect: Redirect | None = None
-    versions: tuple[VersionRange, ...] = ()
-    digest: bool = True
-    objects: tuple[tuple[str, str], ...] = ()
-    of: SiteSelector | None = None
-    suffix: str = ""
-    outside: str = ""
-    pulled_by: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class SiteRule:
-    """What the images of certain sites are needed for, and whether a digest may stand there."""
-
-    kind: str
-    name: str
-    field: str
-    need: str
-    source: str
-    line: str = ""
-    ref: str = ""
-    pin: str = ""
-    why: str = ""
-    versions: tuple[VersionRange, ...] = ()
-
-    def matches(self, key: ObjectKey, where: str, line: str, ref: str) -> bool:
-        return (
-            fnmatchcase(key.kind, self.kind)
-            and is_same_name(key.name, self.name)
-            and fnmatchcase(where, self.field)
-            and (not self.line or bool(re.search(self.line, line)))
-            and (not self.ref or fnmatchcase(ref, self.ref))
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class FalsePositive:
-    """A string in a program that looks like an image and that nothing pulls."""
-
-    ref: str
-    why: str
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class RegistryReader:
-    """A controller that asks an image registry itself, as the kubelet does.
-
-    ``role`` is its ClusterRole, where that does not let it read the pull secrets it signs in with.
-    """
-
-    kind: str
-    name: str
-    container: str
-    what: str
-    source: str
-    spared_by: str = ""
-    ca: str = ""
-    credentials: str = ""
-    role: str = ""
-    versions: tuple[VersionRange, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class UnavailableImage:
-    """Images that are gone from their source; ``substitute`` is for a person to confirm.
-
-    ``{tag}`` in it is the tag of the image that is gone.
-    """
-
-    ref: str
-    why: str
-    source: str
-    substitute: str = ""
-
-    def matches(self, ref: str) -> bool:
-        return fnmatchcase(ref, self.ref) or fnmatchcase(_repository_of(ref), self.ref)
-
-    def substitute_for(self, ref: str) -> str:
-        """The substitute of one of them; empty where none is known, or an image has no tag."""
-        if "{tag}" not in self.substitute:
-            return self.substitute
-        tag = ImageRef.parse(ref).with_default_tag().tag
-        return self.substitute.replace("{tag}", tag) if tag else ""
-
-
-@dataclass(frozen=True, slots=True)
-class EgressFact:
-    """What a program, or its users' code, reaches for besides images."""
-
-    what: str
-    target: str
-    need: str
-    when: str
-    way_out: str
-    source: str
-    versions: tuple[VersionRange, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ReviewedVersions:
-    """The versions at which the source was read, and what was read."""
-
-    versions: VersionRange
-    source: str
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class CatalogueEntry:
-    """A component's facts."""
-
-    component: str
-    programs: tuple[str, ...] = ()
-    aliases: tuple[tuple[str, str], ...] = ()
-    read: tuple[ReviewedVersions, ...] = ()
-    images: tuple[HiddenImage, ...] = ()
-    unused: tuple[FalsePositive, ...] = ()
-    sites: tuple[SiteRule, ...] = ()
-    asks: tuple[RegistryReader, ...] = ()
-    lost: tuple[UnavailableImage, ...] = ()
-    egress: tuple[EgressFact, ...] = ()
-    file: str = field(default="", compare=False)
-
-    def owns_repository(self, repository: str) -> bool:
-        """Whether a program of this repository (HOST/PATH) is the component's."""
-        return any(fnmatchcase(repository, pattern) for pattern in self.programs)
-
-    def is_reviewed(self, version: Version | None) -> bool:
-        """Whether somebody has read the source at this version."""
-        return any(version in read.versions for read in self.read)
-
-    def nearest_reviewed(self, version: Version | None) -> Version | None:
-        """The version read that is closest to one that nobody has read; the latest for none."""
-        ends = [end for read in self.read for end in (read.versions.first, read.versions.last)]
-        return closest_version(version, (end for end in ends if end is not None))
-
-    def images_at(self, version: Version | None) -> Iterator[HiddenImage]:
-        """The hidden images of a version; records without versions hold for all."""
-        yield from (image for image in self.images if _covers_version(image.versions, version))
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +93,7 @@ class Catalogue:
                         yield program
 
     def _identify_program(self, item: Object, container: str, image: str) -> WorkloadProgram:
-        repository = _repository_of(image)
+        repository = repository_of(image)
         entry = next((one for one in self.entries if one.owns_repository(repository)), None)
         return WorkloadProgram(
             item.key, container, image, _detect_version(item.body, image, entry), entry
@@ -305,7 +138,7 @@ class Catalogue:
                     program.object.kind == asks.kind
                     and is_same_name(program.object.name, asks.name)
                     and program.container == asks.container
-                    and _covers_version(asks.versions, program.version)
+                    and covers_version(asks.versions, program.version)
                 ):
                     yield program, asks
 
@@ -316,7 +149,7 @@ class Catalogue:
         seen: set[EgressFact] = set()
         for program in programs:
             for egress in program.entry.egress if program.entry else ():
-                if egress not in seen and _covers_version(egress.versions, program.version):
+                if egress not in seen and covers_version(egress.versions, program.version):
                     seen.add(egress)
                     yield program, egress
 
@@ -335,13 +168,9 @@ def _rule_applies(
         program.entry is not None
         and program.entry.component == entry.component
         and program.version is not None
-        and _covers_version(rule.versions, program.version)
+        and covers_version(rule.versions, program.version)
         for program in programs
     )
-
-
-def _covers_version(versions: Sequence[VersionRange], version: Version | None) -> bool:
-    return not versions or any(version in one for one in versions)
 
 
 def _detect_version(
@@ -355,10 +184,10 @@ def _detect_version(
         ref = ImageRef.parse(image)
     except InvalidImageRef:
         return None
-    aliases = dict(entry.aliases) if entry else {}
+    aliases = entry.aliases if entry else {}
     for word in [word for word in (ref.tag, ref.digest) if word] or [""]:
         if word in aliases:
-            return Version.parse(aliases[word])
+            return aliases[word]
     if version := Version.parse(ref.tag):
         return version
     labels = (body.get("metadata") or {}).get("labels") or {}
@@ -366,11 +195,3 @@ def _detect_version(
         if version := Version.parse(str(labels.get(label, ""))):
             return version
     return None
-
-
-@lru_cache(maxsize=4096)
-def _repository_of(image: str) -> str:
-    try:
-        return ImageRef.parse(image).repository
-    except InvalidImageRef:
-        return image

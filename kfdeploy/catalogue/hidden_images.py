@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from kfdeploy.catalogue.facts import Catalogue, HiddenImage, WorkloadProgram
+from kfdeploy.catalogue.facts import Catalogue, WorkloadProgram
+from kfdeploy.catalogue.records import HiddenImage
 from kfdeploy.catalogue.versions import Version
 from kfdeploy.images.inventory import (
     ImageUse,
@@ -12,10 +13,8 @@ from kfdeploy.images.inventory import (
     UnreviewedGroup,
     UnreviewedProgram,
 )
-from kfdeploy.kubernetes.objects import Object, ObjectKey
+from kfdeploy.kubernetes.objects import Object
 from kfdeploy.oci.reference import ImageRef, is_image_ref
-
-_NOBODY = ObjectKey("", "", "", "")
 
 
 def find_hidden_images(
@@ -33,14 +32,14 @@ def find_hidden_images(
         programs: what its workloads run.
         sites: what was found in the objects, for references that are derived from others.
     """
-    there = {(item.key.kind, item.key.name) for item in objects}
+    names = {(item.key.kind, item.key.name) for item in objects}
     named = list(sites)
     seen: set[HiddenImage] = set()
     for program in programs:
         if program.entry is None or not program.is_known:
             continue
         for image in program.entry.images_at(program.version):
-            if image in seen or not set(image.objects) <= there:
+            if image in seen or not image.has_objects(names):
                 continue
             seen.add(image)
             if image.of is not None:
@@ -59,10 +58,10 @@ def _find_compiled_in(
             return
     # Of several programs of one operator it is the one that the record names.
     puller = next(
-        (item.key for item in objects if (item.key.kind, item.key.name) in image.objects),
+        (item.key for item in objects if image.names_object(item.key)),
         program.object,
     )
-    for ref in image.refs:
+    for ref in image.references:
         yield (
             ref,
             ImageUse(
@@ -80,7 +79,7 @@ def _find_compiled_in(
                 pin="" if image.digest else "tag",
                 adds=redirect if target else None,
                 outside=image.outside,
-                pulled_by=image.pulled_by,
+                pulled_by=image.pulled_by or "",
             ),
         )
 
@@ -158,7 +157,7 @@ def find_unknown_programs(
         if entry is not None:
             nearest = entry.nearest_reviewed(program.version)
             for image in entry.images_at(nearest):
-                refs.update(image.refs)
+                refs.update(image.references)
         yield UnreviewedProgram(
             component=component,
             object=program.object,

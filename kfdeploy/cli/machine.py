@@ -52,10 +52,7 @@ def schema(
 ) -> None:
     """The JSON Schema of kfdeploy.yaml, for editors."""
     if catalogue:
-        from kfdeploy.catalogue import load
-
-        sys.stdout.write(load.SCHEMA.read_text("utf-8"))
+        from kfdeploy.catalogue.records import dump_schema
     else:
-        from kfdeploy.upstream.init import dump_schema as text
-
-        sys.stdout.write(text())
+        from kfdeploy.upstream.init import dump_schema
+    sys.stdout.write(dump_schema())

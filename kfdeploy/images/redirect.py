@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from kfdeploy.kubernetes import workload
 from kfdeploy.kubernetes.objects import Object, ObjectKey, get_field
+from kfdeploy.yamltext.fields import ExactlyOne, OnlyWith, Text, TextFormat
+
+_ONE_SOURCE = r"[\w.-]+/[\w.-]+(?:@[^\s:;]+(?::[^\s;:]+:\d+(?:-\d+)?(?:,\s*\d+(?:-\d+)?)*)?|#\d+)"
+
+
+def _check_sources(text: str) -> str:
+    for source in text.split("; "):
+        if not re.fullmatch(_ONE_SOURCE, source):
+            raise ValueError(f"{source!r} is not OWNER/REPO@TAG:path:line or OWNER/REPO#ISSUE")
+    return text
+
+
+FactSource = Annotated[
+    str,
+    TextFormat(
+        _check_sources,
+        f"^{_ONE_SOURCE}(?:; {_ONE_SOURCE})*$",
+        "OWNER/REPO@TAG:path:line, or OWNER/REPO#ISSUE; several are separated by '; '",
+    ),
+]
+"""Where a fact was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,17 +44,19 @@ class Redirect:
     asks for the image any more.
     """
 
-    kind: str
-    name: str
-    container: str = ""
-    flag: str = ""
-    env: str = ""
-    key: str = ""
-    field: str = ""
-    file: str = ""
+    kind: Annotated[Text, Field(description="kind of the object that a patch adds to")]
+    name: Annotated[Text, Field(description="its name, without a content hash")]
+    container: Annotated[Text, Field(description="for flag, env and file")] = ""
+    flag: Text = ""
+    env: Text = ""
+    key: Annotated[Text, Field(description="a key of a ConfigMap's data")] = ""
+    field: Annotated[Text, Field(description="a dotted path")] = ""
+    file: Annotated[Text, Field(description="replaces the image's own file of this path")] = ""
     content: str = ""
-    value: str = "{ref}"
-    source: str = ""
+    value: Annotated[
+        Literal["{ref}", "{repository}", "{tag}"], Field(description="what is written")
+    ] = "{ref}"
+    source: FactSource = ""
 
     def __str__(self) -> str:
         if self.env:
@@ -85,6 +111,15 @@ class Redirect:
             for item in config
             if not item.is_crd and item.key.kind == "ConfigMap" and item.key.name in names
         )
+
+
+RedirectRecord = Annotated[
+    Redirect,
+    ExactlyOne(("flag", "env", "key", "field", "file")),
+    OnlyWith("container", ("flag", "env", "file")),
+    OnlyWith("content", ("file",)),
+]
+"""A redirect as a file has it, with the rules over its keys."""
 
 
 def is_same_name(name: str, pattern: str) -> bool:

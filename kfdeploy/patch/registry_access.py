@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path as FilePath
 from typing import Any, Final
 
-from kfdeploy.catalogue.facts import RegistryReader, WorkloadProgram
+from kfdeploy.catalogue.facts import WorkloadProgram
+from kfdeploy.catalogue.records import RegistryReader
 from kfdeploy.errors import UserError
 from kfdeploy.kubernetes import workload
 from kfdeploy.kubernetes.objects import Object, Path

@@ -125,7 +125,7 @@ class _Scanner:
             variables=mention.variables,
             need=rule.need if rule else _DEFAULT_NEED.get(site.how, "required"),
             note=note,
-            pin=pin or (rule.pin if rule else ""),
+            pin=pin or (rule.pin if rule else None) or "",
         )
 
     def _resolve_tag(self, item: Object, site: Site, mention: Mention) -> tuple[str, str]:

@@ -10,8 +10,9 @@ import pytest
 
 from kfdeploy.catalogue import hidden_images
 from kfdeploy.catalogue import load as catalogue_file
-from kfdeploy.catalogue.facts import Catalogue, UnavailableImage
-from kfdeploy.catalogue.load import InvalidCatalogue
+from kfdeploy.catalogue.facts import Catalogue
+from kfdeploy.catalogue.records import UnavailableImage, dump_schema
+from kfdeploy.errors import UserError
 from kfdeploy.images.inventory import ImageUse, SourceLocation
 from kfdeploy.kubernetes.objects import Object, ObjectKey, split_objects
 from kfdeploy.yamltext import nodes
@@ -63,7 +64,7 @@ spec:
       containers:
       - {name: main, image: "IMAGE", args: ARGS, env: ENV}
 """
-SCHEMA = jsonschema.Draft202012Validator(json.loads(catalogue_file.SCHEMA.read_text("utf-8")))
+SCHEMA = jsonschema.Draft202012Validator(json.loads(dump_schema()))
 CONFIG = ObjectKey("v1", "ConfigMap", "n", "settings")
 
 
@@ -270,7 +271,9 @@ def test_a_lost_image_is_known_by_its_reference_or_its_repository(tmp_path: Path
 
 
 def test_the_tag_of_a_lost_image_may_be_its_substitutes_too() -> None:
-    lost = UnavailableImage("gcr.io/a/b:*", "gone", "a/b#1", "docker.io/a/b:{tag}")
+    lost = UnavailableImage(
+        ref="gcr.io/a/b:*", why="gone", source="a/b#1", substitute="docker.io/a/b:{tag}"
+    )
     assert lost.substitute_for("gcr.io/a/b:1.2") == "docker.io/a/b:1.2"
     assert lost.substitute_for("gcr.io/a/b") == "docker.io/a/b:latest"
     assert lost.substitute_for("gcr.io/a/b@sha256:" + "0" * 64) == ""
@@ -315,54 +318,93 @@ def test_a_sites_own_entries_come_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("component: one\n", "", "one.yaml: lacks component"),
-        ("component: one\n", "component: one\nmore: 1\n", "one.yaml: unknown more"),
-        ("component: one\n", "component: [\n", "one.yaml:3: broken YAML"),
-        ("need: user-choice, ", "", "one.yaml: sites[1]: lacks need"),
+        ("component: one\n", "", "1: component: is missing"),
+        ("component: one\n", "component: one\nmore: 1\n", "2: more: unknown key"),
+        ("component: one\n", "component: [\n", "3: broken YAML"),
+        ("need: user-choice, ", "", "31: sites[1].need: is missing"),
         (
             "need: user-choice, source",
             "need: maybe, source",
-            "one.yaml: sites[1].need: 'maybe' is none of required, optional, user-choice",
+            "31: sites[1].need: must be 'required', 'optional' or 'user-choice'",
         ),
-        ("ref: alpine:3.10", "ref: Alpine", "one.yaml: images[0].ref: 'Alpine' is no image"),
-        ("  when: always\n", "", "one.yaml: images[0]: lacks when"),
-        ("container: main, ", "", "one.yaml: images[0].redirect: flag, env and file need a cont"),
-        ("flag: --init", "word: --init", "one.yaml: images[0].redirect: unknown word"),
-        (", flag: --init-image", "", "one.yaml: images[0].redirect: needs one of env, field"),
-        ("flag: --init", "env: A, flag: --init", "one.yaml: images[0].redirect: needs one of"),
-        ("versions: 1.7.0", "versions: old", "one.yaml: read[1].versions: 'old' is neither"),
-        ("v1-abc: 1.9.2", "v1-abc: new", "one.yaml: aliases.v1-abc: 'new' is no version"),
-        ('"a/b@v1:c.go:2"', "memory", "one.yaml: images[2].source: 'memory' is not OWNER/REPO"),
-        ("  suffix: -gpu\n", "", "one.yaml: images[3]: of and suffix belong together"),
-        ("- ref: a/agent:latest\n", "- refs: [a]\n  ref: b\n", "one.yaml: images[2]: needs one"),
-        ("pin: tag, why: w,", "pin: tag,", "one.yaml: sites[3]: pin needs a why"),
-        ("pin: tag", "pin: digest", "one.yaml: sites[3].pin: 'digest' is not tag"),
-        ('"docker.io/x/y:1"', "X", "one.yaml: lost[0].substitute: 'X' is no image reference"),
-        ('["a/x:1", "a/y:1"]', "a/x:1", "one.yaml: images[1].refs: not a list"),
-        ("when: always", "when: x\n  pulled_by: me", "one.yaml: images[0].pulled_by: 'me' is not"),
-        ("component: one\n", "component: [one]\n", "one.yaml: component: ['one'] is no text"),
-        ("  when: always\n", "  when: 1\n", "one.yaml: images[0].when: 1 is no text"),
-        ("suffix: -gpu\n", "suffix: -1\n", "one.yaml: images[3].suffix: -1 is no text"),
-        ("ref: alpine:3.10", "ref: 3.10", "one.yaml: images[0].ref: 3.1 is no text"),
-        ("{v1-abc: 1.9.2}", "[a]", "one.yaml: aliases: not a mapping"),
+        ("ref: alpine:3.10", "ref: Alpine", "8: images[0].ref: 'Alpine' is not an image"),
+        ("  when: always\n", "", "8: images[0].when: is missing"),
+        ("container: main, ", "", "13: images[0].redirect: flag needs container"),
+        ("flag: --init", "word: --init", "13: images[0].redirect.word: unknown key"),
+        (
+            ", flag: --init-image",
+            "",
+            "13: images[0].redirect: needs exactly one of flag, env, key, field, file; has none",
+        ),
+        (
+            "flag: --init",
+            "env: A, flag: --init",
+            "13: images[0].redirect: needs exactly one of flag, env, key, field, file; has flag",
+        ),
+        (
+            "flag: --init",
+            "key: a",
+            "13: images[0].redirect: container needs one of flag, env",
+        ),
+        ("versions: 1.7.0", "versions: old", "6: read[1].versions: 'old' is neither a version"),
+        ("versions: 1.7.0", "versions: 1.1", "6: read[1].versions: must be a string, not 1.1; put"),
+        ("versions: 1.9.2, so", "versions: x, so", "33: sites[3].versions: 'x' is neither"),
+        ("versions: 1.9.2, so", "versions: [any, x], so", "33: sites[3].versions[1]: 'x' is"),
+        ("v1-abc: 1.9.2", "v1-abc: new", "3: aliases.v1-abc: 'new' is not a version"),
+        ('"a/b@v1:c.go:2"', "memory", "21: images[2].source: 'memory' is not OWNER/REPO@TAG"),
+        ("  suffix: -gpu\n", "", "24: images[3]: of needs suffix"),
+        (
+            'of: {kind: Runtime, name: big, field: "spec.image"}',
+            "ref: a",
+            "24: images[3]: suffix needs of",
+        ),
+        ("- ref: a/agent:latest\n", "- refs: [a]\n  ref: b\n", "18: images[2]: needs exactly one"),
+        ("pin: tag, why: w,", "pin: tag,", "33: sites[3]: pin needs why"),
+        ("pin: tag", "pin: digest", "33: sites[3].pin: must be 'tag'"),
+        ('"docker.io/x/y:1"', "X", "35: lost[0].substitute: 'X' is not an image reference"),
+        ('["a/x:1", "a/y:1"]', "a/x:1", "14: images[1].refs: must be a list"),
+        ('["a/x:1", "a/y:1"]', "[]", "14: images[1].refs: must not be empty"),
+        ("when: always", "when: x\n  pulled_by: me", "12: images[0].pulled_by: must be 'program'"),
+        ("component: one\n", "component: [one]\n", "1: component: must be a string, not ['one']"),
+        ("  when: always\n", "  when: 1\n", "11: images[0].when: must be a string, not 1"),
+        ("  when: always\n", "  when: ''\n", "11: images[0].when: must not be empty"),
+        ("suffix: -gpu\n", "suffix: -1\n", "25: images[3].suffix: must be a string, not -1"),
+        ("ref: alpine:3.10", "ref: 3.10", "8: images[0].ref: must be a string, not 3.1; put a num"),
+        ("{v1-abc: 1.9.2}", "[a]", "3: aliases: must be a mapping"),
         (
             "  when: always\n",
             "  when: always\n  digest: 'no'\n",
-            "one.yaml: images[0].digest: 'no'",
+            "12: images[0].digest: must be true or false",
         ),
     ],
 )
-def test_a_mistake_is_named_with_file_and_key(
+def test_a_mistake_is_named_with_file_line_and_key(
     tmp_path: Path, old: str, new: str, message: str
 ) -> None:
     assert old in GOOD
-    with pytest.raises(InvalidCatalogue) as caught:
+    with pytest.raises(UserError) as caught:
         load(tmp_path, GOOD.replace(old, new, 1))
-    assert str(caught.value).startswith(message)
+    assert str(caught.value).startswith(f"one.yaml:{message}")
     if "broken YAML" not in message:
         assert list(SCHEMA.iter_errors(nodes.load_document(GOOD.replace(old, new, 1)))), (
             "the JSON Schema"
         )
+
+
+def test_all_mistakes_of_all_files_are_named_at_once(tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text("")
+    with pytest.raises(UserError) as caught:
+        load(tmp_path, "component: 1\nmore: 2\n")
+    assert str(caught.value).splitlines() == [
+        "one.yaml:1: component: must be a string, not 1; put a number in quotes",
+        "one.yaml:2: more: unknown key",
+        "other.yaml:1: the file: must be a mapping",
+    ]
+
+
+def test_a_tag_that_yaml_reads_as_a_number_may_be_an_alias(tmp_path: Path) -> None:
+    (entry,) = load(tmp_path, GOOD.replace("v1-abc: 1.9.2", "20230801: 1.9.2")).entries
+    assert list(entry.aliases) == ["20230801"]
 
 
 def test_the_schema_for_editors_takes_what_is_taken() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -278,7 +277,9 @@ def test_every_site_rule_fits_something_in_a_real_release(
                 left -= {
                     rule
                     for rule in left
-                    if replace(rule, line="").matches(found.object, found.field, "", image.ref)
+                    if rule.model_copy(update={"line": ""}).matches(
+                        found.object, found.field, "", image.ref
+                    )
                 }
     for name in EXAMPLES:
         for item in split_objects((upstreams / "kubeflow-26.03" / name).read_text()):
@@ -328,12 +329,12 @@ def test_a_default_that_the_manifest_overrides_is_live_without_that(
                     continue
                 bare = [_without(item, redirect) for item in objects]
                 found = dict(hidden_images.find_hidden_images("c", bare, programs, []))
-                assert set(image.refs) <= set(found), f"{program.image}: {redirect}"
-                places = {target.key: [(ref, found[ref]) for ref in image.refs]}
+                assert set(image.references) <= set(found), f"{program.image}: {redirect}"
+                places = {target.key: [(ref, found[ref]) for ref in image.references]}
                 ((_, _, body),) = additions.build_additions(bare, places)
                 name = redirect.env or redirect.flag or redirect.key
                 assert f"sets {name}" in body
-                assert f'(index .Values.images "{image.refs[0]}")' in body
+                assert f'(index .Values.images "{image.references[0]}")' in body
                 seen += 1
     assert seen >= 1
 
@@ -506,7 +507,7 @@ def test_objects_that_a_record_asks_for_are_beside_its_program_in_a_real_release
             for program in facts.find_programs(objects):
                 images = program.entry.images if program.entry else ()
                 left -= {image for image in images if set(image.objects) <= there}
-    assert {ref for image in left for ref in image.refs} == {
+    assert {ref for image in left for ref in image.references} == {
         "argoproj/argosay:v2",
         "kserve/storage-initializer:latest",
     }

@@ -202,7 +202,8 @@ CASES = {
     "a catalogue entry of the site's own that is damaged": Case(
         {"catalogue/mine.yaml": 'component: mine\nimages:\n- {ref: "a/b:1", when: always}\n'},
         ("scan",),
-        "error: catalogue/mine.yaml: images[0]: lacks need, source\n",
+        "error: catalogue/mine.yaml:3: images[0].need: is missing\n"
+        "error: catalogue/mine.yaml:3: images[0].source: is missing\n",
     ),
     "no environment of that name": Case(
         {},

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Final, Literal
 
-from kfdeploy.catalogue.facts import Catalogue, CatalogueEntry, WorkloadProgram
+from kfdeploy.catalogue.facts import Catalogue, WorkloadProgram
+from kfdeploy.catalogue.records import CatalogueEntry
 from kfdeploy.catalogue.versions import Version
 from kfdeploy.images.inventory import Inventory
 from kfdeploy.oci.reference import ImageRef, InvalidImageRef
@@ -176,7 +177,7 @@ def _classify_reference(
     for entry in entries:
         at_version = list(entry.images if own is None else entry.images_at(subject.version))
         for image in entry.images:
-            if any(_is_same_image(ref, known, joined) for known in image.refs):
+            if any(_is_same_image(ref, known, joined) for known in image.references):
                 if image in at_version:
                     return "hidden", f"{entry.component}: {image.when}"
                 elsewhere = True

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kfdeploy.catalogue.load import EGRESS_KINDS
+from kfdeploy.catalogue.records import EGRESS_KINDS
 from kfdeploy.images.inventory import SourceLocation
 from kfdeploy.kubernetes.objects import ObjectKey
 
