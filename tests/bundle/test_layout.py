@@ -120,7 +120,7 @@ def test_what_is_written_is_read_and_the_same_bytes_twice(tmp_path: Path) -> Non
     write(tmp_path / "b", images)
     assert (part.number, part.folder, part.state) == (1, tmp_path / "a", "written")
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
-    found = read(tmp_path / "a", whole=True)
+    found = read(tmp_path / "a", hash_blobs=True)
     assert (found.problems, found.missing, found.is_signed) == ((), (), False)
     assert content(found, images) == blobs(images)
     assert os.access(tmp_path / "a" / "programs" / "helm", os.X_OK)
@@ -263,7 +263,7 @@ def test_what_lacks_a_blob_is_not_finished(tmp_path: Path) -> None:
         copy(listed, source, made)
         made.finish_parts()
     assert source.opened == [lost]
-    assert content(read(tmp_path, whole=True), images) == blobs(images)
+    assert content(read(tmp_path, hash_blobs=True), images) == blobs(images)
 
 
 def test_content_that_is_not_its_digest_leaves_nothing(tmp_path: Path) -> None:
@@ -434,7 +434,7 @@ def test_a_disk_that_gets_full_keeps_what_is_whole(little_disk: Path) -> None:
         copy(listed, source, made)
         made.finish_parts()
     assert len(source.opened) == 1
-    assert content(read(little_disk, whole=True), images) == blobs(images)
+    assert content(read(little_disk, hash_blobs=True), images) == blobs(images)
 
 
 # -- damaged ---------------------------------------------------------------------------------------
@@ -524,7 +524,7 @@ def test_a_blob_with_other_bytes_is_named_when_all_is_hashed(tmp_path: Path) -> 
     name = one_blob(tmp_path)
     rewrite(tmp_path / name, flipped)
     assert problems(tmp_path) == []
-    assert problems(tmp_path, whole=True) == [
+    assert problems(tmp_path, hash_blobs=True) == [
         f"{tmp_path / name}: changed: it is not what SHA256SUMS says"
     ]
 
@@ -533,7 +533,9 @@ def test_a_changed_piece_of_a_blob_is_named_when_all_is_hashed(tmp_path: Path) -
     parts = write(tmp_path, BIG, PART)
     (piece,) = (parts[1].folder / "pieces" / "sha256").iterdir()
     rewrite(piece, flipped)
-    assert problems(tmp_path, whole=True) == [f"{piece}: changed: it is not what SHA256SUMS says"]
+    assert problems(tmp_path, hash_blobs=True) == [
+        f"{piece}: changed: it is not what SHA256SUMS says"
+    ]
 
 
 def test_sums_that_name_another_sum_than_the_blobs_name_are_refused(tmp_path: Path) -> None:
@@ -684,7 +686,7 @@ def test_a_delta_says_what_it_expects_to_be_there(tmp_path: Path) -> None:
         "1" * 64, [(item, source.read_tree(item)) for item in items(old)]
     )
     write(tmp_path, extra, older=older)
-    found = read(tmp_path, whole=True)
+    found = read(tmp_path, hash_blobs=True)
     assert set(found.bundle.expected.values()) == {("gcr.io/a/app",)}
     assert found.bundle.expected.keys() == BIG["a.io/mid:1"].blobs.keys()
     mid = items(extra)[0]

@@ -228,7 +228,7 @@ from kfdeploy.scan.content import layers
 from tests.scan.content.test_tar_stream import big
 found = layers.scan_layer(big(int(sys.argv[1])), "", None)
 peak = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) >> 10
-print(peak, len(found.finds), found.read >> 20, found.damage)
+print(peak, len(found.candidates), found.inflated_bytes >> 20, found.damage)
 """
 
 
