@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any, NoReturn
 
+from kfdeploy.codec import to_json
 from kfdeploy.errors import DIFFERENCE, FAILED, INTERRUPTED, WRONG_USE, UserError
 
 _ALIKE, _ALIKE_SHOWN = 5, 3
@@ -142,7 +143,8 @@ def exit_if_drift(check: bool, changed: bool) -> None:
 
 
 def print_json(data: Any) -> None:
-    json.dump(data, sys.stdout, indent=2, ensure_ascii=False)
+    """Write a result, as `codec.to_json` has it, to stdout."""
+    json.dump(data, sys.stdout, indent=2, ensure_ascii=False, default=to_json)
     sys.stdout.write("\n")
 
 

@@ -16,6 +16,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ORDER = (
     "errors",
     "redact",
+    "codec",
     "files",
     "checksums",
     "json_object",

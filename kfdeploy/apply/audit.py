@@ -51,9 +51,9 @@ class ImageAudit:
             "context": self.context,
             "good": self.is_good,
             "pods": self.pods,
-            "images": [one.to_json() for one in self.images],
-            "unused": list(self.unused),
-            "skipped": dict(self.skipped),
+            "images": self.images,
+            "unused": self.unused,
+            "skipped": self.skipped,
         }
 
 

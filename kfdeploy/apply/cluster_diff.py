@@ -73,9 +73,6 @@ class ReleaseState:
     state: str
     revision: int = 0
 
-    def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "state": self.state, "revision": self.revision}
-
 
 @dataclass(frozen=True, slots=True)
 class ClusterDiff:
@@ -105,11 +102,9 @@ class ClusterDiff:
             "kubernetes": self.version,
             "different": not self.is_empty,
             "objects": self.objects,
-            "releases": [one.to_json() for one in self.releases],
-            "drift": [one.to_json() for found in self.divergences.values() for one in found],
-            "leftOver": [
-                {"release": release, "object": key.to_json()} for release, key in self.leftovers
-            ],
+            "releases": self.releases,
+            "drift": [one for found in self.divergences.values() for one in found],
+            "leftOver": [{"release": release, "object": key} for release, key in self.leftovers],
         }
 
 

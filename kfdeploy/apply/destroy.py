@@ -45,12 +45,12 @@ class DestroyPlan:
             "releases": [
                 {
                     "release": one.release,
-                    "deleted": [key.to_json() for key in one.deleted],
-                    "kept": [key.to_json() for key in one.kept],
+                    "deleted": one.deleted,
+                    "kept": one.kept,
                 }
                 for one in self.releases
             ],
-            "data": [key.to_json() for key in self.data],
+            "data": self.data,
             "customResources": self.kept,
         }
 

@@ -104,11 +104,11 @@ class ObjectDivergence:
     def to_json(self) -> dict[str, Any]:
         out: dict[str, Any] = {
             "what": self.what,
-            "object": self.key.to_json(),
+            "object": self.key,
             "release": self.release,
         }
         if self.what == "changed":
-            out["fields"] = [one.to_json() for one in self.fields if not one.is_schema]
+            out["fields"] = [one for one in self.fields if not one.is_schema]
             if self.schema_field_count:
                 out["schemaFields"] = self.schema_field_count
         if self.what == "owner":

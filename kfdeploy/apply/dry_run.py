@@ -31,7 +31,7 @@ class DryRunResult:
 
     def to_json(self) -> dict[str, Any]:
         why = {"refused": self.refused} if self.refused else {"untried": self.untried}
-        return {"release": self.release, "object": self.key.to_json(), **why}
+        return {"release": self.release, "object": self.key, **why}
 
 
 def dry_run_releases(

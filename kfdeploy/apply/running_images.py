@@ -96,9 +96,9 @@ class RunningImage:
             "state": self.state,
             "source": self.source,
             "wanted": self.wanted,
-            "digests": list(self.digests),
-            "workloads": [one.to_json() for one in self.owners],
-            "parts": list(self.parts),
+            "digests": self.digests,
+            "workloads": self.owners,
+            "parts": self.parts,
             "pods": self.pods,
             "why": self.why,
         }

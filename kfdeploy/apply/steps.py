@@ -57,10 +57,10 @@ class ApplyStep:
             "release": self.release,
             "wave": self.wave,
             "action": self.action,
-            "why": list(self.why),
-            "recreate": [one.to_json() for one in self.recreate],
-            "moved": [key.to_json() for key in self.transferred],
-            "taken": [key.to_json() for key in self.adopted],
+            "why": self.why,
+            "recreate": self.recreate,
+            "moved": self.transferred,
+            "taken": self.adopted,
         }
 
 
@@ -76,13 +76,6 @@ class ReleaseRemoval:
     release: str
     deleted: tuple[ObjectKey, ...]
     kept: tuple[ObjectKey, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "release": self.release,
-            "deleted": [key.to_json() for key in self.deleted],
-            "kept": [key.to_json() for key in self.kept],
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +107,8 @@ class ApplyPlan:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "steps": [step.to_json() for step in self.steps],
-            "removals": [removal.to_json() for removal in self.removals],
+            "steps": self.steps,
+            "removals": self.removals,
         }
 
     def format_lines(self) -> Iterator[str]:
@@ -170,7 +163,7 @@ class ReleaseResult:
         }
         if self.revision:
             out["revision"] = self.revision
-        return {**out, "why": list(self.why)} if self.why else out
+        return {**out, "why": self.why} if self.why else out
 
 
 @dataclass
@@ -195,7 +188,7 @@ class ApplyResult:
     def to_json(self) -> dict[str, Any]:
         return {
             "done": self.is_good,
-            "releases": [result.to_json() for result in self.results],
+            "releases": self.results,
             "removed": self.removed,
             "notReady": self.not_ready,
             "seconds": round(self.seconds, 3),

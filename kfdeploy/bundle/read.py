@@ -74,7 +74,7 @@ class CheckedBundle:
         return {
             "lock": bundle.lock,
             "parts": bundle.parts,
-            "missing": list(self.available.missing),
+            "missing": self.available.missing,
             "problems": [error.message for error in self.problems],
             "signed": self.available.is_signed,
             **({"since": bundle.since.lock} if bundle.since else {}),

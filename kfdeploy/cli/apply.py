@@ -109,7 +109,7 @@ def apply(
                 on_progress=show_apply.WaitReporter(say).report_waiting,
             ).run(steps, outcomes)
     if output == "json":
-        print_json({"set": release_set.name, "plan": steps.to_json(), **outcomes.to_json()})
+        print_json({"set": release_set.name, "plan": steps, **outcomes.to_json()})
     else:
         print_lines(show_apply.format_outcomes(release_set.name, outcomes))
     if not outcomes.is_good:
@@ -229,7 +229,7 @@ def _run_preflight(
 
 def _refuse_apply(ready: PreflightReport, output: str) -> None:
     if output == "json":
-        print_json({"done": False, "preflight": ready.to_json()})
+        print_json({"done": False, "preflight": ready})
     print_warnings(ready.format_lines())
     raise typer.Exit(FAILED)
 
@@ -259,11 +259,11 @@ def _rehearse_steps(
         print_json(
             {
                 "set": release_set.name,
-                "preflight": ready.to_json(),
-                "plan": steps.to_json(),
+                "preflight": ready,
+                "plan": steps,
                 "tried": len(tried) - len(untried),
-                "refused": [one.to_json() for one in refused],
-                "untried": [one.to_json() for one in untried],
+                "refused": refused,
+                "untried": untried,
             }
         )
     else:

@@ -182,7 +182,7 @@ def _show_plan(prepared: bundle_write.PreparedBundle, shown: OutputOptions) -> N
     plan = prepared.build_plan()
     finished = prepared.writer.is_finished() and not prepared.failed
     if shown.output == "json":
-        print_json({**plan.to_json(), "bundle": prepared.to_json(), "finished": finished})
+        print_json({**plan.to_json(), "bundle": prepared, "finished": finished})
     else:
         print_lines(prepared.format_lines())
         print(plan.format_lines()[-1])
@@ -213,7 +213,7 @@ def _show_written(
         ]
     )
     if shown.output == "json":
-        content = {**summary.to_json(), "failed": [one.to_json() for one in failed]}
+        content = {**summary.to_json(), "failed": failed}
         bundle = prepared.to_json()
         for part, entry in zip(parts, bundle["parts"], strict=True):
             entry.update({"state": part.state, "missing": part.missing})
@@ -282,7 +282,7 @@ def _push_bundle(session: Session, shown: OutputOptions, opened: bundle_read.Che
         _print_notes(arrival.notes)
         if shown.dry_run:
             if shown.output == "json":
-                print_json({**plan.to_json(), "bundle": opened.to_json()})
+                print_json({**plan.to_json(), "bundle": opened})
             else:
                 print_lines(plan.format_lines())
             if opened.problems:
@@ -304,7 +304,7 @@ def _push_bundle(session: Session, shown: OutputOptions, opened: bundle_read.Che
             )
     print_errors([failed.error for failed in summary.failed])
     if shown.output == "json":
-        print_json({**summary.to_json(), "bundle": opened.to_json()})
+        print_json({**summary.to_json(), "bundle": opened})
     else:
         print_lines(summary.format_lines())
     if summary.failed or opened.problems:
@@ -314,7 +314,7 @@ def _push_bundle(session: Session, shown: OutputOptions, opened: bundle_read.Che
 def _show_checked(opened: bundle_read.CheckedBundle, shown: OutputOptions) -> None:
     bundle = opened.available.bundle
     if shown.output == "json":
-        print_json({"bundle": opened.to_json()})
+        print_json({"bundle": opened})
     else:
         whole = bundle.parts - len(opened.available.missing)
         print(f"{whole} of {pluralize(bundle.parts, 'part')}, {len(opened.problems)} problems")

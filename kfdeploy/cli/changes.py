@@ -94,7 +94,7 @@ def _compare_sets(session: Session, old: str, new: str, only: list[str], output:
 
     found = stage.diff_sets(session.find_set(old), session.find_set(new), session.cache)
     if output == "json":
-        print_json(found.to_json())
+        print_json(found)
     else:
         show = set_diff.format_markdown if output == "markdown" else set_diff.format_text
         print_lines(show(found, only))
@@ -111,7 +111,7 @@ def _compare_with_cluster(session: Session, name: str, env: str, output: str) ->
             opened, release_set, session.workspace.helm.namespace, session.cache
         )
     if output == "json":
-        print_json(found.to_json())
+        print_json(found)
     else:
         print_lines((drift.format_markdown if output == "markdown" else drift.format_text)(found))
     return not found.is_empty
@@ -166,7 +166,7 @@ def images(
     with cluster as opened:
         found = stage.audit_images(opened, release_set, uncovered, everywhere=everywhere)
     if output == "json":
-        print_json(found.to_json())
+        print_json(found)
     else:
         print_lines(show_audit.format_audit(found, output))
     if not found.is_good:

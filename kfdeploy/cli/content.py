@@ -76,7 +76,7 @@ def _print_contents(
 
     if form == "json":
         entries = "".join(f"{line}\n" for line in proposal.propose_entries(looked, source=source))
-        print_json({"images": [one.to_json() for one in looked], **more, "entries": entries})
+        print_json({"images": looked, **more, "entries": entries})
     else:
         print_lines(content.format_contents(looked, form, source))
     print_warnings(content.format_problems(looked))

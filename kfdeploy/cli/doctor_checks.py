@@ -69,9 +69,6 @@ class DoctorFinding:
     def is_bad(self) -> bool:
         return self.state in ("missing", "old", "failed")
 
-    def to_json(self) -> dict[str, Any]:
-        return {"what": self.what, "state": self.state, "detail": self.detail, "mend": self.mend}
-
 
 def check_programs() -> Iterator[DoctorFinding]:
     """Each outside program, found or not."""

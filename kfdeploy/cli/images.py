@@ -99,7 +99,7 @@ def scan(
         return
     inventory = session.build_inventory()
     if output == "json" or format_ == "json":
-        print_json(inventory.to_json())
+        print_json(inventory)
     else:
         print_lines(show.format_inventory(inventory, format_))
         # In JSON the same is part of the answer.
@@ -147,7 +147,7 @@ def why(
             hint=f"there is {near}" if near else "`kfdeploy scan --format refs` lists the images",
         )
     if output == "json":
-        print_json({"images": [found.to_json() for found in images]})
+        print_json({"images": images})
     else:
         print_lines(show.explain_images(images, inventory, settings))
 

@@ -34,7 +34,7 @@ def doctor(
     if (directory / "kfdeploy.yaml").exists():
         findings += stage.check_workspace(lambda: open_session(directory, env, quiet))
     if output == "json":
-        print_json({"findings": [finding.to_json() for finding in findings]})
+        print_json({"findings": findings})
     else:
         for finding in findings:
             print(f"{finding.state:8} {finding.what}: {finding.detail}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from kfdeploy.cache import Cache
 from kfdeploy.cli import mirror_fast_path
 from kfdeploy.cli.progress import Progress
+from kfdeploy.codec import to_json
 from kfdeploy.errors import DIFFERENCE, DONE, FAILED
 from kfdeploy.files import exclusive_lock
 from kfdeploy.images import lockfile
@@ -97,7 +98,7 @@ def mirror_lock(
         )
         if options.dry_run or options.check:
             if options.output == "json":
-                print_json(plan.to_json())
+                print_json(plan)
             else:
                 print_lines(plan.format_lines())
             return DIFFERENCE if options.check and plan.to_copy else DONE
@@ -119,7 +120,7 @@ def mirror_lock(
             _cache_mirror(root, settings, env, sides, plan)
     print_errors([failed.error for failed in summary.failed])
     if options.output == "json":
-        print_json(summary.to_json())
+        print_json(summary)
     else:
         print_lines(summary.format_lines())
     return FAILED if summary.failed else DONE
@@ -143,5 +144,5 @@ def _cache_mirror(
         None if reach.ca is None else str(reach.ca.absolute()),
         {manifest_path(item.destination): item.digest for item in there},
         "\n".join(summary.format_lines()) + "\n",
-        summary.to_json(),
+        to_json(summary),
     )

@@ -36,7 +36,7 @@ def prune_registry(session: Session, *, yes: bool, output: str) -> None:
         )
     print_errors(failures)
     if output == "json":
-        print_json({**found.to_json(), "deleted": [one.to_json() for one in deleted]})
+        print_json({**found.to_json(), "deleted": deleted})
     else:
         images = pluralize(len(found.obsolete), "manifest")
         rest = (

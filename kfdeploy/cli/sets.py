@@ -18,6 +18,7 @@ from kfdeploy.cli.common import (
     app,
     open_session,
 )
+from kfdeploy.codec import to_json
 from kfdeploy.errors import DIFFERENCE
 from kfdeploy.terminal import exit_if_drift, print_json, print_lines, print_warnings
 from kfdeploy.wording import pluralize
@@ -57,7 +58,7 @@ def patch(
             file=sys.stderr,
         )
     if output == "json":
-        print_json({"files": sorted(made.files), **drift.to_json()})
+        print_json({"files": sorted(made.files), **to_json(drift)})
     elif check:
         print_lines(drift.format_lines())
     else:
@@ -116,7 +117,7 @@ def render(
     if changed and not check:
         files.replace_tree(target, made.files)
     if explain_order and output == "json":
-        print_json(made.order.to_json())
+        print_json(made.order)
     elif explain_order:
         print_lines(order.format_order(made.order))
     elif output == "json":
@@ -163,7 +164,7 @@ def verify(
     for note in report.notes:
         session.progress.print_line(f"note: {note}")
     if output == "json":
-        print_json(report.to_json())
+        print_json(report)
     else:
         state = "verified" if report.is_good else "not fit"
         asked = "" if report.asked_registry else "; the registry was not asked"

@@ -414,7 +414,7 @@ def _show_report(report: UpgradeReport, form: Form, check: bool) -> None:
     from kfdeploy.cli.report import upgrade as show_upgrade
 
     if form == "json":
-        print_json(report.to_json())
+        print_json(report)
     elif form == "markdown":
         print_lines(show_upgrade.format_markdown(report))
     else:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kfdeploy.images.redirect import Redirect
@@ -31,9 +31,6 @@ class Replacement:
     old: str
     offset: int
     text: str
-
-    def to_json(self) -> list[Any]:
-        return [self.role, self.old, self.offset, self.text]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +66,7 @@ class ImageUse:
         """As the contract has it for ``scan --format json``."""
         out: dict[str, Any] = {
             "component": self.component,
-            "object": self.object.to_json(),
+            "object": self.object,
             "field": self.field,
         }
         if self.place:
@@ -99,7 +96,7 @@ class InventoryImage:
     found: tuple[ImageUse, ...]
 
     def to_json(self) -> dict[str, Any]:
-        return {"ref": self.ref, "need": self.need, "found": [f.to_json() for f in self.found]}
+        return {"ref": self.ref, "need": self.need, "found": self.found}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,27 +139,13 @@ class UnreviewedProgram:
     def to_json(self) -> dict[str, Any]:
         return {
             "component": self.component,
-            "object": self.object.to_json(),
+            "object": self.object,
             "image": self.image,
             "version": self.version,
             "entry": self.entry,
-            "nearest": {"version": self.nearest, "images": list(self.images)},
+            "nearest": {"version": self.nearest, "images": self.images},
             "look": self.scan_command,
         }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> UnreviewedProgram:
-        """The reverse of `to_json`."""
-        nearest = data["nearest"]
-        return cls(
-            data["component"],
-            ObjectKey.from_json(data["object"]),
-            data["image"],
-            data["version"],
-            data["entry"],
-            nearest["version"],
-            tuple(nearest["images"]),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +169,6 @@ class UnavailableReference:
     source: str
     substitute: str = ""
 
-    def to_json(self) -> dict[str, str]:
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
@@ -203,10 +183,10 @@ class Inventory:
     def to_json(self) -> dict[str, Any]:
         return {
             "upstream": {"version": self.version},
-            "images": [image.to_json() for image in self.images],
-            "problems": [problem.to_json() for problem in self.problems],
-            "unknown": [unknown.to_json() for unknown in self.unknown],
-            "lost": [lost.to_json() for lost in self.lost],
+            "images": self.images,
+            "problems": self.problems,
+            "unknown": self.unknown,
+            "lost": self.lost,
         }
 
     def find_image(self, ref: str) -> InventoryImage | None:
@@ -222,24 +202,6 @@ class ComponentScan:
     problems: tuple[ScanProblem, ...] = ()
     unknown: tuple[UnreviewedProgram, ...] = ()
     lost: tuple[UnavailableReference, ...] = ()
-
-    def to_cache(self) -> dict[str, Any]:
-        """Everything, to be read back by `from_cache`."""
-        return {
-            "found": [_use_to_cache(ref, place) for ref, place in self.image_uses],
-            "problems": [problem.to_json() for problem in self.problems],
-            "unknown": [unknown.to_json() for unknown in self.unknown],
-            "lost": [lost.to_json() for lost in self.lost],
-        }
-
-    @classmethod
-    def from_cache(cls, kept: Mapping[str, Any]) -> ComponentScan:
-        return cls(
-            tuple(_use_from_cache(item) for item in kept["found"]),
-            tuple(ScanProblem(**item) for item in kept["problems"]),
-            tuple(UnreviewedProgram.from_json(item) for item in kept["unknown"]),
-            tuple(UnavailableReference(**item) for item in kept["lost"]),
-        )
 
 
 def merge_scans(version: str, parts: Sequence[ComponentScan]) -> Inventory:
@@ -288,56 +250,3 @@ def _use_sort_key(found: ImageUse) -> tuple[Any, ...]:
     place = found.place or SourceLocation("", 0)
     where = (found.component, found.object, found.field, place.file, place.line)
     return (*where, found.pieces, found.how, found.redirect, found.need, found.note, found.source)
-
-
-# --- the form kept in the cache -------------------------------------------------------------------
-
-
-def _use_to_cache(ref: str, found: ImageUse) -> dict[str, Any]:
-    """Everything of a place, to be read back by `_found_from_cache`."""
-    place = found.place
-    return {
-        "ref": ref,
-        "component": found.component,
-        "object": found.object.to_json(),
-        "field": found.field,
-        "path": list(found.path),
-        "how": found.how,
-        "redirect": found.redirect,
-        "place": [place.file, place.line] if place else None,
-        "overridden": [[p.file, p.line] for p in found.overridden_by],
-        "pieces": [piece.to_json() for piece in found.pieces],
-        "whole": found.is_whole_value,
-        "variables": list(found.variables),
-        "need": found.need,
-        "note": found.note,
-        "source": found.source,
-        "pin": found.pin,
-        "pulled_by": found.pulled_by,
-        "adds": asdict(found.adds) if found.adds else None,
-        "outside": found.outside,
-    }
-
-
-def _use_from_cache(data: Mapping[str, Any]) -> tuple[str, ImageUse]:
-    place = data["place"]
-    return data["ref"], ImageUse(
-        component=data["component"],
-        object=ObjectKey.from_json(data["object"]),
-        field=data["field"],
-        path=tuple(data["path"]),
-        how=data["how"],
-        redirect=data["redirect"],
-        place=SourceLocation(*place) if place else None,
-        overridden_by=tuple(SourceLocation(*p) for p in data["overridden"]),
-        pieces=tuple(Replacement(*piece) for piece in data["pieces"]),
-        is_whole_value=data["whole"],
-        variables=tuple(data["variables"]),
-        need=data["need"],
-        note=data["note"],
-        source=data["source"],
-        pin=data["pin"],
-        pulled_by=data["pulled_by"],
-        adds=Redirect(**data["adds"]) if data["adds"] else None,
-        outside=data["outside"],
-    )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kfdeploy.oci.reference import ImageRef, InvalidImageRef
 
@@ -28,14 +28,6 @@ class StaleSetting:
     value: str
     was_used: bool
     near: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "key": self.key,
-            "value": self.value,
-            "wasUsed": self.was_used,
-            "near": list(self.near),
-        }
 
 
 def find_stale_settings(

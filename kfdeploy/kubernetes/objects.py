@@ -55,10 +55,6 @@ class ObjectKey:
         return {**out, "name": self.name}
 
     @classmethod
-    def from_json(cls, data: dict[str, str]) -> ObjectKey:
-        return cls(data["apiVersion"], data["kind"], data.get("namespace", ""), data["name"])
-
-    @classmethod
     def from_body(cls, body: dict[str, Any]) -> ObjectKey:
         meta = body.get("metadata") or {}
         return cls(

@@ -91,10 +91,10 @@ class Resolution:
     def to_json(self) -> dict[str, Any]:
         return {
             "locked": len(self.lock),
-            "failures": [f.to_json() for f in self.failures],
-            "moved": [m.to_json() for m in self.moved],
-            "notes": [n.to_json() for n in self.notes],
-            "warnings": list(self.warnings),
+            "failures": self.failures,
+            "moved": self.moved,
+            "notes": self.notes,
+            "warnings": self.warnings,
         }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from kfdeploy.codec import to_json
 from kfdeploy.errors import UserError
 from kfdeploy.images.lockfile import Lock, LockedImage
 from kfdeploy.images.naming import MirrorNaming, MirrorRef, PullSources
@@ -71,7 +72,7 @@ class MirrorItem:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "refs": list(self.ids),
+            "refs": self.ids,
             "from": str(self.source),
             "to": str(self.destination),
             "digest": self.digest,
@@ -109,8 +110,8 @@ class MirrorPlan:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "copy": [item.to_json() for item in self.to_copy],
-            "present": [item.to_json() for item in self.present],
+            "copy": self.to_copy,
+            "present": self.present,
             "bytes": self.size,
             "unknownSizes": self.unsized,
         }
@@ -139,7 +140,7 @@ class MirrorFailure:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "refs": list(self.item.ids),
+            "refs": self.item.ids,
             "to": str(self.item.destination),
             "reason": self.error.message,
             "hint": self.error.hint,
@@ -164,15 +165,6 @@ class TransferStats:
     retried: int = 0
     retries: int = 0
 
-    def to_json(self) -> dict[str, int]:
-        return {
-            "moved": self.moved,
-            "mounted": self.mounted,
-            "skipped": self.skipped,
-            "retried": self.retried,
-            "retries": self.retries,
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class MirrorSummary:
@@ -194,11 +186,11 @@ class MirrorSummary:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "copied": [item.to_json() for item in self.copied],
-            "present": [item.to_json() for item in self.present],
-            "failed": [failed.to_json() for failed in self.failed],
+            "copied": self.copied,
+            "present": self.present,
+            "failed": self.failed,
             "bytes": self.size,
-            **self.tally.to_json(),
+            **to_json(self.tally),
         }
 
     def format_lines(self) -> list[str]:

@@ -41,13 +41,6 @@ class ObsoleteManifest:
     def ref(self) -> ImageRef:
         return ImageRef(self.repository.host, self.repository.path, "", self.digest)
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "repository": str(self.repository),
-            "digest": self.digest,
-            "tags": list(self.tags),
-        }
-
     def format_line(self) -> str:
         """For people."""
         names = ", ".join(self.tags) or "untagged"
@@ -71,7 +64,7 @@ class PruneFindings:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "obsolete": [one.to_json() for one in self.obsolete],
+            "obsolete": self.obsolete,
             "repositories": self.looked_at,
             "kept": self.kept,
             "note": self.note,

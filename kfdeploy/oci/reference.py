@@ -49,10 +49,10 @@ class ImageRef:
     @classmethod
     @lru_cache(maxsize=8192)
     def parse(cls, text: str) -> ImageRef:
-        """Read a reference as Docker's ``ParseNormalizedNamed`` does.
+        """Return the reference that ``text`` is, as Docker's ``ParseNormalizedNamed`` reads it.
 
         Raises:
-            InvalidImageRef: when Docker would refuse ``text``.
+            InvalidImageRef: Docker would refuse ``text``.
         """
         if re.fullmatch(r"[a-f0-9]{64}", text):
             raise InvalidImageRef(f"{text!r}: 64 hex digits are an image ID, not a repository")
@@ -74,6 +74,15 @@ class ImageRef:
             if _ALGORITHMS.get(algorithm) != len(value) or value != value.lower():
                 raise InvalidImageRef(f"{text!r}: unsupported or malformed digest {digest!r}")
         return cls(match["host"] or "", match["path"], match["tag"] or "", digest)
+
+    @classmethod
+    @lru_cache(maxsize=8192)
+    def try_parse(cls, text: str) -> ImageRef | None:
+        """Return the reference that ``text`` is; None where Docker would refuse it."""
+        try:
+            return cls.parse(text)
+        except InvalidImageRef:
+            return None
 
     @property
     def repository(self) -> str:

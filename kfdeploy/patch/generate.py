@@ -79,14 +79,6 @@ class Drift:
     def is_clean(self) -> bool:
         return not (self.new or self.changed or self.stale or self.edited)
 
-    def to_json(self) -> dict[str, list[str]]:
-        return {
-            "new": list(self.new),
-            "changed": list(self.changed),
-            "stale": list(self.stale),
-            "edited": list(self.edited),
-        }
-
     def format_lines(self) -> Iterator[str]:
         """What writing would do, a line a file; edited ones are left as they are."""
         for what in ("new", "changed", "stale"):

@@ -55,7 +55,7 @@ class Publication:
             "ref": self.ref,
             "digest": self.artifact.digest,
             "bytes": self.artifact.size,
-            "tags": dict(self.states),
+            "tags": self.states,
         }
 
 

@@ -63,11 +63,11 @@ class RedirectReport:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "redirects": {redirect: list(refs) for redirect, refs in self.refs_by_redirect.items()},
-            "byTag": dict(self.by_tag),
-            "loose": list(self.loose),
-            "notMirrored": dict(self.not_mirrored),
-            "notRead": list(self.not_read),
+            "redirects": self.refs_by_redirect,
+            "byTag": self.by_tag,
+            "loose": self.loose,
+            "notMirrored": self.not_mirrored,
+            "notRead": self.not_read,
         }
 
     def to_lines(self) -> Iterator[str]:

@@ -45,12 +45,12 @@ class VerifyReport:
         return {
             "images": self.images,
             "askedRegistry": self.asked_registry,
-            "failures": list(self.failures),
+            "failures": self.failures,
             "foreign": [
                 {"file": f.file, "line": f.line, "reference": f.reference} for f in self.foreign
             ],
-            "notes": list(self.notes),
-            "proof": self.redirects.to_json(),
+            "notes": self.notes,
+            "proof": self.redirects,
         }
 
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from kfdeploy.cache import Cache, make_cache_key, program_digest
+from kfdeploy.codec import pack, unpack
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.images.inventory import ComponentScan, Inventory, merge_scans
 from kfdeploy.upstream.build import RenderedComponent
@@ -67,10 +68,10 @@ def scan_component(
     key = make_cache_key("scan", version, name, rendered.key, program_digest(), facts.own_digest)
     kept = cache.get_json(key)
     if kept is not None:
-        return ComponentScan.from_cache(kept)
+        return unpack(ComponentScan, kept)
     # Only here: what is kept needs neither the catalogue nor the traversal.
     from kfdeploy.scan import component as scan_sites
 
     part = scan_sites.scan_objects(rendered, facts.load())
-    cache.put_json(key, part.to_cache())
+    cache.put_json(key, pack(part))
     return part

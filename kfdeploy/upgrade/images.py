@@ -22,13 +22,6 @@ class RetaggedRepository:
     before: tuple[str, ...]
     now: tuple[str, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "repository": self.repository,
-            "before": list(self.before),
-            "now": list(self.now),
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class ImageChanges:
@@ -47,7 +40,7 @@ class ImageChanges:
         return {
             "new": [_image_to_json(image) for image in self.new],
             "dropped": [_image_to_json(image) for image in self.dropped],
-            "retagged": [one.to_json() for one in self.retagged],
+            "retagged": self.retagged,
             "same": self.same,
         }
 
@@ -103,8 +96,8 @@ class TransferEstimate:
             "images": self.images,
             "bytes": self.size,
             "atMost": self.at_most,
-            "sizeUnknown": list(self.unsized),
-            "notLocked": list(self.unlocked),
+            "sizeUnknown": self.unsized,
+            "notLocked": self.unlocked,
         }
 
 

@@ -41,7 +41,7 @@ class PatchNote:
             "object": self.object,
             "field": self.field,
             "what": self.what,
-            "near": list(self.suggestions),
+            "near": self.suggestions,
         }
 
 
@@ -63,7 +63,7 @@ class PatchCheck:
         out: dict[str, Any] = {"file": self.file, "state": self.state}
         if self.generated:
             out["generated"] = self.generated
-        return {**out, "notes": [note.to_json() for note in self.notes]}
+        return {**out, "notes": self.notes}
 
 
 @dataclass(frozen=True)

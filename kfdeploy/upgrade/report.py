@@ -21,9 +21,6 @@ class UpstreamRelease:
     source: str
     ref: str
 
-    def to_json(self) -> dict[str, str]:
-        return {"version": self.version, "source": self.source, "ref": self.ref}
-
 
 @dataclass(frozen=True, slots=True)
 class LeftoverObjects:
@@ -44,8 +41,8 @@ class LeftoverObjects:
         return {
             "component": self.component,
             "objects": self.objects,
-            "stays": list(self.kept),
-            "elsewhere": list(self.elsewhere),
+            "stays": self.kept,
+            "elsewhere": self.elsewhere,
         }
 
 
@@ -57,14 +54,6 @@ class GeneratedFileChanges:
     changed: tuple[str, ...]
     new: tuple[str, ...]
     gone: tuple[str, ...]
-
-    def to_json(self) -> dict[str, list[str]]:
-        return {
-            "same": list(self.same),
-            "changed": list(self.changed),
-            "new": list(self.new),
-            "gone": list(self.gone),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +68,6 @@ class FileChanges:
     @property
     def is_empty(self) -> bool:
         return not (self.new or self.changed or self.removed or any(self.upstream.values()))
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "new": list(self.new),
-            "changed": list(self.changed),
-            "removed": list(self.removed),
-            "upstream": dict(self.upstream),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,26 +135,26 @@ class UpgradeReport:
     def to_json(self) -> dict[str, Any]:
         """As ``docs/upgrade.md`` has it."""
         return {
-            "from": self.before.to_json(),
-            "to": self.now.to_json(),
-            "components": [change.to_json() for change in self.components],
-            "leftOut": list(self.absent),
-            "leftBehind": [left.to_json() for left in self.leftovers],
+            "from": self.before,
+            "to": self.now,
+            "components": self.components,
+            "leftOut": self.absent,
+            "leftBehind": self.leftovers,
             "patches": {
-                "generated": self.generated.to_json(),
-                "edited": [trial.to_json() for trial in self.edited],
-                "own": [trial.to_json() for trial in self.own],
+                "generated": self.generated,
+                "edited": self.edited,
+                "own": self.own,
             },
-            "images": self.images.to_json(),
-            "lock": self.lock.to_json() if self.lock else None,
-            "carry": self.transfer.to_json() if self.transfer else None,
+            "images": self.images,
+            "lock": self.lock,
+            "carry": self.transfer,
             "catalogue": {
-                "notRead": [unknown.to_json() for unknown in self.unknown],
-                "lost": [lost.to_json() for lost in self.lost],
+                "notRead": self.unknown,
+                "lost": self.lost,
             },
-            "settings": [stale.to_json() for stale in self.stale],
+            "settings": self.stale,
             "problems": [{"what": what, "where": where} for what, where in self.problems],
-            "files": self.files.to_json(),
+            "files": self.files,
             "changed": not self.files.is_empty,
             "needsPerson": [trial.file for trial in self.conflicts],
         }

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from kfdeploy.codec import to_json
 from kfdeploy.errors import UserError
 from kfdeploy.images import lockfile
 from kfdeploy.images.lockfile import Lock
@@ -209,7 +210,7 @@ def test_a_registry_that_limits_requests_costs_a_note_each_and_no_image(tmp_path
         result = locked(served.host, tmp_path, refs, jobs=1)
         assert about_signatures(served) == 1
     assert result.failures == ()
-    assert [note.to_json() for note in result.notes] == [
+    assert to_json(result.notes) == [
         {
             "ref": ref,
             "about": "attached",
@@ -251,7 +252,7 @@ def test_only_what_is_signed_is_locked(public: str, tmp_path: Path, signer: Sign
     add(public, simple(signer, digest()), digest(), "sig")
     result = locked(public, tmp_path, images={"signatures": RULE})
     assert [image.id for image in result.lock] == [APP]
-    assert [failure.to_json() for failure in result.failures] == [
+    assert to_json(result.failures) == [
         {
             "ref": PLAIN,
             "reason": "it has no signature by acme.pub (images.signatures[0])",
@@ -348,14 +349,14 @@ def test_offline_lets_nothing_new_in_that_must_be_signed(
         offline=True,
     )
     assert [image.id for image in result.lock] == [APP]
-    assert [note.to_json() for note in result.notes] == [
+    assert to_json(result.notes) == [
         {
             "ref": APP,
             "about": "signature",
             "reason": "no registry may be asked",
         }
     ]
-    assert [failure.to_json() for failure in result.failures] == [
+    assert to_json(result.failures) == [
         {
             "ref": named,
             "reason": "its signature can't be checked without asking its registry"

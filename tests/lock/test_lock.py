@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kfdeploy.codec import to_json
 from kfdeploy.errors import UserError
 from kfdeploy.images import lockfile
 from kfdeploy.images.lockfile import Lock, LockedImage
@@ -107,7 +108,7 @@ def test_what_is_gone_is_named_and_the_rest_is_locked(public: Registry, tmp_path
     ids = ["redis:6", "gcr.io/gone/x:1", f"gcr.io/a/b@{GONE}", "Not-A-Ref"]
     result = resolve(ids, workspace(everywhere(public)), root=tmp_path)
     assert [image.id for image in result.lock] == ["redis:6"]
-    assert [f.to_json() for f in result.failures] == [
+    assert to_json(result.failures) == [
         {
             "ref": "Not-A-Ref",
             "reason": "'Not-A-Ref' is no image reference: a repository name is lower case",
@@ -198,9 +199,7 @@ def test_a_tag_that_moved_is_locked_anew_and_told(public: Registry, tmp_path: Pa
     other = LockedImage("redis:6", make_ref(image, GONE), "6", {}, 1)
     result = resolve(["redis:6"], space, root=tmp_path, previous=Lock([other]))
     assert result.lock == now
-    assert [m.to_json() for m in result.moved] == [
-        {"ref": "redis:6", "before": GONE, "now": image.digest}
-    ]
+    assert to_json(result.moved) == [{"ref": "redis:6", "before": GONE, "now": image.digest}]
 
 
 def make_ref(image: LockedImage, digest: str) -> Any:

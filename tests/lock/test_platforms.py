@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kfdeploy.cache import Cache
+from kfdeploy.codec import to_json
 from kfdeploy.images import lockfile
 from kfdeploy.images.lockfile import Lock, LockedImage
 from kfdeploy.lock.lock import Resolution, resolve
@@ -148,7 +149,7 @@ def test_an_image_that_lacks_some_is_noted(public: Registry, tmp_path: Path) -> 
     space = workspace(public.host, {"mixed": ("linux/amd64", "linux/s390x")})
     result = resolve([INDEX, PAIR, SINGLE], space, root=tmp_path)
     assert result.failures == ()
-    assert [note.to_json() for note in result.notes] == [
+    assert to_json(result.notes) == [
         {
             "ref": ref,
             "about": "platforms",
@@ -252,7 +253,7 @@ def test_offline_keeps_what_is_locked_then_takes_the_cache_then_fails(
 
     bare = resolve([INDEX], two, root=tmp_path, previous=before, offline=True)
     assert bare.lock.by_id[INDEX] == before.by_id[INDEX]
-    assert [f.to_json() for f in bare.failures] == [
+    assert to_json(bare.failures) == [
         {
             "ref": INDEX,
             "reason": "the environment two wants linux/arm64; its index can't be had: it is not in"

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from kfdeploy.cache import Cache
+from kfdeploy.codec import to_json
 from kfdeploy.errors import UserError
 from kfdeploy.images.lockfile import Lock, LockedImage, tag_of
 from kfdeploy.mirror import mirror
@@ -176,7 +177,7 @@ def test_the_plan_says_what_would_be_copied(
         f"gcr.io/a/app2:v2 -> {private.host}/kf/gcr.io/a/app2:v2 (3.0 MiB)",
         "2 to copy (3.0 MiB at most and 1 of unknown size), 1 present",
     ]
-    content = todo.to_json()
+    content = to_json(todo)
     assert (content["bytes"], content["unknownSizes"]) == (3 * 1024 * 1024, 1)
     assert content["present"][0]["refs"] == ["gcr.io/a/app0:v0"]
     assert content["copy"][0] == {
@@ -244,7 +245,7 @@ def test_what_fails_is_collected_and_the_rest_is_copied(
         f"{failed.item.source}: not found: {public.host} has no such image"
     )
     assert summary.list_errors() == [failed.error]
-    assert summary.to_json()["failed"][0]["refs"] == ["no/such:1"]
+    assert to_json(summary)["failed"][0]["refs"] == ["no/such:1"]
     (event,) = [event for event in events if event.state == "failed"]
     assert event.format_line().startswith(f"[{event.done}/{TARGETS + 1}] failed no/such:1: ")
 

@@ -13,6 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from kfdeploy.cli.session import Session
+from kfdeploy.codec import to_json
 from kfdeploy.images.inventory import NEEDS
 from tests.conftest import DATA, Runner, Site
 from tests.support.workspaces import deployment, workspace
@@ -23,7 +24,7 @@ HASH = re.compile(r"-[2456789bcdfghkmt]{10}$")
 
 @cache
 def _scanned(root: Path) -> Any:
-    return Session.open(root, "", quiet=True).build_inventory().to_json()
+    return to_json(Session.open(root, "", quiet=True).build_inventory())
 
 
 def scanned(site: Site) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 Severity = Literal["error", "warning", "ok"]
 _SHOWN: Final = 5
@@ -26,15 +26,6 @@ class PreflightFinding:
     what: str
     where: tuple[str, ...] = ()
     hint: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "check": self.check,
-            "severity": self.severity,
-            "what": self.what,
-            "where": list(self.where),
-            "hint": self.hint,
-        }
 
     def format_lines(self) -> Iterator[str]:
         """For people."""

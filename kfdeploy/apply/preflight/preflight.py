@@ -53,7 +53,7 @@ class PreflightReport:
     def to_json(self) -> dict[str, Any]:
         return {
             "ready": not self.errors,
-            "findings": [finding.to_json() for finding in self.findings],
+            "findings": self.findings,
         }
 
     def format_lines(self) -> Iterator[str]:

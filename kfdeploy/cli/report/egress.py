@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 
+from kfdeploy.codec import to_json
 from kfdeploy.scan.egress.report import MANIFEST, EgressRecord, EgressReport
 
 _HEADER = ("what", "target", "need", "component", "object", "field", "file", "line")
@@ -15,7 +16,7 @@ _HEADER = ("what", "target", "need", "component", "object", "field", "file", "li
 def format_egress(content: EgressReport, form: str) -> Iterator[str]:
     """Lines of a table, JSON, CSV, or the targets alone (``refs``)."""
     if form == "json":
-        yield json.dumps(content.to_json(), indent=2, ensure_ascii=False)
+        yield json.dumps(to_json(content), indent=2, ensure_ascii=False)
     elif form == "refs":
         yield from dict.fromkeys(record.target for record in content.records)
     elif form == "csv":

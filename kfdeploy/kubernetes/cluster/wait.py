@@ -52,7 +52,7 @@ class UnreadyObject:
         return ": ".join(part for part in (str(self.key), self.state, self.why) if part)
 
     def to_json(self) -> dict[str, Any]:
-        return {"object": self.key.to_json(), "state": self.state, "why": self.why}
+        return {"object": self.key, "state": self.state, "why": self.why}
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,9 +32,6 @@ class RecreateReason:
     why: str
     source: str = ""
 
-    def to_json(self) -> dict[str, str]:
-        return {"field": self.field, "why": self.why, "source": self.source}
-
 
 def find_recreate_reasons(old: Body, new: Body) -> tuple[RecreateReason, ...]:
     """Why ``new`` cannot be applied over ``old``; empty where it can.

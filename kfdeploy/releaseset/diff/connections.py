@@ -63,11 +63,11 @@ class ConnectionChange:
     def to_json(self) -> dict[str, Any]:
         return {
             "what": self.what,
-            "object": self.key.to_json(),
+            "object": self.key,
             "about": self.about,
-            "gains": list(self.gains),
-            "loses": list(self.loses),
-            "fields": list(self.fields),
+            "gains": self.gains,
+            "loses": self.loses,
+            "fields": self.fields,
         }
 
 

@@ -26,15 +26,6 @@ class KindChange:
     notes: tuple[str, ...]
     blocks: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "what": self.what,
-            "name": self.name,
-            "kind": self.kind,
-            "notes": list(self.notes),
-            "blocks": list(self.blocks),
-        }
-
 
 def compare_crd(pair: Pair) -> KindChange | None:
     """What a definition's change means; None where its versions stay."""

@@ -80,19 +80,19 @@ class ObjectChange:
     def to_json(self) -> dict[str, Any]:
         out: dict[str, Any] = {
             "what": self.what,
-            "object": self.key.to_json(),
+            "object": self.key,
             "release": self.release,
         }
         if self.old_key:
-            out["oldObject"] = self.old_key.to_json()
+            out["oldObject"] = self.old_key
         if self.old_release:
             out["oldRelease"] = self.old_release
         if self.what == "changed":
-            out["fields"] = [one.to_json() for one in self.fields]
+            out["fields"] = self.fields
             if self.schema:
                 out["schemaFields"] = self.schema
         if self.recreate:
-            out["recreate"] = [reason.to_json() for reason in self.recreate]
+            out["recreate"] = self.recreate
         if self.kept:
             out["kept"] = self.kept
         return out
@@ -106,14 +106,6 @@ class ReleaseChange:
     name: str
     component: str
     notes: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "what": self.what,
-            "name": self.name,
-            "component": self.component,
-            "notes": list(self.notes),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,38 +148,36 @@ class SetDiff:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "old": dict(self.old),
-            "new": dict(self.new),
+            "old": self.old,
+            "new": self.new,
             "different": not self.is_empty,
-            "images": [one.to_json() for one in self.images],
-            "releases": [one.to_json() for one in self.releases],
-            "objects": [one.to_json() for one in self.objects],
+            "images": self.images,
+            "releases": self.releases,
+            "objects": self.objects,
             "rights": {
-                "roles": [one.to_json() for one in self.roles],
-                "bindings": [one.to_json() for one in self.bindings],
+                "roles": self.roles,
+                "bindings": self.bindings,
             },
-            "connections": [one.to_json() for one in self.connections],
-            "kinds": [one.to_json() for one in self.kinds],
+            "connections": self.connections,
+            "kinds": self.kinds,
             "plan": {
                 "recreate": [
                     {
-                        "object": one.key.to_json(),
+                        "object": one.key,
                         "release": one.release,
-                        "reasons": [reason.to_json() for reason in one.recreate],
+                        "reasons": one.recreate,
                         "cost": one.cost,
                         "losesData": one.loses_data,
                     }
                     for one in self.to_recreate
                 ],
-                "delete": [
-                    {"object": one.key.to_json(), "release": one.release} for one in self.to_delete
-                ],
+                "delete": [{"object": one.key, "release": one.release} for one in self.to_delete],
                 "keep": [
-                    {"object": one.key.to_json(), "release": one.release, "why": one.kept}
+                    {"object": one.key, "release": one.release, "why": one.kept}
                     for one in self.kept
                 ],
                 "move": [
-                    {"object": one.key.to_json(), "from": one.old_release, "to": one.release}
+                    {"object": one.key, "from": one.old_release, "to": one.release}
                     for one in self.to_move
                 ],
             },

@@ -70,7 +70,7 @@ class Grant:
         out: dict[str, Any] = {"apiGroup": self.group, "resource": self.resource}
         if self.name:
             out["name"] = self.name
-        return {**out, "verbs": list(self.verbs), "escalation": self.danger}
+        return {**out, "verbs": self.verbs, "escalation": self.danger}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +96,10 @@ class RoleChange:
     def to_json(self) -> dict[str, Any]:
         return {
             "what": self.what,
-            "role": self.key.to_json(),
-            "gains": [grant.to_json() for grant in self.gains],
-            "loses": [grant.to_json() for grant in self.loses],
-            "holders": list(self.holders),
+            "role": self.key,
+            "gains": self.gains,
+            "loses": self.loses,
+            "holders": self.holders,
         }
 
 
@@ -117,10 +117,10 @@ class BindingChange:
     def to_json(self) -> dict[str, Any]:
         return {
             "what": self.what,
-            "binding": self.key.to_json(),
+            "binding": self.key,
             "role": self.role,
-            "gains": list(self.gains),
-            "loses": list(self.loses),
+            "gains": self.gains,
+            "loses": self.loses,
             "escalation": self.danger,
         }
 

@@ -71,8 +71,8 @@ class OrderEdge:
     def to_json(self) -> dict[str, Any]:
         return {
             "why": self.why,
-            "first": self.first.key.to_json(),
-            "then": self.then.key.to_json(),
+            "first": self.first.key,
+            "then": self.then.key,
             "field": self.where,
             "ready": self.needs_ready,
         }

@@ -50,7 +50,7 @@ class ReleaseDependency:
         return {
             "from": self.first,
             "to": self.then,
-            "reasons": [reason.to_json() for reason in self.reasons],
+            "reasons": self.reasons,
         }
 
 
@@ -71,7 +71,7 @@ class ReleasePlan:
         return out
 
     def to_json(self) -> dict[str, Any]:
-        return {"waves": self.waves, "edges": [edge.to_json() for edge in self.dependencies]}
+        return {"waves": self.waves, "edges": self.dependencies}
 
 
 def plan_releases(

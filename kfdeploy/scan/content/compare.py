@@ -81,7 +81,7 @@ class FoundReference:
         if self.note:
             out["note"] = self.note
         if self.names:
-            out["names"] = list(self.names)
+            out["names"] = self.names
         out["evidence"] = list(self.occurrences[0].candidate.evidence)
         out["places"] = [
             {"file": find.path, "how": find.how}
@@ -132,11 +132,11 @@ class ContentScan:
             "known": bool(entry and entry.is_reviewed(version)),
             "layers": self.layers,
             "bytes": self.bytes,
-            "found": [item.to_json() for item in self.references],
-            "problems": list(self.problems),
+            "found": self.references,
+            "problems": self.problems,
         }
         if self.notes:
-            out["notes"] = list(self.notes)
+            out["notes"] = self.notes
         return out
 
 

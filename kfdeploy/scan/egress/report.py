@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,7 @@ class EgressRecord:
             "target": self.target,
             "need": self.need,
             "component": self.component,
-            "object": self.object.to_json() if self.object else None,
+            "object": self.object,
             "field": self.field,
             "file": self.place.file if self.place else None,
             "line": self.place.line if self.place else None,
@@ -56,30 +56,6 @@ class EgressRecord:
         if self.overridden_by:
             out["overridden_by"] = [{"file": p.file, "line": p.line} for p in self.overridden_by]
         return out
-
-    def to_cache(self) -> dict[str, Any]:
-        """All of it, to be read back by `from_cache`."""
-        return {**self.to_json(), "host": self.host}
-
-    @classmethod
-    def from_cache(cls, data: Mapping[str, Any]) -> EgressRecord:
-        return cls(
-            what=data["what"],
-            target=data["target"],
-            need=data["need"],
-            component=data["component"],
-            why=data["why"],
-            way_out=data["wayOut"],
-            source=data["source"],
-            object=ObjectKey.from_json(data["object"]) if data["object"] else None,
-            field=data["field"],
-            place=SourceLocation(data["file"], data["line"]) if data["file"] is not None else None,
-            overridden_by=tuple(
-                SourceLocation(p["file"], p["line"]) for p in data.get("overridden_by", ())
-            ),
-            host=data["host"],
-            unread=data.get("unread", ""),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +73,8 @@ class EgressReport:
     def to_json(self) -> dict[str, Any]:
         return {
             "upstream": {"version": self.version},
-            "egress": [record.to_json() for record in self.records],
-            "unread": list(self.unread),
+            "egress": self.records,
+            "unread": self.unread,
         }
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from kfdeploy.cache import Cache, make_cache_key, program_digest
 from kfdeploy.catalogue.facts import Catalogue, WorkloadProgram
 from kfdeploy.catalogue.load import CatalogueLoader
+from kfdeploy.codec import pack, unpack
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.kubernetes import workload
 from kfdeploy.scan.egress.endpoints import find_endpoints, find_namespaces
@@ -73,8 +74,7 @@ def scan_component(
     )
     kept = cache.get_json(key)
     if kept is not None:
-        records = tuple(EgressRecord.from_cache(record) for record in kept["records"])
-        return EgressScan(records, frozenset(kept["namespaces"]), tuple(kept["unread"]))
+        return unpack(EgressScan, kept)
     catalogue = facts.load()
     workloads = [item for item in rendered.objects if _WORKLOAD.search(item.text)]
     programs = catalogue.find_programs(workloads)
@@ -82,14 +82,7 @@ def scan_component(
     merged = _merge_records(list(_find_manifest_records(rendered)), list(known))
     unread = sorted({program.unread for program in programs if program.unread})
     part = EgressScan(tuple(merged), find_namespaces(rendered.objects), tuple(unread))
-    cache.put_json(
-        key,
-        {
-            "records": [record.to_cache() for record in part.records],
-            "namespaces": sorted(part.namespaces),
-            "unread": part.unread,
-        },
-    )
+    cache.put_json(key, pack(part))
     return part
 
 

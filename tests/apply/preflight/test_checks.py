@@ -16,6 +16,7 @@ from kfdeploy.apply.preflight.api_versions import (
     parse_minor_version,
 )
 from kfdeploy.apply.preflight.finding import PreflightFinding
+from kfdeploy.codec import to_json
 from kfdeploy.kubernetes.objects import Object, ObjectKey
 from kfdeploy.releaseset.order.contents import SetContents
 from kfdeploy.releaseset.summary import ReleaseSummary
@@ -338,7 +339,7 @@ def test_a_finding_shows_some_places_to_people_and_all_to_programs() -> None:
     lines = list(finding.format_lines())
     assert lines[0] == "warning: much:"
     assert lines[-2:] == ["    and 2 more", "  hint: do it"]
-    assert finding.to_json()["where"] == list("abcdefg")
+    assert to_json(finding)["where"] == list("abcdefg")
 
 
 # -- nodes, storage, pull secrets -----------------------------------------------------------------

@@ -14,6 +14,7 @@ import pytest
 from kfdeploy.apply.preflight import images as preflight_images
 from kfdeploy.apply.preflight.finding import PreflightFinding
 from kfdeploy.apply.preflight.preflight import PreflightReport, run_preflight
+from kfdeploy.codec import to_json
 from kfdeploy.images import lockfile
 from kfdeploy.kubernetes.cluster import client as tool
 from kfdeploy.oci.registry.access import AccessResolver
@@ -122,7 +123,7 @@ def test_all_that_is_wrong_comes_in_one_report(
     assert says(found, "rights") == [("ok", "admin has the rights that applying takes", ())]
     assert found.errors
     assert found.to_json()["ready"] is False
-    assert json.loads(json.dumps(found.to_json()))["findings"][0]["check"] == "version"
+    assert json.loads(json.dumps(to_json(found)))["findings"][0]["check"] == "version"
     lines = list(found.format_lines())
     assert lines[0].startswith("error: ")
     assert lines[-1].startswith(f"preflight: {len(found.errors)} errors, ")

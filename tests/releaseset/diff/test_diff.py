@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kfdeploy.codec import to_json
 from kfdeploy.kubernetes.objects import Object
 from kfdeploy.oci.reference import ImageRef
 from kfdeploy.releaseset.diff import diff, images, rights
@@ -422,7 +423,7 @@ def test_what_must_be_made_anew_says_what_that_costs() -> None:
     stateful, claim = found.to_recreate
     assert (claim.loses_data, stateful.loses_data) == (True, False)
     assert stateful.cost == "its pods stop until the new ones are ready; its claims stay"
-    plan = found.to_json()["plan"]["recreate"]
+    plan = to_json(found)["plan"]["recreate"]
     assert [one["reasons"][0]["field"] for one in plan] == [
         "spec.serviceName",
         "spec.storageClassName",
@@ -451,4 +452,4 @@ def test_a_set_does_not_differ_from_itself() -> None:
     one = side([service(80), crd(("v1", True, True)), role(rule("", "pods", "get"))])
     found = diff.compare_sets(one, one)
     assert found.is_empty
-    assert found.to_json()["different"] is False
+    assert to_json(found)["different"] is False

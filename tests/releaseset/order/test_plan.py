@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kfdeploy.cli.report import order
+from kfdeploy.codec import to_json
 from kfdeploy.errors import UserError
 from tests.releaseset.order.made import (
     crd,
@@ -139,7 +140,7 @@ def test_the_same_set_gives_the_same_order() -> None:
         "x": [config("b"), reads("wb", "a")],
     }
     one, other = derive(content), derive(content)
-    assert one.to_json() == other.to_json()
+    assert to_json(one) == to_json(other)
     assert list(names(one)) == list(names(other))
 
 
@@ -186,7 +187,7 @@ def test_the_order_is_told_wave_by_wave_with_its_reasons() -> None:
         f"      {JUDGING}",
         "      ValidatingWebhookConfiguration c judges Thing n/x (webhooks[name=hook.test].rules)",
     ]
-    told = found.to_json()
+    told = to_json(found)
     assert told["waves"] == [["s"], ["a"], ["a-after"]]
     first, *_ = told["edges"]
     assert (first["from"], first["to"]) == ("s", "a")

@@ -13,6 +13,7 @@ import pytest
 
 from kfdeploy.catalogue import load
 from kfdeploy.cli.session import Session
+from kfdeploy.codec import to_json
 from kfdeploy.images.inventory import NEEDS
 from tests.conftest import DATA, Runner, Site
 from tests.support.workspaces import deployment, workspace
@@ -26,7 +27,7 @@ KEYS = (
 
 @cache
 def _answer(root: Path) -> Any:
-    return Session.open(root, "", quiet=True).scan_egress().to_json()
+    return to_json(Session.open(root, "", quiet=True).scan_egress())
 
 
 def of_manifests(site: Site) -> list[Any]:
