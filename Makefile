@@ -18,7 +18,7 @@ setup: ## .venv with kfdeploy, and the outside programs in .tools/bin
 
 demo: ## the main job on a small bundled upstream, with two registries on loopback
 	@$(SETUP) python git kustomize registry
-	@.venv/bin/python demo/run.py $(DEMO_ARGS)
+	@.venv/bin/python hack/demo.py $(DEMO_ARGS)
 
 test: ## all tests; PYTEST_ARGS='-k scan -x'
 	@$(SETUP)
@@ -26,7 +26,7 @@ test: ## all tests; PYTEST_ARGS='-k scan -x'
 
 bench: ## the benchmarks, side by side with other tools
 	@$(SETUP)
-	.venv/bin/python -m bench $(BENCH_ARGS)
+	.venv/bin/python -m tests.bench $(BENCH_ARGS)
 
 check: ## formatting, lint, types
 	@$(SETUP) python

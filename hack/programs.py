@@ -19,7 +19,9 @@ class Tool:
     debian: str = ""  # the package that has it
     debian_service: str = ""  # the service that package starts, which we do not want
     package: str = ""  # the Go package it is built from
-    module: str = ""  # the folder in tools/ whose go.mod pins that; the tool's name if left out
+    module: str = (
+        ""  # the folder in hack/tools/ whose go.mod pins that; the tool's name if left out
+    )
     ldflags: str = ""  # {version} is the one in go.mod, {major} and {minor} are parts of it
 
     def __post_init__(self) -> None:
@@ -27,7 +29,7 @@ class Tool:
 
 
 def kubernetes(name: str, minimum: Version, *version_args: str) -> Tool:
-    """A program of Kubernetes' own; tools/k8s builds all of them."""
+    """A program of Kubernetes' own; hack/tools/k8s builds all of them."""
     # Unset, a server calls itself v0.0.0-master, which no chart's `kubeVersion` accepts.
     variables = {
         "gitVersion": "{version}",

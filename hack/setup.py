@@ -3,7 +3,7 @@
     hack/setup.py [NAME ...]     python, kustomize, helm, ...; all it needs if none is named
 
 A program that is on PATH and recent enough is left alone. Otherwise it comes from Debian, where
-that has it and we may install it, or is built from a Go module in tools/, whose go.sum checks
+that has it and we may install it, or is built from a Go module in hack/tools/, whose go.sum checks
 every byte: hack/programs.py lists them. Builds go into a cache outside the checkout
 (KFDEPLOY_TOOL_CACHE, else ~/.cache/kfdeploy/tools), which every checkout shares. What was done is
 recorded in .tools/state and in .venv, and a second run only looks there.
@@ -37,6 +37,7 @@ VENV = ROOT / ".venv"
 TOOLS = ROOT / ".tools"
 BIN = TOOLS / "bin"
 CONSTRAINTS = ROOT / "hack" / "constraints.txt"
+MODULES = ROOT / "hack" / "tools"
 GO_FROM_PYPI = "1.26.6"
 
 Argv = list[str | Path]
@@ -308,7 +309,7 @@ def setup_vectors() -> bool:
 
     Returns whether there was anything to do.
     """
-    module = ROOT / "tools" / "reference"
+    module = MODULES / "reference"
     go_mod = (module / "go.mod").read_text()
     stamp = TOOLS / "state" / "vectors.json"
     wanted = digest(go_mod, (module / "go.sum").read_bytes())
@@ -330,7 +331,7 @@ def build_key(tool: Tool) -> str:
     """Everything that decides what is built."""
     if not tool.package:
         return ""
-    module = ROOT / "tools" / tool.module
+    module = MODULES / tool.module
     return digest(
         (module / "go.mod").read_bytes(),
         (module / "go.sum").read_bytes(),
@@ -342,7 +343,7 @@ def build_key(tool: Tool) -> str:
 def from_source(tool: Tool) -> Path:
     if not tool.package:
         raise SetupError(f"{tool.name} {dotted(tool.minimum)} or later is not on PATH")
-    module = ROOT / "tools" / tool.module
+    module = MODULES / tool.module
     go_mod = (module / "go.mod").read_text()
     version = pinned(tool.package, go_mod)
     folder = cache_folder() / f"{tool.name}-{version}-{build_key(tool)}"

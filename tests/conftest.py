@@ -374,7 +374,7 @@ def make_site(
     prefix: str,
 ) -> Site:
     """A workspace in ``folder`` with all steps done, its images made up as it asks for them."""
-    from tests.support.standins import fill
+    from tests.support.standins import fill, name_standin
 
     steps: dict[str, Done] = {}
 
@@ -399,7 +399,7 @@ def make_site(
     )
     step("vendor")
     refs = tuple(step("scan", "--format", "refs").stdout.split())
-    substitutes = {ref: standin_of(ref) for ref in fill(registries.public, refs)}
+    substitutes = {ref: name_standin(ref) for ref in fill(registries.public, refs)}
     fill(registries.public, substitutes.values())
     edit_workspace(folder, {"images.substitutes": substitutes})
     for name in ("lock", "mirror", "patch", "render"):
@@ -407,13 +407,6 @@ def make_site(
     return Site(
         folder, registries.public, registries.private, prefix, version, refs, substitutes, steps
     )
-
-
-def standin_of(ref: str) -> str:
-    """The tag that takes a pinned reference's place: nobody can make content for a digest."""
-    from demo.run import standin_of
-
-    return standin_of(ref)
 
 
 def edit_workspace(folder: Path, changes: Mapping[str, Any]) -> None:

@@ -49,16 +49,16 @@ def test_the_worked_run_ends_with_a_set_that_is_verified_and_applied(
     for program in ("kfdeploy", "kustomize"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not on PATH; `make setup` installs it")
-    from demo.run import edit, environment, expected_refs, standin_of
+    from demo import edit, environment, expected_refs
     from tests.support.registries import serve_registry
-    from tests.support.standins import fill
+    from tests.support.standins import fill, name_standin
 
     (tmp_path / "tests").symlink_to(ROOT / "tests")
     with (
         serve_registry(tmp_path / "public") as public,
         serve_registry(tmp_path / "private") as private,
     ):
-        substitutes = {ref: standin_of(ref) for ref in fill(public.host, expected_refs())}
+        substitutes = {ref: name_standin(ref) for ref in fill(public.host, expected_refs())}
         fill(public.host, substitutes.values())
 
         def shell(script: str, env: Mapping[str, str] | None = None) -> str:

@@ -75,3 +75,14 @@ def test_no_committed_patch_names_a_registry_or_depends_on_the_stand_in_script()
     assert "registry.example.com" not in together
     # sync.py stands in for upstream's: neither its content's hash nor a line of it may show.
     assert not re.search(r"profile-controller-code-[2456789bcdfghkmt]{10}", together)
+
+
+def test_the_readme_in_releases_is_no_release_set(tmp_path: Path, kfdeploy: Runner) -> None:
+    shutil.copy(ROOT / "kfdeploy.yaml", tmp_path)
+    shutil.copytree(ROOT / "releases", tmp_path / "releases", ignore=_ignore_folders)
+    done = kfdeploy("verify", "-C", tmp_path, check=1)
+    assert done.stderr.startswith("error: there is no release set yet\n")
+
+
+def _ignore_folders(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if (Path(folder) / name).is_dir()]

@@ -36,6 +36,7 @@ DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
 _WORKERS: Final = 4
 _BASES: Final = 3
+_TAG: Final = "stand-in"
 
 Platform = tuple[str, str, str]
 """os, architecture, variant (empty for none)."""
@@ -95,6 +96,11 @@ def make(reference: str, *, kind: int | None = None) -> Standin:
     index = {"schemaVersion": 2, "mediaType": kind_of_index, "manifests": children}
     _put_manifest(image, kind_of_index, index)
     return image
+
+
+def name_standin(reference: str) -> str:
+    """Return the tag that stands in for a reference by digest: no content can be made for that."""
+    return f"{ImageRef.parse(reference).repository}:{_TAG}"
 
 
 def fill(

@@ -13,22 +13,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from bench.measure import BenchFailed, Place
-from bench.peers import Copy, copy_of
 from kfdeploy.kubernetes.objects import Object, split_objects
 from kfdeploy.oci.reference import ImageRef, host_qualified_path
 from kfdeploy.upstream import vendored
 from kfdeploy.workspace import settings_file
+from tests.bench.measure import BenchFailed, Place
+from tests.bench.peers import Copy, copy_of
 from tests.support.registries import serve_registry
-from tests.support.standins import fill
+from tests.support.standins import fill, name_standin
 
-ROOT: Final = Path(__file__).resolve().parent.parent
+ROOT: Final = Path(__file__).resolve().parents[2]
 RELEASES: Final = ("26.03", "1.10.2")
 SMALL: Final = "small"
 """The project's own small upstream, for those who have no real one."""
 KFDEPLOY: Final = str(Path(sys.executable).with_name("kfdeploy"))
 _PREFIX: Final = "kubeflow"
-_STANDIN_TAG: Final = "stand-in"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +125,7 @@ class Site:
         self.vendored  # noqa: B018  (does it)
         _say(f"{self.upstream.name}: stand-ins for its images, and a lock")
         refs = self.place.answer(KFDEPLOY, "scan", "--format", "refs", "--quiet").split()
-        substitutes = {ref: _standin_of(ref) for ref in fill(self.registries.public, refs)}
+        substitutes = {ref: name_standin(ref) for ref in fill(self.registries.public, refs)}
         fill(self.registries.public, substitutes.values())
         self._edit(substitutes)
         self.kfdeploy("lock")
@@ -232,12 +231,6 @@ class Site:
         settings["images"] = images
         with file.open("w") as opened:
             yaml.dump(settings, opened)
-
-
-def _standin_of(ref: str) -> str:
-    """The tag that takes a pinned reference's place: nobody can make content for a digest."""
-    parsed = ImageRef.parse(ref)
-    return f"{parsed.repository}:{_STANDIN_TAG}"
 
 
 def _pushed_to(reference: str) -> str:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bench.measure import BenchFailed, Place
-from bench.peers import Copy
-from bench.sites import KFDEPLOY
 from kfdeploy.oci.reference import ImageRef, host_qualified_path
+from tests.bench.measure import BenchFailed, Place
+from tests.bench.peers import Copy
+from tests.bench.sites import KFDEPLOY
 from tests.conftest import Runner, edit_workspace
 from tests.support.madeset import MadeImage, MadeSet
 from tests.support.reader import Wanted, look

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from bench.measure import BenchFailed, Place, Subject, children_cpu, interleaved
-from bench.result import Result, Rounds
+from tests.bench.measure import BenchFailed, Place, Subject, children_cpu, interleaved
+from tests.bench.result import Result, Rounds
 
 PROGRAMS: Final = ("helm", "helmfile", "kustomize", "crane")
 _READ: Final = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.measure import Samples
-from bench.result import Result
+from tests.bench.measure import Samples
+from tests.bench.result import Result
 
 _HEAD = ("benchmark", "release", "ours", "", "against", "", "value", "target", "", "cpu")
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bench.measure import Place
 from kfdeploy.oci.reference import ImageRef
+from tests.bench.measure import Place
 
 WORKERS: Final = 8
 SKOPEO_COPY: Final = (

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -27,14 +26,13 @@ sys.path.insert(0, str(ROOT))
 from ruamel.yaml import YAML  # noqa: E402
 
 from tests.support.registries import NoRegistry, serve_registry  # noqa: E402
-from tests.support.standins import fill  # noqa: E402
+from tests.support.standins import fill, name_standin  # noqa: E402
 
 WORK: Final = ROOT / ".demo"
 DATA: Final = ROOT / "tests" / "data"
 WORKSPACE: Final = "demo-ws"
 SHOWN: Final = "registry.example.com/pipeline/driver:2.4.0"
 INTERRUPTED: Final = 130
-STANDIN_TAG: Final = "stand-in"
 
 
 class StepFailed(Exception):
@@ -130,7 +128,7 @@ def demo(*, keep: bool) -> None:
         say("Two registries on loopback; both are real ones, and only the demo uses them:")
         say(f"  {public}  stands for the registries of the world, filled with small made images")
         say(f"  {private}  is the private one, and empty")
-        substitutes = {ref: standin_of(ref) for ref in fill(public, expected)}
+        substitutes = {ref: name_standin(ref) for ref in fill(public, expected)}
         fill(public, substitutes.values())
 
         steps = Steps(WORK / WORKSPACE, environment())
@@ -178,12 +176,6 @@ def expected_refs() -> list[str]:
     """The images that the example names, from the tests' own truth, sorted."""
     truth: dict[str, Any] = YAML(typ="safe").load(DATA / "expected-images.yaml")
     return sorted({image["ref"] for image in truth["images"] if image.get("in_example", True)})
-
-
-def standin_of(ref: str) -> str:
-    """The tag that takes a pinned reference's place: nobody can make content for a digest."""
-    name = ref.partition("@")[0]
-    return f"{re.sub(r':[^:/]+$', '', name)}:{STANDIN_TAG}"
 
 
 def edit(file: Path, public: str, substitutes: Mapping[str, str]) -> None:

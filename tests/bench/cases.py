@@ -7,12 +7,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from bench import applies, transfers
-from bench.content import measured
-from bench.measure import Subject, interleaved
-from bench.peers import PEERS, WORKERS, Copy, Peer
-from bench.result import Case, Measured, Result, Rounds
-from bench.sites import KFDEPLOY, Registries, Site
+from tests.bench import applies, transfers
+from tests.bench.content import measured
+from tests.bench.measure import Subject, interleaved
+from tests.bench.peers import PEERS, WORKERS, Copy, Peer
+from tests.bench.result import Case, Measured, Result, Rounds
+from tests.bench.sites import KFDEPLOY, Registries, Site
 from tests.support.faults import Faults, faulty
 
 DELAY_SECONDS: Final = 0.02

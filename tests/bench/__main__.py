@@ -1,6 +1,6 @@
 """`make bench`: ratios from one run, each beside the target that the project set itself.
 
-    python -m bench [NAME ...] [--quick] [--output json]
+    python -m tests.bench [NAME ...] [--quick] [--output json]
 
 Every program is measured as a whole process, start-up included. What is compared is measured in
 turns, A B A B, and the medians are compared. A target that is not met is printed as such and is no
@@ -21,11 +21,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench.cases import CASES, ONCE
-from bench.measure import BenchFailed, Place
-from bench.report import table
-from bench.result import Result, Rounds
-from bench.sites import KFDEPLOY, Site, registries, upstreams
+from tests.bench.cases import CASES, ONCE
+from tests.bench.measure import BenchFailed, Place
+from tests.bench.report import table
+from tests.bench.result import Result, Rounds
+from tests.bench.sites import KFDEPLOY, Site, registries, upstreams
 from tests.support import madeset
 from tests.support.registries import NoRegistry
 

@@ -13,9 +13,9 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from bench.measure import BenchFailed, Place, Subject, interleaved
-from bench.result import Measured, Result, Rounds
-from bench.sites import KFDEPLOY, Site
+from tests.bench.measure import BenchFailed, Place, Subject, interleaved
+from tests.bench.result import Measured, Result, Rounds
+from tests.bench.sites import KFDEPLOY, Site
 from tests.support.cluster import NoCluster
 from tests.support.kubeapi import NotStarted
 from tests.support.live import serve_live_cluster

@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from bench.madesite import (
+from kfdeploy.oci.reference import ImageRef, host_qualified_path
+from tests.bench.madesite import (
     folder_bytes,
     layout_names,
     made_site,
     private,
     pushed_path,
 )
-from bench.measure import Samples, Subject, interleaved
-from bench.peers import PEERS, SKOPEO_COPY, WORKERS, Peer, skopeo_copies
-from bench.result import Measured, Result, Rounds
-from bench.sites import Site
-from kfdeploy.oci.reference import ImageRef, host_qualified_path
+from tests.bench.measure import Samples, Subject, interleaved
+from tests.bench.peers import PEERS, SKOPEO_COPY, WORKERS, Peer, skopeo_copies
+from tests.bench.result import Measured, Result, Rounds
+from tests.bench.sites import Site
 from tests.support.faults import Faults, Limit, faulty
 from tests.support.madeset import (
     QUICK,

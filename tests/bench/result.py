@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bench.measure import Samples
-from bench.sites import Site
+from tests.bench.measure import Samples
+from tests.bench.sites import Site
 from tests.support.madeset import FULL, Shape
 
 Kind = Literal["ratio", "difference", "value"]
