@@ -7,13 +7,33 @@ line of each key.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import core_schema
 
-from kfdeploy.oci.reference import PATH_MAX, ImageRef, InvalidImageRef
-from kfdeploy.oci.registry import settings as plain
+from kfdeploy.oci.reference import ImageRef, InvalidImageRef
+from kfdeploy.oci.registry.settings import (
+    CREATE_REPOSITORY_DESCRIPTION,
+    IMMUTABLE_TAGS_DESCRIPTION,
+    AccessOptions,
+    Checked,
+    CredentialOptions,
+    MirrorSettings,
+    PrivateRegistry,
+    RepositoryNaming,
+    check_creation_command,
+    to_camel,
+)
 
 Need = Literal["required", "optional", "user-choice"]
 _PLATFORM = re.compile(r"[a-z0-9]+(?:\([\w.]+\))?/[a-z0-9_]+(?:/[a-z0-9.]+)?")
@@ -64,111 +84,15 @@ class Component(_Section):
         return value.rstrip("/")
 
 
-class CredentialSettings(_Section):
-    """How to sign in; nothing here is a secret itself."""
-
-    docker_config: str | None = Field(
-        None,
-        description="A folder with Docker's config.json; by default DOCKER_CONFIG or ~/.docker.",
-    )
-    helper: str | None = Field(
-        None, description="Credential helper: the NAME of a program docker-credential-NAME."
-    )
-
-
-class RegistryAccessSettings(_Section):
-    """How a registry is reached."""
-
-    ca: str | None = Field(None, description="PEM file with the registry's CA.")
-    plain_http: bool | None = Field(
-        None, description="Speak HTTP. By default only for a registry on loopback."
-    )
-    skip_tls_verify: bool = Field(False, description="Do not check the registry's certificate.")
-    credentials: CredentialSettings = CredentialSettings()
-
-
-class NamingSettings(_Section):
-    """How an upstream repository is named below the prefix."""
-
-    keep_host: bool = Field(True, description="PREFIX/HOST/PATH; false drops HOST.")
-    max_depth: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Path elements a repository may have; deeper ones are joined by '-'."
-    )
-    max_length: Annotated[int, Field(ge=1, le=PATH_MAX)] | None = Field(
-        None,
-        description="Characters a repository's path may have, prefix included; a longer one is cut"
-        " and ends in '-' and the first 8 hex digits of the whole path's sha256.",
-    )
-
-
-_IMMUTABLE_TAGS = (
-    "The registry refuses to move a tag. What would have to replace a tag is pushed as"
-    " digest-<first 12 hex digits> only; manifests name it by its digest all the same."
-)
-_CREATE_REPOSITORY = (
-    "A program and its arguments, run in the workspace's folder once for each repository that the"
-    " registry does not have; {repository} and {host} in an argument are replaced. No secrets:"
-    " arguments can be seen by others on the machine."
-)
-
-
-class PrivateRegistrySettings(RegistryAccessSettings):
-    """The registry the cluster pulls from."""
-
-    host: str = Field(description="HOST or HOST:PORT.")
-    prefix: str = Field("", description="Path that all mirrored images are put below.")
-    naming: NamingSettings = NamingSettings()
-    immutable_tags: bool = Field(False, description=_IMMUTABLE_TAGS)
-    create_repository: tuple[str, ...] | None = Field(
-        None, min_length=1, description=_CREATE_REPOSITORY
-    )
-
-    @field_validator("host")
-    @classmethod
-    def _validate_host(cls, value: str) -> str:
-        try:
-            parsed = ImageRef.parse(f"{value}/x/x")
-        except InvalidImageRef as error:
-            raise ValueError(f"{value!r} is no registry host") from error
-        if parsed.host != value:
-            raise ValueError(
-                f"{value!r} does not look like a registry host: it needs a dot, a port, or to be"
-                " localhost"
-            )
-        return value
-
-    @field_validator("prefix")
-    @classmethod
-    def _validate_prefix(cls, value: str) -> str:
-        value = value.strip("/")
-        try:
-            if value:
-                ImageRef.parse(f"registry.invalid/{value}")
-        except InvalidImageRef as error:
-            raise ValueError(f"{value!r} is no repository path") from error
-        return value
-
-    @field_validator("create_repository")
-    @classmethod
-    def _validate_create_repository(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return _check_command(value)
-
-
-def _check_command(value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    if value and not any("{repository}" in word for word in value[1:]):
-        raise ValueError("an argument must have {repository} in it, for the path to create")
-    return value
-
-
 class Registries(_Section):
     """The private registry, and where sources are really pulled from."""
 
-    private: PrivateRegistrySettings
+    private: PrivateRegistry
     sources: dict[str, str] = Field(
         default_factory=dict,
         description="Source prefix to where it is pulled from, such as a proxy; '*' is any host.",
     )
-    hosts: dict[str, RegistryAccessSettings] = Field(
+    hosts: dict[str, AccessOptions] = Field(
         default_factory=dict, description="How other registries are reached, by host."
     )
     bundle_keys: tuple[str, ...] = Field(
@@ -256,25 +180,55 @@ class Images(_Section):
         return value
 
 
+class _NamingOverride:
+    """Check a mapping like `RepositoryNaming`, and keep only the keys that it has."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_wrap_validator_function(
+            self._select_given, handler.generate_schema(RepositoryNaming)
+        )
+
+    @staticmethod
+    def _select_given(
+        value: Any, check: core_schema.ValidatorFunctionWrapHandler
+    ) -> dict[str, Any]:
+        checked = check(value)
+        return {
+            field.name: getattr(checked, field.name)
+            for field in fields(RepositoryNaming)
+            if field.name in value or to_camel(field.name) in value
+        }
+
+
 class RegistryOverride(_Section):
-    """What an environment's registry has otherwise than `registries.private`."""
+    """What an environment's registry has different from `registries.private`."""
 
     host: str | None = None
     prefix: str | None = None
-    naming: NamingSettings | None = Field(None, description="Key by key; the others stay.")
-    immutable_tags: bool | None = Field(None, description=_IMMUTABLE_TAGS)
-    create_repository: tuple[str, ...] | None = Field(
-        None, description=f"{_CREATE_REPOSITORY} An empty list: nothing is run."
+    naming: Annotated[Mapping[str, Any], _NamingOverride()] | None = Field(
+        None, description="Key by key; the others stay."
+    )
+    immutable_tags: bool | None = Field(None, description=IMMUTABLE_TAGS_DESCRIPTION)
+    create_repository: Annotated[tuple[str, ...], Checked(check_creation_command)] | None = Field(
+        None, description=f"{CREATE_REPOSITORY_DESCRIPTION} An empty list: nothing is run."
     )
     ca: str | None = None
     plain_http: bool | None = None
     skip_tls_verify: bool | None = None
-    credentials: CredentialSettings | None = None
+    credentials: CredentialOptions | None = None
 
-    @field_validator("create_repository")
-    @classmethod
-    def _validate_create_repository(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return _check_command(value)
+    def apply_to(self, private: PrivateRegistry) -> PrivateRegistry:
+        """Return the private registry with what is set here."""
+        changes = {
+            name: value
+            for name in type(self).model_fields
+            if (value := getattr(self, name)) is not None
+        }
+        if self.naming is not None:
+            changes["naming"] = replace(private.naming, **self.naming)
+        return replace(private, **changes)
 
 
 class Environment(_Section):
@@ -403,36 +357,23 @@ class Workspace(_Section):
             seen.add(component.name)
         return self
 
-    def resolve_registry(self, environment: Environment) -> plain.PrivateRegistry:
-        """The private registry as this environment has it."""
-        return self.resolve_mirror_settings(environment).private
+    def resolve_registry(self, environment: Environment) -> PrivateRegistry:
+        """Return the private registry as this environment has it."""
+        return environment.registry.apply_to(self.registries.private)
 
-    def resolve_mirror_settings(
-        self, environment: Environment | None = None
-    ) -> plain.MirrorSettings:
-        """What a mirror takes from all this, as plain values.
+    def resolve_mirror_settings(self, environment: Environment | None = None) -> MirrorSettings:
+        """Return what `mirror` takes from the file.
 
         Args:
-            environment: None for what is set for all of them.
+            environment: None for the settings that hold for all of them.
         """
         environment = environment or Environment()
-        private = self._merge_private_registry(environment).model_dump()
-        others = self.registries.model_dump(include={"sources", "hosts"})
-        return plain.MirrorSettings.parse(
-            {"private": private, **others, "platforms": environment.platforms}
+        return MirrorSettings(
+            self.resolve_registry(environment),
+            self.registries.sources,
+            self.registries.hosts,
+            environment.platforms,
         )
-
-    def _merge_private_registry(self, environment: Environment) -> PrivateRegistrySettings:
-        changed = {
-            name: value
-            for name in RegistryOverride.model_fields
-            if (value := getattr(environment.registry, name)) is not None
-        }
-        private = self.registries.private
-        if (naming := environment.registry.naming) is not None:
-            named = {key: getattr(naming, key) for key in naming.model_fields_set}
-            changed["naming"] = private.naming.model_copy(update=named)
-        return private.model_copy(update=changed)
 
     @property
     def platforms(self) -> dict[tuple[str, ...], tuple[str, ...]]:
