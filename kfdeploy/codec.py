@@ -54,10 +54,11 @@ def to_json(value: Any) -> Any:
 
 @cache
 def _list_keys(cls: Any) -> tuple[tuple[str, str], ...]:
-    return tuple((field.name, _camel_case(field.name)) for field in fields(cls))
+    return tuple((field.name, to_camel_case(field.name)) for field in fields(cls))
 
 
-def _camel_case(name: str) -> str:
+def to_camel_case(name: str) -> str:
+    """Return a field's name as files and results have it: ``max_depth`` is ``maxDepth``."""
     first, *rest = name.split("_")
     return first + "".join(word.capitalize() for word in rest)
 
@@ -203,10 +204,11 @@ def _convert_text(cls: Any) -> _Converter:
 def _convert_dataclass(cls: Any) -> _Converter:
     hints = get_type_hints(cls)
     names = [field.name for field in fields(cls)]
+    by_keyword = any(field.kw_only for field in fields(cls))
     return _convert_fields(
         tuple(hints[name] for name in names),
         lambda value: [getattr(value, name) for name in names],
-        lambda values: cls(*values),
+        lambda values: cls(**dict(zip(names, values, strict=True))) if by_keyword else cls(*values),
     )
 
 

@@ -8,10 +8,10 @@ defaults, normalises or lets a webhook fill in is never taken for drift.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from kfdeploy import parallel
 from kfdeploy.cache import Cache
 from kfdeploy.kubernetes.cluster import bulk
 from kfdeploy.kubernetes.cluster.client import ApiError, Cluster
@@ -169,11 +169,10 @@ def find_divergences(
             suspects.append((release, item, body, suspected))
     # Found out once, before there are several threads.
     _ = cluster.kinds.of("v1", "Namespace")
-    with ThreadPoolExecutor(bulk.JOBS) as pool:
-        for drifts in pool.map(
-            lambda suspect: list(_confirm_by_dry_run(cluster, *suspect)), suspects
-        ):
-            found += drifts
+    for differences in parallel.map_in_threads(
+        lambda suspect: list(_confirm_by_dry_run(cluster, *suspect)), suspects, bulk.JOBS
+    ):
+        found += differences
     order = {item.key: number for number, (_, item) in enumerate(work)}
     found.sort(key=lambda one: order[one.key])
     out: dict[str, list[ObjectDivergence]] = {}

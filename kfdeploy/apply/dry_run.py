@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
+from kfdeploy import parallel
 from kfdeploy.kubernetes.cluster.client import ApiError, Cluster
 from kfdeploy.kubernetes.objects import Object, ObjectKey
 from kfdeploy.releaseset.folder import SetRelease
@@ -72,5 +72,4 @@ def dry_run_releases(
             )
         return DryRunResult(release, key)
 
-    with ThreadPoolExecutor(_JOBS) as pool:
-        return tuple(pool.map(try_object, work))
+    return tuple(parallel.map_in_threads(try_object, work, _JOBS))

@@ -24,6 +24,7 @@ from typing import Any, Final
 from kfdeploy.checksums import SUMS_FILE
 from kfdeploy.files import is_safe_path
 from kfdeploy.json_object import InvalidJson, JsonObject, parse_json_object
+from kfdeploy.oci.reference import DIGEST
 
 FORMAT: Final = 1
 BUNDLE_FILE: Final = "bundle.json"
@@ -39,7 +40,6 @@ FILES: Final = frozenset(
 )
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 FULL_NAME: Final = "io.containerd.image.name"
-_DIGEST: Final = re.compile(r"sha(?:256:[0-9a-f]{64}|384:[0-9a-f]{96}|512:[0-9a-f]{128})")
 _SUM: Final = re.compile(r"[0-9a-f]{64}")
 # The OCI image specification's grammar for ref.name; skopeo takes no other.
 _WORD: Final = r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*"
@@ -325,11 +325,6 @@ def parse_part_note(data: bytes, description: bytes) -> tuple[int, bool]:
     ).hexdigest()
 
 
-def is_digest(text: str) -> bool:
-    """Whether it is a digest of a kind that registries have."""
-    return bool(_DIGEST.fullmatch(text))
-
-
 def blob_path(digest: str) -> str:
     """Where a layout has a blob."""
     algorithm, _, value = digest.partition(":")
@@ -412,7 +407,7 @@ def _get_part(one: JsonObject, parts: int) -> int:
 
 
 def _get_digest(one: JsonObject) -> str:
-    return one.get_text("digest", _DIGEST)
+    return one.get_text("digest", DIGEST)
 
 
 def _get_path(one: JsonObject, key: str) -> str:

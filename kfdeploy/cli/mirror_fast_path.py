@@ -37,7 +37,7 @@ _VALUED: Final = frozenset({"-C", "--directory", "--env", "--jobs", "--output"})
 _PROXIES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy"})
 _TEXT, _JSON = "text", "json"
 _JOBS: Final = "8"
-_FORM: Final = 2
+_FORM: Final = 3
 """Of the note; another one is another key."""
 
 
@@ -47,7 +47,7 @@ class CachedMirror:
 
     Attributes:
         env: as ``--env`` named it; empty for none.
-        settings: what `MirrorSettings.parse` reads.
+        settings: `MirrorSettings`, packed by `kfdeploy.codec`.
         answered: waits for the private registry's answers: paths of manifests with the digests
             that it has just given.
         said: what is printed when there is nothing to do, which is what the answers say; None when
@@ -59,7 +59,7 @@ class CachedMirror:
     jobs: int
     output: str
     quiet: bool
-    settings: Mapping[str, Any]
+    settings: Any
     read_answers: Callable[[], frozenset[tuple[str, str]]]
     cached_output: str | None
 
@@ -103,7 +103,7 @@ def find_cached_output(arguments: Sequence[str]) -> str | None:
 def cache_mirror(
     root: Path,
     env: str,
-    settings: Mapping[str, Any],
+    settings: Any,
     url: str,
     ca: str | None,
     asked: Mapping[str, str],
@@ -114,7 +114,7 @@ def cache_mirror(
 
     Args:
         env: as ``--env`` named it; empty for none.
-        settings: what kfdeploy.yaml says, for `MirrorSettings.parse`.
+        settings: `MirrorSettings` of kfdeploy.yaml, packed by `kfdeploy.codec`.
         url: of the private registry: ``https://HOST[:PORT]``; empty where it wants a sign-in, or
             its certificate is not checked.
         ca: PEM file that is trusted beside the system's.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from kfdeploy.cache import Cache
 from kfdeploy.cli import mirror_fast_path
 from kfdeploy.cli.progress import Progress
-from kfdeploy.codec import to_json
+from kfdeploy.codec import MisfitData, pack, to_json, unpack
 from kfdeploy.errors import DIFFERENCE, DONE, FAILED
 from kfdeploy.files import exclusive_lock
 from kfdeploy.images import lockfile
@@ -49,8 +49,8 @@ def mirror_from_cache(cached: CachedMirror) -> int | None:
         UserError: see `mirror`.
     """
     try:
-        settings = MirrorSettings.parse(cached.settings)
-    except (KeyError, TypeError, AttributeError):
+        settings = unpack(MirrorSettings, cached.settings)
+    except MisfitData:
         return None
     if not settings.is_cacheable:
         return None
@@ -139,7 +139,7 @@ def _cache_mirror(
     mirror_fast_path.cache_mirror(
         root,
         env,
-        settings.to_json(),
+        pack(settings),
         reach.url if is_open else "",
         None if reach.ca is None else str(reach.ca.absolute()),
         {manifest_path(item.destination): item.digest for item in there},

@@ -30,9 +30,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.files import read_text, write_text
-from kfdeploy.oci.attachments import Attachment, is_digest
+from kfdeploy.oci.attachments import Attachment
 from kfdeploy.oci.manifest import matches_platform
-from kfdeploy.oci.reference import ImageRef, InvalidImageRef, host_qualified_path
+from kfdeploy.oci.reference import ImageRef, InvalidImageRef, host_qualified_path, is_digest
 
 if TYPE_CHECKING:
     from ruamel.yaml.comments import CommentedMap

@@ -17,13 +17,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from kfdeploy.oci.manifest import OCI_INDEX, Manifest, iter_entries
-from kfdeploy.oci.reference import ImageRef
+from kfdeploy.oci.reference import ImageRef, is_digest
 
 COSIGN_SUFFIXES: Final = ("sig", "att", "sbom")
 UNKNOWN_ARTIFACT_TYPE: Final = "unknown"
 """The artifact type of a referrer that says none, or something that is no media type."""
 _TAG_MAX: Final = 128
-_DIGEST: Final = re.compile(r"sha(?:256:[0-9a-f]{64}|384:[0-9a-f]{96}|512:[0-9a-f]{128})")
 _TAG: Final = re.compile(r"[A-Za-z0-9_][\w.-]{0,127}", re.ASCII)
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
 _TYPE: Final = re.compile(rf"{_NAME}/{_NAME}|{UNKNOWN_ARTIFACT_TYPE}")
@@ -70,10 +69,6 @@ class Attachment:
                 if kind == "referrer" and _TYPE.fullmatch(name):
                     return cls(subject, "referrer", name, digest)
         raise ValueError(f"{line!r} is not SUBJECT tag|referrer NAME DIGEST")
-
-
-def is_digest(text: str) -> bool:
-    return bool(_DIGEST.fullmatch(text))
 
 
 def normalize_artifact_type(text: object) -> str:

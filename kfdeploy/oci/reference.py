@@ -20,7 +20,8 @@ _REFERENCE = re.compile(
     rf"(?::(?P<tag>{_TAG}))?(?:@(?P<digest>{_DIGEST}))?",
     re.ASCII,
 )
-_ALGORITHMS = {"sha256": 64, "sha384": 96, "sha512": 128}
+DIGEST = re.compile(r"sha(?:256:[0-9a-f]{64}|384:[0-9a-f]{96}|512:[0-9a-f]{128})")
+"""A digest that images have: other algorithms are legal in a reference, and unused."""
 PATH_MAX = 255
 """Characters of a repository's path."""
 DEFAULT_HOST = "docker.io"
@@ -69,10 +70,8 @@ class ImageRef:
         if len(match["path"]) > PATH_MAX:
             raise InvalidImageRef(f"{text!r}: repository name longer than {PATH_MAX} characters")
         digest = match["digest"] or ""
-        if digest:
-            algorithm, _, value = digest.partition(":")
-            if _ALGORITHMS.get(algorithm) != len(value) or value != value.lower():
-                raise InvalidImageRef(f"{text!r}: unsupported or malformed digest {digest!r}")
+        if digest and not is_digest(digest):
+            raise InvalidImageRef(f"{text!r}: unsupported or malformed digest {digest!r}")
         return cls(match["host"] or "", match["path"], match["tag"] or "", digest)
 
     @classmethod
@@ -112,6 +111,11 @@ def _split_host(text: str) -> tuple[str, str]:
     if host == DEFAULT_HOST and "/" not in rest:
         rest = _OFFICIAL + rest
     return host, rest
+
+
+def is_digest(text: str) -> bool:
+    """Return whether the text is a digest: ``sha256:HEX``, or of SHA-384 or SHA-512."""
+    return DIGEST.fullmatch(text) is not None
 
 
 def is_image_ref(text: str) -> bool:

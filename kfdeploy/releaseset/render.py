@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from kfdeploy import __version__, features
+from kfdeploy import __version__, features, parallel
 from kfdeploy.cache import Cache, make_cache_key, program_digest
 from kfdeploy.catalogue import hidden_images
 from kfdeploy.checksums import SUMS_FILE, dump_checksums
@@ -89,17 +88,12 @@ def render(
     def patch_component(item: RenderedComponent) -> tuple[Object, ...]:
         return apply.apply_patches(item, filler.fill_patches(item), cache)
 
-    errors: list[UserError] = []
-    finals: list[tuple[str, tuple[Object, ...]]] = []
-    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
-        futures = [pool.submit(patch_component, item) for item in rendered]
-        for item, future in zip(rendered, futures, strict=True):
-            try:
-                finals.append((item.component.name, future.result()))
-            except UserError as error:
-                errors += error.list_errors()
-            on_done(item.component.name)
-    raise_all(errors)
+    patched = parallel.map_collecting_errors(
+        patch_component, rendered, jobs, lambda item: on_done(item.component.name)
+    )
+    finals = [
+        (item.component.name, objects) for item, objects in zip(rendered, patched, strict=True)
+    ]
     added = list(_feature_objects(workspace, root, filler))
     raise_all([error for _, objects in added for error in _expression_errors(objects)])
     # Policies first, so that they are there before the first pod that they are for.

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from kfdeploy import parallel
 from kfdeploy.cache import Cache, make_cache_key, program_digest
 from kfdeploy.codec import pack, unpack
-from kfdeploy.errors import UserError, raise_all
 from kfdeploy.images.inventory import ComponentScan, Inventory, merge_scans
 from kfdeploy.upstream.build import RenderedComponent
 
@@ -38,25 +37,11 @@ def scan(
     Raises:
         UserError: a rendered document that can't be read.
     """
-    parts: list[ComponentScan] = []
-    errors: list[UserError] = []
-    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
-        futures = [
-            pool.submit(
-                lambda item: (
-                    (known or {}).get(item.component.name)
-                    or scan_component(version, item, cache, facts)
-                ),
-                item,
-            )
-            for item in rendered
-        ]
-        for future in futures:
-            try:
-                parts.append(future.result())
-            except UserError as error:
-                errors += error.list_errors()
-    raise_all(errors)
+
+    def scan_one(item: RenderedComponent) -> ComponentScan:
+        return (known or {}).get(item.component.name) or scan_component(version, item, cache, facts)
+
+    parts = parallel.map_collecting_errors(scan_one, rendered, jobs)
     return merge_scans(version, parts)
 
 

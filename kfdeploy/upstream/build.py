@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from kfdeploy import parallel
 from kfdeploy.cache import Cache
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.kubernetes.objects import Object, split_objects
@@ -82,22 +82,10 @@ def render_components(
         return rendered
 
     # One more than programs are to run: Python has work for each, and only one core for it.
-    with ThreadPoolExecutor(max_workers=max(1, jobs) + 1) as pool:
-        futures = [pool.submit(render_one, component) for component in components]
-        results: list[RenderedComponent] = []
-        errors: list[UserError] = []
-        try:
-            for component, future in zip(components, futures, strict=True):
-                try:
-                    results.append(future.result())
-                except UserError as error:
-                    errors += error.list_errors()
-                on_done(component.name)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    raise_all(errors)
-    return tuple(results)
+    rendered = parallel.map_collecting_errors(
+        render_one, components, max(1, jobs) + 1, lambda component: on_done(component.name)
+    )
+    return tuple(rendered)
 
 
 def render_component(

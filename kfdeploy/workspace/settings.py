@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
+from kfdeploy.codec import to_camel_case
 from kfdeploy.oci.reference import ImageRef, InvalidImageRef
 from kfdeploy.oci.registry.settings import (
     CREATE_REPOSITORY_DESCRIPTION,
@@ -32,7 +33,6 @@ from kfdeploy.oci.registry.settings import (
     PrivateRegistry,
     RepositoryNaming,
     check_creation_command,
-    to_camel,
 )
 
 Need = Literal["required", "optional", "user-choice"]
@@ -44,7 +44,7 @@ ComponentKind = Literal["kustomization", "chart", "manifests"]
 
 class _Section(BaseModel):
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True
+        frozen=True, extra="forbid", alias_generator=to_camel_case, populate_by_name=True
     )
 
 
@@ -198,7 +198,7 @@ class _NamingOverride:
         return {
             field.name: getattr(checked, field.name)
             for field in fields(RepositoryNaming)
-            if field.name in value or to_camel(field.name) in value
+            if field.name in value or to_camel_case(field.name) in value
         }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from kfdeploy.cli import mirror_fast_path
+from kfdeploy.codec import pack, unpack
 from kfdeploy.files import exclusive_lock
 from kfdeploy.images import lockfile
 from kfdeploy.images.lockfile import Lock
@@ -326,4 +327,4 @@ def test_settings_are_the_same_after_the_cache() -> None:
             "hosts": {"proxy.test": {"skipTlsVerify": True}},
         }
     )
-    assert MirrorSettings.parse(json.loads(json.dumps(settings.to_json()))) == settings
+    assert unpack(MirrorSettings, json.loads(json.dumps(pack(settings)))) == settings

@@ -24,6 +24,7 @@ from kfdeploy.oci.registry.client import RegistryClient
 from kfdeploy.releaseset import format
 from kfdeploy.releaseset.folder import SetFolder
 from kfdeploy.releaseset.order.contents import SetContents
+from kfdeploy.wording import pluralize
 
 _JOBS: Final = 8
 _LISTS: Final[Mapping[str, tuple[str, str, bool]]] = {
@@ -63,8 +64,8 @@ class PreflightReport:
             yield from finding.format_lines()
         good = len(self.with_severity("ok"))
         yield (
-            f"preflight: {_count_findings(errors, 'error')},"
-            f" {_count_findings(warnings, 'warning')},"
+            f"preflight: {pluralize(len(errors), 'error')},"
+            f" {pluralize(len(warnings), 'warning')},"
             f" {good} checks passed"
         )
 
@@ -159,10 +160,6 @@ def run_preflight(
     most, good = format.STORED_MAX, format.STORED_GOOD
     found += apis.check_record_sizes(release_set.summary, most, good)
     return PreflightReport(tuple(found))
-
-
-def _count_findings(found: Sequence[PreflightFinding], what: str) -> str:
-    return f"{len(found)} {what}" if len(found) == 1 else f"{len(found)} {what}s"
 
 
 def _run_check(

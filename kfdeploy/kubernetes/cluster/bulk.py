@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
+from kfdeploy import parallel
 from kfdeploy.kubernetes.cluster.client import Cluster
 from kfdeploy.kubernetes.objects import ObjectKey
 
@@ -49,7 +49,6 @@ def read_objects(
         }
 
     out: dict[ObjectKey, dict[str, Any]] = {}
-    with ThreadPoolExecutor(JOBS) as pool:
-        for part in pool.map(read_group, heaps.items()):
-            out |= part
+    for part in parallel.map_in_threads(read_group, heaps.items(), JOBS):
+        out |= part
     return out

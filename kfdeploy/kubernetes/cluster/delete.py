@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from typing import Final
 
+from kfdeploy import parallel
 from kfdeploy.errors import UserError
 from kfdeploy.kubernetes import helm_release
 from kfdeploy.kubernetes.cluster import bulk
@@ -55,8 +55,7 @@ def delete_objects(cluster: Cluster, keys: Sequence[ObjectKey], *, seconds: floa
     """
     for kind, group in groupby(sort_for_removal(keys), key=lambda key: key.kind):
         heap = list(group)
-        with ThreadPoolExecutor(bulk.JOBS) as pool:
-            list(pool.map(cluster.delete, heap))
+        parallel.map_in_threads(cluster.delete, heap, bulk.JOBS)
         if kind not in _LAST:
             wait_until_gone(cluster, heap, seconds)
 

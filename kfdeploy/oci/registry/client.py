@@ -5,20 +5,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterator
-from typing import Final
 from urllib.parse import quote, urlsplit
 
 from kfdeploy.http.pool import ConnectionPool, HttpResponse, ResponseStream
 from kfdeploy.oci.manifest import MalformedManifest, Manifest
-from kfdeploy.oci.reference import ImageRef
+from kfdeploy.oci.reference import ImageRef, is_digest
 from kfdeploy.oci.registry import errors
 from kfdeploy.oci.registry.access import AccessResolver, RegistryAccess
 from kfdeploy.oci.registry.errors import RegistryError
 from kfdeploy.oci.registry.transport import DEFAULT_RETRY_POLICY, RegistryTransport, RetryPolicy
-
-_DIGEST: Final = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
 
 
 class RegistryClient:
@@ -92,7 +88,7 @@ class RegistryClient:
             self._confirm_registry(ref.host, answer)
             return None
         found = answer.headers.get("docker-content-digest", "")
-        if _DIGEST.fullmatch(found):
+        if is_digest(found):
             return found
         if answer.headers.get("content-type", "").startswith("text/html"):
             raise errors.unexpected_response(self.get_access(ref.host), answer, path)

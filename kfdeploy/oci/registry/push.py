@@ -6,7 +6,6 @@ and it is two requests fewer than the way in chunks.
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from urllib.parse import quote, urljoin, urlsplit
 from kfdeploy.http.pool import HttpResponse, RequestBody
 from kfdeploy.oci.attachments import build_fallback_index, fallback_tag
 from kfdeploy.oci.manifest import Descriptor, Manifest
-from kfdeploy.oci.reference import ImageRef
+from kfdeploy.oci.reference import ImageRef, is_digest
 from kfdeploy.oci.registry import errors
 from kfdeploy.oci.registry.client import (
     RegistryClient,
@@ -27,7 +26,6 @@ from kfdeploy.oci.registry.client import (
 )
 from kfdeploy.oci.registry.errors import RegistryError
 
-_DIGEST: Final = re.compile(r"[a-z0-9]+:[0-9a-f]{32,}")
 _SAID: Final = (400, 403, 405, 409, 412, 413, 416)
 """Statuses with which registries refuse what is sent, and say why."""
 _HOOK_SECONDS: Final = 120.0
@@ -128,7 +126,7 @@ class RegistryPusher:
         if answer.status == 404 or answer.status not in {200, 201, 202}:
             raise self._upload_error(repository, answer, what)
         kept = answer.headers.get("docker-content-digest", "")
-        if not _DIGEST.fullmatch(kept):
+        if not is_digest(kept):
             kept = self._client.get_digest(named) or "nothing"
         if kept != manifest.digest:
             raise errors.content_changed(

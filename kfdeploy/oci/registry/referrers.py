@@ -20,11 +20,10 @@ from kfdeploy.oci.attachments import (
     Attachment,
     cosign_tags,
     fallback_tag,
-    is_digest,
     normalize_artifact_type,
 )
 from kfdeploy.oci.manifest import OCI_INDEX, MalformedManifest, iter_entries
-from kfdeploy.oci.reference import ImageRef
+from kfdeploy.oci.reference import ImageRef, is_digest
 from kfdeploy.oci.registry.client import RegistryClient, pull_scope
 from kfdeploy.oci.registry.errors import RegistryError
 

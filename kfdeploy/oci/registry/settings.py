@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Final
 
+from kfdeploy.codec import to_camel_case
 from kfdeploy.oci.reference import PATH_MAX, ImageRef, InvalidImageRef
 
 _PLACEHOLDER: Final = re.compile(r"\{repository\}|\{host\}")
@@ -42,15 +43,9 @@ class Checked:
         return core_schema.no_info_after_validator_function(self.check, handler(source))
 
 
-def to_camel(name: str) -> str:
-    """Return the key that the file has for a field: ``max_depth`` is ``maxDepth``."""
-    first, *others = name.split("_")
-    return first + "".join(word.capitalize() for word in others)
-
-
 _FILE_KEYS: Final[Any] = {
     "extra": "forbid",
-    "alias_generator": to_camel,
+    "alias_generator": to_camel_case,
     "populate_by_name": True,
 }
 """Pydantic's configuration."""
@@ -204,41 +199,3 @@ class MirrorSettings:
             or private.immutable_tags
             or any(access.credentials != CredentialOptions() for access in accesses)
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what `parse` reads."""
-        return asdict(self)
-
-    @classmethod
-    def parse(cls, data: Mapping[str, Any]) -> MirrorSettings:
-        """Return the settings that `to_json` wrote; they are not checked again.
-
-        Raises:
-            KeyError, TypeError, AttributeError: the data does not have that form.
-        """
-        private = dict(data["private"])
-        create = private.pop("create_repository")
-        return cls(
-            PrivateRegistry(
-                **_pop_access(private),
-                naming=RepositoryNaming(**private.pop("naming")),
-                create_repository=None if create is None else tuple(create),
-                **private,
-            ),
-            dict(data["sources"]),
-            {
-                host: AccessOptions(**_pop_access(dict(access)))
-                for host, access in data["hosts"].items()
-            },
-            tuple(data["platforms"]),
-        )
-
-
-def _pop_access(data: dict[str, Any]) -> dict[str, Any]:
-    """Take the fields of `AccessOptions` out of ``data``."""
-    return {
-        "ca": data.pop("ca"),
-        "plain_http": data.pop("plain_http"),
-        "skip_tls_verify": data.pop("skip_tls_verify"),
-        "credentials": CredentialOptions(**data.pop("credentials")),
-    }

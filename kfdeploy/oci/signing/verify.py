@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from kfdeploy.errors import UserError, raise_all
-from kfdeploy.oci.attachments import UNKNOWN_ARTIFACT_TYPE, Attachment, is_digest
+from kfdeploy.oci.attachments import UNKNOWN_ARTIFACT_TYPE, Attachment
 from kfdeploy.oci.manifest import MalformedManifest, Manifest, iter_entries
-from kfdeploy.oci.reference import ImageRef
+from kfdeploy.oci.reference import ImageRef, is_digest
 from kfdeploy.oci.registry.client import RegistryClient
 from kfdeploy.oci.registry.errors import RegistryError
 from kfdeploy.oci.signing import cosign

@@ -9,7 +9,6 @@ import contextlib
 import http.client
 import json
 import os
-import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -20,7 +19,7 @@ from typing import Any, BinaryIO, Final
 
 from kfdeploy.errors import UserError
 from kfdeploy.http.pool import ConnectionsClosed
-from kfdeploy.oci.reference import ImageRef
+from kfdeploy.oci.reference import ImageRef, is_digest
 from kfdeploy.oci.registry.client import RegistryClient
 from kfdeploy.scan.content import layers
 from kfdeploy.scan.content.layer import LayerScan, normalize_path
@@ -35,7 +34,6 @@ from kfdeploy.scan.content.tar_stream import (
 
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 _FULL_NAME: Final = "io.containerd.image.name"
-_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _JSON_MAX: Final = 4 << 20
 _JSONS_MAX: Final = 2000
 _LAYERS_MAX: Final = 1000
@@ -188,7 +186,7 @@ class OciLayout:
 
     def has_manifest(self, digest: str) -> bool:
         """Whether it has a manifest of this digest, named in its index or not."""
-        return bool(_DIGEST.fullmatch(digest)) and self._blob_path(digest).is_file()
+        return is_digest(digest) and self._blob_path(digest).is_file()
 
     def _make_opener(self, digest: str) -> BlobOpener:
         return lambda: _open_plain_file(self._blob_path(digest))
@@ -354,7 +352,7 @@ def _take_member(
             texts[path] = b"".join(member.iter_content())
     elif len(found) < _LAYERS_MAX and (is_blob or path.endswith(".tar")):
         digest = ":".join(path.split("/")[1:]) if is_blob else ""
-        if digest and not _DIGEST.fullmatch(digest):
+        if digest and not is_digest(digest):
             return
         kept = sum(layer.kept for layer in found.values())
         left = replace(limits, kept=max(0, limits.kept - kept))
@@ -399,7 +397,7 @@ def _list_descriptors(content: Mapping[str, Any], key: str) -> list[Mapping[str,
     if not isinstance(items, list) or len(items) > _LAYERS_MAX:
         raise UnreadableImage(f"its manifest has no list of {key}, or one that is too long")
     for item in items:
-        if not isinstance(item, dict) or not _DIGEST.fullmatch(str(item.get("digest", ""))):
+        if not isinstance(item, dict) or not is_digest(str(item.get("digest", ""))):
             raise UnreadableImage(f"its manifest names {key} without a digest")
     return items
 
@@ -441,7 +439,7 @@ def _choose_platform(index: Mapping[str, Any], wanted: Sequence[str]) -> tuple[s
 def _config_digest(content: Mapping[str, Any]) -> str:
     config = content.get("config")
     digest = str(config.get("digest", "")) if isinstance(config, dict) else ""
-    if not _DIGEST.fullmatch(digest):
+    if not is_digest(digest):
         raise UnreadableImage("its manifest names no configuration")
     return digest
 
