@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from kfdeploy.apply.drift import DivergenceFinder
     from kfdeploy.apply.preflight.preflight import PreflightReport
     from kfdeploy.apply.steps import ApplyPlan
-    from kfdeploy.cli.session import Session
     from kfdeploy.kubernetes.cluster.client import Cluster
     from kfdeploy.releaseset.folder import SetFolder
+    from kfdeploy.session import Session
 
 SetName = Annotated[str, typer.Argument(metavar="[SET]", help="A set below releases/.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from kfdeploy.bundle.plan import DeliveredContents
     from kfdeploy.bundle.read_layout import VerifySignature
     from kfdeploy.bundle.write_layout import BundlePart
-    from kfdeploy.cli.session import Session
     from kfdeploy.mirror import mirror
     from kfdeploy.mirror.plan import MirrorSummary
     from kfdeploy.mirror.stores import ReadableBlob
+    from kfdeploy.session import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,7 @@ def write_bundle(
 ) -> None:
     """The lock's images into a bundle."""
     from kfdeploy.bundle import write as stage
+    from kfdeploy.cli.mirror_progress import watch_mirror
     from kfdeploy.mirror import mirror
     from kfdeploy.mirror.plan import list_mirror_items
     from kfdeploy.mirror.signed_store import SignedOrigin
@@ -136,7 +137,7 @@ def write_bundle(
             return
         with prepared.writer.open_for_writing():
             _print_notes(prepared.writer.notes)
-            with session.progress.watch_mirror() as (watch, on_tick):
+            with watch_mirror(session.progress) as (watch, on_tick):
                 summary = mirror.run_mirror(
                     prepared.build_plan(),
                     prepared.origin,
@@ -252,6 +253,7 @@ def read_bundle(
 
 def _push_bundle(session: Session, shown: OutputOptions, opened: bundle_read.CheckedBundle) -> None:
     from kfdeploy.bundle import read as stage
+    from kfdeploy.cli.mirror_progress import watch_mirror
     from kfdeploy.files import exclusive_lock
     from kfdeploy.images.naming import MirrorNaming
     from kfdeploy.mirror import mirror
@@ -290,7 +292,7 @@ def _push_bundle(session: Session, shown: OutputOptions, opened: bundle_read.Che
             return
         with (
             exclusive_lock(session.root / ".kfdeploy" / "mirror.lock", "another `kfdeploy mirror`"),
-            session.progress.watch_mirror() as (watch, on_tick),
+            watch_mirror(session.progress) as (watch, on_tick),
         ):
             summary = mirror.run_mirror(
                 plan,

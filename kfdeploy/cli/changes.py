@@ -20,9 +20,9 @@ from kfdeploy.terminal import print_json, print_lines
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from kfdeploy.cli.session import Session
     from kfdeploy.kubernetes.cluster.client import Cluster
     from kfdeploy.releaseset.folder import SetFolder
+    from kfdeploy.session import Session
 
 
 SetName = Annotated[str, typer.Argument(metavar="[SET]", help="A set below releases/.")]

@@ -12,7 +12,7 @@ import typer  # isort: skip
 
 
 if TYPE_CHECKING:
-    from kfdeploy.cli.session import Session
+    from kfdeploy.session import Session
 
 app = typer.Typer(
     name="kfdeploy",
@@ -39,7 +39,7 @@ HERE = Path()
 
 def open_session(directory: Path, env: str = "", quiet: bool = False) -> Session:
     """The workspace that a command works on."""
-    from kfdeploy.cli.session import Session
+    from kfdeploy.session import Session
 
     return Session.open(directory, env, quiet=quiet)
 

@@ -12,8 +12,8 @@ from kfdeploy.errors import FAILED
 from kfdeploy.terminal import print_json, print_lines, print_warnings
 
 if TYPE_CHECKING:
-    from kfdeploy.cli.session import Session
     from kfdeploy.scan.content.compare import ContentScan
+    from kfdeploy.session import Session
 
 
 def scan_image_content(session: Session, wanted: Sequence[str], where: str, form: str) -> None:

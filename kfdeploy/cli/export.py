@@ -1,13 +1,17 @@
-"""What other tools are told of the mirror: export."""
+"""`kfdeploy export FORMAT`: a command for each format, made from what the format declares."""
 
 from __future__ import annotations
 
-import os
+import dataclasses
+import inspect
 import sys
+from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
+from typer.core import TyperGroup
 
 from kfdeploy.cli.common import (
     HERE,
@@ -20,194 +24,195 @@ from kfdeploy.cli.common import (
     open_session,
 )
 from kfdeploy.errors import WRONG_USE, UserError
-from kfdeploy.terminal import exit_if_drift, print_json, print_lines
+from kfdeploy.terminal import exit_if_drift, print_json, print_lines, print_warnings
 from kfdeploy.wording import pluralize
 
 if TYPE_CHECKING:
-    from kfdeploy.cli.session import Session
-    from kfdeploy.export.delivery import DeliveryOptions
-    from kfdeploy.export.material import ExportedFiles
+    from kfdeploy.export.format import ExportedFiles, ExportFormat, ExportOption
+
+    AnyFormat = ExportFormat[Any, Any]
+
+Target = Annotated[
+    Path | None,
+    typer.Option(
+        "--to", metavar="DIR", help="Write the files into this folder instead of to stdout."
+    ),
+]
+_SETS = {
+    "one": typer.Argument(metavar="SET", help="A set below releases/. Without it: the only one."),
+    "many": typer.Argument(
+        metavar="SET...", help="Sets below releases/. Without it: the only one."
+    ),
+}
 
 
-@app.command()
-def export(
-    format_: Annotated[
-        str,
-        typer.Argument(
-            metavar="FORMAT",
-            help="For nodes: hosts-toml, registries-yaml, idms. For tools that copy images:"
-            " regsync, skopeo-sync, hauler, zarf. A bill of materials: cyclonedx. A release set"
-            " for engines: flux, argocd. Pipelines: gitlab-ci, github-actions, containerfile. For"
-            " the cluster's administrator, of release sets: rbac.",
-        ),
-    ] = "",
-    sets: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[SET]...", help="flux, argocd: a set below releases/. rbac: some."),
-    ] = None,
-    directory: Directory = HERE,
-    env: EnvironmentName = "",
-    to: Annotated[
-        Path | None, typer.Option("--to", metavar="DIR", help="Write files below this folder.")
-    ] = None,
-    name: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="flux, argocd: what their objects' names begin with."),
-    ] = "kubeflow",
-    namespace: Annotated[
-        str, typer.Option(metavar="NAME", help="Of these objects; flux-system or argocd.")
-    ] = "",
-    interval: Annotated[
-        str, typer.Option(metavar="TIME", help="flux: how often it looks, such as 10m.")
-    ] = "10m",
-    source: Annotated[
-        Literal["oci", "git"],
-        typer.Option(help="flux, argocd: the set as `publish` pushes it, or from --repo."),
-    ] = "oci",
-    tag: Annotated[
-        str, typer.Option(metavar="TAG", help="Follow this tag of `publish`; else this very set.")
-    ] = "",
-    secret: Annotated[
-        str, typer.Option(metavar="NAME", help="flux: its Secret for signing in to the source.")
-    ] = "",
-    repo: Annotated[
-        str, typer.Option(metavar="URL", help="flux, argocd: git repository of the workspace.")
-    ] = "",
-    path: Annotated[str, typer.Option(metavar="DIR", help="The workspace's folder in it.")] = ".",
-    revision: Annotated[
-        str, typer.Option(metavar="REF", help="Branch of it, or for argocd any reference.")
-    ] = "main",
-    image: Annotated[
-        str, typer.Option(metavar="REF", help="gitlab-ci, github-actions: what jobs run in.")
-    ] = "",
-    gap: Annotated[
-        bool, typer.Option("--gap", help="The same: with bundles, and a file for each side.")
-    ] = False,
-    output: OutputFormat = "text",
-    quiet: Quiet = False,
-    check: Check = False,
+class ExportGroup(TyperGroup):
+    """List the formats as commands. They are imported only when `export` is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of the formats."""
+        from kfdeploy.export.formats import FORMATS
+
+        return [format_.name for format_ in FORMATS]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a format's command.
+
+        Raises:
+            UserError: there is no such format.
+        """
+        from kfdeploy.export.formats import find_format
+
+        return _make_command(find_format(cmd_name))
+
+    def get_params(self, ctx: Any) -> Any:
+        """Return the options that may stand before FORMAT: those of all formats."""
+        return [*self._any_format.params, *super().get_params(ctx)]
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Move options that stand before FORMAT behind it, where its command reads them."""
+        _, rest, _ = self.make_parser(ctx).parse_args(list(args))
+        leading = args[: len(args) - len(rest)]
+        parsed = super().parse_args(ctx, [*rest[:1], *leading, *rest[1:]])
+        if not rest:
+            self.get_command(ctx, "")  # no FORMAT: raises the error that lists them
+        return parsed
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the formats with their help lines, below a heading for each audience."""
+        from kfdeploy.export.formats import FORMATS
+
+        by_audience: dict[str, list[tuple[str, str]]] = {}
+        for format_ in FORMATS:
+            by_audience.setdefault(format_.audience, []).append((format_.name, format_.summary))
+        for audience, lines in by_audience.items():
+            with formatter.section(audience):
+                formatter.write_dl(lines)
+
+    @cached_property
+    def _any_format(self) -> Any:
+        """A command that has the options of all formats, and shows those that they share."""
+        return _make_command(None)
+
+
+exports = typer.Typer(
+    cls=ExportGroup,
+    subcommand_metavar="FORMAT [ARGS]...",
+    rich_markup_mode=None,
+    help="Write the lock, a release set or the workspace as input of another tool.",
+    epilog="`kfdeploy export FORMAT --help` shows the options of a format.",
+)
+app.add_typer(exports, name="export")
+
+
+# -- a format's command ----------------------------------------------------------------------------
+
+
+def _make_command(format_: AnyFormat | None) -> Any:
+    """Build the command of a format from its options; for None one with shared options alone.
+
+    `export` used to be one command with the options of all formats. Each format still takes those
+    of the others, and ignores them, so that old scripts keep working; help does not show them.
+    """
+
+    def run(
+        directory: Directory = HERE,
+        env: EnvironmentName = "",
+        to: Target = None,
+        output: OutputFormat = "text",
+        quiet: Quiet = False,
+        check: Check = False,
+        **own: Any,
+    ) -> None:
+        assert format_ is not None
+        if check and to is None:
+            raise UserError(
+                "--check compares files: name their folder by --to", exit_code=WRONG_USE
+            )
+        made = _make_files(format_, directory, env, quiet, to, own)
+        _write_files(made, to, output, quiet=quiet, check=check)
+
+    *shared, _ = inspect.signature(run, eval_str=True).parameters.values()
+    parameters = [*_list_parameters(format_), *shared]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    single = typer.Typer(add_completion=False, rich_markup_mode=None)
+    single.command(
+        format_.name if format_ else "export",
+        help=f"{format_.summary[0].upper()}{format_.summary[1:]}." if format_ else "",
+    )(run)
+    return typer.main.get_command(single)
+
+
+def _list_parameters(format_: AnyFormat | None) -> Iterator[inspect.Parameter]:
+    """Yield a format's own parameters: its sets, its options, and, hidden, those of the others."""
+    from kfdeploy.export.formats import FORMATS
+
+    if format_ is not None and format_.sets != "none":
+        type_ = list[str] | None if format_.sets == "many" else str | None
+        yield _make_parameter("sets", None, Annotated[type_, _SETS[format_.sets]])
+    seen = set()
+    for each in [*([format_] if format_ else ()), *FORMATS]:
+        hints = get_type_hints(each.options, include_extras=True)
+        for field in dataclasses.fields(each.options):
+            type_, declared = get_args(hints[field.name])
+            if declared.flag not in seen:
+                seen.add(declared.flag)
+                option = _make_option(declared, hidden=each is not format_)
+                yield _make_parameter(field.name, field.default, Annotated[type_, option])
+
+
+def _make_option(declared: ExportOption, *, hidden: bool) -> Any:
+    return typer.Option(declared.flag, metavar=declared.metavar, help=declared.help, hidden=hidden)
+
+
+def _make_parameter(name: str, default: Any, annotation: Any) -> inspect.Parameter:
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
+
+
+# -- running it ------------------------------------------------------------------------------------
+
+
+def _make_files(
+    format_: AnyFormat, directory: Path, env: str, quiet: bool, to: Path | None, own: dict[str, Any]
+) -> ExportedFiles:
+    from kfdeploy.export.format import ExportRequest
+
+    session = open_session(directory, env, quiet)
+    fields = dataclasses.fields(format_.options)
+    sets = own.get("sets") or ()
+    return format_.make_files(
+        ExportRequest(
+            session=session,
+            options=format_.options(**{field.name: own[field.name] for field in fields}),
+            folder=to.resolve() if to else session.root.resolve() / format_.name,
+            set_names=(sets,) if isinstance(sets, str) else tuple(sets),
+            is_environment_given=bool(env),
+        )
+    )
+
+
+def _write_files(
+    made: ExportedFiles, to: Path | None, output: str, *, quiet: bool, check: bool
 ) -> None:
-    """The lock, a release set and the workspace as other tools' input; the rights of apply."""
-    from kfdeploy.export import formats as stage
-    from kfdeploy.export import rights
+    """Write the files, or say what would change, and print what came of it."""
+    from kfdeploy.export.write import join_files, plan_changes
     from kfdeploy.files import write_all
 
-    if check and to is None:
-        raise UserError("--check compares files: name their folder by --to", exit_code=WRONG_USE)
-    stage.check_format(format_)
-    session = open_session(directory, env, quiet)
-    if sets and (format_ not in stage.OF_SETS or (format_ in stage.OF_A_SET and len(sets) > 1)):
-        many = "several release sets" if format_ in stage.OF_A_SET else "a release set"
-        raise UserError(f"{format_} is not of {many}: leave {sets[-1]} out", exit_code=WRONG_USE)
-    if format_ == rights.NAME:
-        made = _export_rights(session, sets or [""], explicit=bool(env))
-    elif format_ in stage.OF_A_SET:
-        from kfdeploy.export.delivery import DeliveryOptions
-
-        folder = to.resolve() if to else session.root.resolve() / format_
-        options = DeliveryOptions(
-            namespace=namespace,
-            name=name,
-            interval=interval,
-            source=source,
-            repository=repo,
-            path=path,
-            revision=revision,
-            tag=tag,
-            secret=secret,
-            folder=os.path.relpath(folder, session.root.resolve()),
-        )
-        which = sets[0] if sets else ""
-        made = _export_set(session, format_, which, options, explicit=bool(env))
-    elif format_ in stage.OF_THE_WORKSPACE:
-        from kfdeploy.export.pipelines import PipelineMaterial
-
-        make = stage.OF_THE_WORKSPACE[format_][1]
-        made = make(PipelineMaterial.for_workspace(session.workspace, image, has_gap=gap))
-    else:
-        made = _export_lock(session, format_)
-    fresh, stale = stage.plan_changes(made, to) if to else ({}, [])
+    fresh, stale = plan_changes(made, to) if to else ({}, [])
     if to and not check:
         write_all(to, fresh, remove=stale)
     if not quiet:
-        sys.stderr.writelines(f"note: {note}\n" for note in made.notes)
+        print_warnings(f"note: {note}" for note in made.notes)
     if output == "json":
         print_json(made.files)
     elif to is None:
-        sys.stdout.write(stage.join_files(made))
+        sys.stdout.write(join_files(made))
     elif check:
-        there = {name for name in fresh if (to / name).exists()}
-        print_lines(f"{'changed' if name in there else 'new'}: {name}" for name in fresh)
+        print_lines(f"{'changed' if (to / name).exists() else 'new'}: {name}" for name in fresh)
         print_lines(f"stale: {name}" for name in stale)
     else:
         counts = f"{len(fresh)} written, {len(stale)} removed"
         print(f"{to}: {pluralize(len(made.files), 'file')}, {counts}")
     exit_if_drift(check, bool(fresh or stale))
-
-
-def _export_lock(session: Session, format_: str) -> ExportedFiles:
-    from kfdeploy.export import formats as stage
-    from kfdeploy.files import read_text
-    from kfdeploy.images import sources_file
-
-    locked = session.read_lock(required=True)
-    listed = session.root / sources_file.NAME
-    if not listed.is_file():
-        raise UserError(f"the workspace has no {sources_file.NAME} yet", hint="run `kfdeploy lock`")
-    return stage.export_mirror(
-        stage.FORMATS[format_][1],
-        session.workspace,
-        session.root,
-        session.environment_name,
-        locked,
-        sources_file.parse_sources(read_text(listed)),
-        session.known_version(),
-    )
-
-
-def _export_rights(session: Session, names: list[str], *, explicit: bool) -> ExportedFiles:
-    from kfdeploy.export import rights
-    from kfdeploy.releaseset import folder as setfolder
-
-    found = [setfolder.open_set(session.find_set(name)) for name in names]
-    for one in found:
-        session.adopt_set_environment(one.summary, explicit=explicit)
-    secrets = session.environment.image_pull_secrets
-    return rights.export(found, session.workspace.helm.namespace, secrets)
-
-
-def _export_set(
-    session: Session, format_: str, name: str, options: DeliveryOptions, *, explicit: bool
-) -> ExportedFiles:
-    from kfdeploy.export import delivery
-    from kfdeploy.export import formats as stage
-    from kfdeploy.oci.reference import ImageRef
-    from kfdeploy.oci.registry.access import AccessResolver
-    from kfdeploy.oci.registry.ca import read_registry_ca
-    from kfdeploy.releaseset import publish
-    from kfdeploy.releaseset.artifact import repository_of
-    from kfdeploy.releaseset.folder import open_set
-
-    delivery.check_options(
-        options,
-        {"--name": options.name, "--namespace": options.namespace, "--secret": options.secret},
-    )
-    found = open_set(session.find_set(name))
-    session.adopt_set_environment(found.summary, explicit=explicit)
-    registry = session.workspace.resolve_registry(session.environment)
-    reach = AccessResolver(session.mirror_settings, session.root)(registry.host)
-    place = repository_of(registry.host, registry.prefix)
-    packed = publish.pack_set(found)
-    return stage.OF_A_SET[format_][1](
-        delivery.Delivery(
-            release_set=found,
-            artifact=ImageRef(
-                place.host, place.path, publish.set_content_tag(found), packed.digest
-            ),
-            is_plain=reach.plain_http,
-            skips_verify=reach.skip_tls_verify and not reach.plain_http,
-            ca=read_registry_ca(registry, session.root),
-            helm_namespace=session.workspace.helm.namespace,
-            options=options,
-        )
-    )

@@ -25,7 +25,7 @@ from kfdeploy.wording import pluralize
 
 if TYPE_CHECKING:
     from kfdeploy.cli.bundles import OutputOptions
-    from kfdeploy.cli.session import Session
+    from kfdeploy.session import Session
 
 _ABOUT: Final = {
     "size": "no size known",

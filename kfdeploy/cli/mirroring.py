@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from kfdeploy.cache import Cache
 from kfdeploy.cli import mirror_fast_path
-from kfdeploy.cli.progress import Progress
+from kfdeploy.cli.mirror_progress import watch_mirror
 from kfdeploy.codec import MisfitData, pack, to_json, unpack
 from kfdeploy.errors import DIFFERENCE, DONE, FAILED
 from kfdeploy.files import exclusive_lock
@@ -23,6 +23,7 @@ from kfdeploy.mirror import mirror as stage
 from kfdeploy.mirror.plan import MirrorPlan, MirrorSummary
 from kfdeploy.oci.registry.client import manifest_path
 from kfdeploy.oci.registry.settings import MirrorSettings
+from kfdeploy.progress import Progress
 from kfdeploy.terminal import print_errors, print_json, print_lines
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def mirror_lock(
             return DIFFERENCE if options.check and plan.to_copy else DONE
         with (
             exclusive_lock(root / ".kfdeploy" / "mirror.lock", "another `kfdeploy mirror`"),
-            progress.watch_mirror() as (watch, on_tick),
+            watch_mirror(progress) as (watch, on_tick),
         ):
             summary = stage.run_mirror(
                 plan,

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import typer
 
-from kfdeploy.cli.session import Session
 from kfdeploy.errors import FAILED
 from kfdeploy.images import lockfile
 from kfdeploy.images.lockfile import Lock
 from kfdeploy.mirror import mirror
 from kfdeploy.mirror import prune as mirror_prune
 from kfdeploy.mirror.plan import MirrorItem, list_mirror_items
+from kfdeploy.session import Session
 from kfdeploy.terminal import print_errors, print_json, print_lines
 from kfdeploy.wording import pluralize
 

@@ -181,15 +181,15 @@ def _run_upgrade(
     quiet: bool,
     check: bool,
 ) -> None:
-    from kfdeploy.cli.upgrade import UpgradeOptions
-    from kfdeploy.cli.upgrade import upgrade_workspace as run
-    from kfdeploy.upstream import init as stage
+    from kfdeploy.cli.upgrade import run_upgrade
+    from kfdeploy.upgrade.options import UpgradeOptions
+    from kfdeploy.upstream.init import find_host_remotes, format_upstream_source
 
-    wish = UpgradeOptions(
-        stage.format_upstream_source(upstream, folder) if upstream else "",
-        ref,
-        dict(stage.find_host_remotes(remotes, folder)),
-        offline,
-        jobs,
+    options = UpgradeOptions(
+        upstream=format_upstream_source(upstream, folder) if upstream else "",
+        ref=ref,
+        remotes=dict(find_host_remotes(remotes, folder)),
+        offline=offline,
+        jobs=jobs,
     )
-    run(folder, wish, form=output, quiet=quiet, check=check)
+    run_upgrade(folder, options, form=output, quiet=quiet, check=check)

@@ -1,79 +1,82 @@
-"""Ready definitions: GitLab CI, GitHub Actions, and the image that their jobs run in."""
+"""The templates of pipelines, filled with the environments of a workspace."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 from kfdeploy import __version__
-from kfdeploy.export.material import MARK, ExportedFiles, join_path
-from kfdeploy.workspace.settings import Workspace
+from kfdeploy.export.format import MARK, ExportMaterial, ExportOption, ExportRequest
+from kfdeploy.export.mirror_material import join_path
 
+ZONES: Final = ("connected", "inside")
 _TEMPLATES: Final = Path(__file__).parent / "templates" / "pipelines"
-_ZONES: Final = ("connected", "inside")
 
 
 @dataclass(frozen=True, slots=True)
-class PipelineMaterial:
-    """What the definitions are filled with.
+class PipelineOptions:
+    """Hold the options of the formats that define pipelines.
 
     Attributes:
-        environments: their names, in the workspace's order.
+        image: reference of the image that jobs run in; empty for the one in the private registry.
+        has_gap: nothing reaches from the connected zone to the inside. Bundles are carried.
+    """
+
+    image: Annotated[
+        str,
+        ExportOption(
+            "--image",
+            "The image that jobs run in. Without it: kfdeploy of the private registry.",
+            metavar="REF",
+        ),
+    ] = ""
+    has_gap: Annotated[
+        bool, ExportOption("--gap", "Two pipelines, one for each side, that use bundles.")
+    ] = False
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineMaterial(ExportMaterial):
+    """Hold the values of the templates.
+
+    Attributes:
+        environments: the names of the environments, in the workspace's order.
         image: reference of the image that jobs run in.
-        has_gap: nothing reaches from the connected zone to the inside: bundles are carried.
+        has_gap: whether there is a pipeline for each side of a gap.
     """
 
     environments: tuple[str, ...]
     image: str
     has_gap: bool = False
 
-    @classmethod
-    def for_workspace(cls, workspace: Workspace, image: str, *, has_gap: bool) -> PipelineMaterial:
-        """For a workspace; without ``image`` the one in the private registry."""
-        private = workspace.registries.private
-        usual = f"{join_path(private.host, private.prefix, 'kfdeploy')}:{__version__}"
-        return cls(tuple(workspace.environments), image or usual, has_gap)
+    @property
+    def image_note(self) -> str:
+        """A note that names the image and says how to build it."""
+        return f"jobs run in {self.image}, which `kfdeploy export containerfile` describes"
 
 
-def export_gitlab_ci(material: PipelineMaterial) -> ExportedFiles:
-    """``.gitlab-ci.yml``; with a gap one file for each side."""
-    if not material.has_gap:
-        files = {".gitlab-ci.yml": _fill_template("gitlab-ci.yml.j2", material)}
-    else:
-        files = {
-            f"{z}.gitlab-ci.yml": _fill_template("gitlab-ci.yml.j2", material, z) for z in _ZONES
-        }
-    patterns = (".gitlab-ci.yml", *(f"{zone}.gitlab-ci.yml" for zone in _ZONES))
-    return ExportedFiles(files, patterns, _image_note(material))
-
-
-def export_github_actions(material: PipelineMaterial) -> ExportedFiles:
-    """``.github/workflows/kfdeploy.yml``; with a gap one file for each side."""
-    folder = ".github/workflows"
-    name = "github-actions.yml.j2"
-    if not material.has_gap:
-        files = {f"{folder}/kfdeploy.yml": _fill_template(name, material)}
-    else:
-        files = {f"{folder}/kfdeploy-{z}.yml": _fill_template(name, material, z) for z in _ZONES}
-    return ExportedFiles(files, (f"{folder}/kfdeploy*.yml",), _image_note(material))
-
-
-def export_containerfile(material: PipelineMaterial) -> ExportedFiles:
-    """``Containerfile``."""
-    return ExportedFiles(
-        {"Containerfile": _fill_template("Containerfile.j2", material)}, ("Containerfile",)
+def gather_pipelines(request: ExportRequest[object]) -> PipelineMaterial:
+    """Read the environments of the workspace, and the format's options where it has some."""
+    workspace, options = request.session.workspace, request.options
+    private = workspace.registries.private
+    default = f"{join_path(private.host, private.prefix, 'kfdeploy')}:{__version__}"
+    if not isinstance(options, PipelineOptions):
+        options = PipelineOptions()
+    return PipelineMaterial(
+        tuple(workspace.environments), options.image or default, options.has_gap
     )
 
 
-def _image_note(material: PipelineMaterial) -> tuple[str, ...]:
-    return (f"jobs run in {material.image}, which `kfdeploy export containerfile` describes",)
+def fill_template(name: str, material: PipelineMaterial, zone: str = "") -> str:
+    """Return a template with its values.
 
-
-def _fill_template(name: str, material: PipelineMaterial, zone: str = "") -> str:
+    Args:
+        zone: ``connected`` or ``inside`` for the jobs of one side; empty for all jobs.
+    """
     from jinja2 import Environment, StrictUndefined
 
-    # Both engines have `{{ }}` of their own.
+    # GitLab and GitHub have `{{ }}` of their own.
     environment = Environment(
         undefined=StrictUndefined,
         keep_trailing_newline=True,

@@ -12,13 +12,13 @@ import pytest
 
 from kfdeploy.catalogue import hidden_images, load
 from kfdeploy.catalogue.facts import Catalogue
-from kfdeploy.cli.session import Session
 from kfdeploy.images.inventory import ImageUse
 from kfdeploy.images.redirect import Redirect
 from kfdeploy.images.sites import find_sites
 from kfdeploy.kubernetes import workload
 from kfdeploy.kubernetes.objects import Object, ObjectKey, get_field, show_path, split_objects
 from kfdeploy.patch import additions
+from kfdeploy.session import Session
 from tests.conftest import Site
 
 RealSite = Callable[[str], Site]

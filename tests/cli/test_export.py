@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import tomllib
@@ -9,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from ruamel.yaml import YAML
 
-from kfdeploy.export import registries_yaml
+from kfdeploy.cli import export
+from kfdeploy.cli.common import app
+from kfdeploy.export import formats
+from kfdeploy.export.formats import registries_yaml
 from kfdeploy.export.routes import Route, UpstreamHost
 from kfdeploy.http.pool import ConnectionPool, HttpRequest
 from kfdeploy.images import lockfile, sources_file
@@ -386,3 +391,104 @@ def test_nobody_is_led_from_the_private_registry_to_itself(root: Path, kfdeploy:
     assert "registry.example.com" in {ref.host for ref in mirrored(root).values()}
     files = exported(kfdeploy, root, "idms", "same")
     assert "source: registry.example.com" not in files["idms.yaml"]
+
+
+# -- the command line ------------------------------------------------------------------------------
+
+
+def test_help_lists_each_format_with_its_line(kfdeploy: Runner) -> None:
+    said = " ".join(kfdeploy("export", "--help").stdout.split())
+    for known in formats.FORMATS:
+        assert f"{known.name} {known.summary}" in said, known.name
+        assert f"{known.audience}:" in said
+
+
+def test_a_format_shows_the_options_that_it_has_alone(kfdeploy: Runner) -> None:
+    flux, idms = (kfdeploy("export", name, "--help").stdout for name in ("flux", "idms"))
+    argocd, gitlab = (kfdeploy("export", name, "--help").stdout for name in ("argocd", "gitlab-ci"))
+    assert "--interval" in flux and "--secret" in flux and "SET" in flux
+    assert "--repo" in argocd and "--interval" not in argocd
+    assert "--gap" in gitlab and "SET" not in gitlab
+    for option in ("--interval", "--repo", "--gap", "SET"):
+        assert option not in idms
+    for said in (flux, idms, argocd, gitlab):
+        assert all(f" {option} " in said for option in ("--to", "--env", "--check", "--output"))
+
+
+def test_options_may_stand_before_the_format_and_others_options_are_taken(
+    root: Path, kfdeploy: Runner
+) -> None:
+    """The form of old scripts, from when `export` was one command."""
+    expected = kfdeploy("export", "idms", "--env", "flat", cwd=root)
+    before = kfdeploy("export", "-q", f"-C{root}", "--env", "flat", "idms")
+    assert before.stdout == expected.stdout
+    after = kfdeploy("export", "--name", "zarf", "idms", "--gap", "--env=flat", cwd=root)
+    assert (after.stdout, after.stderr) == (expected.stdout, expected.stderr)
+    assert "unexpected extra argument" in kfdeploy("export", "idms", "x", cwd=root, check=2).stderr
+
+
+MADE_UP = '''"""A list of the mirror's images."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from kfdeploy.export.format import ExportedFiles, ExportFormat, ExportOption
+from kfdeploy.export.mirror_material import MirrorMaterial, gather_mirror
+
+
+@dataclass(frozen=True)
+class ListOptions:
+    bullet: Annotated[str, ExportOption("--bullet", "What each line begins with.")] = "-"
+
+
+@dataclass(frozen=True)
+class Images:
+    notes: tuple[str, ...]
+    lines: list[str]
+
+
+def gather(request):
+    material = gather_mirror(request)
+    lines = [f"{request.options.bullet} {copy.target.reference}" for copy in material.copies]
+    return Images(material.notes, lines)
+
+
+def export(images):
+    return ExportedFiles({"images.txt": "\\n".join(images.lines) + "\\n"}, ("images.txt",))
+
+
+FORMAT = ExportFormat(
+    name="made-up",
+    summary="a plain list",
+    audience="People",
+    gather=gather,
+    export=export,
+    options=ListOptions,
+)
+'''
+
+
+def test_a_new_format_is_one_module_and_its_line_in_the_list(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "made_up.py").write_text(MADE_UP)
+    monkeypatch.setattr(formats, "__path__", [*formats.__path__, str(tmp_path)])
+    made_up = importlib.import_module("kfdeploy.export.formats.made_up")
+    monkeypatch.setattr(formats, "FORMATS", [*formats.FORMATS, made_up.FORMAT])
+
+    def run(*words: str) -> str:
+        assert export.exports in [group.typer_instance for group in app.registered_groups]
+        typer.main.get_command(app)(["export", *words], standalone_mode=False)
+        return capsys.readouterr().out
+
+    said = run("--help")
+    assert "People:\n  made-up  a plain list\n" in said
+    assert "--bullet" not in said
+    own = run("made-up", "--help")
+    assert "--bullet" in own and "What each line begins with." in own
+    assert "--bullet" not in run("idms", "--help")
+    lines = run("made-up", "-C", str(root), "--bullet", "*").splitlines()
+    assert len(lines) > 20
+    assert all(line.startswith(f"* {REGISTRY}/kf/mirror/") for line in lines)
+    run("made-up", "-C", str(root), "--to", str(tmp_path / "out"))
+    assert (tmp_path / "out/images.txt").read_text().startswith("- ")

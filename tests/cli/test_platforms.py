@@ -131,7 +131,7 @@ def test_admission_knows_upstreams_digests_and_leads_to_the_reduced_ones(
 
 def test_export_says_what_is_not_locked_for_the_platforms(root: Path, kfdeploy: Runner) -> None:
     done = kfdeploy("export", "registries-yaml", "--env", "edge", cwd=root)
-    assert "note: mysql:8.4 is not locked for linux/amd64, so that it is left out\n" in done.stderr
+    assert "note: mysql:8.4 is left out: it is not locked for linux/amd64\n" in done.stderr
     kfdeploy("lock", "--offline", "--quiet", cwd=root)
     done = kfdeploy("export", "registries-yaml", "--env", "edge", cwd=root)
     assert "is not locked" not in done.stderr

@@ -244,7 +244,7 @@ def test_people_s_patches_are_tried_and_left(site: Path, kfdeploy: Runner) -> No
         }
     ]
     (note,) = trials["patches/jobs/gone.yaml"]["notes"]
-    assert note["what"] == "kfdeploy.yaml lists no component jobs any more"
+    assert note["what"] == "kfdeploy.yaml no longer lists a component jobs"
     assert "example.com/up/web:1" in trials["patches/web/image.yaml.gotmpl"]["notes"][0]["what"]
     assert said["needsPerson"] == ["patches/web/container.yaml", "patches/web/image.yaml.gotmpl"]
     for name, text in mine.items():
@@ -336,7 +336,7 @@ def test_the_text_says_what_to_do(site: Path, kfdeploy: Runner) -> None:
     assert checked.stdout.endswith(" removed; nothing is written\n")
     assert content(site) == before
     done = kfdeploy("vendor", *options, cwd=site, check=3)
-    assert done.stderr == "error: patches/web/container.yaml: has to be adapted\n"
+    assert done.stderr == "error: patches/web/container.yaml: must be adapted\n"
     assert done.stdout.endswith(
         "next: adapt the patches that no longer match, then kfdeploy render\n"
     )
@@ -412,8 +412,8 @@ def test_a_person_s_component_with_values_goes_along(site: Path, kfdeploy: Runne
             2,
             (
                 "error: --upgrade needs the other release\n"
-                "  hint: --ref names it; and --upstream, where it is another folder, tarball or"
-                " URL\n"
+                "  hint: name it by --ref; and by --upstream, where it is another folder, tarball"
+                " or URL\n"
             ),
         ),
         (
@@ -430,7 +430,7 @@ def test_a_person_s_component_with_values_goes_along(site: Path, kfdeploy: Runne
             2,
             (
                 "error: --ref 2.0: upstream.source is SOURCE, which has one release only\n"
-                "  hint: name the other release's folder, tarball or git URL by --upstream\n"
+                "  hint: name the folder, tarball or git URL of the other release by --upstream\n"
             ),
         ),
         (
@@ -485,7 +485,7 @@ def test_a_component_that_is_nowhere_stops_it(site: Path, kfdeploy: Runner) -> N
     assert kfdeploy("vendor", *options, cwd=site, check=1).stderr == (
         f"error: component web: 2.0 has nothing to deploy at {path}\n"
         "  hint: it has applications/web/overlays/x; change the component's path in kfdeploy.yaml,"
-        " or take it out, and run it again\n"
+        " or remove the component, and run it again\n"
     )
     assert content(site) == before
     # And as it says: the path of the release one goes to, before one goes there.

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from kfdeploy.cli.session import Session
 from kfdeploy.images import sites as sitemodel
 from kfdeploy.images.mentions import Mention
 from kfdeploy.images.naming import MirrorNaming
 from kfdeploy.kubernetes.objects import ObjectKey, get_field, split_objects
 from kfdeploy.patch import values
 from kfdeploy.patch.values import ImageValues
+from kfdeploy.session import Session
 from tests.conftest import Site
 
 RealSite = Callable[[str], Site]

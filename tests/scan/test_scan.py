@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from kfdeploy.cli.session import Session
 from kfdeploy.codec import to_json
 from kfdeploy.images.inventory import NEEDS
+from kfdeploy.session import Session
 from tests.conftest import DATA, Runner, Site
 from tests.support.workspaces import deployment, workspace
 

@@ -19,7 +19,7 @@ from kfdeploy.apply.preflight.needed_rights import (
     RequiredRights,
     collect_required_rights,
 )
-from kfdeploy.export import rights
+from kfdeploy.export.formats import rbac
 from kfdeploy.kubernetes.cluster import client as tool
 from kfdeploy.kubernetes.cluster import lease
 from kfdeploy.kubernetes.cluster.client import ApiError
@@ -282,6 +282,8 @@ def test_going_from_one_set_to_the_next_takes_both(account: Account) -> None:
         {"gone": [made("v1", "ConfigMap", "gone", OWN)]},
         name="older",
     )
-    text = rights.export([account.release_set, open_set(old)], HELM).files["rbac.yaml"]
+    text = rbac.export(rbac.RightsMaterial([account.release_set, open_set(old)], HELM)).files[
+        "rbac.yaml"
+    ]
     assert "of default, older:" in text
     assert "  resourceNames:\n  - gone\n  - own\n  verbs: [delete, patch]\n" in text

@@ -12,16 +12,16 @@ import json
 from collections.abc import Iterator
 from typing import Final
 
-from kfdeploy.export.material import ExportedFiles, ExportMaterial, header_line
+from kfdeploy.export.format import ExportedFiles, ExportFormat, NoOptions
+from kfdeploy.export.mirror_material import MirrorMaterial, gather_mirror, header_line
 from kfdeploy.export.routes import UpstreamHost
 
 NAME: Final = "registries-yaml"
-ABOUT: Final = "K3s and RKE2: registries.yaml"
 CA_FILE: Final = "/etc/rancher/kfdeploy-registry-ca.crt"
 """On the node. K3s and RKE2 keep their own files in different folders below /etc/rancher."""
 
 
-def export(material: ExportMaterial) -> ExportedFiles:
+def export(material: MirrorMaterial) -> ExportedFiles:
     """``registries.yaml``, and the CA that it names."""
     lines = ["mirrors:"]
     for host in material.hosts:
@@ -60,3 +60,13 @@ def rewrite_rules(host: UpstreamHost) -> Iterator[tuple[str, str]]:
             yield f"^{route.path.replace('.', '[.]')}$", route.target
     elif prefix:
         yield "^(.*)$", f"{prefix}/$1"
+
+
+FORMAT: Final = ExportFormat(
+    name=NAME,
+    summary="K3s and RKE2: registries.yaml",
+    audience="Nodes",
+    gather=gather_mirror,
+    export=export,
+    options=NoOptions,
+)

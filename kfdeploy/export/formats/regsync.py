@@ -10,15 +10,20 @@ import json
 from collections.abc import Iterator
 from typing import Final
 
-from kfdeploy.export.material import ExportedFiles, ExportMaterial, header_line, unreduced_copies
+from kfdeploy.export.format import ExportedFiles, ExportFormat, NoOptions
+from kfdeploy.export.mirror_material import (
+    MirrorMaterial,
+    gather_mirror,
+    header_line,
+    unreduced_copies,
+)
 
 NAME: Final = "regsync"
-ABOUT: Final = "regclient's regsync: regsync.yaml"
 _FILE: Final = "regsync.yaml"
 _PARALLEL: Final = 4
 
 
-def export(material: ExportMaterial) -> ExportedFiles:
+def export(material: MirrorMaterial) -> ExportedFiles:
     """One file: an entry an image, by digest, and how the registries are reached."""
     copies = unreduced_copies(material, NAME)
     creds = [line for host in sorted(material.reaches) for line in _registry_creds(host, material)]
@@ -44,7 +49,7 @@ def export(material: ExportMaterial) -> ExportedFiles:
     return ExportedFiles({_FILE: text}, (_FILE,), (note,))
 
 
-def _registry_creds(host: str, material: ExportMaterial) -> Iterator[str]:
+def _registry_creds(host: str, material: MirrorMaterial) -> Iterator[str]:
     reach = material.reaches[host]
     lines = []
     if reach.plain_http:
@@ -59,3 +64,13 @@ def _registry_creds(host: str, material: ExportMaterial) -> Iterator[str]:
     if lines:
         yield f"- registry: {json.dumps(host)}"
         yield from lines
+
+
+FORMAT: Final = ExportFormat(
+    name=NAME,
+    summary="regclient's regsync: regsync.yaml",
+    audience="Tools that copy images",
+    gather=gather_mirror,
+    export=export,
+    options=NoOptions,
+)

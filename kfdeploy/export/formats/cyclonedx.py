@@ -14,20 +14,20 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from kfdeploy import __version__
-from kfdeploy.export.material import ExportedFiles, ExportMaterial
+from kfdeploy.export.format import ExportedFiles, ExportFormat, NoOptions
+from kfdeploy.export.mirror_material import MirrorMaterial, gather_mirror
 from kfdeploy.images.lockfile import LockedImage
 from kfdeploy.images.sources_file import SourceImage
 from kfdeploy.oci.reference import ImageRef
 
 NAME: Final = "cyclonedx"
-ABOUT: Final = "CycloneDX 1.6: bom.json"
 _FILE: Final = "bom.json"
 _ROOT: Final = "kubeflow"
 _SPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "https://cyclonedx.org/schema/bom-1.6.schema.json")
 _ALGORITHMS: Final = {"sha256": "SHA-256", "sha384": "SHA-384", "sha512": "SHA-512"}
 
 
-def export(material: ExportMaterial) -> ExportedFiles:
+def export(material: MirrorMaterial) -> ExportedFiles:
     """One file: what is deployed, its images at their digests, and which of them needs which."""
     found = {image.ref: image for image in material.images}
     parts = sorted({place.component for image in material.images for place in image.found})
@@ -51,7 +51,7 @@ def export(material: ExportMaterial) -> ExportedFiles:
     return ExportedFiles({_FILE: json.dumps(bom, indent=2, sort_keys=True) + "\n"}, (_FILE,))
 
 
-def _bom_metadata(material: ExportMaterial) -> dict[str, Any]:
+def _bom_metadata(material: MirrorMaterial) -> dict[str, Any]:
     root = {"type": "platform", "bom-ref": _ROOT, "name": "kubeflow"}
     if material.version:
         root["version"] = material.version
@@ -64,7 +64,7 @@ def _bom_metadata(material: ExportMaterial) -> dict[str, Any]:
 
 
 def _image_component(
-    image: LockedImage, source: SourceImage, material: ExportMaterial
+    image: LockedImage, source: SourceImage, material: MirrorMaterial
 ) -> dict[str, Any]:
     algorithm, _, content = image.digest.partition(":")
     properties = [
@@ -106,7 +106,7 @@ def _purl_query(qualifiers: Mapping[str, str]) -> str:
     return "&".join(f"{key}={quote(value, safe='/')}" for key, value in sorted(qualifiers.items()))
 
 
-def _list_dependencies(material: ExportMaterial, parts: list[str]) -> Iterator[dict[str, Any]]:
+def _list_dependencies(material: MirrorMaterial, parts: list[str]) -> Iterator[dict[str, Any]]:
     refs = {image.id: _image_ref(image) for image in material.lock}
     needs: dict[str, set[str]] = {name: set() for name in parts}
     alone = []  # images.extra: no component names them
@@ -132,3 +132,13 @@ def _image_ref(image: LockedImage) -> str:
 
 def _make_property(name: str, value: str) -> dict[str, str]:
     return {"name": f"kfdeploy:{name}", "value": value}
+
+
+FORMAT: Final = ExportFormat(
+    name=NAME,
+    summary="CycloneDX 1.6: bom.json",
+    audience="Bill of materials",
+    gather=gather_mirror,
+    export=export,
+    options=NoOptions,
+)

@@ -14,10 +14,11 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from kfdeploy.export.material import (
-    ExportedFiles,
-    ExportMaterial,
+from kfdeploy.export.format import ExportedFiles, ExportFormat, NoOptions
+from kfdeploy.export.mirror_material import (
     ImageCopy,
+    MirrorMaterial,
+    gather_mirror,
     header_line,
     host_folder,
     join_path,
@@ -25,12 +26,11 @@ from kfdeploy.export.material import (
 )
 
 NAME: Final = "skopeo-sync"
-ABOUT: Final = "skopeo sync: a YAML file a folder, and a script"
 _TOP: Final = "skopeo-sync"
 _SCRIPT: Final = f"{_TOP}/sync.sh"
 
 
-def export(material: ExportMaterial) -> ExportedFiles:
+def export(material: MirrorMaterial) -> ExportedFiles:
     """``skopeo-sync/FOLDER/sync.yaml``, ``sync.sh``, and the CAs that they name."""
     folders: dict[str, list[ImageCopy]] = {}
     renamed: list[ImageCopy] = []
@@ -55,7 +55,7 @@ def export(material: ExportMaterial) -> ExportedFiles:
     return ExportedFiles(dict(sorted(files.items())), (f"{_TOP}/**/sync.yaml", _SCRIPT), notes)
 
 
-def _sync_yaml(copies: Sequence[ImageCopy], material: ExportMaterial) -> str:
+def _sync_yaml(copies: Sequence[ImageCopy], material: MirrorMaterial) -> str:
     hosts: dict[str, dict[str, set[str]]] = {}
     for copy in copies:
         repositories = hosts.setdefault(copy.source.host, {})
@@ -76,7 +76,7 @@ def _sync_yaml(copies: Sequence[ImageCopy], material: ExportMaterial) -> str:
 
 
 def _sync_script(
-    folders: dict[str, list[ImageCopy]], renamed: Sequence[ImageCopy], material: ExportMaterial
+    folders: dict[str, list[ImageCopy]], renamed: Sequence[ImageCopy], material: MirrorMaterial
 ) -> str:
     private = material.registry.host
     to = "".join(f" {option}" for option in _access_options("dest", private, material))
@@ -115,7 +115,7 @@ def _sync_script(
     return header_line(NAME, material) + "\n".join(lines) + "\n"
 
 
-def _access_options(side: str, host: str, material: ExportMaterial) -> Iterator[str]:
+def _access_options(side: str, host: str, material: MirrorMaterial) -> Iterator[str]:
     reach = material.reaches[host]
     if reach.plain_http or reach.skip_tls_verify:
         yield f"--{side}-tls-verify=false"
@@ -123,10 +123,20 @@ def _access_options(side: str, host: str, material: ExportMaterial) -> Iterator[
         yield f"--{side}-cert-dir={_certs_folder(host)}"
 
 
-def _has_ca(host: str, material: ExportMaterial) -> bool:
+def _has_ca(host: str, material: MirrorMaterial) -> bool:
     reach = material.reaches[host]
     return reach.ca is not None and not reach.plain_http
 
 
 def _certs_folder(host: str) -> str:
     return f"certs/{host_folder(host)}"
+
+
+FORMAT: Final = ExportFormat(
+    name=NAME,
+    summary="skopeo sync: a YAML file for each folder, and a script",
+    audience="Tools that copy images",
+    gather=gather_mirror,
+    export=export,
+    options=NoOptions,
+)

@@ -7,16 +7,26 @@ A release's folder has a chart's files too, so the source leaves them out (`spec
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
 
-from kfdeploy.export.delivery import KEPT, WEBHOOKS, Delivery, webhooks_with_empty_ca
-from kfdeploy.export.material import ExportedFiles
+from kfdeploy.errors import WRONG_USE, UserError
+from kfdeploy.export.delivery import (
+    KEPT,
+    WEBHOOKS,
+    Delivery,
+    DeliveryOptions,
+    check_object_name,
+    gather_delivery,
+    webhooks_with_empty_ca,
+)
+from kfdeploy.export.format import ExportedFiles, ExportFormat, ExportOption
 from kfdeploy.releaseset.folder import SetRelease
 from kfdeploy.yamltext import emit
 
 NAME: Final = "flux"
-ABOUT: Final = "Flux: OCIRepository and Kustomizations"
 FILE: Final = "flux.yaml"
 _NAMESPACE: Final = "flux-system"
 _CRDS: Final = "crds"
@@ -29,12 +39,31 @@ _TRUSTED: Final = (
 """Base64 of a placeholder is shorter, and of a certificate longer."""
 
 
-def export(delivery: Delivery) -> ExportedFiles:
+@dataclass(frozen=True, slots=True)
+class FluxOptions(DeliveryOptions):
+    """Hold the options of both engines, and Flux's own.
+
+    Attributes:
+        interval: how often Flux looks at the source and at the cluster.
+        secret: Flux's Secret for signing in to the registry or to Git.
+    """
+
+    interval: Annotated[
+        str, ExportOption("--interval", "How often Flux looks, such as 10m.", metavar="TIME")
+    ] = "10m"
+    secret: Annotated[
+        str,
+        ExportOption("--secret", "Flux's Secret for signing in to the source.", metavar="NAME"),
+    ] = ""
+
+
+def export(delivery: Delivery[FluxOptions]) -> ExportedFiles:
     """One file: the source, the CRDs, and the releases in their order.
 
     Raises:
         UserError: a name that is too long.
     """
+    _check_options(delivery.options)
     documents = [*_ca_secret(delivery), _source_object(delivery)]
     has_crds = any(release.crds for release in delivery.release_set.releases)
     if has_crds:
@@ -46,7 +75,16 @@ def export(delivery: Delivery) -> ExportedFiles:
     return ExportedFiles({FILE: text}, (FILE,), tuple(_list_notes(delivery)))
 
 
-def _list_notes(delivery: Delivery) -> Iterator[str]:
+def _check_options(options: FluxOptions) -> None:
+    check_object_name("--secret", options.secret)
+    if not re.fullmatch(r"([0-9]+(\.[0-9]+)?(ms|s|m|h))+", options.interval):
+        raise UserError(
+            f"--interval {options.interval}: must be a duration, such as 10m or 1h",
+            exit_code=WRONG_USE,
+        )
+
+
+def _list_notes(delivery: Delivery[FluxOptions]) -> Iterator[str]:
     if delivery.options.source == "git":
         return
     if not delivery.options.tag:
@@ -61,11 +99,11 @@ def _list_notes(delivery: Delivery) -> Iterator[str]:
         )
 
 
-def _object_metadata(delivery: Delivery, name: str) -> dict[str, Any]:
+def _object_metadata(delivery: Delivery[FluxOptions], name: str) -> dict[str, Any]:
     return {"name": name, "namespace": delivery.options.namespace or _NAMESPACE}
 
 
-def _ca_secret(delivery: Delivery) -> Iterator[dict[str, Any]]:
+def _ca_secret(delivery: Delivery[FluxOptions]) -> Iterator[dict[str, Any]]:
     if delivery.ca and delivery.options.source == "oci":
         yield {
             "apiVersion": "v1",
@@ -76,7 +114,7 @@ def _ca_secret(delivery: Delivery) -> Iterator[dict[str, Any]]:
         }
 
 
-def _source_object(delivery: Delivery) -> dict[str, Any]:
+def _source_object(delivery: Delivery[FluxOptions]) -> dict[str, Any]:
     options, ref = delivery.options, delivery.artifact
     spec: dict[str, Any] = {"interval": options.interval}
     if options.source == "git":
@@ -114,7 +152,7 @@ def _parent_paths(path: str) -> Iterator[str]:
 
 
 def _build_kustomization(
-    delivery: Delivery, name: str, path: str, spec: dict[str, Any]
+    delivery: Delivery[FluxOptions], name: str, path: str, spec: dict[str, Any]
 ) -> dict[str, Any]:
     options = delivery.options
     return {
@@ -136,7 +174,7 @@ def _build_kustomization(
     }
 
 
-def _crd_kustomization(delivery: Delivery) -> dict[str, Any]:
+def _crd_kustomization(delivery: Delivery[FluxOptions]) -> dict[str, Any]:
     return _build_kustomization(
         delivery,
         _CRDS,
@@ -146,7 +184,7 @@ def _crd_kustomization(delivery: Delivery) -> dict[str, Any]:
 
 
 def _release_kustomization(
-    delivery: Delivery, release: SetRelease, has_crds: bool
+    delivery: Delivery[FluxOptions], release: SetRelease, has_crds: bool
 ) -> dict[str, Any]:
     needs = [delivery.object_name(name) for name in delivery.needed_releases(release)]
     if not needs and has_crds:
@@ -199,3 +237,14 @@ def _health_expressions(release: SetRelease, kinds: set[str]) -> Iterator[dict[s
         if key.kind in WEBHOOKS or key.group == "cert-manager.io":
             seen.add((key.group, key.kind))
             yield {"apiVersion": key.api_version, "kind": key.kind, "current": current}
+
+
+FORMAT: Final = ExportFormat(
+    name=NAME,
+    summary="Flux: OCIRepository and Kustomizations",
+    audience="GitOps engines",
+    gather=gather_delivery,
+    export=export,
+    options=FluxOptions,
+    sets="one",
+)

@@ -12,13 +12,18 @@ import posixpath
 from collections.abc import Iterator
 from typing import Any, Final
 
-from kfdeploy.export.delivery import KEPT, Delivery, webhooks_with_empty_ca
-from kfdeploy.export.material import ExportedFiles
+from kfdeploy.export.delivery import (
+    KEPT,
+    Delivery,
+    DeliveryOptions,
+    gather_delivery,
+    webhooks_with_empty_ca,
+)
+from kfdeploy.export.format import ExportedFiles, ExportFormat
 from kfdeploy.releaseset.folder import SetRelease
 from kfdeploy.yamltext import emit
 
 NAME: Final = "argocd"
-ABOUT: Final = "Argo CD: Applications in waves"
 APPLICATIONS: Final = "applications/applications.yaml"
 ROOT: Final = "root.yaml"
 HEALTH: Final = "argocd-cm.yaml"
@@ -58,7 +63,7 @@ return hs
 """Of an Application without that annotation, which is of no set, its own health counts."""
 
 
-def export(delivery: Delivery) -> ExportedFiles:
+def export(delivery: Delivery[DeliveryOptions]) -> ExportedFiles:
     """The Applications, the one above them, and what argocd-cm needs for waves to wait.
 
     Raises:
@@ -81,7 +86,7 @@ def export(delivery: Delivery) -> ExportedFiles:
     return ExportedFiles(files, (APPLICATIONS, HEALTH, ROOT), tuple(_list_notes(delivery)))
 
 
-def _list_notes(delivery: Delivery) -> Iterator[str]:
+def _list_notes(delivery: Delivery[DeliveryOptions]) -> Iterator[str]:
     options = delivery.options
     namespace = options.namespace or _NAMESPACE
     yield (
@@ -113,7 +118,7 @@ def _list_notes(delivery: Delivery) -> Iterator[str]:
 
 
 def _build_application(
-    delivery: Delivery,
+    delivery: Delivery[DeliveryOptions],
     name: str,
     wave: int,
     source: dict[str, Any],
@@ -144,7 +149,7 @@ def _build_application(
     }
 
 
-def _source_location(delivery: Delivery) -> dict[str, Any]:
+def _source_location(delivery: Delivery[DeliveryOptions]) -> dict[str, Any]:
     options, ref = delivery.options, delivery.artifact
     if options.source == "git":
         return {"repoURL": options.repository, "targetRevision": options.revision}
@@ -152,7 +157,7 @@ def _source_location(delivery: Delivery) -> dict[str, Any]:
     return {"repoURL": f"oci://{ref.repository}", "targetRevision": revision}
 
 
-def _crd_application(delivery: Delivery, release: SetRelease) -> dict[str, Any]:
+def _crd_application(delivery: Delivery[DeliveryOptions], release: SetRelease) -> dict[str, Any]:
     """Of each release its own: all together are more than Argo CD reads for one Application."""
     source = {
         "path": delivery.path_in_source("crds"),
@@ -168,7 +173,9 @@ def _crd_application(delivery: Delivery, release: SetRelease) -> dict[str, Any]:
     )
 
 
-def _release_application(delivery: Delivery, release: SetRelease) -> dict[str, Any]:
+def _release_application(
+    delivery: Delivery[DeliveryOptions], release: SetRelease
+) -> dict[str, Any]:
     # Argo CD would take the folder for a chart.
     source = {
         "path": delivery.path_in_source(f"charts/{release.name}/charts/objects"),
@@ -200,10 +207,10 @@ def _sync_policy(*, prune: bool) -> dict[str, Any]:
     }
 
 
-def _root_application(delivery: Delivery) -> dict[str, Any]:
+def _root_application(delivery: Delivery[DeliveryOptions]) -> dict[str, Any]:
     options = delivery.options
     path = posixpath.normpath(
-        posixpath.join(options.path, options.folder, posixpath.dirname(APPLICATIONS))
+        posixpath.join(options.path, delivery.folder, posixpath.dirname(APPLICATIONS))
     )
     namespace = options.namespace or _NAMESPACE
     return {
@@ -227,7 +234,7 @@ def _root_application(delivery: Delivery) -> dict[str, Any]:
     }
 
 
-def _health_config(delivery: Delivery) -> dict[str, Any]:
+def _health_config(delivery: Delivery[DeliveryOptions]) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -237,3 +244,14 @@ def _health_config(delivery: Delivery) -> dict[str, Any]:
         },
         "data": {"resource.customizations.health.argoproj.io_Application": _LUA},
     }
+
+
+FORMAT: Final = ExportFormat(
+    name=NAME,
+    summary="Argo CD: Applications in waves",
+    audience="GitOps engines",
+    gather=gather_delivery,
+    export=export,
+    options=DeliveryOptions,
+    sets="one",
+)

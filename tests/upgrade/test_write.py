@@ -12,7 +12,7 @@ import pytest
 
 from kfdeploy.errors import UserError
 from kfdeploy.files import write_all
-from kfdeploy.upgrade import upgrade as stage
+from kfdeploy.upgrade import write
 from tests.conftest import tree
 
 BEFORE = {
@@ -63,7 +63,7 @@ def killed(root: Path, prepared: Path, step: int) -> bool:
             for name in ("replace", "unlink", "rmdir", "mkdir"):
                 setattr(Path, name, dying(getattr(Path, name)))
             os.mkdir = dying(os.mkdir)
-            stage.write_upgrade(root, prepared, TEXTS, ["patches/gone/x.yaml"], upstream=True)
+            write.write_upgrade(root, prepared, TEXTS, ["patches/gone/x.yaml"], upstream=True)
             os._exit(0)
         finally:
             os._exit(1)
@@ -74,11 +74,11 @@ def killed(root: Path, prepared: Path, step: int) -> bool:
 
 def test_all_is_written_and_what_goes_goes(tmp_path: Path) -> None:
     root, prepared = made(tmp_path / "site")
-    stage.write_upgrade(root, prepared, TEXTS, ["patches/gone/x.yaml"], upstream=True)
+    write.write_upgrade(root, prepared, TEXTS, ["patches/gone/x.yaml"], upstream=True)
     assert texts(root) == AFTER
     assert not (root / "patches/gone").exists()
     assert {path.name for path in (root / ".kfdeploy").iterdir()} == {"upgrade-x"}
-    assert not stage.is_unfinished(root)
+    assert not write.is_unfinished(root)
 
 
 def test_killed_at_any_step_it_is_the_old_or_goes_on(tmp_path: Path) -> None:
@@ -86,16 +86,16 @@ def test_killed_at_any_step_it_is_the_old_or_goes_on(tmp_path: Path) -> None:
     for step in range(99):
         root, prepared = made(tmp_path / "site")
         was_killed = killed(root, prepared, step)
-        if stage.is_unfinished(root):
+        if write.is_unfinished(root):
             states.add("goes on")
-            stage.finish_upgrade(root)
+            write.finish_upgrade(root)
             assert texts(root) == AFTER, step
         elif texts(root) == BEFORE:
             states.add("old")
         else:
             states.add("new")
             assert texts(root) == AFTER, step
-        stage.remove_stale_folders(root)
+        write.remove_stale_folders(root)
         assert list((root / ".kfdeploy").iterdir()) == []
         if not was_killed:
             break
@@ -111,8 +111,8 @@ def test_what_can_t_be_written_changes_nothing(
     def full(*given: object, **more: object) -> None:
         raise UserError("kfdeploy.yaml: can't be written: no space left on device")
 
-    monkeypatch.setattr(stage, "write_all", full)
+    monkeypatch.setattr(write, "write_all", full)
     with pytest.raises(UserError, match="no space left"):
-        stage.write_upgrade(root, prepared, TEXTS, ["patches/gone/x.yaml"], upstream=True)
+        write.write_upgrade(root, prepared, TEXTS, ["patches/gone/x.yaml"], upstream=True)
     assert texts(root) == BEFORE
     assert {path.name for path in (root / ".kfdeploy").iterdir()} == {"upgrade-x"}

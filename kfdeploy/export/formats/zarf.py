@@ -12,11 +12,12 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from kfdeploy.export.material import (
+from kfdeploy.export.format import ExportedFiles, ExportFormat, NoOptions
+from kfdeploy.export.mirror_material import (
     TAGS,
-    ExportedFiles,
-    ExportMaterial,
     ImageCopy,
+    MirrorMaterial,
+    gather_mirror,
     header_line,
     join_path,
     path_prefix,
@@ -27,13 +28,12 @@ from kfdeploy.oci.reference import ImageRef
 from kfdeploy.oci.registry.access import RegistryAccess
 
 NAME: Final = "zarf"
-ABOUT: Final = "Zarf: packages of images"
 _TOP: Final = "zarf"
 _FILE: Final = "zarf.yaml"
 _CONFIG: Final = "zarf-config.toml"
 
 
-def export(material: ExportMaterial) -> ExportedFiles:
+def export(material: MirrorMaterial) -> ExportedFiles:
     """``zarf/PATH/zarf.yaml`` with a ``zarf-config.toml``, and the tags that Zarf does not set."""
     groups: dict[str, list[ImageCopy]] = {}
     notes = []
@@ -58,7 +58,7 @@ def export(material: ExportMaterial) -> ExportedFiles:
     return ExportedFiles(files, patterns, tuple(notes))
 
 
-def _package_yaml(folder: str, copies: list[ImageCopy], material: ExportMaterial) -> str:
+def _package_yaml(folder: str, copies: list[ImageCopy], material: MirrorMaterial) -> str:
     name = "-".join(part for part in ("kubeflow", *folder.split("/")) if part)
     pull = _command_options([material.reaches[copy.source.host] for copy in copies])
     push = _command_options([material.reaches[material.registry.host]])
@@ -88,7 +88,7 @@ def _tagged_ref(copy: ImageCopy) -> ImageRef:
     return ImageRef(first.host, first.path, first.with_default_tag().tag, copy.origin.digest)
 
 
-def _package_config(folder: str, copies: list[ImageCopy], material: ExportMaterial) -> str:
+def _package_config(folder: str, copies: list[ImageCopy], material: MirrorMaterial) -> str:
     """What the two commands take from the folder that they run in."""
     overrides = sorted(
         {
@@ -117,3 +117,13 @@ def _command_options(reaches: list[RegistryAccess]) -> str:
 def _override_prefix(named: ImageRef) -> str:
     """All of a reference up to its digest, so that it is the beginning of no other's."""
     return str(ImageRef(named.host, named.path, named.tag)) + "@"
+
+
+FORMAT: Final = ExportFormat(
+    name=NAME,
+    summary="Zarf: packages of images",
+    audience="Tools that copy images",
+    gather=gather_mirror,
+    export=export,
+    options=NoOptions,
+)

@@ -13,16 +13,16 @@ from collections.abc import Iterator
 from typing import Final
 
 from kfdeploy.errors import UserError, raise_all
-from kfdeploy.export.material import ExportedFiles, ExportMaterial, header_line
+from kfdeploy.export.format import ExportedFiles, ExportFormat, NoOptions
+from kfdeploy.export.mirror_material import MirrorMaterial, gather_mirror, header_line
 from kfdeploy.export.routes import UpstreamHost
 
 NAME: Final = "hosts-toml"
-ABOUT: Final = "containerd: certs.d/HOST/hosts.toml"
 _API_HOSTS: Final = {"docker.io": "registry-1.docker.io"}
 _CA: Final = "ca.crt"
 
 
-def export(material: ExportMaterial) -> ExportedFiles:
+def export(material: MirrorMaterial) -> ExportedFiles:
     """One file an upstream host, and one for the private registry where it needs one.
 
     Raises:
@@ -51,7 +51,7 @@ def certs_folder(host: str) -> str:
     return f"{name}_{port}_" if colon and port.isdigit() else host
 
 
-def _rename_errors(host: UpstreamHost, material: ExportMaterial) -> Iterator[UserError]:
+def _rename_errors(host: UpstreamHost, material: MirrorMaterial) -> Iterator[UserError]:
     if host.prefix is None:
         naming = material.registry.naming
         limits = (("maxDepth", naming.max_depth), ("maxLength", naming.max_length))
@@ -64,7 +64,7 @@ def _rename_errors(host: UpstreamHost, material: ExportMaterial) -> Iterator[Use
             )
 
 
-def _upstream_toml(host: UpstreamHost, material: ExportMaterial) -> str:
+def _upstream_toml(host: UpstreamHost, material: MirrorMaterial) -> str:
     lines = [f'server = "https://{_API_HOSTS.get(host.name, host.name)}"', ""]
     path = "/".join(part for part in ("v2", host.prefix) if part)
     lines.append(f"[host.{_toml_string(f'{material.url}/{path}')}]")
@@ -74,7 +74,7 @@ def _upstream_toml(host: UpstreamHost, material: ExportMaterial) -> str:
     return header_line(NAME, material) + "\n".join([*lines, *_tls_settings(material, up), ""])
 
 
-def _private_toml(material: ExportMaterial) -> str:
+def _private_toml(material: MirrorMaterial) -> str:
     # The table is for 1.7. `server` is asked after it, with the settings above the table.
     tls = [line.lstrip() for line in _tls_settings(material, "")]
     lines = [f"server = {_toml_string(material.url)}", *tls, ""]
@@ -83,7 +83,7 @@ def _private_toml(material: ExportMaterial) -> str:
     return header_line(NAME, material) + "\n".join([*lines, *_tls_settings(material, ""), ""])
 
 
-def _tls_settings(material: ExportMaterial, where: str) -> Iterator[str]:
+def _tls_settings(material: MirrorMaterial, where: str) -> Iterator[str]:
     if material.is_plain:
         return
     if material.ca:
@@ -95,3 +95,13 @@ def _tls_settings(material: ExportMaterial, where: str) -> Iterator[str]:
 def _toml_string(value: str) -> str:
     """A TOML basic string; of names and URLs, which JSON writes alike."""
     return json.dumps(value)
+
+
+FORMAT: Final = ExportFormat(
+    name=NAME,
+    summary="containerd: certs.d/HOST/hosts.toml",
+    audience="Nodes",
+    gather=gather_mirror,
+    export=export,
+    options=NoOptions,
+)

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from kfdeploy.export.material import ExportedFiles, ExportMaterial, header_line
+from kfdeploy.export.format import ExportedFiles, ExportFormat, NoOptions
+from kfdeploy.export.mirror_material import MirrorMaterial, gather_mirror, header_line
 
 NAME: Final = "idms"
-ABOUT: Final = "OpenShift: ImageDigestMirrorSet and ImageTagMirrorSet"
 _SETS: Final = (
     ("ImageDigestMirrorSet", "imageDigestMirrors"),
     ("ImageTagMirrorSet", "imageTagMirrors"),
 )
 
 
-def export(material: ExportMaterial) -> ExportedFiles:
+def export(material: MirrorMaterial) -> ExportedFiles:
     """One file with both sets."""
     pairs = sorted(
         (f"{host.name}/{route.path}", f"{material.registry.host}/{route.target}")
@@ -36,7 +36,7 @@ def export(material: ExportMaterial) -> ExportedFiles:
     return ExportedFiles({"idms.yaml": text}, ("idms.yaml",), tuple(_list_notes(material)))
 
 
-def _list_notes(material: ExportMaterial) -> list[str]:
+def _list_notes(material: MirrorMaterial) -> list[str]:
     """What OpenShift keeps elsewhere: image.config.openshift.io/cluster."""
     host, where = material.registry.host, "image.config.openshift.io/cluster"
     if material.is_plain or material.skips_verify:
@@ -44,3 +44,13 @@ def _list_notes(material: ExportMaterial) -> list[str]:
     if material.ca:
         return [f"add the CA of {host} to the ConfigMap in spec.additionalTrustedCA of {where}"]
     return []
+
+
+FORMAT: Final = ExportFormat(
+    name=NAME,
+    summary="OpenShift: ImageDigestMirrorSet and ImageTagMirrorSet",
+    audience="Nodes",
+    gather=gather_mirror,
+    export=export,
+    options=NoOptions,
+)

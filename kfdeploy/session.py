@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kfdeploy.cache import Cache
-from kfdeploy.cli.progress import Progress
 from kfdeploy.errors import DIFFERENCE, WRONG_USE, UserError
 from kfdeploy.files import read_text
 from kfdeploy.images import lockfile
 from kfdeploy.images.lockfile import Lock, LockedImage
 from kfdeploy.oci.reference import ImageRef
 from kfdeploy.oci.registry.settings import MirrorSettings
+from kfdeploy.progress import Progress
 from kfdeploy.workspace import settings_file
 from kfdeploy.workspace.settings import Environment, Workspace
 from kfdeploy.workspace.settings_file import WorkspaceFile

@@ -11,11 +11,12 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from kfdeploy.export.material import (
+from kfdeploy.export.format import ExportedFiles, ExportFormat, NoOptions
+from kfdeploy.export.mirror_material import (
     TAGS,
-    ExportedFiles,
-    ExportMaterial,
     ImageCopy,
+    MirrorMaterial,
+    gather_mirror,
     header_line,
     join_path,
     path_prefix,
@@ -24,12 +25,11 @@ from kfdeploy.export.material import (
 )
 
 NAME: Final = "hauler"
-ABOUT: Final = "Hauler: Images manifests"
 _TOP: Final = "hauler"
 _FILE: Final = "images.yaml"
 
 
-def export(material: ExportMaterial) -> ExportedFiles:
+def export(material: MirrorMaterial) -> ExportedFiles:
     """``hauler/PATH/images.yaml``, and the tags that Hauler does not set."""
     groups: dict[str, list[str]] = {}
     untagged: list[ImageCopy] = []
@@ -72,7 +72,7 @@ def export(material: ExportMaterial) -> ExportedFiles:
     return ExportedFiles(files, (f"{_TOP}/**/{_FILE}", f"{_TOP}/{TAGS}"), tuple(notes))
 
 
-def _images_manifest(folder: str, images: list[str], material: ExportMaterial) -> str:
+def _images_manifest(folder: str, images: list[str], material: MirrorMaterial) -> str:
     name = join_path("kubeflow", folder).replace("/", "-").replace("_", "-")
     where = join_path(material.registry.host, folder)
     options = " --plain-http" if material.is_plain else ""
@@ -89,3 +89,13 @@ def _images_manifest(folder: str, images: list[str], material: ExportMaterial) -
         *images,
     ]
     return header_line(NAME, material) + "\n".join(lines) + "\n"
+
+
+FORMAT: Final = ExportFormat(
+    name=NAME,
+    summary="Hauler: Images manifests",
+    audience="Tools that copy images",
+    gather=gather_mirror,
+    export=export,
+    options=NoOptions,
+)

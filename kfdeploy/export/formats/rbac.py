@@ -1,21 +1,26 @@
-"""The rights to apply release sets, and an account that has them, as Kubernetes' objects."""
+"""The rights to apply release sets, and an account that has them, as Kubernetes objects."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from kfdeploy.apply.preflight import rbac
 from kfdeploy.apply.preflight.api_versions import ResourceLocator
 from kfdeploy.apply.preflight.needed_rights import RBAC, RequiredRight, collect_required_rights
-from kfdeploy.export.material import ExportedFiles
+from kfdeploy.export.format import (
+    ExportedFiles,
+    ExportFormat,
+    ExportMaterial,
+    ExportRequest,
+    NoOptions,
+)
 from kfdeploy.kubernetes import helm_release
-from kfdeploy.releaseset.folder import SetFolder
+from kfdeploy.releaseset.folder import SetFolder, open_set
 from kfdeploy.releaseset.order.contents import SetContents
 from kfdeploy.yamltext.emit import quote_scalar
 
-NAME: Final = "rbac"
-ABOUT: Final = "The smallest rights that `kfdeploy apply` works with, and an account that has them"
 FILE: Final = "rbac.yaml"
 ACCOUNT: Final = "kfdeploy"
 _APPLY: Final = "kfdeploy-apply"
@@ -25,36 +30,60 @@ _EVERYWHERE: Final = frozenset(("default", "kube-node-lease", "kube-public", "ku
 Body = dict[str, Any]
 
 
-def export(
-    sets: Sequence[SetFolder], namespace: str, pull_secrets: Sequence[str] = ()
-) -> ExportedFiles:
-    """One file for an administrator to apply: ``kubectl apply -f rbac.yaml``.
+@dataclass(frozen=True, slots=True)
+class RightsMaterial(ExportMaterial):
+    """Hold the release sets that an account is to apply.
 
-    Args:
-        sets: what is to be applied; to go from one to the next, both.
-        namespace: Helm's; the account is in it.
-        pull_secrets: names that the preflight looks for.
+    Attributes:
+        sets: the sets. Going from one set to the next needs the rights for both.
+        namespace: Helm's namespace, where the account is.
+        pull_secrets: names of Secrets that the preflight looks for.
+    """
+
+    sets: Sequence[SetFolder]
+    namespace: str
+    pull_secrets: Sequence[str] = ()
+
+
+def gather_rights(request: ExportRequest[object]) -> RightsMaterial:
+    """Read the release sets that the command line names, or the only one.
+
+    Raises:
+        UserError: no such set, or one of another environment.
+    """
+    session = request.session
+    sets = [open_set(session.find_set(name)) for name in request.set_names or ("",)]
+    for release_set in sets:
+        session.adopt_set_environment(release_set.summary, explicit=request.is_environment_given)
+    return RightsMaterial(
+        sets, session.workspace.helm.namespace, session.environment.image_pull_secrets
+    )
+
+
+def export(material: RightsMaterial) -> ExportedFiles:
+    """Return one file for an administrator to apply: ``kubectl apply -f rbac.yaml``.
 
     Raises:
         UserError: broken YAML in a set.
     """
+    namespace = material.namespace
     needs: set[RequiredRight] = set()
     made: dict[str, str] = {}
-    for one in sets:
-        releases = one.releases
+    for release_set in material.sets:
+        releases = release_set.releases
         contents = SetContents((r.name, (*r.crds, *r.objects)) for r in releases)
         found = collect_required_rights(
             contents,
             ResourceLocator(contents, namespace),
             namespace,
             waits=[release.name for release in releases if release.wait],
-            pull_secrets=pull_secrets,
+            pull_secrets=material.pull_secrets,
         )
         needs.update(found.with_escalations)
         for item in contents.of_kind("Namespace"):
             made[item.key.name] = item.component
     objects = list(_list_objects(sorted(needs), made, namespace))
-    listed = ", ".join(one.name for one in sets)
+    listed = ", ".join(release_set.name for release_set in material.sets)
     head = (
         f"# Made by kfdeploy export rbac of {listed}: what `kfdeploy apply` needs, and no more.\n"
         "# An administrator applies it once, and again for each new set: docs/rights.md.\n"
@@ -69,7 +98,7 @@ def _namespace_notes(
 ) -> Iterator[str]:
     there = _EVERYWHERE.union(made, (namespace,))
     for other in sorted({need.namespace for need in needs} - there - {""}):
-        yield f"the namespace {other} is not of the set: it must be there before this is applied"
+        yield f"the namespace {other} is in no set: create it before you apply this file"
 
 
 def _list_objects(
@@ -108,7 +137,7 @@ def _role_with_binding(
 
 
 def _yaml_lines(node: Mapping[str, Any], indent: str = "") -> Iterator[str]:
-    """Mappings, lists and strings in block style; lists of strings without more on one line."""
+    """Yield mappings, lists and strings in block style, and a list of strings on one line."""
     for key, value in node.items():
         head = f"{indent}{quote_scalar(key)}:"
         if isinstance(value, str):
@@ -119,11 +148,22 @@ def _yaml_lines(node: Mapping[str, Any], indent: str = "") -> Iterator[str]:
         elif key == "resourceNames":
             yield head
             yield from (f"{indent}- {quote_scalar(name)}" for name in value)
-        elif all(isinstance(one, str) for one in value):
-            yield f"{head} [{', '.join(quote_scalar(one) for one in value)}]"
+        elif all(isinstance(item, str) for item in value):
+            yield f"{head} [{', '.join(quote_scalar(item) for item in value)}]"
         else:
             yield head
-            for one in value:
-                first, *rest = _yaml_lines(one, f"{indent}  ")
+            for item in value:
+                first, *rest = _yaml_lines(item, f"{indent}  ")
                 yield f"{indent}- {first.strip()}"
                 yield from rest
+
+
+FORMAT: Final = ExportFormat(
+    name="rbac",
+    summary="the smallest rights that `kfdeploy apply` needs, and an account that has them",
+    audience="Cluster administrators",
+    gather=gather_rights,
+    export=export,
+    options=NoOptions,
+    sets="many",
+)
