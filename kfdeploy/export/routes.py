@@ -1,6 +1,6 @@
-"""How a node that asks an upstream registry is led to the private one.
+"""The map from upstream repositories to the private registry, for nodes that pull from upstream.
 
-The same map as the mirror's, by upstream host and repository instead of by image.
+It is the mirror's map, by upstream host and repository instead of by image.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from kfdeploy.oci.reference import ImageRef
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One upstream repository.
+    """Map one upstream repository.
 
     Attributes:
         path: the repository, without its host.
-        target: where the private registry has it, without its host.
-        refs: the images of it, as found.
+        target: the repository in the private registry, without its host.
+        refs: the references of its images in the manifests.
     """
 
     path: str
@@ -31,32 +31,32 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamHost:
-    """One upstream host's repositories, by path."""
+    """Hold the repositories of one upstream host, sorted by path."""
 
     name: str
     routes: tuple[Route, ...]
 
     @property
     def prefix(self) -> str | None:
-        """What stands before every repository's path in the private registry; empty for nothing.
+        """The part that the private registry puts before the path of every repository.
 
-        None where no one prefix does: ``naming`` joins elements of some, or cuts them.
+        None where there is no single one: ``naming`` joins or cuts elements of some paths.
         """
         prefixes = {_path_prefix(route) for route in self.routes}
         return prefixes.pop() if len(prefixes) == 1 else None
 
     @property
     def renamed_routes(self) -> tuple[Route, ...]:
-        """The repositories whose path the private registry has otherwise."""
+        """The repositories whose path the private registry changes otherwise."""
         return tuple(route for route in self.routes if _path_prefix(route) is None)
 
 
 def list_upstream_hosts(
     images: Iterable[LockedImage], mirror: MirrorNaming
 ) -> tuple[UpstreamHost, ...]:
-    """The upstream hosts of locked images, sorted, with where each repository is mirrored.
+    """Return the upstream hosts of locked images, sorted, with the target of each repository.
 
-    The private registry itself is none of them: nobody has to be led to it.
+    The private registry itself is left out: nodes reach it anyway.
 
     Raises:
         UserError: a reference without a host, or two images on one target.
@@ -70,8 +70,9 @@ def list_upstream_hosts(
         if not ref.host:
             errors.append(
                 UserError(
-                    f"{image.id}: its first element is no host, so that no node can be led from it",
-                    hint="leave it out by images.exclude",
+                    f"{image.id}: its first element is no host, so no node can be sent from"
+                    " there to the private registry",
+                    hint="exclude it by images.exclude in kfdeploy.yaml",
                 )
             )
         elif ref.host != mirror.host:

@@ -9,16 +9,18 @@ from kfdeploy.files import read_bytes
 
 
 def join_files(made: ExportedFiles) -> str:
-    """The files as one stream; where there are several, each below its name."""
+    """Return the files as one text; where there are several, each below a line with its name."""
     if len(made.files) == 1:
         return next(iter(made.files.values()))
     return "\n".join(f"# {name}\n{content}" for name, content in made.files.items())
 
 
 def plan_changes(made: ExportedFiles, folder: Path) -> tuple[dict[str, str], list[str]]:
-    """What writing into a folder would do: files to write, and earlier ones to remove.
+    """Compare exported files with a folder.
 
-    A file that no export wrote stays, whatever its name, unless a new one takes its place.
+    Returns:
+        The files to write with their text, and the names of earlier ones to remove. A file
+        without the mark of an export is never removed, whatever its name.
     """
     fresh = {
         name: content

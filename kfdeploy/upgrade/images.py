@@ -1,4 +1,4 @@
-"""Images of one release against those of another, and the bytes that have to be carried."""
+"""The images of one release compared with those of another, and the bytes to transfer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kfdeploy.workspace.settings import Workspace
 
 @dataclass(frozen=True, slots=True)
 class RetaggedRepository:
-    """A repository that is named by other tags than before."""
+    """Name a repository whose images have other tags or digests than before."""
 
     repository: str
     before: tuple[str, ...]
@@ -25,7 +25,7 @@ class RetaggedRepository:
 
 @dataclass(frozen=True, slots=True)
 class ImageChanges:
-    """References as found, sorted; what is ``retagged`` is among ``new`` and ``dropped`` too."""
+    """Hold the references of the manifests, sorted; the retagged are new and dropped as well."""
 
     new: tuple[SourceImage, ...]
     dropped: tuple[SourceImage, ...]
@@ -50,7 +50,7 @@ def _image_to_json(image: SourceImage) -> dict[str, Any]:
 
 
 def compare_images(before: Sequence[SourceImage], now: Sequence[SourceImage]) -> ImageChanges:
-    """What is new, what is dropped, and which of these differ in their tag or digest alone."""
+    """Return the new and the dropped images, and those that differ in tag or digest alone."""
     olds, news = {i.ref: i for i in before}, {i.ref: i for i in now}
     new = [news[ref] for ref in sorted(news.keys() - olds.keys())]
     dropped = [olds[ref] for ref in sorted(olds.keys() - news.keys())]
@@ -70,19 +70,19 @@ def _group_by_repository(images: Iterable[SourceImage]) -> dict[str, tuple[str, 
     return out
 
 
-# -- what has to be carried ------------------------------------------------------------------------
+# -- what has to be transferred --------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class TransferEstimate:
-    """What the private registry lacks, if it has all of the lock before.
+    """Estimate what the private registry lacks, if it has all images of the lock before.
 
     Attributes:
-        size: bytes of blobs, as far as they are known.
-        at_most: whether some of them may be there already: of an image only its whole size is
-            known, or of an old one not which blobs it has.
-        unsized: references whose size nobody knows; they are not in ``size``.
-        unlocked: covered references that are not locked, so that nothing is known of them.
+        size: bytes of the blobs whose size is known.
+        at_most: whether the registry may have some of them already. That is so where only the
+            whole size of a new image is known, or the blobs of an old image are not.
+        unsized: references whose size is not known; they are not in ``size``.
+        unlocked: covered references that are not locked; they are not in ``size`` either.
     """
 
     images: int
@@ -111,7 +111,8 @@ def estimate_transfer(
 
     Args:
         before, now: the images of the two locks, for one environment.
-        tree: an image's manifests, where they are known without asking anybody.
+        find_tree: returns an image's manifests, if they are known without asking a registry.
+        unlocked: covered references that ``now`` does not have.
     """
     there = {item.digest for item in before}
     lacking = {item.digest: item for item in now if item.digest not in there}
@@ -144,9 +145,9 @@ def estimate_transfer(
 
 
 def reuse_locked_images(ids: Iterable[str], locks: Sequence[Lock], workspace: Workspace) -> Lock:
-    """What earlier locks have for references, each from the first that has it.
+    """Return a lock with the entries that earlier locks have, each from the first that has it.
 
-    What is now substituted by an image of another repository is another image.
+    An entry is not reused where the settings now substitute an image of another repository.
     """
     instead = _parse_substitutes(workspace.images.substitutes)
     found = []

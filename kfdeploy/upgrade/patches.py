@@ -1,4 +1,4 @@
-"""Patches that people wrote, tried on what another release renders."""
+"""Patches that people wrote, tried on the objects of another release."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kfdeploy.patch import conflicts
 from kfdeploy.patchfile.patch_file import Patch, strip_name_hash
 
 PatchCheckState = Literal["holds", "look", "misfit", "unused"]
-"""``look``: it fits, and what it changes is another than it was written for."""
+"""``look``: it fits, but what it changes is not what it was written for."""
 
 _MAX_SUGGESTIONS: Final = 3
 _SHOWN: Final = 80
@@ -22,13 +22,13 @@ _NOTHING: Final = object()
 
 @dataclass(frozen=True, slots=True)
 class PatchNote:
-    """One thing that a person has to look at.
+    """Describe one thing that a person has to look at.
 
     Attributes:
         object: ``Deployment kubeflow/web``; empty where there is none.
-        field: a JSON pointer, or the names down to a merge's field.
+        field: a JSON pointer, or the path of a merge's field.
         what: a sentence.
-        near: what is there instead.
+        suggestions: objects or fields that may be meant.
     """
 
     object: str
@@ -47,11 +47,11 @@ class PatchNote:
 
 @dataclass(frozen=True, slots=True)
 class PatchCheck:
-    """What came of one patch.
+    """Hold the outcome for one patch.
 
     Attributes:
-        generated: of an edited generated one, what would be generated now against what was before:
-            ``same``, ``changed`` or ``gone``; empty for a person's own.
+        generated: for an edited generated patch, the text generated now compared with the one
+            before: ``same``, ``changed`` or ``gone``. Empty for a person's own patch.
     """
 
     file: str
@@ -68,12 +68,12 @@ class PatchCheck:
 
 @dataclass(frozen=True)
 class PatchContext:
-    """What patches of one component are tried on.
+    """Hold the objects that the patches of one component are tried on.
 
     Attributes:
-        before: what it rendered; empty for a new one.
-        now: what it renders.
-        everywhere: component to what it renders now, for what has moved.
+        before: its objects at the release before; empty for a new component.
+        now: its objects at the new release.
+        everywhere: the objects of all components at the new release, to find moved ones.
     """
 
     component: str
@@ -83,26 +83,26 @@ class PatchContext:
 
 
 def check_patches(
-    patches: Sequence[Patch], wanted: Sequence[str], scene: PatchContext
+    patches: Sequence[Patch], wanted: Sequence[str], context: PatchContext
 ) -> dict[str, PatchCheck]:
-    """Try a component's patches.
+    """Return the outcome for a component's patches.
 
     Args:
         patches: all of them, in the order in which they are applied.
-        wanted: files of those that are to be judged.
+        wanted: the files of those to report.
     """
     notes: dict[str, list[PatchNote]] = {file: [] for file in wanted}
     unfit: set[str] = set()
-    for misfit in conflicts.find_conflicts(patches, scene.now):
+    for misfit in conflicts.find_conflicts(patches, context.now):
         if misfit.file in notes:
             patch = next(patch for patch in patches if patch.file == misfit.file)
-            notes[misfit.file].append(_explain_conflict(misfit, patch, scene))
+            notes[misfit.file].append(_explain_conflict(misfit, patch, context))
             unfit.add(misfit.file)
     for patch in patches:
         if patch.file in notes and patch.file not in unfit and patch.form != "transformer":
-            for is_misfit, note in _compare_targets(patch, scene):
+            for makes_misfit, note in _compare_targets(patch, context):
                 notes[patch.file].append(note)
-                if is_misfit:
+                if makes_misfit:
                     unfit.add(patch.file)
     return {
         file: PatchCheck(
@@ -116,45 +116,45 @@ def check_patches(
 
 
 def _explain_conflict(
-    misfit: conflicts.PatchConflict, patch: Patch, scene: PatchContext
+    misfit: conflicts.PatchConflict, patch: Patch, context: PatchContext
 ) -> PatchNote:
     if misfit.object is None:
-        return PatchNote("", "", misfit.reason, tuple(suggest_objects(patch.target, scene)))
-    body = next(item.body for item in scene.now if item.key == misfit.object)
+        return PatchNote("", "", misfit.reason, tuple(suggest_objects(patch.target, context)))
+    body = next(item.body for item in context.now if item.key == misfit.object)
     near = tuple(_suggest_fields(body, misfit.field))
     return PatchNote(str(misfit.object), misfit.field, misfit.reason, near)
 
 
-def suggest_objects(target: Mapping[str, str], scene: PatchContext) -> Iterator[str]:
-    """Objects of another name, place or version that may be what a target meant."""
+def suggest_objects(target: Mapping[str, str], context: PatchContext) -> Iterator[str]:
+    """Yield objects of another name, namespace or version that a target may mean."""
     kind, name = target.get("kind", ""), target.get("name", "").replace("\\", "")
     found: list[tuple[str, ObjectKey]] = [
         (component, item.key)
-        for component, items in scene.everywhere.items()
+        for component, items in context.everywhere.items()
         for item in items
         if item.is_crd == (kind == "CustomResourceDefinition") and item.key.kind == kind
     ]
     same = [(component, key) for component, key in found if _plain_name(key) == name]
     if not same:
-        own = {_plain_name(key) for component, key in found if component == scene.component}
+        own = {_plain_name(key) for component, key in found if component == context.component}
         names = _find_close_names(name, own) or _find_close_names(
             name, {_plain_name(key) for _, key in found}
         )
         same = [pair for close in names for pair in found if _plain_name(pair[1]) == close]
     for component, key in same[:_MAX_SUGGESTIONS]:
-        where = "" if component == scene.component else f" of component {component}"
+        where = "" if component == context.component else f" of component {component}"
         yield f"{key.api_version} {key}{where}"
 
 
 def _find_close_names(name: str, names: set[str]) -> list[str]:
-    """Names that are written alike, or begin alike up to one's end."""
+    """Return names that are spelled alike, or of which one begins with the other."""
     begin = [each for each in sorted(names) if each.startswith(name) or name.startswith(each)]
     alike = get_close_matches(name, sorted(names), _MAX_SUGGESTIONS)
     return list(dict.fromkeys([*alike, *(begin if name else ())]))[:_MAX_SUGGESTIONS]
 
 
 def _suggest_fields(body: Any, field: str) -> Iterator[str]:
-    """The containers that are there, or the names beside the one that is not."""
+    """Yield the containers that exist, or names like the one that does not."""
     steps = parse_pointer(field) if field.startswith("/") else tuple(field.split("."))
     for index, step in enumerate(steps):
         if step in CONTAINERS:
@@ -170,23 +170,25 @@ def _suggest_fields(body: Any, field: str) -> Iterator[str]:
             return
 
 
-# -- what fits, and is another than before ---------------------------------------------------------
+# -- what fits, and changes something else ---------------------------------------------------------
 
 
-def _compare_targets(patch: Patch, scene: PatchContext) -> Iterator[tuple[bool, PatchNote]]:
-    """Notes on a patch that fits, and whether it is none that can be left."""
+def _compare_targets(patch: Patch, context: PatchContext) -> Iterator[tuple[bool, PatchNote]]:
+    """Yield notes on a patch that fits, each with whether it makes the patch a misfit."""
     before = {
-        _object_identity(item.key): item for item in conflicts.select_targets(patch, scene.before)
+        _object_identity(item.key): item for item in conflicts.select_targets(patch, context.before)
     }
-    now = {_object_identity(item.key): item for item in conflicts.select_targets(patch, scene.now)}
+    now = {
+        _object_identity(item.key): item for item in conflicts.select_targets(patch, context.now)
+    }
     if not before:
         return
     for key in before.keys() - now.keys():
-        yield False, PatchNote(str(before[key].key), "", "is no longer among what it changes")
+        yield False, PatchNote(str(before[key].key), "", "is no longer matched by the patch")
     for key in now.keys() - before.keys():
         yield (
             False,
-            PatchNote(str(now[key].key), "", "is among what it changes, and was not before"),
+            PatchNote(str(now[key].key), "", "is matched by the patch, and was not before"),
         )
     for key in sorted(before.keys() & now.keys()):
         old, new = before[key], now[key]
@@ -239,7 +241,7 @@ def _compare_merge(
         for item in change:
             name = item.get("name") if isinstance(item, dict) else None
             if name in olds and name not in news:
-                what = f"there is no container {name} any more; it would be added"
+                what = f"container {name} no longer exists; the patch would add it"
                 yield True, PatchNote(str(key), field, what, (f"{path[-1]}: {', '.join(news)}",))
             elif name in olds:
                 yield from _compare_merge(item, olds[name], news[name], key, (*path, str(name)))

@@ -1,4 +1,4 @@
-"""What moving a workspace to another release changes, and what a person has to look at."""
+"""The report of an upgrade: what changes, and what people have to look at."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kfdeploy.upgrade.patches import PatchCheck
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRelease:
-    """An upstream as ``kfdeploy.yaml`` names it, and the version it has."""
+    """Name an upstream as ``kfdeploy.yaml`` does, with its version."""
 
     version: str
     source: str
@@ -24,12 +24,12 @@ class UpstreamRelease:
 
 @dataclass(frozen=True, slots=True)
 class LeftoverObjects:
-    """What a dropped component has in a cluster.
+    """Describe what a dropped component leaves in a cluster.
 
     Attributes:
-        objects: how many of its objects nothing renders any more.
-        stays: of these, what is never deleted without being asked to, as users' data is in it.
-        elsewhere: components that render others of its objects now.
+        objects: the number of its objects that no component renders any more.
+        kept: those of them that `apply` never deletes unasked, as they hold users' data.
+        elsewhere: components that render some of its objects now.
     """
 
     component: str
@@ -48,7 +48,7 @@ class LeftoverObjects:
 
 @dataclass(frozen=True, slots=True)
 class GeneratedFileChanges:
-    """Generated files that nobody edited, by what becomes of them; sorted."""
+    """Hold the generated files that nobody edited, by what becomes of them; sorted."""
 
     same: tuple[str, ...]
     changed: tuple[str, ...]
@@ -58,7 +58,7 @@ class GeneratedFileChanges:
 
 @dataclass(frozen=True, slots=True)
 class FileChanges:
-    """What is written: files of the workspace, and how many of ``upstream/`` change."""
+    """Hold the files that are written; of those of ``upstream/`` only the numbers."""
 
     new: tuple[str, ...]
     changed: tuple[str, ...]
@@ -72,11 +72,11 @@ class FileChanges:
 
 @dataclass(frozen=True, slots=True)
 class LockReport:
-    """What became of ``images.lock``.
+    """Describe what became of ``images.lock``.
 
     Attributes:
-        known: references that an earlier lock of the workspace had, and that keep their digest.
-        asked: those that a registry was asked for.
+        known: the number of references that keep the digest of an earlier lock.
+        asked: the number of references that registries resolved.
         failures: reference, reason and hint of each that could not be locked.
     """
 
@@ -96,16 +96,16 @@ class LockReport:
 
 @dataclass(frozen=True)
 class UpgradeReport:
-    """The whole of it.
+    """Hold the whole report.
 
     Attributes:
-        absent: what the new example lists and a person has taken out before.
+        absent: components of the new example that a person removed before.
         edited: generated files that a person changed.
-        own: people's own patches.
+        own: patches that people wrote.
         lock: None where the workspace has no ``images.lock``.
-        carry: None where there is no lock, or its images can't have places in the registry.
-        unknown: programs at versions that nobody has looked into, which were not there before.
-        lost: images that are gone from their source, and that nothing substitutes.
+        transfer: None where there is no lock, or two of its images have one target.
+        unknown: programs at versions that nobody has reviewed, and that were not there before.
+        lost: images that their source no longer has and that no setting substitutes.
         problems: pairs of what and where.
     """
 
@@ -128,12 +128,12 @@ class UpgradeReport:
 
     @property
     def conflicts(self) -> tuple[PatchCheck, ...]:
-        """People's patches, and edited ones, that `render` would refuse or that miss a change."""
+        """Patches that `render` would refuse, and edited ones that lack a generated change."""
         edited = (t for t in self.edited if t.state == "misfit" or t.generated != "same")
         return (*(trial for trial in self.own if trial.state == "misfit"), *edited)
 
     def to_json(self) -> dict[str, Any]:
-        """As ``docs/upgrade.md`` has it."""
+        """Return the report as ``docs/upgrade.md`` describes it."""
         return {
             "from": self.before,
             "to": self.now,

@@ -1,7 +1,7 @@
-"""Changing ``kfdeploy.yaml`` in place: the text around a change keeps its bytes.
+"""Changes of ``kfdeploy.yaml`` in place: the text around a change keeps its bytes.
 
-A round trip through a YAML library would indent lists and break long lines anew; a person who reads
-the difference in git is to see what was changed, and nothing else.
+A round trip through a YAML library would indent lists and wrap long lines anew. People who read
+the diff in git should see what was changed, and nothing else.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from kfdeploy.yamltext.emit import quote_scalar
 from kfdeploy.yamltext.nodes import get_child
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./~][A-Za-z0-9_./@+=-]*[A-Za-z0-9_/]")
-"""A path or version; one that YAML reads as a number or a date is quoted all the same."""
+"""A path or version that needs no quotes, unless YAML reads it as a number or a date."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListedComponent:
-    """A component as the changed file lists it.
+    """Describe a component as the changed file lists it.
 
     Attributes:
-        index: where the file has it now; None for a new one.
+        index: its place in the unchanged file; None for a new component.
     """
 
     index: int | None
@@ -37,12 +37,12 @@ class ListedComponent:
 
 @dataclass(frozen=True, slots=True)
 class SettingsChanges:
-    """What is to be changed.
+    """Hold the changes.
 
     Attributes:
-        source: ``upstream.source``.
-        ref: ``upstream.ref``; None leaves what is there, or nothing.
-        components: all of them, in their order.
+        source: the new ``upstream.source``.
+        ref: the new ``upstream.ref``; None leaves it as it is.
+        components: all components, in their order.
         remotes: entries of ``upstream.remotes`` to set; others stay.
     """
 
@@ -53,7 +53,7 @@ class SettingsChanges:
 
 
 def edit_settings(text: str, changes: SettingsChanges) -> str:
-    """The file's text with the changes made.
+    """Return the file's text with the changes made.
 
     Args:
         text: a valid ``kfdeploy.yaml``.
@@ -64,7 +64,7 @@ def edit_settings(text: str, changes: SettingsChanges) -> str:
 class _SettingsEditor:
     def __init__(self, text: str) -> None:
         self.text = text if text.endswith("\n") else f"{text}\n"
-        # As `workspace_file` reads it: libyaml, and ruamel's own parser for what that refuses.
+        # As `settings_file` reads it: libyaml, and ruamel's own parser for what libyaml refuses.
         try:
             self.top: Node = YAML(typ="safe").compose(self.text)
         except YAMLError:
@@ -110,7 +110,7 @@ class _SettingsEditor:
         for key, value in remotes.value if isinstance(remotes, MappingNode) else ():
             if key.value in new:
                 self._set_scalar(value, new.pop(key.value))
-        # In quotes within braces: libyaml, as Go's YAML before it, has trouble with a URL there.
+        # Quoted within braces: libyaml, as Go's YAML before it, fails on a plain URL there.
         braces = ", ".join(
             f"{json.dumps(key)}: {quote_scalar(value)}" for key, value in new.items()
         )
@@ -133,7 +133,7 @@ class _SettingsEditor:
             self.edits.append((node.start_mark.index, node.end_mark.index, new))
 
     def _insert_after(self, mapping: MappingNode, node: Node, pairs: Sequence[str]) -> None:
-        """Put pairs into a mapping, behind one of its values."""
+        """Insert pairs into a mapping, behind one of its values."""
         if mapping.flow_style:
             at = node.end_mark.index
             self.edits.append((at, at, "".join(f", {pair}" for pair in pairs)))
@@ -152,7 +152,7 @@ class _SettingsEditor:
         return [(node.start_mark.index, node.end_mark.index, _quote_scalar(path, node.style))]
 
     def _slice_item(self, start: int, end: int, item: Node, path: str) -> str:
-        """A piece of the text, with the item's path in it replaced."""
+        """Return a piece of the text with the item's path replaced."""
         piece = self.text[start:end]
         for first, last, new in self._edit_path(item, path):
             piece = piece[: first - start] + new + piece[last - start :]
@@ -189,7 +189,7 @@ class _SettingsEditor:
         leads += [self.lines[last[i - 1] + 1 : first[i]] for i in range(1, len(items))]
         for index in range(len(items)):
             if index not in kept:
-                # The comment right above it goes with it; what stands further up does not.
+                # Remove the comment right above it as well, and keep what stands further up.
                 lead = leads[index]
                 while lead and lead[-1].lstrip().startswith("#"):
                     lead.pop()
@@ -211,7 +211,7 @@ class _SettingsEditor:
         self.edits.append((self.starts[first[0]], self.starts[last[-1] + 1], "".join(out)))
 
     def _find_dash_line(self, item: Node) -> int:
-        """The line of the item's dash."""
+        """Return the number of the line that has the item's dash."""
         line: int = item.start_mark.line
         while not self.lines[line].lstrip().startswith("-"):
             line -= 1
@@ -219,7 +219,7 @@ class _SettingsEditor:
 
 
 def _last_line(node: Node) -> int:
-    """The last line that holds something of a node; a block's own end mark is behind comments."""
+    """Return the last line that holds a part of a node; a block's end mark is behind comments."""
     if isinstance(node, ScalarNode) or getattr(node, "flow_style", False):
         mark = node.end_mark
         is_behind = mark.column == 0 and mark.line > node.start_mark.line

@@ -441,5 +441,6 @@ def test_a_tag_that_moves_is_followed_without_a_digest(small_site: Site, kfdeplo
     assert flux[0]["spec"]["ref"] == {"tag": "prod"}
     done = kfdeploy("export", "argocd", "--tag", "prod", cwd=small_site.root)
     assert (
-        "with --tag all Applications see a new set at once, and not in their order" in done.stderr
+        "with --tag all Applications see a new set at the same time, not in their order"
+        in done.stderr
     )

@@ -53,13 +53,13 @@ def objects(*texts: str) -> tuple[Object, ...]:
 
 
 def trial(patch: str, before: str, now: str, **elsewhere: str) -> PatchCheck:
-    scene = PatchContext(
+    context = PatchContext(
         "one",
         objects(before, CONFIG),
         objects(now, CONFIG),
         {"one": objects(now, CONFIG), **{name: objects(t) for name, t in elsewhere.items()}},
     )
-    return check_patches([parse_patch("p.yaml", patch)], ["p.yaml"], scene)["p.yaml"]
+    return check_patches([parse_patch("p.yaml", patch)], ["p.yaml"], context)["p.yaml"]
 
 
 def notes(found: PatchCheck) -> list[tuple[str, str, str, tuple[str, ...]]]:
@@ -118,7 +118,7 @@ def test_a_merge_that_would_add_a_container_that_was_renamed_no_longer_matches()
         (
             "Deployment n/web",
             "spec.template.spec.containers",
-            "there is no container main any more; it would be added",
+            "container main no longer exists; the patch would add it",
             ("containers: manager, proxy",),
         )
     ]
@@ -151,10 +151,10 @@ def test_a_name_that_fits_more_than_before_is_to_be_looked_at() -> None:
     more = DEPLOYMENT + "---\n" + DEPLOYMENT.replace("name: web,", "name: web-2,")
     found = trial(patch, DEPLOYMENT, more)
     assert notes(found) == [
-        ("Deployment n/web-2", "", "is among what it changes, and was not before", ())
+        ("Deployment n/web-2", "", "is matched by the patch, and was not before", ())
     ]
     found = trial(patch, more, DEPLOYMENT)
-    assert notes(found) == [("Deployment n/web-2", "", "is no longer among what it changes", ())]
+    assert notes(found) == [("Deployment n/web-2", "", "is no longer matched by the patch", ())]
 
 
 def test_a_content_hash_that_changed_is_the_same_object() -> None:
@@ -162,8 +162,8 @@ def test_a_content_hash_that_changed_is_the_same_object() -> None:
 target: {version: v1, kind: ConfigMap, namespace: n, name: "web-config-.*"}
 patch: [{op: replace, path: /data/size, value: "2"}]
 """
-    scene = PatchContext(
+    context = PatchContext(
         "one", objects(CONFIG), objects(CONFIG.replace("7g2b4d5fk9", "9g2b4d5fk7")), {}
     )
-    found = check_patches([parse_patch("p.yaml", patch)], ["p.yaml"], scene)
+    found = check_patches([parse_patch("p.yaml", patch)], ["p.yaml"], context)
     assert found["p.yaml"].state == "holds"

@@ -1,9 +1,12 @@
-"""Argo CD: an Application a release, in waves, and one above them.
+"""Argo CD: an Application for each release, in waves, and one above them.
 
-Read in Argo CD 3.5: OCI sources since 3.1, one content layer (util/oci/client.go); an Application's
-health is not looked at unless argocd-cm says how (docs/operator-manual/health.md), so waves of
-Applications would not wait; `helm.sh/resource-policy: keep` and CRDs survive the deletion of an
-Application (controller/appcontroller.go, shouldBeDeleted), but not pruning.
+Facts from the source of Argo CD 3.5:
+
+- It reads OCI sources since 3.1, with one content layer (util/oci/client.go).
+- It ignores the health of an Application unless argocd-cm says how to tell it
+  (docs/operator-manual/health.md). Waves of Applications would not wait.
+- `helm.sh/resource-policy: keep` and CRDs survive the deletion of an Application
+  (controller/appcontroller.go, shouldBeDeleted), but not pruning.
 """
 
 from __future__ import annotations
@@ -60,14 +63,14 @@ if obj.status.health ~= nil and obj.status.health.status ~= nil then
 end
 return hs
 """
-"""Of an Application without that annotation, which is of no set, its own health counts."""
+"""An Application without that annotation belongs to no set: its own health counts."""
 
 
 def export(delivery: Delivery[DeliveryOptions]) -> ExportedFiles:
-    """The Applications, the one above them, and what argocd-cm needs for waves to wait.
+    """Return the Applications, the one above them, and the health check that makes waves wait.
 
     Raises:
-        UserError: a name that is too long.
+        UserError: an object's name is too long.
     """
     documents = [
         *(
@@ -90,29 +93,27 @@ def _list_notes(delivery: Delivery[DeliveryOptions]) -> Iterator[str]:
     options = delivery.options
     namespace = options.namespace or _NAMESPACE
     yield (
-        f"waves wait only with `kubectl -n {namespace} patch configmap argocd-cm"
+        f"waves wait only after `kubectl -n {namespace} patch configmap argocd-cm"
         f" --patch-file {HEALTH}`"
     )
     if not options.repository:
         yield (
-            "no Application above the others, which keeps their order: name the Git repository that"
-            " these files will be in by --repo URL"
+            "there is no root Application, which keeps the others in order: name the Git repository"
+            " of these files by --repo URL"
         )
     if options.source == "git":
         return
     if not options.tag:
-        yield (
-            f"`kfdeploy publish {delivery.release_set.name}` brings the set to where Argo CD looks"
-        )
+        yield (f"run `kfdeploy publish {delivery.release_set.name}`: Argo CD pulls what it pushes")
     else:
-        yield "with --tag all Applications see a new set at once, and not in their order"
+        yield "with --tag all Applications see a new set at the same time, not in their order"
     reach = "--insecure-oci-force-http" if delivery.is_plain else ""
     reach = "--insecure-skip-server-verification" if delivery.skips_verify else reach
     added = f"argocd repo add oci://{delivery.artifact.repository} --type oci"
-    yield f"Argo CD must know the repository: `{added}{reach and f' {reach}'}`"
+    yield f"tell Argo CD the repository: `{added}{reach and f' {reach}'}`"
     if delivery.ca:
         yield (
-            f"the CA of {delivery.artifact.host} belongs into the ConfigMap argocd-tls-certs-cm,"
+            f"put the CA of {delivery.artifact.host} into the ConfigMap argocd-tls-certs-cm,"
             f" under the key {delivery.artifact.host.partition(':')[0]}"
         )
 
@@ -128,7 +129,7 @@ def _build_application(
     annotations = {
         WAVE: str(wave),
         WAITS: "true" if waits else "false",
-        # Fields that controllers own are no difference.
+        # Do not report fields that controllers own.
         "argocd.argoproj.io/compare-options": "ServerSideDiff=true",
     }
     return {
@@ -158,7 +159,7 @@ def _source_location(delivery: Delivery[DeliveryOptions]) -> dict[str, Any]:
 
 
 def _crd_application(delivery: Delivery[DeliveryOptions], release: SetRelease) -> dict[str, Any]:
-    """Of each release its own: all together are more than Argo CD reads for one Application."""
+    """Build an Application for one release's CRDs: all CRDs are too much for one Application."""
     source = {
         "path": delivery.path_in_source("crds"),
         "directory": {"include": f"{release.name}.yaml"},
@@ -176,7 +177,7 @@ def _crd_application(delivery: Delivery[DeliveryOptions], release: SetRelease) -
 def _release_application(
     delivery: Delivery[DeliveryOptions], release: SetRelease
 ) -> dict[str, Any]:
-    # Argo CD would take the folder for a chart.
+    # With the folder above as path, Argo CD would render it as a chart.
     source = {
         "path": delivery.path_in_source(f"charts/{release.name}/charts/objects"),
         "directory": {"include": "objects.yaml"},
@@ -199,7 +200,10 @@ def _release_application(
 
 
 def _sync_policy(*, prune: bool) -> dict[str, Any]:
-    """Argo CD prunes by Application; in one that has data, it deletes nothing by itself."""
+    """Return the policy; an Application that holds data prunes nothing.
+
+    Argo CD can't exclude kinds from pruning, only whole Applications.
+    """
     return {
         "automated": {"prune": prune, "selfHeal": True},
         "syncOptions": ["ServerSideApply=true", *([] if prune else ["Prune=false"])],
@@ -226,7 +230,7 @@ def _root_application(delivery: Delivery[DeliveryOptions]) -> dict[str, Any]:
                 "path": path,
             },
             "syncPolicy": {
-                # An Application that goes leaves what it installed.
+                # Applications have no finalizer: a pruned one leaves its objects.
                 "automated": {"prune": True, "selfHeal": True},
                 "retry": {"limit": 5},
             },

@@ -1,8 +1,8 @@
 """A CycloneDX 1.6 bill of materials: Kubeflow, its components, and the images of each.
 
-The format: CycloneDX's bom-1.6.schema.json; a container's name is a package URL of type ``oci``
-(package-url/purl-spec, types/oci). No time in it, and a serial number that follows from the
-content, so that the same lock is the same file.
+The format is CycloneDX's bom-1.6.schema.json. A container's name is a package URL of type ``oci``
+(package-url/purl-spec, types/oci). The file holds no time, and its serial number is derived from
+its content: the same lock gives the same file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ALGORITHMS: Final = {"sha256": "SHA-256", "sha384": "SHA-384", "sha512": "SHA-5
 
 
 def export(material: MirrorMaterial) -> ExportedFiles:
-    """One file: what is deployed, its images at their digests, and which of them needs which."""
+    """Return one file: the components, their images at their digests, and who needs what."""
     found = {image.ref: image for image in material.images}
     parts = sorted({place.component for image in material.images for place in image.found})
     bom: dict[str, Any] = {
@@ -93,7 +93,7 @@ def _describe_uses(source: SourceImage) -> Iterator[str]:
 
 
 def package_url(image: LockedImage) -> str:
-    """The package URL of what the lock names: the substitute's, where there is one."""
+    """Return the package URL of the image that the lock names, which may be a substitute."""
     ref = image.image
     qualifiers: dict[str, str] = {"repository_url": ref.repository}
     if image.tag and ref.repository == ImageRef.parse(image.id).repository:
@@ -109,13 +109,13 @@ def _purl_query(qualifiers: Mapping[str, str]) -> str:
 def _list_dependencies(material: MirrorMaterial, parts: list[str]) -> Iterator[dict[str, Any]]:
     refs = {image.id: _image_ref(image) for image in material.lock}
     needs: dict[str, set[str]] = {name: set() for name in parts}
-    alone = []  # images.extra: no component names them
+    extra = []  # images.extra: no component names them
     for image in material.images:
         for place in image.found:
             needs[place.component].add(refs[image.ref])
         if not image.found:
-            alone.append(refs[image.ref])
-    yield {"ref": _ROOT, "dependsOn": sorted([*map(_component_ref, parts), *alone])}
+            extra.append(refs[image.ref])
+    yield {"ref": _ROOT, "dependsOn": sorted([*map(_component_ref, parts), *extra])}
     for name in parts:
         yield {"ref": _component_ref(name), "dependsOn": sorted(needs[name])}
     for ref in sorted(refs.values()):

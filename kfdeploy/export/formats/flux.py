@@ -1,8 +1,9 @@
-"""Flux: the set as a source and one Kustomization a release.
+"""Flux: the set as a source, and a Kustomization for each release.
 
-Read in kustomize-controller and source-controller 1.9 and pkg/kustomize 1.41: a path without a
-kustomization.yaml is built from all YAML files below it, each of which must be Kubernetes objects.
-A release's folder has a chart's files too, so the source leaves them out (`spec.ignore`).
+Facts from the source of kustomize-controller and source-controller 1.9 and of pkg/kustomize 1.41:
+Flux builds a path without a kustomization.yaml from all YAML files below it, and each must hold
+Kubernetes objects. A release's folder has the files of a chart too, so `spec.ignore` of the source
+excludes them.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _READY: Final = "status.conditions.exists(c, c.type == 'Ready' && c.status == 'T
 _TRUSTED: Final = (
     "webhooks.all(w, has(w.clientConfig.caBundle) && size(w.clientConfig.caBundle) > 8)"
 )
-"""Base64 of a placeholder is shorter, and of a certificate longer."""
+"""A placeholder in Base64 is shorter than that, a certificate longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +59,10 @@ class FluxOptions(DeliveryOptions):
 
 
 def export(delivery: Delivery[FluxOptions]) -> ExportedFiles:
-    """One file: the source, the CRDs, and the releases in their order.
+    """Return one file with the source, the CRDs, and the releases in their order.
 
     Raises:
-        UserError: a name that is too long.
+        UserError: an option that Flux can't take, or an object's name that is too long.
     """
     _check_options(delivery.options)
     documents = [*_ca_secret(delivery), _source_object(delivery)]
@@ -88,14 +89,10 @@ def _list_notes(delivery: Delivery[FluxOptions]) -> Iterator[str]:
     if delivery.options.source == "git":
         return
     if not delivery.options.tag:
-        yield (
-            f"`kfdeploy publish {delivery.release_set.name}` brings the set to"
-            " where Flux looks for it"
-        )
+        yield (f"run `kfdeploy publish {delivery.release_set.name}`: Flux pulls what it pushes")
     if delivery.skips_verify:
         yield (
-            "Flux has no setting for a certificate that is not checked: give it the registry's CA,"
-            " registries.private.ca"
+            "Flux always checks the registry's certificate: name the CA in registries.private.ca"
         )
 
 
@@ -122,7 +119,7 @@ def _source_object(delivery: Delivery[FluxOptions]) -> dict[str, Any]:
     else:
         spec |= {
             "url": f"oci://{ref.repository}",
-            # By its digest even where the tag moves: what was reviewed is what is applied.
+            # With the digest, even a tag that moves can't change what was reviewed.
             "ref": {"tag": options.tag} if options.tag else {"tag": ref.tag, "digest": ref.digest},
         }
         if delivery.is_plain:
@@ -131,7 +128,7 @@ def _source_object(delivery: Delivery[FluxOptions]) -> dict[str, Any]:
             spec["certSecretRef"] = {"name": f"{options.name}-registry-ca"}
     if options.secret:
         spec["secretRef"] = {"name": options.secret}
-    # The set is all that is wanted, and of its charts the manifests.
+    # Only the set, and of its charts only the manifests.
     root = delivery.path_in_source("")
     at = "" if root in ("", ".") else f"/{root}"
     parents = [f"!{path}\n{path}/*\n" for path in _parent_paths(at)]
@@ -210,7 +207,7 @@ def _release_kustomization(
 
 
 def _keep_patch(kind: str) -> dict[str, Any]:
-    """A patch for all objects of a kind; its own name says nothing where there is a target."""
+    """Return a patch for all objects of a kind; with a target, the patch's own name is ignored."""
     patch = {
         "apiVersion": "v1",
         "kind": kind,
@@ -227,7 +224,7 @@ def _remove_ca_patch(kind: str, name: str, places: tuple[int, ...]) -> dict[str,
 
 
 def _health_expressions(release: SetRelease, kinds: set[str]) -> Iterator[dict[str, Any]]:
-    """Where Flux takes an object that has no status yet for one that is ready."""
+    """Yield a check for kinds whose objects Flux takes for ready before they have a status."""
     seen = set()
     for item in release.objects:
         key = item.key

@@ -1,9 +1,9 @@
-"""Hauler's ``Images`` manifests: one for each path that stands before the sources' own.
+"""Hauler's ``Images`` manifests: one for each path that the mirror puts before the sources' own.
 
-What it reads: hauler-dev/hauler v2.0.3 pkg/apis/hauler.cattle.io/v1/image.go. ``hauler store copy
-registry://HOST/PATH`` keeps a source's path and drops its host, so that images of different hosts
-go from different stores. ``rewrite`` looks for REPOSITORY:DIGEST in a store that has
-REPOSITORY@DIGEST (cmd/hauler/cli/store/add.go): only what was pulled by its tag can be renamed.
+Facts from hauler-dev/hauler v2.0.3, pkg/apis/hauler.cattle.io/v1/image.go: ``hauler store copy
+registry://HOST/PATH`` keeps the path of a source and drops its host, so images of different hosts
+need different stores. ``rewrite`` looks for REPOSITORY:DIGEST in a store that has
+REPOSITORY@DIGEST (cmd/hauler/cli/store/add.go): it can rename only an image pulled by tag.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FILE: Final = "images.yaml"
 
 
 def export(material: MirrorMaterial) -> ExportedFiles:
-    """``hauler/PATH/images.yaml``, and the tags that Hauler does not set."""
+    """Return ``hauler/PATH/images.yaml``, and the list of tags that Hauler does not set."""
     groups: dict[str, list[str]] = {}
     untagged: list[ImageCopy] = []
     by_tag = 0
@@ -52,8 +52,8 @@ def export(material: MirrorMaterial) -> ExportedFiles:
             )
         else:
             notes.append(
-                f"{copy.ids[0]} is left out: {NAME} can't rename what it pulls by digest, and there"
-                f" is no tag; copy {source} to {copy.target.reference} by other means"
+                f"{copy.ids[0]} is left out: {NAME} can't rename an image that it pulls by digest,"
+                f" and it has no tag; copy {source} to {copy.target.reference} by other means"
             )
     files = {
         join_path(_TOP, folder, _FILE): _images_manifest(folder, images, material)
@@ -62,12 +62,12 @@ def export(material: MirrorMaterial) -> ExportedFiles:
     if untagged:
         files[f"{_TOP}/{TAGS}"] = tags_file(NAME, material, untagged)
         notes.append(
-            f"{NAME} leaves what it pulled by digest without a tag: {_TOP}/{TAGS} has them"
+            f"{NAME} sets no tag on images that it pulls by digest: set those of {_TOP}/{TAGS}"
         )
     if by_tag:
         notes.append(
-            f"{by_tag} images are pulled by tag, as {NAME} can't rename what it pulls by digest:"
-            " `kfdeploy verify` says whether they are the lock's"
+            f"{by_tag} images are pulled by tag, as {NAME} can't rename them by digest:"
+            " `kfdeploy verify` says whether they have the digests of the lock"
         )
     return ExportedFiles(files, (f"{_TOP}/**/{_FILE}", f"{_TOP}/{TAGS}"), tuple(notes))
 

@@ -1,9 +1,13 @@
-"""containerd's ``certs.d/HOST/hosts.toml``: each upstream host led to the private registry.
+"""containerd's ``certs.d/HOST/hosts.toml``, which sends pulls from a host to the private registry.
 
-What containerd reads: remotes/docker/config/hosts.go (v1.7.28) and core/remotes/docker/config
-(v2.1.4). A port is written ``HOST_PORT_`` in a folder's name; 1.7 refuses a file without a
-``[host]`` table; a relative ``ca`` is relative to the file; ``override_path`` takes the URL's path
-as the API's root; HTTP with any TLS setting beside it would try HTTPS first.
+Facts from containerd, remotes/docker/config/hosts.go (v1.7.28) and core/remotes/docker/config
+(v2.1.4):
+
+- A folder's name writes a port as ``HOST_PORT_``.
+- 1.7 refuses a file without a ``[host]`` table.
+- A relative ``ca`` is relative to the file.
+- With ``override_path`` the URL's path is the root of the API.
+- HTTP with any TLS setting beside it would try HTTPS first.
 """
 
 from __future__ import annotations
@@ -23,10 +27,10 @@ _CA: Final = "ca.crt"
 
 
 def export(material: MirrorMaterial) -> ExportedFiles:
-    """One file an upstream host, and one for the private registry where it needs one.
+    """Return a file for each upstream host, and one for the private registry where it needs one.
 
     Raises:
-        UserError: paths that `naming` joins or cuts: containerd can't rename a repository.
+        UserError: ``naming`` changes the path of a repository, which containerd can't.
     """
     raise_all([error for host in material.hosts for error in _rename_errors(host, material)])
     files = {
@@ -41,12 +45,12 @@ def export(material: MirrorMaterial) -> ExportedFiles:
     return ExportedFiles(
         dict(sorted(files.items())),
         ("certs.d/*/hosts.toml",),
-        ("put certs.d into the folder that containerd's registry.config_path names",),
+        ("put what certs.d holds into the folder that containerd's config_path names",),
     )
 
 
 def certs_folder(host: str) -> str:
-    """The folder of a host: containerd writes a port as ``_PORT_``."""
+    """Return the folder's name for a host, with the port as ``_PORT_``."""
     name, colon, port = host.rpartition(":")
     return f"{name}_{port}_" if colon and port.isdigit() else host
 
@@ -58,7 +62,7 @@ def _rename_errors(host: UpstreamHost, material: MirrorMaterial) -> Iterator[Use
         setting = " or ".join(name for name, limit in limits if limit is not None)
         for route in host.renamed_routes or host.routes:
             yield UserError(
-                f"{route.refs[0]}: registries.private.naming.{setting} makes it {route.target}, and"
+                f"{route.refs[0]}: registries.private.naming.{setting} makes it {route.target}, but"
                 f" {NAME} can't rename a repository",
                 hint=f"raise {setting}, or use `kfdeploy export registries-yaml` or `idms`",
             )
@@ -75,7 +79,7 @@ def _upstream_toml(host: UpstreamHost, material: MirrorMaterial) -> str:
 
 
 def _private_toml(material: MirrorMaterial) -> str:
-    # The table is for 1.7. `server` is asked after it, with the settings above the table.
+    # containerd 1.7 wants the table. `server` comes after it, with the settings above the table.
     tls = [line.lstrip() for line in _tls_settings(material, "")]
     lines = [f"server = {_toml_string(material.url)}", *tls, ""]
     lines.append(f"[host.{_toml_string(material.url)}]")
@@ -93,7 +97,7 @@ def _tls_settings(material: MirrorMaterial, where: str) -> Iterator[str]:
 
 
 def _toml_string(value: str) -> str:
-    """A TOML basic string; of names and URLs, which JSON writes alike."""
+    """Return a TOML basic string of a name or URL; JSON writes those in the same way."""
     return json.dumps(value)
 
 

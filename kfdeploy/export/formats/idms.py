@@ -1,7 +1,7 @@
 """OpenShift's ImageDigestMirrorSet and ImageTagMirrorSet (config.openshift.io/v1).
 
-A rule a repository, so that OpenShift's own images of the same hosts are left alone. The first set
-is for pods that name a digest, the second for those that name a tag.
+There is a rule for each repository, so that OpenShift's own images of the same hosts are left
+alone. The first set is for pods that name a digest, the second for pods that name a tag.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SETS: Final = (
 
 
 def export(material: MirrorMaterial) -> ExportedFiles:
-    """One file with both sets."""
+    """Return one file with both sets."""
     pairs = sorted(
         (f"{host.name}/{route.path}", f"{material.registry.host}/{route.target}")
         for host in material.hosts
@@ -37,7 +37,7 @@ def export(material: MirrorMaterial) -> ExportedFiles:
 
 
 def _list_notes(material: MirrorMaterial) -> list[str]:
-    """What OpenShift keeps elsewhere: image.config.openshift.io/cluster."""
+    """Return notes on settings that OpenShift has in image.config.openshift.io/cluster."""
     host, where = material.registry.host, "image.config.openshift.io/cluster"
     if material.is_plain or material.skips_verify:
         return [f"add {host} to spec.registrySources.insecureRegistries of {where}"]

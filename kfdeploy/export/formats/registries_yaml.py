@@ -1,9 +1,9 @@
 """``registries.yaml`` of K3s and RKE2: mirrors with rewrite rules, without credentials.
 
-What they read: github.com/rancher/wharfie@v0.7.1 pkg/registries/types.go; K3s
-pkg/agent/containerd/config.go. They try the rules of a host in no fixed order and take the first
-that changes the name, so that the rules here exclude one another. They copy a rule into TOML as it
-is: no backslash in it.
+Facts from github.com/rancher/wharfie@v0.7.1, pkg/registries/types.go, and K3s,
+pkg/agent/containerd/config.go: they try the rules of a host in no fixed order and take the first
+that changes the name, so the rules here exclude one another. They copy a rule into TOML as it is,
+so no rule may hold a backslash.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from kfdeploy.export.routes import UpstreamHost
 
 NAME: Final = "registries-yaml"
 CA_FILE: Final = "/etc/rancher/kfdeploy-registry-ca.crt"
-"""On the node. K3s and RKE2 keep their own files in different folders below /etc/rancher."""
+"""The CA's file on a node; K3s and RKE2 have their own folders below /etc/rancher."""
 
 
 def export(material: MirrorMaterial) -> ExportedFiles:
-    """``registries.yaml``, and the CA that it names."""
+    """Return ``registries.yaml``, and the CA that it names."""
     lines = ["mirrors:"]
     for host in material.hosts:
         lines += [f"  {json.dumps(host.name)}:", "    endpoint:", f"    - {material.url}"]
@@ -33,7 +33,7 @@ def export(material: MirrorMaterial) -> ExportedFiles:
             ]
     name = json.dumps(material.registry.host)
     if material.is_plain:
-        # Without this its own images would be asked for by HTTPS.
+        # Without this, images named with the registry itself would be pulled by HTTPS.
         lines += [f"  {name}:", "    endpoint:", f"    - {material.url}"]
     if len(lines) == 1:
         lines = ["mirrors: {}"]
@@ -44,15 +44,15 @@ def export(material: MirrorMaterial) -> ExportedFiles:
         if material.skips_verify:
             lines.append("      insecure_skip_verify: true")
     files = {"registries.yaml": header_line(NAME, material) + "\n".join(lines) + "\n"}
-    notes = ["registries.yaml belongs into /etc/rancher/k3s or /etc/rancher/rke2 of every node"]
+    notes = ["put registries.yaml into /etc/rancher/k3s or /etc/rancher/rke2 on every node"]
     if material.ca and not material.is_plain:
         files[CA_FILE.rpartition("/")[2]] = material.ca
-        notes.append(f"the registry's CA belongs into {CA_FILE} of every node")
+        notes.append(f"put the registry's CA at {CA_FILE} on every node")
     return ExportedFiles(files, ("registries.yaml",), tuple(notes))
 
 
 def rewrite_rules(host: UpstreamHost) -> Iterator[tuple[str, str]]:
-    """Pattern and replacement of each rule; empty where nothing changes."""
+    """Yield pattern and replacement of each rule; nothing where no path changes."""
     prefix = host.prefix
     if prefix is None:
         for route in host.routes:

@@ -1,7 +1,8 @@
-"""``regsync.yaml``: regclient's regsync copies by digest to a tag, with signatures.
+"""``regsync.yaml``: regclient's regsync copies from a digest to a tag, with signatures.
 
-What it reads: github.com/regclient/regclient@v0.11.5 cmd/regsync/config.go, config/host.go. It
-signs in as Docker's ``config.json`` says; ``creds`` here says only how a registry is reached.
+The format is that of github.com/regclient/regclient@v0.11.5, cmd/regsync/config.go and
+config/host.go. ``creds`` says only how a registry is reached: regsync reads the passwords from
+Docker's ``config.json``.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _PARALLEL: Final = 4
 
 
 def export(material: MirrorMaterial) -> ExportedFiles:
-    """One file: an entry an image, by digest, and how the registries are reached."""
+    """Return one file with an entry for each image, by digest, and the access to registries."""
     copies = unreduced_copies(material, NAME)
     creds = [line for host in sorted(material.reaches) for line in _registry_creds(host, material)]
     lines = [
@@ -45,7 +46,7 @@ def export(material: MirrorMaterial) -> ExportedFiles:
             "  type: image",
         ]
     text = header_line(NAME, material) + "\n".join(lines) + "\n"
-    note = "regsync signs in as Docker's config.json says; DOCKER_CONFIG names its folder"
+    note = "regsync signs in with Docker's config.json; DOCKER_CONFIG names its folder"
     return ExportedFiles({_FILE: text}, (_FILE,), (note,))
 
 

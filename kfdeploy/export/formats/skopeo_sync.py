@@ -1,11 +1,13 @@
 """Files for ``skopeo sync --src yaml``, and a script that runs it for each of them.
 
-What skopeo (1.9.3) does with such a file: of the source's path it keeps the last element, so that
-there is a file for each folder of the private registry. With ``--scoped`` it keeps all of it and
-its host, which is no legal path where the host has a port, nor the mirror's where there is a proxy
-or ``naming``. An entry is a tag or a digest; what is pulled by digest is pushed by digest, without
-a tag. So the script gives it one with ``skopeo copy``, which finds all blobs there, and copies in
-the same way an image whose last element the mirror changes.
+From such a file skopeo 1.9.3 keeps only the last element of a source's path, so there is a file
+for each folder of the private registry. With ``--scoped`` it keeps the whole path and the host.
+That is no legal path where the host has a port, and not the mirror's path where there is a proxy
+or ``naming``.
+
+An entry is a tag or a digest. An image pulled by digest is pushed by digest, without a tag. So the
+script sets the tag with ``skopeo copy``, which finds all blobs there. It also copies in that way
+an image whose last element the mirror changes.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ _SCRIPT: Final = f"{_TOP}/sync.sh"
 
 
 def export(material: MirrorMaterial) -> ExportedFiles:
-    """``skopeo-sync/FOLDER/sync.yaml``, ``sync.sh``, and the CAs that they name."""
+    """Return ``skopeo-sync/FOLDER/sync.yaml``, ``sync.sh``, and the CAs that they name."""
     folders: dict[str, list[ImageCopy]] = {}
     renamed: list[ImageCopy] = []
     for copy in unreduced_copies(material, NAME):
@@ -49,8 +51,8 @@ def export(material: MirrorMaterial) -> ExportedFiles:
         if _has_ca(host, material):
             files[join_path(_TOP, _certs_folder(host), "ca.crt")] = material.ca_of(host)
     notes = (
-        f"run `sh {_SCRIPT}`; skopeo signs in as REGISTRY_AUTH_FILE or Docker's config.json says",
-        "skopeo sync leaves signatures behind that lie beside an image as a tag or a referrer",
+        f"run `sh {_SCRIPT}`; skopeo signs in with REGISTRY_AUTH_FILE or Docker's config.json",
+        "skopeo sync does not copy signatures that are tags or referrers of an image",
     )
     return ExportedFiles(dict(sorted(files.items())), (f"{_TOP}/**/sync.yaml", _SCRIPT), notes)
 

@@ -1,10 +1,9 @@
-"""Zarf packages: one for each path that stands before the sources' own.
+"""Zarf packages: one for each path that the mirror puts before the sources' own.
 
-What it does with images: github.com/zarf-dev/zarf@v0.84.0 src/pkg/images, src/pkg/transform. An
-image by digest comes with all its platforms, and goes to ``REGISTRY/PATH@DIGEST``: without the
-source's host, so that images of different hosts are different packages, and without a tag.
-``registry_override`` replaces the beginning of a reference where it pulls, not where it pushes;
-the longest wins.
+Facts from github.com/zarf-dev/zarf@v0.84.0, src/pkg/images and src/pkg/transform: an image named
+by digest is copied with all its platforms to ``REGISTRY/PATH@DIGEST``, without the source's host
+and without a tag. So images of different hosts need different packages. ``registry_override``
+replaces the beginning of a reference for pulls, not for pushes; the longest one wins.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _CONFIG: Final = "zarf-config.toml"
 
 
 def export(material: MirrorMaterial) -> ExportedFiles:
-    """``zarf/PATH/zarf.yaml`` with a ``zarf-config.toml``, and the tags that Zarf does not set."""
+    """Return ``zarf/PATH/zarf.yaml`` and ``zarf-config.toml``, and the tags to set afterwards."""
     groups: dict[str, list[ImageCopy]] = {}
     notes = []
     for copy in unreduced_copies(material, NAME):
@@ -53,7 +52,7 @@ def export(material: MirrorMaterial) -> ExportedFiles:
     if groups:
         held = [copy for _, copies in sorted(groups.items()) for copy in copies]
         files[f"{_TOP}/{TAGS}"] = tags_file(NAME, material, held)
-        notes.append(f"{NAME} pushes by digest, without a tag: {_TOP}/{TAGS} has them")
+        notes.append(f"{NAME} pushes by digest and sets no tag: set those of {_TOP}/{TAGS}")
     patterns = (f"{_TOP}/**/{_FILE}", f"{_TOP}/**/{_CONFIG}", f"{_TOP}/{TAGS}")
     return ExportedFiles(files, patterns, tuple(notes))
 
@@ -81,7 +80,7 @@ def _package_yaml(folder: str, copies: list[ImageCopy], material: MirrorMaterial
 
 
 def _tagged_ref(copy: ImageCopy) -> ImageRef:
-    """With its tag, for people, unless that is another image's."""
+    """Return the origin with a tag for people, unless the tag is that of another image."""
     first = ImageRef.parse(copy.ids[0])
     if first.repository != copy.origin.repository:
         return copy.origin
@@ -89,7 +88,7 @@ def _tagged_ref(copy: ImageCopy) -> ImageRef:
 
 
 def _package_config(folder: str, copies: list[ImageCopy], material: MirrorMaterial) -> str:
-    """What the two commands take from the folder that they run in."""
+    """Return the configuration that Zarf reads in the folder where it runs."""
     overrides = sorted(
         {
             f"{_override_prefix(_tagged_ref(copy))}={copy.source.repository}@"
@@ -108,14 +107,14 @@ def _package_config(folder: str, copies: list[ImageCopy], material: MirrorMateri
 
 
 def _command_options(reaches: list[RegistryAccess]) -> str:
-    """For the command line alone: in the file they would be for pulling and pushing alike."""
+    """Return options for the command line; in the file they would apply to pulls and pushes."""
     plain = any(reach.plain_http for reach in reaches)
     lax = any(reach.skip_tls_verify for reach in reaches)
     return (" --plain-http" if plain else "") + (" --insecure-skip-tls-verify" if lax else "")
 
 
 def _override_prefix(named: ImageRef) -> str:
-    """All of a reference up to its digest, so that it is the beginning of no other's."""
+    """Return a reference up to its digest; no other reference begins with that."""
     return str(ImageRef(named.host, named.path, named.tag)) + "@"
 
 
