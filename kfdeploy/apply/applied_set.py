@@ -22,11 +22,11 @@ def write_state(
     state: ApplyState,
     controlled: Iterable[str] = (),
 ) -> None:
-    """Say that a set is being applied, or was.
+    """Write which set is being applied, or was, and how that ended.
 
     Args:
-        controlled: fields that something in the cluster changes back, as `drift.fields_of` has
-            them: to set them again at each apply would help nobody.
+        controlled: fields that something in the cluster changes back after an apply, as
+            `divergence.list_changed_fields` names them. Later applies leave them alone.
     """
     data = {
         "controlled": "\n".join(sorted(controlled)),

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Literal
 
-from kfdeploy.apply import applied_set, drift
-from kfdeploy.apply.drift import DivergenceFinder
+from kfdeploy.apply import applied_set, divergence
+from kfdeploy.apply.divergence import DivergenceFinder
 from kfdeploy.apply.steps import (
     ApplyPlan,
     ApplyResult,
@@ -57,7 +57,7 @@ class SetApplier:
 
     Attributes:
         namespace: of Helm's records.
-        drifts: what differs in the cluster from what releases have left there.
+        find_divergences: finds what differs in the cluster from what releases have left there.
         seconds: for which Helm, and the end, wait for workloads.
         jobs: Helm processes at a time.
         on_failure: what becomes of a release that fails.
@@ -123,8 +123,10 @@ class SetApplier:
         """
         self.cluster.kinds.refresh()  # new definitions have brought new ones
         acted = [self._find_release(step.release) for step in steps.steps if step.has_changes]
-        found = [one for drifts in self.find_divergences(acted).values() for one in drifts]
-        fields = frozenset(field for one in found for field in drift.list_changed_fields(one))
+        found = [
+            one for divergences in self.find_divergences(acted).values() for one in divergences
+        ]
+        fields = frozenset(field for one in found for field in divergence.list_changed_fields(one))
         for field in sorted(fields):
             self.say(f"note: something in the cluster changes it back: {field}")
         return fields

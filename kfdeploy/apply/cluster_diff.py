@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kfdeploy.apply import drift as drifting
-from kfdeploy.apply.drift import ObjectDivergence
+from kfdeploy.apply import divergence
+from kfdeploy.apply.divergence import ObjectDivergence
 from kfdeploy.cache import Cache
 from kfdeploy.kubernetes.cluster import bulk, helm_history
 from kfdeploy.kubernetes.cluster.client import Cluster
@@ -119,14 +119,14 @@ def diff_cluster(cluster: Cluster, content: SetFolder, namespace: str, cache: Ca
     """
     cluster.kinds.refresh()
     histories = helm_history.read_histories(cluster, namespace)
-    found = drifting.find_divergences(cluster, content.releases, cache=cache, namespace=namespace)
+    found = divergence.find_divergences(cluster, content.releases, cache=cache, namespace=namespace)
     return ClusterDiff(
         set=content.name,
         context=cluster.context,
         version=cluster.version,
         objects=sum(len(one.objects) + len(one.crds) for one in content.releases),
         releases=tuple(_find_release_states(content, histories)),
-        divergences={name: tuple(drifts) for name, drifts in found.items()},
+        divergences={name: tuple(divergences) for name, divergences in found.items()},
         leftovers=tuple(_find_leftovers(cluster, content, histories)),
     )
 

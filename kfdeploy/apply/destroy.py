@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kfdeploy.apply import applied_set
+from kfdeploy.apply.steps import ReleaseRemoval
 from kfdeploy.errors import WRONG_USE, UserError
 from kfdeploy.kubernetes import helm_release
 from kfdeploy.kubernetes.cluster import bulk, delete, helm_history, ownership
@@ -15,15 +16,6 @@ from kfdeploy.kubernetes.cluster.lease import HeldLease
 from kfdeploy.kubernetes.helm_release import OWNER, OWNER_NAMESPACE
 from kfdeploy.kubernetes.objects import ObjectKey
 from kfdeploy.releaseset.folder import SetFolder
-
-
-@dataclass(frozen=True)
-class ReleaseDeletion:
-    """A release that goes, with what is deleted and what stays."""
-
-    release: str
-    deleted: tuple[ObjectKey, ...]
-    kept: tuple[ObjectKey, ...]
 
 
 @dataclass(frozen=True)
@@ -36,20 +28,13 @@ class DestroyPlan:
         kept: CRDs of the set that stay, with how many objects of each kind there are.
     """
 
-    releases: tuple[ReleaseDeletion, ...]
+    releases: tuple[ReleaseRemoval, ...]
     data: tuple[ObjectKey, ...]
     kept: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "releases": [
-                {
-                    "release": one.release,
-                    "deleted": one.deleted,
-                    "kept": one.kept,
-                }
-                for one in self.releases
-            ],
+            "releases": self.releases,
             "data": self.data,
             "customResources": self.kept,
         }
@@ -105,7 +90,7 @@ def _plan_release(
     history: helm_history.ReleaseHistory,
     namespace: str,
     data: Collection[ObjectKey],
-) -> ReleaseDeletion:
+) -> ReleaseRemoval:
     deleted: list[ObjectKey] = []
     kept: list[ObjectKey] = []
     keys = [item.key for item in history.objects]
@@ -117,7 +102,7 @@ def _plan_release(
         )
         if key not in data:
             (kept if stays else deleted).append(key)
-    return ReleaseDeletion(name, tuple(deleted), tuple(kept))
+    return ReleaseRemoval(name, tuple(deleted), tuple(kept))
 
 
 def _resolve_data(release_set: SetFolder, names: Sequence[str]) -> set[ObjectKey]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kfdeploy import parallel
-from kfdeploy.kubernetes.cluster.client import ApiError, Cluster
+from kfdeploy.kubernetes.cluster.client import Cluster
+from kfdeploy.kubernetes.cluster.errors import ApiError
 from kfdeploy.kubernetes.objects import Object, ObjectKey
 from kfdeploy.releaseset.folder import SetRelease
 

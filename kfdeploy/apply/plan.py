@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kfdeploy.apply import applied_set, drift
-from kfdeploy.apply.drift import DivergenceFinder, ObjectDivergence
+from kfdeploy.apply import applied_set, divergence
+from kfdeploy.apply.divergence import DivergenceFinder, ObjectDivergence
 from kfdeploy.apply.steps import Action, ApplyPlan, ApplyStep, ObjectRecreation, ReleaseRemoval
 from kfdeploy.kubernetes import helm_release
 from kfdeploy.kubernetes.cluster import bulk as live
@@ -59,21 +59,21 @@ def plan_apply(
 
     Args:
         namespace: of Helm's records.
-        drifts: what differs of releases that Helm has as the set has them.
+        find_divergences: finds what differs of releases that Helm has as the set has them.
         only: these releases; by default all, and those that the set no longer has are removed.
     """
     state = read_cluster_state(cluster, release_set, namespace)
     chosen = [one for one in release_set.releases if not only or one.name in only]
     actions = {one.name: _choose_action(one, state.histories.get(one.name)) for one in chosen}
     kept = [one for one in chosen if actions[one.name][0] == "keep"]
-    drifted = _find_repair_reasons(
+    repairs = _find_repair_reasons(
         find_divergences(kept), applied_set.read_controlled_fields(cluster, namespace)
     )
     steps = []
     for one in chosen:
         action, why = actions[one.name]
         going = tuple(_find_terminating(one, state))
-        if action == "keep" and (found := drifted.get(one.name)):
+        if action == "keep" and (found := repairs.get(one.name)):
             action, why = "repair", tuple(found)
         elif action == "keep" and going:
             action, why = "repair", tuple(f"{key} is being deleted" for key in going)
@@ -103,10 +103,10 @@ def _find_repair_reasons(
     return {
         name: [
             str(one)
-            for one in drifts
-            if not one.unconfirmed and not drift.is_fully_controlled(one, controlled)
+            for one in divergences
+            if not one.unconfirmed and not divergence.is_fully_controlled(one, controlled)
         ]
-        for name, drifts in found.items()
+        for name, divergences in found.items()
     }
 
 

@@ -22,7 +22,7 @@ from kfdeploy.terminal import print_json, print_lines, print_warnings
 from kfdeploy.wording import pluralize
 
 if TYPE_CHECKING:
-    from kfdeploy.apply.drift import DivergenceFinder
+    from kfdeploy.apply.divergence import DivergenceFinder
     from kfdeploy.apply.preflight.preflight import PreflightReport
     from kfdeploy.apply.steps import ApplyPlan
     from kfdeploy.kubernetes.cluster.client import Cluster
@@ -83,16 +83,20 @@ def apply(
         ready = _run_preflight(session, opened, release_set, take_over, skip_registry)
         if ready.errors:
             _refuse_apply(ready, output)
-        drifts = _make_divergence_reader(session, opened)
+        find_divergences = _make_divergence_reader(session, opened)
         if dry_run:
-            steps = plan.plan_apply(opened, release_set, settings.namespace, drifts, only=chosen)
+            steps = plan.plan_apply(
+                opened, release_set, settings.namespace, find_divergences, only=chosen
+            )
             _rehearse_steps(opened, release_set, steps, ready, output)
             return
         for line in ready.format_lines():
             say(line)
         plan.ensure_namespace(opened, settings.namespace)
         with lease.hold_lease(opened, settings.namespace, say) as held:
-            steps = plan.plan_apply(opened, release_set, settings.namespace, drifts, only=chosen)
+            steps = plan.plan_apply(
+                opened, release_set, settings.namespace, find_divergences, only=chosen
+            )
             for line in steps.format_lines():
                 say(line)
             outcomes = ApplyResult()
@@ -101,7 +105,7 @@ def apply(
                 release_set,
                 settings.namespace,
                 held,
-                drifts,
+                find_divergences,
                 seconds=timeout or settings.timeout,
                 jobs=jobs,
                 on_failure=on_failure or settings.on_failure,
@@ -235,10 +239,10 @@ def _refuse_apply(ready: PreflightReport, output: str) -> None:
 
 
 def _make_divergence_reader(session: Session, cluster: Cluster) -> DivergenceFinder:
-    from kfdeploy.apply import drift
+    from kfdeploy.apply import divergence
 
     namespace = session.workspace.helm.namespace
-    return lambda releases: drift.find_divergences(
+    return lambda releases: divergence.find_divergences(
         cluster, releases, cache=session.cache, namespace=namespace
     )
 

@@ -103,7 +103,7 @@ def _compare_sets(session: Session, old: str, new: str, only: list[str], output:
 
 def _compare_with_cluster(session: Session, name: str, env: str, output: str) -> bool:
     from kfdeploy.apply import cluster_diff as stage
-    from kfdeploy.cli.report import drift
+    from kfdeploy.cli.report import divergence
 
     release_set, cluster = _open_set_and_cluster(session, name, env)
     with cluster as opened:
@@ -113,7 +113,9 @@ def _compare_with_cluster(session: Session, name: str, env: str, output: str) ->
     if output == "json":
         print_json(found)
     else:
-        print_lines((drift.format_markdown if output == "markdown" else drift.format_text)(found))
+        print_lines(
+            (divergence.format_markdown if output == "markdown" else divergence.format_text)(found)
+        )
     return not found.is_empty
 
 

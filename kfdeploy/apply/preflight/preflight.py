@@ -18,7 +18,8 @@ from kfdeploy.files import read_text
 from kfdeploy.images import lockfile
 from kfdeploy.images.lockfile import Lock
 from kfdeploy.kubernetes.cluster import bulk
-from kfdeploy.kubernetes.cluster.client import Cluster, ClusterUnreachable
+from kfdeploy.kubernetes.cluster.client import Cluster
+from kfdeploy.kubernetes.cluster.errors import ClusterUnreachable
 from kfdeploy.kubernetes.objects import ObjectKey
 from kfdeploy.oci.registry.client import RegistryClient
 from kfdeploy.releaseset import format

@@ -10,7 +10,8 @@ from kfdeploy import parallel
 from kfdeploy.apply.preflight import rbac
 from kfdeploy.apply.preflight.finding import PreflightFinding
 from kfdeploy.apply.preflight.needed_rights import RBAC, Purpose, RequiredRights, RoleEscalation
-from kfdeploy.kubernetes.cluster.client import ApiError, Cluster
+from kfdeploy.kubernetes.cluster.client import Cluster
+from kfdeploy.kubernetes.cluster.errors import ApiError
 
 CHECK: Final = "rights"
 _JOBS: Final = 8

@@ -1,23 +1,19 @@
-"""A cluster's API, asked through ``kubectl proxy``.
+"""A cluster's API, through ``kubectl proxy``.
 
 kubectl knows every way to sign in that a kubeconfig can name (certificates, tokens, programs, OIDC)
-and renews what runs out; it listens on a socket in a folder that only this user can enter. Through
-it one connection a thread answers in a few milliseconds, where kubectl itself would start for each
-question. docs/decisions/015-apply.md
+and renews what expires. It listens on a socket in a folder that only this user can enter. Through
+the proxy a request takes a few milliseconds; kubectl itself would have to start for each.
+docs/decisions/015-apply.md
 """
 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
-import random
 import socket
 import tempfile
-import threading
 import time
-import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,74 +21,48 @@ from typing import Any, Final, Literal
 from urllib.parse import quote, urlencode
 
 from kfdeploy.errors import UserError
+from kfdeploy.kubernetes.accessors import get_value
 from kfdeploy.kubernetes.cluster.discovery import DISCOVERY, DiscoveredKinds, Kind
+from kfdeploy.kubernetes.cluster.errors import ApiError, ClusterUnreachable
+from kfdeploy.kubernetes.cluster.transport import JSON, ApiRequest, ApiTransport
 from kfdeploy.kubernetes.objects import Object, ObjectKey
 from kfdeploy.programs.process import BackgroundProgram, run_in_background
 
 Cascade = Literal["background", "foreground", "orphan"]
 MANAGER: Final = "kfdeploy"
 """Field manager of what kfdeploy itself writes."""
-_JSON: Final = "application/json"
 _APPLY: Final = "application/apply-patch+yaml"
 _MERGE: Final = "application/merge-patch+json"
 _METADATA: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
-_PASSING: Final = frozenset((429, 500, 502, 503, 504))
-_ASKED_SECONDS: Final = 60.0
-"""What the API server allows a request itself (--request-timeout)."""
 _START_SECONDS: Final = 20.0
-_FIRST_SECONDS: Final = 10.0
-"""Of patience for the first question: who has named a wrong server need not wait long for it."""
-_LONGEST_PAUSE: Final = 5.0
-_PAGE: Final = 500
-
-
-class ApiError(UserError):
-    """The API server's answer to what it will not do.
-
-    Attributes:
-        status: HTTP's.
-        reason: of its Status: ``NotFound``, ``Conflict``, ``Invalid``, ``Forbidden`` ...
-        said: its own words.
-        causes: of its Status: field, reason and message of each mistake.
-    """
-
-    def __init__(self, what: str, status: int, body: Any) -> None:
-        answer: Mapping[str, Any] = body if isinstance(body, Mapping) else {"message": str(body)}
-        self.status = status
-        self.reason = str(answer.get("reason") or http.client.responses.get(status, ""))
-        self.said = str(answer.get("message") or self.reason).strip()[:2000]
-        details = answer.get("details") or {}
-        self.causes: tuple[Mapping[str, Any], ...] = tuple(details.get("causes") or ())
-        super().__init__(f"{what}: the API server answered {status} {self.reason}: {self.said}")
-
-
-class ClusterUnreachable(UserError):
-    """Nobody answers."""
+_FIRST_PATIENCE: Final = 10.0
+"""Seconds of patience for the first request: a wrong server's name shows soon."""
+_PAGE_SIZE: Final = 500
 
 
 @contextlib.contextmanager
 def connect(context: str | None, *, patience: float = 60.0) -> Iterator[Cluster]:
-    """Sign in as kubectl does.
+    """Sign in as kubectl does, and yield the cluster.
 
     Args:
-        context: of the kubeconfig; None for its current one.
-        patience: seconds for which a question is asked again when the API server is away, busy
-            (429) or fails (5xx).
+        context: the kubeconfig's context; None for its current one.
+        patience: seconds for which a request is repeated while the API server does not answer, is
+            busy (429) or fails (5xx).
 
     Raises:
         UserError: kubectl is missing.
-        Unreachable: there is no such context, or nobody answers.
+        ClusterUnreachable: there is no such context, or nobody answers.
     """
     with tempfile.TemporaryDirectory(prefix="kfdeploy-") as folder:
         path = Path(folder) / "api"  # a socket's path may have 107 bytes
         argv: list[str | Path] = ["kubectl", "proxy", f"--unix-socket={path}"]
-        # exec and attach stay refused; nothing here asks for them
+        # kubectl proxy refuses exec and attach by default. Nothing here needs them.
         if context:
             argv.append(f"--context={context}")
         with run_in_background(argv, env={"KUBERC": "off"}) as proxy:
             _wait_for_proxy(path, proxy, context)
             cluster = Cluster(path, context or "", patience)
-            first = replace(cluster, patience=min(patience, _FIRST_SECONDS))
+            first = replace(cluster, patience=min(patience, _FIRST_PATIENCE))
             with contextlib.closing(first):
                 _ = first.version
             try:
@@ -102,7 +72,7 @@ def connect(context: str | None, *, patience: float = 60.0) -> Iterator[Cluster]
 
 
 def _wait_for_proxy(path: Path, proxy: BackgroundProgram, context: str | None) -> None:
-    until = time.monotonic() + _START_SECONDS
+    deadline = time.monotonic() + _START_SECONDS
     while True:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
             probe.connect(str(path))
@@ -110,64 +80,30 @@ def _wait_for_proxy(path: Path, proxy: BackgroundProgram, context: str | None) -
         try:
             proxy.ensure_running()
         except UserError as error:
-            named = f"the context {context}" if context else "the current context"
+            name = f"the context {context}" if context else "the current context"
             raise ClusterUnreachable(
-                f"the cluster of {named} can't be asked: {error.message}",
-                hint="kubeContext of the environment in kfdeploy.yaml, and KUBECONFIG, say which;"
-                " `kubectl config get-contexts` lists what there is",
+                f"cannot connect to the cluster of {name}: {error.message}",
+                hint="kubeContext of the environment in kfdeploy.yaml, and KUBECONFIG, say which"
+                " cluster; `kubectl config get-contexts` lists the contexts",
             ) from error
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             raise ClusterUnreachable(f"kubectl proxy did not start within {_START_SECONDS:g} s")
         time.sleep(0.005)
 
 
-class _ProxyConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=_ASKED_SECONDS + 10)
-        self._path = str(path)
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-# Weak, so that the connection of a thread that has ended is closed, and not kept to the end: a wait
-# starts threads every second.
-_ConnectionSet = weakref.WeakSet[_ProxyConnection]
-
-
-class _Outage:
-    """Since when nobody has had an answer: who asks last need not be patient all over again."""
-
-    def __init__(self) -> None:
-        self._first, self._last = 0.0, float("-inf")
-
-    def record_failure(self, lapse: float) -> float:
-        """After ``lapse`` seconds in which nobody has asked it counts anew."""
-        now = time.monotonic()
-        if now - self._last > lapse:
-            self._first = now
-        self._last = now
-        return self._first
-
-    def record_success(self) -> None:
-        self._last = float("-inf")
-
-
 @dataclass(frozen=True)
 class Cluster:
-    """What an API server has, and how it is changed; safe to be used by several threads.
+    """One API server: reads and changes its objects. Several threads may use it at once.
 
-    Whatever is asked raises `Refused` with the API server's answer, and `Unreachable` when there is
-    none within ``patience`` seconds, however many questions that are.
+    Every request raises `ApiError` with the API server's answer, and `ClusterUnreachable` when no
+    answer to any request comes within ``patience`` seconds.
     """
 
     path: Path
     context: str
     patience: float
 
-    # -- what there is ----------------------------------------------------------------------------
+    # -- reading ----------------------------------------------------------------------------------
 
     @cached_property
     def version(self) -> str:
@@ -176,11 +112,11 @@ class Cluster:
 
     @cached_property
     def kinds(self) -> DiscoveredKinds:
-        """What it serves, as it was when first asked; `Kinds.refresh` asks again."""
+        """The kinds that the server serves: read once, and by `DiscoveredKinds.refresh` again."""
         return DiscoveredKinds(lambda path: self.request("GET", path, accept=DISCOVERY))
 
     def get(self, key: ObjectKey) -> dict[str, Any] | None:
-        """An object; None where it, or its kind, is not there."""
+        """Return an object; None if it does not exist or its kind is not served."""
         if (path := self._object_path(key)) is None:
             return None
         try:
@@ -201,34 +137,36 @@ class Cluster:
         fields: str = "",
         metadata: bool = False,
     ) -> list[dict[str, Any]]:
-        """All objects of a kind, with their apiVersion and kind; none where it is not served.
+        """Return all objects of a kind, with apiVersion and kind; none if it is not served.
 
         Args:
             labels: a label selector.
             fields: a field selector.
-            metadata: their metadata is enough.
+            metadata: return the objects' metadata only.
         """
         if (found := self.kinds.of(api_version, kind)) is None:
             return []
-        path, accept = found.url_path(namespace), _METADATA if metadata else _JSON
-        query = {"limit": str(_PAGE), "labelSelector": labels, "fieldSelector": fields}
+        path, accept = found.url_path(namespace), _METADATA if metadata else JSON
+        query = {"limit": str(_PAGE_SIZE), "labelSelector": labels, "fieldSelector": fields}
         out: list[dict[str, Any]] = []
+        token = ""
         while True:
             try:
-                page = self.request("GET", path, query=query, accept=accept)
+                page = self.request("GET", path, query={**query, "continue": token}, accept=accept)
             except ApiError as error:
-                if error.status == 404:  # the kind has gone meanwhile
+                if error.status == 404:  # the kind is no longer served
                     return out
-                if error.status == 410 and "continue" in query:  # the pages took too long
-                    out, query = [], {k: v for k, v in query.items() if k != "continue"}
+                if error.status == 410 and token:  # the token has expired: begin again
+                    out, token = [], ""
                     continue
                 raise
+            # The items of a list do not say their kind.
             out += (
                 {**item, "apiVersion": api_version, "kind": kind} for item in page["items"] or ()
             )
-            if not (more := page["metadata"].get("continue")):
+            token = get_value(page, "metadata", "continue") or ""
+            if not token:
                 return out
-            query = {**query, "continue": more}
 
     # -- changes ----------------------------------------------------------------------------------
 
@@ -240,11 +178,11 @@ class Cluster:
         force: bool = False,
         dry_run: bool = False,
     ) -> dict[str, Any]:
-        """Server-side apply; what it leaves.
+        """Apply an object server-side and return the object as it is stored then.
 
         Args:
-            what: an `Object` is sent in its own words, as YAML.
-            force: take fields that other managers own.
+            what: an `Object` is sent as its own YAML text.
+            force: take over fields that other managers own.
         """
         text = what.text if isinstance(what, Object) else json.dumps(what)
         key = what.key if isinstance(what, Object) else ObjectKey.from_body(dict(what))
@@ -252,28 +190,24 @@ class Cluster:
         return self._write_object("PATCH", key, text, query, dry_run=dry_run, content=_APPLY)
 
     def create(self, body: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
-        """A new object; 409 AlreadyExists when it is there."""
+        """Create an object and return it; an existing one is an `ApiError` (409 AlreadyExists)."""
         key = ObjectKey.from_body(dict(body))
-        found = self._require_kind(key)
+        path = self._require_kind(key).url_path(key.namespace)
         query = {"fieldManager": MANAGER, "dryRun": "All" if dry_run else ""}
-        made: dict[str, Any] = self.request(
-            "POST",
-            found.url_path(key.namespace),
-            json.dumps(body),
-            query=query,
-            what=f"create {key}",
+        created: dict[str, Any] = self.request(
+            "POST", path, json.dumps(body), query=query, purpose=f"create {key}"
         )
-        return made
+        return created
 
     def replace(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The object as it is given; 409 Conflict when its resourceVersion is no longer that."""
+        """Replace an object; an `ApiError` (409 Conflict) if its resourceVersion has changed."""
         key = ObjectKey.from_body(dict(body))
         return self._write_object("PUT", key, json.dumps(body), {"fieldManager": MANAGER})
 
     def patch(
         self, key: ObjectKey, patch: Mapping[str, Any], *, subresource: str = ""
     ) -> dict[str, Any]:
-        """A merge patch (RFC 7386)."""
+        """Change an object by a merge patch (RFC 7386) and return it."""
         query = {"fieldManager": MANAGER}
         text = json.dumps(patch)
         return self._write_object(
@@ -288,11 +222,11 @@ class Cluster:
         dry_run: bool = False,
         uid: str = "",
     ) -> bool:
-        """Whether it was there to be deleted.
+        """Delete an object, and return whether it existed.
 
         Args:
-            cascade: what becomes of what it owns.
-            uid: delete this one, and not another of its name (409 Conflict).
+            cascade: how the objects that it owns are deleted.
+            uid: delete this object, and not another of the same name (409 Conflict).
         """
         if (path := self._object_path(key)) is None:
             return False
@@ -302,7 +236,7 @@ class Cluster:
         if uid:
             options["preconditions"] = {"uid": uid}
         try:
-            self.request("DELETE", path, json.dumps(options), what=f"delete {key}")
+            self.request("DELETE", path, json.dumps(options), purpose=f"delete {key}")
         except ApiError as error:
             if error.status == 404:
                 return False
@@ -317,7 +251,7 @@ class Cluster:
         query: Mapping[str, str],
         *,
         dry_run: bool = False,
-        content: str = _JSON,
+        content: str = JSON,
         subresource: str = "",
     ) -> dict[str, Any]:
         path = self._require_kind(key).url_path(key.namespace, key.name)
@@ -328,7 +262,7 @@ class Cluster:
             text,
             query={**query, "dryRun": "All" if dry_run else ""},
             content_type=content,
-            what=f"{'try' if dry_run else 'write'} {key}",
+            purpose=f"{'try' if dry_run else 'write'} {key}",
         )
         return written
 
@@ -338,15 +272,14 @@ class Cluster:
 
     def _require_kind(self, key: ObjectKey) -> Kind:
         found = self.kinds.of(key.api_version, key.kind)
-        if found is None:
+        if found is None:  # a definition may have brought it since
             found = self.kinds.refresh().of(key.api_version, key.kind)
         if found is None:
-            raise ApiError(
-                f"{key}", 404, {"message": f"{key.api_version} {key.kind} is not served"}
-            )
+            message = f"{key.api_version} {key.kind} is not served"
+            raise ApiError(str(key), 404, {"message": message})
         return found
 
-    # -- questions --------------------------------------------------------------------------------
+    # -- requests ---------------------------------------------------------------------------------
 
     def request(
         self,
@@ -355,118 +288,29 @@ class Cluster:
         body: str | None = None,
         *,
         query: Mapping[str, str] | None = None,
-        accept: str = _JSON,
-        content_type: str = _JSON,
-        what: str = "",
+        accept: str = JSON,
+        content_type: str = JSON,
+        purpose: str = "",
     ) -> Any:
-        """One question, asked again while that may help; the answer's JSON.
+        """Send a request, again while that may help, and return the answer's JSON.
 
         Args:
-            query: what is empty is left out.
-            what: what was to be done, for the error.
+            query: parameters of the URL; those without a value are left out.
+            purpose: what the request is to do, for the error message.
+
+        Raises:
+            ApiError: the API server refuses the request.
+            ClusterUnreachable: nobody answers.
         """
-        asked = {name: value for name, value in (query or {}).items() if value}
-        target = quote(path) + (f"?{urlencode(asked)}" if asked else "")
-        headers = {"Accept": accept, "Content-Type": content_type}
-        what = what or f"{method} {path}"
-        until = time.monotonic() + self.patience
-        pause = 0.1
-        while True:
-            retry_after = 0.0
-            try:
-                status, answer, retry_after = self._send_once(method, target, body, headers)
-            except (OSError, http.client.HTTPException) as error:
-                self._drop_connection()
-                failure: ApiError | ClusterUnreachable = ClusterUnreachable(
-                    f"{what}: the API server does not answer: {error or type(error).__name__}",
-                    hint="`kubectl version` says whether it can be reached from here",
-                )
-            else:
-                if status < 300:
-                    self._outage.record_success()
-                    return answer
-                failure = _make_error(what, status, answer)
-                if isinstance(failure, ApiError) and not _is_transient(failure):
-                    self._outage.record_success()
-                    raise failure
-            if isinstance(failure, ClusterUnreachable):
-                until = min(until, self._outage.record_failure(self.patience) + self.patience)
-            pause = min(pause * 2, _LONGEST_PAUSE)
-            # Jitter, so that threads that were refused together do not come back together.
-            seconds = max(retry_after, pause * random.uniform(0.5, 1.0))
-            if time.monotonic() + seconds > until:
-                raise failure
-            time.sleep(seconds)
-
-    def _send_once(
-        self, method: str, target: str, body: str | None, headers: Mapping[str, str]
-    ) -> tuple[int, Any, float]:
-        connection = self._get_connection()
-        connection.request(
-            method, target, body.encode() if body is not None else None, dict(headers)
-        )
-        response = connection.getresponse()
-        raw = response.read()
-        after = response.headers.get("Retry-After", "")
-        if response.will_close:
-            self._drop_connection()
-        try:
-            answer = json.loads(raw)
-        except ValueError:
-            answer = raw.decode("utf-8", "replace")
-        return response.status, answer, float(after) if after.isdigit() else 0.0
+        parameters = {name: value for name, value in (query or {}).items() if value}
+        target = quote(path) + (f"?{urlencode(parameters)}" if parameters else "")
+        purpose = purpose or f"{method} {path}"
+        return self._transport.send(ApiRequest(method, target, purpose, body, accept, content_type))
 
     @cached_property
-    def _outage(self) -> _Outage:
-        return _Outage()
-
-    @cached_property
-    def _local(self) -> threading.local:
-        return threading.local()
-
-    @cached_property
-    def _open_connections(self) -> _ConnectionSet:
-        return weakref.WeakSet()
-
-    def _get_connection(self) -> _ProxyConnection:
-        found: _ProxyConnection | None = getattr(self._local, "connection", None)
-        if found is None:
-            found = self._local.connection = _ProxyConnection(self.path)
-            self._open_connections.add(found)
-        return found
-
-    def _drop_connection(self) -> None:
-        found: _ProxyConnection | None = getattr(self._local, "connection", None)
-        if found is not None:
-            found.close()
-            self._local.connection = None
+    def _transport(self) -> ApiTransport:
+        return ApiTransport(self.path, self.patience)
 
     def close(self) -> None:
-        for connection in list(self._open_connections):
-            connection.close()
-
-
-def _make_error(what: str, status: int, answer: Any) -> ApiError | ClusterUnreachable:
-    # The proxy's own words for an API server that is away.
-    if status >= 500 and not isinstance(answer, Mapping):
-        return ClusterUnreachable(
-            f"{what}: the API server does not answer: {str(answer).strip()[:500]}",
-            hint="`kubectl version` says whether it can be reached from here",
-        )
-    return ApiError(what, status, answer)
-
-
-def _is_transient(refused: ApiError) -> bool:
-    """Whether the same question may be answered otherwise in a moment.
-
-    A webhook that is down makes a 500, too, and stays down as long as nobody starts it.
-    """
-    return refused.status in _PASSING and "failed calling webhook" not in refused.said
-
-
-def group_by_kind(keys: Sequence[ObjectKey]) -> dict[tuple[str, str], list[ObjectKey]]:
-    """Objects by apiVersion and kind, as `Cluster.list` asks for them."""
-    out: dict[tuple[str, str], list[ObjectKey]] = {}
-    for key in keys:
-        out.setdefault((key.api_version, key.kind), []).append(key)
-    return out
+        """Close all connections."""
+        self._transport.close()

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from kfdeploy.errors import UserError
 from kfdeploy.kubernetes import helm_release
-from kfdeploy.kubernetes.cluster.client import ApiError, Cluster
+from kfdeploy.kubernetes.cluster.client import Cluster
+from kfdeploy.kubernetes.cluster.errors import ApiError
 from kfdeploy.kubernetes.helm_release import HelmRevision
 from kfdeploy.kubernetes.objects import Object, ObjectKey
 

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from kfdeploy.errors import UserError
-from kfdeploy.kubernetes.cluster.client import ApiError, Cluster
+from kfdeploy.kubernetes.cluster.client import Cluster
+from kfdeploy.kubernetes.cluster.errors import ApiError
 from kfdeploy.kubernetes.objects import ObjectKey
 from kfdeploy.programs import process
 

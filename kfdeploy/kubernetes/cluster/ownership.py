@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from kfdeploy.kubernetes.cluster.client import MANAGER, ApiError, Cluster
+from kfdeploy.kubernetes.cluster.client import MANAGER, Cluster
+from kfdeploy.kubernetes.cluster.errors import ApiError
 from kfdeploy.kubernetes.helm_release import OWNER, OWNER_NAMESPACE, POLICY
 from kfdeploy.kubernetes.objects import ObjectKey
 

@@ -22,7 +22,7 @@ from kfdeploy.apply.preflight.needed_rights import (
 from kfdeploy.export.formats import rbac
 from kfdeploy.kubernetes.cluster import client as tool
 from kfdeploy.kubernetes.cluster import lease
-from kfdeploy.kubernetes.cluster.client import ApiError
+from kfdeploy.kubernetes.cluster.errors import ApiError
 from kfdeploy.kubernetes.objects import ObjectKey
 from kfdeploy.releaseset.folder import SetFolder, open_set
 from kfdeploy.releaseset.order.contents import SetContents

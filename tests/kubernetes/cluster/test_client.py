@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kfdeploy.kubernetes.cluster import client as tool
-from kfdeploy.kubernetes.cluster.client import ApiError, ClusterUnreachable
+from kfdeploy.kubernetes.cluster.errors import ApiError, ClusterUnreachable
 from kfdeploy.kubernetes.objects import Object, ObjectKey
 from tests.support.cluster import Cluster
 
@@ -86,7 +86,7 @@ def test_a_kind_that_is_not_served_has_no_objects(asked: tool.Cluster) -> None:
 
 
 def test_pages_are_put_together(asked: tool.Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tool, "_PAGE", 2)
+    monkeypatch.setattr(tool, "_PAGE_SIZE", 2)
     roles = asked.list("rbac.authorization.k8s.io/v1", "ClusterRole")
     assert len({role["metadata"]["name"] for role in roles}) == len(roles) > 50
 
@@ -98,7 +98,7 @@ def test_a_context_that_is_not_there_is_said(
     with pytest.raises(ClusterUnreachable) as error, tool.connect("nowhere"):
         pass
     assert str(error.value) == (
-        "the cluster of the context nowhere can't be asked: kubectl exited 1: error: context"
+        "cannot connect to the cluster of the context nowhere: kubectl exited 1: error: context"
         ' "nowhere" does not exist'
     )
 

@@ -12,7 +12,7 @@ from kfdeploy.wording import pluralize
 
 if TYPE_CHECKING:
     from kfdeploy.apply.cluster_diff import ClusterDiff
-    from kfdeploy.apply.drift import FieldDivergence, ObjectDivergence
+    from kfdeploy.apply.divergence import FieldDivergence, ObjectDivergence
 
 _STATES: Final = {
     "not installed": "not installed",
@@ -62,9 +62,9 @@ def _build_sections(diff: ClusterDiff) -> list[ReportSection]:
             open=True,
         )
     ]
-    drifts = [one for found in diff.divergences.values() for one in found]
+    divergences = [one for found in diff.divergences.values() for one in found]
     for what, title in _TITLES.items():
-        items = tuple(_build_item(one) for one in drifts if one.what == what)
+        items = tuple(_build_item(one) for one in divergences if one.what == what)
         made.append(ReportSection(what, title, pluralize(len(items), "object"), items, open=True))
     left = tuple(SectionItem("+", f"{key} ({release})") for release, key in diff.leftovers)
     note = f"{pluralize(len(left), 'object')} of Helm's records that the set does not have"

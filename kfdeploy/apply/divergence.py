@@ -2,7 +2,7 @@
 
 What the set names is compared first with what lists of the cluster show. What seems to differ is
 then tried: the API server applies it without storing it, and tells what would change. So what it
-defaults, normalises or lets a webhook fill in is never taken for drift.
+defaults, normalises or lets a webhook fill in is never taken for a divergence.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any, Final, Literal
 from kfdeploy import parallel
 from kfdeploy.cache import Cache
 from kfdeploy.kubernetes.cluster import bulk
-from kfdeploy.kubernetes.cluster.client import ApiError, Cluster
+from kfdeploy.kubernetes.cluster.client import Cluster
+from kfdeploy.kubernetes.cluster.errors import ApiError
 from kfdeploy.kubernetes.diff import fields, hunks, managers
 from kfdeploy.kubernetes.diff.fields import FieldDifference
 from kfdeploy.kubernetes.diff.managers import FieldManager
@@ -128,7 +129,7 @@ class ObjectDivergence:
 
 
 DivergenceFinder = Callable[[Sequence[SetRelease]], Mapping[str, Sequence[ObjectDivergence]]]
-"""`drift` of one cluster."""
+"""Finds the divergences of one cluster, by release."""
 
 
 def find_divergences(
@@ -169,15 +170,15 @@ def find_divergences(
             suspects.append((release, item, body, suspected))
     # Found out once, before there are several threads.
     _ = cluster.kinds.of("v1", "Namespace")
-    for differences in parallel.map_in_threads(
+    for confirmed in parallel.map_in_threads(
         lambda suspect: list(_confirm_by_dry_run(cluster, *suspect)), suspects, bulk.JOBS
     ):
-        found += differences
+        found += confirmed
     order = {item.key: number for number, (_, item) in enumerate(work)}
     found.sort(key=lambda one: order[one.key])
     out: dict[str, list[ObjectDivergence]] = {}
-    for drifted in found:
-        out.setdefault(drifted.release, []).append(drifted)
+    for divergence in found:
+        out.setdefault(divergence.release, []).append(divergence)
     return out
 
 
@@ -219,7 +220,7 @@ def list_changed_fields(one: ObjectDivergence) -> frozenset[str]:
     """What differs, as `setstate` keeps it: the object and the field, one each."""
     if one.what != "changed" or one.unconfirmed:
         return frozenset()
-    return frozenset(f"{one.key}: {drifted.difference.field}" for drifted in one.fields)
+    return frozenset(f"{one.key}: {field.difference.field}" for field in one.fields)
 
 
 def is_fully_controlled(one: ObjectDivergence, controlled: Collection[str]) -> bool:

@@ -11,17 +11,18 @@ from typing import Any
 
 import pytest
 
-from kfdeploy.apply import drift as drifting
-from kfdeploy.apply.drift import ObjectDivergence
+from kfdeploy.apply import divergence
+from kfdeploy.apply.divergence import ObjectDivergence
 from kfdeploy.codec import to_json
 from kfdeploy.kubernetes.cluster import client as api
+from kfdeploy.kubernetes.cluster.errors import ApiError
 from kfdeploy.releaseset import folder as setfolder
 from kfdeploy.releaseset.folder import SetRelease
 from tests.support.cluster import Cluster
 from tests.support.sets import make_workspace, write_set
 
 Body = dict[str, Any]
-RECORDS = "drift-records"
+RECORDS = "divergence-records"
 LABELS = {"app": "web"}
 
 
@@ -142,20 +143,20 @@ def kubeconfig(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def told(found: dict[str, list[ObjectDivergence]]) -> list[str]:
-    return [str(one) for drifts in found.values() for one in drifts]
+    return [str(one) for divergences in found.values() for one in divergences]
 
 
-def test_what_was_just_applied_has_not_drifted(cluster: Cluster, tmp_path: Path) -> None:
-    with installed(cluster, tmp_path, "drift-none") as (live, releases):
-        assert drifting.find_divergences(live, releases, namespace=RECORDS) == {}
+def test_what_was_just_applied_does_not_diverge(cluster: Cluster, tmp_path: Path) -> None:
+    with installed(cluster, tmp_path, "divergence-none") as (live, releases):
+        assert divergence.find_divergences(live, releases, namespace=RECORDS) == {}
         # A CA that is injected, and what a person added and the set does not name.
         ca = base64.b64encode(cluster.ca.read_bytes()).decode()
         change = [{"op": "replace", "path": "/webhooks/0/clientConfig/caBundle", "value": ca}]
         kind = "validatingwebhookconfiguration"
-        cluster.kubectl("patch", kind, "drift-none", "--type=json", "-p", json.dumps(change))
-        cluster.kubectl("label", "-n", "drift-none", "deployment/web", "more=1")
-        cluster.kubectl("set", "env", "-n", "drift-none", "deployment/web", "B=2")
-        assert told(drifting.find_divergences(live, releases, namespace=RECORDS)) == []
+        cluster.kubectl("patch", kind, "divergence-none", "--type=json", "-p", json.dumps(change))
+        cluster.kubectl("label", "-n", "divergence-none", "deployment/web", "more=1")
+        cluster.kubectl("set", "env", "-n", "divergence-none", "deployment/web", "B=2")
+        assert told(divergence.find_divergences(live, releases, namespace=RECORDS)) == []
 
 
 def test_each_change_is_told_with_who_made_it(cluster: Cluster, tmp_path: Path) -> None:
@@ -177,7 +178,7 @@ def test_each_change_is_told_with_who_made_it(cluster: Cluster, tmp_path: Path) 
         port = [{"op": "add", "path": "/spec/ingress/0/ports/-", "value": {"port": 22}}]
         kubectl("patch", "networkpolicy", "policy", "--type=json", "-p", json.dumps(port))
         kubectl("annotate", "--overwrite", "pvc/claim", "meta.helm.sh/release-name=other")
-        found = drifting.find_divergences(live, releases, namespace=RECORDS)
+        found = divergence.find_divergences(live, releases, namespace=RECORDS)
         opened = "spec.ingress[0].ports[port=22]"
         assert told(found) == [
             "Deployment da/web: spec.replicas is 3, 1 in the set (by kubectl/scale) and 1 more",
@@ -186,7 +187,7 @@ def test_each_change_is_told_with_who_made_it(cluster: Cluster, tmp_path: Path) 
             "Secret da/secret: data.password is otherwise (by kubectl-patch)",
             f"NetworkPolicy da/policy: {opened} is not in the set (by kubectl-patch)",
             "Role da/role: rules[0].verbs is otherwise (by kubectl-patch)",
-            "PersistentVolumeClaim da/claim is of the Helm release drift-records/other",
+            "PersistentVolumeClaim da/claim is of the Helm release divergence-records/other",
         ]
         assert to_json(found["one"][0]) == {
             "what": "changed",
@@ -217,7 +218,7 @@ def test_each_change_is_told_with_who_made_it(cluster: Cluster, tmp_path: Path) 
 
 
 def test_replicas_of_an_autoscaler_are_its_own(cluster: Cluster, tmp_path: Path) -> None:
-    space = "drift-scaled"
+    space = "divergence-scaled"
     with installed(cluster, tmp_path, space) as (live, releases):
         # As the controller manager writes them: through the subresource.
         scale = f"/apis/apps/v1/namespaces/{space}/deployments/web/scale"
@@ -228,21 +229,21 @@ def test_replicas_of_an_autoscaler_are_its_own(cluster: Cluster, tmp_path: Path)
             query={"fieldManager": "kube-controller-manager"},
             content_type="application/merge-patch+json",
         )
-        assert drifting.find_divergences(live, releases, namespace=RECORDS) == {}
+        assert divergence.find_divergences(live, releases, namespace=RECORDS) == {}
 
 
 def test_who_may_not_try_is_told_what_seems_to_differ(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    space = "drift-view"
+    space = "divergence-view"
     with installed(cluster, tmp_path, space) as (live, releases):
         cluster.kubectl("set", "image", "-n", space, "deployment/web", "main=evil.test/a:2")
 
         def refused(*_: object, **__: object) -> Body:
             said = {"reason": "Forbidden", "message": "no patch for you"}
-            raise api.ApiError("try it", 403, said)
+            raise ApiError("try it", 403, said)
 
         monkeypatch.setattr(api.Cluster, "apply", refused)
-        (found,) = drifting.find_divergences(live, releases)["one"]
+        (found,) = divergence.find_divergences(live, releases)["one"]
         assert found.unconfirmed == "403 Forbidden: no patch for you"
         assert str(found.fields[0]).endswith("(by kubectl-set)")
