@@ -24,6 +24,7 @@ from kfdeploy.catalogue.versions import Version
 from kfdeploy.images.redirect import is_same_name
 from kfdeploy.images.sites import find_sites
 from kfdeploy.kubernetes import workload
+from kfdeploy.kubernetes.accessors import get_labels
 from kfdeploy.kubernetes.objects import Object, ObjectKey, show_path
 from kfdeploy.oci.reference import ImageRef, InvalidImageRef
 
@@ -190,7 +191,7 @@ def _detect_version(
             return aliases[word]
     if version := Version.parse(ref.tag):
         return version
-    labels = (body.get("metadata") or {}).get("labels") or {}
+    labels = get_labels(body)
     for label in _LABELS:
         if version := Version.parse(str(labels.get(label, ""))):
             return version

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from kfdeploy.kubernetes.workload import CONTAINERS
 from kfdeploy.oci.reference import ImageRef, is_image_ref
 from kfdeploy.yamltext.nodes import compose_documents, is_text_scalar
 
@@ -58,7 +59,6 @@ _NOT_IMAGE = re.compile(r"pull|secret|polic|version|tag|type|size|count|hash|dig
 _VERSION_KEYS = ("defaultImageVersion", "imageVersion", "imageTag", "tag", "version")
 _MORE_VERSION_KEYS = ("defaultGpuImageVersion",)
 """Versions of the same image that are taken besides (KServe up to 0.8)."""
-_CONTAINERS = frozenset(("containers", "initContainers", "ephemeralContainers"))
 _RUN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./@:-")
 """Characters that may not stand beside what a patch looks for (``mentions.gotmpl``)."""
 _END = re.compile(r"\Z|[^A-Za-z0-9_./@:-]|[.:](?:[^A-Za-z0-9_]|\Z)", re.ASCII)
@@ -277,7 +277,7 @@ class _ImageKeyWalk:
             for name, child in node.value:
                 text = str(name.value)
                 image = _is_image_key(text) or (in_image and not _NOT_IMAGE.search(text.lower()))
-                pods = text in _CONTAINERS or (in_containers and text == "image")
+                pods = text in CONTAINERS or (in_containers and text == "image")
                 yield from self.find_spans(child, name, in_image=image, in_containers=pods)
         elif isinstance(node, SequenceNode):
             for child in node.value:

@@ -14,10 +14,9 @@ from typing import Any
 
 from kfdeploy.images.mentions import Mention, find_mentions, is_plausible, is_strong
 from kfdeploy.kubernetes.objects import ObjectKey, Path
-from kfdeploy.kubernetes.workload import WORKLOADS
+from kfdeploy.kubernetes.workload import CONTAINERS, WORKLOADS
 from kfdeploy.oci.reference import is_image_ref
 
-_CONTAINERS = frozenset(("containers", "initContainers", "ephemeralContainers"))
 _IMAGE_KEY = re.compile(r"image(?:name|uri|ref|url|s)?$|^image|[a-z]Image|_IMAGE|-image", re.ASCII)
 _NOT_IMAGE = re.compile(
     r"pull|secret|polic|version|tag|type|size|id$|group|count|hash|digest|hide|allow|readonly|prefix"
@@ -94,7 +93,7 @@ def _is_skipped(obj: _SearchedObject, path: Path, name: str) -> bool:
 
 def _walk_field(obj: _SearchedObject, path: Path, name: str, value: Any) -> Iterator[Site]:
     here = (*path, name)
-    if name in _CONTAINERS and isinstance(value, list):
+    if name in CONTAINERS and isinstance(value, list):
         yield from _walk_containers(obj, value, here)
     elif name == "env" and isinstance(value, list):
         yield from _walk_env(obj, value, here)

@@ -1,31 +1,47 @@
-"""Why a workload is not ready, from its pods and their events, in a line."""
+"""Explain in one line why a workload is not ready, from its pods and their events."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Final
 
+from kfdeploy.kubernetes.accessors import (
+    Body,
+    get_annotations,
+    get_labels,
+    get_mapping,
+    get_metadata,
+    get_name,
+    get_status,
+    get_text,
+    get_uid,
+    is_being_deleted,
+    list_mappings,
+    list_owner_references,
+)
 from kfdeploy.kubernetes.readiness import describe_condition, find_condition
 
-Body = Mapping[str, Any]
-_LONG = 400
-"""Characters of a message that are shown: the cause is at the end of what a runtime says."""
-_BEGINNING = frozenset(("ContainerCreating", "PodInitializing"))
-"""What a container waits for in the normal course of things; events say what keeps it."""
-_NOT_TOLD = frozenset(("BackOff", "FailedToRetrieveImagePullSecret"))
-"""Warnings that only repeat, or that pods with an image at hand have too."""
+_MESSAGE_MAX: Final = 400
+"""Characters of a message that are shown. A container runtime has the cause at the end."""
+_STARTING: Final = frozenset(("ContainerCreating", "PodInitializing"))
+"""Reasons of a container that waits in the normal course of events."""
+_IMAGE_REASONS: Final = frozenset(("RegistryUnavailable", "SignatureValidationFailed"))
+"""Reasons of a failed pull that have no ``Image`` in their name."""
+_UNHELPFUL_EVENTS: Final = frozenset(("BackOff", "FailedToRetrieveImagePullSecret"))
+"""Warnings that repeat others, or that pods get too whose node has the image already."""
+_REVISION_HASH: Final = "controller-revision-hash"
 
 
 @dataclass(frozen=True, slots=True)
 class RelatedObjects:
-    """What belongs to a workload.
+    """The objects that belong to a workload.
 
     Attributes:
-        makers: what makes its pods for it: the newest ReplicaSet of a Deployment; else empty.
-        pods: the pods of its newest form.
-        claims: the claims of those pods, and a claim itself where that is waited for.
-        events: warnings about any of them, by the uid of what they are about, oldest first.
+        makers: what creates its pods for it: the newest ReplicaSet of a Deployment; else empty.
+        pods: pods of its newest revision.
+        claims: claims of those pods, or the claim itself if that is the object to explain.
+        events: warnings by the uid of the object that they are about, oldest first.
     """
 
     makers: Sequence[Body] = ()
@@ -35,15 +51,15 @@ class RelatedObjects:
 
 
 def explain_unready(body: Body, related: RelatedObjects) -> str:
-    """The cause, or an empty text where nothing says one."""
-    told = [(pod, text) for pod in related.pods if (text := _explain_pod(pod, related))]
-    if told:
-        pod, text = told[0]
-        others = len(told) - 1
-        more = f" (and {others} pod{'s' if others > 1 else ''} more)" if others else ""
-        return f"pod {_get_name(pod)}: {text}{more}"
+    """Return the cause; empty if nothing says one."""
+    explained = [(pod, text) for pod in related.pods if (text := _explain_pod(pod, related))]
+    if explained:
+        pod, text = explained[0]
+        others = len(explained) - 1
+        more = f" (and {others} more pod{'s' if others > 1 else ''})" if others else ""
+        return f"pod {get_name(pod)}: {text}{more}"
     for maker in (*related.makers, body):
-        # Quota, an admission webhook, a service account that is not there: no pod was made.
+        # No pod was created: a quota, an admission webhook, a missing service account.
         failure = find_condition(maker, "ReplicaFailure")
         if failure.get("status") == "True":
             return _shorten_text(describe_condition(failure))
@@ -53,170 +69,179 @@ def explain_unready(body: Body, related: RelatedObjects) -> str:
 
 
 def newest_replica_set(deployment: Body, sets: Iterable[Body]) -> Body | None:
-    """Of a Deployment's ReplicaSets the one of its newest form."""
-    uid = _get_uid(deployment)
+    """Return the ReplicaSet of a Deployment's newest revision."""
+    uid = get_uid(deployment)
     own = [item for item in sets if uid in owner_uids(item)]
     return max(own, key=_revision_key, default=None)
 
 
 def newest_pods(workload: Body, makers: Sequence[Body], pods: Iterable[Body]) -> list[Body]:
-    """The pods that count: of a workload's newest form where there are some, newest first."""
-    uids = {_get_uid(item) for item in makers} or {_get_uid(workload)}
+    """Return a workload's pods, newest first; of its newest revision where it has such pods."""
+    uids = {get_uid(item) for item in makers} or {get_uid(workload)}
     own = [
         pod
         for pod in pods
-        if (uids & owner_uids(pod) or _get_uid(pod) in uids)
-        and not _get_metadata(pod).get("deletionTimestamp")
+        if (uids & owner_uids(pod) or get_uid(pod) in uids) and not is_being_deleted(pod)
     ]
-    own.sort(key=lambda pod: (str(_get_metadata(pod).get("creationTimestamp", "")), _get_name(pod)))
-    own.reverse()
-    revision = (workload.get("status") or {}).get("updateRevision")
-    if revision:
-        # A pod of an older form that is not ready keeps a StatefulSet from going on.
-        form = "controller-revision-hash"
-        newest = [p for p in own if (_get_metadata(p).get("labels") or {}).get(form) == revision]
-        own = newest or own
-    return own
+    own.sort(key=lambda pod: (_get_creation_time(pod), get_name(pod)), reverse=True)
+    revision = get_status(workload).get("updateRevision")
+    # A pod of an older revision that is not ready keeps a StatefulSet from updating.
+    newest = [pod for pod in own if revision and get_labels(pod).get(_REVISION_HASH) == revision]
+    return newest or own
 
 
 def mounted_claims(pods: Iterable[Body]) -> set[str]:
-    """The names of the claims that pods mount."""
+    """Return the names of the claims that pods mount."""
     return {
-        str(volume["persistentVolumeClaim"].get("claimName", ""))
+        get_text(volume, "persistentVolumeClaim", "claimName")
         for pod in pods
-        for volume in (pod.get("spec") or {}).get("volumes") or ()
+        for volume in list_mappings(pod, "spec", "volumes")
         if volume.get("persistentVolumeClaim")
     }
 
 
 def owner_uids(body: Body) -> set[str]:
-    """The uids of an object's owners."""
-    return {str(item.get("uid", "")) for item in _get_metadata(body).get("ownerReferences") or ()}
+    """Return the uids of an object's owners."""
+    return {get_text(owner, "uid") for owner in list_owner_references(body)}
 
 
 def event_text(event: Body) -> str:
+    """Return an event's reason and message on one line."""
     return _shorten_text(describe_condition(event))
 
 
 def _explain_pod(pod: Body, related: RelatedObjects) -> str:
-    """What keeps a pod from being ready; empty for one that is."""
-    status = pod.get("status") or {}
+    """Return what keeps a pod from being ready; empty if it is ready."""
+    status = get_status(pod)
     if status.get("phase") == "Succeeded" or find_condition(pod, "Ready").get("status") == "True":
         return ""
     scheduled = find_condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
         text = f"unschedulable: {_shorten_text(str(scheduled.get('message') or ''))}".rstrip(": ")
-        # The scheduler says that claims are unbound, and only their events say why.
+        # The scheduler says that claims are unbound. Only their events say why.
         cause = _explain_claims(related.claims, related)
         return f"{text}; {cause}" if cause else text
     if status.get("phase") == "Failed" and not status.get("containerStatuses"):
         return _shorten_text(describe_condition(status)) or "failed"
-    for container, initial in _unready_containers(pod):
-        if text := _explain_container(pod, container, initial, related):
+    for container in _unready_containers(pod):
+        if text := _explain_container(pod, container, related):
             return text
     return _last_warning(pod, related)
 
 
-def _unready_containers(pod: Body) -> Iterator[tuple[Body, bool]]:
-    status = pod.get("status") or {}
-    for item in status.get("initContainerStatuses") or ():
-        if not item.get("ready") or not (item.get("state") or {}):
-            yield item, True
-    for item in status.get("containerStatuses") or ():
+@dataclass(frozen=True, slots=True)
+class _Container:
+    """One container's status.
+
+    Attributes:
+        is_initial: it is an init container.
+    """
+
+    status: Body
+    is_initial: bool
+
+    @property
+    def state(self) -> Body:
+        return get_mapping(self.status, "state")
+
+    def __str__(self) -> str:
+        return f"{'init ' if self.is_initial else ''}container {self.status.get('name')}"
+
+
+def _unready_containers(pod: Body) -> Iterator[_Container]:
+    status = get_status(pod)
+    for item in list_mappings(status, "initContainerStatuses"):
+        if not item.get("ready") or not item.get("state"):
+            yield _Container(item, is_initial=True)
+    for item in list_mappings(status, "containerStatuses"):
         if not item.get("ready"):
-            yield item, False
+            yield _Container(item, is_initial=False)
 
 
-def _explain_container(pod: Body, container: Body, initial: bool, related: RelatedObjects) -> str:
-    name = f"{'init ' if initial else ''}container {container.get('name')}"
-    now = container.get("state") or {}
-    if waiting := now.get("waiting"):
-        return _explain_waiting(pod, container, name, waiting, related)
-    if ended := now.get("terminated"):
-        return "" if initial and not ended.get("exitCode") else f"{name} {_describe_exit(ended)}"
-    if now.get("running") is not None:
-        if initial:
-            return f"{name} still runs"
-        text = _last_warning(pod, related)
-        return f"{name} runs, not ready{f': {text}' if text else ''}"
-    return ""
+def _explain_container(pod: Body, container: _Container, related: RelatedObjects) -> str:
+    state = container.state
+    if waiting := get_mapping(state, "waiting"):
+        return _explain_waiting(pod, container, waiting, related)
+    if ended := get_mapping(state, "terminated"):
+        is_done = container.is_initial and not ended.get("exitCode")
+        return "" if is_done else f"{container} {_describe_exit(ended)}"
+    if state.get("running") is None:
+        return ""
+    if container.is_initial:
+        return f"{container} still runs"
+    return _join_parts(f"{container} runs, not ready", _last_warning(pod, related))
 
 
 def _explain_waiting(
-    pod: Body, container: Body, name: str, waiting: Mapping[str, Any], related: RelatedObjects
+    pod: Body, container: _Container, waiting: Body, related: RelatedObjects
 ) -> str:
-    reason = str(waiting.get("reason") or "waiting")
-    message = _shorten_text(str(waiting.get("message") or ""))
-    if reason in _BEGINNING:
-        # A pod that has just begun says so of each of its containers.
+    reason = get_text(waiting, "reason") or "waiting"
+    message = _shorten_text(get_text(waiting, "message"))
+    if reason in _STARTING:
+        # Each container of a pod that has just started says so. Events say what keeps it.
         return _last_warning(pod, related)
-    if "Image" in reason or reason in ("RegistryUnavailable", "SignatureValidationFailed"):
-        image = str(container.get("image") or "")
+    if "Image" in reason or reason in _IMAGE_REASONS:
         if reason == "ImagePullBackOff":
-            message = _pull_failure(pod, related) or message
-        there = not image or image in message
-        return ": ".join(part for part in (reason, "" if there else image, message) if part)
-    if reason == "CrashLoopBackOff":
-        last = (container.get("lastState") or {}).get("terminated") or {}
-        return (
-            f"{reason}: {name} {_describe_exit(last)}" if last else f"{reason}: {name}: {message}"
-        )
-    return f"{reason}: {name}{f': {message}' if message else ''}"
+            message = _find_pull_failure(pod, related) or message
+        image = get_text(container.status, "image")
+        return _join_parts(reason, "" if image in message else image, message)
+    last = get_mapping(container.status, "lastState", "terminated")
+    if reason == "CrashLoopBackOff" and last:
+        return f"{reason}: {container} {_describe_exit(last)}"
+    return _join_parts(reason, str(container), message)
 
 
-def _pull_failure(pod: Body, related: RelatedObjects) -> str:
-    """Between two attempts a container says only that it waits; the event has what failed."""
-    for event in reversed(related.events.get(_get_uid(pod), ())):
-        if event.get("reason") == "Failed" and "pull" in str(event.get("message", "")):
-            return _shorten_text(str(event["message"]))
+def _find_pull_failure(pod: Body, related: RelatedObjects) -> str:
+    """Return what the last pull failed with.
+
+    Between two attempts the container's status says only that it waits.
+    """
+    for event in reversed(related.events.get(get_uid(pod), ())):
+        message = get_text(event, "message")
+        if event.get("reason") == "Failed" and "pull" in message:
+            return _shorten_text(message)
     return ""
 
 
-def _describe_exit(ended: Mapping[str, Any]) -> str:
+def _describe_exit(ended: Body) -> str:
     code, reason = ended.get("exitCode"), ended.get("reason")
-    text = "was ended by the kernel: out of memory" if reason == "OOMKilled" else f"exited {code}"
-    # Its last lines, where the container asks for them (terminationMessagePolicy).
-    message = _shorten_text(str(ended.get("message") or ""))
-    return f"{text}: {message}" if message else text
+    text = "was killed by the kernel: out of memory" if reason == "OOMKilled" else f"exited {code}"
+    # The message has the container's last lines if its terminationMessagePolicy asks for them.
+    return _join_parts(text, _shorten_text(get_text(ended, "message")))
 
 
 def _explain_claims(claims: Sequence[Body], related: RelatedObjects) -> str:
     for claim in claims:
-        if (claim.get("status") or {}).get("phase") != "Bound" and (
-            text := _last_warning(claim, related)
-        ):
-            return f"claim {_get_name(claim)}: {text}"
+        is_bound = get_status(claim).get("phase") == "Bound"
+        if not is_bound and (text := _last_warning(claim, related)):
+            return f"claim {get_name(claim)}: {text}"
     return ""
 
 
 def _last_warning(body: Body, related: RelatedObjects) -> str:
-    for event in reversed(related.events.get(_get_uid(body), ())):
-        if event.get("reason") not in _NOT_TOLD:
+    for event in reversed(related.events.get(get_uid(body), ())):
+        if event.get("reason") not in _UNHELPFUL_EVENTS:
             return event_text(event)
     return ""
 
 
 def _shorten_text(text: str) -> str:
-    """On one line; of a long one its beginning and its end."""
+    """Return a text on one line: all of it, or its beginning and its end."""
     line = " ".join(text.split())
-    if len(line) <= _LONG:
+    if len(line) <= _MESSAGE_MAX:
         return line
-    return f"{line[: _LONG // 2].rstrip()} … {line[-_LONG // 2 :].lstrip()}"
+    half = _MESSAGE_MAX // 2
+    return f"{line[:half].rstrip()} … {line[-half:].lstrip()}"
+
+
+def _join_parts(*parts: str) -> str:
+    return ": ".join(part for part in parts if part)
 
 
 def _revision_key(body: Body) -> tuple[int, str]:
-    meta = _get_metadata(body)
-    text = (meta.get("annotations") or {}).get("deployment.kubernetes.io/revision", "")
-    return (int(text) if text.isdigit() else 0), str(meta.get("creationTimestamp", ""))
+    text = get_text(get_annotations(body), "deployment.kubernetes.io/revision")
+    return (int(text) if text.isdigit() else 0), _get_creation_time(body)
 
 
-def _get_metadata(body: Body) -> Mapping[str, Any]:
-    return body.get("metadata") or {}
-
-
-def _get_name(body: Body) -> str:
-    return str(_get_metadata(body).get("name", ""))
-
-
-def _get_uid(body: Body) -> str:
-    return str(_get_metadata(body).get("uid", ""))
+def _get_creation_time(body: Body) -> str:
+    return get_text(get_metadata(body), "creationTimestamp")

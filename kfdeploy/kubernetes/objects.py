@@ -1,7 +1,7 @@
 """Kubernetes objects as kustomize and Helm print them: a stream of YAML documents.
 
-A document keeps its bytes: it is read, never written back through Python (Kubernetes' Go tools read
-YAML 1.1, ruamel reads 1.2, and `0644` would change its meaning on the way).
+A document keeps its bytes: Python reads it and never writes it back. Kubernetes' Go tools read YAML
+1.1 and ruamel reads 1.2, so `0644` would change its meaning on the way.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import Node, SequenceNode
 
 from kfdeploy.errors import UserError
+from kfdeploy.kubernetes.accessors import Body, get_metadata, get_text
 from kfdeploy.yamltext import nodes
 
 _SEPARATOR = re.compile(r"^---[ \t]*(?:#.*)?\r?\n", re.MULTILINE)
@@ -27,12 +28,12 @@ _NAME = re.compile(r"^  name: [\"']?([^\"'\s]+)[\"']?\s*$", re.MULTILINE)
 _API = re.compile(r"^apiVersion: [\"']?([^\"'\s]+)[\"']?\s*$", re.MULTILINE)
 
 Path = tuple[str | int, ...]
-"""Where a field stands in an object: keys and list indexes."""
+"""The path of a field in an object: keys and list indexes."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class ObjectKey:
-    """What makes an object the one it is."""
+    """The identity of an object."""
 
     api_version: str
     kind: str
@@ -48,20 +49,20 @@ class ObjectKey:
         return self.api_version.rpartition("/")[2]
 
     def to_json(self) -> dict[str, str]:
-        """As in ``scan --format json``; a cluster-scoped object has no namespace."""
+        """Return the key as ``scan --format json`` has it; without a namespace if it is empty."""
         out = {"apiVersion": self.api_version, "kind": self.kind}
         if self.namespace:
             out["namespace"] = self.namespace
         return {**out, "name": self.name}
 
     @classmethod
-    def from_body(cls, body: dict[str, Any]) -> ObjectKey:
-        meta = body.get("metadata") or {}
+    def from_body(cls, body: Body) -> ObjectKey:
+        metadata = get_metadata(body)
         return cls(
-            str(body.get("apiVersion", "")),
-            str(body.get("kind", "")),
-            str(meta.get("namespace") or ""),
-            str(meta.get("name") or meta.get("generateName") or ""),
+            get_text(body, "apiVersion"),
+            get_text(body, "kind"),
+            get_text(metadata, "namespace"),
+            get_text(metadata, "name") or get_text(metadata, "generateName"),
         )
 
     def __str__(self) -> str:
@@ -71,14 +72,17 @@ class ObjectKey:
 
 @dataclass(frozen=True)
 class Object:
-    """One document: its text and, read on demand, its body."""
+    """One document: its text and, parsed on demand, its body."""
 
     text: str
     origin: str = field(default="", compare=False)
 
     @cached_property
     def is_crd(self) -> bool:
-        """Told without parsing: CRDs are over 90 % of a Kubeflow build's bytes."""
+        """Whether this is a CustomResourceDefinition, found without parsing the text.
+
+        CRDs are over 90 % of the bytes of a Kubeflow build.
+        """
         return bool(_CRD.search(self.text))
 
     @cached_property
@@ -86,7 +90,7 @@ class Object:
         """The parsed document.
 
         Raises:
-            UserError: broken YAML, with the origin and the line.
+            UserError: the YAML is broken (the message has origin and line), or has no ``kind``.
         """
         try:
             body = nodes.load_document(self.text)
@@ -95,7 +99,7 @@ class Object:
             line = f":{mark.line + 1}" if mark else ""
             raise UserError(f"{self.origin}{line}: {error.problem or 'broken YAML'}") from error
         if not isinstance(body, dict) or not body.get("kind"):
-            raise UserError(f"{self.origin}: a document that is no Kubernetes object")
+            raise UserError(f"{self.origin}: a document is not a Kubernetes object: it has no kind")
         return body
 
     @cached_property
@@ -106,29 +110,32 @@ class Object:
 
 
 def split_objects(text: str, origin: str = "") -> Iterator[Object]:
-    """The objects of a YAML stream, in order; empty documents and comments alone are left out.
+    """Yield the objects of a YAML stream, in order.
 
-    A List gives its items, as kustomize has them.
+    Documents that are empty, or comments only, are left out. A List yields its items, as kustomize
+    does.
     """
     for part in _SEPARATOR.split(text):
-        if _CONTENT.search(part):
-            whole = part if part.endswith("\n") else part + "\n"
-            items = list(_split_list(whole)) if _is_list(whole) else []
-            for item in items or [whole]:
-                yield Object(item, origin)
+        if not _CONTENT.search(part):
+            continue
+        document = part if part.endswith("\n") else part + "\n"
+        items = list(_split_list(document)) if _is_list(document) else []
+        yield from (Object(text, origin) for text in items or [document])
 
 
 def _is_list(text: str) -> bool:
-    """Told by the first ``kind`` of its own: most documents are long CRDs that are none."""
+    """Return whether a document is a List, by its own first ``kind``.
+
+    It is not parsed: most documents are long CRDs, and no List.
+    """
     if text.lstrip().startswith("{"):
         return _JSON_LIST.search(text) is not None
-    return (
-        _LIST.match(text, 0 if text.startswith("kind:") else text.find("\nkind:") + 1) is not None
-    )
+    kind = 0 if text.startswith("kind:") else text.find("\nkind:") + 1
+    return _LIST.match(text, kind) is not None
 
 
 def _split_list(text: str) -> Iterator[str]:
-    """The items of a List as documents of their own, with the bytes they have in it."""
+    """Yield the items of a List as documents, with the bytes that they have in it."""
     for root in nodes.compose_documents(text):
         kind, items = nodes.get_child(root, "kind"), nodes.get_child(root, "items")
         if kind is None or not str(kind.value).endswith("List"):
@@ -145,12 +152,12 @@ def _extract_item(text: str, item: Node) -> str:
 
 
 def join_objects(objects: list[Object]) -> str:
-    """The objects as one YAML stream."""
+    """Return the objects as one YAML stream."""
     return "---\n".join(item.text for item in objects)
 
 
 def show_path(body: Any, path: Path) -> str:
-    """A field's name for people: ``spec.containers[name=x].image``, ``data[a.yaml]``."""
+    """Return a field's name for people: ``spec.containers[name=x].image``, ``data[a.yaml]``."""
     out: list[str] = []
     node = body
     for step in path:
@@ -167,20 +174,20 @@ def show_path(body: Any, path: Path) -> str:
 
 
 def format_pointer(path: Path) -> str:
-    """RFC 6901."""
+    """Return a path as a JSON Pointer (RFC 6901)."""
     return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
 
 
 def parse_pointer(pointer: str) -> tuple[str, ...]:
-    """The steps of an RFC 6901 pointer."""
+    """Return the steps of a JSON Pointer (RFC 6901)."""
     return tuple(step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:])
 
 
 def get_field(body: Any, path: Path) -> Any:
-    """The value at ``path``.
+    """Return the value at ``path``.
 
     Raises:
-        KeyError: nothing is there.
+        KeyError: the object has no such field.
     """
     node = body
     for step in path:

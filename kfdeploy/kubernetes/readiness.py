@@ -1,24 +1,42 @@
-"""Whether an object that the cluster has is ready, from what its controller wrote of it.
+"""Assess whether an object of the cluster is ready, by what its controller wrote into it.
 
-The rules are those of kstatus (sigs.k8s.io/cli-utils, ``pkg/kstatus``), but for three: a workload
-that its controller has not looked at yet is not ready (a DaemonSet's counts are zeros until then);
-a Job is ready when it is done; a Service is ready without its load balancer, which an isolated
-cluster may never have.
+The rules are those of kstatus (sigs.k8s.io/cli-utils, ``pkg/kstatus``), except for three:
+
+- A workload that its controller has not looked at yet is not ready. A DaemonSet's counts are zero
+  until then.
+- A Job is ready when it is done.
+- A Service is ready without its load balancer, which an isolated cluster may never have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Final, Literal
 
-Body = Mapping[str, Any]
+from kfdeploy.kubernetes.accessors import (
+    Body,
+    get_api_group,
+    get_mapping,
+    get_spec,
+    get_status,
+    get_text,
+    get_value,
+    is_being_deleted,
+    list_mappings,
+)
+
 Status = Literal["ready", "progressing", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """``failed`` is what does not become ready by waiting; ``reason`` is a few words."""
+    """The state of an object.
+
+    Attributes:
+        status: ``failed`` if waiting will not make the object ready.
+        reason: a few words; empty for an object that is ready.
+    """
 
     status: Status
     reason: str = ""
@@ -28,139 +46,142 @@ class Readiness:
         return self.status == "ready"
 
 
-READY = Readiness("ready")
+READY: Final = Readiness("ready")
+_CHANGE_NOT_SEEN: Final = Readiness(
+    "progressing", "its controller has not reported on its last change yet"
+)
+
+
+def _progressing(reason: str) -> Readiness:
+    return Readiness("progressing", reason)
+
+
+def _failed(reason: str) -> Readiness:
+    return Readiness("failed", reason)
 
 
 def assess_readiness(body: Body) -> Readiness:
-    """The state of a live object, whole as the API server has it."""
-    meta = _as_mapping(body.get("metadata"))
-    if meta.get("deletionTimestamp"):
-        return Readiness("progressing", "is being deleted")
-    judge = _JUDGES.get((_get_api_group(body), str(body.get("kind"))))
-    if judge is not None:
-        return judge(body)
-    return _assess_generic(body)
+    """Return the state of a live object, given in full as the API server has it."""
+    if is_being_deleted(body):
+        return _progressing("is being deleted")
+    assess = _ASSESSMENTS.get((get_api_group(body), get_text(body, "kind")), _assess_other)
+    return assess(body)
 
 
-def find_condition(body: Body, kind: str) -> Mapping[str, Any]:
-    """The condition of a type; empty where there is none."""
-    conditions = _as_mapping(body.get("status")).get("conditions")
-    for item in conditions if isinstance(conditions, list) else ():
-        if isinstance(item, dict) and item.get("type") == kind:
-            return item
-    return {}
+def find_condition(body: Body, kind: str) -> Body:
+    """Return the condition of a type; empty if there is none."""
+    conditions = list_mappings(body, "status", "conditions")
+    return next((item for item in conditions if item.get("type") == kind), {})
 
 
-def describe_condition(item: Mapping[str, Any]) -> str:
-    """A condition's reason and message, as far as it has them."""
-    return ": ".join(str(part) for part in (item.get("reason"), item.get("message")) if part)
+def describe_condition(condition: Body) -> str:
+    """Return a condition's reason and message, as far as it has them."""
+    parts = (condition.get("reason"), condition.get("message"))
+    return ": ".join(str(part) for part in parts if part)
+
+
+def _has_condition(body: Body, kind: str) -> bool:
+    return find_condition(body, kind).get("status") == "True"
+
+
+# -- workloads -------------------------------------------------------------------------------------
 
 
 def _check_observed(body: Body) -> Readiness | None:
-    """Not ready as long as what its status says is of an older form of it."""
-    seen = _as_mapping(body.get("status")).get("observedGeneration")
+    """Return why a status is out of date; None if its controller has seen the last change."""
+    seen = get_value(body, "status", "observedGeneration")
     if not isinstance(seen, int):
-        return Readiness("progressing", "its controller has not reported yet")
-    if seen < _get_generation(body):
-        return Readiness("progressing", "its controller has not reported on its last change yet")
-    return None
+        return _progressing("its controller has not reported yet")
+    return _CHANGE_NOT_SEEN if seen < _get_generation(body) else None
 
 
 def _assess_deployment(body: Body) -> Readiness:
-    if (early := _check_observed(body)) is not None:
-        return early
-    spec, status = _as_mapping(body.get("spec")), _as_mapping(body.get("status"))
+    spec, status = get_spec(body), get_status(body)
     wanted = _get_count(spec, "replicas", 1)
-    ready = f"{min(_get_count(status, 'readyReplicas'), wanted)}/{wanted} ready"
-    progressing = find_condition(body, "Progressing")
-    if progressing.get("reason") == "ProgressDeadlineExceeded":
+    ready, available = _get_count(status, "readyReplicas"), _get_count(status, "availableReplicas")
+    text = f"{min(ready, wanted)}/{wanted} ready"
+    if find_condition(body, "Progressing").get("reason") == "ProgressDeadlineExceeded":
         limit = _get_count(spec, "progressDeadlineSeconds", 600)
-        return Readiness("failed", f"{ready}, without progress for {limit} s")
-    # Nobody rolls out what a person has paused.
+        return _failed(f"{text}, without progress for {limit} s")
+    # A paused Deployment is not rolled out by anybody.
     if not spec.get("paused"):
-        if (updated := _get_count(status, "updatedReplicas")) < wanted:
-            return Readiness("progressing", f"{ready}, {updated}/{wanted} of the newest form")
+        updated = _get_count(status, "updatedReplicas")
+        if updated < wanted:
+            return _progressing(f"{text}, {updated}/{wanted} updated")
         if _get_count(status, "replicas") > updated:
-            return Readiness("progressing", f"{ready}, pods of its older form still there")
-    if min(_get_count(status, "availableReplicas"), _get_count(status, "readyReplicas")) < wanted:
-        return Readiness("progressing", ready)
+            return _progressing(f"{text}, pods of its older revision still exist")
+    if min(available, ready) < wanted:
+        return _progressing(text)
     if find_condition(body, "Available").get("status", "True") != "True":
-        return Readiness("progressing", f"{ready}, not yet available")
+        return _progressing(f"{text}, not yet available")
     return READY
 
 
 def _assess_stateful_set(body: Body) -> Readiness:
-    if (early := _check_observed(body)) is not None:
-        return early
-    spec, status = _as_mapping(body.get("spec")), _as_mapping(body.get("status"))
-    wanted = _get_count(spec, "replicas", 1)
-    have = _get_count(status, "readyReplicas")
-    ready = f"{min(have, wanted)}/{wanted} ready"
-    if have < wanted:
-        return Readiness("progressing", ready)
-    strategy = _as_mapping(spec.get("updateStrategy"))
+    spec, status = get_spec(body), get_status(body)
+    wanted, ready = _get_count(spec, "replicas", 1), _get_count(status, "readyReplicas")
+    text = f"{min(ready, wanted)}/{wanted} ready"
+    if ready < wanted:
+        return _progressing(text)
+    strategy = get_mapping(spec, "updateStrategy")
     if strategy.get("type") == "OnDelete":
         return READY
-    partition = _get_count(_as_mapping(strategy.get("rollingUpdate")), "partition")
-    changed = status.get("updateRevision") and status.get("currentRevision") != status.get(
-        "updateRevision"
-    )
-    updated, due = _get_count(status, "updatedReplicas"), max(wanted - partition, 0)
-    if changed and updated < due:
-        return Readiness("progressing", f"{ready}, {updated}/{due} of the newest form")
+    newest = status.get("updateRevision")
+    if newest and newest != status.get("currentRevision"):
+        partition = _get_count(get_mapping(strategy, "rollingUpdate"), "partition")
+        updated, due = _get_count(status, "updatedReplicas"), max(wanted - partition, 0)
+        if updated < due:
+            return _progressing(f"{text}, {updated}/{due} updated")
     return READY
 
 
 def _assess_daemon_set(body: Body) -> Readiness:
-    if (early := _check_observed(body)) is not None:
-        return early
-    spec, status = _as_mapping(body.get("spec")), _as_mapping(body.get("status"))
+    status = get_status(body)
     wanted = _get_count(status, "desiredNumberScheduled")
-    have = min(_get_count(status, "numberReady"), _get_count(status, "numberAvailable"))
-    ready = f"{min(have, wanted)}/{wanted} ready"
-    if _as_mapping(spec.get("updateStrategy")).get("type") != "OnDelete":
+    ready = min(_get_count(status, "numberReady"), _get_count(status, "numberAvailable"))
+    text = f"{min(ready, wanted)}/{wanted} ready"
+    if get_value(body, "spec", "updateStrategy", "type") != "OnDelete":
         updated = _get_count(status, "updatedNumberScheduled")
         if updated < wanted:
-            return Readiness("progressing", f"{ready}, {updated}/{wanted} of the newest form")
-    return READY if have >= wanted else Readiness("progressing", ready)
+            return _progressing(f"{text}, {updated}/{wanted} updated")
+    return READY if ready >= wanted else _progressing(text)
 
 
 def _assess_replica_set(body: Body) -> Readiness:
-    if (early := _check_observed(body)) is not None:
-        return early
-    wanted = _get_count(_as_mapping(body.get("spec")), "replicas", 1)
-    status = _as_mapping(body.get("status"))
-    have = min(_get_count(status, "readyReplicas"), _get_count(status, "availableReplicas"))
-    if have >= wanted:
-        return READY
-    return Readiness("progressing", f"{have}/{wanted} ready")
+    status, wanted = get_status(body), _get_count(get_spec(body), "replicas", 1)
+    ready = min(_get_count(status, "readyReplicas"), _get_count(status, "availableReplicas"))
+    return READY if ready >= wanted else _progressing(f"{ready}/{wanted} ready")
+
+
+def _once_observed(assess: Callable[[Body], Readiness]) -> Callable[[Body], Readiness]:
+    """Assess a workload by its status, once that is of its last change."""
+    return lambda body: _check_observed(body) or assess(body)
 
 
 def _assess_job(body: Body) -> Readiness:
     for kind in ("Failed", "FailureTarget"):
-        if (item := find_condition(body, kind)).get("status") == "True":
-            return Readiness("failed", describe_condition(item) or "failed")
-    for kind in ("Complete", "SuccessCriteriaMet", "Suspended"):
-        if find_condition(body, kind).get("status") == "True":
-            return READY
-    spec, status = _as_mapping(body.get("spec")), _as_mapping(body.get("status"))
-    done, wanted = _get_count(status, "succeeded"), _get_count(spec, "completions", 1)
-    return Readiness("progressing", f"{done}/{wanted} done")
+        if (condition := find_condition(body, kind)).get("status") == "True":
+            return _failed(describe_condition(condition) or "failed")
+    if any(_has_condition(body, kind) for kind in ("Complete", "SuccessCriteriaMet", "Suspended")):
+        return READY
+    done = _get_count(get_status(body), "succeeded")
+    return _progressing(f"{done}/{_get_count(get_spec(body), 'completions', 1)} done")
 
 
 def _assess_pod(body: Body) -> Readiness:
-    phase = str(_as_mapping(body.get("status")).get("phase") or "Pending")
-    if phase == "Succeeded":
-        return READY
+    phase = _get_phase(body, "Pending")
     if phase == "Failed":
-        return Readiness("failed", describe_condition(_as_mapping(body.get("status"))) or "failed")
-    if phase == "Running" and find_condition(body, "Ready").get("status") == "True":
+        return _failed(describe_condition(get_status(body)) or "failed")
+    if phase == "Succeeded" or (phase == "Running" and _has_condition(body, "Ready")):
         return READY
-    return Readiness("progressing", "runs, not ready" if phase == "Running" else phase.lower())
+    return _progressing("runs, not ready" if phase == "Running" else phase.lower())
+
+
+# -- other kinds of Kubernetes ---------------------------------------------------------------------
 
 
 def _assess_claim(body: Body) -> Readiness:
-    phase = str(_as_mapping(body.get("status")).get("phase") or "Pending")
+    phase = _get_phase(body, "Pending")
     if phase == "Bound":
         return READY
     return Readiness("failed" if phase == "Lost" else "progressing", phase.lower())
@@ -169,59 +190,35 @@ def _assess_claim(body: Body) -> Readiness:
 def _assess_crd(body: Body) -> Readiness:
     accepted = find_condition(body, "NamesAccepted")
     if accepted.get("status") == "False":
-        return Readiness("failed", describe_condition(accepted) or "its names are taken")
-    established = find_condition(body, "Established")
-    if established.get("status") == "True":
-        return READY
-    return Readiness("progressing", describe_condition(established) or "not yet served")
+        return _failed(describe_condition(accepted) or "its names are taken")
+    return _require_condition(body, "Established", "not yet served")
 
 
 def _assess_api_service(body: Body) -> Readiness:
-    available = find_condition(body, "Available")
-    if available.get("status") == "True":
+    return _require_condition(body, "Available", "not yet available")
+
+
+def _require_condition(body: Body, kind: str, otherwise: str) -> Readiness:
+    condition = find_condition(body, kind)
+    if condition.get("status") == "True":
         return READY
-    return Readiness("progressing", describe_condition(available) or "not yet available")
+    return _progressing(describe_condition(condition) or otherwise)
 
 
 def _assess_namespace(body: Body) -> Readiness:
-    phase = str(_as_mapping(body.get("status")).get("phase") or "Active")
-    return READY if phase == "Active" else Readiness("progressing", phase.lower())
+    phase = _get_phase(body, "Active")
+    return READY if phase == "Active" else _progressing(phase.lower())
 
 
 def _always_ready(body: Body) -> Readiness:
     return READY
 
 
-def _assess_generic(body: Body) -> Readiness:
-    """Of a kind that somebody else's controller looks after."""
-    generation = _get_generation(body)
-    seen = _as_mapping(body.get("status")).get("observedGeneration")
-    if isinstance(seen, int) and seen < generation:
-        return Readiness("progressing", "its controller has not reported on its last change yet")
-    if (stalled := find_condition(body, "Stalled")).get("status") == "True":
-        return Readiness("failed", describe_condition(stalled) or "stalled")
-    if (busy := find_condition(body, "Reconciling")).get("status") == "True":
-        return Readiness("progressing", describe_condition(busy) or "being reconciled")
-    for kind in ("Ready", "Available"):
-        item = find_condition(body, kind)
-        if not item:
-            continue
-        told = item.get("observedGeneration")
-        if isinstance(told, int) and told < generation:
-            return Readiness(
-                "progressing", "its controller has not reported on its last change yet"
-            )
-        if item.get("status") != "True":
-            return Readiness("progressing", describe_condition(item) or f"not {kind.lower()}")
-        return READY
-    return READY
-
-
-_JUDGES: dict[tuple[str, str], Callable[[Body], Readiness]] = {
-    ("apps", "Deployment"): _assess_deployment,
-    ("apps", "StatefulSet"): _assess_stateful_set,
-    ("apps", "DaemonSet"): _assess_daemon_set,
-    ("apps", "ReplicaSet"): _assess_replica_set,
+_ASSESSMENTS: Final[dict[tuple[str, str], Callable[[Body], Readiness]]] = {
+    ("apps", "Deployment"): _once_observed(_assess_deployment),
+    ("apps", "StatefulSet"): _once_observed(_assess_stateful_set),
+    ("apps", "DaemonSet"): _once_observed(_assess_daemon_set),
+    ("apps", "ReplicaSet"): _once_observed(_assess_replica_set),
     ("batch", "Job"): _assess_job,
     ("", "Pod"): _assess_pod,
     ("", "PersistentVolumeClaim"): _assess_claim,
@@ -232,18 +229,41 @@ _JUDGES: dict[tuple[str, str], Callable[[Body], Readiness]] = {
 }
 
 
-def _get_api_group(body: Body) -> str:
-    return str(body.get("apiVersion", "")).rpartition("/")[0]
+# -- kinds of others -------------------------------------------------------------------------------
+
+
+def _assess_other(body: Body) -> Readiness:
+    """Assess an object by the conditions that controllers commonly write."""
+    generation = _get_generation(body)
+    if _is_older(get_status(body), generation):
+        return _CHANGE_NOT_SEEN
+    if (stalled := find_condition(body, "Stalled")).get("status") == "True":
+        return _failed(describe_condition(stalled) or "stalled")
+    if (busy := find_condition(body, "Reconciling")).get("status") == "True":
+        return _progressing(describe_condition(busy) or "being reconciled")
+    condition = find_condition(body, "Ready") or find_condition(body, "Available")
+    if _is_older(condition, generation):
+        return _CHANGE_NOT_SEEN
+    if condition and condition.get("status") != "True":
+        otherwise = f"not {str(condition['type']).lower()}"
+        return _progressing(describe_condition(condition) or otherwise)
+    return READY
+
+
+def _is_older(status: Body, generation: int) -> bool:
+    """Return whether a status, or a condition, says that it is of an older generation."""
+    seen = status.get("observedGeneration")
+    return isinstance(seen, int) and seen < generation
 
 
 def _get_generation(body: Body) -> int:
-    return _get_count(_as_mapping(body.get("metadata")), "generation")
+    return _get_count(get_mapping(body, "metadata"), "generation")
 
 
-def _get_count(node: Mapping[str, Any], key: str, default: int = 0) -> int:
+def _get_phase(body: Body, default: str) -> str:
+    return get_text(body, "status", "phase") or default
+
+
+def _get_count(node: Body, key: str, default: int = 0) -> int:
     value = node.get(key)
     return value if isinstance(value, int) else default
-
-
-def _as_mapping(node: Any) -> Mapping[str, Any]:
-    return node if isinstance(node, dict) else {}

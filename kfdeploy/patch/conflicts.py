@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kfdeploy.errors import UserError
+from kfdeploy.kubernetes.accessors import get_metadata
 from kfdeploy.kubernetes.objects import Object, ObjectKey, parse_pointer
 from kfdeploy.kubernetes.workload import CONTAINERS, WORKLOADS
 from kfdeploy.patchfile.patch_file import Patch
@@ -90,7 +91,7 @@ def select_targets(patch: Patch, objects: Sequence[Object]) -> Iterator[Object]:
         patch = replace(patch, data={**patch.data, "target": target})
     for item in objects:
         if patch.selects_object(item.key):
-            meta = item.body.get("metadata") or {} if selectors else {}
+            meta = get_metadata(item.body) if selectors else {}
             if all(
                 _matches_selector(text, meta.get(_SELECTORS[name]))
                 for name, text in selectors.items()

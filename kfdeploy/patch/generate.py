@@ -18,6 +18,7 @@ from kfdeploy.features import FeatureRelease
 from kfdeploy.files import read_text
 from kfdeploy.images.inventory import ImageUse, Inventory
 from kfdeploy.kubernetes import workload
+from kfdeploy.kubernetes.name_hash import strip_name_hash
 from kfdeploy.kubernetes.objects import Object, ObjectKey, Path, get_field
 from kfdeploy.patch import additions as patch_additions
 from kfdeploy.patch import helmfile as workspace_helmfile
@@ -378,7 +379,7 @@ class _PatchBuilder:
         sums: dict[str, str] = {}
         for key, names in sorted(self.changed_config.items()):
             if key.namespace == item.key.namespace and workload.reads_config(item.body, key):
-                label = f"{_CHECKSUM}/{patch_file.strip_name_hash(key)[:63].rstrip('.-_')}"
+                label = f"{_CHECKSUM}/{strip_name_hash(key)[:63].rstrip('.-_')}"
                 parts = " ".join(f"({_content_expression(name)})" for name in names)
                 sums[label] = f"{{{{ print {parts} | sha256sum }}}}"
         if sums:
@@ -397,7 +398,7 @@ def _content_expression(name: str) -> str:
 
 
 def _mentions_object(text: str, key: ObjectKey) -> bool:
-    return f"kind: {key.kind}" in text and f"name: {patch_file.strip_name_hash(key)}" in text
+    return f"kind: {key.kind}" in text and f"name: {strip_name_hash(key)}" in text
 
 
 def _build_command(rendered: RenderedComponent) -> list[str]:

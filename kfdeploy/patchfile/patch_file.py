@@ -18,6 +18,8 @@ from ruamel.yaml.error import MarkedYAMLError
 
 from kfdeploy.errors import UserError
 from kfdeploy.files import sha256_hex
+from kfdeploy.kubernetes.accessors import get_metadata
+from kfdeploy.kubernetes.name_hash import HASH_PATTERN, strip_name_hash
 from kfdeploy.kubernetes.objects import ObjectKey, Path, format_pointer
 from kfdeploy.yamltext.emit import quote_scalar
 
@@ -28,9 +30,6 @@ _HEADER = re.compile(
     rf"|{{{{- /\* {_MARK}(?P<template>[0-9a-f]{{64}}) \*/ -}}}})\n"
 )
 SUFFIXES = (".yaml", ".yml", ".yaml.gotmpl", ".yml.gotmpl")
-KUSTOMIZE_HASH = "[2456789bcdfghkmt]{10}"
-"""A name's content hash: ten letters of kustomize's alphabet (kustomize api hasher.go)."""
-_HASHED = re.compile(rf"(?P<name>.+)-{KUSTOMIZE_HASH}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ class Patch:
         """Which objects: kind, name and what else is named; names are regular expressions."""
         if self.form == "json":
             return {str(k): str(v) for k, v in self.data["target"].items()}
-        meta = self.data.get("metadata") or {}
+        meta = get_metadata(self.data)
         group, _, version = str(self.data.get("apiVersion", "")).rpartition("/")
         out = {"group": group, "version": version, "kind": str(self.data.get("kind", ""))}
         for name in ("namespace", "name"):
@@ -159,16 +158,10 @@ def detect_form(text: str) -> Form:
 # --- writing --------------------------------------------------------------------------------------
 
 
-def strip_name_hash(key: ObjectKey) -> str:
-    """An object's name without the hash of its content, where kustomize generated it."""
-    match = _HASHED.fullmatch(key.name) if key.kind in ("ConfigMap", "Secret") else None
-    return match["name"] if match else key.name
-
-
 def target_name(key: ObjectKey) -> str:
     """The name in a JSON patch's target: a regular expression over the hash where there is one."""
     name = strip_name_hash(key)
-    return key.name if name == key.name else f"{name}-{KUSTOMIZE_HASH}"
+    return key.name if name == key.name else f"{name}-{HASH_PATTERN}"
 
 
 def target_yaml(key: ObjectKey) -> str:

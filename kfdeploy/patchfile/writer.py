@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from kfdeploy.kubernetes.accessors import get_annotations
+from kfdeploy.kubernetes.name_hash import strip_name_hash
 from kfdeploy.kubernetes.objects import Object, ObjectKey, Path, get_field
-from kfdeploy.patchfile.patch_file import format_operation, strip_name_hash
+from kfdeploy.patchfile.patch_file import format_operation
 from kfdeploy.yamltext.emit import quote_scalar
 
 HOOK = "helm.sh/hook"
@@ -41,8 +43,7 @@ def path_sort_key(path: Path) -> tuple[tuple[int, int, str], ...]:
 
 
 def find_hooks(item: Object) -> list[str]:
-    annotations = (item.body.get("metadata") or {}).get("annotations") or {}
-    return sorted(name for name in annotations if name.startswith(HOOK))
+    return sorted(name for name in get_annotations(item.body) if name.startswith(HOOK))
 
 
 def find_item_names(body: Any, path: Path) -> Iterator[tuple[Path, str]]:

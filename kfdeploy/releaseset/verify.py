@@ -15,6 +15,7 @@ from kfdeploy.checksums import SUMS_FILE
 from kfdeploy.errors import UserError
 from kfdeploy.files import read_text
 from kfdeploy.kubernetes.objects import Object, split_objects
+from kfdeploy.kubernetes.workload import CONTAINERS, WORKLOADS
 from kfdeploy.oci.reference import DEFAULT_HOST, ImageRef
 from kfdeploy.oci.registry.client import RegistryClient
 from kfdeploy.oci.registry.errors import RegistryError
@@ -142,8 +143,6 @@ _ADMISSION = (
     ("ValidatingAdmissionPolicy", "ValidatingPolicy"),
 )
 """What rewrites, and what refuses the rest; the API server's own, or Kyverno's."""
-_PODS = frozenset(("Pod", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob"))
-_CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
 _POLICIES = frozenset(kind for kinds in _ADMISSION for kind in kinds)
 _KIND = re.compile(r"^kind: (\w+)", re.MULTILINE)
 _LISTS_UPSTREAM = frozenset((SUMS_FILE, SUMMARY_FILE, "images.lock"))
@@ -209,7 +208,7 @@ def _foreign_in_containers(
     accepted = mirrors.union(uncovered)
     for first, item in _numbered_objects(name, text):
         kind = _KIND.search(item.text)
-        if kind is None or kind[1] not in _PODS:
+        if kind is None or kind[1] not in WORKLOADS:
             continue
         for image in _container_images(item.body):
             if image not in accepted:
@@ -219,7 +218,7 @@ def _foreign_in_containers(
 def _container_images(node: Any) -> Iterator[str]:
     if isinstance(node, dict):
         for key, value in node.items():
-            if key in _CONTAINERS and isinstance(value, list):
+            if key in CONTAINERS and isinstance(value, list):
                 for container in value:
                     image = container.get("image") if isinstance(container, dict) else None
                     if isinstance(image, str):

@@ -14,6 +14,7 @@ from kfdeploy.images.inventory import ComponentScan, ImageUse, Replacement, Scan
 from kfdeploy.images.mentions import Mention
 from kfdeploy.images.sites import Site, find_sites
 from kfdeploy.kubernetes import workload
+from kfdeploy.kubernetes.accessors import get_metadata
 from kfdeploy.kubernetes.objects import Object, ObjectKey, Path, get_field, show_path
 from kfdeploy.upstream.build import RenderedComponent
 from kfdeploy.upstream.provenance.chart import ChartIndex
@@ -72,7 +73,7 @@ class _Scanner:
         """Names with a `$(variable)` in them that no kustomization has replaced."""
         for item in self.objects:
             for field in ("name", "namespace"):
-                value = (item.body.get("metadata") or {}).get(field)
+                value = get_metadata(item.body).get(field)
                 match = _UNRESOLVED.search(value) if isinstance(value, str) else None
                 if match is None:
                     continue

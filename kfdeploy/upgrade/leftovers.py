@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from kfdeploy.kubernetes.name_hash import strip_name_hash
 from kfdeploy.kubernetes.objects import Object, ObjectKey
-from kfdeploy.patchfile.patch_file import strip_name_hash
 from kfdeploy.upgrade.report import LeftoverObjects
 from kfdeploy.upstream.build import RenderedComponent
 

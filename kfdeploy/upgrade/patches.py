@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final, Literal
 
+from kfdeploy.kubernetes.name_hash import strip_name_hash
 from kfdeploy.kubernetes.objects import Object, ObjectKey, get_field, parse_pointer
 from kfdeploy.kubernetes.workload import CONTAINERS
 from kfdeploy.patch import conflicts
-from kfdeploy.patchfile.patch_file import Patch, strip_name_hash
+from kfdeploy.patchfile.patch_file import Patch
 
 PatchCheckState = Literal["holds", "look", "misfit", "unused"]
 """``look``: it fits, but what it changes is not what it was written for."""

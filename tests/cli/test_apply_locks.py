@@ -60,7 +60,7 @@ def test_two_at_once_one_applies_and_the_other_says_who_does(place: Place) -> No
     assert sorted(codes) == [0, 1]
     winner, loser = both[codes.index(0)], said[codes.index(1)][1]
     host = f"{socket.gethostname()}/{winner.pid}"
-    assert f"the lock is held by {host}: looking whether it is alive" in loser.splitlines()
+    assert f"the lock is held by {host}: checking that it is alive" in loser.splitlines()
     assert f"error: another apply is running: {host} holds the lock since " in loser
     assert "hint: run `kfdeploy apply` again when it is done" in loser
     assert place.revisions() == {"a": ["1 deployed"], "base": ["1 deployed"]}
@@ -73,7 +73,7 @@ def test_a_lock_that_another_host_has_left_behind_is_taken_when_it_has_run_out(
     held_by(place, "gone-runner/17/18/abc")
     done = place.apply("--output", "json")
     assert outcomes(done) == {"base": "installed"}
-    assert "the lock is held by gone-runner/17: looking whether it is alive" in done.stderr
+    assert "the lock is held by gone-runner/17: checking that it is alive" in done.stderr
     assert (spec(place)["holderIdentity"], spec(place)["leaseTransitions"]) == ("", 1)
 
 
@@ -81,7 +81,7 @@ def test_a_lock_of_a_process_here_that_is_no_more_is_taken_at_once(place: Place)
     place.write({"base": [namespace(place.name)]})
     held_by(place, f"{socket.gethostname()}/{2**22 + 1}/{2**22 + 2}/abc")
     done = place.apply()
-    assert "looking whether it is alive" not in done.stderr
+    assert "checking that it is alive" not in done.stderr
     assert not spec(place)["holderIdentity"]
 
 
@@ -133,7 +133,7 @@ def test_who_loses_the_lock_stops_and_leaves_it_to_the_other(place: Place) -> No
     assert process.returncode == 1
     assert said.splitlines()[-2:] == [
         "error: the lock was lost: other-host/1 has taken it",
-        "  hint: run `kfdeploy apply` again when the other one is done",
+        "  hint: run `kfdeploy apply` again when the other apply is done",
     ]
     assert place.get("configmap", "c") is None
     # The other one's.

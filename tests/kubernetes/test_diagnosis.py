@@ -83,7 +83,7 @@ _UNSCHEDULABLE = {
         (
             waiting("CrashLoopBackOff", "back-off 5m0s restarting", last=_KILLED),
             [],
-            "CrashLoopBackOff: container main was ended by the kernel: out of memory",
+            "CrashLoopBackOff: container main was killed by the kernel: out of memory",
         ),
         (
             waiting("CreateContainerConfigError", 'secret "db" not found'),
@@ -136,7 +136,7 @@ def test_pods_with_a_cause_are_counted_and_one_is_named() -> None:
         pod({"conditions": [{"type": "Ready", "status": "True"}]}, "web-0"),
         *(pod(waiting("ErrImagePull", "gone"), f"web-{n}") for n in (1, 2, 3)),
     ]
-    text = "pod web-1: ErrImagePull: registry.test/web:1: gone (and 2 pods more)"
+    text = "pod web-1: ErrImagePull: registry.test/web:1: gone (and 2 more pods)"
     assert explain_unready(DEPLOYMENT, RelatedObjects(pods=pods)) == text
 
 

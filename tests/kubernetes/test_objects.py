@@ -99,8 +99,8 @@ def test_a_crd_has_its_key_without_being_parsed() -> None:
     ("text", "message"),
     [
         ("kind: A\na: [b\nc: d\n", "built:3: "),
-        ("- a\n- b\n", "built: a document that is no Kubernetes object"),
-        ("metadata: {name: x}\n", "built: a document that is no Kubernetes object"),
+        ("- a\n- b\n", "built: a document is not a Kubernetes object: it has no kind"),
+        ("metadata: {name: x}\n", "built: a document is not a Kubernetes object: it has no kind"),
     ],
 )
 def test_what_is_no_object_is_named_with_its_line(text: str, message: str) -> None:

@@ -64,12 +64,12 @@ _REVISIONS: Body = {"currentRevision": "a", "updateRevision": "b"}
         (
             made("Deployment", status=counts(2, 1, 1, 1)),
             "progressing",
-            "1/1 ready, pods of its older form still there",
+            "1/1 ready, pods of its older revision still exist",
         ),
         (
             made("Deployment", {"replicas": 2}, counts(3, 1, 2, 2)),
             "progressing",
-            "2/2 ready, 1/2 of the newest form",
+            "2/2 ready, 1/2 updated",
         ),
         (
             made("Deployment", {"paused": True}, counts(1, 0, 1, 1)),
@@ -87,7 +87,7 @@ _REVISIONS: Body = {"currentRevision": "a", "updateRevision": "b"}
         (
             made("StatefulSet", {"replicas": 2}, counts(2, 1, 2, 2, **_REVISIONS)),
             "progressing",
-            "2/2 ready, 1/2 of the newest form",
+            "2/2 ready, 1/2 updated",
         ),
         (
             made(
@@ -114,7 +114,7 @@ _REVISIONS: Body = {"currentRevision": "a", "updateRevision": "b"}
         (
             made("DaemonSet", status=nodes(3, 1, 3)),
             "progressing",
-            "3/3 ready, 1/3 of the newest form",
+            "3/3 ready, 1/3 updated",
         ),
         (made("DaemonSet", status=nodes(3, 3, 3)), "ready", ""),
         (made("ReplicaSet", status=counts(1, 0, 0, 0)), "progressing", "0/1 ready"),

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from kfdeploy.kubernetes.name_hash import HASH_PATTERN
 from kfdeploy.kubernetes.objects import Object, split_objects
 from kfdeploy.patch import conflicts
 from kfdeploy.patchfile import patch_file
@@ -255,7 +256,7 @@ FITS: dict[str, str] = {
     ),
     "by pattern": "target: {kind: ConfigMap, name: 'settings-.*'}\npatch: [{op: remove, path: /data/key}]\n",
     "by unhashed name": (
-        f"target: {{kind: ConfigMap, name: 'settings-{patch_file.KUSTOMIZE_HASH}'}}\n"
+        f"target: {{kind: ConfigMap, name: 'settings-{HASH_PATTERN}'}}\n"
         "patch: [{op: remove, path: /data/key}]\n"
     ),
 }  # fmt: skip

@@ -6,6 +6,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from kfdeploy.errors import UserError
+from kfdeploy.kubernetes import name_hash
 from kfdeploy.kubernetes.objects import ObjectKey
 from kfdeploy.patchfile import patch_file
 from kfdeploy.yamltext.emit import quote_scalar
@@ -88,7 +89,7 @@ def test_a_merge_takes_its_names_literally() -> None:
 )
 def test_a_content_hash_is_no_part_of_the_name(kind: str, name: str, unhashed: str) -> None:
     key = ObjectKey("v1", kind, "n", name)
-    assert patch_file.strip_name_hash(key) == unhashed
+    assert name_hash.strip_name_hash(key) == unhashed
     target = patch_file.parse_patch("p.yaml", patch_file.target_yaml(key) + "patch: []\n")
     assert target.selects_object(key)
 

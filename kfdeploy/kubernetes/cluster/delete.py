@@ -1,7 +1,7 @@
-"""A release taken away, without what must stay.
+"""Delete objects in a safe order, and Helm's records of a release.
 
-`helm uninstall` deletes all that its record lists and that is not marked in the record itself; what
-another release has taken on since would go, too.
+`helm uninstall` is not used: it deletes everything that its record lists, unless the record itself
+marks it, and so also the objects that another release has taken over since.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from typing import Final
 from kfdeploy import parallel
 from kfdeploy.errors import UserError
 from kfdeploy.kubernetes import helm_release
+from kfdeploy.kubernetes.accessors import get_name
 from kfdeploy.kubernetes.cluster import bulk
 from kfdeploy.kubernetes.cluster.client import Cluster
 from kfdeploy.kubernetes.objects import ObjectKey
 
-_ORDER: Final = (
-    # Webhooks first: they would refuse what their own pods no longer judge.
+_FIRST: Final = (
+    # Webhooks first: without their pods they would refuse all that they are asked about.
     *("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"),
     *("MutatingAdmissionPolicyBinding", "ValidatingAdmissionPolicyBinding"),
     *("MutatingAdmissionPolicy", "ValidatingAdmissionPolicy", "APIService"),
 )
 _LAST: Final = (
-    # As Helm has it, what others need goes last (helm v4 pkg/release/v1/util/kind_sorter.go).
+    # Helm's order: what others need goes last (helm v4 pkg/release/v1/util/kind_sorter.go).
     *("Ingress", "Service", "CronJob", "Job", "StatefulSet", "HorizontalPodAutoscaler"),
     *("Deployment", "ReplicaSet", "ReplicationController", "Pod", "DaemonSet"),
     *("RoleBinding", "Role", "ClusterRoleBinding", "ClusterRole", "PersistentVolumeClaim"),
@@ -36,39 +37,39 @@ _LAST: Final = (
 
 
 def sort_for_removal(keys: Iterable[ObjectKey]) -> list[ObjectKey]:
-    """Objects in the order in which they go: webhooks, custom resources, all else as Helm."""
-    place = {kind: n for n, kind in enumerate(_ORDER)}
-    place |= {kind: n + len(_ORDER) + 1 for n, kind in enumerate(_LAST)}
-    return sorted(keys, key=lambda key: (place.get(key.kind, len(_ORDER)), key))
+    """Return objects in the order of deletion: webhooks, custom resources, the rest as Helm."""
+    ranks = {kind: rank for rank, kind in enumerate((*_FIRST, "", *_LAST))}
+    return sorted(keys, key=lambda key: (ranks.get(key.kind, len(_FIRST)), key))
 
 
 def delete_objects(cluster: Cluster, keys: Sequence[ObjectKey], *, seconds: float) -> None:
-    """Delete objects, a kind after the other. What is gone already is fine.
+    """Delete objects, one kind after the other. Objects that do not exist are skipped.
 
-    Custom resources are waited for: the operator that ends their finalizers goes after them.
+    Custom resources are gone before the next kind is deleted: the operator that removes their
+    finalizers must still run.
 
     Args:
-        seconds: for which each kind of them is waited for.
+        seconds: time-out of each wait for a kind of custom resources.
 
     Raises:
-        UserError: the API server refuses one, or something holds one.
+        UserError: the API server refuses a deletion, or a finalizer holds an object.
     """
     for kind, group in groupby(sort_for_removal(keys), key=lambda key: key.kind):
-        heap = list(group)
-        parallel.map_in_threads(cluster.delete, heap, bulk.JOBS)
+        own = list(group)
+        parallel.map_in_threads(cluster.delete, own, bulk.JOBS)
         if kind not in _LAST:
-            wait_until_gone(cluster, heap, seconds)
+            wait_until_gone(cluster, own, seconds)
 
 
 def wait_until_gone(cluster: Cluster, keys: Sequence[ObjectKey], seconds: float) -> None:
-    """Wait until objects that were deleted are no longer there.
+    """Wait until deleted objects no longer exist.
 
     Raises:
-        UserError: they still are after ``seconds``.
+        UserError: some still exist after ``seconds``.
     """
-    until = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     while keys and (keys := list(bulk.read_objects(cluster, keys, metadata=True))):
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             names = ", ".join(map(str, keys))
             raise UserError(
                 f"{names}: deleted, and still there after {seconds:g} s",
@@ -78,7 +79,7 @@ def wait_until_gone(cluster: Cluster, keys: Sequence[ObjectKey], seconds: float)
 
 
 def delete_release_records(cluster: Cluster, namespace: str, release: str) -> None:
-    """Take all of Helm's records of a release away."""
+    """Delete all of Helm's records of a release."""
     labels = f"{helm_release.SELECTOR},name={release}"
     for secret in cluster.list("v1", "Secret", namespace=namespace, labels=labels, metadata=True):
-        cluster.delete(ObjectKey("v1", "Secret", namespace, secret["metadata"]["name"]))
+        cluster.delete(ObjectKey("v1", "Secret", namespace, get_name(secret)))

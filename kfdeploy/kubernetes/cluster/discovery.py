@@ -1,4 +1,4 @@
-"""What an API server serves: groups, versions and kinds, by aggregated discovery."""
+"""The kinds that an API server serves, by aggregated discovery."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from kfdeploy.kubernetes.accessors import Body, as_list, get_name, get_text, list_mappings
+
 DISCOVERY: Final = (
     "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
 )
-"""The media type that lists everything at once (Kubernetes 1.30 and later)."""
+"""The media type that returns all groups in one answer (Kubernetes 1.30 and later)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind in one version, as it is served."""
+    """A kind that an API server serves in one version."""
 
     group: str
     version: str
@@ -29,34 +31,33 @@ class Kind:
         return f"{self.group}/{self.version}" if self.group else self.version
 
     def url_path(self, namespace: str = "", name: str = "") -> str:
-        """Its URL's path: of all, of a namespace's, of one object."""
+        """Return the URL's path of all objects, of a namespace's, or of one."""
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
-        scope = f"/namespaces/{namespace or 'default'}" if self.namespaced else ""
-        if self.namespaced and not namespace and not name:
-            scope = ""
+        is_in_namespace = self.namespaced and bool(namespace or name)
+        scope = f"/namespaces/{namespace or 'default'}" if is_in_namespace else ""
         return f"{root}{scope}/{self.plural}" + (f"/{name}" if name else "")
 
 
 class DiscoveredKinds:
-    """The kinds of one API server, as they were when last asked for."""
+    """The kinds of one API server, as last read. Several threads may use it at once."""
 
     def __init__(self, ask: Callable[[str], Any]) -> None:
         """Args:
-        ask: the answer to a GET of a path with `DISCOVERY` as what is accepted.
+        ask: returns the answer to a GET of a path that accepts `DISCOVERY`.
         """
         self._ask = ask
         self._lock = threading.Lock()
         self._found: dict[tuple[str, str], Kind] | None = None
 
     def of(self, api_version: str, kind: str) -> Kind | None:
-        """A kind; None where it is not served."""
+        """Return a kind; None if it is not served."""
         return self._get_kinds().get((api_version, kind))
 
     def __iter__(self) -> Iterator[Kind]:
         return iter(list(self._get_kinds().values()))
 
     def refresh(self) -> DiscoveredKinds:
-        """Ask again: new CRDs bring new kinds."""
+        """Read the kinds again. New CRDs bring new ones."""
         with self._lock:
             self._found = self._discover_kinds()
         return self
@@ -68,20 +69,20 @@ class DiscoveredKinds:
             return self._found
 
     def _discover_kinds(self) -> dict[tuple[str, str], Kind]:
-        out = {}
-        for path in ("/api", "/apis"):
-            for group in self._ask(path).get("items", ()):
-                name = group["metadata"].get("name", "")
-                for version in group.get("versions", ()):
-                    for resource in version.get("resources", ()):
-                        kind = resource.get("responseKind") or {}
-                        found = Kind(
-                            group=name,
-                            version=version["version"],
-                            kind=kind.get("kind", ""),
-                            plural=resource["resource"],
-                            namespaced=resource.get("scope") == "Namespaced",
-                            verbs=frozenset(resource.get("verbs", ())),
-                        )
-                        out[found.api_version, found.kind] = found
-        return out
+        answers = [self._ask(path) for path in ("/api", "/apis")]
+        groups = [group for answer in answers for group in list_mappings(answer, "items")]
+        kinds = (kind for group in groups for kind in _list_kinds(group))
+        return {(kind.api_version, kind.kind): kind for kind in kinds}
+
+
+def _list_kinds(group: Body) -> Iterator[Kind]:
+    for version in list_mappings(group, "versions"):
+        for resource in list_mappings(version, "resources"):
+            yield Kind(
+                group=get_name(group),
+                version=version["version"],
+                kind=get_text(resource, "responseKind", "kind"),
+                plural=resource["resource"],
+                namespaced=resource.get("scope") == "Namespaced",
+                verbs=frozenset(as_list(resource.get("verbs"))),
+            )

@@ -1,4 +1,4 @@
-"""One apply at a time in a cluster: a Lease, renewed while it is held."""
+"""The lock that allows one apply at a time in a cluster: a Lease that its holder renews."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from kfdeploy.errors import UserError
+from kfdeploy.kubernetes.accessors import Body, get_mapping, get_text
 from kfdeploy.kubernetes.cluster.client import Cluster
 from kfdeploy.kubernetes.cluster.errors import ApiError
 from kfdeploy.kubernetes.objects import ObjectKey
@@ -20,21 +21,24 @@ from kfdeploy.programs import process
 
 NAME: Final = "kfdeploy"
 SECONDS: Final = 30
-"""Who has not renewed it for so long is taken to be gone."""
+"""A holder that has not renewed its lease for so long counts as gone."""
 _RENEW_SECONDS: Final = 8.0
-_ASK_SECONDS: Final = 5.0
+_RETRY_SECONDS: Final = 0.5
+_RENEW_PATIENCE: Final = 5.0
+"""Seconds of patience of a renewal: others may take a lease that is not renewed in time."""
 _LOOK_SECONDS: Final = 2.0
-_GONE_SECONDS: Final = 0.1
+_LOCAL_LOOK_SECONDS: Final = 0.1
+"""Pauses between two looks at a holder: at its lease, and at its process on this machine."""
 _API: Final = "coordination.k8s.io/v1"
 
 
 @dataclass
 class HeldLease:
-    """The lock of an apply that is running.
+    """The lock of a running apply.
 
     Attributes:
-        lost: set when another one has taken it, or may have, as it was not renewed in time.
-        taken_by: who that is; empty where nobody could be asked.
+        lost: set when another apply has taken the lock, or may have because it was not renewed.
+        taken_by: the new holder; empty if the API server did not answer.
     """
 
     lost: threading.Event = field(default_factory=threading.Event)
@@ -42,19 +46,19 @@ class HeldLease:
 
     def ensure_held(self) -> None:
         """Raises:
-        UserError: another one has taken it, or may have.
+        UserError: another apply has taken the lock, or may have.
         """
         if not self.lost.is_set():
             return
         if self.taken_by:
             raise UserError(
                 f"the lock was lost: {self.taken_by} has taken it",
-                hint="run `kfdeploy apply` again when the other one is done",
+                hint="run `kfdeploy apply` again when the other apply is done",
             )
         raise UserError(
             "the lock was lost: the API server did not answer for so long that another apply may"
             " have taken it",
-            hint="`kubectl version` says whether it can be reached from here; then run"
+            hint="`kubectl version` tells whether this machine reaches the API server; then run"
             " `kfdeploy apply` again",
         )
 
@@ -65,13 +69,13 @@ def hold_lease(
 ) -> Iterator[HeldLease]:
     """Hold the cluster's lock until the block ends.
 
-    One that is left behind (its process killed, its machine gone) is taken over: at once where it
-    was a process of this machine that is no more, nor any program that it had started; else when
-    nobody has renewed it for `SECONDS`.
+    A lock that was left behind is taken over. If its holder was a process of this machine, this
+    happens as soon as that process, and the guard of its programs, no longer run. Otherwise it
+    happens when nobody has renewed the lock for `SECONDS`.
 
     Args:
-        namespace: Helm's; it must exist.
-        told: what is being waited for.
+        namespace: the namespace of Helm's records; it must exist.
+        on_progress: called with a line that says what is waited for.
 
     Raises:
         UserError: another apply is running.
@@ -90,83 +94,93 @@ def hold_lease(
         done.set()
         renewer.join()
         if not held.lost.is_set():
-            with contextlib.suppress(UserError):  # it runs out by itself
+            with contextlib.suppress(UserError):  # an unreleased lease expires by itself
                 _release_lease(cluster, key, me)
 
 
 def _acquire_lease(
     cluster: Cluster, key: ObjectKey, me: str, on_progress: Callable[[str], None]
 ) -> None:
-    seen, since = "", time.monotonic()
+    """Take the lock, if need be when its holder turns out to be gone."""
+    seen: _Renewal | None = None
+    since = time.monotonic()
     while True:
         found = cluster.get(key)
-        holder = _get_holder(found)
-        if found is None:
-            body = {
-                "apiVersion": _API,
-                "kind": "Lease",
-                **_lease_metadata(key),
-                "spec": _lease_spec(me, None),
-            }
-            with contextlib.suppress(ApiError):  # somebody was faster, or an answer was lost
-                cluster.create(body)
-            if _get_holder(cluster.get(key)) == me:
-                return
-            continue
-        renewed = f"{holder} {found['spec'].get('renewTime', '')}"
-        if (
-            not holder
-            or _is_gone(holder)
-            or (renewed == seen and time.monotonic() - since > SECONDS)
-        ):
+        last = None if found is None else _Renewal.from_lease(found)
+        is_silent = last is not None and last == seen and time.monotonic() - since > SECONDS
+        if last is None or last.is_free or is_silent:
+            # Another apply may be faster, and the answer may be lost: the lease says who has it.
             with contextlib.suppress(ApiError):
-                cluster.replace({**found, "spec": _lease_spec(me, found["spec"])})
+                _write_holder(cluster, key, found, me)
             if _get_holder(cluster.get(key)) == me:
                 return
             continue
-        if renewed != seen and seen.startswith(f"{holder} "):
-            raise UserError(
-                f"another apply is running: {_describe_holder(holder)} holds the lock since"
-                f" {found['spec'].get('acquireTime', 'some time')}",
-                hint="run `kfdeploy apply` again when it is done",
-            )
-        if renewed != seen:
+        if last != seen:
+            if seen is not None and seen.holder == last.holder:  # it has renewed the lease
+                raise UserError(
+                    f"another apply is running: {_describe_holder(last.holder)} holds the lock"
+                    f" since {get_text(found, 'spec', 'acquireTime') or 'some time'}",
+                    hint="run `kfdeploy apply` again when it is done",
+                )
             on_progress(
-                f"the lock is held by {_describe_holder(holder)}: looking whether it is alive"
+                f"the lock is held by {_describe_holder(last.holder)}: checking that it is alive"
             )
-            seen, since = renewed, time.monotonic()
-        until = time.monotonic() + _LOOK_SECONDS
-        while time.monotonic() < until and not _is_gone(holder):
-            time.sleep(_GONE_SECONDS)
+            seen, since = last, time.monotonic()
+        next_look = time.monotonic() + _LOOK_SECONDS
+        while time.monotonic() < next_look and not _is_gone(last.holder):
+            time.sleep(_LOCAL_LOOK_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Renewal:
+    """Who holds a lease, and when it was renewed last; the clock is the holder's."""
+
+    holder: str
+    time: str
+
+    @classmethod
+    def from_lease(cls, lease: Body) -> _Renewal:
+        return cls(_get_holder(lease), get_text(lease, "spec", "renewTime"))
+
+    @property
+    def is_free(self) -> bool:
+        return not self.holder or _is_gone(self.holder)
+
+
+def _write_holder(cluster: Cluster, key: ObjectKey, found: Body | None, me: str) -> None:
+    """Create the lease, or replace the one that was found, with ``me`` as its holder."""
+    if found is not None:
+        cluster.replace({**found, "spec": _make_spec(me, get_mapping(found, "spec"))})
+        return
+    metadata = {"name": key.name, "namespace": key.namespace}
+    spec = _make_spec(me, None)
+    cluster.create({"apiVersion": _API, "kind": "Lease", "metadata": metadata, "spec": spec})
 
 
 def _renew_lease(
     cluster: Cluster, key: ObjectKey, me: str, held: HeldLease, done: threading.Event
 ) -> None:
-    # Its questions are not asked for as long as others': others may take what is not renewed.
-    asking = replace(cluster, patience=_ASK_SECONDS)
+    """Renew the lease until ``done``; say in ``held`` when it is, or may be, lost."""
+    own = replace(cluster, patience=_RENEW_PATIENCE)
     renewed, pause = time.monotonic(), _RENEW_SECONDS
     try:
         while not done.wait(pause):
-            pause = _RENEW_SECONDS
             try:
-                found = asking.get(key)
-                if _get_holder(found) != me:
-                    held.taken_by = (
-                        _describe_holder(_get_holder(found)) or "somebody who has gone again"
-                    )
+                found = own.get(key)
+                if found is None or _get_holder(found) != me:
+                    other = _describe_holder(_get_holder(found))
+                    held.taken_by = other or "another apply, which has ended,"
                     held.lost.set()
                     return
-                assert found is not None
-                asking.replace({**found, "spec": {**found["spec"], "renewTime": _format_now()}})
-                renewed = time.monotonic()
+                own.replace({**found, "spec": {**found["spec"], "renewTime": _format_now()}})
+                renewed, pause = time.monotonic(), _RENEW_SECONDS
             except UserError:
-                pause = 0.5
-                if time.monotonic() - renewed > SECONDS - _ASK_SECONDS:
+                pause = _RETRY_SECONDS
+                if time.monotonic() - renewed > SECONDS - _RENEW_PATIENCE:
                     held.lost.set()
                     return
     finally:
-        asking.close()
+        own.close()
 
 
 def _release_lease(cluster: Cluster, key: ObjectKey, me: str) -> None:
@@ -175,13 +189,15 @@ def _release_lease(cluster: Cluster, key: ObjectKey, me: str) -> None:
         cluster.replace({**found, "spec": {**found["spec"], "holderIdentity": ""}})
 
 
-def _get_holder(lease: Mapping[str, Any] | None) -> str:
-    return str(((lease or {}).get("spec") or {}).get("holderIdentity") or "")
+def _get_holder(lease: Body | None) -> str:
+    return get_text(lease, "spec", "holderIdentity")
 
 
 def _is_gone(holder: str) -> bool:
-    """Whether it was a process of this machine that no longer runs, nor what looks after its
-    programs."""
+    """Return whether a holder was a process of this machine that no longer runs.
+
+    The guard that ends its programs must have ended too.
+    """
     host, *pids = holder.split("/")[:3]
     return (
         host == socket.gethostname()
@@ -191,11 +207,11 @@ def _is_gone(holder: str) -> bool:
 
 
 def _describe_holder(holder: str) -> str:
-    """Host and process, for people."""
+    """Return a holder's host and process, for people."""
     return "/".join(holder.split("/")[:2])
 
 
-def _lease_spec(me: str, before: Mapping[str, Any] | None) -> dict[str, Any]:
+def _make_spec(me: str, before: Body | None) -> dict[str, Any]:
     now = _format_now()
     return {
         "holderIdentity": me,
@@ -204,10 +220,6 @@ def _lease_spec(me: str, before: Mapping[str, Any] | None) -> dict[str, Any]:
         "renewTime": now,
         "leaseTransitions": int((before or {}).get("leaseTransitions") or 0) + (before is not None),
     }
-
-
-def _lease_metadata(key: ObjectKey) -> dict[str, Any]:
-    return {"metadata": {"name": key.name, "namespace": key.namespace}}
 
 
 def _format_now() -> str:

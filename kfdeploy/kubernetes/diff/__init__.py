@@ -1,1 +1,5 @@
-"""Two versions of an object: which fields differ, who manages them, what must be recreated."""
+"""Two versions of an object.
+
+Offers the fields that differ (`fields`), who manages a field (`managers`), why an object must be
+recreated (`recreate`) and a value's change as lines (`hunks`). Must not read files or a cluster.
+"""

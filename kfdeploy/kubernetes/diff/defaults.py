@@ -1,14 +1,14 @@
-"""What the API server adds to a pod template and its like by itself.
+"""Fields that the API server itself adds to a pod template or a claim template.
 
-An object as it lives is compared with one as it was rendered: what only the first has, and is one
-of these, nobody asked for. From k8s.io/kubernetes pkg/apis/{core,batch,apps}/v1/defaults.go.
+A live object is compared with a rendered one. A field that only the live one has is no difference
+if the API server wrote it. The values are those of k8s.io/kubernetes
+pkg/apis/{core,batch,apps}/v1/defaults.go.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-_MODES: Final = (420,)
 _VALUES: Final[dict[str, tuple[Any, ...]]] = {
     "restartPolicy": ("Always",),
     "terminationMessagePath": ("/dev/termination-log",),
@@ -27,16 +27,15 @@ _VALUES: Final[dict[str, tuple[Any, ...]]] = {
     "successThreshold": (1,),
     "failureThreshold": (3,),
     "scheme": ("HTTP",),
-    "defaultMode": _MODES,
+    "defaultMode": (0o644,),
     "expirationSeconds": (3600,),
     "volumeMode": ("Filesystem",),
     "apiGroup": ("rbac.authorization.k8s.io",),
     "status": ({"phase": "Pending"}, {}),
 }
-_FIELD_VERSION: Final = "v1"
-_WRITTEN: Final = frozenset(
+_ALWAYS_WRITTEN: Final = frozenset(
     (
-        # Labels of a Job's pods, by which it knows them.
+        # Labels by which a Job finds its pods.
         *("controller-uid", "job-name"),
         *("batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name"),
         *("creationTimestamp", "serviceAccount"),
@@ -45,13 +44,13 @@ _WRITTEN: Final = frozenset(
 
 
 def is_server_default(path: tuple[Any, ...], value: Any) -> bool:
-    """Whether the API server itself wrote this field of a pod template or a claim template."""
+    """Return whether the API server wrote this field of a pod template or a claim template."""
     key = path[-1]
-    if key in _WRITTEN:
+    if key in _ALWAYS_WRITTEN:
         return True
     if key == "apiVersion" and path[-2:-1] == ("fieldRef",):
-        return bool(value == _FIELD_VERSION)
-    # A claim template in a StatefulSet is an object with a kind of its own.
+        return bool(value == "v1")
+    # A claim template in a StatefulSet has a kind and an apiVersion of its own.
     if key in ("kind", "apiVersion"):
         return value in ("PersistentVolumeClaim", "v1")
     return value in _VALUES.get(key, ()) if isinstance(key, str) else False

@@ -1,23 +1,30 @@
-"""Fields that differ between two bodies of one object.
+"""Find the fields that differ between two bodies of one object.
 
-`differences` looks at what a set wants and a cluster has: only fields that the set names, and not
-those that the API server defaults or a controller owns. `changes` looks at two sets' bodies: all.
+`diff_live` compares a set's object with a cluster's: only fields that the set names, without those
+that the API server defaults or that a controller owns. `diff_bodies` compares the objects of two
+sets: all fields.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from kfdeploy.kubernetes.accessors import (
+    Body,
+    get_annotations,
+    get_api_group,
+    get_mapping,
+    get_metadata,
+)
 from kfdeploy.kubernetes.diff import lists
 from kfdeploy.kubernetes.diff.lists import MergeKeys, Step
 from kfdeploy.kubernetes.diff.values import is_same_as_absent, is_same_value
 
-Body = Mapping[str, Any]
 HIDDEN: Final = "(not shown)"
-"""Stands for the value of a Secret."""
+"""Stands for a value of a Secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +32,9 @@ class FieldDifference:
     """One field that differs.
 
     Attributes:
-        path: its steps; an item of a list is named by its merge key, else by its index.
-        field: the path for people.
-        was: what an old set or the cluster has; None where it is absent.
-        becomes: what the new set, or the one to apply, has; None where it is absent.
+        path: the field's steps. A list's item is named by its merge key, or else by its index.
+        was: the value of the old set or of the cluster; None if absent.
+        becomes: the value of the new set, or of the set to apply; None if absent.
     """
 
     path: tuple[Step, ...]
@@ -37,11 +43,12 @@ class FieldDifference:
 
     @property
     def field(self) -> str:
+        """The path, for people."""
         return lists.format_steps(self.path)
 
     @property
     def is_hidden(self) -> bool:
-        """Whether only that it differs may be shown."""
+        """Whether the values are secret: only the fact that they differ may be shown."""
         return HIDDEN in (self.was, self.becomes)
 
     def to_json(self) -> dict[str, Any]:
@@ -49,49 +56,61 @@ class FieldDifference:
 
 
 def diff_live(wanted: Body, live: Body) -> list[FieldDifference]:
-    """Fields that a set wants and the cluster has otherwise.
+    """Return the fields of a set's object that the cluster has otherwise.
 
-    Nothing is said of fields that the set does not name, of items that others added to a list
-    with a merge key, of what Helm and the API server write themselves, of a CA that is injected,
-    and of what a known controller keeps for itself.
+    Left out are fields that the set does not name, items that others added to a list with a merge
+    key, what Helm and the API server write themselves, an injected CA, and what a known controller
+    owns.
     """
     walk = _BodyDiff(one_sided=True, custom=is_custom_resource(wanted))
     found = walk.diff_mapping(_normalize_body(live), _normalize_body(wanted), ())
-    return [_redact_secret(one, wanted) for one in found if not _is_controller_owned(one, wanted)]
+    return _select_own(found, wanted)
 
 
 def diff_bodies(old: Body, new: Body) -> list[FieldDifference]:
-    """Every field that differs between two sets' bodies of one object."""
+    """Return all fields that differ between two sets' bodies of one object."""
     found = _BodyDiff(one_sided=False).diff_mapping(_normalize_body(old), _normalize_body(new), ())
-    return [_redact_secret(one, new) for one in found]
+    return [_redact_secret(difference, new) for difference in found]
 
 
 def diff_dry_run(wanted: Body, live: Body, after: Body) -> list[FieldDifference]:
-    """What an apply of ``wanted`` changes of a live object, as the API server tried it.
+    """Return the fields that an apply of ``wanted`` would change in a live object.
 
     Args:
-        after: what it would leave.
+        after: the object that a dry run of the apply returned.
     """
-    found = _BodyDiff(one_sided=False).diff_mapping(
-        _normalize_body(live), _normalize_body(after), ()
-    )
-    return [_redact_secret(one, wanted) for one in found if not _is_controller_owned(one, wanted)]
+    walk = _BodyDiff(one_sided=False)
+    found = walk.diff_mapping(_normalize_body(live), _normalize_body(after), ())
+    return _select_own(found, wanted)
 
 
-def is_schema_field(one: FieldDifference) -> bool:
-    """A field of a definition's schemas or columns; nobody decides by reading hundreds of them."""
-    of_version = one.path[:2] == ("spec", "versions")
-    return of_version and ("schema" in one.path or "additionalPrinterColumns" in one.path)
+def _select_own(found: Iterable[FieldDifference], wanted: Body) -> list[FieldDifference]:
+    """Return the differences that no controller makes, without a Secret's values."""
+    return [
+        _redact_secret(difference, wanted)
+        for difference in found
+        if not _is_controller_owned(difference, wanted)
+    ]
+
+
+def is_schema_field(difference: FieldDifference) -> bool:
+    """Return whether a field is of a definition's schemas or columns.
+
+    There may be hundreds of them, and nobody decides by reading them.
+    """
+    path = difference.path
+    is_of_version = path[:2] == ("spec", "versions")
+    return is_of_version and ("schema" in path or "additionalPrinterColumns" in path)
 
 
 def diff_values(was: Any, becomes: Any, path: tuple[Step, ...]) -> Iterator[FieldDifference]:
-    """Every difference of two values of the field at ``path``."""
+    """Yield the differences of two values of the field at ``path``."""
     return _BodyDiff(one_sided=False).diff_field(was, becomes, path)
 
 
 # -- what is compared ------------------------------------------------------------------------------
 
-_HELM: Final = "app.kubernetes.io/managed-by"
+_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 _NOT_COMPARED: Final = frozenset(
     (
         "meta.helm.sh/release-name",
@@ -103,24 +122,28 @@ _NOT_COMPARED: Final = frozenset(
 
 
 def _normalize_body(body: Body) -> dict[str, Any]:
-    """A body as the API server would store it, without what identifies the object or reports."""
+    """Return a body as the API server would store it, without its identity and its status."""
     out = {key: value for key, value in body.items() if key not in ("status", "apiVersion", "kind")}
-    meta = body.get("metadata") or {}
+    metadata = get_metadata(body)
     out["metadata"] = {
-        name: {k: v for k, v in (meta.get(name) or {}).items() if not _is_tool_metadata(k, v)}
+        name: {k: v for k, v in get_mapping(metadata, name).items() if not _is_tool_metadata(k, v)}
         for name in ("labels", "annotations")
     }
-    if meta.get("finalizers"):
-        out["metadata"]["finalizers"] = meta["finalizers"]
+    if metadata.get("finalizers"):
+        out["metadata"]["finalizers"] = metadata["finalizers"]
     if is_secret(body):
-        texts = out.pop("stringData", None) or {}
-        encoded = {name: _encode_base64(value) for name, value in texts.items()}
-        data = {name: _unwrap_base64(value) for name, value in (out.get("data") or {}).items()}
-        out["data"] = {**data, **encoded}
+        out.pop("stringData", None)
+        out["data"] = {
+            **{name: _unwrap_base64(value) for name, value in get_mapping(body, "data").items()},
+            **{
+                name: _encode_base64(value)
+                for name, value in get_mapping(body, "stringData").items()
+            },
+        }
     return out
 
 
-_OWN_GROUPS: Final = frozenset(
+_BUILTIN_GROUPS: Final = frozenset(
     (
         *("", "apps", "batch", "autoscaling", "policy", "events.k8s.io", "storage.k8s.io"),
         *("admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io"),
@@ -132,13 +155,13 @@ _OWN_GROUPS: Final = frozenset(
 
 
 def _is_tool_metadata(name: str, value: Any) -> bool:
-    """A mark that Helm, kubectl or a controller puts on whatever it handles."""
-    return name in _NOT_COMPARED or (name == _HELM and value == "Helm")
+    """Return whether Helm, kubectl or a controller puts this mark on whatever it handles."""
+    return name in _NOT_COMPARED or (name == _MANAGED_BY and value == "Helm")
 
 
 def is_custom_resource(body: Body) -> bool:
-    """Whether the object's kind comes from a CustomResourceDefinition or another API server."""
-    return str(body.get("apiVersion", "")).rpartition("/")[0] not in _OWN_GROUPS
+    """Return whether the object's kind is of a CustomResourceDefinition or another API server."""
+    return get_api_group(body) not in _BUILTIN_GROUPS
 
 
 def is_secret(body: Body) -> bool:
@@ -150,43 +173,39 @@ def _encode_base64(value: Any) -> str:
 
 
 def _unwrap_base64(value: Any) -> Any:
-    """Base64 as the API server stores it, without YAML's line ends."""
+    """Return base64 as the API server stores it, without YAML's line ends."""
     return "".join(value.split()) if isinstance(value, str) else value
 
 
-def _redact_secret(one: FieldDifference, body: Body) -> FieldDifference:
-    """The difference, without a Secret's values."""
-    if not is_secret(body) or one.path[:1] != ("data",):
-        return one
-    return FieldDifference(
-        one.path, *(None if side is None else HIDDEN for side in _get_sides(one))
+def _redact_secret(difference: FieldDifference, body: Body) -> FieldDifference:
+    """Return the difference without a Secret's values."""
+    if not is_secret(body) or difference.path[:1] != ("data",):
+        return difference
+    was, becomes = (
+        None if value is None else HIDDEN for value in (difference.was, difference.becomes)
     )
-
-
-def _get_sides(one: FieldDifference) -> tuple[Any, Any]:
-    return one.was, one.becomes
+    return FieldDifference(difference.path, was, becomes)
 
 
 # -- what others own -------------------------------------------------------------------------------
 
 _PLACEHOLDERS: Final = ("", "Cg==", "Cgo=", None)
-"""What upstreams write where a CA will be injected: nothing, or a line end in base64."""
-_INJECTED: Final = (
+"""What upstreams write where a CA is injected later: nothing, or a line end in base64."""
+_INJECTED_BY: Final = (
     "cert-manager.io/inject-ca-from",
     "cert-manager.io/inject-ca-from-secret",
     "cert-manager.io/inject-apiserver-ca",
 )
 
 
-def _is_controller_owned(one: FieldDifference, wanted: Body) -> bool:
-    """Whether a controller writes this field by its design."""
-    meta = wanted.get("metadata") or {}
-    path = one.path
+def _is_controller_owned(difference: FieldDifference, wanted: Body) -> bool:
+    """Return whether a controller writes this field by its design."""
+    path = difference.path
     if path[-1] == "caBundle":
-        marks = meta.get("annotations") or {}
-        return one.becomes in _PLACEHOLDERS or any(name in marks for name in _INJECTED)
-    if path == ("metadata", "labels", _HELM):
-        return one.was is None  # Helm's own mark, which `_stored` has left out
+        notes = get_annotations(wanted)
+        return difference.becomes in _PLACEHOLDERS or any(name in notes for name in _INJECTED_BY)
+    if path == ("metadata", "labels", _MANAGED_BY):
+        return difference.was is None  # Helm's own mark, which `_normalize_body` has left out
     # The controller manager fills an aggregated role with the rules of those that it selects.
     return path[0] == "rules" and bool(wanted.get("aggregationRule"))
 
@@ -199,9 +218,9 @@ class _BodyDiff:
     """A walk over two bodies.
 
     Attributes:
-        one_sided: fields that only the first has are nobody's business.
-        custom: of a custom resource, whose lists are replaced as a whole unless its definition
-            says otherwise.
+        one_sided: ignore fields that only the first has.
+        custom: the bodies are a custom resource's. Its lists are replaced as a whole unless its
+            definition says otherwise.
     """
 
     one_sided: bool
@@ -247,26 +266,25 @@ class _BodyDiff:
             if not set(becomes) <= set(was):
                 yield FieldDifference(path, was, becomes)
         elif self._can_pair_by_index(was, becomes):
-            for index, (one, two) in enumerate(zip(was, becomes, strict=True)):
-                name = two.get("name")
-                alike = isinstance(name, str) and one.get("name") == name
-                step: Step = (("name", name),) if alike else index
-                yield from self.diff_field(one, two, (*path, step))
+            for index, (before, after) in enumerate(zip(was, becomes, strict=True)):
+                name = after.get("name")
+                has_name = isinstance(name, str) and before.get("name") == name
+                step: Step = (("name", name),) if has_name else index
+                yield from self.diff_field(before, after, (*path, step))
         elif self.one_sided and len(was) == len(becomes):
-            if any(
-                any(self.diff_field(one, two, (*path, 0)))
-                for one, two in zip(was, becomes, strict=True)
-            ):
+            pairs_of_items = zip(was, becomes, strict=True)
+            if any(any(self.diff_field(*items, (*path, 0))) for items in pairs_of_items):
                 yield FieldDifference(path, was, becomes)
         else:
             yield FieldDifference(path, was, becomes)
 
     def _can_pair_by_index(self, was: Sequence[Any], becomes: Sequence[Any]) -> bool:
-        """Whether items can be told by their place: as many, and between sets mostly the same."""
-        if len(was) != len(becomes) or not all(isinstance(i, Mapping) for i in (*was, *becomes)):
+        """Return whether an index identifies an item: as many, and between sets mostly equal."""
+        items = (*was, *becomes)
+        if len(was) != len(becomes) or not all(isinstance(item, Mapping) for item in items):
             return False
-        other = sum(one != two for one, two in zip(was, becomes, strict=True))
-        return self.one_sided or other == 1 or other * 2 <= len(was)
+        changed = sum(before != after for before, after in zip(was, becomes, strict=True))
+        return self.one_sided or changed == 1 or changed * 2 <= len(was)
 
     def diff_items(
         self, was: Mapping[MergeKeys, Any], becomes: Mapping[MergeKeys, Any], path: tuple[Step, ...]
@@ -281,15 +299,15 @@ class _BodyDiff:
                 yield FieldDifference((*path, keys), item, None)
 
     def is_atomic(self, path: tuple[Step, ...]) -> bool:
-        """Whether this mapping is replaced as a whole (`structType=atomic`)."""
-        return path[-1:] in _WHOLE or (path == ("spec", "selector") and not self.custom)
+        """Return whether this mapping is replaced as a whole (`structType=atomic`)."""
+        return path[-1:] in _ATOMIC or (path == ("spec", "selector") and not self.custom)
 
 
-_WHOLE: Final = (("nodeSelector",), ("matchLabels",))
+_ATOMIC: Final = (("nodeSelector",), ("matchLabels",))
 
 
 def _last_name(path: tuple[Step, ...]) -> str:
-    """The last name on the path: that of the field, or of the list that the item is in."""
+    """Return the last key of a path: the field's, or that of the list that has the item."""
     return next((step for step in reversed(path) if isinstance(step, str)), "")
 
 
@@ -298,11 +316,8 @@ def _is_scalar(value: Any) -> bool:
 
 
 def _is_equal(was: Any, becomes: Any) -> bool:
-    """Python's equality, in which true is 1."""
+    """Return whether two values are equal. In Python true is 1; here it is not."""
     if was != becomes:
         return False
-    if isinstance(was, (str, type(None))):
-        return True
-    if isinstance(was, (bool, int, float)):
-        return isinstance(was, bool) == isinstance(becomes, bool)
-    return True
+    is_number = isinstance(was, int | float)
+    return not is_number or isinstance(was, bool) == isinstance(becomes, bool)

@@ -1,4 +1,4 @@
-"""A value that became another, as lines of a unified diff."""
+"""The change of a value, as lines of a unified diff."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-_AROUND: Final = 2
-_SHORT: Final = 100
+_CONTEXT_LINES: Final = 2
+_INLINE_MAX: Final = 100
+"""Characters of a value that is shown on one line."""
 _WORDS: Final = frozenset(("true", "false", "null", "(none)"))
 _NUMBER: Final = re.compile(r"[+-]?[0-9.]+")
 
 
 def is_single_line(value: Any) -> bool:
-    """Whether a value is shown on one line."""
+    """Return whether a value is shown on one line."""
     return (
         not isinstance(value, (dict, list))
-        and len(format_inline(value)) <= _SHORT
+        and len(format_inline(value)) <= _INLINE_MAX
         and not (isinstance(value, str) and "\n" in value.rstrip("\n"))
     )
 
 
 def format_inline(value: Any) -> str:
-    """A value as JSON writes it, texts without quotes where nothing is lost."""
+    """Return a value as JSON, and a text without quotes where it stays unambiguous."""
     if value is None:
         return "(none)"
     if isinstance(value, str) and _is_unambiguous(value):
@@ -33,17 +34,17 @@ def format_inline(value: Any) -> str:
 
 
 def _is_unambiguous(text: str) -> bool:
-    """Whether a text cannot be taken for something else: a number, true, nothing."""
+    """Return whether a text cannot be taken for a number, ``true``, ``null`` or nothing."""
     if not text or text != text.strip() or not text.isprintable():
         return False
     return text.lower() not in _WORDS and _NUMBER.fullmatch(text) is None
 
 
 def diff_lines(was: Any, becomes: Any) -> Iterator[str]:
-    """Lines that go (``-``), come (``+``) and stand around; what lies between them is ``@@``."""
+    """Yield the lines that go (``-``), come (``+``) and surround them; ``@@`` for a gap."""
     first, second = list(_format_lines(was)), list(_format_lines(becomes))
-    # Two lines name the files, and the third the first hunk's place.
-    for line in list(difflib.unified_diff(first, second, n=_AROUND, lineterm=""))[3:]:
+    # The first two lines name the files; the third is the first hunk's header.
+    for line in list(difflib.unified_diff(first, second, n=_CONTEXT_LINES, lineterm=""))[3:]:
         yield "@@" if line.startswith("@@") else line
 
 

@@ -1,4 +1,4 @@
-"""Who owns a field of a live object, by its ``managedFields``.
+"""Find the managers of a field of a live object, by its ``managedFields``.
 
 The format: https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
 """
@@ -8,17 +8,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from kfdeploy.kubernetes.accessors import Body, get_mapping, get_text, list_managed_fields
 from kfdeploy.kubernetes.diff.lists import Step
 
 
 @dataclass(frozen=True, slots=True)
 class FieldManager:
-    """One of an object's writers.
+    """A program that has written fields of an object.
 
     Attributes:
-        subresource: that it wrote through: ``scale``, ``status``; empty for the object itself.
+        subresource: ``scale`` or ``status`` if it wrote through that; empty for the object itself.
     """
 
     name: str
@@ -28,29 +28,29 @@ class FieldManager:
         return f"{self.name}/{self.subresource}" if self.subresource else self.name
 
 
-def find_managers(body: Mapping[str, Any], path: Iterable[Step]) -> tuple[FieldManager, ...]:
-    """The managers of the field at ``path``, sorted by name; none for a field that is not there."""
+def find_managers(body: Body, path: Iterable[Step]) -> tuple[FieldManager, ...]:
+    """Return the managers of the field at ``path``, sorted; none for a field that is absent."""
     steps = tuple(path)
     found = {
-        FieldManager(str(entry.get("manager", "")), str(entry.get("subresource", "")))
-        for entry in (body.get("metadata") or {}).get("managedFields") or ()
-        if _owns_field(entry.get("fieldsV1") or {}, steps)
+        FieldManager(get_text(entry, "manager"), get_text(entry, "subresource"))
+        for entry in list_managed_fields(body)
+        if _owns_field(get_mapping(entry, "fieldsV1"), steps)
     }
-    return tuple(sorted(found, key=lambda one: (one.name, one.subresource)))
+    return tuple(sorted(found, key=lambda manager: (manager.name, manager.subresource)))
 
 
-def _owns_field(tree: Mapping[str, Any], steps: tuple[Step, ...]) -> bool:
-    node: Mapping[str, Any] = tree
+def _owns_field(tree: Body, steps: tuple[Step, ...]) -> bool:
+    node = tree
     for number, step in enumerate(steps):
         below = _get_child(node, step)
         if below is None:
-            # A value that is owned as a whole has nothing below it.
+            # A value that is owned as a whole has no entries below it.
             return number > 0 and not node
         node = below
     return True
 
 
-def _get_child(node: Mapping[str, Any], step: Step) -> Mapping[str, Any] | None:
+def _get_child(node: Body, step: Step) -> Body | None:
     if isinstance(step, str):
         found = node.get(f"f:{step}")
         return found if isinstance(found, Mapping) else None

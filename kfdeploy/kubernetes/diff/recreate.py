@@ -1,30 +1,37 @@
-"""What an apply cannot change in place: the object must go and come again.
+"""Find the changes that an apply cannot make in place: the object must be deleted and recreated.
 
-Each rule names the field and the API server's own check. The checks lie in k8s.io/kubernetes below
+Each rule names the field and the API server's own check. The checks are in k8s.io/kubernetes below
 pkg/apis/*/validation and pkg/registry/*, as of 1.36, and in k8s.io/apiextensions-apiserver.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from kfdeploy.kubernetes.accessors import (
+    Body,
+    as_list,
+    get_api_group,
+    get_spec,
+    get_text,
+    get_uid,
+    get_value,
+)
 from kfdeploy.kubernetes.diff import fields
 from kfdeploy.kubernetes.diff.defaults import is_server_default
 from kfdeploy.kubernetes.diff.fields import FieldDifference
 from kfdeploy.kubernetes.diff.values import is_same_as_absent, parse_quantity
 
-Body = Mapping[str, Any]
-
 
 @dataclass(frozen=True, slots=True)
 class RecreateReason:
-    """Why an object must be made anew.
+    """Why an object must be recreated.
 
     Attributes:
-        field: the field that cannot change, for people.
-        why: what the API server holds against it.
+        field: the field that cannot be changed, for people.
+        why: why it cannot.
         source: the check in Kubernetes' sources.
     """
 
@@ -34,33 +41,28 @@ class RecreateReason:
 
 
 def find_recreate_reasons(old: Body, new: Body) -> tuple[RecreateReason, ...]:
-    """Why ``new`` cannot be applied over ``old``; empty where it can.
+    """Return why ``new`` cannot be applied over ``old``; empty if it can.
 
     Args:
-        old: the object as it lives, or as an earlier set has it.
-        new: the object as the set has it. Both are the same group, kind, namespace and name.
+        old: the live object, or that of an earlier set.
+        new: the set's object, of the same group, kind, namespace and name.
     """
-    kind = (_get_api_group(new), str(new.get("kind", "")))
+    kind = (get_api_group(new), get_text(new, "kind"))
     found: list[RecreateReason] = []
-    for rule in _FIXED.get(kind, ()):
+    for rule in _IMMUTABLE_FIELDS.get(kind, ()):
         found += _check_immutable_field(rule, old, new)
-    if special := _SPECIAL.get(kind):
-        found += special(old, new)
+    if kind in _SPECIAL_CHECKS:
+        found += _SPECIAL_CHECKS[kind](old, new)
     return tuple(found)
-
-
-def _get_api_group(body: Body) -> str:
-    return str(body.get("apiVersion", "")).rpartition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)
 class _ImmutableField:
-    """A field that cannot change.
+    """A field that cannot be changed.
 
     Attributes:
-        path: where it is.
-        default: what the API server takes where it is absent.
-        keeps: an absent value leaves what is there: the API server, not the set, gave it.
+        default: the value that the API server sets if the field is absent.
+        keeps: an absent value keeps the live one, which the API server has set.
     """
 
     path: tuple[str, ...]
@@ -78,7 +80,7 @@ _CRD: Final = "apiextensions validation ValidateCustomResourceDefinitionSpecUpda
 _PRIORITY: Final = "pkg/apis/scheduling/validation ValidatePriorityClassUpdate"
 _VOLUME: Final = "pkg/apis/core/validation ValidatePersistentVolumeUpdate"
 
-_FIXED: Final[dict[tuple[str, str], tuple[_ImmutableField, ...]]] = {
+_IMMUTABLE_FIELDS: Final[dict[tuple[str, str], tuple[_ImmutableField, ...]]] = {
     ("apps", "Deployment"): (_ImmutableField(("spec", "selector"), _APPS.format("deployment")),),
     ("apps", "DaemonSet"): (_ImmutableField(("spec", "selector"), _APPS.format("daemonset")),),
     ("apps", "ReplicaSet"): (_ImmutableField(("spec", "selector"), _APPS.format("replicaset")),),
@@ -143,116 +145,108 @@ _FIXED: Final[dict[tuple[str, str], tuple[_ImmutableField, ...]]] = {
 
 
 def _check_immutable_field(rule: _ImmutableField, old: Body, new: Body) -> Iterator[RecreateReason]:
-    was, becomes = _get_value(old, rule.path), _get_value(new, rule.path)
+    was, becomes = get_value(old, *rule.path), get_value(new, *rule.path)
     was = rule.default if was is None else was
     becomes = rule.default if becomes is None else becomes
     if becomes is None and rule.keeps:
         return
-    for one in _diff_field(rule.path, was, becomes):
-        yield RecreateReason(one.field, "it cannot be changed", rule.source)
+    for difference in _diff_field(rule.path, was, becomes):
+        yield RecreateReason(difference.field, "it cannot be changed", rule.source)
 
 
 def _diff_field(path: tuple[str, ...], was: Any, becomes: Any) -> Iterator[FieldDifference]:
-    """How two values of a field differ, but for what the API server itself adds."""
-    for one in fields.diff_values(was, becomes, path):
-        if is_same_as_absent(one.was, _field_name(one)) and is_same_as_absent(
-            one.becomes, _field_name(one)
-        ):
-            continue
-        if one.becomes is None and is_server_default(one.path, one.was):
-            continue
-        if one.was is None and is_server_default(one.path, one.becomes):
-            continue
-        yield one
+    """Yield the differences of a field's values, without those that the API server makes."""
+    for difference in fields.diff_values(was, becomes, path):
+        if not _is_without_effect(difference):
+            yield difference
 
 
-def _field_name(one: FieldDifference) -> str:
-    return str(one.path[-1])
-
-
-def _get_value(body: Body, path: tuple[str, ...]) -> Any:
-    node: Any = body
-    for step in path:
-        node = node.get(step) if isinstance(node, Mapping) else None
-    return node
+def _is_without_effect(difference: FieldDifference) -> bool:
+    was, becomes, path = difference.was, difference.becomes, difference.path
+    if all(is_same_as_absent(value, str(path[-1])) for value in (was, becomes)):
+        return True
+    if was is None:
+        return is_server_default(path, becomes)
+    return becomes is None and is_server_default(path, was)
 
 
 # -- kinds with rules of their own -----------------------------------------------------------------
 
 
 def _is_live(body: Body) -> bool:
-    return bool((body.get("metadata") or {}).get("uid"))
+    return bool(get_uid(body))
 
 
 def _check_immutable_data(old: Body, new: Body) -> Iterator[RecreateReason]:
-    """A ConfigMap or Secret that says that it is immutable."""
+    """Check a ConfigMap or Secret that is marked as immutable."""
     if old.get("immutable") is not True:
         return
     source = f"pkg/apis/core/validation Validate{new.get('kind')}Update"
     if new.get("immutable") is not True:
-        yield RecreateReason("immutable", "it is true, and cannot be taken back", source)
-    for one in fields.diff_bodies(old, new):
-        if one.path[0] in ("data", "binaryData"):
-            yield RecreateReason(one.field, "the object is immutable", source)
+        yield RecreateReason("immutable", "it is true and cannot be unset", source)
+    for difference in fields.diff_bodies(old, new):
+        if difference.path[0] in ("data", "binaryData"):
+            yield RecreateReason(difference.field, "the object is immutable", source)
 
 
 _CLUSTER_IPS: Final = "pkg/apis/core/validation ValidateServiceUpdate"
+_KEPT_ADDRESS: Final = "pkg/registry/core/service patchAllocatedValues"
 
 
 def _check_service(old: Body, new: Body) -> Iterator[RecreateReason]:
-    """Its address: a headless Service and one with an address do not turn into each other."""
-    if "ExternalName" in (_get_value(old, ("spec", "type")), _get_value(new, ("spec", "type"))):
+    """Check a Service's address: headless, or not, is for its lifetime."""
+    was, becomes = get_spec(old), get_spec(new)
+    if "ExternalName" in (was.get("type"), becomes.get("type")):
         return
-    was, becomes = (
-        _get_value(old, ("spec", "clusterIP")) or "",
-        _get_value(new, ("spec", "clusterIP")) or "",
-    )
-    if was == "None" and not becomes:
+    old_address, address = was.get("clusterIP") or "", becomes.get("clusterIP") or ""
+    if old_address == "None" and not address:
         why = "it stays headless: the API server keeps the address of a Service that names none"
-        yield RecreateReason(
-            "spec.clusterIP", why, "pkg/registry/core/service patchAllocatedValues"
-        )
-    elif becomes and becomes != was:
+        yield RecreateReason("spec.clusterIP", why, _KEPT_ADDRESS)
+    elif address and address != old_address:
         yield RecreateReason("spec.clusterIP", "it cannot be changed", _CLUSTER_IPS)
-    families = [_get_value(body, ("spec", "ipFamilies")) or [None] for body in (old, new)]
-    if None not in (families[0][0], families[1][0]) and families[0][0] != families[1][0]:
-        yield RecreateReason(
-            "spec.ipFamilies[0]", "the first family cannot be changed", _CLUSTER_IPS
-        )
+    families = [tuple(as_list(spec.get("ipFamilies")))[:1] for spec in (was, becomes)]
+    if all(families) and families[0] != families[1]:
+        why = "the first family cannot be changed"
+        yield RecreateReason("spec.ipFamilies[0]", why, _CLUSTER_IPS)
 
 
 _CLAIM: Final = "pkg/apis/core/validation ValidatePersistentVolumeClaimUpdate"
-_CLAIM_MOVES: Final = ("resources", "volumeAttributesClassName")
+_CLAIM_CHANGEABLE: Final = ("resources", "volumeAttributesClassName")
 
 
 def _check_claim(old: Body, new: Body) -> Iterator[RecreateReason]:
-    """A claim: only its size grows (and its class of attributes changes)."""
-    was, becomes = old.get("spec") or {}, new.get("spec") or {}
+    """Check a claim: its size may grow, and its attributes class may change."""
+    was, becomes = get_spec(old), get_spec(new)
     for name in sorted(was.keys() | becomes.keys()):
-        if name in _CLAIM_MOVES or (name not in becomes and _is_live(old)):
-            continue  # what is absent now was given by the cluster, or stays
+        if name in _CLAIM_CHANGEABLE or (name not in becomes and _is_live(old)):
+            continue  # the cluster has set a value that the new body lacks, or keeps it
         default = "Filesystem" if name == "volumeMode" else None
-        for one in _diff_field(("spec", name), was.get(name, default), becomes.get(name, default)):
-            yield RecreateReason(one.field, "a claim cannot be changed once it is made", _CLAIM)
+        values = was.get(name, default), becomes.get(name, default)
+        for difference in _diff_field(("spec", name), *values):
+            why = "a claim cannot be changed once it exists"
+            yield RecreateReason(difference.field, why, _CLAIM)
     path = ("spec", "resources", "requests", "storage")
-    size = [parse_quantity(_get_value(body, path)) for body in (old, new)]
-    if size[0] is not None and size[1] is not None and size[1] < size[0]:
+    old_size, size = (parse_quantity(get_value(body, *path)) for body in (old, new))
+    if old_size is not None and size is not None and size < old_size:
         yield RecreateReason(".".join(path), "a volume does not shrink", _CLAIM)
 
 
 _POD: Final = "pkg/apis/core/validation ValidatePodUpdate"
-_POD_MOVES: Final = frozenset(("image", "activeDeadlineSeconds", "tolerations"))
+_POD_CHANGEABLE: Final = frozenset(("image", "activeDeadlineSeconds", "tolerations"))
 
 
 def _check_pod(old: Body, new: Body) -> Iterator[RecreateReason]:
-    was, becomes = old.get("spec") or {}, new.get("spec") or {}
-    found = fields.diff_live(new, old) if _is_live(old) else _diff_field(("spec",), was, becomes)
-    for one in found:
-        if one.path[0] == "spec" and one.path[-1] not in _POD_MOVES:
-            yield RecreateReason(one.field, "a pod's fields cannot be changed", _POD)
+    found = (
+        fields.diff_live(new, old)
+        if _is_live(old)
+        else _diff_field(("spec",), get_spec(old), get_spec(new))
+    )
+    for difference in found:
+        if difference.path[0] == "spec" and difference.path[-1] not in _POD_CHANGEABLE:
+            yield RecreateReason(difference.field, "a pod's fields cannot be changed", _POD)
 
 
-_SPECIAL: Final = {
+_SPECIAL_CHECKS: Final[dict[tuple[str, str], Callable[[Body, Body], Iterator[RecreateReason]]]] = {
     ("", "ConfigMap"): _check_immutable_data,
     ("", "Secret"): _check_immutable_data,
     ("", "Service"): _check_service,

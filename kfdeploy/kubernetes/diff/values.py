@@ -1,4 +1,4 @@
-"""When two values mean the same to the API server."""
+"""Decide whether two values mean the same to the API server."""
 
 from __future__ import annotations
 
@@ -25,48 +25,45 @@ _FALSE_IS_ABSENT: Final = frozenset(
         *("x-kubernetes-embedded-resource", "x-kubernetes-int-or-string"),
     )
 )
-"""Plain Go fields with ``omitempty``: false or 0 is not stored. Others are pointers, and are."""
+"""Go fields with ``omitempty`` that are no pointers: false and 0 are not stored."""
 _EMPTY_MEANS_ALL: Final = frozenset(
     ("podSelector", "namespaceSelector", "objectSelector", "selector", "labelSelector", "emptyDir")
 )
-"""Here an empty mapping says something that its absence does not."""
+"""Fields in which an empty mapping means something else than its absence."""
 
 
 def parse_quantity(value: Any) -> Decimal | None:
-    """A Kubernetes quantity's amount (`500m`, `1Gi`, `2`); None where it is none."""
+    """Return the amount of a Kubernetes quantity (`500m`, `1Gi`, `2`); None if it is none."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
     match = _QUANTITY.fullmatch(str(value))
     if match is None:
         return None
     unit = match[2] or ""
+    has_exponent = unit[:1] in ("e", "E") and len(unit) > 1  # E alone is 10^18
+    exponent = int(unit[1:]) if has_exponent else _DECIMAL.get(unit, 0)
     try:
-        number = Decimal(match[1])
-        if unit in _BINARY:
-            return number * Decimal(_BINARY[unit])
-        if unit[:1] in ("e", "E") and len(unit) > 1:
-            return number.scaleb(int(unit[1:]))
-        return number.scaleb(_DECIMAL.get(unit, 0))
+        return Decimal(match[1]).scaleb(exponent) * _BINARY.get(unit, 1)
     except InvalidOperation:
         return None
 
 
 def is_quantity_field(parent: str, key: str) -> bool:
-    """Whether a field holds a quantity, by its name and its parent's."""
+    """Return whether a field holds a quantity, by its name and its parent's."""
     return parent in _OF_QUANTITIES or key in _QUANTITIES
 
 
 def is_same_value(first: Any, second: Any, parent: str, key: str, *, loose: bool) -> bool:
-    """Whether two scalars mean the same in the field ``parent.key``.
+    """Return whether two scalars mean the same in the field ``parent.key``.
 
     Args:
-        loose: a number is its text too: what YAML has as a number, a field of strings stores so.
+        loose: a number equals its text. A field of strings stores a number in YAML as text.
     """
     if first == second and isinstance(first, bool) == isinstance(second, bool):
         return True
     if is_quantity_field(parent, key):
-        one, two = parse_quantity(first), parse_quantity(second)
-        if one is not None and one == two:
+        amount = parse_quantity(first)
+        if amount is not None and amount == parse_quantity(second):
             return True
     return loose and _format_scalar(first) == _format_scalar(second)
 
@@ -80,7 +77,7 @@ def _format_scalar(value: Any) -> str:
 
 
 def is_same_as_absent(value: Any, key: str) -> bool:
-    """Whether a wanted value comes to the same as its absence in what the API server stores."""
+    """Return whether the API server stores a value as if it were absent."""
     if value is None or value == "" or value == []:
         return True
     if value is False or (value == 0 and isinstance(value, (int, float))):

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from kfdeploy.kubernetes.accessors import get_labels
 from kfdeploy.kubernetes.objects import ObjectKey
 from kfdeploy.releaseset.diff.sides import SetSide
 from kfdeploy.releaseset.order.selectors import selector_matches
@@ -265,7 +266,7 @@ class _RoleIndex:
 
 
 def _labels_of(body: Mapping[str, Any]) -> Mapping[str, str]:
-    return (body.get("metadata") or {}).get("labels") or {}
+    return get_labels(body)
 
 
 def read_rules(rules: Iterable[Mapping[str, Any]]) -> Iterator[Right]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
+from kfdeploy.kubernetes.name_hash import strip_name_hash
 from kfdeploy.kubernetes.objects import Object, ObjectKey
 from kfdeploy.releaseset.summary import ReleaseSummary, SetSummary
 
 Identity = tuple[str, str, str, str]
 """Group, kind, namespace and name: an object stays itself in another version of its kind."""
-
-_HASHED: Final = re.compile(r"(.+)-[bcdfghkmt2456789]{10}")
-"""kustomize's names for what carries a sum of its content (its alphabet spells no words)."""
 
 
 def identity_of(key: ObjectKey) -> Identity:
@@ -102,7 +99,7 @@ def _match_renamed(
 def _group_hashed(placed: Iterable[ReleaseObject]) -> dict[Identity, list[ReleaseObject]]:
     out: dict[Identity, list[ReleaseObject]] = {}
     for one in placed:
-        if one.key.kind in ("ConfigMap", "Secret") and (match := _HASHED.fullmatch(one.key.name)):
+        if (name := strip_name_hash(one.key)) != one.key.name:
             group, kind, namespace, _ = identity_of(one.key)
-            out.setdefault((group, kind, namespace, match[1]), []).append(one)
+            out.setdefault((group, kind, namespace, name), []).append(one)
     return out

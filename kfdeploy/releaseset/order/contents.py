@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from kfdeploy.kubernetes import workload
+from kfdeploy.kubernetes.accessors import get_annotations, get_labels, get_spec
 from kfdeploy.kubernetes.objects import Object, ObjectKey, get_field
 from kfdeploy.releaseset.order.selectors import AdmissionRequest, selector_matches
 
@@ -40,15 +41,15 @@ class SetObject:
 
     @property
     def spec(self) -> Mapping[str, Any]:
-        return self.body.get("spec") or {}
+        return get_spec(self.body)
 
     @property
     def annotations(self) -> Mapping[str, str]:
-        return (self.body.get("metadata") or {}).get("annotations") or {}
+        return get_annotations(self.body)
 
     @property
     def labels(self) -> Mapping[str, str]:
-        return (self.body.get("metadata") or {}).get("labels") or {}
+        return get_labels(self.body)
 
     def __str__(self) -> str:
         return str(self.key)
@@ -175,7 +176,7 @@ class SetContents:
                 template = get_field(item.body, path)
             except KeyError:
                 continue
-            yield WorkloadPod(item, ((template or {}).get("metadata") or {}).get("labels") or {})
+            yield WorkloadPod(item, get_labels(template))
 
     def pod_request(self, pod: WorkloadPod) -> AdmissionRequest:
         """One of the pods as the API server sees it; its name is not known beforehand."""

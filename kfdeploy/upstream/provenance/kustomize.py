@@ -16,6 +16,7 @@ from typing import Any
 from ruamel.yaml.nodes import ScalarNode, SequenceNode
 
 from kfdeploy.images.inventory import SourceLocation
+from kfdeploy.kubernetes.name_hash import strip_hash
 from kfdeploy.kubernetes.objects import ObjectKey, Path, format_pointer
 from kfdeploy.upstream.component import LOCAL, local_header, locate_upstream_line
 from kfdeploy.upstream.kustomization.parse import ImageOverride, Kustomization, KustomizeGenerator
@@ -25,7 +26,6 @@ _DOCUMENT = re.compile(r"^---[^\n]*\n", re.MULTILINE)
 _KIND = re.compile(r"^[ \t]*[\"']?kind[\"']?:\s*[\"']?(\w+)", re.MULTILINE)
 _CRD = re.compile(r"^kind: CustomResourceDefinition\s*$", re.MULTILINE)
 _NAME = re.compile(r"[\"']?name[\"']?:\s*[\"']?([^\s\"',}]+)")
-_HASH = re.compile(r"-[0-9a-z]{10}$")
 _FIELD_STEP = re.compile(r"\[[^\]]*\]|(?:\\.|[^.\[\]\\])+")
 _PATCH_ROLES = ("patches", "patchesStrategicMerge", "patchesJson6902")
 
@@ -419,11 +419,12 @@ def _rank_name(rendered: str, raw: str) -> int:
     """
     if rendered == raw:
         return 0
-    if _HASH.sub("", rendered) == raw:
+    unhashed = strip_hash(rendered)
+    if unhashed == raw:
         return 1
-    if raw and (rendered.endswith(raw) or _HASH.sub("", rendered).endswith(raw)):
+    if raw and (rendered.endswith(raw) or unhashed.endswith(raw)):
         return 2
-    if raw and rendered.startswith(f"{raw}-") and not _HASH.search(rendered):
+    if raw and rendered.startswith(f"{raw}-") and unhashed == rendered:
         return 2
     return 3 if raw and raw in rendered else 9
 

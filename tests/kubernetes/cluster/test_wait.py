@@ -260,5 +260,5 @@ def test_what_is_not_there_and_what_will_not_be(cluster: Cluster, asked: tool.Cl
     assert failed.state.startswith("BackoffLimitExceeded")
     assert failed.why.endswith("container main exited 3: no database")
     (lost,) = wait_until_ready(asked, [key(namespace, "lost")], seconds=0)
-    assert str(lost) == "Deployment waiting-not/lost: is not there"
-    assert lost.to_json()["state"] == "is not there"
+    assert str(lost) == "Deployment waiting-not/lost: does not exist"
+    assert lost.to_json()["state"] == "does not exist"
