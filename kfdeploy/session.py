@@ -144,16 +144,14 @@ class Session:
         return self._rendered
 
     def build_inventory(self) -> Inventory:
-        from kfdeploy.images import inventory
+        from kfdeploy.images import feature_images
         from kfdeploy.scan import scan
 
         facts = self.facts
         found = scan.scan(
             self.version, self.render_components(), self.cache, facts=facts, known=self._scanned
         )
-        if self.workspace.features.admission.judges_images:
-            return inventory.with_admission(found)
-        return found
+        return feature_images.add_features(found, self.workspace.list_enabled_features())
 
     def scan_egress(self) -> EgressReport:
         """What the components reach for outside the cluster, besides images."""

@@ -34,7 +34,7 @@ def test_the_documented_kfdeploy_yaml_is_valid() -> None:
 
 
 def test_every_link_in_the_documents_leads_somewhere() -> None:
-    for document in (ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")):
+    for document in (ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")):
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
             if "://" not in target and target != "docs/decisions/":
                 assert (document.parent / target).exists(), f"{document.name}: {target}"

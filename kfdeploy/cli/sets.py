@@ -35,6 +35,7 @@ def patch(
     """patches/ and helmfile.yaml.gotmpl."""
     from kfdeploy.files import write_all
     from kfdeploy.patch import generate as stage
+    from kfdeploy.patch.drift import find_drift
 
     session = open_session(directory, env, quiet)
     inventory = session.build_inventory()
@@ -45,7 +46,7 @@ def patch(
         session.render_components(),
         session.facts.load(),
     )
-    drift = stage.find_drift(session.root, made)
+    drift = find_drift(session.root, made.files)
     print_warnings(f"note: {p.where}: {p.what}" for p in inventory.problems if p.about == "name")
     if not check:
         wanted = {name: made.files[name] for name in (*drift.new, *drift.changed)}
@@ -91,7 +92,7 @@ def render(
     check: Check = False,
 ) -> None:
     """A release set: all that apply needs, pinned, and nothing from outside."""
-    from kfdeploy import features, files
+    from kfdeploy import files
     from kfdeploy.cli.report import order
     from kfdeploy.releaseset import render as stage
 
@@ -110,8 +111,10 @@ def render(
         unpinned=unpinned,
         jobs=jobs,
     )
-    for note in features.iter_feature_notes(session.workspace, session.environment_name):
-        session.progress.print_line(f"note: {note}")
+    environment = session.workspace.describe_environment(session.environment_name)
+    for feature in session.workspace.list_features():
+        for note in feature.list_notes(environment):
+            session.progress.print_line(f"note: {note}")
     target = session.root / "releases" / name
     changed = files.tree_differs(target, made.files)
     if changed and not check:
@@ -157,7 +160,10 @@ def verify(
     )
     with client as opened:
         report = verify_set(
-            release_set, client=opened, uncovered=session.workspace.registries.uncovered
+            release_set,
+            client=opened,
+            features=session.workspace.list_features(),
+            uncovered=session.workspace.registries.uncovered,
         )
     print_warnings(f"error: {text}" for text in report.failures)
     print_warnings(f"error: {found} leads elsewhere" for found in report.foreign)

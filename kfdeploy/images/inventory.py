@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from kfdeploy.images.redirect import Redirect
@@ -224,26 +224,6 @@ def merge_scans(version: str, parts: Sequence[ComponentScan]) -> Inventory:
         tuple(sorted({unknown for part in parts for unknown in part.unknown})),
         tuple(sorted({lost for part in parts for lost in part.lost})),
     )
-
-
-def with_admission(content: Inventory) -> Inventory:
-    """The inventory of a site whose admission policies rewrite what nothing else redirects.
-
-    They see what pods name: what a program copies itself stays as it is.
-    """
-    images = [
-        replace(
-            image,
-            found=tuple(
-                replace(found, redirect="admission")
-                if found.redirect == "none" and not (found.outside or found.pulled_by)
-                else found
-                for found in image.found
-            ),
-        )
-        for image in content.images
-    ]
-    return replace(content, images=tuple(images))
 
 
 def _use_sort_key(found: ImageUse) -> tuple[Any, ...]:

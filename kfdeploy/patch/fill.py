@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kfdeploy import go_template
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.files import read_text
 from kfdeploy.kubernetes.objects import Object, get_field, split_objects
 from kfdeploy.oci.registry.ca import read_registry_ca
-from kfdeploy.patch import go_template
 from kfdeploy.patch.values import ImageValues
 from kfdeploy.patchfile import patch_file
 from kfdeploy.patchfile.patch_file import Patch
@@ -147,18 +147,17 @@ def environment_values(
         name: the environment's.
     """
     environment = workspace.environments[name]
-    admission = workspace.features.admission
+    seen_by_features = workspace.describe_environment(name)
     return {
         "Values": {
+            **{
+                feature.name: feature.build_values(seen_by_features)
+                for feature in workspace.list_enabled_features()
+            },
             "imagePullPolicy": environment.image_pull_policy or "",
             "imagePullSecrets": list(environment.image_pull_secrets),
             "registry": registry_name(workspace, environment),
             "registryCa": read_registry_ca(workspace.resolve_registry(environment), root),
-            "admission": {
-                "api": admission.select_policy_api(environment.kube_version),
-                "namespaceSelector": admission.namespace_selector,
-                "allowed": list(admission.allow),
-            },
             "images": {ref: look.to_values() for ref, look in image_values.items()},
         },
         "Environment": {"Name": name},

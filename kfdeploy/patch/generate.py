@@ -10,11 +10,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
+from typing import Any
 
-from kfdeploy import features
 from kfdeploy.catalogue.facts import Catalogue
 from kfdeploy.errors import UserError
-from kfdeploy.features import FeatureRelease
+from kfdeploy.features.feature import Feature, FeatureRelease
 from kfdeploy.files import read_text
 from kfdeploy.images.inventory import ImageUse, Inventory
 from kfdeploy.kubernetes import workload
@@ -23,6 +23,7 @@ from kfdeploy.kubernetes.objects import Object, ObjectKey, Path, get_field
 from kfdeploy.patch import additions as patch_additions
 from kfdeploy.patch import helmfile as workspace_helmfile
 from kfdeploy.patch import registry_access
+from kfdeploy.patch.drift import own_files
 from kfdeploy.patch.helmfile import AddedRelease, WorkspaceRelease
 from kfdeploy.patch.lookups import fill_references, list_replacements
 from kfdeploy.patchfile import patch_file
@@ -39,7 +40,7 @@ from kfdeploy.patchfile.writer import (
 )
 from kfdeploy.upstream.build import RenderedComponent
 from kfdeploy.wording import pluralize
-from kfdeploy.workspace.settings import Workspace
+from kfdeploy.workspace.settings import Environment, Workspace
 from kfdeploy.yamltext.emit import quote_scalar
 
 SHARED = "_kfdeploy"
@@ -67,25 +68,6 @@ class PatchOutput:
     files: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class Drift:
-    """Generated files against those on disk, relative paths, sorted."""
-
-    new: tuple[str, ...]
-    changed: tuple[str, ...]
-    stale: tuple[str, ...]
-    edited: tuple[str, ...]
-
-    @property
-    def is_clean(self) -> bool:
-        return not (self.new or self.changed or self.stale or self.edited)
-
-    def format_lines(self) -> Iterator[str]:
-        """What writing would do, a line a file; edited ones are left as they are."""
-        for what in ("new", "changed", "stale"):
-            yield from (f"{what}: {name}" for name in getattr(self, what))
-
-
 def generate_patches(
     workspace: Workspace,
     root: FilePath,
@@ -105,78 +87,60 @@ def generate_patches(
     out: dict[str, str] = {}
     people = {item.component.name: own_files(root, item.component.name) for item in rendered}
     places = _group_by_object(inventory)
+    features = workspace.list_enabled_features()
     for item in rendered:
-        maker = _PatchBuilder(workspace, item, facts, places.get(item.component.name, {}))
+        maker = _PatchBuilder(workspace, item, facts, places.get(item.component.name, {}), features)
         for name, body in maker.build_files(people[item.component.name]):
             path = f"patches/{item.component.name}/{name}"
             out[path] = patch_file.mark_generated(body)
-    shared = {"mentions.gotmpl": True, "values.yaml.gotmpl": False}
-    added = list(features.iter_feature_releases(workspace))
+    added = [addition for feature in features for addition in feature.build_releases()]
     for addition in added:
         people[addition.release] = own_files(root, addition.release)
         for name, text in addition.objects.items():
             out[f"patches/{addition.release}/{name}"] = patch_file.mark_generated(
                 text, is_template=True
             )
-    if added:
-        shared |= {f"{_OBJECTS}/Chart.yaml": False, f"{_OBJECTS}/templates/objects.yaml": True}
-    for name, is_template in shared.items():
-        text = (_TEMPLATES / name).read_text(encoding="utf-8")
-        out[f"patches/{SHARED}/{name}"] = patch_file.mark_generated(text, is_template=is_template)
+    out |= {
+        f"patches/{SHARED}/{name}": text
+        for name, text in build_shared_files(features, has_objects=bool(added))
+    }
     helmfile = _build_helmfile(workspace, rendered, out, people, added)
     out["helmfile.yaml.gotmpl"] = patch_file.mark_generated(helmfile)
     return PatchOutput(dict(sorted(out.items())))
 
 
-def find_drift(root: FilePath, generated: PatchOutput) -> Drift:
-    """What writing would change; people's own files are none of it."""
-    new, changed, edited = [], [], []
-    for name, text in generated.files.items():
-        path = root / name
-        if not path.exists():
-            new.append(name)
-            continue
-        there = read_text(path)
-        if patch_file.is_edited(there) or not patch_file.is_generated(there):
-            edited.append(name)
-        elif there != text:
-            changed.append(name)
-    stale = [
-        name
-        for name in _list_generated_files(root)
-        if name not in generated.files and not patch_file.is_edited(read_text(root / name))
+def build_shared_files(
+    features: Sequence[Feature[Any]], *, has_objects: bool
+) -> Iterator[tuple[str, str]]:
+    """Yield the name and text of each file that patches and releases share.
+
+    Args:
+        features: those that the site has turned on.
+        has_objects: whether one of them adds objects.
+    """
+    templates = {"mentions.gotmpl": True, "values.yaml.gotmpl": False}
+    if has_objects:
+        templates |= {f"{_OBJECTS}/Chart.yaml": False, f"{_OBJECTS}/templates/objects.yaml": True}
+    for name, is_template in templates.items():
+        text = (_TEMPLATES / name).read_text(encoding="utf-8")
+        yield name, patch_file.mark_generated(text, is_template=is_template)
+    yield "defaults.yaml", patch_file.mark_generated(_dump_defaults(features))
+    for feature in features:
+        text = feature.read_values_template()
+        yield f"{feature.name}.values.gotmpl", patch_file.mark_generated(text, is_template=True)
+
+
+def _dump_defaults(features: Sequence[Feature[Any]]) -> str:
+    """Return what plain Helmfile takes where kfdeploy.yaml does not say: no value of a site."""
+    defaults = {feature.name: feature.read_defaults() for feature in features}
+    version = json.dumps(Environment().kube_version)
+    lines = [
+        "# What values.yaml.gotmpl takes where kfdeploy.yaml does not say; of features those on.",
+        f"environment: {{kubeVersion: {version}}}",
+        "features:" if defaults else "features: {}",
+        *(f"  {name}: {json.dumps(value, sort_keys=True)}" for name, value in defaults.items()),
     ]
-    edited += [
-        name
-        for name in _list_generated_files(root)
-        if name not in generated.files and patch_file.is_edited(read_text(root / name))
-    ]
-    return Drift(*(tuple(sorted(names)) for names in (new, changed, stale, edited)))
-
-
-def own_files(root: FilePath, component: str) -> tuple[str, ...]:
-    """People's patch files of a component, by name: those that kfdeploy did not write."""
-    folder = root / "patches" / component
-    if not folder.is_dir():
-        return ()
-    return tuple(
-        path.name
-        for path in sorted(folder.iterdir())
-        if path.name.endswith(patch_file.SUFFIXES)
-        and path.is_file()
-        and not patch_file.is_generated(read_text(path))
-    )
-
-
-def _list_generated_files(root: FilePath) -> Iterator[str]:
-    folder = root / "patches"
-    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
-        if (
-            path.is_file()
-            and path.suffix in (".gotmpl", ".yaml", ".yml")
-            and patch_file.is_generated(read_text(path))
-        ):
-            yield path.relative_to(root).as_posix()
+    return "\n".join(lines) + "\n"
 
 
 def _group_by_object(
@@ -198,6 +162,7 @@ class _PatchBuilder:
     rendered: RenderedComponent
     facts: Catalogue
     places: Mapping[ObjectKey, Sequence[tuple[str, ImageUse]]]
+    features: Sequence[Feature[Any]]
     changed_config: dict[ObjectKey, list[str]] = field(default_factory=dict)
 
     def build_files(self, own: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -212,8 +177,7 @@ class _PatchBuilder:
             yield from self._patch_images(item)
             for purpose, body in additions.get(item.key, ()):
                 name = self._file_name(item.key, purpose)
-                if item.key.kind in ("ConfigMap", "Secret"):
-                    self.changed_config.setdefault(item.key, []).append(name)
+                self._track_config(item.key, name)
                 yield name, body
             yield from self._patch_pull_settings(item)
             reach = list(registry_access.build_access_patches(self.workspace, item, asks))
@@ -235,6 +199,7 @@ class _PatchBuilder:
                 yield self._file_name(item.key, "namespace"), self._set_namespace(item)
             if item.key.kind == "ClusterRole" and item.body.get("aggregationRule"):
                 yield from self._remove_aggregated_rules(item)
+        yield from self._patch_for_features(objects)
         self._track_own_config(objects, own)
         for item in objects:
             yield from self._patch_checksums(item)
@@ -272,8 +237,7 @@ class _PatchBuilder:
             else:
                 body += format_operation("test", path, quote_literal(value))
                 body += format_operation("replace", path, fill_references(value, by_path[path]))
-        if item.key.kind in ("ConfigMap", "Secret"):
-            self.changed_config.setdefault(item.key, []).append(name)
+        self._track_config(item.key, name)
         yield name, body
 
     def _replace_in_text(
@@ -362,6 +326,19 @@ class _PatchBuilder:
             body = f"# {describe_object(item.key)}: its rules are what it gathers, and not Helm's\n"
             body += target_yaml(item.key) + "patch:\n"
             yield self._file_name(item.key, "rules"), body + format_operation("remove", ("rules",))
+
+    def _patch_for_features(self, objects: Sequence[Object]) -> Iterator[tuple[str, str]]:
+        for feature in self.features:
+            for patch in feature.build_patches(self.rendered.component.name, objects):
+                purpose = f"{feature.name}-{patch.purpose}" if patch.purpose else feature.name
+                name = self._file_name(patch.object, purpose)
+                self._track_config(patch.object, name)
+                yield name, patch.body
+
+    def _track_config(self, key: ObjectKey, name: str) -> None:
+        """Remember a patch whose change of a ConfigMap or Secret makes the pods roll."""
+        if key.kind in ("ConfigMap", "Secret"):
+            self.changed_config.setdefault(key, []).append(name)
 
     def _track_own_config(self, objects: Sequence[Object], own: Sequence[str]) -> None:
         """A person's patch of a ConfigMap or Secret makes the pods roll as well."""

@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any
 
-from kfdeploy import __version__, features, parallel
+from kfdeploy import __version__, parallel
 from kfdeploy.cache import Cache, make_cache_key, program_digest
 from kfdeploy.catalogue import hidden_images
 from kfdeploy.checksums import SUMS_FILE, dump_checksums
 from kfdeploy.errors import UserError, raise_all
+from kfdeploy.features.feature import Feature
 from kfdeploy.files import sha256_hex
 from kfdeploy.images import lockfile
 from kfdeploy.images.inventory import UnreviewedProgram
@@ -38,9 +39,6 @@ from kfdeploy.releaseset.summary import (
 )
 from kfdeploy.upstream.build import RenderedComponent
 from kfdeploy.workspace.settings import Workspace
-
-_EXPRESSION: Final = 100_000
-"""Characters that an expression may have (google/cel-go@v0.26.0:parser/parser.go:69)."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +92,13 @@ def render(
     finals = [
         (item.component.name, objects) for item, objects in zip(rendered, patched, strict=True)
     ]
-    added = list(_feature_objects(workspace, root, filler))
-    raise_all([error for _, objects in added for error in _expression_errors(objects)])
+    added = list(_fill_feature_objects(workspace, root, filler))
+    raise_all([error for part in added for error in part.feature.check_objects(part.objects)])
     # Policies first, so that they are there before the first pod that they are for.
-    ordered = order.plan_releases([*added, *finals], lambda objects: _read_bodies(objects, cache))
+    ordered = order.plan_releases(
+        [*((part.release, part.objects) for part in added), *finals],
+        lambda objects: _read_bodies(objects, cache),
+    )
     releases = tuple(_make_release(part) for part in ordered.releases)
     raise_all(_size_errors(releases))
     return _assemble_set(
@@ -105,28 +106,22 @@ def render(
     )
 
 
-def _feature_objects(
+@dataclass(frozen=True, slots=True)
+class _FeatureObjects:
+    """A release of a feature, filled: its own objects, with people's beside them."""
+
+    feature: Feature[Any]
+    release: str
+    objects: tuple[Object, ...]
+
+
+def _fill_feature_objects(
     workspace: Workspace, root: Path, filler: TemplateFiller
-) -> Iterator[tuple[str, tuple[Object, ...]]]:
-    """The releases of features: their objects are files of their own, with people's beside them."""
-    for addition in features.iter_feature_releases(workspace):
-        yield addition.release, tuple(filler.fill_objects(root / "patches" / addition.release))
-
-
-def _expression_errors(objects: Sequence[Object]) -> Iterator[UserError]:
-    """Policies whose map of images no API server compiles."""
-    for item in objects:
-        if len(item.text) <= _EXPRESSION or not item.key.kind.endswith("Policy"):
-            continue
-        variables = item.body["spec"].get("variables") or ()
-        longest = max((len(str(each.get("expression"))) for each in variables), default=0)
-        if longest > _EXPRESSION:
-            yield UserError(
-                f"{item.origin}: an expression has {longest} characters, and CEL takes"
-                f" {_EXPRESSION}",
-                hint="these are more images than admission can have: leave some out by"
-                " images.needs, images.extra or images.exclude",
-            )
+) -> Iterator[_FeatureObjects]:
+    for feature in workspace.list_enabled_features():
+        for addition in feature.build_releases():
+            objects = tuple(filler.fill_objects(root / "patches" / addition.release))
+            yield _FeatureObjects(feature, addition.release, objects)
 
 
 def _read_bodies(objects: Sequence[Object], cache: Cache) -> Sequence[contents.Body]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,8 @@ from typing import Any
 from kfdeploy import parallel
 from kfdeploy.checksums import SUMS_FILE
 from kfdeploy.errors import UserError
+from kfdeploy.features.feature import Feature, RenderedImage, RenderedSet
+from kfdeploy.features.registry import collect_upstream_namers
 from kfdeploy.files import read_text
 from kfdeploy.kubernetes.objects import Object, split_objects
 from kfdeploy.kubernetes.workload import CONTAINERS, WORKLOADS
@@ -59,6 +60,7 @@ def verify(
     release_set: SetFolder,
     *,
     client: RegistryClient | None,
+    features: Sequence[Feature[Any]],
     uncovered: Sequence[str] = (),
     on_done: Callable[[str], None] = lambda ref: None,
 ) -> VerifyReport:
@@ -66,13 +68,18 @@ def verify(
 
     Args:
         client: asks the private registry; None checks all but that.
+        features: what the workspace has, on or off.
         uncovered: images accepted without a redirect.
 
     Raises:
         UserError: the registry can't be asked at all.
     """
     folder, summary = release_set.folder, release_set.summary
-    failures = [*release_set.list_alterations(), *_admission_failures(folder, summary)]
+    rendered = _open_rendered_set(folder, summary)
+    failures = [
+        *release_set.list_alterations(),
+        *(text for feature in features for text in feature.check_set(rendered)),
+    ]
     found = tuple(_find_foreign(folder, summary, uncovered))
     redirects = report_redirects(summary, uncovered)
     notes = list(_list_notes(folder, summary))
@@ -97,38 +104,16 @@ def verify(
     )
 
 
-def _admission_failures(folder: Path, summary: SetSummary) -> Iterator[str]:
-    """What is said to rest on admission, and that no policy of the set rewrites."""
-    resting = {
-        ref: image for ref, image in summary.images.items() if "admission" in image.redirects
-    }
-    if not resting:
-        return
-    policies: list[tuple[str, str, str]] = []
-    bound: set[tuple[str, str]] = set()
-    for path in folder.glob("charts/*/charts/objects/objects.yaml"):
-        text = read_text(path)
-        for _, item in _numbered_objects(path.name, text) if "Policy" in text else ():
-            policies.append((item.key.kind, item.key.name, item.text))
-            if item.key.kind.endswith("PolicyBinding"):
-                kind = item.key.kind.removesuffix("Binding")
-                bound.add((kind, str(item.body["spec"].get("policyName"))))
-    for native, kyverno in _ADMISSION:
-        found = [(kind, name) for kind, name, _ in policies if kind in (native, kyverno)]
-        # Without its binding a policy of the API server's does nothing; Kyverno's need none.
-        idle = [name for kind, name in found if kind == native and (kind, name) not in bound]
-        if not found or idle:
-            lacking = f"{native}Binding of {idle[0]}" if idle else native
-            yield (
-                f"{next(iter(resting))} rests on admission, and the set has no {lacking}:"
-                " run `kfdeploy patch` and `kfdeploy render`"
-            )
-            return
-    rewriting = "".join(text for kind, _, text in policies if kind in _ADMISSION[0])
-    for ref, image in sorted(resting.items()):
-        known = json.dumps(str(image.mirror).removeprefix(f"{summary.registry}/"))
-        if image.is_mirrored and known not in rewriting:
-            yield f"{ref} rests on admission, and no policy of the set leads it to {image.mirror}"
+def _open_rendered_set(folder: Path, summary: SetSummary) -> RenderedSet:
+    """Return the set as features check it."""
+    return RenderedSet(
+        summary.registry,
+        {
+            ref: RenderedImage(str(image.mirror), image.redirects, image.is_mirrored)
+            for ref, image in summary.images.items()
+        },
+        [read_text(path) for path in folder.glob("charts/*/charts/objects/objects.yaml")],
+    )
 
 
 _UNLED = (
@@ -138,12 +123,6 @@ _UNLED = (
         " mirror leads it; accept by registries.uncovered that this fails"
     ),
 )
-_ADMISSION = (
-    ("MutatingAdmissionPolicy", "MutatingPolicy"),
-    ("ValidatingAdmissionPolicy", "ValidatingPolicy"),
-)
-"""What rewrites, and what refuses the rest; the API server's own, or Kyverno's."""
-_POLICIES = frozenset(kind for kinds in _ADMISSION for kind in kinds)
 _KIND = re.compile(r"^kind: (\w+)", re.MULTILINE)
 _LISTS_UPSTREAM = frozenset((SUMS_FILE, SUMMARY_FILE, "images.lock"))
 """Files of a set that name upstream's references on purpose, and that nothing is installed from."""
@@ -169,7 +148,7 @@ def _find_foreign(
         if name in _LISTS_UPSTREAM:
             continue
         text = read_text(path)
-        policies = list(_policy_lines(name, text))
+        let_through = list(_lines_of_upstream_namers(name, text))
         for found in (
             *find_foreign_references(
                 name,
@@ -182,18 +161,19 @@ def _find_foreign(
             *_foreign_in_secrets(name, text, known, summary.registry),
             *_foreign_in_charts(name, text),
         ):
-            if found not in seen and not any(found.line in lines for lines in policies):
+            if found not in seen and not any(found.line in lines for lines in let_through):
                 seen.add(found)
                 yield found
 
 
-def _policy_lines(name: str, text: str) -> Iterator[range]:
-    """The lines of admission policies: they name upstream's references so as to rewrite them."""
-    if not name.endswith("objects.yaml") or "Policy" not in text:
+def _lines_of_upstream_namers(name: str, text: str) -> Iterator[range]:
+    """Return the lines of objects that name upstream's references so as to rewrite them."""
+    kinds = collect_upstream_namers()
+    if not name.endswith("objects.yaml") or not any(kind in text for kind in kinds):
         return
     for first, item in _numbered_objects(name, text):
         kind = _KIND.search(item.text)
-        if kind is not None and kind[1] in _POLICIES:
+        if kind is not None and kind[1] in kinds:
             yield range(first + 1, first + item.text.count("\n") + 2)
 
 

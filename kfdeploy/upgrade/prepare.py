@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kfdeploy import features
 from kfdeploy.errors import UserError
 from kfdeploy.files import read_text, write_all, write_text
 from kfdeploy.images import lockfile, sources_file
@@ -19,8 +18,9 @@ from kfdeploy.lock import lock as locking
 from kfdeploy.mirror import mirror
 from kfdeploy.mirror.plan import MirrorItem, list_mirror_items
 from kfdeploy.patch import generate
+from kfdeploy.patch.drift import Drift, find_drift, own_files
 from kfdeploy.patch.fill import TemplateFiller, environment_values
-from kfdeploy.patch.generate import Drift, PatchOutput
+from kfdeploy.patch.generate import PatchOutput
 from kfdeploy.patch.values import build_image_values
 from kfdeploy.session import Session
 from kfdeploy.upgrade.images import (
@@ -249,7 +249,7 @@ def _generate_patches(now: ScannedRelease, session: Session) -> tuple[PatchOutpu
     made = generate.generate_patches(
         workspace, folder, now.inventory, rendered, session.facts.load()
     )
-    drift = generate.find_drift(folder, made)
+    drift = find_drift(folder, made.files)
     wanted = {name: made.files[name] for name in (*drift.new, *drift.changed)}
     write_all(folder, wanted, remove=drift.stale)
     return made, drift
@@ -291,7 +291,11 @@ def _check_patches(
         [*own, *edited],
         [
             generate.SHARED,
-            *(addition.release for addition in features.iter_feature_releases(workspace)),
+            *(
+                addition.release
+                for feature in workspace.list_enabled_features()
+                for addition in feature.build_releases()
+            ),
         ],
     )
     unedited = made.files.keys() - {*drift.new, *drift.changed, *drift.edited}
@@ -335,7 +339,7 @@ def _compare_texts(earlier: str | None, now: str | None) -> str:
 def _list_own_patches(root: Path) -> Iterator[str]:
     folders = root / "patches"
     for folder in sorted(folders.iterdir()) if folders.is_dir() else ():
-        for name in generate.own_files(root, folder.name):
+        for name in own_files(root, folder.name):
             yield f"patches/{folder.name}/{name}"
 
 

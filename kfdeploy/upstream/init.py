@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kfdeploy.errors import WRONG_USE, UserError
+from kfdeploy.features.registry import FEATURES
 from kfdeploy.oci.reference import ImageRef, InvalidImageRef
 from kfdeploy.upstream.component import ExampleComponent, UpstreamProblem
 from kfdeploy.upstream.example import read_example
@@ -18,7 +19,6 @@ from kfdeploy.yamltext.emit import quote_scalar
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCHEMA = "kfdeploy.schema.json"
-FEATURES = ("admission",)
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,14 @@ class InitialWorkspace:
     components: Sequence[ExampleComponent]
     version: str
     problems: tuple[UpstreamProblem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _FeatureSection:
+    """A feature's section of the file, which is commented out where the feature is off."""
+
+    text: str
+    enabled: bool
 
 
 def plan_workspace(
@@ -63,7 +71,10 @@ def plan_workspace(
         ref=quote_scalar(ref) if ref else None,
         remotes=[(quote_scalar(p), quote_scalar(f)) for p, f in find_host_remotes(remotes, root)],
         components=example.components,
-        features=features,
+        sections=[
+            _FeatureSection(kind.read_init_text(), enabled=kind.name in features)
+            for kind in FEATURES
+        ],
         host=quote_scalar(host) if host else None,
         prefix=quote_scalar(prefix) if prefix else None,
     )
@@ -90,14 +101,15 @@ def parse_features(given: str) -> tuple[str, ...]:
     Raises:
         UserError: a name that is none, or one of a later version.
     """
+    known = tuple(kind.name for kind in FEATURES)
     if given in ("all", "none"):
-        return FEATURES if given == "all" else ()
+        return known if given == "all" else ()
     names = tuple(name.strip() for name in given.split(","))
     for name in names:
-        if name not in FEATURES:
+        if name not in known:
             raise UserError(
                 f"--features {given}: {name or 'an empty name'} is no feature of this version",
-                hint=f"all, none, or of: {', '.join(FEATURES)}",
+                hint=f"all, none, or of: {', '.join(known)}",
                 exit_code=WRONG_USE,
             )
     return names

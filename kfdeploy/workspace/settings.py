@@ -9,11 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     GetCoreSchemaHandler,
     field_validator,
@@ -22,6 +20,8 @@ from pydantic import (
 from pydantic_core import core_schema
 
 from kfdeploy.codec import to_camel_case
+from kfdeploy.features.feature import Feature, FeatureEnvironment
+from kfdeploy.features.registry import FeatureSections, build_sections_model
 from kfdeploy.oci.reference import ImageRef, InvalidImageRef
 from kfdeploy.oci.registry.settings import (
     CREATE_REPOSITORY_DESCRIPTION,
@@ -33,7 +33,15 @@ from kfdeploy.oci.registry.settings import (
     PrivateRegistry,
     RepositoryNaming,
     check_creation_command,
+    check_host,
+    check_prefix,
 )
+from kfdeploy.section import Section
+
+if TYPE_CHECKING:
+    Features = FeatureSections
+else:
+    Features = build_sections_model()
 
 Need = Literal["required", "optional", "user-choice"]
 _PLATFORM = re.compile(r"[a-z0-9]+(?:\([\w.]+\))?/[a-z0-9_]+(?:/[a-z0-9.]+)?")
@@ -42,13 +50,7 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "x86": "386", "i386": "
 ComponentKind = Literal["kustomization", "chart", "manifests"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel_case, populate_by_name=True
-    )
-
-
-class Upstream(_Section):
+class Upstream(Section):
     """Where Kubeflow's manifests come from."""
 
     source: str = Field(
@@ -63,7 +65,7 @@ class Upstream(_Section):
     )
 
 
-class Component(_Section):
+class Component(Section):
     """One upstream kustomization, Helm chart or folder of manifests that is deployed."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?$")] = Field(
@@ -84,7 +86,7 @@ class Component(_Section):
         return value.rstrip("/")
 
 
-class Registries(_Section):
+class Registries(Section):
     """The private registry, and where sources are really pulled from."""
 
     private: PrivateRegistry
@@ -104,7 +106,7 @@ class Registries(_Section):
     )
 
 
-class Exclusion(_Section):
+class Exclusion(Section):
     ref: str = Field(description="The image as found, or with '*' as a wildcard.")
     reason: str = Field(description="Why it is left out; it is shown wherever the image is used.")
 
@@ -117,7 +119,7 @@ def _check_ref(value: str) -> str:
     return value
 
 
-class SignedImages(_Section):
+class SignedImages(Section):
     """Images that must be signed, and by whom."""
 
     images: str = Field(
@@ -139,7 +141,7 @@ class SignedImages(_Section):
         return value
 
 
-class Images(_Section):
+class Images(Section):
     """Which images lock, mirror and verify cover."""
 
     needs: tuple[Need, ...] = Field(("required", "optional"))
@@ -202,11 +204,11 @@ class _NamingOverride:
         }
 
 
-class RegistryOverride(_Section):
+class RegistryOverride(Section):
     """What an environment's registry has different from `registries.private`."""
 
-    host: str | None = None
-    prefix: str | None = None
+    host: Annotated[str, Checked(check_host)] | None = None
+    prefix: Annotated[str, Checked(check_prefix)] | None = None
     naming: Annotated[Mapping[str, Any], _NamingOverride()] | None = Field(
         None, description="Key by key; the others stay."
     )
@@ -231,7 +233,7 @@ class RegistryOverride(_Section):
         return replace(private, **changes)
 
 
-class Environment(_Section):
+class Environment(Section):
     """Cluster context, registry and other values of one site."""
 
     registry: RegistryOverride = RegistryOverride()
@@ -267,65 +269,7 @@ class Environment(_Section):
         return value
 
 
-class Admission(_Section):
-    """Policies in user namespaces: known images are led to the private registry, others refused."""
-
-    enabled: bool = False
-    images: bool = Field(
-        True,
-        description="Rewrite and refuse images; false: pods only get the pull secrets they lack.",
-    )
-    policies: Literal["auto", "v1", "v1beta1", "kyverno"] = Field(
-        "auto",
-        description="auto takes the API server's own policies: v1 from Kubernetes 1.36 on, v1beta1"
-        " for 1.34 and 1.35 (a feature gate there), and Kyverno's before that.",
-    )
-    namespace_selector: dict[str, Any] = Field(
-        default_factory=lambda: {"matchLabels": {"app.kubernetes.io/part-of": "kubeflow-profile"}},
-        description="Label selector of the namespaces in which users' pods run.",
-    )
-    allow: tuple[str, ...] = Field(
-        (), description="Registries, or paths in one, that pods may use besides the private one."
-    )
-
-    @field_validator("allow")
-    @classmethod
-    def _validate_allow(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for prefix in value:
-            _check_ref(f"{prefix.rstrip('/')}/x")
-            host = ImageRef.parse(f"{prefix.rstrip('/')}/x").host
-            if host != prefix.partition("/")[0]:
-                raise ValueError(f"{prefix!r} names no registry; Docker Hub's is docker.io")
-        return tuple(prefix.rstrip("/") for prefix in value)
-
-    @property
-    def judges_images(self) -> bool:
-        """Whether an image that nothing else redirects is rewritten by a policy."""
-        return self.enabled and self.images
-
-    def select_policy_api(self, kube_version: str) -> str:
-        """Whose policies: ``v1``, ``v1beta1`` or ``kyverno``.
-
-        The API is v1 since Kubernetes 1.36 and v1beta1, behind a gate, since 1.34 (KEP-3962).
-        """
-        if self.policies != "auto":
-            return self.policies
-        major, minor = (int(part) for part in kube_version.lstrip("v").split(".")[:2])
-        if (major, minor) >= (1, 36):
-            return "v1"
-        return "v1beta1" if (major, minor) >= (1, 34) else "kyverno"
-
-
-class Features(_Section):
-    """What a site adds; all are off unless they are turned on."""
-
-    # Features of later versions are named in files already: `workspace_file` judges them.
-    model_config = ConfigDict(extra="allow")
-
-    admission: Admission = Admission()
-
-
-class Helm(_Section):
+class Helm(Section):
     namespace: str = Field("kfdeploy", description="Namespace of all of Helm's records.")
     timeout: Annotated[int, Field(ge=1)] = Field(
         600, description="Seconds for which apply waits for workloads."
@@ -335,7 +279,7 @@ class Helm(_Section):
     )
 
 
-class Workspace(_Section):
+class Workspace(Section):
     """The whole of `kfdeploy.yaml`."""
 
     upstream: Upstream
@@ -356,6 +300,25 @@ class Workspace(_Section):
                 raise ValueError(f"components[{index}].name: {component.name!r} is there twice")
             seen.add(component.name)
         return self
+
+    def list_features(self) -> tuple[Feature[Any], ...]:
+        """Return every feature with its settings, on or off, in the order of the list."""
+        environments = {name: self.describe_environment(name) for name in self.environments}
+        return self.features.configure(environments)
+
+    def list_enabled_features(self) -> tuple[Feature[Any], ...]:
+        """Return the features that the site has turned on."""
+        return tuple(feature for feature in self.list_features() if feature.enabled)
+
+    def describe_environment(self, name: str) -> FeatureEnvironment:
+        """Return what features may know of an environment."""
+        environment = self.environments[name]
+        return FeatureEnvironment(
+            name=name,
+            kube_version=environment.kube_version,
+            names_kube_version="kube_version" in environment.model_fields_set,
+            image_pull_secrets=environment.image_pull_secrets,
+        )
 
     def resolve_registry(self, environment: Environment) -> PrivateRegistry:
         """Return the private registry as this environment has it."""

@@ -13,6 +13,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node
 
 from kfdeploy.errors import UserError, raise_all
+from kfdeploy.features.registry import PLANNED
 from kfdeploy.files import read_text
 from kfdeploy.workspace.settings import Workspace
 from kfdeploy.yamltext.mistakes import describe_mistakes, locate_key_path, parse_key_path
@@ -20,16 +21,6 @@ from kfdeploy.yamltext.mistakes import describe_mistakes, locate_key_path, parse
 WORKSPACE_FILE = "kfdeploy.yaml"
 UNFINISHED = ".kfdeploy/upgrade"
 """A folder that is there until all of an upgrade is in place (`pipeline.upgrade`)."""
-_LATER_FEATURES = (
-    "network",
-    "identity",
-    "contributors",
-    "scheduling",
-    "pools",
-    "teams",
-    "services",
-    "code",
-)
 _MESSAGES = {
     "string_pattern_mismatch": "must be lower-case letters, digits and dashes, not {input!r}"
 }
@@ -104,9 +95,9 @@ def _parse_yaml(text: str) -> tuple[Any, Any]:
 
 def _check_features(file: WorkspaceFile) -> list[UserError]:
     errors = []
-    for name, settings in (file.workspace.features.model_extra or {}).items():
+    for name, settings in file.workspace.features.unknown.items():
         key = f"features.{name}"
-        if name not in _LATER_FEATURES:
+        if name not in PLANNED:
             errors.append(UserError(f"{file.locate_key(key)}: unknown feature"))
         elif isinstance(settings, dict) and settings.get("enabled"):
             errors.append(

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from kfdeploy.codec import pack, to_json, unpack
+from kfdeploy.images.feature_images import set_default_redirect
 from kfdeploy.images.inventory import (
     ComponentScan,
     ImageUse,
@@ -17,7 +18,6 @@ from kfdeploy.images.inventory import (
     UnavailableReference,
     UnreviewedProgram,
     merge_scans,
-    with_admission,
 )
 from kfdeploy.images.redirect import Redirect
 from kfdeploy.kubernetes.objects import ObjectKey
@@ -136,20 +136,22 @@ def test_admission_takes_what_nothing_else_redirects() -> None:
     content = merge_scans(
         "1", [ComponentScan((("a:1", FOUND), ("a:1", replace(FOUND, redirect="none"))))]
     )
-    (image,) = with_admission(content).images
+    (image,) = set_default_redirect(content, "admission").images
     assert sorted(found.redirect for found in image.found) == ["admission", "patch"]
 
 
 def test_admission_does_not_take_what_is_pulled_outside_users_namespaces() -> None:
     away = replace(FOUND, redirect="none", outside="jobs")
-    (image,) = with_admission(merge_scans("1", [ComponentScan((("a:1", away),))])).images
+    (image,) = set_default_redirect(
+        merge_scans("1", [ComponentScan((("a:1", away),))]), "admission"
+    ).images
     assert [found.redirect for found in image.found] == ["none"]
 
 
 def test_admission_does_not_see_what_a_program_copies_itself() -> None:
     copied = replace(FOUND, redirect="none", pulled_by="program")
     content = merge_scans("1", [ComponentScan((("a:1", copied),))])
-    assert with_admission(content) == content
+    assert set_default_redirect(content, "admission") == content
     assert content.images[0].found[0].to_json()["pulled_by"] == "program"
 
 

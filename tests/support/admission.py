@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from ruamel.yaml import YAML
 
+from kfdeploy import go_template
 from kfdeploy.oci.reference import ImageRef, host_qualified_path
-from kfdeploy.patch import go_template
 from tests.conftest import ROOT
 from tests.support.cluster import Cluster
 

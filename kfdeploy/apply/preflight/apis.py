@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 from kfdeploy.apply.preflight.api_versions import (
     KindLookup,
@@ -13,22 +12,9 @@ from kfdeploy.apply.preflight.api_versions import (
     parse_minor_version,
 )
 from kfdeploy.apply.preflight.finding import PreflightFinding
+from kfdeploy.features.registry import find_unserved_hint
 from kfdeploy.releaseset.order.contents import SetContents, SetObject
 from kfdeploy.releaseset.summary import SetSummary
-
-_POLICIES: Final = frozenset(
-    (
-        *("MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"),
-        *("MutatingPolicy", "ValidatingPolicy"),
-    )
-)
-_ADMISSION: Final = (
-    "features.admission.policies in kfdeploy.yaml has to be what the cluster can do: v1 from"
-    " Kubernetes 1.36 on; v1beta1 with the API server's"
-    " --feature-gates=MutatingAdmissionPolicy=true and"
-    " --runtime-config=admissionregistration.k8s.io/v1beta1=true; kyverno where Kyverno 1.19 or"
-    " later is installed"
-)
 
 
 def check_version(cluster_version: str, rendered_for: str) -> PreflightFinding:
@@ -121,9 +107,9 @@ def _check_kind(
             f"{what} is served from Kubernetes {first[0]}.{first[1]} on; the"
             f" cluster is {cluster_version}"
         )
-        return PreflightFinding("api", "error", text, where, _ADMISSION)
-    if kind in _POLICIES:
-        return PreflightFinding("api", "error", f"{what} is not served", where, _ADMISSION)
+        return PreflightFinding("api", "error", text, where, find_unserved_hint(kind))
+    if hint := find_unserved_hint(kind):
+        return PreflightFinding("api", "error", f"{what} is not served", where, hint)
     hint = (
         "the API server has it turned off: --runtime-config and --feature-gates say which"
         if is_builtin(api_version)

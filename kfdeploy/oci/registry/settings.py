@@ -56,7 +56,8 @@ def _setting(description: str, **limits: int) -> dict[str, Any]:
     return {"description": description, **limits}
 
 
-def _check_host(value: str) -> str:
+def check_host(value: str) -> str:
+    """Return a registry's HOST[:PORT]; raise ValueError where it is something else."""
     try:
         parsed = ImageRef.parse(f"{value}/x/x")
     except InvalidImageRef as error:
@@ -69,7 +70,8 @@ def _check_host(value: str) -> str:
     return value
 
 
-def _check_prefix(value: str) -> str:
+def check_prefix(value: str) -> str:
+    """Return a repository path without slashes around it; raise ValueError where it is none."""
     value = value.strip("/")
     try:
         if value:
@@ -149,8 +151,8 @@ class RepositoryNaming:
 class PrivateRegistry(AccessOptions):
     """The registry the cluster pulls from."""
 
-    host: Annotated[str, Checked(_check_host)] = field(metadata=_setting("HOST or HOST:PORT."))
-    prefix: Annotated[str, Checked(_check_prefix)] = field(
+    host: Annotated[str, Checked(check_host)] = field(metadata=_setting("HOST or HOST:PORT."))
+    prefix: Annotated[str, Checked(check_prefix)] = field(
         default="", metadata=_setting("Path that all mirrored images are put below.")
     )
     naming: RepositoryNaming = field(default_factory=RepositoryNaming)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from kfdeploy.patch import go_template
+from kfdeploy import go_template
 from kfdeploy.programs import helmfile
 from tests.conftest import need_programs
 from tests.support.admission import MANY, TEMPLATES, filled, images, values

@@ -404,6 +404,38 @@ def _is_equal(first: Any, *others: Any) -> bool:
     return first in others
 
 
+def _get_path(path: str, *rest: Any) -> Any:
+    """Return Helmfile's ``get PATH [DEFAULT] MAP``: dots part the keys of the path."""
+    *default, value = rest
+    for key in path.split("."):
+        if not isinstance(value, Mapping):
+            raise UnsupportedTemplate(f"get {path} of what is no mapping")
+        if key not in value:
+            if default:
+                return default[0]
+            raise TemplateError(f"no value exist for key {key!r}")
+        value = value[key]
+    return value
+
+
+def _parse_int(value: Any) -> int:
+    if isinstance(value, str) and not re.fullmatch(r"0|[1-9]\d*", value):
+        raise UnsupportedTemplate(f"int of {value!r}")
+    return int(value)
+
+
+def _is_greater(first: Any, second: Any) -> bool:
+    if not isinstance(first, int) or not isinstance(second, int):
+        raise UnsupportedTemplate("an order of what are no whole numbers")
+    return first > second
+
+
+def _replace_all(pattern: str, text: str, new: str) -> str:
+    if "$" in new or "\\" in new:
+        raise UnsupportedTemplate("a replacement with groups")
+    return re.sub(pattern, new, text, flags=re.ASCII)
+
+
 def _slice_text(start: int, end: int, text: str) -> str:
     if not 0 <= start <= len(text) or not text.isascii():  # sprig counts bytes
         raise UnsupportedTemplate("substr from outside the text, or of one that is not ASCII")
@@ -426,6 +458,10 @@ _FUNCTIONS: Functions = {
     "printf": _format_printf,
     "eq": _is_equal,
     "ne": lambda first, second: not _is_equal(first, second),
+    "gt": _is_greater,
+    "ge": lambda first, second: not _is_greater(second, first),
+    "get": _get_path,
+    "int": _parse_int,
     "not": lambda value: not _is_true(value),
     "and": lambda *values: next((v for v in values if not _is_true(v)), values[-1]),
     "or": lambda *values: next((v for v in values if _is_true(v)), values[-1]),
@@ -435,6 +471,9 @@ _FUNCTIONS: Functions = {
     "contains": lambda part, text: part in text,
     "substr": _slice_text,
     "trimPrefix": lambda prefix, text: text.removeprefix(prefix),
+    "trimSuffix": lambda suffix, text: text.removesuffix(suffix),
+    "splitList": lambda separator, text: text.split(separator),
+    "regexReplaceAll": _replace_all,
     "hasKey": lambda mapping, key: key in mapping,
     "ternary": lambda yes, no, test: yes if test else no,
 }

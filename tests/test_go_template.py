@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from kfdeploy.patch import go_template
+from kfdeploy import go_template
 from tests.conftest import need_programs
 
 VALUES: dict[str, Any] = {
@@ -151,6 +151,15 @@ TEMPLATES: dict[str, str] = {
     "escaped quotes": '{{ "say \\"hi\\"" }} {{ "\\u00e9\\n" | toJson }}',
     "windows": "a\r\n{{ .Values.word }}\r\n{{- .Values.word }}",
     "get": '{{ .Values | get "word" }} {{ .Values | get "gone" "d" }}',
+    "get deeper": '{{ get "map.a.b" .Values }}{{ get "map.gone" "d" .Values }}{{ get "nothing" "d" .Values }}',
+    "get below null": '{{ get "nothing.a" "d" .Values }}',
+    "get of what is missing": '{{ get "gone" .Values }}',
+    "order": "{{ gt 2 1 }}{{ gt 1 1 }}{{ ge 1 1 }}{{ ge 0 1 }}",
+    "order of words": '{{ gt "b" "a" }}',
+    "int": '{{ int "36" }}{{ "0" | int }}{{ int 7 }}',
+    "int of the odd": '{{ int "08" }} {{ int "" }} {{ int "3x" }}',
+    "split": '{{ index (splitList "." "v1.36.0") 1 }}{{ trimSuffix "/" "a//" }}',
+    "cut": '{{ regexReplaceAll "[^0-9].*" "36-rc.1" "" }}{{ regexReplaceAll "a(b)" "xab" "$1" }}',
     "map printed": "{{ .Values.map }}",
     "list printed": "{{ .Values.list }}",
     "len": "{{ len .Values.list }}",
@@ -243,7 +252,15 @@ def test_what_patches_use_is_filled_without_helmfile() -> None:
 
 LEFT_TO_HELMFILE = {
     *("else if", "a variable that is not there", "a variable that is set", "range over a number"),
-    *("len", "get", "map printed", "list printed"),
+    *(
+        "len",
+        "get below null",
+        "order of words",
+        "int of the odd",
+        "cut",
+        "map printed",
+        "list printed",
+    ),
     *("substr of the odd", "substr past the end"),
     *(
         "constants",
