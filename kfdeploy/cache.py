@@ -1,7 +1,8 @@
-"""`.kfdeploy/cache`: what would be computed again the same way, by the content it came from.
+"""Keep results in `.kfdeploy/cache` under keys made of what they were computed from.
 
-Keys are sums of all that went in: the bytes of every file read, or looked for and absent, options,
-the versions of programs, and kfdeploy's own; never a time stamp. Safe to delete at any moment.
+A key is a checksum of all inputs: the bytes of every file read, files looked for and absent,
+options, the versions of programs, and kfdeploy's own; never a time stamp. The folder may be deleted
+at any moment.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ _ABSENT = "absent"
 
 @dataclass
 class Cache:
-    """A folder of entries; without a folder nothing is kept."""
+    """A folder of entries. Without a folder nothing is kept."""
 
     folder: Path | None
     _sums: dict[str, str] = field(default_factory=dict)
 
     def get(self, key: str) -> bytes | None:
-        """What was put under a key; a damaged entry counts as none."""
+        """Return the entry under a key; None where there is none, or it is damaged."""
         if self.folder is None:
             return None
         try:
@@ -41,13 +42,15 @@ class Cache:
         return self.folder is not None and (self.folder / key[:2] / key).is_file()
 
     def put(self, key: str, data: bytes) -> None:
-        """Keep an entry; a full or read-only disk only means that it is computed again."""
+        """Keep an entry. If the disk is full or read-only, it is only computed again."""
         if self.folder is not None:
             self._write_entry(self.folder / key[:2] / key, zlib.compress(data, 1))
 
     def _write_entry(self, path: Path, data: bytes) -> None:
-        """Whole or not at all, but without waiting for the disk as `files` does: what a power cut
-        leaves of an entry does not decompress, and is none."""
+        """Write an entry whole or not at all, without waiting for the disk as `files` does.
+
+        What a power failure leaves of an entry does not decompress, and counts as none.
+        """
         temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +68,7 @@ class Cache:
         self.put(key, json.dumps(value, separators=(",", ":")).encode())
 
     def hash_file(self, path: Path | str) -> str:
-        """A file's sum, or ``absent``; read once a run."""
+        """Return a file's SHA-256 in hex, or ``absent``; each file is read once in a run."""
         name = os.fspath(path)
         found = self._sums.get(name)
         if found is None:
@@ -85,19 +88,19 @@ class Cache:
         root: Path,
         compute: Callable[[], tuple[Iterable[str], bytes]],
     ) -> tuple[str, Callable[[], bytes]]:
-        """A result that depends on files which only computing it tells.
+        """Return a result that depends on files which are only known after it is computed.
 
-        The list of files of the last time is kept under ``name``; when each has the same content
-        again (or is absent again), so has the result.
+        The list of files of the last time is kept under ``name``. When each of them has the same
+        content again, or is absent again, the result is the same.
 
         Args:
-            name: what is computed, such as the component's folder.
-            options: all else that the result depends on.
+            name: what is computed, such as a component's folder.
+            options: everything else that the result depends on.
             root: what the files are relative to.
-            compute: gives the files it read or looked for, and the result.
+            compute: returns the files it read or looked for, and the result.
 
         Returns:
-            The result's key, and what loads the result.
+            The result's key, and a function that loads the result.
         """
         head = make_cache_key("files", name, *options, _hash_program())
         known = self.get_json(head)
@@ -116,12 +119,12 @@ class Cache:
         above = os.fspath(root)
         sums = (self.hash_file(os.path.join(above, path)) for path in listed)  # noqa: PTH118
         return make_cache_key(
-            head, *(f"{one} {path}" for one, path in zip(sums, listed, strict=True))
+            head, *(f"{digest} {path}" for digest, path in zip(sums, listed, strict=True))
         )
 
 
 def make_cache_key(*parts: str | bytes | Mapping[str, Any]) -> str:
-    """One sum over parts, whose ends can't be confused."""
+    """Return one checksum of all parts; their ends can't be confused."""
     total = hashlib.sha256()
     for part in parts:
         if isinstance(part, Mapping):
@@ -134,7 +137,7 @@ def make_cache_key(*parts: str | bytes | Mapping[str, Any]) -> str:
 
 @lru_cache(maxsize=1)
 def _hash_program() -> str:
-    """A sum over kfdeploy's own code and catalogue: another kfdeploy, another cache."""
+    """Return a checksum of kfdeploy's own code and catalogue: another kfdeploy, another cache."""
     here = Path(__file__).parent
     total = hashlib.sha256()
     for path in sorted(here.rglob("*")):
@@ -145,5 +148,5 @@ def _hash_program() -> str:
 
 
 def program_digest() -> str:
-    """`_program`, for keys that are made elsewhere."""
+    """Return the checksum of kfdeploy's own code, for keys that are made elsewhere."""
     return _hash_program()

@@ -1,4 +1,4 @@
-"""Errors an operator can mend; anything else is a bug and keeps its traceback."""
+"""Define errors that an operator can fix. Anything else is a bug and keeps its traceback."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ INTERRUPTED: Final = 130
 
 
 class UserError(Exception):
-    """Something an operator can mend: what, where (file, line, key), and what next.
+    """An error that an operator can fix.
 
-    ``exit_code`` is one of the contract's: 1 failed, 2 wrong use, 3 a check found a difference.
+    The message says what is wrong and where (file, line, key); the hint says what to do next.
+
+    Attributes:
+        exit_code: one of the contract's: 1 failed, 2 wrong use, 3 a check found a difference.
     """
 
     def __init__(self, message: str, *, hint: str | None = None, exit_code: int = FAILED) -> None:
@@ -25,11 +28,14 @@ class UserError(Exception):
         self.exit_code = exit_code
 
     def list_errors(self) -> Sequence[UserError]:
-        """The single errors to print, in order."""
+        """Return the single errors to print, in order."""
         return (self,)
 
     def with_subject(self, what: str, *also: str) -> UserError:
-        """The same error, beginning with what it is about, unless it says that (or ``also``)."""
+        """Return the error with a message that begins with its subject.
+
+        It stays as it is if the message has the subject, or one of ``also``, already.
+        """
         if any(words in self.message for words in (what, *also)):
             return self
         other = type(self).__new__(type(self))
@@ -40,7 +46,7 @@ class UserError(Exception):
 
 
 class UserErrors(UserError):
-    """Several mistakes reported at once, each message once; never empty."""
+    """Several errors reported together, each message once; never empty."""
 
     def __init__(self, errors: Iterable[UserError]) -> None:
         unique = {e.message: e for error in errors for e in error.list_errors()}
@@ -57,7 +63,7 @@ class UserErrors(UserError):
 
 
 def raise_all(errors: Sequence[UserError]) -> None:
-    """Raise what was collected: nothing, the one error, or all of them together."""
+    """Raise the errors: none, the only one, or all of them together."""
     if not errors:
         return
     together = UserErrors(errors)

@@ -1,4 +1,4 @@
-"""Trees of files: a folder, or content held in memory, and several of them put together."""
+"""Read files from folders, from memory, and from trees mounted in each other."""
 
 # A walk asks for a thousand paths, and pathlib takes several times as long.
 # ruff: noqa: PTH112, PTH113, PTH118
@@ -24,13 +24,13 @@ class FileTree(Protocol):
     """Files by POSIX path relative to the tree's root; the root itself is ``""``."""
 
     def get_kind(self, path: str) -> FileKind | None:
-        """What stands there; ``None`` for nothing. Links are followed."""
+        """Return what is at a path; None for nothing. Links are followed."""
 
     def read_file(self, path: str) -> bytes:
-        """A file's bytes; UserError when it can't be read."""
+        """Return a file's bytes; raise UserError when it can't be read."""
 
     def list_files(self, folder: str) -> Iterator[str]:
-        """All files below a folder, sorted, without git's own."""
+        """Yield all files below a folder, sorted, without git's own."""
 
 
 class FolderTree:
@@ -95,10 +95,13 @@ _LINK_DEPTH = 20
 
 
 def resolve_links(path: str, read_link: Callable[[str], str | None]) -> str | None:
-    """The path with every link on the way replaced; ``None`` when it leaves the tree or circles.
+    """Return the path with every link on the way replaced.
 
     Args:
-        link: the target of the link at a path, ``None`` where none is.
+        read_link: returns the target of the link at a path; None where there is no link.
+
+    Returns:
+        None when the path leads out of the tree, or links lead in a circle.
     """
     for _ in range(_LINK_DEPTH):
         at = ""
@@ -118,7 +121,7 @@ def resolve_links(path: str, read_link: Callable[[str], str | None]) -> str | No
 
 
 def escapes_root(path: str) -> bool:
-    """Whether a normalised relative path leads out of the folder it is relative to."""
+    """Return whether a normalised relative path leads out of the folder it is relative to."""
     return path == ".." or path.startswith(("../", "/"))
 
 
@@ -133,7 +136,7 @@ class OverlayTree:
         self.mounts[at] = tree
 
     def find_mount(self, path: str) -> str:
-        """The mount a path lies in; ``""`` for the base."""
+        """Return the mount that a path lies in; ``""`` for the base."""
         at = path
         while at:
             if at in self.mounts:
@@ -161,7 +164,7 @@ class OverlayTree:
 
 
 def tree_sha256(digests: Mapping[str, str]) -> str:
-    """One sum for a tree: of ``SHA256␠␠PATH`` lines sorted by path, as ``sha256sum`` prints them.
+    """Return one checksum for a tree: the SHA-256 of its ``SHA256SUMS``, sorted by path.
 
     In a folder, ``find * -type f | LC_ALL=C sort | xargs sha256sum | sha256sum`` gives the same.
 

@@ -1,4 +1,4 @@
-"""Reading and writing files: whole or not at all, and errors that name the file."""
+"""Read and write files: whole or not at all, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from kfdeploy.errors import UserError
 
 
 def read_bytes(path: Path) -> bytes:
-    """The file's bytes.
+    """Return the file's bytes.
 
     Raises:
-        UserError: when it can't be read; the message names it.
+        UserError: the file can't be read; the message names it.
     """
     try:
         return path.read_bytes()
@@ -28,10 +28,10 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """The file as UTF-8 text, line ends as they are.
+    """Return the file as UTF-8 text, with line ends as they are.
 
     Raises:
-        UserError: when it can't be read or isn't UTF-8; the message names file and offset.
+        UserError: the file can't be read, or is not UTF-8; the message names file and offset.
     """
     data = read_bytes(path)
     try:
@@ -41,13 +41,13 @@ def read_text(path: Path) -> str:
 
 
 def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> bool:
-    """Write the file whole or not at all; what stands there already is left untouched.
+    """Write the file whole or not at all; leave it untouched if it has this content already.
 
     Returns:
         Whether the file's content changed.
 
     Raises:
-        UserError: read-only folder, full disk; the old file is still there.
+        UserError: the folder is read-only, or the disk full; the old file is still there.
     """
     try:
         if path.is_file() and path.read_bytes() == data:
@@ -66,21 +66,22 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> bool:
 
 
 def write_text(path: Path, text: str) -> bool:
-    """`write_bytes` for text, as UTF-8."""
+    """Write text as UTF-8, like `write_bytes`."""
     return write_bytes(path, text.encode("utf-8"))
 
 
 def write_all(root: Path, content: Mapping[str, str], *, remove: Iterable[str] = ()) -> None:
-    """Write files that belong together: all of them or none, then remove others.
+    """Write files that belong together: all of them or none; then remove others.
 
-    A disk that is full or a folder that can't be written shows before the first file is replaced.
+    A full disk or a read-only folder is noticed before the first file is replaced.
 
     Args:
         content: path below ``root`` to text; files that have it already are left untouched.
-        remove: paths below ``root``; a folder that is empty then goes too.
+        remove: paths below ``root``; a folder that becomes empty is removed, too.
 
     Raises:
-        UserError: nothing was changed, unless a folder refuses a file that it took a moment ago.
+        UserError: nothing was changed, unless a folder refuses a file that it accepted a moment
+            ago.
     """
     import tempfile
 
@@ -121,7 +122,7 @@ def write_all(root: Path, content: Mapping[str, str], *, remove: Iterable[str] =
 
 
 def _make_folders(folder: Path) -> list[Path]:
-    """Make a folder and those above it; returns the ones that were not there."""
+    """Make a folder and those above it; return the ones that are new."""
     missing = []
     while not folder.exists():
         missing.append(folder)
@@ -133,7 +134,10 @@ def _make_folders(folder: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def defer_signals() -> Iterator[None]:
-    """^C waits until the block has ended, so that what is begun is whole; for short blocks."""
+    """Handle ^C and its like only after the block, so that what it begins is completed.
+
+    For short blocks.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -174,7 +178,7 @@ def replace_tree(target: Path, content: Mapping[str, bytes]) -> None:
 
 
 def tree_differs(target: Path, content: Mapping[str, bytes]) -> bool:
-    """Whether `replace_tree` would change anything."""
+    """Return whether `replace_tree` would change anything."""
     there = {
         path.relative_to(target).as_posix(): path for path in target.rglob("*") if path.is_file()
     }
@@ -185,12 +189,12 @@ def tree_differs(target: Path, content: Mapping[str, bytes]) -> bool:
 
 @contextlib.contextmanager
 def stage_tree(target: Path) -> Iterator[Path]:
-    """An empty folder beside ``target`` that takes its place when the block ends well.
+    """Yield an empty folder, which replaces ``target`` when the block ends without an exception.
 
-    Modes are normalised (0755, 0644), so that the umask does not show.
+    Modes become 0755 and 0644, so that the umask does not show.
 
     Raises:
-        UserError: on any OSError, from within the block too; ``target`` is as it was.
+        UserError: on any OSError, also from within the block; ``target`` is as it was.
     """
     import shutil
     import tempfile
@@ -221,7 +225,7 @@ def stage_tree(target: Path) -> Iterator[Path]:
 
 
 def is_safe_path(path: str) -> bool:
-    """Whether a relative path stays below its folder, and names one file on every system."""
+    """Return whether a relative path stays below its folder, and is legal on every system."""
     elements = path.split("/")
     return (
         0 < len(path) <= 4096
@@ -231,7 +235,7 @@ def is_safe_path(path: str) -> bool:
 
 
 def sha256_hex(data: bytes) -> str:
-    """Hex digest."""
+    """Return the SHA-256 of data in hex."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -259,15 +263,15 @@ def _describe_error(error: OSError) -> str:
 
 @contextlib.contextmanager
 def exclusive_lock(path: Path, activity: str) -> Iterator[None]:
-    """Nobody else does the same while the block runs; the file at ``path`` stays, and is empty.
+    """Let nobody else do the same while the block runs.
 
-    A process that is killed lets go by itself.
+    The file at ``path`` stays, and is empty. A killed process releases the lock.
 
     Args:
-        what: who else it would be, for the error.
+        activity: what would be done twice, for the error.
 
     Raises:
-        UserError: somebody is at it.
+        UserError: another process has the lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
@@ -275,8 +279,7 @@ def exclusive_lock(path: Path, activity: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"{activity} is at work here already",
-                hint="wait for it to end, and run the same command again; what it has done is not"
-                " done twice",
+                f"{activity} is already running here",
+                hint="wait until it ends, then run the same command again: it goes on from there",
             ) from None
         yield

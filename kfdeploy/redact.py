@@ -1,4 +1,4 @@
-"""Text that is shown or written, without the secrets in it."""
+"""Remove secrets from text that is shown or written."""
 
 from __future__ import annotations
 

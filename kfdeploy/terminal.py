@@ -1,4 +1,4 @@
-"""What reaches the terminal: errors, results, exit codes, and the answer to ^C."""
+"""Print errors and results, set exit codes, and handle ^C."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from itertools import groupby
 from typing import Any, NoReturn
 
 from kfdeploy.codec import to_json
-from kfdeploy.errors import DIFFERENCE, FAILED, INTERRUPTED, WRONG_USE, UserError
+from kfdeploy.errors import DIFFERENCE, DONE, FAILED, INTERRUPTED, WRONG_USE, UserError
+from kfdeploy.files import STOP_SIGNALS
 
 _ALIKE, _ALIKE_SHOWN = 5, 3
 
 
 def _print_interrupt(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """^C while Python still reads the modules: no traceback, and Python ends as by the signal."""
+    """Print no traceback for ^C while Python imports modules; Python ends as by the signal."""
     if issubclass(kind, KeyboardInterrupt):
         print(_INTERRUPTED, file=sys.stderr)
     else:
@@ -31,49 +32,56 @@ sys.excepthook = _print_interrupt
 
 
 def run_command(command: Callable[[], int | None]) -> NoReturn:
-    """Run the command line, and end with its exit code; the one place that prints errors."""
+    """Run the command line and end with its exit code; the only place that prints errors."""
     # A command lives for seconds and makes few cycles: looking for them took a tenth of a render.
     gc.set_threshold(100_000, 20, 20)
     stop = _StopHandler()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # not under nohup
+    for number in STOP_SIGNALS:
+        # A signal that is ignored stays so: nohup ignores SIGHUP.
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, stop)
-    try:
-        code = command() or 0
-        if code == INTERRUPTED:  # typer makes an exit code of ^C itself
-            raise KeyboardInterrupt
-        sys.stdout.flush()
-    except UserError as error:
-        print_errors(error.list_errors())
-        code = error.exit_code
-    except KeyboardInterrupt:
-        print(_INTERRUPTED, file=sys.stderr)
-        code = INTERRUPTED
-    except BrokenPipeError:
-        _drop_output()
-        code = FAILED
-    except OSError as error:
-        code = _report_machine_error(error)
-    except Exception as error:
-        if stop.was_signalled:
-            print(_INTERRUPTED, file=sys.stderr)
-            code = INTERRUPTED
-        else:
-            code = _report_usage_error(error)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # it is done, and says so with its code
-    gc.freeze()  # Python would look once more as it ends
+    code = _run_reporting_errors(command, stop)
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # the exit code tells how it ended
+    gc.freeze()  # Python would look for cycles once more as it ends
     sys.exit(code)
 
 
-class _StopHandler:
-    """The answer to ^C and its like: KeyboardInterrupt.
+def _run_reporting_errors(command: Callable[[], int | None], stop: _StopHandler) -> int:
+    """Run a command, print what it raises, and return the exit code."""
+    try:
+        code = command() or DONE
+        if code == INTERRUPTED:  # typer turns ^C into an exit code
+            raise KeyboardInterrupt
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        print_errors(error.list_errors())
+        return error.exit_code
+    except KeyboardInterrupt:
+        return _report_interrupt()
+    except BrokenPipeError:
+        _drop_output()
+        return FAILED
+    except OSError as error:
+        return _report_machine_error(error)
+    except Exception as error:
+        return _report_interrupt() if stop.was_signalled else _report_usage_error(error)
 
-    Where a class is being made, Python and pydantic turn that into errors of their own.
+
+def _report_interrupt() -> int:
+    print(_INTERRUPTED, file=sys.stderr)
+    return INTERRUPTED
+
+
+class _StopHandler:
+    """Turns ^C and its like into KeyboardInterrupt.
+
+    Where a class is being made, Python and pydantic turn that into errors of their own, so it is
+    noted here.
 
     Attributes:
-        came: whether there was one.
+        was_signalled: whether a signal came.
     """
 
     was_signalled = False
@@ -84,7 +92,10 @@ class _StopHandler:
 
 
 def print_errors(errors: Sequence[UserError]) -> None:
-    """Each error; those with the same hint share it, and of one registry's many a few will do."""
+    """Print errors to stderr. Those in a row with the same hint share it.
+
+    Of many errors of one registry that tell nothing about their images, a few are printed.
+    """
     for hint, group in groupby(errors, key=lambda error: error.hint):
         alike = list(group)
         # A registry that says the same to each of a hundred questions.
@@ -101,7 +112,7 @@ def print_errors(errors: Sequence[UserError]) -> None:
 
 
 def _report_machine_error(error: OSError) -> int:
-    """A full disk or a limit of this machine, wherever it was met; anything else is a bug."""
+    """Print an error about a full disk or a limit of this machine; anything else is a bug."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE):
         raise error
     import tempfile
@@ -111,22 +122,23 @@ def _report_machine_error(error: OSError) -> int:
     print(f"error: {where}{(error.strerror or str(error)).lower()}", file=sys.stderr)
     if not where:
         folder = tempfile.gettempdir()
-        print(f"  hint: look at the disks of {folder} (TMPDIR) and of the output", file=sys.stderr)
+        print(
+            f"  hint: check the free space of {folder} (TMPDIR) and of the output", file=sys.stderr
+        )
     return FAILED
 
 
 def _drop_output() -> None:
-    """What is still to be flushed at the end goes nowhere."""
+    """Discard output that would be flushed at the end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _report_usage_error(error: Exception) -> int:
-    """Click's own errors about arguments; anything else is a bug and keeps its traceback."""
+    """Print click's own errors about arguments; anything else is a bug and keeps its traceback."""
     import typer
 
     if isinstance(error, typer.Abort):  # ^C at a question
-        print(_INTERRUPTED, file=sys.stderr)
-        return INTERRUPTED
+        return _report_interrupt()
     show = getattr(error, "show", None)
     if show is None or not hasattr(error, "exit_code"):
         raise error
@@ -135,7 +147,7 @@ def _report_usage_error(error: Exception) -> int:
 
 
 def exit_if_drift(check: bool, changed: bool) -> None:
-    """A check that found something to change."""
+    """End with exit code 3 if a check found something to change."""
     if check and changed:
         import typer
 
@@ -149,7 +161,7 @@ def print_json(data: Any) -> None:
 
 
 def print_warnings(lines: Iterable[str]) -> None:
-    """Lines to stderr."""
+    """Print lines to stderr."""
     sys.stderr.writelines(f"{line}\n" for line in lines)
 
 

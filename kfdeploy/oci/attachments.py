@@ -1,8 +1,8 @@
-"""What belongs to an image and is not in it: signatures, attestations, SBOMs.
+"""Know what belongs to an image without being in it: signatures, attestations, SBOMs.
 
-Two conventions say what belongs to a manifest. Cosign's older one is tags made from its digest,
+Two conventions say what belongs to a manifest. Cosign's older one is tags made from its digest:
 ``sha256-HEX.sig``, ``.att`` and ``.sbom``. OCI 1.1's is manifests that name it as their
-``subject``: a registry lists them, its referrers; where a registry can't, whoever pushes one adds
+``subject``: a registry lists them as its referrers. Where a registry can't, whoever pushes one adds
 it to an index under the fallback tag ``sha256-HEX`` (distribution specification, "Referrers Tag
 Schema").
 """
@@ -50,16 +50,20 @@ class Attachment:
 
     @property
     def tag(self) -> str:
-        """The tag it has to have wherever it is copied to; empty for a referrer."""
+        """Return the tag it must have wherever it is copied to; empty for a referrer."""
         return self.name if self.kind == "tag" else ""
 
     def ref_in(self, repository: ImageRef) -> ImageRef:
-        """Its reference, by digest, in the repository of ``repository``."""
+        """Return its reference, by digest, in the repository of ``repository``."""
         return ImageRef(repository.host, repository.path, "", self.digest)
 
     @classmethod
     def parse(cls, line: str) -> Attachment:
-        """Read what `__str__` writes; ValueError says what is wrong."""
+        """Return the attachment that `__str__` wrote.
+
+        Raises:
+            ValueError: the line has another form.
+        """
         parts = line.split(" ")
         if len(parts) == 4:
             subject, kind, name, digest = parts
@@ -72,30 +76,30 @@ class Attachment:
 
 
 def normalize_artifact_type(text: object) -> str:
-    """An artifact type as it is kept: what a registry says is not written down unseen."""
+    """Return an artifact type as the lock keeps it: ``unknown`` for what is no media type."""
     return text if isinstance(text, str) and _TYPE.fullmatch(text) else UNKNOWN_ARTIFACT_TYPE
 
 
 def cosign_tags(digest: str) -> tuple[str, ...]:
-    """The tags that cosign would give to what belongs to ``digest``."""
+    """Return the tags that cosign would give to what belongs to ``digest``."""
     tags = (f"{digest.replace(':', '-', 1)}.{suffix}" for suffix in COSIGN_SUFFIXES)
     return tuple(tag for tag in tags if len(tag) <= _TAG_MAX)
 
 
 def fallback_tag(digest: str) -> str:
-    """The tag of the index of referrers, for registries that do not list them themselves."""
+    """Return the tag of the index of referrers, for registries that do not list them themselves."""
     algorithm, _, value = digest.partition(":")
     return f"{algorithm[:32]}-{value[:64]}"
 
 
 def build_fallback_index(referrers: Iterable[Manifest], before: Manifest | None = None) -> Manifest:
-    """The index to put under the fallback tag of the referrers' subject.
+    """Return the index to put under the fallback tag of the referrers' subject.
 
     Args:
-        before: what is under the tag; its other entries stay, in front.
+        before: what is under the tag now; its other entries stay, in front.
 
     Raises:
-        Malformed: a referrer or ``before`` is no manifest.
+        MalformedManifest: a referrer or ``before`` is no manifest.
     """
     new = {manifest.digest: _describe_manifest(manifest) for manifest in referrers}
     content: dict[str, Any] = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
@@ -108,8 +112,11 @@ def build_fallback_index(referrers: Iterable[Manifest], before: Manifest | None 
 
 
 def _describe_manifest(manifest: Manifest) -> dict[str, Any]:
-    """As the specification lays down: type and annotations of the manifest, the config's type
-    where it has none of its own."""
+    """Return a manifest's entry in an index of referrers.
+
+    By the specification: type and annotations of the manifest, and the config's type where it has
+    none of its own.
+    """
     content = manifest.content
     config = content.get("config")
     kind = content.get("artifactType")

@@ -1,7 +1,7 @@
-"""Manifests and indexes: what they refer to, and an index reduced to some platforms.
+"""Read manifests and indexes, and reduce an index to some platforms.
 
-The OCI image specification and Docker's schema 2 say the same in different media types; both are
-read. A manifest is its bytes: they are kept as they came, as the digest is of them.
+The OCI image specification and Docker's schema 2 describe the same in different media types; both
+are read. A manifest keeps the bytes it came as: its digest is of them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ATTESTED: Final = "vnd.docker.reference.digest"
 
 
 class MalformedManifest(ValueError):
-    """Bytes that are no manifest that can be copied."""
+    """Bytes are not a manifest that can be copied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,9 @@ class Descriptor:
 
     Attributes:
         size: bytes.
-        platform: ``os/arch[/variant]``; empty where none is said, and for attestations.
+        platform: ``os/arch[/variant]``; empty where none is given, and for attestations.
         is_elsewhere: a layer with ``urls``, which is fetched from there and is in no registry.
-        about: digest of the manifest that this attestation of the same index is about.
+        about: digest of the manifest that this attestation in the same index is about.
     """
 
     digest: str
@@ -72,23 +72,23 @@ class Manifest:
 
     @cached_property
     def content(self) -> Mapping[str, Any]:
-        """Its JSON; raises Malformed when that is no object."""
+        """Return its JSON; raise MalformedManifest when that is no object."""
         try:
             content = json.loads(self.body)
         except ValueError as error:
-            raise MalformedManifest("no JSON") from error
+            raise MalformedManifest("not JSON") from error
         if not isinstance(content, dict):
-            raise MalformedManifest("no JSON object")
+            raise MalformedManifest("not a JSON object")
         return content
 
     @property
     def children(self) -> tuple[Descriptor, ...]:
-        """The manifests of an index, in its order."""
+        """Return the manifests of an index, in its order."""
         return tuple(_parse_descriptor(entry) for entry in iter_entries(self.content, "manifests"))
 
     @cached_property
     def blobs(self) -> tuple[Descriptor, ...]:
-        """Layers and config; each once, without those that are in no registry."""
+        """Return layers and config; each once, without those that are in no registry."""
         config = self.content.get("config")
         found = [
             *([config] if isinstance(config, dict) else []),
@@ -100,19 +100,20 @@ class Manifest:
 
     @property
     def subject(self) -> str:
-        """Digest of the manifest that this one (a signature, an SBOM) belongs to; or empty."""
+        """Return the digest of the manifest that this one (an SBOM) belongs to; or empty."""
         subject = self.content.get("subject")
         return str(subject.get("digest", "")) if isinstance(subject, dict) else ""
 
     @classmethod
     def parse(cls, body: bytes, media_type: str = "", algorithm: str = "sha256") -> Manifest:
-        """From bytes.
+        """Return the manifest with these bytes.
 
         Args:
-            media_type: as the registry says; one that is no manifest's gives way to the content's.
+            media_type: as the registry says; the content's counts where that is no manifest's.
+            algorithm: of the digest.
 
         Raises:
-            Malformed: no JSON object, or Docker's schema 1.
+            MalformedManifest: no JSON object, or Docker's schema 1.
         """
         digest = f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}"
         found = cls(digest, media_type, body)
@@ -128,7 +129,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class ImageTree:
-    """An image whole: its root, and all manifests below it.
+    """An image whole: its root and all manifests below it.
 
     Attributes:
         root: index, or the only manifest.
@@ -140,24 +141,24 @@ class ImageTree:
 
     @cached_property
     def blobs(self) -> tuple[Descriptor, ...]:
-        """All blobs of all platforms, each once."""
+        """Return all blobs of all platforms, each once."""
         found = {blob.digest: blob for manifest in self.manifests for blob in manifest.blobs}
         return tuple(found.values())
 
     @property
     def size(self) -> int:
-        """Bytes of its blobs and manifests."""
+        """Return the bytes of its blobs and manifests."""
         return sum(blob.size for blob in self.blobs) + sum(m.size for m in self.manifests)
 
 
 def load_image_tree(root: Manifest, fetch: Callable[[Descriptor], Manifest]) -> ImageTree:
-    """All of an image.
+    """Return all manifests of an image.
 
     Args:
-        fetch: gives the manifest that an index names; what it raises ends this.
+        fetch: returns the manifest that an index names; an exception of it ends this.
 
     Raises:
-        Malformed: indexes in indexes, deeper than `DEPTH_MAX`.
+        MalformedManifest: indexes in indexes, deeper than `INDEX_DEPTH_MAX`.
     """
     found: dict[str, Manifest] = {}
 
@@ -174,24 +175,24 @@ def load_image_tree(root: Manifest, fetch: Callable[[Descriptor], Manifest]) -> 
 
 
 def select_platforms(index: Manifest, wanted: tuple[str, ...]) -> Manifest:
-    """The index with only what these platforms need.
+    """Return the index with only what these platforms need.
 
-    What belongs to a manifest that stays (BuildKit's attestations) stays too. The bytes depend on
-    nothing but the index and the set of platforms: `lock` can name the digest and `mirror` makes
-    the same index again.
+    What belongs to a manifest that stays (BuildKit's attestations) stays too. The bytes depend only
+    on the index and the set of platforms: `lock` can name the digest, and `mirror` makes the same
+    index again.
 
     Args:
-        wanted: ``os/arch[/variant]``; without a variant any variant will do.
+        wanted: ``os/arch[/variant]``; without a variant, any variant matches.
 
     Raises:
-        Malformed: it has none of the platforms.
+        MalformedManifest: it has none of the platforms.
     """
     content = index.content
     described = [(entry, _parse_descriptor(entry)) for entry in iter_entries(content, "manifests")]
     kept = {d.digest for _, d in described if d.platform and matches_platform(d.platform, wanted)}
     if not kept:
-        has = ", ".join(sorted({d.platform for _, d in described if d.platform})) or "none named"
-        raise MalformedManifest(f"it has none of {', '.join(wanted)}, but {has}")
+        found = ", ".join(sorted({d.platform for _, d in described if d.platform})) or "none named"
+        raise MalformedManifest(f"none of the platforms {', '.join(wanted)}; it has {found}")
     stays = [entry for entry, d in described if d.digest in kept or d.about in kept]
     if len(stays) == len(described):
         return index
@@ -201,14 +202,14 @@ def select_platforms(index: Manifest, wanted: tuple[str, ...]) -> Manifest:
 
 
 def matches_platform(platform: str, wanted: tuple[str, ...]) -> bool:
-    """Whether a platform is one of those wanted, or a variant of one."""
-    return any(platform == one or platform.startswith(f"{one}/") for one in wanted)
+    """Return whether a platform is one of those wanted, or a variant of one."""
+    return any(f"{platform}/".startswith(f"{name}/") for name in wanted)
 
 
 def format_platform(platform: Mapping[str, Any]) -> str:
-    """``os/arch[/variant]``; empty for BuildKit's attestations, which are for no platform.
+    """Return ``os/arch[/variant]``; empty for BuildKit's attestations, which are for no platform.
 
-    Windows images differ by the system's version too, which is written as containerd does.
+    Windows images differ by the system's version too, which is written as containerd writes it.
     """
     system, architecture = platform.get("os"), platform.get("architecture")
     if not system or not architecture or "unknown" in {system, architecture}:
@@ -220,7 +221,7 @@ def format_platform(platform: Mapping[str, Any]) -> str:
 
 
 def iter_entries(content: Mapping[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
-    """The objects of a list in a manifest's JSON."""
+    """Yield the objects of a list in a manifest's JSON; none where there is no such list."""
     value = content.get(key)
     return (e for e in value if isinstance(e, dict)) if isinstance(value, list) else iter(())
 

@@ -1,4 +1,4 @@
-"""References to images, by Docker's reference grammar.
+"""Parse references to images by Docker's reference grammar.
 
 Grammar and limits: ``reference.go``, ``regexp.go`` and ``normalize.go`` of the distribution
 project's reference library (github.com/distribution/reference@v0.6.0).
@@ -38,8 +38,8 @@ class ImageRef:
 
     ``host`` is ``docker.io`` where none was written, and ``path`` then has its ``library/``.
     ``tag`` and ``digest`` are empty where the reference names none. ``host`` is empty only where
-    the first element has a dot and still can't be a host (``a_b.example/x``): Docker takes the
-    whole for a path, without adding its own host, and so does this.
+    the first element has a dot and still can't be a host (``a_b.example/x``): like Docker, this
+    takes the whole for a path without a host.
     """
 
     host: str
@@ -50,7 +50,7 @@ class ImageRef:
     @classmethod
     @lru_cache(maxsize=8192)
     def parse(cls, text: str) -> ImageRef:
-        """Return the reference that ``text`` is, as Docker's ``ParseNormalizedNamed`` reads it.
+        """Return the reference that Docker's ``ParseNormalizedNamed`` returns.
 
         Raises:
             InvalidImageRef: Docker would refuse ``text``.
@@ -85,11 +85,11 @@ class ImageRef:
 
     @property
     def repository(self) -> str:
-        """``host/path``."""
+        """Return ``host/path``."""
         return f"{self.host}/{self.path}" if self.host else self.path
 
     def with_default_tag(self) -> ImageRef:
-        """``:latest`` where neither tag nor digest is named, as a container runtime adds it."""
+        """Return the reference, with ``:latest`` where it names neither tag nor digest."""
         if self.tag or self.digest:
             return self
         return ImageRef(self.host, self.path, "latest")
@@ -101,7 +101,7 @@ class ImageRef:
 
 
 def _split_host(text: str) -> tuple[str, str]:
-    """The registry host and the rest; a first element is a host only if it looks like one."""
+    """Return the registry host and the rest; a first element is a host if it looks like one."""
     first, slash, rest = text.partition("/")
     looks_like_one = "." in first or ":" in first or first == "localhost" or first.lower() != first
     if not (slash and looks_like_one):
@@ -119,7 +119,7 @@ def is_digest(text: str) -> bool:
 
 
 def is_image_ref(text: str) -> bool:
-    """Whether Docker would take ``text`` as a reference."""
+    """Return whether Docker would accept ``text`` as a reference."""
     try:
         ImageRef.parse(text)
     except InvalidImageRef:
@@ -128,10 +128,10 @@ def is_image_ref(text: str) -> bool:
 
 
 def host_qualified_path(ref: ImageRef) -> str:
-    """``HOST/PATH`` of a reference as a legal repository path, without any private registry.
+    """Return ``HOST/PATH`` of a reference as a legal repository path.
 
     A host may hold what a path may not: ``localhost:5000`` becomes ``localhost-5000``,
-    ``[::1]:5000`` becomes ``1--5000``, and upper case lower case.
+    ``[::1]:5000`` becomes ``1--5000``, and upper case becomes lower case.
     """
     if not ref.host:
         return ref.path

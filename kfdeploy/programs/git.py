@@ -1,8 +1,8 @@
-"""git: fetching a ref of a repository and reading its tree, byte for byte.
+"""Fetch a commit with git, and read its tree byte for byte.
 
-Fetched repositories are bare caches; nothing is checked out, so that line-end conversion,
-filters and ``export-ignore`` change no file. Authentication is git's own (ssh config, credential
-helpers); kfdeploy never asks for a password.
+Fetched repositories are bare. Nothing is checked out, so that line-end conversion, filters and
+``export-ignore`` change no file. Authentication is git's own (ssh config, credential helpers);
+kfdeploy never asks for a password.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ FETCH_TIMEOUT: Final = 600.0
 _LOCAL_TIMEOUT: Final = 120.0
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _ABBREVIATED = re.compile(r"[0-9a-f]{7,63}")
+_LINK_MODE: Final = "120000"
+_SUBMODULE_MODE: Final = "160000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class FetchedCommit:
 
 
 def is_repository(folder: Path) -> bool:
-    """Whether the folder is a git repository of its own, bare or with a work tree."""
+    """Return whether the folder is a git repository of its own, bare or with a work tree."""
     if (folder / ".git").exists():
         return True
     return (folder / "HEAD").is_file() and (folder / "objects").is_dir()
@@ -51,19 +53,19 @@ def is_repository(folder: Path) -> bool:
 def fetch_commit(
     url: str, ref: str, cache: Path, *, timeout: float = FETCH_TIMEOUT
 ) -> FetchedCommit:
-    """Bring one commit of a repository into the cache.
+    """Fetch one commit of a repository into the cache.
 
     Args:
-        url: anything git takes; a password in it is handed over in the environment, not in argv.
+        url: anything that git takes; a password in it is passed in the environment, not in argv.
         ref: branch, tag or commit; empty for the repository's default branch.
-        cache: folder for bare repositories, one a URL.
+        cache: folder for bare repositories, one for each URL.
         timeout: seconds for one call of git.
 
     Raises:
-        UserError: what the repository said, with a hint at what helps.
+        UserError: git fails; with its message, and a hint.
     """
     if ref.startswith("-") or url.startswith("-"):
-        raise UserError(f"{redact_url(url)}: {ref!r} is no ref")
+        raise UserError(f"{redact_url(url)}: {ref!r} is not a ref")
     git_dir = cache / sha256_hex(url.encode())[:16]
     if not (git_dir / "HEAD").is_file():
         try:
@@ -89,13 +91,13 @@ def fetch_commit(
 
 
 def read_head(folder: Path) -> str | None:
-    """The commit checked out in a folder; ``None`` when there is none."""
+    """Return the commit checked out in a folder; None when there is none."""
     found = _run_git(folder / ".git", ["rev-parse", "--verify", "--quiet", "HEAD"], check=False)
     return found.stdout.decode().strip() if found.code == 0 else None
 
 
 def resolve_ref(folder: Path, ref: str) -> str | None:
-    """The commit that a ref names in the repository of a work tree; ``None`` if it names none."""
+    """Return the commit that a ref names in a work tree's repository; None if it names none."""
     if ref.startswith("-"):
         return None
     argv = ["rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}"]
@@ -104,14 +106,14 @@ def resolve_ref(folder: Path, ref: str) -> str | None:
 
 
 def find_head_tag(folder: Path) -> str | None:
-    """The tag that names the commit checked out in a folder."""
+    """Return a tag of the commit checked out in a folder; None when it has none."""
     argv = ["describe", "--tags", "--exact-match", "HEAD"]
     found = _run_git(folder / ".git", argv, check=False)
     return found.stdout.decode().strip() if found.code == 0 else None
 
 
 class GitTree:
-    """A commit's tree, read from the repository as it is needed."""
+    """A commit's tree. Files are read from the repository when they are asked for."""
 
     def __init__(self, fetched: FetchedCommit) -> None:
         self._git_dir = fetched.git_dir
@@ -134,14 +136,14 @@ class GitTree:
         if real in self._folders:
             return "folder"
         entry = self._entries.get(real)
-        return "file" if entry is not None and entry.mode != "160000" else None
+        return "file" if entry is not None and entry.mode != _SUBMODULE_MODE else None
 
     def find_submodule(self, path: str) -> str | None:
-        """The submodule that a path lies in, whose files are not part of the commit."""
+        """Return the submodule that a path lies in, whose files are not part of the commit."""
         at = path
         while at:
             entry = self._entries.get(at)
-            if entry is not None and entry.mode == "160000":
+            if entry is not None and entry.mode == _SUBMODULE_MODE:
                 return at
             at = posixpath.dirname(at)
         return None
@@ -156,17 +158,17 @@ class GitTree:
     def list_files(self, folder: str) -> Iterator[str]:
         inside = f"{folder}/" if folder else ""
         for path, entry in sorted(self._entries.items()):
-            if entry.mode != "160000" and path.startswith(inside):
+            if entry.mode != _SUBMODULE_MODE and path.startswith(inside):
                 yield path
 
     def load_files(self) -> tuple[dict[str, bytes], dict[str, str]]:
-        """Everything at once: files, and links with their targets."""
+        """Return all files by path, and all links with their targets."""
         files: dict[str, bytes] = {}
         links: dict[str, str] = {}
-        wanted = {path: e for path, e in sorted(self._entries.items()) if e.mode != "160000"}
+        wanted = {path: e for path, e in sorted(self._entries.items()) if e.mode != _SUBMODULE_MODE}
         self._load_blobs({entry.oid for entry in wanted.values()})
         for path, entry in wanted.items():
-            if entry.mode == "120000":
+            if entry.mode == _LINK_MODE:
                 links[path] = self._blobs[entry.oid].decode("utf-8", "surrogateescape")
             else:
                 files[path] = self._blobs[entry.oid]
@@ -191,12 +193,12 @@ class GitTree:
             at = end + 2 + size
 
     def _resolve_path(self, path: str) -> str | None:
-        """The path with links on the way replaced; ``None`` when it leaves the repository."""
+        """Return the path without links; None when it leads out of the repository."""
         return resolve_links(path, self._read_link)
 
     def _read_link(self, path: str) -> str | None:
         entry = self._entries.get(path)
-        if entry is None or entry.mode != "120000":
+        if entry is None or entry.mode != _LINK_MODE:
             return None
         return self._get_blob(entry.oid).decode("utf-8", "surrogateescape")
 
@@ -224,8 +226,8 @@ def _run_fetch(
     git_dir: Path, url: str, argv: Sequence[str], timeout: float, *, unshallow: bool = False
 ) -> None:
     # The URL travels as configuration in the environment: argv is there for every user to read.
-    said = os.environ.get("GIT_CONFIG_COUNT", "0")
-    count = int(said) if said.isdigit() else 0
+    given = os.environ.get("GIT_CONFIG_COUNT", "0")
+    count = int(given) if given.isdigit() else 0
     env = {
         "GIT_CONFIG_COUNT": str(count + 1),
         f"GIT_CONFIG_KEY_{count}": "remote.kfdeploy.url",
@@ -253,33 +255,66 @@ def _has_commit(git_dir: Path, commit: str) -> bool:
     return _run_git(git_dir, ["cat-file", "-e", f"{commit}^{{commit}}"], check=False).code == 0
 
 
-def _is_missing_ref(said: str) -> bool:
-    return any(
-        words in said
-        for words in ("couldn't find remote ref", "not our ref", "unadvertised object")
-    )
+_MISSING_REF_PHRASES: Final = ("couldn't find remote ref", "not our ref", "unadvertised object")
+
+
+def _is_missing_ref(stderr: str) -> bool:
+    return any(phrase in stderr for phrase in _MISSING_REF_PHRASES)
+
+
+@dataclass(frozen=True, slots=True)
+class _FailureReport:
+    """How a failed fetch is reported.
+
+    Attributes:
+        phrases: of git's messages in lower case; one of them is there.
+        reason: empty to repeat git's first line.
+    """
+
+    phrases: tuple[str, ...]
+    reason: str = ""
+    hint: str | None = None
+
+
+_MIRROR_HINT: Final = "name a mirror in `upstream.remotes`"
+_FAILURE_REPORTS: Final = (
+    _FailureReport(
+        (*_MISSING_REF_PHRASES, "needed a single revision"), "it has no branch, tag or commit REF"
+    ),
+    _FailureReport(
+        ("could not resolve host", "network is unreachable"),
+        "the host can't be reached",
+        _MIRROR_HINT,
+    ),
+    _FailureReport(
+        ("terminal prompts disabled", "authentication failed"),
+        "it asks for a user name and password",
+        f"set up git's credential helper, or {_MIRROR_HINT}",
+    ),
+    _FailureReport(
+        ("permission denied", "host key verification failed"),
+        hint="`git ls-remote URL` must work without a question",
+    ),
+)
 
 
 def _explain_failure(error: ProgramFailed, url: str, ref: str) -> UserError:
-    said = error.stderr.strip()
+    """Return git's failure in plain words, without the URL's password."""
     shown = redact_url(url)
-    lower = said.lower()
-    hint: str | None = None
+    reason, hint = _find_reason(error)
+    text = f"can't fetch {shown}: {reason.replace('REF', repr(ref))}".replace(url, shown)
+    return UserError(text, hint=hint and hint.replace("URL", shown))
+
+
+def _find_reason(error: ProgramFailed) -> tuple[str, str | None]:
+    message = error.stderr.strip()
     if error.code is None:
-        what, hint = "no answer in time", "name a mirror in `upstream.remotes`"
-    elif _is_missing_ref(said) or "needed a single revision" in lower:
-        what = f"it has no branch, tag or commit {ref!r}"
-    elif "could not resolve host" in lower or "network is unreachable" in lower:
-        what, hint = "the host can't be reached", "name a mirror in `upstream.remotes`"
-    elif "terminal prompts disabled" in lower or "authentication failed" in lower:
-        what = "it asks for a user name and password"
-        hint = "set up git's credential helper, or name a mirror in `upstream.remotes`"
-    elif "permission denied" in lower or "host key verification failed" in lower:
-        what = said.splitlines()[0]
-        hint = f"`git ls-remote {shown}` must work without a question"
-    else:
-        # The first word is about the repository; what follows is general advice.
-        lines = [line for line in said.splitlines() if line.startswith(("fatal:", "error:"))]
-        what = lines[0].partition(": ")[2] if lines else said or f"git exited {error.code}"
-    text = f"can't fetch {shown}: {what}".replace(url, shown)
-    return UserError(text, hint=hint)
+        return "no answer in time", _MIRROR_HINT
+    lower = message.lower()
+    for report in _FAILURE_REPORTS:
+        if any(phrase in lower for phrase in report.phrases):
+            return report.reason or message.splitlines()[0], report.hint
+    # The first message is about the repository; general advice follows it.
+    lines = [line for line in message.splitlines() if line.startswith(("fatal:", "error:"))]
+    first = lines[0].partition(": ")[2] if lines else message
+    return first or f"git exited {error.code}", None

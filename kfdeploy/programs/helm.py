@@ -1,4 +1,4 @@
-"""helm: rendering a chart from its folder, and noticing a chart that doesn't render twice alike."""
+"""Render charts with helm, and notice a chart that renders differently each time."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ from kfdeploy.yamltext import nodes
 
 OLDEST: Final = (3, 18)
 _TIMEOUT = 300.0
+_ABSENT: Final = object()
 
 
 def require_version() -> tuple[int, int, int]:
-    """helm's version.
+    """Return helm's version.
 
     Raises:
-        UserError: not on PATH, or older than `OLDEST`.
+        UserError: helm is not on PATH, or older than `OLDEST`.
     """
     return _query_version(os.fspath(find_program("helm")))
 
 
 @lru_cache(maxsize=8)
 def _query_version(program: str) -> tuple[int, int, int]:
-    said = run_program(
+    output = run_program(
         [program, "version", "--short"], timeout=60, what="helm version"
     ).stdout.decode()
-    match = re.search(r"v?(\d+)\.(\d+)\.(\d+)", said)
+    match = re.search(r"v?(\d+)\.(\d+)\.(\d+)", output)
     if match is None:
-        raise UserError(f"helm says no version that can be read: {said.strip()!r}")
+        raise UserError(f"helm version: can't be read: {output.strip()!r}")
     found = (int(match[1]), int(match[2]), int(match[3]))
     if found < OLDEST:
         raise UserError(
@@ -55,23 +56,23 @@ def render_chart(
     kube_version: str | None = None,
     twice: bool = True,
 ) -> bytes:
-    """What a chart installs: its CRDs, its hooks and its objects, without its tests.
+    """Return what a chart installs: its CRDs, its hooks and its objects, without its tests.
 
-    Tests are pods that only ``helm test`` starts. Hooks stay in with their annotations; who
-    installs the result orders them. No cluster is asked: ``lookup`` finds nothing.
+    Tests are pods that only ``helm test`` starts. Hooks keep their annotations; whoever installs
+    the result orders them. No cluster is asked: ``lookup`` finds nothing.
 
     Args:
         chart: the chart's folder, with its dependencies in ``charts/``.
         release: Helm's release name.
         namespace: Helm's release namespace.
-        values: files, later ones win.
-        kube_version: Kubernetes version that the chart is told.
+        values: files; later ones win.
+        kube_version: Kubernetes version that the chart sees.
         twice: render a second time and compare.
 
     Raises:
-        UserError: the second rendering differs (object and field are named), or a dependency
-            is missing.
-        ProgramFailed: helm refuses, in its own words.
+        UserError: the second rendering differs (the message names object and field), or a
+            dependency is missing.
+        ProgramFailed: helm fails; with its own message.
     """
     require_version()
     raise_all(find_missing_dependencies(FolderTree(chart), ""))
@@ -101,7 +102,7 @@ def render_chart(
 
 
 def find_missing_dependencies(tree: FileTree, chart: str) -> list[UserError]:
-    """An error for each dependency in ``Chart.yaml`` that isn't in the chart's ``charts/``.
+    """Return an error for each dependency in ``Chart.yaml`` that is not in the chart's ``charts/``.
 
     Args:
         tree: what ``chart``, the chart's folder, is relative to.
@@ -114,14 +115,14 @@ def find_missing_dependencies(tree: FileTree, chart: str) -> list[UserError]:
     except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: broken YAML: {error}") from error
     listed = data.get("dependencies") if isinstance(data, dict) else None
-    there = [p.rpartition("/")[2] for p in tree.list_files(posixpath.join(chart, "charts"))]
+    present = [p.rpartition("/")[2] for p in tree.list_files(posixpath.join(chart, "charts"))]
     errors = []
     for item in listed if isinstance(listed, list) else []:
         name, wanted = str(item.get("name", "")), str(item.get("version", ""))
         repository = str(item.get("repository", ""))
         if tree.get_kind(posixpath.join(chart, "charts", name, "Chart.yaml")) == "file":
             continue
-        if any(file.startswith(f"{name}-") and file.endswith(".tgz") for file in there):
+        if any(file.startswith(f"{name}-") and file.endswith(".tgz") for file in present):
             continue
         source = f" of {repository}" if repository else ""
         errors.append(
@@ -134,26 +135,26 @@ def find_missing_dependencies(tree: FileTree, chart: str) -> list[UserError]:
 
 
 def _raise_difference(release: str, first: bytes, second: bytes) -> None:
-    one, two = _index_objects(first), _index_objects(second)
-    where = "the order of its documents"
-    for key in [*one, *(key for key in two if key not in one)]:
-        if key not in one or key not in two:
-            where = f"{key} is there only once"
-            break
-        field = _find_difference(one[key], two[key], "")
-        if field is not None:
-            where = f"{key}: {field}"
-            break
+    where = _locate_difference(_index_objects(first), _index_objects(second))
     raise UserError(
         f"chart {release} renders differently each time: {where}",
-        hint=(
-            "give the chart a value that fixes it (a password, certificate or date it would make"
-            " up), in the component's `values`"
-        ),
+        hint="set the value that the chart generates (a password, certificate or date) in the"
+        " component's `values`",
     )
 
 
+def _locate_difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
+    for key in {**first, **second}:
+        if key not in first or key not in second:
+            return f"{key} is in only one of two renderings"
+        field = _find_difference(first[key], second[key], "")
+        if field is not None:
+            return f"{key}: {field}"
+    return "the order of its documents"
+
+
 def _index_objects(text: bytes) -> dict[str, Any]:
+    """Return the objects by ``KIND [NAMESPACE/]NAME``."""
     found: dict[str, Any] = {}
     for data in nodes.load_documents(text.decode("utf-8")):
         if not isinstance(data, dict):
@@ -165,35 +166,35 @@ def _index_objects(text: bytes) -> dict[str, Any]:
 
 
 def _find_difference(one: Any, two: Any, at: str) -> str | None:
+    """Return the path of the first field that differs, below ``at``; None where none does."""
     if isinstance(one, Mapping) and isinstance(two, Mapping):
-        for key in [*one, *(key for key in two if key not in one)]:
-            path = f"{at}.{key}" if at else str(key)
-            if key not in one or key not in two:
-                return path
-            if (found := _find_difference(one[key], two[key], path)) is not None:
-                return found
-        return None
-    if isinstance(one, list) and isinstance(two, list) and len(one) == len(two):
-        for index, (a, b) in enumerate(zip(one, two, strict=True)):
-            if (found := _find_difference(a, b, f"{at}[{index}]")) is not None:
-                return found
-        return None
-    return None if one == two else at
+        pairs = [
+            (f"{at}.{key}" if at else str(key), one.get(key, _ABSENT), two.get(key, _ABSENT))
+            for key in {**one, **two}
+        ]
+    elif isinstance(one, list) and isinstance(two, list) and len(one) == len(two):
+        pairs = [
+            (f"{at}[{index}]", a, b) for index, (a, b) in enumerate(zip(one, two, strict=True))
+        ]
+    else:
+        return None if one == two else at
+    differences = (_find_difference(a, b, path) for path, a, b in pairs)
+    return next((path for path in differences if path is not None), None)
 
 
 def server_side_flags() -> list[str]:
-    """Flags with which Helm 4 applies on the server, and takes fields that others own.
+    """Return the flags with which Helm 4 applies on the server and takes fields that others own.
 
-    By default it goes on as the last revision was made, and Helm 3 made it otherwise.
+    Without them Helm 4 applies in the way of the last revision, which Helm 3 may have made.
     """
     return ["--server-side=true", "--force-conflicts"] if require_version() >= (4,) else []
 
 
 def rollback(release: str, revision: int, namespace: str, context: str, *, seconds: float) -> None:
-    """Bring a release back to an earlier revision.
+    """Roll a release back to an earlier revision.
 
     Raises:
-        ProgramFailed: Helm refuses; in its own words.
+        ProgramFailed: helm fails; with its own message.
     """
     argv = ["helm", "rollback", release, str(revision), f"--namespace={namespace}"]
     argv += [f"--kube-context={context}"] if context else []

@@ -1,4 +1,4 @@
-"""Helmfile, for what only Helmfile can do."""
+"""Run Helmfile, for what only Helmfile can do."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ _TIMEOUT = 120.0
 
 @lru_cache(maxsize=1)
 def require_version() -> tuple[int, int, int]:
-    """Helmfile's version.
+    """Return Helmfile's version.
 
     Raises:
-        UserError: not on PATH, or older than `OLDEST`.
+        UserError: Helmfile is not on PATH, or older than `OLDEST`.
     """
     # `helmfile version` would ask the internet for a newer one, and fail without it.
-    said = run_program(["helmfile", "--version"], timeout=60).stdout.decode()
-    match = re.search(r"(\d+)\.(\d+)\.(\d+)", said)
+    output = run_program(["helmfile", "--version"], timeout=60).stdout.decode()
+    match = re.search(r"(\d+)\.(\d+)\.(\d+)", output)
     found = tuple(map(int, match.groups())) if match else (0, 0, 0)
     if found < OLDEST:
         raise UserError(
-            f"helmfile is {said.strip()}; {OLDEST[0]}.{OLDEST[1]} or later is needed",
+            f"helmfile is {output.strip()}; {OLDEST[0]}.{OLDEST[1]} or later is needed",
             hint="`kfdeploy doctor` says how to install a newer one",
         )
     return (found[0], found[1], found[2])
 
 
 def fill_template(file: Path, values: Mapping[str, Any], environment: str) -> str:
-    """What a ``.gotmpl`` file becomes, as YAML; its paths are relative to its folder.
+    """Return the YAML that a ``.gotmpl`` file makes; its paths are relative to its folder.
 
     Args:
         values: Helmfile's ``.Values``.
 
     Raises:
-        UserError: Helmfile is missing, or refuses the template; in its own words.
+        UserError: Helmfile is missing, or fails; with its own message.
     """
     require_version()
     with tempfile.TemporaryDirectory(prefix="kfdeploy-") as folder:
@@ -72,7 +72,7 @@ def fill_template(file: Path, values: Mapping[str, Any], environment: str) -> st
 
 
 _FAILED = re.compile(r"failed processing release (\S+?):")
-_WORDS_MAX: Final = 12
+_LINES_MAX: Final = 12
 
 
 def sync_releases(
@@ -85,10 +85,10 @@ def sync_releases(
     flags: Sequence[str],
     cancelled: threading.Event | None = None,
 ) -> None:
-    """Install or upgrade releases of a set; what they need is taken to be there.
+    """Install or upgrade releases of a set. What they need must be installed already.
 
     Args:
-        on_line: what Helmfile, Helm and kubectl say.
+        on_line: called with each line that Helmfile, Helm and kubectl write.
         seconds: for which Helm waits for workloads.
         jobs: Helm processes at a time.
         flags: of ``helm upgrade``.
@@ -110,21 +110,23 @@ def sync_releases(
 
 
 def extract_failure(release: str, lines: Sequence[str]) -> list[str]:
-    """Why a release failed, out of what Helmfile said: what the program itself had to say."""
-    starts = [n for n, line in enumerate(lines) if _FAILED.search(line)]
-    for n in starts:
-        match = _FAILED.search(lines[n])
-        if match is None or match[1] != release:
-            continue
-        end = next((other for other in starts if other > n), len(lines))
-        block = [line.strip() for line in lines[n:end]]
-        if "STDERR:" in block:
-            said = block[block.index("STDERR:") + 1 :]
-            stop = next(
-                (k for k, line in enumerate(said) if not line or line.endswith("OUTPUT:")), None
-            )
-            # Helm 4 logs an error before it says it.
-            plain = [line for line in said[:stop] if line and not line.startswith("level=")]
-            return (plain or said[:stop])[-_WORDS_MAX:]
-        return [line for line in block if line][:_WORDS_MAX]
-    return []
+    """Return the lines of Helmfile's output that say why a release failed: those of helm itself."""
+    block = _find_failure_block(release, lines)
+    if "STDERR:" not in block:
+        return [line for line in block if line][:_LINES_MAX]
+    stderr = block[block.index("STDERR:") + 1 :]
+    ends = (n for n, line in enumerate(stderr) if not line or line.endswith("OUTPUT:"))
+    stderr = stderr[: next(ends, None)]
+    # Helm 4 logs an error before it prints it.
+    printed = [line for line in stderr if line and not line.startswith("level=")]
+    return (printed or stderr)[-_LINES_MAX:]
+
+
+def _find_failure_block(release: str, lines: Sequence[str]) -> list[str]:
+    """Return what Helmfile prints about a release that failed; nothing for one that did not."""
+    failed = {n: match[1] for n, line in enumerate(lines) if (match := _FAILED.search(line))}
+    start = next((n for n, name in failed.items() if name == release), None)
+    if start is None:
+        return []
+    end = next((n for n in failed if n > start), len(lines))
+    return [line.strip() for line in lines[start:end]]

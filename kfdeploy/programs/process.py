@@ -1,4 +1,4 @@
-"""The only module that starts programs: argument by argument, no shell."""
+"""Start programs: argument by argument, without a shell. No other module does."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from typing import IO, Final
 from kfdeploy.errors import UserError
 
 _STDERR_KEPT = 40
-"""Lines of a failed program's own words that its error repeats."""
+"""Lines of a failed program's output that its error repeats."""
 
 _NOWHERE: Final = "http://127.0.0.1:9"
 OFFLINE_ENVIRONMENT: Final = {
@@ -38,7 +38,7 @@ OFFLINE_ENVIRONMENT: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ProcessResult:
-    """What a program left: its exit code and both streams, whole."""
+    """A program's exit code, and all that it wrote."""
 
     code: int
     stdout: bytes
@@ -46,7 +46,11 @@ class ProcessResult:
 
 
 class ProgramFailed(UserError):
-    """A program ended with an exit code other than 0, or ran out of time."""
+    """A program ended with an exit code other than 0, or did not end in time.
+
+    Attributes:
+        code: the exit code; None when it was stopped for taking too long.
+    """
 
     def __init__(self, message: str, *, stderr: str, code: int | None, hint: str | None = None):
         super().__init__(message, hint=hint)
@@ -55,10 +59,10 @@ class ProgramFailed(UserError):
 
 
 def find_program(program: str) -> Path:
-    """The program's path on PATH.
+    """Return the program's path on PATH.
 
     Raises:
-        UserError: when it isn't there; ``kfdeploy doctor`` says how to get it.
+        UserError: it is not there; the hint names ``kfdeploy doctor``.
     """
     found = shutil.which(program)
     if found is None:
@@ -83,14 +87,14 @@ def run_program(
 
     Args:
         argv: program and arguments; the program is looked up on PATH.
-        env: variables added to the caller's.
-        timeout: seconds; the program and its children are stopped after it.
-        check: raise when the exit code isn't 0.
-        what: what was being done, for the error ("build of component katib").
+        env: variables to add to the caller's.
+        timeout: seconds, after which the program and its children are stopped.
+        check: raise when the exit code is not 0.
+        what: what the program does, for the error ("build of component katib").
 
     Raises:
         UserError: the program is missing.
-        ProgramFailed: it failed (with its own stderr in the message), or ran out of time.
+        ProgramFailed: it failed (the message has its stderr), or did not end in time.
     """
     program = find_program(str(argv[0])).absolute()
     with subprocess.Popen(
@@ -128,50 +132,52 @@ def run_program(
 def run_in_background(
     argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None
 ) -> Iterator[BackgroundProgram]:
-    """A program that runs until the block ends, and no longer than kfdeploy itself.
+    """Run a program until the block ends; it ends with kfdeploy in any case.
 
     Raises:
         UserError: the program is missing.
     """
     program = find_program(str(argv[0])).absolute()
     with (
-        tempfile.TemporaryFile() as said,
+        tempfile.TemporaryFile() as stderr,
         subprocess.Popen(
             [str(program), *map(str, argv[1:])],
             env={**os.environ, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=said,
+            stderr=stderr,
             start_new_session=True,
         ) as child,
         _guard_group(child.pid),
     ):
         try:
-            yield BackgroundProgram(str(argv[0]), child, said)
+            yield BackgroundProgram(str(argv[0]), child, stderr)
         finally:
             _stop_program(child)
 
 
 class BackgroundProgram:
-    """A program of `background`."""
+    """A program that `run_in_background` has started."""
 
-    def __init__(self, name: str, child: subprocess.Popen[bytes], said: IO[bytes]) -> None:
-        self._name, self._child, self._said = name, child, said
+    def __init__(self, name: str, child: subprocess.Popen[bytes], stderr: IO[bytes]) -> None:
+        self._name, self._child, self._stderr = name, child, stderr
 
     def ensure_running(self) -> None:
-        """Raises:
-        ProgramFailed: it has ended; with its own words.
+        """Check that the program still runs.
+
+        Raises:
+            ProgramFailed: it has ended; the message has its stderr.
         """
         if (code := self._child.poll()) is None:
             return
-        self._said.seek(0)
-        stderr = self._said.read().decode("utf-8", "replace")
+        self._stderr.seek(0)
+        stderr = self._stderr.read().decode("utf-8", "replace")
         raise ProgramFailed(_describe_exit(self._name, code, stderr), stderr=stderr, code=code)
 
 
-# Who is killed can't stop its programs, and Helm would go on with a release that the next run is
-# at. So a process that does nothing else ends them when the pipe from kfdeploy is closed; as long
-# as it is there, so may they be.
+# A process that is killed can't stop its programs, and Helm would go on with a release that the
+# next run works on. So another process, which does nothing else, ends them when its pipe from
+# kfdeploy closes. As long as that process exists, they may, too.
 _GUARD: Final = """
 import os, signal, sys, time
 groups = set()
@@ -193,12 +199,12 @@ left(signal.SIGKILL)
 
 
 def guard_pid() -> int:
-    """The process that ends this one's programs when it is killed."""
+    """Return the process that ends this one's programs when this one is killed."""
     return _start_guard().pid
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is such a process; one that has ended, and that nobody asks about, is none."""
+    """Return whether a process exists and has not ended: a zombie does not count."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -227,7 +233,7 @@ def _start_guard() -> subprocess.Popen[str]:
 
 @contextlib.contextmanager
 def _guard_group(group: int) -> Iterator[None]:
-    """End this process group, too, when kfdeploy ends without having done so."""
+    """End this process group, too, if kfdeploy is killed during the block."""
     guard = _start_guard().stdin
     assert guard is not None
     guard.write(f"+{group}\n")
@@ -248,12 +254,17 @@ def stream_output(
     what: str | None = None,
     guarded: bool = False,
 ) -> None:
-    """Run a program and hand over each line of its output (both streams) as it comes.
-
-    Setting ``cancelled`` from another thread stops the program.
+    """Run a program, and pass on each line of its output (both streams) as it comes.
 
     Args:
-        guarded: it ends even when kfdeploy is killed.
+        cancelled: stops the program when another thread sets it.
+        what: see `run_program`.
+        guarded: end the program even if kfdeploy is killed.
+
+    Raises:
+        UserError: the program is missing.
+        ProgramFailed: it failed; the message has its last lines.
+        KeyboardInterrupt: it was cancelled.
     """
     program = find_program(str(argv[0])).absolute()
     tail: list[str] = []
@@ -293,7 +304,7 @@ def stream_output(
 
 
 def _stop_when_cancelled(child: subprocess.Popen[bytes], cancelled: threading.Event | None) -> None:
-    """Stop a program that may print nothing for minutes as soon as it is no longer wanted."""
+    """Stop a program, which may print nothing for minutes, as soon as it is cancelled."""
     while cancelled is not None and child.poll() is None:
         if cancelled.wait(0.1):
             _stop_program(child)
@@ -308,9 +319,9 @@ def _describe_exit(program: str, code: int, stderr: str) -> str:
 
 
 def _stop_program(child: subprocess.Popen[bytes]) -> None:
-    """Ask the program and its children to end, then make them.
+    """Ask the program and its children to end, and kill them if they don't.
 
-    Its children may take longer than it does.
+    Its children may take longer than the program.
     """
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Plain values as YAML text that YAML 1.1 and 1.2 read alike; keys stay in their order."""
+"""Write plain values as YAML that YAML 1.1 and 1.2 read alike. Keys stay in their order."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ _NOT_TEXT = re.compile(r"(?i)y|n|yes|no|on|off|true|false|null|~")
 
 
 def quote_scalar(value: str) -> str:
-    """A string as YAML, plain where YAML 1.1 and 1.2 both read it as that string."""
+    """Return a string as YAML, plain where YAML 1.1 and 1.2 both read that as the string."""
     if _PLAIN.fullmatch(value) and not _NOT_TEXT.fullmatch(value):
         return value
     return json.dumps(value, ensure_ascii=False)
 
 
 def dump_document(value: Mapping[str, Any]) -> str:
-    """One document, with a line break at its end."""
+    """Return one document, with a line break at its end."""
     return "".join(f"{line}\n" for line in _mapping_lines(value))
 
 
 def dump_documents(values: Sequence[Mapping[str, Any]]) -> str:
-    """Several documents."""
+    """Return several documents."""
     return "---\n".join(dump_document(value) for value in values)
 
 

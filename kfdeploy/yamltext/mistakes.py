@@ -1,4 +1,4 @@
-"""Mistakes in YAML files that people write: pydantic's, with the line and the key of each."""
+"""Report what pydantic finds wrong in YAML files that people write, with line and key."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""YAML as nodes with their places in the text, and as values, without what ruamel does besides.
+"""Parse YAML into nodes with their lines, and into values, faster than ruamel does by default.
 
-Neither looks for plug-ins on the disk, which took a tenth of a scan; nodes are not told apart into
-strings, numbers and dates, which took a third.
+ruamel looks for plug-ins on the disk, which took a tenth of a scan, and tells strings, numbers and
+dates apart in nodes, which took a third. Neither is done here.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ class _Resolver(VersionedResolver):
 
 
 class _Constructor(SafeConstructor):
-    """Takes a lone ``=`` for the text it is: YAML 1.1 has a type of its own for it, which Go's YAML
-    does not know (kustomize's ``delimiter: =``, the operators that a CRD lists)."""
+    """Reads a lone ``=`` as text. YAML 1.1 has a type for it, which Go's YAML does not know;
+    kustomize's ``delimiter: =`` and the operators in CRDs need it.
+    """
 
 
 _Constructor.add_constructor("tag:yaml.org,2002:value", SafeConstructor.construct_yaml_str)
@@ -46,22 +47,22 @@ class _Yaml(YAML):
 
 
 def load_document(text: str) -> Any:
-    """The value of a single YAML document.
+    """Return the value of a single YAML document.
 
-    libyaml refuses an image in a flow mapping (``{image: a/b:1}``), which Go's YAML takes; what it
-    refuses is read again by ruamel's own parser.
+    libyaml refuses an image in a flow mapping (``{image: a/b:1}``), which Go's YAML accepts. Text
+    that libyaml refuses is read again by ruamel's own parser.
 
     Raises:
-        YAMLError: broken YAML, or several documents; in libyaml's words.
+        YAMLError: broken YAML, or several documents; with libyaml's message.
     """
     return _load_with_fallback(text, lambda yaml: yaml.load(text))
 
 
 def load_documents(text: str) -> list[Any]:
-    """The values of all documents of a text.
+    """Return the values of all documents of a text.
 
     Raises:
-        YAMLError: broken YAML; in libyaml's words.
+        YAMLError: broken YAML; with libyaml's message.
     """
     found: list[Any] = _load_with_fallback(text, lambda yaml: list(yaml.load_all(text)))
     return found
@@ -79,10 +80,10 @@ def _load_with_fallback(text: str, load: Callable[[_Yaml], Any]) -> Any:
 
 
 def compose_documents(text: str) -> list[Node]:
-    """The documents of a text as nodes; none where it is no YAML.
+    """Return the documents of a text as nodes; none where it is not YAML.
 
-    libyaml is fast and reads YAML 1.1, which has no ``[a:1, b:2]``; ruamel's own parser reads it,
-    twenty times slower, so that it is only asked for texts up to 64 KB.
+    libyaml is fast and reads YAML 1.1, which has no ``[a:1, b:2]``. ruamel's own parser reads that,
+    but is twenty times slower, so it is only used for texts up to 64 KiB.
     """
     for pure in (False, True) if len(text) <= _PURE_MAX else (False,):
         yaml = _Yaml(pure=pure)
@@ -95,14 +96,14 @@ def compose_documents(text: str) -> list[Node]:
 
 
 def is_text_scalar(node: Node) -> bool:
-    """A scalar on one line with something in it."""
+    """Return whether a node is a scalar on one line that is not empty."""
     if not isinstance(node, ScalarNode) or "\n" in node.value.rstrip("\n"):
         return False
     return bool(node.style) or node.value not in _NO_TEXT
 
 
 def get_child(node: Node | None, name: str | int) -> Node | None:
-    """The value of a mapping's key; None where there is neither."""
+    """Return the value of a mapping's key; None where there is no such key, or no mapping."""
     if not isinstance(node, MappingNode):
         return None
     return next((value for key, value in node.value if key.value == name), None)

@@ -164,9 +164,8 @@ def test_two_mirrors_of_one_workspace_do_not_meet(site: Path, kfdeploy: Runner) 
         fcntl.flock(file, fcntl.LOCK_EX)
         said = kfdeploy("mirror", "--quiet", cwd=site, check=1).stderr
     assert said == (
-        "error: another `kfdeploy mirror` is at work here already\n"
-        "  hint: wait for it to end, and run the same command again; what it has done is not done"
-        " twice\n"
+        "error: another `kfdeploy mirror` is already running here\n"
+        "  hint: wait until it ends, then run the same command again: it goes on from there\n"
     )
 
 

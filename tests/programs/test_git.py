@@ -116,7 +116,7 @@ def test_no_repository_is_an_error_in_git_s_words(tmp_path: Path) -> None:
 
 
 def test_an_option_is_no_ref(repository: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no ref"):
+    with pytest.raises(UserError, match="is not a ref"):
         fetch_commit(f"file://{repository}", "--upload-pack=x", tmp_path / "c")
 
 

@@ -1,4 +1,4 @@
-"""How each registry is reached, as `kfdeploy.yaml` says."""
+"""Resolve how each registry is reached, as `kfdeploy.yaml` says."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ class RegistryAccess:
     Attributes:
         host: as image references name it.
         plain_http: speak HTTP.
-        ca: PEM file trusted beside the system's.
+        ca: PEM file that is trusted in addition to the system's store.
         skip_tls_verify: take any certificate.
-        setting: key in kfdeploy.yaml where all this is set, for hints.
+        login: where to look for a credential.
+        setting: key in kfdeploy.yaml of all this, for hints.
     """
 
     host: str
@@ -37,16 +38,21 @@ class RegistryAccess:
 
     @property
     def url(self) -> str:
-        """The registry's API without a path: ``https://HOST``."""
+        """Return the registry's address without a path: ``https://HOST``."""
         return f"{'http' if self.plain_http else 'https'}://{_API_HOSTS.get(self.host, self.host)}"
 
     @classmethod
     def from_settings(
         cls, host: str, access: AccessOptions | None, root: Path, setting: str
     ) -> RegistryAccess:
-        """From a section of kfdeploy.yaml; its paths are relative to ``root``, the workspace.
+        """Return the access that a section of kfdeploy.yaml describes.
 
-        HTTP by default only for a registry on loopback for which nothing about TLS is set.
+        HTTP is the default only for a registry on loopback for which nothing about TLS is set.
+
+        Args:
+            access: None for a registry without a section.
+            root: the workspace, which paths are relative to.
+            setting: the section's key.
         """
         if access is None:
             return cls(host, plain_http=is_loopback(host), setting=setting)
@@ -68,14 +74,14 @@ class RegistryAccess:
 
 
 class AccessResolver:
-    """How each registry is reached, by the workspace's settings."""
+    """Resolves the access to a registry by its host, from the workspace's settings."""
 
     def __init__(self, settings: MirrorSettings, root: Path) -> None:
         self._settings = settings
         self._root = root
 
     def __call__(self, host: str) -> RegistryAccess:
-        """``private`` is the environment's; its settings win for its own host."""
+        """Return the access to ``host``; `registries.private` counts for its own host."""
         if host == self._settings.private.host:
             return RegistryAccess.from_settings(
                 host, self._settings.private, self._root, "registries.private"

@@ -1,4 +1,4 @@
-"""A registry's certificate authority, as its PEM file says it."""
+"""Read the PEM file of a registry's certificate authority."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ _LARGEST: Final = 128 * 1024
 
 
 def read_registry_ca(registry: PrivateRegistry, root: Path) -> str:
-    """The text of the file that ``ca`` names; empty where it names none.
+    """Return the text of the private registry's CA file; empty where its ``ca`` is not set.
 
     Args:
         root: the workspace, which the path is relative to.
 
     Raises:
-        UserError: it can't be read, holds no certificate, a private key, or a whole system's.
+        UserError: the file can't be read, is too large for an annotation, or holds no certificate,
+            or a private key.
     """
     path = RegistryAccess.from_settings(registry.host, registry, root, "").ca
     if path is None:
@@ -36,13 +37,13 @@ def read_registry_ca(registry: PrivateRegistry, root: Path) -> str:
     return text
 
 
-def read_ca(reach: RegistryAccess) -> str:
-    """The text of the file with a registry's CA, of any size; empty where none is set.
+def read_ca(access: RegistryAccess) -> str:
+    """Return the text of the file with a registry's CA, of any size; empty where none is set.
 
     Raises:
-        UserError: it can't be read, holds no certificate, or a private key.
+        UserError: the file can't be read, or holds no certificate, or a private key.
     """
-    return "" if reach.ca is None else _read_pem(reach.ca, f"{reach.setting}.ca")
+    return "" if access.ca is None else _read_pem(access.ca, f"{access.setting}.ca")
 
 
 def _read_pem(path: Path, setting: str) -> str:
@@ -51,7 +52,7 @@ def _read_pem(path: Path, setting: str) -> str:
         raise UserError(f"{setting}: {path}: no certificate in it", hint="name a PEM file")
     if "PRIVATE KEY-----" in text:
         raise UserError(
-            f"{setting}: {path}: holds a private key, and what is made of it is public",
+            f"{setting}: {path}: contains a private key, but the file gets into public manifests",
             hint="name a PEM file with the registry's CA certificate alone",
         )
     return text

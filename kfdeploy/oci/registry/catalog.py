@@ -1,4 +1,4 @@
-"""What a registry lists, and taking away from it: the OCI API, and Docker's catalog."""
+"""List what a registry has, and delete from it: the OCI API, and Docker's catalog."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _CATALOG_SCOPE: Final = "registry:catalog:*"
 
 
 class CatalogUnavailable(RegistryError):
-    """A registry that does not say which repositories it has."""
+    """A registry does not say which repositories it has."""
 
 
 def list_repositories(client: RegistryClient, host: str) -> Iterator[str]:
-    """The paths of all repositories of a registry.
+    """Yield the paths of all repositories of a registry.
 
     Raises:
-        NoCatalog: it does not tell, or not to us.
-        RegistryError: it can't be asked.
+        CatalogUnavailable: the registry has no catalog, or not for this credential.
+        RegistryError: the registry can't be asked.
     """
     try:
         yield from _iter_pages(
@@ -39,7 +39,7 @@ def list_repositories(client: RegistryClient, host: str) -> Iterator[str]:
 
 
 def list_tags(client: RegistryClient, repository: ImageRef) -> list[str]:
-    """The tags of a repository, sorted; none where it does not exist.
+    """Return the tags of a repository, sorted; none where it does not exist.
 
     Raises:
         RegistryError: the registry can't be asked.
@@ -54,34 +54,34 @@ def list_tags(client: RegistryClient, repository: ImageRef) -> list[str]:
 
 
 def delete_manifest(client: RegistryClient, ref: ImageRef) -> bool:
-    """Delete a manifest by digest, with all its tags; whether it was there.
+    """Delete a manifest by digest, with all its tags; return whether it was there.
 
     Raises:
-        RegistryError: the registry does not let us, or can't be asked.
+        RegistryError: the registry does not allow it, or can't be asked.
     """
     scope = f"{ref.path}:pull,push,delete"
-    answer = client.transport.request(
+    response = client.transport.request(
         "DELETE", ref.host, manifest_path(ref), scope, accept_statuses=(400, 405)
     )
-    if answer.status in {400, 405}:
-        raise errors.delete_refused(client.get_access(ref.host), ref, answer)
-    return answer.status != 404
+    if response.status in {400, 405}:
+        raise errors.delete_refused(client.get_access(ref.host), ref, response)
+    return response.status != 404
 
 
 def _iter_pages(
     client: RegistryClient, host: str, path: str, scope: str, key: str
 ) -> Iterator[str]:
-    reach = client.get_access(host)
+    access = client.get_access(host)
     seen = set()
     while path and path not in seen:
         seen.add(path)
-        answer = client.transport.request("GET", host, path, scope)
-        if answer.status == 404:
+        response = client.transport.request("GET", host, path, scope)
+        if response.status == 404:
             raise RegistryError("gone", f"{host}: 404: {path.partition('?')[0]}")
         try:
-            listed = json.loads(answer.body)[key] or []
+            listed = json.loads(response.body)[key] or []
         except (ValueError, KeyError, TypeError) as error:
-            raise errors.unexpected_response(reach, answer, path) from error
+            raise errors.unexpected_response(access, response, path) from error
         yield from (str(entry) for entry in listed)
-        following = re.match(r'<([^>]+)>;\s*rel="?next"?', answer.headers.get("link", ""))
-        path = urljoin(answer.url, following[1]) if following else ""
+        following = re.match(r'<([^>]+)>;\s*rel="?next"?', response.headers.get("link", ""))
+        path = urljoin(response.url, following[1]) if following else ""

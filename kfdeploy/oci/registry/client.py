@@ -1,4 +1,4 @@
-"""A client for registries (the OCI distribution API): what it has, and how to read it."""
+"""Read from registries by the OCI distribution API."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kfdeploy.oci.registry.transport import DEFAULT_RETRY_POLICY, RegistryTransp
 
 
 class RegistryClient:
-    """Asks registries; every method may be called from any number of threads."""
+    """Reads from registries; every method may be called from any number of threads."""
 
     def __init__(
         self,
@@ -42,117 +42,120 @@ class RegistryClient:
         self.transport.close()
 
     def get_access(self, host: str) -> RegistryAccess:
-        """How ``host`` is reached."""
+        """Return how ``host`` is reached."""
         return self.transport.get_access(host)
 
     def check_host(self, host: str) -> None:
-        """Whether ``host`` is a registry that lets us in.
+        """Check that ``host`` is a registry that lets us in.
 
         Raises:
-            RegistryError: it isn't, or doesn't.
+            RegistryError: it is not, or does not.
         """
-        answer = self.transport.request("GET", host, "/v2/")
-        if not _is_ping(answer):
-            raise errors.unexpected_response(self.get_access(host), answer, "/v2/")
+        response = self.transport.request("GET", host, "/v2/")
+        if not _is_ping(response):
+            raise errors.unexpected_response(self.get_access(host), response, "/v2/")
 
     def check_push(self, ref: ImageRef) -> None:
-        """Whether we may push to a repository: an upload is begun and given up again.
+        """Check that we may push to a repository: begin an upload and cancel it.
 
         Raises:
-            RegistryError: we may not, or it can't be asked.
+            RegistryError: we may not, or the registry can't be asked.
         """
         path = f"/v2/{ref.path}/blobs/uploads/"
         scope = push_scope(ref)
-        answer = self.transport.request("POST", ref.host, path, scope)
-        if answer.status != 202:
-            raise errors.unexpected_response(self.get_access(ref.host), answer, path)
-        if place := urlsplit(answer.headers.get("location", "")):
+        response = self.transport.request("POST", ref.host, path, scope)
+        if response.status != 202:
+            raise errors.unexpected_response(self.get_access(ref.host), response, path)
+        if place := urlsplit(response.headers.get("location", "")):
             begun = place._replace(scheme="", netloc="").geturl()
             with contextlib.suppress(RegistryError):  # it ends by itself, only later
                 self.transport.request("DELETE", ref.host, begun, scope, patience=0.0)
 
     def get_digest(self, ref: ImageRef, *, patience: float | None = None) -> str | None:
-        """The digest behind a tag (or digest); None when the registry has no such image.
+        """Return the digest behind a tag (or digest); None when the registry has no such image.
 
-        One HEAD; a GET only for a registry that leaves the digest out of its answer.
+        Sends one HEAD; a GET only to a registry that leaves the digest out of its response.
 
         Args:
             patience: seconds to wait at most for a registry that says it is busy.
 
         Raises:
-            RegistryError: any other answer, or none.
+            RegistryError: any other response, or none.
         """
         path = manifest_path(ref)
-        answer = self.transport.request("HEAD", ref.host, path, pull_scope(ref), patience=patience)
-        if answer.status == 404:
-            self._confirm_registry(ref.host, answer)
+        response = self.transport.request(
+            "HEAD", ref.host, path, pull_scope(ref), patience=patience
+        )
+        if response.status == 404:
+            self._confirm_registry(ref.host, response)
             return None
-        found = answer.headers.get("docker-content-digest", "")
+        found = response.headers.get("docker-content-digest", "")
         if is_digest(found):
             return found
-        if answer.headers.get("content-type", "").startswith("text/html"):
-            raise errors.unexpected_response(self.get_access(ref.host), answer, path)
+        if response.headers.get("content-type", "").startswith("text/html"):
+            raise errors.unexpected_response(self.get_access(ref.host), response, path)
         manifest = self.get_manifest(ref, patience=patience)
         return manifest.digest
 
     def get_manifest(self, ref: ImageRef, *, patience: float | None = None) -> Manifest:
-        """The manifest or index behind a tag or digest.
+        """Return the manifest or index behind a tag or digest.
 
         Raises:
-            RegistryError: kind ``gone`` when there is none; nonsense when it is no manifest, or
-                not the content that its digest says.
+            RegistryError: of kind ``gone`` when there is none; ``content`` when it is not the
+                content that its digest names, or of Docker's schema 1; ``nonsense`` when it is not
+                a manifest.
         """
-        reach = self.get_access(ref.host)
+        access = self.get_access(ref.host)
         path = manifest_path(ref)
-        answer = self.transport.request("GET", ref.host, path, pull_scope(ref), patience=patience)
-        if answer.status == 404:
-            self._confirm_registry(ref.host, answer)
-            raise errors.image_not_found(reach, ref)
-        kind = answer.headers.get("content-type", "").partition(";")[0].strip()
+        response = self.transport.request("GET", ref.host, path, pull_scope(ref), patience=patience)
+        if response.status == 404:
+            self._confirm_registry(ref.host, response)
+            raise errors.image_not_found(access, ref)
+        kind = response.headers.get("content-type", "").partition(";")[0].strip()
         algorithm = ref.digest.partition(":")[0] or "sha256"
         try:
-            found = Manifest.parse(answer.body, kind, algorithm)
+            found = Manifest.parse(response.body, kind, algorithm)
         except MalformedManifest as error:
-            if _is_schema_1(answer.body):
-                raise errors.schema_too_old(reach, ref) from error
-            raise errors.unexpected_response(reach, answer, path) from error
+            if _is_schema_1(response.body):
+                raise errors.schema_too_old(access, ref) from error
+            raise errors.unexpected_response(access, response, path) from error
         if ref.digest and found.digest != ref.digest:
-            raise errors.content_digest_mismatch(reach, ref, found.digest)
+            raise errors.content_digest_mismatch(access, ref, found.digest)
         return found
 
     def get_blob(self, ref: ImageRef, digest: str, *, patience: float | None = None) -> bytes:
-        """A small blob of ``ref``'s repository, such as a config (at most 16 MiB).
+        """Return a small blob of ``ref``'s repository, such as a config (at most 16 MiB).
 
         Raises:
-            RegistryError: see `manifest`.
+            RegistryError: see `get_manifest`.
         """
         path = blob_path(ref, digest)
-        answer = self.transport.request("GET", ref.host, path, pull_scope(ref), patience=patience)
+        response = self.transport.request("GET", ref.host, path, pull_scope(ref), patience=patience)
         wanted = ImageRef(ref.host, ref.path, "", digest)
-        if answer.status == 404:
+        if response.status == 404:
             raise errors.image_not_found(self.get_access(ref.host), wanted)
-        if (found := _hash_body(answer.body, digest)) != digest:
+        if (found := _hash_body(response.body, digest)) != digest:
             raise errors.content_digest_mismatch(self.get_access(ref.host), wanted, found)
-        return answer.body
+        return response.body
 
     @contextlib.contextmanager
     def open_blob(
         self, ref: ImageRef, digest: str, *, offset: int = 0, patience: float | None = None
     ) -> Iterator[ResponseStream]:
-        """A blob of ``ref``'s repository, of any size, to be read piece by piece.
+        """Open a blob of ``ref``'s repository, of any size, to be read piece by piece.
 
-        Nothing is checked on the way: whoever reads knows the digest, and hashes what it reads.
+        Its content is not checked: the caller knows the digest, and hashes what it reads.
 
         Args:
             offset: bytes to leave out at the beginning.
 
         Raises:
-            RegistryError: see `manifest`. A connection that breaks later is the stream's OSError or
-                HTTPException.
+            RegistryError: see `get_manifest`. A connection that breaks later is the stream's
+                OSError or HTTPException.
         """
         path = blob_path(ref, digest)
         headers = {"Range": f"bytes={offset}-"} if offset else {}
-        answer = self.transport.request(
+        response = self.transport.request(
             "GET",
             ref.host,
             path,
@@ -161,48 +164,48 @@ class RegistryClient:
             stream=True,
             patience=patience,
         )
-        if answer.stream is None:
+        if response.stream is None:
             raise errors.image_not_found(
                 self.get_access(ref.host), ImageRef(ref.host, ref.path, "", digest)
             )
         try:
-            if offset and answer.status == 200:
-                _skip_bytes(answer.stream, offset)
-            yield answer.stream
+            if offset and response.status == 200:
+                _skip_bytes(response.stream, offset)
+            yield response.stream
         finally:
-            answer.stream.close()
+            response.stream.close()
 
-    def _confirm_registry(self, host: str, answer: HttpResponse) -> None:
-        """A 404 of a server that is no registry says nothing about an image: ask it once."""
-        kind = answer.headers.get("content-type", "")
+    def _confirm_registry(self, host: str, response: HttpResponse) -> None:
+        """Check once that a server which answers 404 is a registry: else that says nothing."""
+        kind = response.headers.get("content-type", "")
         if host not in self._registries and not kind.startswith("application/json"):
             self.check_host(host)
             self._registries.add(host)
 
 
 def manifest_path(ref: ImageRef) -> str:
-    """The API's path of a manifest: by digest where there is one, else by tag."""
+    """Return the API's path of a manifest: by digest where there is one, else by tag."""
     name = ref.digest or ref.tag or "latest"
     return f"/v2/{ref.path}/manifests/{quote(name, safe=':')}"
 
 
 def blob_path(ref: ImageRef, digest: str) -> str:
-    """The API's path of a blob of ``ref``'s repository."""
+    """Return the API's path of a blob of ``ref``'s repository."""
     return f"/v2/{ref.path}/blobs/{digest}"
 
 
 def pull_scope(ref: ImageRef) -> str:
-    """What reading a repository is in the token protocol's words."""
+    """Return the scope, in the token protocol, for reading a repository."""
     return f"{ref.path}:pull"
 
 
 def push_scope(ref: ImageRef) -> str:
-    """What writing to a repository is in the token protocol's words."""
+    """Return the scope, in the token protocol, for writing to a repository."""
     return f"{ref.path}:pull,push"
 
 
 def _skip_bytes(stream: ResponseStream, count: int) -> None:
-    """Pass over what a server sends that does not know ranges."""
+    """Read past what a server sends that ignores ranges."""
     buffer = memoryview(bytearray(min(count, 1 << 20)))
     while count:
         got = stream.readinto(buffer[: min(count, len(buffer))])
@@ -223,11 +226,14 @@ def _is_schema_1(body: bytes) -> bool:
         return False
 
 
-def _is_ping(answer: HttpResponse) -> bool:
-    """Registries answer `/v2/` with `{}` or nothing, and mostly name the API's version."""
-    if answer.status != 200:
+def _is_ping(response: HttpResponse) -> bool:
+    """Return whether this answers ``/v2/`` as registries do.
+
+    Their body is ``{}`` or nothing, and most name the API's version in a header.
+    """
+    if response.status != 200:
         return False
-    if "docker-distribution-api-version" in answer.headers:
+    if "docker-distribution-api-version" in response.headers:
         return True
-    kind = answer.headers.get("content-type", "")
-    return not answer.body.strip() or kind.startswith("application/json")
+    kind = response.headers.get("content-type", "")
+    return not response.body.strip() or kind.startswith("application/json")

@@ -1,7 +1,7 @@
-"""Sign-ins for registries, as Docker keeps them: config.json, credential helpers and stores.
+"""Look credentials up where Docker keeps them: config.json, credential helpers and stores.
 
-Docker's own SDK reads them. It is imported only when a registry asks who we are: it takes longer
-to import than most commands take to run.
+Docker's own SDK reads them. It is imported only when a registry asks for a sign-in: that takes
+longer than most commands take to run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _DOCKER_HUB_KEY: Final = "https://index.docker.io/v1/"
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A sign-in. Either a user with password, or an identity token (OAuth2 refresh token)."""
+    """A user with a password, or an identity token (OAuth2 refresh token)."""
 
     username: str = ""
     password: str = field(default="", repr=False)
@@ -31,16 +31,16 @@ class Credential:
 
     @property
     def basic_header(self) -> str:
-        """The value of an Authorization header for Basic."""
+        """Return the value of an Authorization header for Basic."""
         return f"Basic {_encode_base64(f'{self.username}:{self.password}')}"
 
 
 @dataclass(frozen=True, slots=True)
 class CredentialSource:
-    """Where to look for a sign-in.
+    """Where to look for a credential.
 
     Attributes:
-        docker_config: folder with config.json, or that file; None is Docker's own default.
+        docker_config: folder with config.json, or that file; None for Docker's own default.
         helper: NAME of a program docker-credential-NAME, asked before config.json.
     """
 
@@ -49,7 +49,7 @@ class CredentialSource:
 
     @property
     def config_file(self) -> Path:
-        """The config.json that is read."""
+        """Return the config.json to read."""
         folder = self.docker_config
         if folder is None:
             named = os.environ.get("DOCKER_CONFIG")
@@ -58,7 +58,7 @@ class CredentialSource:
 
 
 class Keyring:
-    """Sign-ins found so far; safe for threads, each is looked up once."""
+    """Looks each credential up once; safe for threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -66,11 +66,11 @@ class Keyring:
         self._configs: dict[Path, Any] = {}
 
     def get(self, host: str, login: CredentialSource) -> Credential | None:
-        """The sign-in for a registry; None when there is none.
+        """Return the credential for a registry; None when there is none.
 
         Raises:
-            UserError: config.json is broken or a folder named for it has none, or a credential
-                helper fails. Messages never repeat a secret.
+            UserError: config.json is broken, a folder named for it has none, or a credential helper
+                fails. Messages never repeat a secret.
         """
         with self._lock:
             key = (host, login)
@@ -79,9 +79,10 @@ class Keyring:
             return self._found[key]
 
     def renew(self, host: str, login: CredentialSource, used: Credential | None) -> bool:
-        """Look a sign-in up again; whether there is now another one than the one used.
+        """Look a credential up again; return whether it is now another one than ``used``.
 
-        Of threads that used the same one in vain, the first looks; the others have what it found.
+        Of threads that were refused with the same one, the first looks it up, and the others get
+        what it found.
 
         Raises:
             UserError: see `get`.
@@ -137,7 +138,7 @@ def _read_docker_config(file: Path, *, must_exist: bool) -> Any:
     except ValueError as error:
         line = getattr(error, "lineno", 1)
         raise UserError(
-            f"{file}:{line}: broken JSON", hint="`docker login HOST` writes it anew"
+            f"{file}:{line}: broken JSON", hint="`docker login HOST` writes it again"
         ) from error
     if not isinstance(content, dict):
         raise UserError(f"{file}: must be a JSON object")
@@ -149,9 +150,9 @@ def _read_docker_config(file: Path, *, must_exist: bool) -> Any:
     try:
         return auth.load_config(config_dict=content)
     except (DockerException, ValueError, AttributeError, TypeError) as error:
-        # The cause may quote a secret, so it is not repeated.
+        # The cause may quote a secret, so the message leaves it out.
         raise UserError(
-            f"{file}: an entry of 'auths' is malformed", hint="`docker login HOST` writes it anew"
+            f"{file}: an entry of 'auths' is malformed", hint="`docker login HOST` writes it again"
         ) from error
 
 
@@ -178,7 +179,7 @@ def _query_helper(host: str, helper: str) -> Credential | None:
 def _helper_error(host: str, helper: str, where: str) -> UserError:
     program = f"docker-credential-{helper}"
     return UserError(
-        f"{program} gave no sign-in for {host} ({where})",
+        f"{program} returned no credential for {host} ({where})",
         hint=f"try `echo {host} | {program} get`; it must be on PATH",
     )
 

@@ -1,7 +1,7 @@
-"""Manifests by digest: asked for once, then kept in the workspace's cache.
+"""Keep manifests by digest in the workspace's cache.
 
-A digest's content never changes, so nothing here grows old. `lock` fills the cache, and `mirror`
-need not ask a source that counts requests for what it has said before.
+A digest's content never changes, so entries never expire. `lock` fills the cache; `mirror` then
+does not ask a source that limits requests for the same manifests again.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _BLOBS: Final = make_cache_key("blobs of images")
 
 
 class ManifestCache:
-    """Reads manifests and whole images; safe for threads."""
+    """Reads manifests and whole images through the cache; safe for threads."""
 
     def __init__(self, client: RegistryClient, cache: Cache) -> None:
         self._client = client
         self._cache = cache
 
     def get(self, ref: ImageRef, *, patience: float | None = None) -> Manifest:
-        """The manifest or index at ``ref``'s digest.
+        """Return the manifest or index at ``ref``'s digest, from the cache or the registry.
 
         Raises:
-            RegistryError: see `Client.manifest`.
+            RegistryError: see `RegistryClient.get_manifest`.
         """
         if (found := self.get_cached(ref.digest)) is not None:
             return found
@@ -42,7 +42,7 @@ class ManifestCache:
         return found
 
     def get_cached(self, digest: str) -> Manifest | None:
-        """What the cache has, without asking anybody; a damaged entry counts as none."""
+        """Return what the cache has; None for nothing, or a damaged entry."""
         data = self._cache.get(_manifest_key(digest))
         if data is None:
             return None
@@ -62,14 +62,14 @@ class ManifestCache:
     def load_tree(
         self, ref: ImageRef, platforms: tuple[str, ...] = (), *, patience: float | None = None
     ) -> ImageTree:
-        """All manifests of the image at ``ref``'s digest.
+        """Return all manifests of the image at ``ref``'s digest.
 
         Args:
             platforms: what an index is reduced to; empty for all.
 
         Raises:
-            RegistryError: see `Client.manifest`; kind ``content`` for indexes without an end, and
-                for one that has none of the platforms.
+            RegistryError: see `RegistryClient.get_manifest`; of kind ``content`` for indexes
+                without an end, and for one that has none of the platforms.
         """
 
         def fetch_child(child: model.Descriptor) -> Manifest:
@@ -84,10 +84,10 @@ class ManifestCache:
     def get_cached_blobs(
         self, images: Mapping[str, tuple[str, tuple[str, ...]]]
     ) -> Mapping[str, Sequence[str]]:
-        """The digests of images' blobs, by image, as far as the cache has their manifests.
+        """Return the digests of images' blobs, by image, as far as the cache has their manifests.
 
-        They are kept together: to read a few hundred manifests for it takes longer than to carry
-        an image.
+        The digests are kept together in one entry: to read a few hundred manifests for them takes
+        longer than to copy an image.
 
         Args:
             images: digests, each with that of its source and the platforms it was reduced to.
@@ -104,7 +104,7 @@ class ManifestCache:
         return known
 
     def get_cached_tree(self, digest: str, platforms: tuple[str, ...] = ()) -> ImageTree | None:
-        """All manifests of an image, if the cache has them."""
+        """Return all manifests of an image if the cache has them; else None."""
 
         class _Unknown(Exception):
             pass

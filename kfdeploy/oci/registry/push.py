@@ -1,7 +1,7 @@
-"""Writing to registries: blobs mounted or sent, manifests, and the lists of referrers.
+"""Write to registries: mount or send blobs, push manifests, and add to lists of referrers.
 
-The OCI distribution specification, 1.1. A blob is one POST and one PUT: registries must take that,
-and it is two requests fewer than the way in chunks.
+By the OCI distribution specification 1.1. A blob is one POST and one PUT: registries must accept
+that, and it is two requests fewer than an upload in chunks.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class RegistryPusher:
         """Take the client that signs in.
 
         Args:
-            create: gives the command that makes a repository which the registry lacks, by its path.
-            root: folder that it is run in.
+            create: returns the command that creates a repository, by its path; empty for none.
+            root: folder that the command is run in.
         """
         self._client = client
         self._create = create
@@ -59,13 +59,13 @@ class RegistryPusher:
         self._listing: dict[tuple[ImageRef, str], threading.Lock] = {}
 
     def has_blob(self, repository: ImageRef, blob: Descriptor) -> bool:
-        """Whether a repository has a blob, with its size."""
+        """Return whether a repository has a blob, with its size."""
         path = blob_path(repository, blob.digest)
-        answer = self._client.transport.request(
+        response = self._client.transport.request(
             "HEAD", repository.host, path, push_scope(repository)
         )
-        length = answer.headers.get("content-length", "")
-        return answer.status == 200 and (not length.isdigit() or int(length) == blob.size)
+        length = response.headers.get("content-length", "")
+        return response.status == 200 and (not length.isdigit() or int(length) == blob.size)
 
     def mount_blob(self, repository: ImageRef, blob: Descriptor, other: ImageRef) -> str | None:
         """Take a blob over from another repository of the same registry.
@@ -79,8 +79,8 @@ class RegistryPusher:
             known.add(pull_scope(other))
             others = sorted(known)
         query = f"?mount={quote(blob.digest)}&from={quote(other.path, safe='')}"
-        answer = self._begin_upload(repository, query, *others)
-        return None if answer.status == 201 else _upload_location(answer)
+        response = self._begin_upload(repository, query, *others)
+        return None if response.status == 201 else _upload_location(response)
 
     def push_blob(
         self, repository: ImageRef, blob: Descriptor, body: bytes | RequestBody, begun: str = ""
@@ -88,12 +88,12 @@ class RegistryPusher:
         """Send a blob.
 
         Args:
-            begun: an upload that `mount` has begun.
+            begun: an upload that `mount_blob` has begun.
         """
         place = begun or _upload_location(self._begin_upload(repository, ""))
         joint = "&" if urlsplit(place).query else "?"
         url = f"{place}{joint}digest={quote(blob.digest)}"
-        answer = self._client.transport.request(
+        response = self._client.transport.request(
             "PUT",
             repository.host,
             url,
@@ -102,18 +102,18 @@ class RegistryPusher:
             body=body,
             accept_statuses=_SAID,
         )
-        if answer.status not in {201, 202, 204}:
-            raise self._upload_error(repository, answer, f"blob {blob.digest}")
+        if response.status not in {201, 202, 204}:
+            raise self._upload_error(repository, response, f"blob {blob.digest}")
 
     def push_manifest(self, repository: ImageRef, manifest: Manifest, tag: str = "") -> None:
         """Write a manifest under a tag, or under its digest alone.
 
-        Where the registry does not list by itself what refers to an image, its entry in the list
-        that stands in for that (the tag ``sha256-HEX``) is written too.
+        Where the registry does not list referrers itself, the manifest is also added to the list
+        that stands in for that, under the tag ``sha256-HEX`` of its subject.
         """
         named = ImageRef(repository.host, repository.path, tag, "" if tag else manifest.digest)
         what = str(named)
-        answer = self._client.transport.request(
+        response = self._client.transport.request(
             "PUT",
             repository.host,
             manifest_path(named),
@@ -123,24 +123,24 @@ class RegistryPusher:
             accept_statuses=_SAID,
             may_retry=False,
         )
-        if answer.status == 404 or answer.status not in {200, 201, 202}:
-            raise self._upload_error(repository, answer, what)
-        kept = answer.headers.get("docker-content-digest", "")
+        if response.status == 404 or response.status not in {200, 201, 202}:
+            raise self._upload_error(repository, response, what)
+        kept = response.headers.get("docker-content-digest", "")
         if not is_digest(kept):
             kept = self._client.get_digest(named) or "nothing"
         if kept != manifest.digest:
             raise errors.content_changed(
                 self._client.get_access(repository.host), what, manifest.digest, kept
             )
-        if manifest.subject and "oci-subject" not in answer.headers:
+        if manifest.subject and "oci-subject" not in response.headers:
             self._add_referrer(repository, manifest)
 
     def confirm_manifest(self, repository: ImageRef, manifest: Manifest) -> None:
-        """See that a manifest that was written can be read.
+        """Check that a manifest that was pushed can be read.
 
-        Not all that a registry has taken it has: the distribution registry, 2.8 at least, keeps an
-        empty file when its disk is full, says so, and takes the same manifest when it is sent
-        again, as its file is there.
+        A registry may accept what it does not have: the distribution registry (2.8 at least) keeps
+        an empty file when its disk is full, reports that, and accepts the same manifest when it is
+        sent again, because its file is there.
         """
         named = ImageRef(repository.host, repository.path, "", manifest.digest)
         try:
@@ -148,16 +148,16 @@ class RegistryPusher:
         except RegistryError as error:
             if error.kind != "busy" or error.is_limit:
                 raise
-            reach = self._client.get_access(repository.host)
-            raise errors.manifest_unreadable(reach, str(named), error.message) from error
+            access = self._client.get_access(repository.host)
+            raise errors.manifest_unreadable(access, str(named), error.message) from error
         if found != manifest.digest:
-            reach = self._client.get_access(repository.host)
-            raise errors.content_changed(reach, str(named), manifest.digest, found or "nothing")
+            access = self._client.get_access(repository.host)
+            raise errors.content_changed(access, str(named), manifest.digest, found or "nothing")
 
     def _begin_upload(self, repository: ImageRef, query: str, *scopes: str) -> HttpResponse:
         path = f"/v2/{repository.path}/blobs/uploads/{query}"
         for again in (True, False):
-            answer = self._client.transport.request(
+            response = self._client.transport.request(
                 "POST",
                 repository.host,
                 path,
@@ -165,15 +165,15 @@ class RegistryPusher:
                 *scopes,
                 accept_statuses=_SAID,
             )
-            if answer.status in {201, 202}:
+            if response.status in {201, 202}:
                 break
-            if again and answer.status == 404 and self._create_repository(repository):
+            if again and response.status == 404 and self._create_repository(repository):
                 continue
-            raise self._upload_error(repository, answer, "an upload")
-        return answer
+            raise self._upload_error(repository, response, "an upload")
+        return response
 
     def _create_repository(self, repository: ImageRef) -> bool:
-        """Run the site's command for a repository that is not there; whether there is one."""
+        """Run the site's command for a missing repository; return whether there is one."""
         if self._create is None:
             return False
         with self._lock:
@@ -194,13 +194,15 @@ class RegistryPusher:
                 self._created.add(repository)
         return True
 
-    def _upload_error(self, repository: ImageRef, answer: HttpResponse, what: str) -> RegistryError:
+    def _upload_error(
+        self, repository: ImageRef, response: HttpResponse, what: str
+    ) -> RegistryError:
         return errors.upload_refused(
-            self._client.get_access(repository.host), repository, answer, what
+            self._client.get_access(repository.host), repository, response, what
         )
 
     def _add_referrer(self, repository: ImageRef, manifest: Manifest) -> None:
-        """Add a manifest to the list of what refers to its subject."""
+        """Add a manifest to the list of referrers of its subject."""
         tag = fallback_tag(manifest.subject)
         with self._lock:
             lock = self._listing.setdefault((repository, tag), threading.Lock())
@@ -216,6 +218,6 @@ class RegistryPusher:
                 self.push_manifest(repository, index, tag)
 
 
-def _upload_location(answer: HttpResponse) -> str:
-    """Where an upload goes on; registries give a path or a whole address."""
-    return urljoin(answer.url, answer.headers.get("location", ""))
+def _upload_location(response: HttpResponse) -> str:
+    """Return where an upload goes on; registries give a path or a whole URL."""
+    return urljoin(response.url, response.headers.get("location", ""))

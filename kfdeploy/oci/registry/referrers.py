@@ -1,9 +1,9 @@
-"""What belongs to an image in its registry: cosign's tags, and OCI 1.1's referrers.
+"""Find what belongs to an image in its registry: by cosign's tags, and by OCI 1.1's referrers.
 
-For a manifest it takes four requests: a HEAD for each of cosign's three tags, and the list of
+That takes four requests for a manifest: a HEAD for each of cosign's three tags, and the list of
 referrers, or the fallback tag where the registry has no such list. (One list of all the
-repository's tags would do for the tags, but has tens of thousands of them in some repositories and
-is not sorted in others.)
+repository's tags would replace the three, but it has tens of thousands of entries in some
+repositories, and is not sorted in others.)
 """
 
 from __future__ import annotations
@@ -34,15 +34,19 @@ _NEXT: Final = re.compile(r"<([^>]*)>\s*;[^,<]*\brel=[\"']?next\b")
 
 
 class AttachmentFinder:
-    """Looks for what belongs to images; safe for threads.
+    """Finds what belongs to images; safe for threads.
 
-    It remembers which registries have no list of referrers, and does not go on asking one that
-    says it is asked too much.
+    It remembers which registries have no list of referrers, and asks no more of one that reports a
+    rate limit.
     """
 
     def __init__(self, client: RegistryClient, *, patience: float | None = None) -> None:
-        """``patience``: seconds that one request waits for a registry that says it is busy;
-        by default as long as the client does."""
+        """Take the client to ask.
+
+        Args:
+            patience: seconds that one request waits for a busy registry; by default as long as the
+                client does.
+        """
         self._client = client
         self._patience = patience
         self._lock = threading.Lock()
@@ -50,19 +54,19 @@ class AttachmentFinder:
         self._busy: dict[str, RegistryError] = {}
 
     def find_for_image(self, ref: ImageRef, platforms: Iterable[str]) -> tuple[Attachment, ...]:
-        """What belongs to an image, sorted.
+        """Return what belongs to an image, sorted.
 
-        The manifests of its platforms are asked about only where something belongs to the image:
-        cosign signs all of an image, or what its tag names and no more, and most images are not
-        signed at all. Asking about each of their platforms would be most of the requests.
+        The manifests of its platforms are asked about only where something belongs to the image
+        itself: cosign signs an image with all its platforms, or only what its tag names, and most
+        images are not signed. Asking about each platform would be most of the requests.
 
         Args:
             ref: at its digest, in the registry to ask.
             platforms: digests of its platforms' manifests.
 
         Raises:
-            RegistryError: the registry could not be asked; or kind ``content`` for a list that is
-                none, or without an end.
+            RegistryError: the registry could not be asked; of kind ``content`` for a list that is
+                malformed, or without an end.
         """
         found = set(self.find_for_manifest(ref, ref.digest))
         if found:
@@ -71,7 +75,7 @@ class AttachmentFinder:
         return tuple(sorted(found))
 
     def find_for_manifest(self, repository: ImageRef, digest: str) -> tuple[Attachment, ...]:
-        """What belongs to one manifest or index, sorted; see `of_image`."""
+        """Return what belongs to one manifest or index, sorted; see `find_for_image`."""
         if (busy := self._busy.get(repository.host)) is not None:
             raise busy
         try:
@@ -90,8 +94,8 @@ class AttachmentFinder:
 
     def _find_tagged(self, repository: ImageRef, digest: str) -> Iterator[Attachment]:
         for tag in cosign_tags(digest):
-            at = ImageRef(repository.host, repository.path, tag)
-            found = self._client.get_digest(at, patience=self._patience)
+            tagged = ImageRef(repository.host, repository.path, tag)
+            found = self._client.get_digest(tagged, patience=self._patience)
             if found is not None and is_digest(found):
                 yield Attachment(digest, "tag", tag, found)
 
@@ -107,7 +111,7 @@ class AttachmentFinder:
                 )
 
     def _list_referrers(self, repository: ImageRef, digest: str) -> list[Mapping[str, Any]] | None:
-        """The registry's own list, all pages; None when it keeps none."""
+        """Return the registry's own list, all pages; None when it has none."""
         host = repository.host
         if self._lists.get(host) is False:
             return None
@@ -115,17 +119,17 @@ class AttachmentFinder:
         found: list[Mapping[str, Any]] = []
         seen: set[str] = set()
         while path not in seen and len(seen) < PAGES_MAX and len(found) <= REFERRERS_MAX:
-            answer = self._fetch_page(repository, path)
-            if answer is None and not seen:
+            response = self._fetch_page(repository, path)
+            if response is None and not seen:
                 self._mark_unsupported(host)
                 return None
-            if answer is None:
+            if response is None:
                 raise _referrers_error(repository, digest, f"breaks off after {len(found)} of them")
             seen.add(path)
             with self._lock:
                 self._lists[host] = True
-            found += _parse_index(repository, digest, answer.body)
-            more = _NEXT.search(answer.headers.get("link", ""))
+            found += _parse_index(repository, digest, response.body)
+            more = _NEXT.search(response.headers.get("link", ""))
             if more is None and len(found) <= REFERRERS_MAX:
                 return found
             # Only the query of the link: behind a proxy its host and path are often others.
@@ -133,7 +137,7 @@ class AttachmentFinder:
         raise _referrers_error(repository, digest, f"has no end within {REFERRERS_MAX} of them")
 
     def _fetch_page(self, repository: ImageRef, path: str) -> HttpResponse | None:
-        answer = self._client.transport.request(
+        response = self._client.transport.request(
             "GET",
             repository.host,
             path,
@@ -142,8 +146,8 @@ class AttachmentFinder:
             # Older registries answer with these where the specification wants 404.
             accept_statuses=(400, 405),
         )
-        kind = answer.headers.get("content-type", "").partition(";")[0].strip()
-        return answer if answer.status == 200 and kind == OCI_INDEX else None
+        kind = response.headers.get("content-type", "").partition(";")[0].strip()
+        return response if response.status == 200 and kind == OCI_INDEX else None
 
     def _mark_unsupported(self, host: str) -> None:
         # One host may front several registries, such as a proxy: a list that was once there tells
@@ -152,9 +156,9 @@ class AttachmentFinder:
             self._lists.setdefault(host, False)
 
     def _read_fallback_index(self, repository: ImageRef, digest: str) -> list[Mapping[str, Any]]:
-        at = ImageRef(repository.host, repository.path, fallback_tag(digest))
+        fallback = ImageRef(repository.host, repository.path, fallback_tag(digest))
         try:
-            index = self._client.get_manifest(at, patience=self._patience)
+            index = self._client.get_manifest(fallback, patience=self._patience)
         except RegistryError as error:
             if error.kind != "gone":
                 raise
@@ -168,7 +172,7 @@ def _parse_index(repository: ImageRef, digest: str, body: bytes) -> list[Mapping
         if not isinstance(content, dict):
             raise MalformedManifest("no JSON object")
     except (ValueError, RecursionError) as error:
-        raise _referrers_error(repository, digest, "is no JSON") from error
+        raise _referrers_error(repository, digest, "is not JSON") from error
     return list(iter_entries(content, "manifests"))
 
 

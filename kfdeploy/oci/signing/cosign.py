@@ -1,10 +1,10 @@
-"""Signatures of images as registries keep them: cosign's simple signing, and sigstore's bundle.
+"""Read signatures of images: cosign's simple signing, and sigstore's bundle.
 
 Simple signing (cosign's SIGNATURE_SPEC): a layer is the signed payload, which names the image's
 digest, and the signature is the layer's annotation. Bundle v0.3 (sigstore's protobuf-specs): a
 layer of JSON with either a DSSE envelope around an in-toto statement whose subject is the image, or
-a signature of the image's manifest itself. Only what keys sign is read: of certificates, of a
-transparency log's entries and of time stamps no notice is taken.
+a signature of the image's manifest itself. Only signatures by key are read: certificates, entries
+of a transparency log and time stamps are ignored.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SIMPLE_TYPE: Final = "cosign container image signature"
 
 
 class MalformedSignature(ValueError):
-    """What should be a signature can't be read as one; the message says why."""
+    """A signature can't be read; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class UnverifiedSignature:
 
     Attributes:
         data: what was signed; None where that is the image's manifest itself.
-        digests: of the images that ``data`` says are signed; of no worth before it is checked.
+        digests: of the images that ``data`` says are signed; worth nothing before it is checked.
         by_certificate: it says that it was made with a certificate's key.
     """
 
@@ -51,14 +51,14 @@ def is_signature_layer(media_type: str) -> bool:
 def parse_signature(
     media_type: str, annotations: Mapping[str, Any], body: bytes
 ) -> UnverifiedSignature | None:
-    """The signature in a layer.
+    """Return the signature in a layer.
 
     Returns:
         None for a bundle with an attestation: that says something about an image (what is in it,
-        how it was built, that a scan failed), not that it may be used.
+            how it was built, that a scan failed), not that it may be used.
 
     Raises:
-        Damaged: it can't be read.
+        MalformedSignature: it can't be read.
     """
     content = _parse_json(body)
     if media_type == SIMPLE_SIGNING:
@@ -98,7 +98,7 @@ def _parse_bundle(content: Mapping[str, Any]) -> UnverifiedSignature | None:
     signatures = envelope.get("signatures")
     # The bundle's specification allows one, unlike DSSE's.
     if not isinstance(signatures, list) or len(signatures) != 1:
-        raise MalformedSignature("its envelope has not exactly one signature")
+        raise MalformedSignature("its envelope must have exactly one signature")
     if not isinstance(signatures[0], dict):
         raise MalformedSignature("signatures[0] is missing")
     signature = _decode_base64(signatures[0], "sig")
@@ -120,7 +120,7 @@ def _parse_subjects(statement: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _encode_pae(kind: str, payload: bytes) -> bytes:
-    """DSSE's encoding of what is signed: type and payload with their lengths in bytes."""
+    """Return DSSE's encoding of what is signed: type and payload, with their lengths in bytes."""
     name = kind.encode()
     return b"DSSEv1 %d %s %d %s" % (len(name), name, len(payload), payload)
 
@@ -129,9 +129,9 @@ def _parse_json(body: bytes) -> Mapping[str, Any]:
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise MalformedSignature("no JSON") from error
+        raise MalformedSignature("not JSON") from error
     if not isinstance(content, dict):
-        raise MalformedSignature("no JSON object")
+        raise MalformedSignature("not a JSON object")
     return content
 
 
@@ -154,4 +154,4 @@ def _decode_base64(content: Mapping[str, Any], key: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except ValueError as error:
-        raise MalformedSignature(f"{key} is no base64") from error
+        raise MalformedSignature(f"{key} is not base64") from error

@@ -1,8 +1,8 @@
-"""Keys in PEM files, and signatures made and checked with them.
+"""Read keys from PEM files, and make and check signatures with them.
 
-ECDSA on NIST's curves, RSA (PKCS #1 v1.5) and Ed25519: what cosign and openssl make, but for
-Ed25519ph, which cosign 3 takes for Ed25519 keys. The `cryptography` package, which lacks that, does
-the work; it is imported only where a key is used.
+ECDSA on NIST's curves, RSA (PKCS #1 v1.5) and Ed25519: what cosign and openssl make, except
+Ed25519ph, which cosign 3 uses for Ed25519 keys. The `cryptography` package, which does not have
+that, does the work; it is imported only where a key is used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PASSWORD_VARIABLE: Final = "KFDEPLOY_KEY_PASSWORD"
 RSA_BITS_MIN: Final = 2048
-_MAKE_PUBLIC: Final = "`openssl pkey -in KEY -pubout -out KEY.pub` makes the public key's file"
+_MAKE_PUBLIC: Final = "`openssl pkey -in KEY -pubout -out KEY.pub` writes the public key"
 _MAKE_PRIVATE: Final = (
     "`openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -aes-256-cbc -out KEY` makes"
     " one, and `cosign import-key-pair --key KEY` makes cosign's of it"
@@ -51,10 +51,10 @@ class PublicKey:
         return isinstance(self.key, ed25519.Ed25519PublicKey)
 
     def has_signed(self, signature: bytes, data: bytes) -> bool:
-        """Whether a signature is of this data by this key.
+        """Return whether a signature is of this data by this key.
 
-        With ECDSA by SHA-256, as cosign's older formats have it whatever the curve, or by the hash
-        that fits the curve, as sigstore's bundles have it.
+        With ECDSA, the hash is SHA-256, as in cosign's older formats whatever the curve, or the one
+        that fits the curve, as in sigstore's bundles.
         """
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives import hashes
@@ -78,10 +78,13 @@ class PublicKey:
 
 
 def load_public_key(file: Path, name: str = "") -> PublicKey:
-    """The public key in a PEM file; ``name`` is how errors call it.
+    """Return the public key in a PEM file.
+
+    Args:
+        name: how errors name the file; by default its path.
 
     Raises:
-        UserError: no such file, no public key in it, or of a kind that is not supported.
+        UserError: no such file, no public key in it, or an unsupported kind.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
@@ -90,10 +93,10 @@ def load_public_key(file: Path, name: str = "") -> PublicKey:
     name = name or str(file)
     data = read_bytes(file)
     if b"PRIVATE KEY-----" in data:
-        raise UserError(f"{name}: a private key, where a public one is wanted", hint=_MAKE_PUBLIC)
+        raise UserError(f"{name}: a private key, but a public key is needed", hint=_MAKE_PUBLIC)
     if b"-----BEGIN CERTIFICATE-----" in data:
         raise UserError(
-            f"{name}: a certificate, where a public key is wanted",
+            f"{name}: a certificate, but a public key is needed",
             hint="`openssl x509 -in FILE -pubkey -noout` prints its key",
         )
     try:
@@ -116,14 +119,14 @@ def load_public_key(file: Path, name: str = "") -> PublicKey:
 
 
 def load_private_key(file: Path, password: str | None) -> RawPrivateKey:
-    """The private key in a PEM file (PKCS #8, or the older forms for EC and RSA).
+    """Return the private key in a PEM file (PKCS #8, or the older forms for EC and RSA).
 
     Args:
-        password: used where the key is encrypted.
+        password: for an encrypted key.
 
     Raises:
         UserError: no such file, no private key in it, an unsupported kind, or the password is
-            missing or wrong; neither key nor password is in the message.
+            missing or wrong; the message has neither key nor password.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
@@ -132,7 +135,7 @@ def load_private_key(file: Path, password: str | None) -> RawPrivateKey:
     data = read_bytes(file)
     if b"PRIVATE KEY-----" not in data:
         what = "a public key" if b"PUBLIC KEY-----" in data else "no private key in PEM form"
-        raise UserError(f"{file}: {what}, where a private key is wanted", hint=_MAKE_PRIVATE)
+        raise UserError(f"{file}: {what}, but a private key is needed", hint=_MAKE_PRIVATE)
     if b"SIGSTORE PRIVATE KEY-----" in data or b"COSIGN PRIVATE KEY-----" in data:
         raise UserError(
             f"{file}: a private key in cosign's own format, which only cosign reads",
@@ -145,7 +148,7 @@ def load_private_key(file: Path, password: str | None) -> RawPrivateKey:
             hint=f"put it into the environment variable {PASSWORD_VARIABLE}",
         )
     secret = password.encode() if is_encrypted and password else None
-    # Without `from`: the library's own messages are of bytes that nobody should look at.
+    # From None: the library's own messages may show bytes of the key.
     try:
         key = serialization.load_pem_private_key(data, secret)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -166,7 +169,7 @@ def load_private_key(file: Path, password: str | None) -> RawPrivateKey:
 
 
 def sign_bytes(key: RawPrivateKey, data: bytes) -> bytes:
-    """The signature of data: with SHA-256, for Ed25519 as it is."""
+    """Return the signature of data: with SHA-256, except for Ed25519, which hashes by itself."""
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 

@@ -1,7 +1,7 @@
-"""Signatures by key: of a file, beside it; and of images, as cosign puts them into a registry.
+"""Sign files and check signatures by key: of a file beside it, and of images in a registry.
 
-What counts is the key. Who a certificate names, and what a transparency log says, can't be looked
-up where there is no internet.
+Only the key counts. Whom a certificate names, and what a transparency log says, can't be looked up
+where there is no internet.
 """
 
 from __future__ import annotations
@@ -23,9 +23,14 @@ from kfdeploy.oci.reference import ImageRef, is_digest
 from kfdeploy.oci.registry.client import RegistryClient
 from kfdeploy.oci.registry.errors import RegistryError
 from kfdeploy.oci.signing import cosign
-from kfdeploy.oci.signing import keys as keyfiles
 from kfdeploy.oci.signing.cosign import MalformedSignature, UnverifiedSignature
-from kfdeploy.oci.signing.keys import PASSWORD_VARIABLE, PublicKey
+from kfdeploy.oci.signing.keys import (
+    PASSWORD_VARIABLE,
+    PublicKey,
+    load_private_key,
+    load_public_key,
+    sign_bytes,
+)
 
 LAYERS_MAX: Final = 200
 """Signatures of one image that are looked at; each costs a request."""
@@ -46,11 +51,11 @@ _OTHER_TYPES: Final = frozenset(
 
 
 def sign_blob(data: bytes, key_file: Path, password: str | None = None) -> bytes:
-    """A detached signature, as `cosign sign-blob` and `openssl dgst -sha256 -sign` make it.
+    """Return a detached signature, as `cosign sign-blob` and `openssl dgst -sha256 -sign` make it.
 
     Args:
         key_file: PEM file of a private key.
-        password: for an encrypted key; by default what KFDEPLOY_KEY_PASSWORD says.
+        password: for an encrypted key; by default the value of KFDEPLOY_KEY_PASSWORD.
 
     Returns:
         One line of base64.
@@ -60,8 +65,8 @@ def sign_blob(data: bytes, key_file: Path, password: str | None = None) -> bytes
     """
     if password is None:
         password = os.environ.get(PASSWORD_VARIABLE)
-    key = keyfiles.load_private_key(key_file, password)
-    return base64.b64encode(keyfiles.sign_bytes(key, data)) + b"\n"
+    key = load_private_key(key_file, password)
+    return base64.b64encode(sign_bytes(key, data)) + b"\n"
 
 
 def verify_blob(data: bytes, signature: bytes, key_file: Path) -> None:
@@ -73,14 +78,14 @@ def verify_blob(data: bytes, signature: bytes, key_file: Path) -> None:
     Raises:
         UserError: the signature is not of this data by this key; or the key can't be used.
     """
-    key = keyfiles.load_public_key(key_file)
+    key = load_public_key(key_file)
     forms = [signature]
     with contextlib.suppress(binascii.Error):
         forms.append(base64.b64decode(b"".join(signature.split()), validate=True))
     if not any(key.has_signed(form, data) for form in forms):
         raise UserError(
-            f"the signature is not by {key_file}, or what it is of has been changed",
-            hint="do not use it; get it and the public key again, each by another way",
+            f"the signature is not by {key_file}, or the signed data was changed",
+            hint="do not use it; get the data and the public key again, each by another way",
         )
 
 
@@ -88,14 +93,14 @@ def verify_blob(data: bytes, signature: bytes, key_file: Path) -> None:
 
 
 class UnsignedImage(UserError):
-    """An image has not the signature that it must have."""
+    """An image does not have a signature that it must have."""
 
 
 class SignatureReader(Protocol):
-    """Where an image's signatures are read: a registry, or a bundle.
+    """Reads an image's signatures from a registry or a bundle.
 
-    Both raise RegistryError, of kind ``gone`` or ``content`` for what is not there or has another
-    content than its digest says.
+    Both methods raise RegistryError: of kind ``gone`` for what is not there, and ``content`` for
+    what is not the content that its digest names.
     """
 
     def get_manifest(self, digest: str) -> Manifest: ...
@@ -105,7 +110,7 @@ class SignatureReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RegistrySignatureReader:
-    """Reads in the repository of ``ref``."""
+    """Reads signatures from the repository of ``ref``."""
 
     client: RegistryClient
     ref: ImageRef
@@ -150,16 +155,19 @@ class SignatureSetting(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SignatureRules:
-    """What `images.signatures` asks for. An image that several match must satisfy each."""
+    """The rules of `images.signatures`. An image that several match must satisfy each."""
 
     rules: tuple[SignatureRule, ...] = ()
 
     @classmethod
     def from_settings(cls, settings: Iterable[SignatureSetting], root: Path) -> SignatureRules:
-        """From kfdeploy.yaml; paths are relative to ``root``, the workspace.
+        """Return the rules that kfdeploy.yaml has.
+
+        Args:
+            root: the workspace, which paths are relative to.
 
         Raises:
-            UserError: keys that can't be used, all of them, each with where it is named.
+            UserError: keys that can't be used; all of them, each with the key path that names it.
         """
         rules: list[SignatureRule] = []
         errors: list[UserError] = []
@@ -168,7 +176,7 @@ class SignatureRules:
             found: list[PublicKey] = []
             for number, name in enumerate(setting.keys):
                 try:
-                    found.append(keyfiles.load_public_key(root / Path(name).expanduser(), name))
+                    found.append(load_public_key(root / Path(name).expanduser(), name))
                 except UserError as error:
                     message = f"{where}.keys[{number}]: {error.message}"
                     errors.append(UserError(message, hint=error.hint))
@@ -177,7 +185,7 @@ class SignatureRules:
         return cls(tuple(rules))
 
     def find_for(self, image: ImageRef) -> tuple[SignatureRule, ...]:
-        """The rules for an image, by what is locked: its substitute, where it has one."""
+        """Return the rules for an image, by what is locked: its substitute, where it has one."""
         return tuple(rule for rule in self.rules if rule.matches(image))
 
 
@@ -193,13 +201,13 @@ def check_signatures(
     Args:
         image: what is locked, at its digest.
         reader: where its signatures are read.
-        attached: what is known to belong to it, such as the lock's.
-        search: looks for what belongs to it; called at most once, and only where no signature
-            among ``attached`` will do.
+        attached: what is known to belong to it, such as from the lock.
+        search: returns what belongs to it now; called at most once, and only where no signature
+            among ``attached`` is good.
 
     Raises:
-        Unsigned: one is missing, or none is good; the message does not name the image.
-        RegistryError: it can't be read, or searched for.
+        UnsignedImage: a signature is missing, or none is good; the message does not name the image.
+        RegistryError: the registry can't be asked.
     """
     found: list[Attachment] | None = None
     for rule in rules.find_for(image):
@@ -220,7 +228,7 @@ def check_signatures(
 def _find_problem(
     digest: str, rule: SignatureRule, attached: Iterable[Attachment], reader: SignatureReader
 ) -> str:
-    """Why no signature will do; empty when one does."""
+    """Return why no signature is good; empty when one is."""
     # Of several, what comes closest to a good signature says most.
     problems: dict[int, str] = {}
     names = " or ".join(key.name for key in rule.keys)
@@ -248,35 +256,35 @@ def _find_problem(
 def _read_signatures(
     digest: str, attached: Iterable[Attachment], reader: SignatureReader
 ) -> Iterator[UnverifiedSignature | MalformedSignature]:
-    """Signatures of a manifest, good ones and others; attestations are none."""
-    looked_at = 0
-    for one in sorted(set(attached)):
-        if one.subject != digest or not _may_be_signature(one):
+    """Yield a manifest's signatures, without attestations; one that can't be read is an error."""
+    layer_count = 0
+    for attachment in sorted(set(attached)):
+        if attachment.subject != digest or not _may_be_signature(attachment):
             continue
         try:
-            layers = list(iter_entries(reader.get_manifest(one.digest).content, "layers"))
+            layers = list(iter_entries(reader.get_manifest(attachment.digest).content, "layers"))
         except (MalformedManifest, RegistryError) as error:
-            yield _as_malformed(one.digest, error)
+            yield _as_malformed(attachment.digest, error)
             continue
         for layer in layers:
             if not cosign.is_signature_layer(str(layer.get("mediaType"))):
                 continue
-            looked_at += 1
-            if looked_at > LAYERS_MAX:
+            layer_count += 1
+            if layer_count > LAYERS_MAX:
                 return
             try:
                 found = _read_signature(layer, reader)
             except (MalformedSignature, RegistryError) as error:
-                yield _as_malformed(one.digest, error)
+                yield _as_malformed(attachment.digest, error)
             else:
                 if found is not None:
                     yield found
 
 
-def _may_be_signature(one: Attachment) -> bool:
-    if one.kind == "tag":
-        return one.name.endswith(".sig")
-    return one.name == cosign.SIGSTORE_BUNDLE or one.name in _OTHER_TYPES
+def _may_be_signature(attachment: Attachment) -> bool:
+    if attachment.kind == "tag":
+        return attachment.name.endswith(".sig")
+    return attachment.name == cosign.SIGSTORE_BUNDLE or attachment.name in _OTHER_TYPES
 
 
 def _read_signature(
@@ -284,9 +292,9 @@ def _read_signature(
 ) -> UnverifiedSignature | None:
     digest, size, annotations = (layer.get(key) for key in ("digest", "size", "annotations"))
     if not isinstance(digest, str) or not is_digest(digest) or not isinstance(size, int):
-        raise MalformedSignature("a layer without digest and size")
+        raise MalformedSignature("a layer has no digest or no size")
     if size > LAYER_BYTES_MAX:
-        raise MalformedSignature(f"{digest} has {size} bytes: no signature is as long")
+        raise MalformedSignature(f"{digest} has {size} bytes, more than any signature")
     known = annotations if isinstance(annotations, dict) else {}
     return cosign.parse_signature(str(layer["mediaType"]), known, reader.get_blob(digest))
 

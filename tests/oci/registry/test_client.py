@@ -165,7 +165,7 @@ def test_a_missing_helper_is_named(folder: Path, tmp_path: Path) -> None:
         hosts = {registry.host: {"credentials": {"helper": "not-there"}}}
         with client(tmp_path, hosts) as c, pytest.raises(UserError) as raised:
             c.get_digest(at(registry.host))
-    assert raised.value.message.startswith("docker-credential-not-there gave no sign-in for")
+    assert raised.value.message.startswith("docker-credential-not-there returned no credential for")
 
 
 @pytest.mark.parametrize("kind", ["basic", "token"])

@@ -233,7 +233,7 @@ def test_a_list_that_is_none_is_an_error(body: bytes, finder: AttachmentFinder) 
         pytest.raises(RegistryError) as raised,
     ):
         finder.find_for_image(at(served.host), ())
-    assert raised.value.message == f"{served.host}/{PATH}@{D}: its list of referrers is no JSON"
+    assert raised.value.message == f"{served.host}/{PATH}@{D}: its list of referrers is not JSON"
 
 
 def test_nothing_that_a_registry_makes_up_gets_through(finder: AttachmentFinder) -> None:

@@ -136,8 +136,8 @@ def test_a_wrong_password_is_told_and_not_shown(
     ("content", "message"),
     [
         (None, "no such file or directory"),
-        ("", "no private key in PEM form, where a private key is wanted"),
-        ("public", "a public key, where a private key is wanted"),
+        ("", "no private key in PEM form, but a private key is needed"),
+        ("public", "a public key, but a private key is needed"),
         (
             "-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\nAAAA\n",
             "a private key in cosign's own format, which only cosign reads",
@@ -166,8 +166,8 @@ def test_what_is_no_private_key(content: str | None, message: str, tmp_path: Pat
     [
         (None, "no such file or directory"),
         ("", "no public key in PEM form (-----BEGIN PUBLIC KEY-----)"),
-        ("private", "a private key, where a public one is wanted"),
-        ("-----BEGIN CERTIFICATE-----\n", "a certificate, where a public key is wanted"),
+        ("private", "a private key, but a public key is needed"),
+        ("-----BEGIN CERTIFICATE-----\n", "a certificate, but a public key is needed"),
         ("small", "an RSA key of 1024 bits: fewer than 2048 are not safe"),
         ("x25519", "a key of another kind than ECDSA, RSA and Ed25519"),
     ],
@@ -194,9 +194,7 @@ def test_what_does_not_belong_together_is_refused(case: str, tmp_path: Path) -> 
     given = {"signature": b"AAAA" + made[4:], "nothing": b"", "words": b"no signature"}
     data = DATA + b" " if case == "data" else DATA
     error = failing(lambda: verify.verify_blob(data, given.get(case, made), signed_by))
-    assert error.message == (
-        f"the signature is not by {signed_by}, or what it is of has been changed"
-    )
+    assert error.message == (f"the signature is not by {signed_by}, or the signed data was changed")
 
 
 def test_the_library_is_imported_only_for_keys() -> None:
@@ -413,13 +411,13 @@ def test_a_damaged_payload_is_told(
         (_without("dsseEnvelope"), "dsseEnvelope is missing"),
         (_without("verificationMaterial"), "verificationMaterial is missing"),
         (_without("dsseEnvelope", "payload"), "payload is missing"),
-        (_with("?", "dsseEnvelope", "payload"), "payload is no base64"),
-        (_with("ü", "dsseEnvelope", "payload"), "payload is no base64"),
-        (_with("AAAA", "dsseEnvelope", "payload"), "no JSON"),
-        (_with("W10=", "dsseEnvelope", "payload"), "no JSON object"),
-        (_with([], "dsseEnvelope", "signatures"), "its envelope has not exactly one signature"),
+        (_with("?", "dsseEnvelope", "payload"), "payload is not base64"),
+        (_with("ü", "dsseEnvelope", "payload"), "payload is not base64"),
+        (_with("AAAA", "dsseEnvelope", "payload"), "not JSON"),
+        (_with("W10=", "dsseEnvelope", "payload"), "not a JSON object"),
+        (_with([], "dsseEnvelope", "signatures"), "its envelope must have exactly one signature"),
         (_with([1], "dsseEnvelope", "signatures"), "signatures[0] is missing"),
-        (_with("?", "dsseEnvelope", "signatures", 0, "sig"), "sig is no base64"),
+        (_with("?", "dsseEnvelope", "signatures", 0, "sig"), "sig is not base64"),
     ],
 )
 def test_a_damaged_bundle_is_told(
@@ -433,7 +431,7 @@ def test_a_damaged_bundle_is_told(
 def test_a_signature_that_is_no_base64_is_told(text: str, signer: Signer, tmp_path: Path) -> None:
     made = simple(signer, APP.digest, dev_cosignproject_cosign__signature=text)
     assert judge(tmp_path, made, "sig") == (
-        f"its signature is damaged: {made.digest}: dev.cosignproject.cosign/signature is no base64"
+        f"its signature is damaged: {made.digest}: dev.cosignproject.cosign/signature is not base64"
     )
 
 
@@ -469,7 +467,7 @@ def test_what_is_not_there_or_has_other_content_is_told(signer: Signer, tmp_path
 
 def test_a_layer_without_an_end_is_not_read(signer: Signer, tmp_path: Path) -> None:
     made = artifact(SIMPLE, b" " * (1024 * 1024 + 1), {})
-    assert judge(tmp_path, made, "sig").endswith("has 1048577 bytes: no signature is as long")
+    assert judge(tmp_path, made, "sig").endswith("has 1048577 bytes, more than any signature")
 
 
 def test_one_good_signature_among_bad_ones_will_do(signer: Signer, tmp_path: Path) -> None:
