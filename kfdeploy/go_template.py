@@ -1,7 +1,7 @@
-"""The part of Go's text/template, with Helmfile's functions, that patches use.
+"""Fill Go templates: the part of text/template and of Helmfile's functions that patches use.
 
 Patches are ``.gotmpl`` files, so that plain Helmfile can apply them. `render` fills the same files
-without Helmfile; `Unsupported` says that a file needs Helmfile itself.
+without Helmfile; `UnsupportedTemplate` says that a file needs Helmfile itself.
 
 Sources of facts: text/template's documentation (Go 1.26), helmfile v1.7.4 ``pkg/tmpl``, sprig v3.
 """
@@ -47,14 +47,14 @@ class _ActionNode:
 
 
 def render(source: str, values: Mapping[str, Any], functions: Functions | None = None) -> str:
-    """The text of a template.
+    """Return the text of a template, filled.
 
     Args:
         values: the dot; Helmfile's ``.Values`` is its key ``Values``.
         functions: further functions by name, such as ``tpl`` and ``readFile``.
 
     Raises:
-        Unsupported: a construct or function that isn't known here.
+        UnsupportedTemplate: a construct or function that isn't known here.
         TemplateError: a value that isn't there, or a call of ``fail``.
     """
     nodes = list(_parse_nodes(source))
@@ -102,7 +102,7 @@ class _Renderer:
         out: list[str] | None,
         inside: str | None,
     ) -> int:
-        """Render to the block's end, and return its index; without ``out`` only look for it."""
+        """Render to the block's end and return its index; without ``out`` only find the end."""
         names = dict(scope)  # what is declared in a block ends with it
         while at < len(nodes):
             node = nodes[at]
@@ -262,7 +262,7 @@ class _Renderer:
 
 
 def _split_declaration(code: str) -> tuple[str, str, str]:
-    """The variables that an action declares, for a key and a value, and its pipeline."""
+    """Return the variables that an action declares, for key and value, and its pipeline."""
     match = _DECLARED.fullmatch(code)
     return (match[1] or "", match[2], match[3]) if match else ("", "", code)
 
@@ -309,7 +309,7 @@ def _format_value(value: Any) -> str:
 
 
 def to_json(value: Any) -> str:
-    """JSON as Go's encoding/json writes it: sorted keys, and ``<``, ``>``, ``&`` escaped."""
+    """Return JSON as Go's encoding/json writes it: sorted keys, and ``<``, ``>``, ``&`` escaped."""
     if _has_float(value):
         raise UnsupportedTemplate("a number with a fraction as JSON")
     text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
@@ -391,7 +391,7 @@ def _verb_accepts(verb: str, value: Any) -> bool:
 
 
 def _quote_string(value: Any) -> str:
-    """A Go string literal, of text that Go quotes as JSON does."""
+    """Return a Go string literal, of text that Go quotes as JSON does."""
     text = _format_value(value)
     if not text.isprintable():
         raise UnsupportedTemplate("quotes around what can't be printed")

@@ -1,6 +1,6 @@
-"""What a manifest does not say yet and a patch must add, so that an operator's own images are ours.
+"""Write the patches that set what a manifest does not set yet, for images of an operator's own.
 
-A variable, a flag, a key of a ConfigMap, a field, or a file over the image's own.
+A variable, a flag, a key of a ConfigMap, a field, or a file over the one in the image.
 """
 
 from __future__ import annotations
@@ -8,48 +8,69 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal
 
 from kfdeploy.images.inventory import ImageUse
 from kfdeploy.images.redirect import Redirect
 from kfdeploy.kubernetes import workload
 from kfdeploy.kubernetes.objects import Object, ObjectKey, Path, get_field
 from kfdeploy.patch.lookups import format_lookup
-from kfdeploy.patchfile import pod_files
-from kfdeploy.patchfile.patch_file import format_operation, target_yaml
-from kfdeploy.patchfile.pod_files import PodFile
-from kfdeploy.patchfile.writer import append_items, describe_object
-from kfdeploy.yamltext.emit import quote_scalar
+from kfdeploy.patchfile.pod_files import PodFile, build_file_operations
+from kfdeploy.patchfile.writer import JsonPatchText, ObjectPatch
 
-_PARTS = {"{ref}": "ref", "{repository}": "repository", "{tag}": "tag"}
+_SettingKind = Literal["env", "flag", "key", "field", "file"]
+_PURPOSES: Final[dict[str, tuple[_SettingKind, ...]]] = {
+    "env": ("env", "flag"),
+    "config": ("key", "field"),
+    "file": ("file",),
+}
+_VALUES: Final = {"{ref}": "ref", "{repository}": "repository", "{tag}": "tag"}
+"""A redirect's placeholder to the key of `.Values.images`."""
 
 
 @dataclass(frozen=True, slots=True)
 class _AddedSetting:
-    """One thing to add. ``container`` is empty where each container takes it."""
+    """One thing to set. ``container`` is empty where each container gets it."""
 
-    way: str
+    kind: _SettingKind
     name: str
     value: str
     container: str = ""
 
 
 def build_additions(
-    objects: Sequence[Object], places: Mapping[ObjectKey, Sequence[tuple[str, ImageUse]]]
-) -> Iterator[tuple[ObjectKey, str, str]]:
-    """Object, purpose and body of each patch that adds something.
+    objects: Sequence[Object], uses: Mapping[ObjectKey, Sequence[tuple[str, ImageUse]]]
+) -> Iterator[ObjectPatch]:
+    """Yield each patch that adds something to an object.
 
     Args:
-        places: what was found, by object; those with `Found.adds`, and scripts' variables.
+        uses: what names images, by object; `ImageUse.adds` and `ImageUse.variables` count.
     """
+    wanted = _collect_settings(objects, uses)
+    for item in objects:
+        settings = list(dict.fromkeys(wanted.get(item.key, ())))
+        for purpose, kinds in _PURPOSES.items():
+            chosen = [setting for setting in settings if setting.kind in kinds]
+            if chosen:
+                names = ", ".join(sorted({setting.name for setting in chosen}))
+                text = JsonPatchText(item.key, f"sets {names}")
+                _write_settings(text, item, chosen)
+                yield ObjectPatch(item.key, purpose, str(text))
+
+
+def _collect_settings(
+    objects: Sequence[Object], uses: Mapping[ObjectKey, Sequence[tuple[str, ImageUse]]]
+) -> dict[ObjectKey, list[_AddedSetting]]:
+    """Return what to set in each object."""
     wanted: dict[ObjectKey, list[_AddedSetting]] = {}
-    for key, found in places.items():
-        for ref, place in found:
-            if place.adds is not None:
-                wanted.setdefault(key, []).append(_make_setting(place.adds, ref, place))
-            elif place.variables:
-                image, tag = place.variables
-                rows = [
+    for key, found in uses.items():
+        for ref, use in found:
+            if use.adds is not None:
+                wanted.setdefault(key, []).append(_make_setting(use.adds, ref, use))
+            elif use.variables:
+                # A script in a ConfigMap reads the image from variables of the pod that mounts it.
+                image, tag = use.variables
+                settings = [
                     _AddedSetting("env", image, _quote_lookup(ref, "repository")),
                     _AddedSetting("env", tag, _quote_lookup(ref, "tag")),
                 ]
@@ -57,84 +78,77 @@ def build_additions(
                     if reader.key.namespace == key.namespace and workload.mounts_config(
                         reader.body, key
                     ):
-                        wanted.setdefault(reader.key, []).extend(rows)
-    for item in objects:
-        rows = list(dict.fromkeys(wanted.get(item.key, ())))
-        for purpose, ways in _PURPOSES.items():
-            some = [row for row in rows if row.way in ways]
-            if some:
-                names = ", ".join(sorted({row.name for row in some}))
-                head = (
-                    f"# {describe_object(item.key)}: sets {names}\n{target_yaml(item.key)}patch:\n"
-                )
-                yield item.key, purpose, head + "".join(_build_operations(item, some))
+                        wanted.setdefault(reader.key, []).extend(settings)
+    return wanted
 
 
-_PURPOSES = {"env": ("env", "flag"), "config": ("key", "field"), "file": ("file",)}
-
-
-def _make_setting(redirect: Redirect, ref: str, place: ImageUse) -> _AddedSetting:
-    part = "byTag" if place.pin and redirect.value == "{ref}" else _PARTS[redirect.value]
-    value = _quote_lookup(ref, part)
+def _make_setting(redirect: Redirect, ref: str, use: ImageUse) -> _AddedSetting:
     if redirect.file:
-        return _AddedSetting(
-            "file", redirect.file, json.dumps(redirect.content), redirect.container
-        )
-    way = next(way for way in ("flag", "env", "key", "field") if getattr(redirect, way))
-    return _AddedSetting(way, getattr(redirect, way), value, redirect.container)
+        content = json.dumps(redirect.content)
+        return _AddedSetting("file", redirect.file, content, redirect.container)
+    key = "byTag" if use.pin and redirect.value == "{ref}" else _VALUES[redirect.value]
+    kinds: tuple[_SettingKind, ...] = ("flag", "env", "key", "field")
+    kind = next(kind for kind in kinds if getattr(redirect, kind))
+    return _AddedSetting(kind, getattr(redirect, kind), _quote_lookup(ref, key), redirect.container)
 
 
-def _quote_lookup(ref: str, part: str) -> str:
-    return f'"{format_lookup(ref, part)}"'
+def _quote_lookup(ref: str, key: str) -> str:
+    return f'"{format_lookup(ref, key)}"'
 
 
-def _build_operations(item: Object, rows: Sequence[_AddedSetting]) -> Iterator[str]:
-    for row in rows:
-        if row.way == "key":
-            yield from _set_field(item.body, ("data", row.name), row.value)
-        elif row.way == "field":
-            yield from _set_field(item.body, tuple(row.name.split(".")), row.value)
-    files = [_make_pod_file(row) for row in rows if row.way == "file"]
+def _write_settings(text: JsonPatchText, item: Object, settings: Sequence[_AddedSetting]) -> None:
+    for setting in settings:
+        if setting.kind == "key":
+            _set_field(text, item.body, ("data", setting.name), setting.value)
+        elif setting.kind == "field":
+            _set_field(text, item.body, tuple(setting.name.split(".")), setting.value)
+    files = [_make_pod_file(setting) for setting in settings if setting.kind == "file"]
     if files:
-        yield from pod_files.build_file_operations(item.body, files)
+        text.extend(build_file_operations(item.body, files))
     for path, container in workload.list_containers(item.body):
         if "initContainers" not in path:
-            mine = [row for row in rows if row.container in ("", container.get("name"))]
-            yield from _patch_container(path, container, mine)
+            name = container.get("name")
+            own = [setting for setting in settings if setting.container in ("", name)]
+            _set_in_container(text, path, container, own)
 
 
-def _make_pod_file(row: _AddedSetting) -> PodFile:
-    name = row.name.rpartition("/")[2]
-    return PodFile(name, row.value, row.name, (row.container,))
+def _make_pod_file(setting: _AddedSetting) -> PodFile:
+    name = setting.name.rpartition("/")[2]
+    return PodFile(name, setting.value, setting.name, (setting.container,))
 
 
-def _set_field(body: dict[str, Any], path: Path, value: str) -> Iterator[str]:
-    """The field, below parents that are made where they are missing."""
+def _set_field(text: JsonPatchText, body: dict[str, Any], path: Path, value: str) -> None:
+    """Set a field, and make the parents that are missing."""
     for depth in range(1, len(path)):
         try:
             get_field(body, path[:depth])
         except KeyError:
-            yield format_operation("add", path[:depth], "{}")
-    yield format_operation("add", path, value)
+            text.add(path[:depth], "{}")
+    text.add(path, value)
 
 
-def _patch_container(
-    path: Path, container: Mapping[str, Any], rows: Sequence[_AddedSetting]
-) -> Iterator[str]:
-    flags = [row for row in rows if row.way == "flag"]
-    variables = [row for row in rows if row.way == "env"]
+def _set_in_container(
+    text: JsonPatchText,
+    path: Path,
+    container: Mapping[str, Any],
+    settings: Sequence[_AddedSetting],
+) -> None:
+    flags = [setting for setting in settings if setting.kind == "flag"]
+    variables = [setting for setting in settings if setting.kind == "env"]
     if not flags and not variables:
         return
-    yield format_operation("test", (*path, "name"), quote_scalar(str(container.get("name"))))
-    arguments = [f'"{row.name}={row.value[1:-1]}"' for row in flags]
-    yield append_items(container, path, "args", arguments)
-    there = {v.get("name"): i for i, v in enumerate(container.get("env") or ())}
-    for row in variables:
-        if row.name in there:
-            value: Path = (*path, "env", there[row.name])
-            yield format_operation("test", (*value, "name"), quote_scalar(row.name))
-            yield format_operation("replace", (*value, "value"), row.value)
-    fresh = [row for row in variables if row.name not in there]
-    yield append_items(
-        container, path, "env", [f"{{name: {row.name}, value: {row.value}}}" for row in fresh]
-    )
+    text.test_text((*path, "name"), str(container.get("name")))
+    arguments = [f'"{flag.name}={flag.value[1:-1]}"' for flag in flags]
+    text.append_items(container, path, "args", arguments)
+    index_of = {entry.get("name"): i for i, entry in enumerate(container.get("env") or ())}
+    for variable in variables:
+        if variable.name in index_of:
+            entry: Path = (*path, "env", index_of[variable.name])
+            text.test_text((*entry, "name"), variable.name)
+            text.replace((*entry, "value"), variable.value)
+    new = [
+        f"{{name: {variable.name}, value: {variable.value}}}"
+        for variable in variables
+        if variable.name not in index_of
+    ]
+    text.append_items(container, path, "env", new)

@@ -1,4 +1,4 @@
-"""Patches applied by kustomize itself, so that they mean what they mean in plain Helmfile."""
+"""Apply patches by kustomize itself, so that they have the same effect as in plain Helmfile."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _TIMEOUT = 120.0
 def apply_patches(
     rendered: RenderedComponent, patches: Sequence[Patch], cache: Cache
 ) -> tuple[Object, ...]:
-    """A component's objects with its patches applied, in the order they were rendered.
+    """Return a component's objects with its patches applied, in the order they were rendered.
 
     Objects that no patch selects keep their bytes.
 
     Raises:
-        UserError: patches that don't fit, with file, object and field; kustomize's own words.
+        UserError: patches that don't fit, with file, object and field; or kustomize's own error.
     """
     if not patches:
         return rendered.objects
@@ -56,7 +56,7 @@ def apply_patches(
 
 
 def _exclude_crds(objects: Sequence[Object], patches: Sequence[Patch]) -> tuple[Object, ...]:
-    """All but CRDs, whose bytes are most of a build's, unless a patch is for one."""
+    """Leave out CRDs, which are most of a build's bytes, unless a patch is for one."""
     kinds = {patch.target.get("kind") for patch in patches}
     if "CustomResourceDefinition" in kinds or None in kinds:
         return tuple(objects)
@@ -94,15 +94,18 @@ def _run_kustomize(
                 what=f"patches of component {name}",
             ).stdout
         except ProgramFailed as error:
-            said = error.message
+            message = error.message
             for number, patch in enumerate(patches):
-                said = said.replace(f"patch-{number:03d}.yaml", patch.file)
-            raise UserError(said.replace(f"{folder}/", "")) from error
+                message = message.replace(f"patch-{number:03d}.yaml", patch.file)
+            raise UserError(message.replace(f"{folder}/", "")) from error
     return list(split_objects(out.decode("utf-8"), f"component {name}"))
 
 
 def _write_kustomization(root: Path, patches: Sequence[Patch]) -> str:
-    """As chartify writes it: JSON patches with their target, then merges, then transformers."""
+    """Write the patches and return a kustomization in chartify's order.
+
+    JSON patches come first, then merges, then transformers.
+    """
     lines = ["resources: [objects.yaml]"]
     listed: dict[str, list[str]] = {"patches": [], "transformers": []}
     for number, patch in enumerate(patches):

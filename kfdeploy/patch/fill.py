@@ -1,4 +1,4 @@
-"""A component's patch files, filled for an environment without Helmfile."""
+"""Fill a component's patch files, and features' objects, for an environment without Helmfile."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SHARED = "mentions.gotmpl"
 
 @dataclass(frozen=True)
 class TemplateFiller:
-    """Fills templates as Helmfile does.
+    """Fill templates as Helmfile does.
 
     Attributes:
         root: the workspace.
@@ -38,13 +38,13 @@ class TemplateFiller:
     values: Mapping[str, Any]
 
     def fill_patches(self, rendered: RenderedComponent) -> tuple[Patch, ...]:
-        """A component's patches in the order in which Helmfile applies them.
+        """Return a component's patches in the order in which Helmfile applies them.
 
         JSON patches first, then strategic merges, then transformers; of each, generated ones
         before people's.
 
         Raises:
-            UserError: all that can't be filled or read.
+            UserError: every file that can't be filled or read.
         """
         folder = self.root / "patches" / rendered.component.name
         errors: list[UserError] = []
@@ -62,7 +62,7 @@ class TemplateFiller:
         return tuple(patch for _, patch in sorted(out, key=lambda pair: pair[0]))
 
     def fill_patch(self, path: Path, text: str, rendered: RenderedComponent) -> Patch:
-        """One patch file, filled.
+        """Return one patch file, filled.
 
         Raises:
             UserError: it can't be filled or read.
@@ -71,12 +71,12 @@ class TemplateFiller:
         return patch_file.parse_patch(path.relative_to(self.root).as_posix(), filled)
 
     def fill_objects(self, folder: Path) -> Iterator[Object]:
-        """The objects that a folder's files give, one a file, in the order of their names.
+        """Yield the objects of a folder's files, one a file, in the order of their names.
 
         A file that is empty when it is filled gives none.
 
         Raises:
-            UserError: all that can't be filled or read.
+            UserError: every file that can't be filled or read.
         """
         errors: list[UserError] = []
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -86,7 +86,7 @@ class TemplateFiller:
                 text = read_text(path)
                 filled = self.fill_template(path, text) if path.suffix == ".gotmpl" else text
                 for item in split_objects(filled, path.relative_to(self.root).as_posix()):
-                    _ = item.key  # broken YAML is said here, not by the cluster
+                    _ = item.key  # broken YAML is an error here, not in the cluster
                     yield item
             except UserError as error:
                 errors += error.list_errors()
@@ -95,13 +95,13 @@ class TemplateFiller:
     def fill_template(
         self, path: Path, text: str, rendered: RenderedComponent | None = None
     ) -> str:
-        """The text of one ``.gotmpl`` file.
+        """Return the text of one ``.gotmpl`` file, filled.
 
         Args:
             rendered: the component that it patches; None for an object of its own.
 
         Raises:
-            UserError: names the file, and what Helmfile would have said.
+            UserError: the template fails; with the file, and the error as Helmfile has it.
         """
         name = path.relative_to(self.root).as_posix()
 
@@ -133,45 +133,51 @@ class TemplateFiller:
 
 
 def patch_sort_key(patch: Patch, text: str) -> tuple[int, bool, str]:
-    """The place of a patch among those of its component; ``text`` is its file's."""
+    """Return a key that sorts a component's patches as Helmfile applies them.
+
+    Args:
+        text: the patch's file, not filled.
+    """
     return _ORDER[patch.form], not patch_file.is_generated(text), patch.file
 
 
 def environment_values(
     workspace: Workspace, root: Path, name: str, image_values: Mapping[str, ImageValues]
 ) -> dict[str, Any]:
-    """What patches look up, as ``templates/values.yaml.gotmpl`` gives it to plain Helmfile.
+    """Return Helmfile's ``.Values`` and ``.Environment`` for an environment.
+
+    ``templates/values.yaml.gotmpl`` makes the same values for plain Helmfile.
 
     Args:
-        root: what paths in kfdeploy.yaml are relative to.
-        name: the environment's.
+        root: the folder that paths in kfdeploy.yaml are relative to.
+        name: the environment.
     """
     environment = workspace.environments[name]
-    seen_by_features = workspace.describe_environment(name)
+    feature_environment = workspace.describe_environment(name)
     return {
         "Values": {
             **{
-                feature.name: feature.build_values(seen_by_features)
+                feature.name: feature.build_values(feature_environment)
                 for feature in workspace.list_enabled_features()
             },
             "imagePullPolicy": environment.image_pull_policy or "",
             "imagePullSecrets": list(environment.image_pull_secrets),
             "registry": registry_name(workspace, environment),
             "registryCa": read_registry_ca(workspace.resolve_registry(environment), root),
-            "images": {ref: look.to_values() for ref, look in image_values.items()},
+            "images": {ref: values.to_values() for ref, values in image_values.items()},
         },
         "Environment": {"Name": name},
     }
 
 
 def registry_name(workspace: Workspace, environment: Environment) -> str:
-    """HOST[/PREFIX] that all images are below."""
+    """Return HOST[/PREFIX], which the references of all images begin with."""
     registry = workspace.resolve_registry(environment)
     return "/".join(part for part in (registry.host, registry.prefix) if part)
 
 
 def _replace_mentions(call: Mapping[str, Any], objects: Sequence[Object]) -> str:
-    """What ``mentions.gotmpl`` gives, from objects that are already rendered."""
+    """Return what ``mentions.gotmpl`` gives, from objects that are already rendered."""
     kind = re.compile(rf"^kind: [\"']?{call['kind']}[\"']?\s*$", re.MULTILINE)
     field = ".".join(map(str, call["field"]))
     found = [

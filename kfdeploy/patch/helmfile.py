@@ -1,4 +1,4 @@
-"""`helmfile.yaml.gotmpl`: a workspace's components as Helmfile's releases."""
+"""Write `helmfile.yaml.gotmpl`: a workspace's components as Helmfile's releases."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class WorkspaceRelease:
 
     Attributes:
         chart: the folder that is built, relative to the workspace.
-        namespace: of a Helm chart; empty for a kustomization, as Helmfile would force it on all
-            objects.
+        namespace: a Helm chart's release namespace; empty for a kustomization, because Helmfile
+            would force it on all objects.
         patches: files relative to the workspace, in order, by their form.
     """
 
@@ -35,7 +35,7 @@ class WorkspaceRelease:
 
 @dataclass(frozen=True, slots=True)
 class AddedRelease:
-    """A feature's objects: files relative to the workspace, and the chart that prints them."""
+    """A release of a feature: the files of its objects, and the chart that prints them."""
 
     name: str
     chart: str
@@ -48,11 +48,11 @@ def format_helmfile(
     releases: Sequence[WorkspaceRelease],
     added: Sequence[AddedRelease] = (),
 ) -> str:
-    """The file.
+    """Return the file's text.
 
     Args:
         values: the file of values that patches look up, for every environment.
-        added: what features add, before the components.
+        added: releases of features, which come before the components.
     """
     lines = [
         "# One release a component, with its patches. What is installed is the release set that",
@@ -62,9 +62,10 @@ def format_helmfile(
     for name in environments:
         lines += [f"  {name}:", "    values:", f"    - {values}"]
     lines += ["---", "releases:"]
-    for one in added:
-        lines += [f"- name: {one.name}", f"  chart: {one.chart}", "  values:", "  - objects:"]
-        for name in one.objects:
+    for addition in added:
+        lines += [f"- name: {addition.name}", f"  chart: {addition.chart}"]
+        lines += ["  values:", "  - objects:"]
+        for name in addition.objects:
             content = f"readFile {json.dumps(name)}"
             if name.endswith(".gotmpl"):
                 content = f"tpl ({content}) ."

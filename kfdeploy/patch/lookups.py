@@ -1,56 +1,66 @@
-"""What stands in a generated patch for an image: a look-up in the environment's values."""
+"""Write what stands in a generated patch for an image: a look-up in the environment's values."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 from kfdeploy.images.inventory import ImageUse
 from kfdeploy.patchfile.writer import quote_go_string
 
+SHARED: Final = "_kfdeploy"
+"""Below ``patches/``: the values that patches look up, and templates that they share."""
+_BY_DIGEST: Final = {"reference": "ref", "hub": "parent", "name": "repository", "tag": "tag"}
+_BY_TAG: Final = {**_BY_DIGEST, "reference": "byTag", "tag": "plainTag"}
+"""Part of a reference to its key in the values; by tag where a digest breaks what is made of it."""
+_NEEDS_QUOTES: Final = re.compile(r'["\\{}\x00-\x1f]')
 
-def fill_references(value: str, found: Sequence[tuple[str, ImageUse]]) -> str:
-    """A short string with its references looked up; the rest of it as it is."""
-    table = dict(list_replacements(found))
-    names = "|".join(map(re.escape, sorted(table, key=len, reverse=True)))
+
+def format_lookup(ref: str, key: str) -> str:
+    """Return the template that looks up one value of an image."""
+    return f"{{{{ {_index_image(ref, key)} }}}}"
+
+
+def fill_references(value: str, uses: Sequence[tuple[str, ImageUse]]) -> str:
+    """Return a short string as YAML, with its references looked up and the rest as it is."""
+    expressions = dict(list_replacements(uses))
+    names = "|".join(map(re.escape, sorted(expressions, key=len, reverse=True)))
     parts = re.split(rf"(?<![\w./@:-])({names})(?![\w/@-]|[.:]\w)", value, flags=re.ASCII)
-    texts, news = parts[0::2], [table[old] for old in parts[1::2]]
-    if not _HARD.search("".join(texts)) and not any(new.startswith("(printf") for new in news):
-        return '"' + "".join(_interleave_texts(texts, [f"{{{{ {new} }}}}" for new in news])) + '"'
-    form = "".join(
-        _interleave_texts([text.replace("%", "%%") for text in texts], ["%s"] * len(news))
-    )
-    return f"{{{{ printf {quote_go_string(form)} {' '.join(news)} | toJson }}}}"
+    texts, found = parts[0::2], [expressions[old] for old in parts[1::2]]
+    is_plain = not _NEEDS_QUOTES.search("".join(texts))
+    if is_plain and not any(expression.startswith("(printf") for expression in found):
+        lookups = [f"{{{{ {expression} }}}}" for expression in found]
+        return '"' + "".join(_interleave(texts, lookups)) + '"'
+    form = "".join(_interleave(map(_escape_form, texts), ["%s"] * len(found)))
+    return f"{{{{ printf {quote_go_string(form)} {' '.join(found)} | toJson }}}}"
 
 
-_HARD = re.compile(r'["\\{}\x00-\x1f]')
-
-
-def _interleave_texts(texts: Sequence[str], between: Sequence[str]) -> Iterator[str]:
-    for text, new in zip(texts, [*between, ""], strict=True):
-        yield text + new
-
-
-_BY_DIGEST = {"reference": "ref", "hub": "parent", "name": "repository", "tag": "tag"}
-_BY_TAG = {**_BY_DIGEST, "reference": "byTag", "tag": "plainTag"}
-
-
-def list_replacements(found: Sequence[tuple[str, ImageUse]]) -> list[tuple[str, str]]:
-    """Old text and the Go expression of the new one, by the old text, each once."""
+def list_replacements(uses: Sequence[tuple[str, ImageUse]]) -> list[tuple[str, str]]:
+    """Return each text that is replaced with the template expression of the new one, sorted."""
     out: dict[str, str] = {}
-    for ref, place in found:
-        parts = _BY_TAG if place.pin else _BY_DIGEST
-        for piece in place.pieces:
-            part = parts[piece.role]
-            new = f"(index .Values.images {json.dumps(ref)}).{part}"
+    for ref, use in uses:
+        keys = _BY_TAG if use.pin else _BY_DIGEST
+        for piece in use.pieces:
+            expression = _index_image(ref, keys[piece.role])
             if piece.old != piece.text:
-                before = piece.old[: piece.offset].replace("%", "%%")
-                after = piece.old[piece.offset + len(piece.text) :].replace("%", "%%")
-                new = f"(printf {quote_go_string(before + '%s' + after)} {new})"
-            out[piece.old] = new
+                before = _escape_form(piece.old[: piece.offset])
+                after = _escape_form(piece.old[piece.offset + len(piece.text) :])
+                expression = f"(printf {quote_go_string(before + '%s' + after)} {expression})"
+            out[piece.old] = expression
     return sorted(out.items())
 
 
-def format_lookup(ref: str, part: str) -> str:
-    return f"{{{{ (index .Values.images {json.dumps(ref)}).{part} }}}}"
+def _index_image(ref: str, key: str) -> str:
+    return f"(index .Values.images {json.dumps(ref)}).{key}"
+
+
+def _escape_form(text: str) -> str:
+    """Return text that ``printf`` prints as it is."""
+    return text.replace("%", "%%")
+
+
+def _interleave(texts: Iterable[str], between: Sequence[str]) -> Iterator[str]:
+    for text, new in zip(texts, [*between, ""], strict=True):
+        yield text + new

@@ -1,7 +1,7 @@
-"""What lets the cluster's own programs reach the private registry: its CA, and pull secrets.
+"""Write the patches that let programs of the cluster reach the private registry.
 
-No object is added to a release: what pods need travels in their template's annotations, so that
-they are replaced when it changes.
+They get its CA and the pull secrets. No object is added to a release: what pods need is in
+annotations of their template, so that they are replaced when it changes.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ from kfdeploy.catalogue.records import RegistryReader
 from kfdeploy.errors import UserError
 from kfdeploy.kubernetes import workload
 from kfdeploy.kubernetes.objects import Object, Path
-from kfdeploy.patchfile import pod_files
-from kfdeploy.patchfile.patch_file import format_operation, target_yaml
-from kfdeploy.patchfile.pod_files import PodFile
-from kfdeploy.patchfile.writer import append_items, describe_object, quote_literal
+from kfdeploy.patchfile.pod_files import PodFile, build_file_operations
+from kfdeploy.patchfile.writer import JsonPatchText, ObjectPatch, quote_literal
 from kfdeploy.workspace.settings import Workspace
 from kfdeploy.yamltext.emit import quote_scalar
 
@@ -36,107 +34,118 @@ _HOOK: Final = "/hooks/sync.py"
 
 def build_access_patches(
     workspace: Workspace, item: Object, readers: Sequence[tuple[WorkloadProgram, RegistryReader]]
-) -> Iterator[tuple[str, str]]:
-    """Purpose and body of each patch of one object.
+) -> Iterator[ObjectPatch]:
+    """Yield the patches of one object, if an environment has a CA or pull secrets.
 
     Args:
-        asks: the programs that ask registries, as the catalogue knows them.
+        readers: the programs that ask registries, as the catalogue knows them.
 
     Raises:
         UserError: a controller takes SSL_CERT_DIR from where a patch can't see it.
     """
     environments = workspace.environments.values()
     if any(workspace.resolve_registry(environment).ca for environment in environments):
-        wanted = {
-            fact.container
-            for program, fact in readers
-            if program.object == item.key and fact.ca == f"env {_CERT_DIR}"
-        }
-        containers = [c for c in workload.list_containers(item.body) if c[1].get("name") in wanted]
-        if containers:
-            yield "ca", _patch_ca(item, containers)
+        yield from _patch_ca(item, readers)
     if any(environment.image_pull_secrets for environment in environments):
-        for path, container in workload.list_containers(item.body):
-            command = container.get("command") or ()
-            if item.key.name == "kubeflow-pipelines-profile-controller" and _HOOK in command:
-                yield "namespaces", _patch_profile_hook(item, path, container)
-        roles = {fact.role for _, fact in readers}
-        if item.key.kind == "ClusterRole" and item.key.name in roles:
-            yield "secrets", _grant_secret_read(item)
+        yield from _patch_profile_hook(item)
+        yield from _grant_secret_read(item, readers)
 
 
-def _patch_ca(item: Object, containers: Sequence[tuple[Path, dict[str, Any]]]) -> str:
+def _patch_ca(
+    item: Object, readers: Sequence[tuple[WorkloadProgram, RegistryReader]]
+) -> Iterator[ObjectPatch]:
+    """Yield the patch that makes a controller trust the private registry, which it asks itself."""
+    asking = {
+        reader.container
+        for program, reader in readers
+        if program.object == item.key and reader.ca == f"env {_CERT_DIR}"
+    }
+    containers = [
+        (path, container)
+        for path, container in workload.list_containers(item.body)
+        if container.get("name") in asking
+    ]
+    if not containers:
+        return
     names = tuple(str(container["name"]) for _, container in containers)
     file = PodFile("registry-ca", "{{ .Values.registryCa | toJson }}", _CA_FOLDER, names, True)
-    body = f"# {describe_object(item.key)}: trusts the private registry, which it asks itself\n"
-    body += target_yaml(item.key) + "patch:\n"
-    for path, container in containers:
-        body += format_operation("test", (*path, "name"), quote_scalar(str(container["name"])))
-    body += "{{- if .Values.registryCa }}\n"
-    body += "".join(pod_files.build_file_operations(item.body, (file,)))
-    for path, container in containers:
-        body += _extend_cert_dir(item, path, container)
-    return body + "{{- end }}\n"
+    text = JsonPatchText(item.key, "trusts the private registry, which it asks itself")
+    for (path, _), name in zip(containers, names, strict=True):
+        text.test_text((*path, "name"), name)
+    with text.only_if(".Values.registryCa"):
+        text.extend(build_file_operations(item.body, (file,)))
+        for path, container in containers:
+            _extend_cert_dir(text, item, path, container)
+    yield ObjectPatch(item.key, "ca", str(text))
 
 
-def _extend_cert_dir(item: Object, path: Path, container: dict[str, Any]) -> str:
+def _extend_cert_dir(
+    text: JsonPatchText, item: Object, path: Path, container: dict[str, Any]
+) -> None:
     for index, variable in enumerate(container.get("env") or ()):
-        if variable.get("name") == _CERT_DIR:
-            value = variable.get("value")
-            if not value:
-                raise UserError(
-                    f"{item.key}: container {container['name']} takes {_CERT_DIR} from elsewhere,"
-                    " so that the private registry's CA can't be added to it",
-                    hint="set it to a plain value by a patch of your own in the upstream",
-                )
-            there: Path = (*path, "env", index, "value")
-            return format_operation("test", there, quote_scalar(value)) + format_operation(
-                "replace", there, quote_scalar(f"{value}:{_CA_FOLDER}")
+        if variable.get("name") != _CERT_DIR:
+            continue
+        value = variable.get("value")
+        if not value:
+            raise UserError(
+                f"{item.key}: container {container['name']} takes {_CERT_DIR} from elsewhere,"
+                " so that the private registry's CA can't be added to it",
+                hint="set it to a plain value by a patch of your own in the upstream",
             )
-    return append_items(
-        container,
-        path,
-        "env",
-        [f'{{name: {_CERT_DIR}, value: "{_SYSTEM_DIRS}:{_CA_FOLDER}"}}'],
-    )
+        field: Path = (*path, "env", index, "value")
+        text.test_text(field, value)
+        text.replace(field, quote_scalar(f"{value}:{_CA_FOLDER}"))
+        return
+    folders = f"{_SYSTEM_DIRS}:{_CA_FOLDER}"
+    text.append_items(container, path, "env", [f'{{name: {_CERT_DIR}, value: "{folders}"}}'])
 
 
-def _patch_profile_hook(item: Object, path: Path, container: dict[str, Any]) -> str:
-    """The profile controller's hook started by ours, with the pull secrets as files beside it."""
-    command = list(container["command"])
-    name = str(container["name"])
-    code = quote_literal(CODE.read_text(encoding="utf-8"))
-    file = PodFile("pull-secrets.py", code, _CODE_FOLDER, (name,), True)
-    body = f"# {describe_object(item.key)}: user namespaces get copies of the pull secrets\n"
-    body += target_yaml(item.key) + "patch:\n"
-    at = command.index(_HOOK)
-    body += format_operation("test", (*path, "name"), quote_scalar(name))
-    body += format_operation("test", (*path, "command", at), _HOOK)
-    body += "{{- if .Values.imagePullSecrets }}\n"
-    body += "".join(pod_files.build_file_operations(item.body, (file,)))
-    spec = path[: path.index("containers")]
-    body += format_operation("add", (*spec, "volumes", "-"), _SECRETS_AS_FILES)
-    mount = f"{{name: {_SECRETS_VOLUME}, mountPath: {_SECRETS_FOLDER}, readOnly: true}}"
-    body += format_operation("add", (*path, "volumeMounts", "-"), mount)
-    body += format_operation("add", (*path, "command", at), f"{_CODE_FOLDER}/{file.name}")
-    names = "{name: KFDEPLOY_PULL_SECRETS, value: {{ .Values.imagePullSecrets | toJson | toJson }}}"
-    return body + append_items(container, path, "env", [names]) + "{{- end }}\n"
+def _patch_profile_hook(item: Object) -> Iterator[ObjectPatch]:
+    """Yield the patch that starts the profile controller's hook by ours, with the pull secrets."""
+    if item.key.name != "kubeflow-pipelines-profile-controller":
+        return
+    for path, container in workload.list_containers(item.body):
+        command = list(container.get("command") or ())
+        if _HOOK not in command:
+            continue
+        name, index = str(container["name"]), command.index(_HOOK)
+        code = quote_literal(CODE.read_text(encoding="utf-8"))
+        file = PodFile("pull-secrets.py", code, _CODE_FOLDER, (name,), True)
+        spec = path[: path.index("containers")]
+        mount = f"{{name: {_SECRETS_VOLUME}, mountPath: {_SECRETS_FOLDER}, readOnly: true}}"
+        text = JsonPatchText(item.key, "user namespaces get copies of the pull secrets")
+        text.test_text((*path, "name"), name)
+        text.test((*path, "command", index), _HOOK)
+        with text.only_if(".Values.imagePullSecrets"):
+            text.extend(build_file_operations(item.body, (file,)))
+            text.add((*spec, "volumes", "-"), _SECRETS_AS_FILES)
+            text.add((*path, "volumeMounts", "-"), mount)
+            text.add((*path, "command", index), f"{_CODE_FOLDER}/{file.name}")
+            text.append_items(container, path, "env", [_SECRETS_VARIABLE])
+        yield ObjectPatch(item.key, "namespaces", str(text))
 
 
-def _grant_secret_read(item: Object) -> str:
-    """A controller's right to read the pull secrets, by their names, wherever they are."""
-    body = (
-        f"# {describe_object(item.key)}: may read the pull secrets, with which it asks registries\n"
-    )
-    body += target_yaml(item.key) + "patch:\n"
+def _grant_secret_read(
+    item: Object, readers: Sequence[tuple[WorkloadProgram, RegistryReader]]
+) -> Iterator[ObjectPatch]:
+    """Yield the patch that lets a controller read the pull secrets, by name, in all namespaces."""
+    if item.key.kind != "ClusterRole" or item.key.name not in {r.role for _, r in readers}:
+        return
+    text = JsonPatchText(item.key, "may read the pull secrets, with which it asks registries")
     # Also for an environment that has none: a patch that holds nothing is no patch.
-    body += format_operation("test", ("metadata", "name"), quote_scalar(item.key.name))
-    body += "{{- if .Values.imagePullSecrets }}\n"
-    names = "{{ .Values.imagePullSecrets | toJson }}"
-    rule = f'{{apiGroups: [""], resources: [secrets], resourceNames: {names}, verbs: [get]}}'
-    return body + format_operation("add", ("rules", "-"), rule) + "{{- end }}\n"
+    text.test_text(("metadata", "name"), item.key.name)
+    with text.only_if(".Values.imagePullSecrets"):
+        text.add(("rules", "-"), _SECRETS_RULE)
+    yield ObjectPatch(item.key, "secrets", str(text))
 
 
+_SECRETS_VARIABLE: Final = (
+    "{name: KFDEPLOY_PULL_SECRETS, value: {{ .Values.imagePullSecrets | toJson | toJson }}}"
+)
+_SECRETS_RULE: Final = (
+    '{apiGroups: [""], resources: [secrets],'
+    " resourceNames: {{ .Values.imagePullSecrets | toJson }}, verbs: [get]}"
+)
 _SECRETS_AS_FILES: Final = f"""
     name: {_SECRETS_VOLUME}
     projected:

@@ -1,6 +1,6 @@
-"""What patches look up: each image's reference in an environment's private registry.
+"""Compute what patches look up of images: their references in an environment's private registry.
 
-``templates/values.yaml.gotmpl`` follows the same rule in plain Helmfile.
+``templates/values.yaml.gotmpl`` has the same rule for plain Helmfile (docs/decisions/018).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class ImageValues:
     Attributes:
         repository: ``registry/prefix/path``.
         tag: as found; empty where only a digest is.
-        digest: what the mirror has; empty where the image isn't locked, or not for the
+        digest: the digest in the mirror; empty where the image isn't locked, or not for the
             environment's platforms.
-        covered: whether lock, mirror and verify answer for it.
+        covered: whether lock, mirror and verify cover it.
         source: repository at digest that it is mirrored from; empty when unknown.
-        keys: the normalised references that mean this image, where it is mirrored.
+        keys: the normalised references that mean this image; empty where it is not mirrored.
     """
 
     repository: str
@@ -38,6 +38,7 @@ class ImageValues:
 
     @property
     def ref(self) -> str:
+        """The whole reference: ``REPOSITORY[:TAG][@DIGEST]``."""
         tag = f":{self.tag}" if self.tag else ""
         digest = f"@{self.digest}" if self.digest else ""
         return f"{self.repository}{tag}{digest}"
@@ -48,7 +49,10 @@ class ImageValues:
         return f"{self.repository}:{self.tag}" if self.tag else self.ref
 
     def to_values(self) -> dict[str, Any]:
-        """As the template has it: ``tag`` carries the digest where a name is joined by ``:``."""
+        """Return the image's entry in ``.Values.images``.
+
+        ``tag`` has the digest behind it, for places that join it to a name by ``:``.
+        """
         digest = f"@{self.digest}" if self.digest else ""
         return {
             "ref": self.ref,
@@ -64,7 +68,7 @@ class ImageValues:
 def build_image_values(
     images: Sequence[SourceImage], lock: Lock, mirror: MirrorNaming, *, unpinned: bool
 ) -> dict[str, ImageValues]:
-    """The look-up of every image, by the reference as found.
+    """Return the values of every image, by the reference as found.
 
     Raises:
         UserError: covered images that aren't locked, or not for the environment's platforms

@@ -1,6 +1,6 @@
-"""Patch files: one object, one purpose each; written here and read here.
+"""Read patch files, and write their parts: each changes one object for one purpose.
 
-A generated file's first line says so and carries a hash of the rest. Three forms, told apart by
+The first line of a generated file says so, and has a hash of the rest. Three forms, told apart by
 their content: a JSON patch (``target`` and ``patch``), a strategic merge patch (``kind`` and
 ``metadata``), a kustomize transformer (an ``apiVersion`` of kustomize's ``builtin``).
 """
@@ -49,7 +49,7 @@ class Patch:
 
     @property
     def target(self) -> Mapping[str, str]:
-        """Which objects: kind, name and what else is named; names are regular expressions."""
+        """Kind, name and so on of the objects to change; names are regular expressions."""
         if self.form == "json":
             return {str(k): str(v) for k, v in self.data["target"].items()}
         meta = get_metadata(self.data)
@@ -67,14 +67,14 @@ class Patch:
 
     @property
     def operations_text(self) -> str:
-        """The operations as they are written: Go reads YAML 1.1, so they are passed on."""
+        """The operations as they are written: Go reads YAML 1.1, so they are not parsed here."""
         match = re.search(r"^patch:[ \t]*\n((?:(?:[ -].*)?\n?)*)", self.text, re.MULTILINE)
         if match is None:  # on one line, as `patch: [...]`
             return json.dumps(self.operations, default=str)
         return match[1]
 
     def selects_object(self, key: ObjectKey) -> bool:
-        """Whether the target names this object, as kustomize matches it."""
+        """Return whether the target names this object, as kustomize matches it."""
         target = self.target
         if "labelSelector" in target or "annotationSelector" in target:
             return False
@@ -92,7 +92,7 @@ class Patch:
 
 
 def mark_generated(body: str, *, is_template: bool = False) -> str:
-    """The text of a generated file: its body below the line that says so.
+    """Return the text of a generated file: its body below the line that says so.
 
     Args:
         is_template: a template that others include, where a YAML comment would be output.
@@ -102,12 +102,12 @@ def mark_generated(body: str, *, is_template: bool = False) -> str:
 
 
 def is_generated(text: str) -> bool:
-    """Whether kfdeploy wrote the file, edited since or not."""
+    """Return whether kfdeploy wrote the file, edited since or not."""
     return text.startswith((f"# {_MARK}", f"{{{{- /* {_MARK}"))
 
 
 def is_edited(text: str) -> bool:
-    """Whether a generated file was changed by a person."""
+    """Return whether a person changed a generated file."""
     match = _HEADER.match(text)
     return is_generated(text) and (
         match is None
@@ -149,7 +149,7 @@ _FORMS = (
 
 
 def detect_form(text: str) -> Form:
-    """The form of a patch that may still be a template, by its top-level keys."""
+    """Return the form of a patch that may still be a template, by its top-level keys."""
     if re.search(r"^patch:", text, re.MULTILINE):
         return "json"
     return "transformer" if re.search(r"^apiVersion: builtin\s*$", text, re.MULTILINE) else "merge"
@@ -159,13 +159,13 @@ def detect_form(text: str) -> Form:
 
 
 def target_name(key: ObjectKey) -> str:
-    """The name in a JSON patch's target: a regular expression over the hash where there is one."""
+    """Return the name for a JSON patch's target: a regular expression in place of a hash."""
     name = strip_name_hash(key)
     return key.name if name == key.name else f"{name}-{HASH_PATTERN}"
 
 
 def target_yaml(key: ObjectKey) -> str:
-    """The ``target:`` of a JSON patch."""
+    """Return the ``target:`` of a JSON patch."""
     lines = ["target:"]
     if key.group:
         lines.append(f"  group: {key.group}")
@@ -177,7 +177,7 @@ def target_yaml(key: ObjectKey) -> str:
 
 
 def format_operation(op: str, path: Path | str, value: str | None = None) -> str:
-    """One operation; ``value`` is YAML, which may hold a template."""
+    """Return one operation; ``value`` is YAML on one line, and may hold a template."""
     pointer = path if isinstance(path, str) else format_pointer(path)
     text = f"- op: {op}\n  path: {quote_scalar(pointer)}\n"
     return text if value is None else f"{text}  value: {value}\n"

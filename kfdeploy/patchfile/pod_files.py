@@ -1,7 +1,8 @@
-"""A file put into a workload's containers by a patch alone.
+"""Write the operations that put a file into a workload's containers by a patch alone.
 
-Its content is an annotation of the pod template, which a downward API volume shows as a file: no
-object is added to the release, and pods are replaced when the content changes.
+The file's content is an annotation of the pod template, and a downward API volume shows it as a
+file (docs/decisions/008): the release gets no further object, and pods are replaced when the
+content changes.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ PREFIX = "kfdeploy.io"
 class PodFile:
     """A file for containers of one workload.
 
-    ``content`` is YAML on one line: a quoted string, or a template that gives one. ``mount`` is the
-    file's path in the containers; with ``is_folder`` it is a folder that holds the file.
+    Attributes:
+        content: YAML on one line: a quoted string, or a template that gives one.
+        mount: the file's path in the containers; with ``is_folder`` the folder that holds it.
+        containers: names of the containers that get it.
     """
 
     name: str
@@ -35,35 +38,37 @@ class PodFile:
 
     @property
     def annotation(self) -> str:
+        """The annotation that has the content."""
         return f"{PREFIX}/{self.name}"
 
     @property
     def volume(self) -> str:
+        """The volume's name."""
         return "kfdeploy-" + "".join(c if c.isalnum() else "-" for c in self.name.lower())
 
 
 def build_file_operations(body: dict[str, Any], files: Sequence[PodFile]) -> Iterator[str]:
-    """The JSON patch operations that add files to a workload, its other content kept."""
+    """Yield the operations that add files to a workload and keep its other content."""
     template = workload.template_path(str(body.get("kind")))
     assert template is not None, "a workload has a pod template"
     yield from _add_annotations(body, template, files)
     spec: Path = (*template, "spec")
-    volumes = _get_existing(body, (*spec, "volumes"))
+    has_volumes = bool(_get_existing(body, (*spec, "volumes")))
     for index, file in enumerate(files):
         field = f"metadata.annotations['{file.annotation}']"
         item = {"path": file.name, "fieldRef": {"fieldPath": field}}
         value = json.dumps({"name": file.volume, "downwardAPI": {"items": [item]}})
-        yield _append_operation((*spec, "volumes"), value, is_new=not volumes and index == 0)
+        yield _append_operation((*spec, "volumes"), value, is_new=not has_volumes and index == 0)
     for path, container in workload.list_containers(body):
-        mounts = bool(container.get("volumeMounts"))
+        has_mounts = bool(container.get("volumeMounts"))
         for file in files:
             if container.get("name") in file.containers:
                 yield format_operation(
                     "test", (*path, "name"), quote_scalar(str(container["name"]))
                 )
                 value = json.dumps(_build_mount(file))
-                yield _append_operation((*path, "volumeMounts"), value, is_new=not mounts)
-                mounts = True
+                yield _append_operation((*path, "volumeMounts"), value, is_new=not has_mounts)
+                has_mounts = True
 
 
 def _build_mount(file: PodFile) -> dict[str, Any]:
@@ -83,9 +88,9 @@ def _add_annotations(
 
 
 def _append_operation(path: Path, value: str, *, is_new: bool) -> str:
-    return format_operation(
-        "add", path if is_new else (*path, "-"), f"[{value}]" if is_new else value
-    )
+    if is_new:
+        return format_operation("add", path, f"[{value}]")
+    return format_operation("add", (*path, "-"), value)
 
 
 def _get_existing(body: dict[str, Any], path: Path) -> Any:

@@ -1,28 +1,107 @@
-"""The pieces that generated patches are written from: names, guards, look-ups."""
+"""Write the text of generated patches: names of files, operations with guards, annotations."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
-from kfdeploy.kubernetes.accessors import get_annotations
 from kfdeploy.kubernetes.name_hash import strip_name_hash
-from kfdeploy.kubernetes.objects import Object, ObjectKey, Path, get_field
-from kfdeploy.patchfile.patch_file import format_operation
+from kfdeploy.kubernetes.objects import ObjectKey, Path, get_field
+from kfdeploy.patchfile.patch_file import format_operation, target_yaml
 from kfdeploy.yamltext.emit import quote_scalar
 
-HOOK = "helm.sh/hook"
+
+@dataclass(frozen=True, slots=True)
+class ObjectPatch:
+    """A generated patch of one object; its purpose is part of its file's name."""
+
+    object: ObjectKey
+    purpose: str
+    body: str
+
+
+class JsonPatchText:
+    """The text of a JSON patch, written operation by operation.
+
+    Values are YAML on one line, and may hold a template.
+    """
+
+    def __init__(self, key: ObjectKey, summary: str) -> None:
+        """Begin the patch of an object.
+
+        Args:
+            summary: what the patch does, for the comment in the first line.
+        """
+        self._parts = [f"# {describe_object(key)}: {summary}\n", target_yaml(key), "patch:\n"]
+
+    def test(self, path: Path, value: str) -> None:
+        """Write a guard: the patch fails where the field has another value."""
+        self._parts.append(format_operation("test", path, value))
+
+    def test_text(self, path: Path, text: str) -> None:
+        """Write a guard for a field that is a plain string."""
+        self.test(path, quote_scalar(text))
+
+    def add(self, path: Path, value: str) -> None:
+        """Write an operation that sets a field, or inserts an item into a list."""
+        self._parts.append(format_operation("add", path, value))
+
+    def replace(self, path: Path, value: str) -> None:
+        """Write an operation that changes a field, which must be there."""
+        self._parts.append(format_operation("replace", path, value))
+
+    def remove(self, path: Path) -> None:
+        """Write an operation that removes a field, which must be there."""
+        self._parts.append(format_operation("remove", path))
+
+    def append_items(
+        self, parent: Mapping[str, Any], path: Path, field: str, items: Sequence[str]
+    ) -> None:
+        """Write operations that add items to the list in ``field``, or make the list.
+
+        Args:
+            parent: what is at ``path`` now.
+        """
+        if not items:
+            return
+        if parent.get(field):
+            for item in items:
+                self.add((*path, field, "-"), item)
+        else:
+            self.add((*path, field), "[" + ", ".join(items) + "]")
+
+    def extend(self, operations: Iterable[str]) -> None:
+        """Write operations that were made elsewhere."""
+        self._parts += operations
+
+    @contextmanager
+    def only_if(self, value: str) -> Iterator[None]:
+        """Put what is written inside the block under a condition of the template."""
+        self._parts.append(f"{{{{- if {value} }}}}\n")
+        yield
+        self._parts.append("{{- end }}\n")
+
+    @contextmanager
+    def for_each(self, values: str) -> Iterator[None]:
+        """Repeat what is written inside the block for each value; the dot is the value."""
+        self._parts.append(f"{{{{- range {values} }}}}\n")
+        yield
+        self._parts.append("{{- end }}\n")
+
+    def __str__(self) -> str:
+        return "".join(self._parts)
 
 
 def describe_object(key: ObjectKey) -> str:
-    """An object for people, without the hash of a content that moves with every release."""
+    """Return an object's name for people, without the hash of its content."""
     return str(replace(key, name=strip_name_hash(key)))
 
 
 def name_files(keys: Sequence[ObjectKey]) -> dict[ObjectKey, str]:
-    """A file name for each object: KIND-NAME, with the namespace or group where needed."""
+    """Return a file name for each object: KIND-NAME, with the namespace or group where needed."""
 
     def base_name(key: ObjectKey) -> str:
         return f"{key.kind.lower()}-{strip_name_hash(key)}".replace(":", "-")
@@ -39,15 +118,15 @@ def name_files(keys: Sequence[ObjectKey]) -> dict[ObjectKey, str]:
 
 
 def path_sort_key(path: Path) -> tuple[tuple[int, int, str], ...]:
-    return tuple((0, s, "") if isinstance(s, int) else (1, 0, s) for s in path)
-
-
-def find_hooks(item: Object) -> list[str]:
-    return sorted(name for name in get_annotations(item.body) if name.startswith(HOOK))
+    """Return a key that sorts indexes as numbers, and before names."""
+    return tuple((0, step, "") if isinstance(step, int) else (1, 0, step) for step in path)
 
 
 def find_item_names(body: Any, path: Path) -> Iterator[tuple[Path, str]]:
-    """Names of the list items on the way: an index that moved is found by them."""
+    """Yield path and name of each list item on the way to a field.
+
+    A guard on the name fails where another item has taken the index.
+    """
     for depth in range(1, len(path)):
         if isinstance(path[depth - 1], int):
             item = get_field(body, path[:depth])
@@ -57,7 +136,12 @@ def find_item_names(body: Any, path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def format_annotation_patch(key: ObjectKey, path: Path, annotations: Mapping[str, str]) -> str:
-    """A strategic merge patch that sets annotations at ``path``."""
+    """Return a strategic merge patch that sets annotations.
+
+    Args:
+        path: of what has the metadata: a pod template, or empty for the object itself.
+        annotations: name to YAML on one line.
+    """
     lines = [f"apiVersion: {key.api_version}", f"kind: {key.kind}", "metadata:"]
     lines.append(f"  name: {quote_scalar(key.name)}")
     if key.namespace:
@@ -73,21 +157,13 @@ def format_annotation_patch(key: ObjectKey, path: Path, annotations: Mapping[str
     return "\n".join(lines) + "\n"
 
 
-def append_items(container: Mapping[str, Any], path: Path, name: str, items: Sequence[str]) -> str:
-    if not items:
-        return ""
-    if container.get(name):
-        return "".join(format_operation("add", (*path, name, "-"), item) for item in items)
-    return format_operation("add", (*path, name), "[" + ", ".join(items) + "]")
-
-
 def quote_literal(value: str) -> str:
-    """A string in a template: upstream's own braces stay what they are."""
+    """Return a string as YAML in a template: upstream's own braces stay what they are."""
     return f"{{{{ {quote_go_string(value)} | toJson }}}}" if "{{" in value else quote_scalar(value)
 
 
 def quote_go_string(text: str) -> str:
-    """A Go string literal: raw where the text has quotes."""
+    """Return a Go string literal: raw where the text has quotes."""
     if '"' in text and "`" not in text and "\r" not in text:
         return f"`{text}`"
     return json.dumps(text, ensure_ascii=False)

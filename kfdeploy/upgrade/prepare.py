@@ -21,6 +21,7 @@ from kfdeploy.patch import generate
 from kfdeploy.patch.drift import Drift, find_drift, own_files
 from kfdeploy.patch.fill import TemplateFiller, environment_values
 from kfdeploy.patch.generate import PatchOutput
+from kfdeploy.patch.lookups import SHARED
 from kfdeploy.patch.values import build_image_values
 from kfdeploy.session import Session
 from kfdeploy.upgrade.images import (
@@ -290,7 +291,7 @@ def _check_patches(
         ),
         [*own, *edited],
         [
-            generate.SHARED,
+            SHARED,
             *(
                 addition.release
                 for feature in workspace.list_enabled_features()

@@ -1,7 +1,7 @@
-"""`kfdeploy.yaml` as typed values; its JSON Schema comes out of the same model.
+"""Describe `kfdeploy.yaml` as typed values, from which its JSON Schema is made too.
 
-Pydantic does the checking, so that every mistake is found at once; `pipeline.workspace` adds the
-line of each key.
+Pydantic checks the file, so that every mistake is found at once; `workspace.settings_file` adds the
+line of each key. Docstrings and descriptions of sections stand in the schema.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ else:
 Need = Literal["required", "optional", "user-choice"]
 _PLATFORM = re.compile(r"[a-z0-9]+(?:\([\w.]+\))?/[a-z0-9_]+(?:/[a-z0-9.]+)?")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "x86": "386", "i386": "386"}
-"""What the kernel calls them, and what images do."""
+"""The kernel's name of an architecture, and that of images."""
 ComponentKind = Literal["kustomization", "chart", "manifests"]
 
 
@@ -158,7 +158,7 @@ class Images(Section):
     )
 
     def find_substitute(self, ref: str) -> str:
-        """What takes an image's place, however the two are spelled; empty where nothing does."""
+        """Return the image that takes an image's place, however it is spelled; empty for none."""
         try:
             wanted = ImageRef.parse(ref).with_default_tag()
         except InvalidImageRef:
@@ -254,7 +254,7 @@ class Environment(Section):
     def _validate_platforms(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             if not _PLATFORM.fullmatch(name):
-                raise ValueError(f"{name!r} is no OS/ARCH[/VARIANT], such as linux/amd64")
+                raise ValueError(f"{name!r} is not OS/ARCH[/VARIANT], such as linux/amd64")
             system, architecture, *variant = name.split("/")
             if architecture in _ARCHITECTURES:
                 known = "/".join((system, _ARCHITECTURES[architecture], *variant))
@@ -265,7 +265,7 @@ class Environment(Section):
     @classmethod
     def _validate_kube_version(cls, value: str) -> str:
         if not re.fullmatch(r"v?\d+\.\d+(?:\.\d+)?(?:[-+].*)?", value):
-            raise ValueError(f"{value!r} is no Kubernetes version, such as 1.36.0")
+            raise ValueError(f"{value!r} is not a Kubernetes version, such as 1.36.0")
         return value
 
 

@@ -1,4 +1,4 @@
-"""`kfdeploy.yaml` on disk: every mistake at once, each with its line and key."""
+"""Read `kfdeploy.yaml` from disk, and report every mistake at once, with its line and key."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kfdeploy.yamltext.mistakes import describe_mistakes, locate_key_path, parse
 
 WORKSPACE_FILE = "kfdeploy.yaml"
 UNFINISHED = ".kfdeploy/upgrade"
-"""A folder that is there until all of an upgrade is in place (`pipeline.upgrade`)."""
+"""A folder that is there until all of an upgrade is in place (`kfdeploy.upgrade`)."""
 _MESSAGES = {
     "string_pattern_mismatch": "must be lower-case letters, digits and dashes, not {input!r}"
 }
@@ -28,14 +28,14 @@ _MESSAGES = {
 
 @dataclass(frozen=True)
 class WorkspaceFile:
-    """The settings, and where each stands."""
+    """The settings, and the nodes of the file that tell the line of each key."""
 
     workspace: Workspace
     root: Path
     node: Node
 
     def locate_key(self, key: str) -> str:
-        """``kfdeploy.yaml:14: components[3].path`` for a key path."""
+        """Return ``kfdeploy.yaml:14: components[3].path`` for the path of a key."""
         return locate_key_path(WORKSPACE_FILE, self.node, parse_key_path(key))
 
 
@@ -76,10 +76,10 @@ def read_workspace(root: Path) -> WorkspaceFile:
 
 
 def _parse_yaml(text: str) -> tuple[Any, Any]:
-    """The file's values (no key may be there twice) and its nodes.
+    """Return the file's values, in which no key may be there twice, and its nodes.
 
-    ruamel's own parser is slow enough to be felt in every command, so it only reads what libyaml
-    refuses: it takes more, and it says better what is wrong.
+    ruamel's own parser slows every command, so it reads only what libyaml refuses: it accepts more,
+    and its errors are better.
     """
     with contextlib.suppress(YAMLError):
         return YAML(typ="safe").load(text), YAML(typ="safe").compose(text)

@@ -331,10 +331,10 @@ def test_a_default_that_the_manifest_overrides_is_live_without_that(
                 found = dict(hidden_images.find_hidden_images("c", bare, programs, []))
                 assert set(image.references) <= set(found), f"{program.image}: {redirect}"
                 places = {target.key: [(ref, found[ref]) for ref in image.references]}
-                ((_, _, body),) = additions.build_additions(bare, places)
+                (patch,) = additions.build_additions(bare, places)
                 name = redirect.env or redirect.flag or redirect.key
-                assert f"sets {name}" in body
-                assert f'(index .Values.images "{image.references[0]}")' in body
+                assert f"sets {name}" in patch.body
+                assert f'(index .Values.images "{image.references[0]}")' in patch.body
                 seen += 1
     assert seen >= 1
 

@@ -110,7 +110,7 @@ CASES = {
             "  b: {platforms: [linux/x86_64]}\n  c: {platforms: linux/amd64}\n"
         },
         ("lock",),
-        "error: kfdeploy.yaml:11: environments.a.platforms: 'amd64' is no OS/ARCH[/VARIANT], such"
+        "error: kfdeploy.yaml:11: environments.a.platforms: 'amd64' is not OS/ARCH[/VARIANT], such"
         " as linux/amd64\n"
         "error: kfdeploy.yaml:12: environments.b.platforms: 'linux/x86_64' is linux/amd64 in"
         " images\n"

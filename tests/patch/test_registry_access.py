@@ -256,9 +256,9 @@ def body_of(item: Any) -> str:
     workspace = Workspace.model_validate(YAML(typ="safe").load(WITH_CA))
     facts = load.load_catalogue()
     asks = list(facts.find_registry_readers(facts.find_programs([item])))
-    ((purpose, body),) = registry_access.build_access_patches(workspace, item, asks)
-    assert purpose == "ca"
-    return body
+    (patch,) = registry_access.build_access_patches(workspace, item, asks)
+    assert patch.purpose == "ca"
+    return patch.body
 
 
 ROLE = """\
@@ -285,9 +285,9 @@ def test_the_right_to_read_pull_secrets_is_a_patch_also_where_there_are_none() -
     facts = load.load_catalogue()
     items = list(split_objects(ROLE))
     asks = list(facts.find_registry_readers(facts.find_programs(items)))
-    ((purpose, body),) = registry_access.build_access_patches(workspace, items[0], asks)
-    assert purpose == "secrets"
-    always, condition, rest = body.partition("{{- if .Values.imagePullSecrets }}\n")
+    (patch,) = registry_access.build_access_patches(workspace, items[0], asks)
+    assert patch.purpose == "secrets"
+    always, condition, rest = patch.body.partition("{{- if .Values.imagePullSecrets }}\n")
     assert always.endswith("- op: test\n  path: /metadata/name\n  value: argo-cluster-role\n")
     assert condition
     assert rest.startswith("- op: add\n  path: /rules/-\n")

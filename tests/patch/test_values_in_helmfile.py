@@ -21,7 +21,8 @@ from kfdeploy.images.naming import MirrorNaming
 from kfdeploy.images.sources_file import SourceImage
 from kfdeploy.oci.reference import ImageRef, host_qualified_path
 from kfdeploy.patch.fill import environment_values
-from kfdeploy.patch.generate import SHARED, build_shared_files
+from kfdeploy.patch.generate import build_shared_files
+from kfdeploy.patch.lookups import SHARED
 from kfdeploy.patch.values import build_image_values
 from kfdeploy.workspace.settings_file import read_workspace
 from tests.conftest import need_programs
