@@ -1,8 +1,7 @@
-"""What we know of an operator that its manifests do not say, and what its sites mean.
+"""Look up the catalogue's facts for rendered objects and for references.
 
-The facts are data, one file a component in ``kfdeploy/catalogue/data/`` (``load`` reads them),
-and a site's own in its workspace. An entry belongs to the programs whose images it names, and holds
-for the versions at which somebody has read the source.
+`load` reads the files, and `records` describes their content. An entry applies to the programs
+whose images it names, at the versions whose source somebody has read.
 """
 
 from __future__ import annotations
@@ -29,12 +28,16 @@ from kfdeploy.kubernetes.objects import Object, ObjectKey, show_path
 from kfdeploy.oci.reference import ImageRef, InvalidImageRef
 
 _LABELS = ("app.kubernetes.io/version", "serving.knative.dev/release", "app.kubernetes.io/release")
-"""Labels that hold a program's version, where its image is named by digest."""
+"""Labels that hold a program's version. They matter where its image is named by digest."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkloadProgram:
-    """A container of a rendered workload, and what the catalogue has of its image."""
+    """A container of a rendered workload, and the catalogue's entry for its image.
+
+    `container` is the container's name; for an object that is not a workload it is the field that
+    names the image.
+    """
 
     object: ObjectKey
     container: str
@@ -48,7 +51,7 @@ class WorkloadProgram:
 
     @property
     def unread(self) -> str:
-        """What to call it where nobody has read it at the version that runs; empty where it is."""
+        """Return a name for a program that nobody has reviewed at its version; empty otherwise."""
         if self.entry is None:
             return self.image
         return "" if self.is_known else f"{self.entry.component} {self.version or self.image}"
@@ -56,13 +59,13 @@ class WorkloadProgram:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """All entries, a site's own first."""
+    """All entries, a site's own first. The first entry that matches applies."""
 
     entries: tuple[CatalogueEntry, ...]
 
     def find_programs(self, objects: Iterable[Object]) -> tuple[WorkloadProgram, ...]:
-        """Every program that the workloads among these objects run, in their order."""
-        out = []
+        """Return the programs that the workloads among these objects run, in document order."""
+        programs = []
         for item in objects:
             if item.key.kind not in workload.WORKLOADS:
                 continue
@@ -70,13 +73,13 @@ class Catalogue:
                 image = container.get("image")
                 if isinstance(image, str):
                     name = str(container.get("name", ""))
-                    out.append(self._identify_program(item, name, image))
-        return tuple(out)
+                    programs.append(self._identify_program(item, name, image))
+        return tuple(programs)
 
     def find_named_programs(self, objects: Iterable[Object]) -> Iterator[WorkloadProgram]:
-        """Programs with facts of what they reach for that other objects name: a runtime's server.
+        """Yield programs with egress facts that objects other than workloads name.
 
-        They run in pods that operators make. ``container`` is the field that names one.
+        An operator creates their pods: the server of a model runtime, for example.
         """
         entries = [entry for entry in self.entries if entry.egress]
         words = {_literal_segment(pattern) for entry in entries for pattern in entry.programs}
@@ -95,7 +98,7 @@ class Catalogue:
 
     def _identify_program(self, item: Object, container: str, image: str) -> WorkloadProgram:
         repository = repository_of(image)
-        entry = next((one for one in self.entries if one.owns_repository(repository)), None)
+        entry = next((entry for entry in self.entries if entry.owns_repository(repository)), None)
         return WorkloadProgram(
             item.key, container, image, _detect_version(item.body, image, entry), entry
         )
@@ -103,26 +106,26 @@ class Catalogue:
     def find_site_rule(
         self,
         key: ObjectKey,
-        where: str,
+        field: str,
         line: str,
         ref: str,
         programs: Sequence[WorkloadProgram] = (),
     ) -> SiteRule | None:
-        """What is known of an image at a site; the first rule that fits decides.
+        """Return the first rule that matches an image at a site, or None.
 
         Args:
-            where: the field, as it is shown.
-            line: the line of a longer text that has the image.
-            programs: what runs beside it, for rules that hold for certain versions only.
+            field: the path of the field, as `show_path` writes it.
+            line: the line with the image, where the field has several.
+            programs: programs of the component, for rules that are limited to versions.
         """
         for entry in self.entries:
             for rule in entry.sites:
-                if rule.matches(key, where, line, ref) and _rule_applies(rule, entry, programs):
+                if rule.matches(key, field, line, ref) and _rule_applies(rule, entry, programs):
                     return rule
         return None
 
     def find_unavailable(self, ref: str) -> UnavailableImage | None:
-        """What is known of an image that can't be had from its source."""
+        """Return the record of an image that its source no longer has, or None."""
         for entry in self.entries:
             for lost in entry.lost:
                 if lost.matches(ref):
@@ -132,32 +135,35 @@ class Catalogue:
     def find_registry_readers(
         self, programs: Iterable[WorkloadProgram]
     ) -> Iterator[tuple[WorkloadProgram, RegistryReader]]:
-        """The controllers among these programs that ask registries."""
+        """Yield the programs that connect to registries themselves, with their records."""
         for program in programs:
-            for asks in program.entry.asks if program.entry else ():
+            for reader in program.entry.asks if program.entry else ():
                 if (
-                    program.object.kind == asks.kind
-                    and is_same_name(program.object.name, asks.name)
-                    and program.container == asks.container
-                    and covers_version(asks.versions, program.version)
+                    program.object.kind == reader.kind
+                    and is_same_name(program.object.name, reader.name)
+                    and program.container == reader.container
+                    and covers_version(reader.versions, program.version)
                 ):
-                    yield program, asks
+                    yield program, reader
 
     def find_egress_facts(
         self, programs: Iterable[WorkloadProgram]
     ) -> Iterator[tuple[WorkloadProgram, EgressFact]]:
-        """What these programs reach for besides images, each fact once, by its first program."""
+        """Yield what these programs connect to besides image registries.
+
+        Each fact comes once, with the first program it applies to.
+        """
         seen: set[EgressFact] = set()
         for program in programs:
-            for egress in program.entry.egress if program.entry else ():
-                if egress not in seen and covers_version(egress.versions, program.version):
-                    seen.add(egress)
-                    yield program, egress
+            for fact in program.entry.egress if program.entry else ():
+                if fact not in seen and covers_version(fact.versions, program.version):
+                    seen.add(fact)
+                    yield program, fact
 
 
 def _literal_segment(pattern: str) -> str:
-    """What stands in every reference that a pattern of repositories fits, as it is written."""
-    return next((part for part in reversed(pattern.split("/")) if "*" not in part), "")
+    """Return the last path segment without wildcards: each matching reference has it."""
+    return next((segment for segment in reversed(pattern.split("/")) if "*" not in segment), "")
 
 
 def _rule_applies(
@@ -177,9 +183,9 @@ def _rule_applies(
 def _detect_version(
     body: dict[str, Any], image: str, entry: CatalogueEntry | None
 ) -> Version | None:
-    """A program's version: its alias, its image's tag, or a label of its workload.
+    """Return a program's version from its alias, its image's tag or a label of its workload.
 
-    The alias ``""`` is that of an image with neither tag nor digest.
+    The alias ``""`` is for an image with neither tag nor digest.
     """
     try:
         ref = ImageRef.parse(image)

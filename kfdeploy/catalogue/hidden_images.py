@@ -1,4 +1,4 @@
-"""The images of a component that no manifest names, as the catalogue knows them."""
+"""List the images of a component that no manifest names, from the catalogue's facts."""
 
 from __future__ import annotations
 
@@ -23,14 +23,19 @@ def find_hidden_images(
     programs: Iterable[WorkloadProgram],
     sites: Iterable[tuple[str, ImageUse]],
 ) -> Iterator[tuple[str, ImageUse]]:
-    """The hidden images that a component can pull as it is configured.
+    """Yield the hidden images that a component can pull as it is configured.
 
-    A default that the manifest overrides is none of them: what it is overridden with has a site.
+    A default that the manifest overrides is not among them: the value that overrides it is a site
+    of its own.
 
     Args:
-        objects: all but CRDs.
-        programs: what its workloads run.
-        sites: what was found in the objects, for references that are derived from others.
+        component: the component's name.
+        objects: its objects without CRDs.
+        programs: the programs of its workloads.
+        sites: the images that its objects name; some hidden images are derived from them.
+
+    Yields:
+        A reference as the program's code has it, and where it is used.
     """
     names = {(item.key.kind, item.key.name) for item in objects}
     named = list(sites)
@@ -56,7 +61,7 @@ def _find_compiled_in(
         target = next((item for item in objects if redirect.is_of(item.key)), None)
         if target is not None and redirect.is_set(target.body, objects):
             return
-    # Of several programs of one operator it is the one that the record names.
+    # One operator may have several programs: the one that the record names pulls the image.
     puller = next(
         (item.key for item in objects if image.names_object(item.key)),
         program.object,
@@ -85,10 +90,10 @@ def _find_compiled_in(
 
 
 def _source_for_version(source: str, program: WorkloadProgram) -> str:
-    """Where a fact was read, without the places in other versions than the one that runs.
+    """Return a fact's sources without those of versions other than the one that runs.
 
-    A repository of which that version has no place, such as an SDK's, keeps all of its own, and so
-    do tags that are no version (``sdk-2.14.3``).
+    A repository with no source at that version (an SDK's, for example) keeps all its sources.
+    Sources at a tag that is not a version (``sdk-2.14.3``) stay, too.
     """
     places = source.split("; ")
     there = {place: place.partition(":")[0].partition("@") for place in places}
@@ -107,9 +112,10 @@ def _source_for_version(source: str, program: WorkloadProgram) -> str:
 def _derive_from_site(
     component: str, image: HiddenImage, sites: Sequence[tuple[str, ImageUse]]
 ) -> Iterator[tuple[str, ImageUse]]:
-    """References that the operator makes of a site's, so that the site's patch leads them too.
+    """Yield the references that an operator derives from a site's.
 
-    It does where the site goes by its tag; behind a digest nothing is appended.
+    The patch of the site redirects them. They exist only for sites that are pinned by tag: the
+    operator appends its suffix to the tag, and appends nothing to a digest.
     """
     assert image.of is not None
     for ref, found in sites:
@@ -139,7 +145,7 @@ def _derive_from_site(
 def find_unavailable_images(
     facts: Catalogue, found: Iterable[tuple[str, ImageUse]]
 ) -> Iterator[UnavailableReference]:
-    """Those of the images found that are gone from their source."""
+    """Yield the images found that their source no longer has, with the known substitutes."""
     for ref in {ref for ref, _ in found}:
         if known := facts.find_unavailable(ref):
             yield UnavailableReference(ref, known.why, known.source, known.substitute_for(ref))
@@ -148,7 +154,7 @@ def find_unavailable_images(
 def find_unknown_programs(
     component: str, programs: Iterable[WorkloadProgram]
 ) -> Iterator[UnreviewedProgram]:
-    """The programs whose hidden images nobody has looked at, at the versions that run."""
+    """Yield the programs that nobody has reviewed for hidden images at the versions that run."""
     for program in programs:
         if program.is_known:
             continue

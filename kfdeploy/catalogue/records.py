@@ -140,7 +140,7 @@ class SiteSelector(_Record):
 
 
 class HiddenImage(_Record):
-    """An image that a program pulls, or offers, by a default in its code."""
+    """An image that a program pulls, or offers to users, by a default in its code."""
 
     ref: _Image = Field("", description="the image, as the code has it")
     refs: tuple[_Image, ...] = Field((), min_length=1, description="several images")
@@ -183,7 +183,7 @@ class HiddenImage(_Record):
 
 
 class SiteRule(_Record):
-    """What the images of certain sites are needed for, and whether a digest may stand there."""
+    """The need of the images at certain sites, and whether a digest may be used there."""
 
     kind: Text = Field(description="kind of the object, with wildcards")
     name: Text = Field(description="name of the object, with wildcards")

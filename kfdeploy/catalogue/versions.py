@@ -1,4 +1,4 @@
-"""Versions of operators, as their images' tags and labels have them, and ranges of them."""
+"""Versions of programs, from the tags and labels of their images, and ranges of versions."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _BEFORE = re.compile(r"[-.]?(?:rc|alpha|beta|pre|dev)", re.IGNORECASE)
 @total_ordering
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A dotted number, with what follows it: ``1.9.2``, ``v1.28.0-distroless``, ``2.16.0-rc.1``.
+    """A dotted number: of ``1.9.2``, ``v1.28.0-distroless`` or ``2.16.0-rc.1``.
 
-    Release candidates come before their release. Any other suffix names a variant of the same
-    version (an image's flavour) and does not count.
+    Pre-releases come before their release. Any other suffix names a variant of the image and is
+    ignored.
     """
 
     numbers: tuple[int, ...]
@@ -26,7 +26,7 @@ class Version:
 
     @classmethod
     def parse(cls, text: str) -> Version | None:
-        """The version that a tag begins with; None for a tag that is none."""
+        """Return the version that a tag begins with, or None."""
         match = _VERSION.fullmatch(text)
         if match is None:
             return None
@@ -57,19 +57,19 @@ class VersionRange:
 
     @classmethod
     def parse(cls, text: str) -> VersionRange:
-        """Read ``1.9.2``, ``1.9.0 - 1.9.2`` or ``any``.
+        """Parse ``1.9.2``, ``1.9.0 - 1.9.2`` or ``any``.
 
         Raises:
-            ValueError: anything else, or a range that runs backwards.
+            ValueError: the text has another form, or its first version is the higher one.
         """
         if text == "any":
             return cls(None, None)
         first, _, last = text.partition(" - ")
         start, end = Version.parse(first), Version.parse(last or first)
         if start is None or end is None or text not in (f"{start}", f"{start} - {end}"):
-            raise ValueError(f"{text!r} is neither a version, nor `A - B`, nor any")
+            raise ValueError(f"{text!r} is not a version, a range `A - B` or `any`")
         if end < start:
-            raise ValueError(f"{text!r} runs backwards")
+            raise ValueError(f"{text!r}: the first version is higher than the last")
         return cls(start, end)
 
     @property
@@ -88,18 +88,19 @@ class VersionRange:
 
 
 def closest_version(version: Version | None, known: Iterable[Version]) -> Version | None:
-    """The version of those known that differs least: in major, then in minor, then in patch.
+    """Return the known version that differs least: in major, then in minor, then in patch.
 
-    Of two that are as close the lower one. The latest of all where there is no version to compare.
+    Of two that are equally close, return the lower one; for None, the latest; None if there are
+    none.
     """
     ordered = sorted(known)
     if version is None:
         return ordered[-1] if ordered else None
-    return min(ordered, key=lambda one: _version_distance(one, version), default=None)
+    return min(ordered, key=lambda other: _version_distance(other, version), default=None)
 
 
-def _version_distance(one: Version, other: Version) -> tuple[tuple[int, ...], bool]:
-    """The numbers of the later less those of the earlier: 1.9.2 is closer to 1.10.0 than 1.9.0."""
-    early, late = sorted((one, other))
+def _version_distance(left: Version, right: Version) -> tuple[tuple[int, ...], bool]:
+    """Subtract the earlier version from the later: 1.9.2 is closer to 1.10.0 than 1.9.0 is."""
+    early, late = sorted((left, right))
     pairs = zip_longest(late.numbers, early.numbers, fillvalue=0)
-    return tuple(its - mine for its, mine in pairs), one.before != other.before
+    return tuple(later - earlier for later, earlier in pairs), left.before != right.before

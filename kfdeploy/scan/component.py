@@ -1,4 +1,4 @@
-"""One component's objects -> its images: every site, and what the catalogue knows beside them."""
+"""Scan one component's objects: the images at their sites, and those that only code names."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _DEFAULT_NEED = {"config": "optional", "custom-resource": "optional", "assembled
 
 
 def scan_objects(rendered: RenderedComponent, facts: Catalogue) -> ComponentScan:
-    """What a component's objects name, and what its programs pull besides.
+    """Return the images that a component's objects name and that its programs pull.
 
     Raises:
-        UserError: a rendered document that can't be read.
+        UserError: a rendered document is not valid YAML.
     """
     name = rendered.component.name
     scanner = _Scanner(rendered, facts)
@@ -48,14 +48,17 @@ def scan_objects(rendered: RenderedComponent, facts: Catalogue) -> ComponentScan
 
 
 class _Scanner:
-    """One component's sites, and what is known of each."""
+    """Scan the sites of one component's objects."""
 
     def __init__(self, rendered: RenderedComponent, facts: Catalogue) -> None:
         self.rendered = rendered
         self.facts = facts
         self.objects = [item for item in rendered.objects if not item.is_crd]
         self.problems = [
-            p for item in rendered.objects if item.is_crd for p in _find_schema_defaults(item)
+            problem
+            for item in rendered.objects
+            if item.is_crd
+            for problem in _find_schema_defaults(item)
         ]
         self._index: ProvenanceIndex | ChartIndex | None = None
 
@@ -70,7 +73,7 @@ class _Scanner:
         return self.facts.find_programs(self.objects)
 
     def find_unresolved_names(self) -> Iterator[ScanProblem]:
-        """Names with a `$(variable)` in them that no kustomization has replaced."""
+        """Yield a problem for each name with a `$(variable)` that no kustomization replaced."""
         for item in self.objects:
             for field in ("name", "namespace"):
                 value = get_metadata(item.body).get(field)
@@ -93,7 +96,7 @@ class _Scanner:
             for site in find_sites(item.key, item.body):
                 shared = _shared_tags(site)
                 for mention in site.mentions:
-                    by_tag = any(part.start in shared for part in mention.parts)
+                    by_tag = any(span.start in shared for span in mention.parts)
                     yield self._build_image_use(item, site, mention, "tag" if by_tag else "")
 
     def _build_image_use(
@@ -130,7 +133,11 @@ class _Scanner:
         )
 
     def _resolve_tag(self, item: Object, site: Site, mention: Mention) -> tuple[str, str]:
-        """The reference of a script's default, with the tag its pods would take."""
+        """Return a script's default image with the tag that its pods would use, and a note.
+
+        The script joins the image and the tag from two variables, which containers that mount it
+        may set.
+        """
         image_variable, tag_variable = mention.variables
         environment = self._environment_of(item)
         name = environment.get(image_variable, mention.ref)
@@ -143,13 +150,13 @@ class _Scanner:
         if tag is None:
             where = f"{item.key} {show_path(item.body, site.path)}"
             self.problems.append(
-                ScanProblem(f"{mention.ref}: no tag found for it; {tag_variable} isn't set", where)
+                ScanProblem(f"{mention.ref}: no tag found: {tag_variable} is not set", where)
             )
             return name, ""
         return f"{name}:{tag}", f"{image_variable}:{tag_variable}"
 
     def _environment_of(self, config: Object) -> dict[str, str]:
-        """The environment of the containers whose pod mounts a ConfigMap."""
+        """Return the environment variables of the containers whose pods mount a ConfigMap."""
         out: dict[str, str] = {}
         for container in self._containers_that_mount(config.key):
             for source in container.get("envFrom") or ():
@@ -177,14 +184,14 @@ class _Scanner:
 
 
 def _find_schema_defaults(crd: Object) -> Iterator[ScanProblem]:
-    """Images that a schema sets where a custom resource names none; no patch reaches them."""
+    """Yield a problem for each image that is a default in a schema: no patch reaches it."""
     for match in _SCHEMA_DEFAULT.finditer(crd.text):
         if mentions.is_strong(match["value"]):
             yield ScanProblem(f"{match['value']} is a default in a schema", str(crd.key))
 
 
 def _shared_tags(site: Site) -> set[int]:
-    """Where tags stand that several images are joined with: none of them can carry its digest."""
+    """Return the offsets of tags that several images share: none of these can have a digest."""
     refs: dict[int, set[str]] = {}
     for mention in site.mentions:
         for part in mention.parts:

@@ -1,4 +1,4 @@
-"""The tree -> Inventory: every image, with where it was found and what redirects it."""
+"""Scan the rendered components: every image, where it was found, and what redirects it."""
 
 from __future__ import annotations
 
@@ -24,18 +24,21 @@ def scan(
     known: Mapping[str, ComponentScan] | None = None,
     jobs: int = 2,
 ) -> Inventory:
-    """Every image of the rendered components.
+    """Return the inventory of all rendered components.
 
     Args:
-        version: the upstream's, for the catalogue and the report.
-        rendered: what the components render.
-        known: what `component` gave already, by the component's name.
+        version: the upstream's version, for the report and the cache.
+        rendered: the components' objects.
+        cache: results of earlier scans.
+        facts: the catalogue; it is loaded only for components that are not in the cache.
+        known: results of `scan_component`, by component name, which are not computed again.
+        jobs: components that are scanned at the same time.
 
     Returns:
-        The inventory; what could not be told is among its problems.
+        The inventory. What could not be determined is among its problems.
 
     Raises:
-        UserError: a rendered document that can't be read.
+        UserError: rendered documents are not valid YAML.
     """
 
     def scan_one(item: RenderedComponent) -> ComponentScan:
@@ -48,15 +51,15 @@ def scan(
 def scan_component(
     version: str, rendered: RenderedComponent, cache: Cache, facts: CatalogueLoader
 ) -> ComponentScan:
-    """One component's images, problems and programs that nobody has looked at."""
+    """Return one component's images, problems and programs that nobody has reviewed."""
     name = rendered.component.name
     key = make_cache_key("scan", version, name, rendered.key, program_digest(), facts.own_digest)
-    kept = cache.get_json(key)
-    if kept is not None:
-        return unpack(ComponentScan, kept)
-    # Only here: what is kept needs neither the catalogue nor the traversal.
-    from kfdeploy.scan import component as scan_sites
+    cached = cache.get_json(key)
+    if cached is not None:
+        return unpack(ComponentScan, cached)
+    # A cached result needs neither the catalogue nor the traversal, which are slow to import.
+    from kfdeploy.scan.component import scan_objects
 
-    part = scan_sites.scan_objects(rendered, facts.load())
-    cache.put_json(key, pack(part))
-    return part
+    result = scan_objects(rendered, facts.load())
+    cache.put_json(key, pack(result))
+    return result

@@ -1,8 +1,8 @@
-"""References in programs, read piece by piece in one pass.
+"""Find references in programs, read piece by piece in one pass.
 
-What looks like a part of a reference is kept with the bytes around it; where it begins and ends is
-decided when the whole file has been seen, by what the program itself says of its constants
-(`gostrings`), else by the signs around it.
+The scanner keeps each place that looks like a part of a reference with the bytes around it. When
+it has seen the whole file, it decides where the reference begins and ends: from what the program
+itself says about its constants (`go_strings`), else from the characters around it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import struct
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,14 +18,18 @@ from typing import Final
 
 from kfdeploy.scan.content import candidate
 from kfdeploy.scan.content.candidate import Bounds, Candidate
-from kfdeploy.scan.content.go_strings import LENGTH_MAX, StringTable
-from kfdeploy.scan.content.go_strings import ConstantBounds as GoBounds
+from kfdeploy.scan.content.go_strings import (
+    LENGTH_MAX,
+    ConstantBounds,
+    StringTable,
+    has_address,
+)
 
 AROUND: Final = 320
 """Bytes kept on either side of an anchor: more than a reference is long."""
 _CARRY: Final = 2 * AROUND
 _WINDOWS_MAX: Final = 20_000
-"""A file with more anchors than these is made to waste memory; the report says so."""
+"""A file with more anchors was made to waste memory; the report says so."""
 _PAIRS_MAX: Final = 400_000
 _LEAS_MAX: Final = 4_000_000
 _NEAR_STEPS: Final = 6
@@ -50,12 +54,12 @@ _HOSTS: Final = (
     (b"docker.", rb"docker\.[a-z][a-z0-9.-]*\.[a-z]{2,}/[a-z]"),
     (b"cgr.dev/", rb"cgr\.dev/"),
 )
-"""A literal, which is looked for first as that is far faster, and what it must be part of."""
+"""A literal and the pattern around it. The literal is searched first, which is far faster."""
 _HOST_PATTERNS: Final = tuple((literal, re.compile(pattern)) for literal, pattern in _HOSTS)
 
 
 def find_anchors(data: bytes, start: int, end: int) -> Iterator[int]:
-    """Offsets between ``start`` and ``end`` that may be inside a reference, in no order."""
+    """Yield offsets between ``start`` and ``end`` that may be inside a reference, in no order."""
     for match in ANCHOR.finditer(data, start, end):
         yield match.start()
     for literal, pattern in _HOST_PATTERNS:
@@ -65,35 +69,35 @@ def find_anchors(data: bytes, start: int, end: int) -> Iterator[int]:
 
 
 _NAMES: Final = (re.compile(rb"mage(?<=[iI]mage)"), re.compile(rb"MAGE(?<=IMAGE)"))
-"""A flag or variable with "image" in its name, to be told when code uses it beside a reference."""
+"""A part of the name of a flag or variable for an image; code may use it beside a reference."""
 _NAME_AROUND: Final = 64
 _FLAG: Final = re.compile(rb"[a-z][a-z0-9-]*image[a-z0-9-]*")
 _VARIABLE: Final = re.compile(rb"[A-Z][A-Z0-9_]*IMAGE[A-Z0-9_]*")
 _LEA: Final = re.compile(
-    # lea REG, [rip+X], and mostly at once the length: mov REG, imm32, or a store of it. With a call
-    # behind it X is a type (runtime.newobject and the like), which is one in three.
+    # lea REG, [rip+X], usually followed by the length: mov REG, imm32, or a store of it. If a call
+    # follows, X is a type (of runtime.newobject, for example); that is one match in three.
     rb"\x8d(?<=[\x48\x4c]\x8d)[\x05\x0d\x15\x1d\x25\x2d\x35\x3d](....)(?!\xe8)"
     rb"(?:[\xb8-\xbf](.)\0\0\0|\x41[\xb8-\xbf](.)\0\0\0"
     rb"|\x48\x89.(?:.{0,2})\x48\xc7.(?:.{0,2})(.)\0\0\0)?",
     re.DOTALL,
 )
 _HEADER: Final = re.compile(rb"\0\0\0\0(?=[\x18-\xff]\0{7})")
-"""The end of a pointer with a length behind it, among data that is only read: the header of a
-constant that was made an interface. Only of long ones: the short ones are told by others, and
-types are full of pointers with small numbers behind them."""
+"""The end of a pointer that a length follows, in read-only data: the header of a constant that was
+converted to an interface. Only long constants: others tell the short ones, and types are full of
+pointers that small numbers follow."""
 _DISPLACEMENT: Final = struct.Struct("<i")
 _PAIR: Final = struct.Struct("<QQ")
 _AMD64: Final = 62
 _GO: Final = b"\xff Go buildinf:"
 _TABLES: Final = re.compile(rb"\xf1\xff\xff\xff\0\0[\1\2\4]\x08")
-"""Where Go's tables of function names and lines begin, a third and more of a program: no constant
-is in them, and nothing but them lies behind (go1.20 and later, debug/gosym/pclntab.go)."""
+"""The beginning of Go's tables of function names and lines, which are a third of a program or more.
+They hold no constants and reach to the segment's end (go1.20 and later, debug/gosym/pclntab.go)."""
 _TABLES_ALIGN: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """A piece of the file that is loaded: executable, writable, or only read."""
+    """A part of the file that is loaded: executable, writable or read-only."""
 
     start: int
     end: int
@@ -107,7 +111,7 @@ class _Segment:
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """Bytes around an anchor; ``at`` is the file's offset of the anchor."""
+    """Bytes around an anchor; ``at`` is the anchor's offset in the file."""
 
     at: int
     start: int
@@ -115,15 +119,12 @@ class _Window:
 
 
 class BinaryScanner:
-    """One program's references, from its bytes in order.
-
-    `feed` all of them, then ask `candidates` once.
-    """
+    """Find the references in one program: `feed` its bytes, then call `find_candidates` once."""
 
     def __init__(self, head: bytes) -> None:
         """
         Args:
-            head: the first bytes, with the program headers (64 KiB are plenty).
+            head: the first bytes, with the program headers (64 KiB are enough).
         """
         self._segments, machine = _parse_segments(head)
         self._is_amd64 = machine == _AMD64
@@ -144,7 +145,7 @@ class BinaryScanner:
         self.overfull = False
 
     def feed(self, piece: bytes) -> None:
-        """The next bytes."""
+        """Scan the next bytes."""
         data = self._rest + piece if self._rest else piece
         self._scan_bytes(data, self._at, AROUND if self._at else 0, len(data) - AROUND)
         keep = min(len(data), _CARRY)
@@ -152,7 +153,7 @@ class BinaryScanner:
         self._rest = data[len(data) - keep :]
 
     def find_candidates(self) -> Iterator[tuple[int, Candidate]]:
-        """Offset and candidate, in order; each reference may come more than once."""
+        """Yield offsets and candidates, in order; a reference may come more than once."""
         self._scan_bytes(self._rest, self._at, AROUND if self._at else 0, len(self._rest))
         self._rest = b""
         table = StringTable(self._pairs, self._headers) if self.is_go else StringTable(())
@@ -165,35 +166,44 @@ class BinaryScanner:
     # -- one pass ----------------------------------------------------------------------------------
 
     def _scan_bytes(self, data: bytes, at: int, start: int, end: int) -> None:
-        """Anchors, addresses and lengths between ``start`` and ``end`` of ``data``."""
+        """Collect addresses, lengths and anchors between ``start`` and ``end`` of ``data``.
+
+        ``at`` is the file's offset of ``data``.
+        """
         if end <= start:
             return
-        if not self.is_go and _GO in data:
-            self.is_go = True
-        code = 0
+        self.is_go = self.is_go or _GO in data
+        code_end = 0
         for segment in self._segments:
             low = max(segment.start - at, start)
             high = min(segment.end - at, end)
-            if low >= high:
-                continue
-            if segment.runs:
-                code = high
-                if self._is_amd64:
-                    self._read_code(data, at, low, high, segment)
-            elif segment.written:
-                self._read_pointers(data, at, low, high, segment)
-            else:
-                self._find_tables(data, at, low, high, segment)
-                for first, last in self._outside_tables(at, low, high):
-                    self._read_headers(data, at, first, last, segment)
-        start = max(start, code)  # no constants among the instructions
-        for first, last in self._outside_tables(at, start, end):
-            if len(self._windows) < _WINDOWS_MAX or not self.overfull:
-                for spot in find_anchors(data, first, last):
-                    self._keep_window(self._windows, data, at, spot, AROUND)
-            for name in _NAMES:
-                for match in name.finditer(data, first, last):
-                    self._keep_window(self._names, data, at, match.start(), _NAME_AROUND)
+            if low < high:
+                self._scan_segment(data, at, low, high, segment)
+                code_end = high if segment.runs else code_end
+        # There are no constants among instructions.
+        for low, high in self._outside_tables(at, max(start, code_end), end):
+            self._keep_windows(data, at, low, high)
+
+    def _scan_segment(self, data: bytes, at: int, low: int, high: int, segment: _Segment) -> None:
+        """Collect addresses and lengths of constants in a segment."""
+        if segment.runs:
+            if self._is_amd64:
+                self._read_code(data, at, low, high, segment)
+        elif segment.written:
+            self._read_pointers(data, at, low, high, segment)
+        else:
+            self._find_tables(data, at, low, high, segment)
+            for first, last in self._outside_tables(at, low, high):
+                self._read_headers(data, at, first, last, segment)
+
+    def _keep_windows(self, data: bytes, at: int, low: int, high: int) -> None:
+        """Keep the bytes around anchors and around names of flags and variables."""
+        if len(self._windows) < _WINDOWS_MAX or not self.overfull:
+            for anchor in find_anchors(data, low, high):
+                self._keep_window(self._windows, data, at, anchor, AROUND)
+        for name in _NAMES:
+            for match in name.finditer(data, low, high):
+                self._keep_window(self._names, data, at, match.start(), _NAME_AROUND)
 
     def _find_tables(self, data: bytes, at: int, low: int, high: int, segment: _Segment) -> None:
         if self._tables[1]:
@@ -204,7 +214,7 @@ class BinaryScanner:
                 return
 
     def _outside_tables(self, at: int, low: int, high: int) -> Iterator[tuple[int, int]]:
-        """What of a range of the bytes at hand is not Go's tables."""
+        """Yield the parts of a range of ``data`` that are not Go's tables."""
         first, last = (offset - at for offset in self._tables)
         if self._tables[1] == 0:
             first = last = high
@@ -213,13 +223,13 @@ class BinaryScanner:
                 yield start, end
 
     def _keep_window(
-        self, into: list[_Window], data: bytes, at: int, spot: int, around: int
+        self, windows: list[_Window], data: bytes, at: int, anchor: int, around: int
     ) -> None:
-        if len(into) >= _WINDOWS_MAX:
+        if len(windows) >= _WINDOWS_MAX:
             self.overfull = True
             return
-        low = max(0, spot - around)
-        into.append(_Window(at + spot, at + low, data[low : spot + around]))
+        low = max(0, anchor - around)
+        windows.append(_Window(at + anchor, at + low, data[low : anchor + around]))
 
     def _read_code(self, data: bytes, at: int, low: int, high: int, segment: _Segment) -> None:
         unpack_from = _DISPLACEMENT.unpack_from
@@ -240,7 +250,7 @@ class BinaryScanner:
                     pairs.append((target, length))
 
     def _read_pointers(self, data: bytes, at: int, low: int, high: int, segment: _Segment) -> None:
-        """Pairs of pointer and length: Go's string headers."""
+        """Collect pairs of pointer and length: Go's string headers."""
         low += -segment.to_address(at + low) % 8
         count = (min(high + 8, len(data)) - low) // 8
         if count < 2:
@@ -273,21 +283,25 @@ class BinaryScanner:
                 return segment.to_address(at)
         return None
 
+    def _address_shift(self, window: _Window) -> int:
+        """Return the address of the window's first byte; it must be in a read-only segment."""
+        address = self._address_of(window.at)
+        assert address is not None
+        return window.start - window.at + address
+
     def _constants_around(
         self, window: _Window, table: StringTable, targets: Sequence[int]
     ) -> list[tuple[bytes, int, bool]]:
-        """The constants that may hold the anchor: text, address, and whether it is the only one."""
+        """Return the constants that may hold the anchor: text, address, whether it is certain."""
         address = self._address_of(window.at)
         if not table or address is None:
             return []
-        shift = window.start - window.at + address
+        shift = self._address_shift(window)
         out = []
         bounds = list(table.find_bounds(address))
         if len(bounds) > 1:
-            # What the code points to is a beginning, and the byte behind a constant is one too.
-            votes = [
-                _contains_value(targets, b.start) + _contains_value(targets, b.end) for b in bounds
-            ]
+            # Addresses in code are beginnings of constants, and so is the byte behind a constant.
+            votes = [has_address(targets, b.start) + has_address(targets, b.end) for b in bounds]
             best = max(votes)
             bounds = [b for b, vote in zip(bounds, votes, strict=True) if vote == best]
             if best < 2 and (between := _bounds_between(targets, address)) is not None:
@@ -299,7 +313,7 @@ class BinaryScanner:
         return out
 
     def _find_image_names(self, table: StringTable) -> dict[int, str]:
-        """Addresses of constants that are a flag's or variable's name with "image" in it."""
+        """Map the addresses of constants to flags and variables with "image" in their names."""
         out = {}
         for window in self._names if table else ():
             for text, address, _ in self._constants_around(window, table, ()):
@@ -312,7 +326,7 @@ class BinaryScanner:
     def _map_nearby_names(
         self, table: StringTable, names: Mapping[int, str]
     ) -> dict[int, list[str]]:
-        """Address of a constant to the names that code uses beside it, the nearest first."""
+        """Map the addresses of constants to the names that code uses beside them, nearest first."""
         steps: dict[int, dict[str, int]] = {}
         lea_at, lea_to = self._lea_at, self._lea_to
         for index, target in enumerate(lea_to):
@@ -344,9 +358,9 @@ class BinaryScanner:
             if whole is not None:
                 found.append(whole)
         if not readings or (not found and any(sure for _, _, sure in readings)):
-            # A text that is longer than the reference, or no run of constants.
+            # The constant is longer than the reference, or the program has no run of constants.
             text = readings[0][0] if readings else window.content
-            low = readings[0][1] - _address_shift(self, window) if readings else 0
+            low = readings[0][1] - self._address_shift(window) if readings else 0
             inner = _judge_word(text, window.at - window.start - max(0, low), packed=not readings)
             if inner is not None:
                 found.append(inner)
@@ -354,14 +368,8 @@ class BinaryScanner:
             yield window.at, max(found, key=lambda item: (item.score, len(item.ref)))
 
 
-def _address_shift(program: BinaryScanner, window: _Window) -> int:
-    address = program._address_of(window.at)
-    assert address is not None
-    return window.start - window.at + address
-
-
 def _judge_word(text: bytes, at: int, *, packed: bool) -> Candidate | None:
-    """The word around the anchor in a longer text."""
+    """Judge the word around the anchor in a longer text."""
     left, right = text[:at], text[at:]
     before = left.rstrip(candidate.TOKEN)
     token = left[len(before) :] + right[: len(right) - len(right.lstrip(candidate.TOKEN))]
@@ -379,7 +387,7 @@ _KEY: Final = re.compile(
 
 
 def key_before(before: bytes) -> str:
-    """The variable, flag or field whose value begins where ``before`` ends."""
+    """Return the variable, flag or field whose value begins where ``before`` ends, or ""."""
     line = before[before.rfind(b"\n") + 1 :][-160:]
     match = _KEY.search(line)
     return match[1].decode() if match else ""
@@ -398,27 +406,25 @@ def _judge_text(
     return candidate.judge_token(text.decode(), bounds=bounds, near=near, prose=prose, key=key)
 
 
-def _bounds_between(targets: Sequence[int], address: int) -> GoBounds | None:
-    """From what the code points to last before an address to what it points to next."""
+def _bounds_between(targets: Sequence[int], address: int) -> ConstantBounds | None:
+    """Return the bounds between the addresses in code that enclose an address."""
     at = bisect_right(targets, address)
     if not 0 < at < len(targets) or targets[at] - targets[at - 1] > LENGTH_MAX:
         return None
-    return GoBounds(targets[at - 1], targets[at] - targets[at - 1], False)
+    return ConstantBounds(targets[at - 1], targets[at] - targets[at - 1], False)
 
 
 def _name_distance(text: bytes, name: str) -> int:
-    """How few words a flag's or variable's name has in common with a reference, negative."""
+    """Return minus the number of words that a name and a reference have in common."""
     words = set(re.findall(r"[a-z]{3,}", name.lower())) - {"image"}
     return -sum(word.encode() in text for word in words)
 
 
-def _contains_value(values: Sequence[int], value: int) -> bool:
-    at = bisect_left(values, value)
-    return at < len(values) and values[at] == value
-
-
 def _parse_segments(head: bytes) -> tuple[tuple[_Segment, ...], int]:
-    """The loaded segments of a 64-bit little-endian ELF file, and its machine; else none."""
+    """Return the loaded segments of a 64-bit little-endian ELF file, and its machine.
+
+    Other files have no segments, and machine 0.
+    """
     if len(head) < 64 or head[:6] != b"\x7fELF\x02\x01":
         return (), 0
     machine = struct.unpack_from("<H", head, 18)[0]

@@ -1,13 +1,14 @@
-"""What may be an image in bytes that nobody described: its form, the evidence, and a score.
+"""Decide whether a piece of text may name an image, and how likely it is.
 
-A score is only an order: from LIKELY on, more than four in five were images in the operators that
-this was tuned on (docs/image-content.md); what is below POSSIBLE is not kept at all.
+A score gives an order, not a probability. In the operators that the rules were tuned on, more than
+four in five texts at LIKELY or above were images (docs/image-content.md). Texts below POSSIBLE are
+dropped.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal
@@ -15,13 +16,13 @@ from typing import Final, Literal
 from kfdeploy.oci.reference import ImageRef, InvalidImageRef
 
 Bounds = Literal["exact", "quoted", "word", "unsure"]
-"""How sure the two ends of a reference are: a Go constant of just this length, a quoted literal,
-a word between blanks or other signs, or a guess among neighbours."""
+"""How the ends of a text were found: a Go constant of exactly this length, a quoted literal, a word
+between blanks or other signs, or a guess among neighbours."""
 
 LIKELY: Final = 50
 POSSIBLE: Final = 30
 TOKEN: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._/:@%${}<>-"
-"""Bytes that a reference, and a placeholder in it, is written with."""
+"""Bytes that references and placeholders in them consist of."""
 
 _KNOWN: Final = re.compile(
     r"(?:[\w-]+\.)?(?:docker\.io|quay\.io|gcr\.io|ghcr\.io|nvcr\.io|lscr\.io)"
@@ -69,12 +70,14 @@ _FILE: Final = re.compile(
 _MEDIA: Final = re.compile(
     r"(?:application|audio|chemical|font|image|message|model|multipart|text|video)/"
 )
+_HOST_ALONE: Final = re.compile(r"[\d.]+|localhost|.*\.(?:svc|local|com|io|org|net)")
+_IP_HOST: Final = re.compile(r"\d+(?:\.\d+){3}(?::\d+)?")
 _MARK: Final = re.compile(r"[%{$<]")
 _PLACEHOLDER: Final = re.compile(r"%[a-zA-Z+#]*|\$?\{.*|\$\w+.*|<[\w-]+>.*")
 _JOINT: Final = re.compile(r":v?$|:[\w.]+[.-]$")
-"""Where a reference ends that something is joined to: at the tag, or inside it."""
+"""The end of a reference that a program completes at run time: at the tag, or inside it."""
 _ENDS_AT_TAG: Final = re.compile(r":v?$")
-"""A whole constant that ends so has its version joined to it: no tag is just ``v``."""
+"""The end of a whole constant that gets its version at run time: no tag is just ``v``."""
 _SCHEME: Final = re.compile(r"(?:docker|docker-daemon|docker-pullable)://")
 _IMAGE_KEY: Final = re.compile(r"image", re.IGNORECASE)
 _OTHER_KEY: Final = re.compile(
@@ -89,11 +92,11 @@ class Candidate:
     """A text that may name an image.
 
     Attributes:
-        ref: as it stands there; without what is put in at run time.
+        ref: the text, without placeholders.
         score: 0 to 100.
-        evidence: in words.
-        joined: its tag (or more) is joined to it at run time.
-        near: flags and variables that stand next to it.
+        evidence: the reasons for the score, in words.
+        joined: whether the program appends a tag, or a part of one, at run time.
+        near: flags and variables next to it.
     """
 
     ref: str
@@ -104,7 +107,7 @@ class Candidate:
 
 
 def is_image_key(key: str) -> bool:
-    """Whether a variable's, flag's or field's name says that its value is an image."""
+    """Return whether the name of a variable, flag or field says that its value is an image."""
     return bool(_IMAGE_KEY.search(key)) and not _OTHER_KEY.search(key)
 
 
@@ -116,64 +119,75 @@ def judge_token(
     near: Sequence[str] = (),
     prose: bool = False,
 ) -> Candidate | None:
-    """What a token says of itself, with what stands around it.
+    """Return a token as a candidate with a score, or None if it is unlikely to be an image.
 
     Args:
-        key: the variable, flag or field that it is the value of.
-        near: flags and variables whose names stand next to it.
-        prose: it is a part of a longer text.
-
-    Returns:
-        None where it is no image, or too little speaks for one.
+        bounds: how the token's ends were found.
+        key: the variable, flag or field whose value the token is.
+        near: flags and variables next to it.
+        prose: whether the token is a part of a longer text.
     """
     form = _parse_token(token, whole=bounds in ("exact", "quoted"))
     if form is None:
         return None
     text, joined = form
     keyed = bool(key) and is_image_key(key)
-    scored = _score_form(text, joined)
-    if scored is None or (_is_bare(text) and not joined and (bounds == "word" or not keyed)):
+    if _is_bare(text) and not joined and (bounds == "word" or not keyed):
         return None
-    score, evidence = scored
-    if keyed:
-        score += 35
-        evidence.append(f"value of {key}")
+    form_reasons = _score_form(text, joined)
+    if not form_reasons:
+        return None
+    reasons = [
+        *form_reasons,
+        *_score_context(bounds, key if keyed else "", near, prose),
+        *([(-60, "looks like an example")] if _MADE_UP.search(text) else ()),
+    ]
+    score = max(0, min(100, sum(points for points, _ in reasons)))
+    if score < POSSIBLE:
+        return None
+    evidence = tuple(words for _, words in reasons if words)
+    return Candidate(text, score, evidence, joined, tuple(near))
+
+
+_Reason = tuple[int, str]
+"""Points for a score, and the evidence in words; empty words are not shown."""
+_BOUNDS_REASONS: Final[dict[Bounds, _Reason]] = {
+    "exact": (0, "a constant of just this length"),
+    "quoted": (0, "a quoted literal"),
+    "unsure": (-15, "its ends are a guess"),
+    "word": (0, ""),
+}
+
+
+def _score_context(
+    bounds: Bounds, image_key: str, near: Sequence[str], prose: bool
+) -> Iterator[_Reason]:
+    if image_key:
+        yield 35, f"value of {image_key}"
     if near:
-        score += 25
-        evidence.append(f"beside {', '.join(near[:2])}")
-    if bounds == "exact":
-        evidence.append("a constant of just this length")
-    elif bounds == "quoted":
-        evidence.append("a quoted literal")
-    elif bounds == "unsure":
-        score -= 15
-        evidence.append("its ends are a guess")
-    if prose and not keyed:  # mostly help and error messages
-        score -= 45
-        evidence.append("inside a longer text")
-    elif bounds == "word" and not keyed:
-        score -= 15
-    if _MADE_UP.search(text):
-        score -= 60
-        evidence.append("looks like an example")
-    score = max(0, min(100, score))
-    found = Candidate(text, score, tuple(evidence), joined, tuple(near))
-    return found if score >= POSSIBLE else None
+        yield 25, f"beside {', '.join(near[:2])}"
+    yield _BOUNDS_REASONS[bounds]
+    if image_key:
+        return
+    if prose:  # mostly help and error messages
+        yield -45, "inside a longer text"
+    elif bounds == "word":
+        yield -15, ""
 
 
 def looks_like_reference(token: str, *, whole: bool) -> bool:
-    """Whether a token has the form of a reference at all: cheap, before anything else is asked."""
+    """Return whether a token has the form of a reference. This is cheap; ask it first."""
     return _parse_token(token, whole=whole) is not None
 
 
 def is_official(name: str) -> bool:
-    """Whether a name is one of Docker Hub's official images."""
+    """Return whether a name is one of Docker Hub's official images."""
     return name in _OFFICIAL
 
 
 @lru_cache(maxsize=4096)
 def _parse_token(token: str, *, whole: bool) -> tuple[str, bool] | None:
-    """The reference in a token, and whether something is joined to it; None if it has none."""
+    """Return the reference in a token, and whether a program completes it; None if it has none."""
     text = token
     if (scheme := _SCHEME.match(text)) is not None:
         text = text[scheme.end() :]
@@ -202,59 +216,58 @@ def _parse_token(token: str, *, whole: bool) -> tuple[str, bool] | None:
 
 
 def _may_be_image(text: str, ref: ImageRef) -> bool:
-    """Nothing that is certainly something else: a file's line, a media type, an import path."""
-    known = bool(_KNOWN.fullmatch(ref.host))
-    if not ref.host or _MEDIA.match(text) or (not known and _NO_REGISTRY.fullmatch(ref.host)):
-        return False
-    name, _, _ = text.partition("@")
-    if _FILE.search(name.rsplit("/", 1)[-1]):
-        return False
-    if not re.search(r"[a-z]", ref.path) or (
-        len(ref.path.rsplit("/", 1)[-1]) < 2 and "." not in text
-    ):
-        return False
-    # An address: HOST:PORT, not a name with a tag.
-    if "/" not in text and re.fullmatch(r"[\d.]+|localhost|.*\.(?:svc|local|com|io|org|net)", name):
-        return False
-    return not re.fullmatch(r"\d+(?:\.\d+){3}(?::\d+)?", ref.host) or bool(ref.tag or ref.digest)
+    """Return whether a reference is not surely a file, a media type, a host or an import path."""
+    name = text.partition("@")[0]
+    last = ref.path.rpartition("/")[2]
+    is_source_host = not _KNOWN.fullmatch(ref.host) and _NO_REGISTRY.fullmatch(ref.host)
+    is_too_short = not re.search(r"[a-z]", ref.path) or (len(last) < 2 and "." not in text)
+    is_host_and_port = "/" not in text and _HOST_ALONE.fullmatch(name)
+    is_ip_path = _IP_HOST.fullmatch(ref.host) and not (ref.tag or ref.digest)
+    return bool(ref.host) and not (
+        _MEDIA.match(text)
+        or is_source_host
+        or _FILE.search(name.rpartition("/")[2])
+        or is_too_short
+        or is_host_and_port
+        or is_ip_path
+    )
 
 
 def _is_bare(text: str) -> bool:
-    """Whether it has neither host nor tag nor digest: only its key can tell that it is one."""
+    """Return whether a reference has no host, tag or digest: only its key tells that it is one."""
     ref = ImageRef.parse(text)
     return not (ref.tag or ref.digest) and text.partition("/")[0] != ref.host
 
 
-def _score_form(text: str, joined: bool) -> tuple[int, list[str]] | None:
-    """Score and evidence of the text alone; None where nothing speaks for it."""
+def _score_form(text: str, joined: bool) -> list[_Reason]:
+    """Return what the text alone says for an image; nothing if it has no evidence."""
     ref = ImageRef.parse(text)
-    host = text.partition("/")[0] if "/" in text else ""
-    named = host == ref.host or host == "index.docker.io"
-    depth = ref.path.count("/") + 1
-    evidence = []
     if ref.digest:
-        return 90, ["has a digest"]
+        return [(90, "has a digest")]
     tag = _score_tag(ref.tag, joined)
-    if named and _KNOWN.fullmatch(host):
-        evidence.append(f"{host} is a registry")
-        if ref.tag or joined:
-            return 90, [*evidence, "has a tag" if ref.tag else "a tag is joined to it"]
-        deep = depth > 1 or host in _ONE_IS_ENOUGH
-        return (70 if deep else 30), evidence
-    if named:
-        return (20 + tag if ref.tag else 0), ["has a host and a tag"]
+    host = text.partition("/")[0] if "/" in text else ""
+    if host in (ref.host, "index.docker.io"):
+        if _KNOWN.fullmatch(host):
+            return _score_known_host(ref, host, joined)
+        return [(20 + tag if ref.tag else 0, "has a host and a tag")]
     if "/" in text:
-        return (15 + tag if ref.tag or joined else 20), ["name and tag" if ref.tag else "a name"]
+        words = "name and tag" if ref.tag else "a name"
+        return [(15 + tag if ref.tag or joined else 20, words)]
     if text.partition(":")[0] in _OFFICIAL:
-        evidence = ["the name of an official image"]
-        return (25 + tag if ref.tag else 20), evidence
-    return (tag - 5, ["name and tag"]) if ref.tag else None
+        return [(25 + tag if ref.tag else 20, "the name of an official image")]
+    return [(tag - 5, "name and tag")] if ref.tag else []
+
+
+def _score_known_host(ref: ImageRef, host: str, joined: bool) -> list[_Reason]:
+    is_registry = f"{host} is a registry"
+    if ref.tag or joined:
+        return [(90, is_registry), (0, "has a tag" if ref.tag else "a tag is joined to it")]
+    has_project = "/" in ref.path or host in _ONE_IS_ENOUGH
+    return [(70 if has_project else 30, is_registry)]
 
 
 def _score_tag(tag: str, joined: bool) -> int:
-    if tag.partition("-")[0] in _WORDS:
-        return 45
-    if _VERSION.fullmatch(tag):
+    if tag.partition("-")[0] in _WORDS or _VERSION.fullmatch(tag):
         return 45
     if joined:
         return 20

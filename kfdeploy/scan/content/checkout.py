@@ -1,4 +1,4 @@
-"""A checkout of an operator's source: references in it, and what leads each of them elsewhere."""
+"""Find references in a checkout of an operator's source, and the settings that change them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _SKIPPED: Final = re.compile(
     r"|(?:.*[-_.])?(?:e2e|tests?|testing|test_?data|testutils?|fixtures|mocks?|fakes?)"
     r"|(?:mocks?|fakes?)[-_.].*"
 )
-"""Folders of tests, documents, other people's code, and what builds the operator. Whatever begins
-with a dot is some tool's."""
+"""Folders of tests, documents, other people's code, and the operator's build. Names that begin with
+a dot belong to tools."""
 _SKIPPED_AT_TOP: Final = frozenset(
     (
         "build",
@@ -38,7 +38,7 @@ _SKIPPED_AT_TOP: Final = frozenset(
         "gcb",
     )
 )
-"""Further down these are words like any other: Helm's `pkg/release` is code of the program."""
+"""Skipped at the top only. Further down they may be code of the program: Helm's `pkg/release`."""
 _BUILD: Final = re.compile(
     r"\..*|makefile.*|.*\.mk|(?:.*\.)?(?:dockerfile|containerfile)(?:\..*)?|.*tiltfile|jenkinsfile"
     r"|procfile|renovate.*|buf(?:\..*)?\.ya?ml|.*bazelrc.*|.*\.(?:bazel|bzl)"
@@ -47,9 +47,9 @@ _BUILD: Final = re.compile(
     r"|(?:build|release|push|publish|make)(?:[-_.].*)?\.(?:sh|ps1|bat|cmd)"
     r"|(?:.*[-_.])?(?:mocks?|fakes?|stories)(?:[-_.].*)?\.(?:go|py|[jt]sx?)|.*_tests?\.[jt]sx?"
 )
-"""Files of the same kinds, by their names in lower case."""
+"""Files of the same kinds as `_SKIPPED`, by their names in lower case."""
 _COMPOSE: Final = re.compile(rb"^services:[ \t]*\r?\n", re.MULTILINE)
-"""Docker Compose: how a developer runs it, and no operator reads it."""
+"""Docker Compose: for developers; no operator reads it."""
 _MANIFEST_FOLDERS: Final = re.compile(
     r"(?:^|/)(?:manifests|config|charts?|deploy|deployments?|helm|kustomize|install)/"
 )
@@ -70,14 +70,14 @@ class _SourceFile:
 
 
 def find_candidates(folder: Path) -> tuple[list[LocatedCandidate], list[str]]:
-    """Every candidate outside tests, documents, vendored code and ``.git``.
+    """Find the candidates in a checkout, without tests, documents, vendored code and ``.git``.
 
-    A candidate in a Kubernetes manifest has ``manifest`` in ``how``: whoever installs the operator
-    sees it. ``names`` are the flags and variables that set what has the reference as its default:
-    those beside it, and those beside the constant that holds it wherever that is used.
+    A candidate in a Kubernetes manifest has ``manifest`` in ``how``: people who install the
+    operator see it. ``names`` are the flags and variables whose default it is: those beside it, and
+    those beside each use of the constant that holds it.
 
     Returns:
-        The candidates, by path and line, and what was left out.
+        The candidates, by path and line, and notes on files that were left out.
     """
     finds: list[LocatedCandidate] = []
     notes: list[str] = []
@@ -99,7 +99,10 @@ def find_candidates(folder: Path) -> tuple[list[LocatedCandidate], list[str]]:
                     )
                 )
         except text.TooManyCandidates:
-            notes.append(f"{layer.escape_path(file.path)}: too much in it looks like a reference")
+            notes.append(
+                f"{layer.escape_path(file.path)}: too many texts look like a reference;"
+                " the rest was skipped"
+            )
     named = _map_setting_names(
         code, {find.key.rpartition(".")[2] for find in finds if find.how in CODE}
     )
@@ -110,7 +113,10 @@ def find_candidates(folder: Path) -> tuple[list[LocatedCandidate], list[str]]:
 
 
 def detect_origin(folder: Path) -> str:
-    """``OWNER/REPO@TAG``, as far as go.mod, git and the folder's name say it."""
+    """Return ``OWNER/REPO@TAG``, from go.mod, git and the folder's name.
+
+    Parts that none of them has stay ``OWNER/REPO`` and ``TAG``.
+    """
     repository, tag = "OWNER/REPO", ""
     for name, pattern in (("go.mod", _MODULE), (".git/config", _REMOTE)):
         path = folder / name
@@ -121,14 +127,14 @@ def detect_origin(folder: Path) -> str:
     if git.is_repository(folder):
         try:
             tag = git.find_head_tag(folder) or git.read_head(folder) or ""
-        except UserError:  # no git, or a folder of somebody else's: the name has to do
+        except UserError:  # no git, or a folder that git does not trust: use the folder's name
             tag = ""
     name = folder.resolve().name
     return f"{repository}@{tag or name.partition('@')[2] or 'TAG'}"
 
 
 def _read_files(folder: Path, notes: list[str]) -> Iterator[_SourceFile]:
-    """The texts that are looked at, by path. Links are not followed."""
+    """Yield the text files to search, sorted by path. Links are not followed."""
     for root, folders, names in os.walk(folder):
         at_top = _SKIPPED_AT_TOP if root == str(folder) else frozenset()
         folders[:] = sorted(
@@ -151,7 +157,7 @@ def _read_files(folder: Path, notes: list[str]) -> Iterator[_SourceFile]:
                 continue
             if len(content) > _FILE_MAX:
                 notes.append(
-                    f"{layer.escape_path(shown)}: over {_FILE_MAX >> 20} MiB; not looked at"
+                    f"{layer.escape_path(shown)}: larger than {_FILE_MAX >> 20} MiB; skipped"
                 )
             elif b"\0" not in content[:4096]:
                 yield _SourceFile(shown, text.detect_language(shown, content[:128]), content)
@@ -160,7 +166,7 @@ def _read_files(folder: Path, notes: list[str]) -> Iterator[_SourceFile]:
 def _map_setting_names(
     code: list[_SourceFile], constants: set[str]
 ) -> Mapping[str, tuple[str, ...]]:
-    """Constants to the flags and variables that stand beside their uses."""
+    """Map constants to the flags and variables beside their uses."""
     wanted = {name.encode() for name in constants if len(name) >= _NAME_MIN}
     if not wanted:
         return {}
@@ -170,12 +176,12 @@ def _map_setting_names(
             variables.update((m[1], m[2].decode()) for m in _VARIABLE.finditer(file.content))
     out: dict[str, list[str]] = {}
     for file in code:
-        here = wanted.intersection(_IDENTIFIER.findall(file.content))
-        if not here:
+        constants_here = wanted.intersection(_IDENTIFIER.findall(file.content))
+        if not constants_here:
             continue
         lines = file.content.split(b"\n")
         for number, line in enumerate(lines):
-            used = here.intersection(_IDENTIFIER.findall(line))
+            used = constants_here.intersection(_IDENTIFIER.findall(line))
             if not used:
                 continue
             around = b"\n".join(lines[max(0, number - 1) : number + 2])
@@ -190,5 +196,5 @@ def _map_setting_names(
     return {name: tuple(dict.fromkeys(found)) for name, found in out.items()}
 
 
-def _merge_names(mine: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*mine, *others)))
+def _merge_names(names: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*names, *others)))

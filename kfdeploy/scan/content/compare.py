@@ -1,4 +1,4 @@
-"""What images (or a checkout) hold, beside what the catalogue and the manifests say of it."""
+"""Compare the candidates of an image or a checkout with the catalogue and the manifests."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _ORDER: Final = ("new", "other version", "hidden", "manifest", "unused")
 CODE: Final = frozenset(("go", "python", "script"))
 """Languages of operators: a constant in one of them is a default, whatever manifests say."""
 PLACES: Final = 20
-"""Places that are listed of one reference."""
+"""The number of places that are listed for one reference."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScanSubject:
-    """What is looked into: a program's image, with the containers that run it, or a checkout.
+    """An image with the containers that run it, or a checkout.
 
     Attributes:
-        name: the reference as the manifests have it, or a folder.
+        name: the reference as the manifests have it, or the name of a folder.
         programs: the containers that run it.
     """
 
@@ -37,19 +37,21 @@ class ScanSubject:
 
     @property
     def entry(self) -> CatalogueEntry | None:
-        return next((one.entry for one in self.programs if one.entry is not None), None)
+        return next((program.entry for program in self.programs if program.entry), None)
 
     @property
     def version(self) -> Version | None:
-        return next((one.version for one in self.programs if one.version is not None), None)
+        return next((program.version for program in self.programs if program.version), None)
 
 
 @dataclass(frozen=True, slots=True)
 class FoundReference:
-    """One reference, with its places; the likeliest first.
+    """A reference that was found in an image or a checkout.
 
     Attributes:
-        note: what the catalogue or the manifests say of it.
+        joined: whether the program appends a tag, or a part of one, at run time.
+        occurrences: its places, those with the highest score first.
+        note: what the catalogue or the manifests say about it.
     """
 
     ref: str
@@ -65,7 +67,7 @@ class FoundReference:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Flags and variables near it: those that most places agree on first, then the nearest."""
+        """Return flags and variables near it: those near most places first, then the nearest."""
         names = [name for find in self.occurrences for name in find.names]
         return tuple(sorted(dict.fromkeys(names), key=lambda name: -names.count(name)))
 
@@ -93,13 +95,13 @@ class FoundReference:
 
 @dataclass(frozen=True, slots=True)
 class ContentScan:
-    """One subject, and all that was found in it.
+    """A subject, and the references that were found in it.
 
     Attributes:
-        where: what was read: the private registry's reference, a folder, the daemon.
-        bytes: of its layers, inflated.
-        problems: what was damaged or cut off; the rest is not the whole then.
-        labels: of the image's configuration: where its source is, which version.
+        where: what was read: a reference of the private registry, a folder, the daemon.
+        bytes: the size of its layers when inflated.
+        problems: what was damaged or cut off; if there are any, references may be missing.
+        labels: labels of the image's configuration, which may name its source and version.
     """
 
     subject: ScanSubject
@@ -114,7 +116,7 @@ class ContentScan:
 
     @property
     def new_references(self) -> tuple[FoundReference, ...]:
-        """What the catalogue should have: likely, and not known for this version."""
+        """Return the likely references that the catalogue does not have for this version."""
         return tuple(
             item
             for item in self.references
@@ -146,7 +148,10 @@ def classify_candidates(
     facts: Catalogue,
     inventory: Inventory | None,
 ) -> tuple[FoundReference, ...]:
-    """Each reference once, with what is known of it: news first, the likeliest first."""
+    """Return each reference once, with what is known about it.
+
+    New references come first, then by score.
+    """
     grouped: dict[str, list[LocatedCandidate]] = {}
     for find in finds:
         grouped.setdefault(find.candidate.ref, []).append(find)
@@ -156,8 +161,8 @@ def classify_candidates(
         best = places[0].candidate
         joined = all(place.candidate.joined for place in places)
         status, note = _classify_reference(ref, joined, subject, facts, inventory)
-        hows = {place.how for place in places}
-        if status == "new" and "manifest" in hows and not hows & CODE:
+        kinds = {place.how for place in places}
+        if status == "new" and "manifest" in kinds and not kinds & CODE:
             status, note = "manifest", "a manifest of the checkout"
         out.append(FoundReference(ref, status, best.score, joined, tuple(places), note))
     return tuple(sorted(out, key=lambda i: (_ORDER.index(i.status), -i.score, i.ref)))
@@ -167,7 +172,7 @@ def _classify_reference(
     ref: str, joined: bool, subject: ScanSubject, facts: Catalogue, inventory: Inventory | None
 ) -> tuple[Status, str]:
     own = subject.entry
-    # Another program's defaults say nothing; of a checkout nobody has said whose it is.
+    # Defaults of other programs do not count. A checkout may belong to any entry.
     entries = [own] if own else ([] if subject.programs else list(facts.entries))
     for entry in entries:
         for unused in entry.unused:
@@ -190,7 +195,7 @@ def _classify_reference(
 
 
 def _find_in_manifests(ref: str, joined: bool, inventory: Inventory) -> str:
-    """What the manifests name that is the same image, or of the repository that is filled in."""
+    """Return the place where the manifests name the same image; empty if they do not."""
     for image in inventory.images:
         if _is_same_image(ref, image.ref, joined):
             found = image.found[0]
@@ -201,39 +206,42 @@ def _find_in_manifests(ref: str, joined: bool, inventory: Inventory) -> str:
 
 
 def _is_same_image(ref: str, other: str, joined: bool) -> bool:
-    """Whether two references are one image; of a joined one only the repository is known."""
+    """Return whether two references name one image.
+
+    Of a joined reference only the repository and the beginning of the tag are known.
+    """
     try:
-        one, two = ImageRef.parse(ref), ImageRef.parse(other)
+        found, known = ImageRef.parse(ref), ImageRef.parse(other)
     except InvalidImageRef:
         return False
     if joined:
-        return one.repository == two.repository and two.tag.startswith(one.tag)
-    return one.with_default_tag() == two.with_default_tag()
+        return found.repository == known.repository and known.tag.startswith(found.tag)
+    return found.with_default_tag() == known.with_default_tag()
 
 
 def select_subjects(
     programs: Iterable[WorkloadProgram], *, covered: frozenset[str]
 ) -> tuple[list[ScanSubject], list[str]]:
-    """The images of workloads, each once, and those that are left out.
+    """Split the images of workloads into those to scan and those to leave out.
 
-    Left out is what is not covered, and what creates no objects by its nature (a database).
+    Left out are images that are not covered, and programs that create no objects (a database).
     """
     grouped: dict[str, list[WorkloadProgram]] = {}
     for program in programs:
         grouped.setdefault(program.image, []).append(program)
-    wanted, left = [], []
+    wanted, skipped = [], []
     for image in sorted(grouped):
         subject = ScanSubject(image, tuple(grouped[image]))
         entry = subject.entry
-        by_nature = entry is not None and any(read.versions.is_any for read in entry.read)
-        if by_nature or image not in covered:
-            left.append(image)
+        creates_nothing = entry is not None and any(read.versions.is_any for read in entry.read)
+        if creates_nothing or image not in covered:
+            skipped.append(image)
         else:
             wanted.append(subject)
-    return wanted, left
+    return wanted, skipped
 
 
-def list_likely_references(looked: Sequence[ContentScan]) -> Iterator[str]:
-    """All likely references, sorted, each once."""
-    refs = {item.ref for one in looked for item in one.references if item.is_likely}
+def list_likely_references(scans: Sequence[ContentScan]) -> Iterator[str]:
+    """Yield all likely references, sorted, each once."""
+    refs = {item.ref for scan in scans for item in scan.references if item.is_likely}
     yield from sorted(refs)

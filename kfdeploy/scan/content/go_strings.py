@@ -1,10 +1,10 @@
-"""Where the string constants of a Go program begin and end.
+"""Find where the string constants of a Go program begin and end.
 
 Go's linker packs all string constants of a program into one run of bytes without separators:
 first all of length 1, then all of length 2, and so on (`dodataSect` of cmd/link sorts them by
-size). Inside such a class every string begins at a multiple of the length from every other one. So
-a few constants that are known exactly, because the program's data or code names their address and
-length, tell the exact bounds of all others, whatever the processor and stripped or not.
+size). Inside such a class every string begins at a multiple of the length from every other one.
+Some constants are known exactly, because the program's data or code has their address and length.
+They give the exact bounds of all others, on any processor, stripped or not.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from typing import Final
 
 LENGTH_MAX: Final = 255
-"""Longer constants are not looked for: no reference is."""
+"""Longer constants are ignored: no reference is that long."""
 _GAP_MAX: Final = 1 << 16
-"""Bytes between two known classes that are still reckoned with."""
+"""Bytes between two known classes that may still hold constants."""
 _ENOUGH: Final = 100
-"""Known constants without which a program is not taken to have such a run at all."""
+"""With fewer known constants a program is treated as if it had no run of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConstantBounds:
-    """Where a constant may begin, its length, and whether there is no other way to read it."""
+    """Where a constant may begin, its length, and whether this is the only possible reading."""
 
     start: int
     length: int
@@ -38,7 +38,7 @@ class ConstantBounds:
 
 @dataclass(frozen=True, slots=True)
 class _LengthClass:
-    """All constants of one length: the first and last known ones."""
+    """All constants of one length, by the addresses of the first and the last known one."""
 
     length: int
     first: int
@@ -50,18 +50,18 @@ class _LengthClass:
 
 
 class StringTable:
-    """The run of constants, as far as known pairs of address and length tell."""
+    """The run of constants, from known pairs of address and length."""
 
     def __init__(
         self, pairs: Iterable[tuple[int, int]], doubtful: Iterable[tuple[int, int]] = ()
     ) -> None:
         """
         Args:
-            pairs: address and length as found in data and code; noise among them is outvoted, as
-                the true ones get longer with the address.
-            doubtful: others, that count only where those say that the run is. The linker sorts
-                more than constants by size: a symbol table's addresses and sizes, for one, are
-                such a run too, of the names of types.
+            pairs: addresses and lengths found in data and code. There may be noise among them:
+                only the true ones get longer as the address grows.
+            doubtful: more pairs, which count only inside the run that `pairs` shows. The linker
+                sorts other data by size, too: the addresses and sizes of a symbol table look like
+                a run of constants.
         """
         known = set(pairs)
         chain = _longest_rise(sorted(known))
@@ -76,9 +76,9 @@ class StringTable:
         return bool(self._classes)
 
     def find_bounds(self, address: int) -> Sequence[ConstantBounds]:
-        """The constant that has the byte at ``address``; several where it can't be told.
+        """Return the possible bounds of the constant with the byte at ``address``.
 
-        Nothing outside the run, and nothing longer than LENGTH_MAX.
+        There are none outside the run. None is longer than LENGTH_MAX.
         """
         index = bisect_right(self._firsts, address) - 1
         if index < 0:
@@ -107,10 +107,10 @@ def _bounds_inside(item: _LengthClass, address: int, *, sure: bool) -> ConstantB
 def _bounds_between(
     lower: _LengthClass, upper: _LengthClass, address: int
 ) -> Sequence[ConstantBounds]:
-    """Bounds in a gap, which holds the rest of one class and the beginning of the next.
+    """Return bounds in a gap, which holds the rest of one class and the beginning of the next.
 
-    The gap is ``i`` strings of the one length and ``j`` of the other: mostly only one pair fits.
-    Lengths that have no known constant at all may lie between; then both readings are unsure.
+    The gap consists of ``i`` strings of one length and ``j`` of the other; usually only one pair
+    fits. If there may be lengths between them without a known constant, no reading is sure.
     """
     gap = upper.first - lower.end
     if gap > _GAP_MAX:
@@ -133,9 +133,9 @@ def _bounds_between(
 
 
 def _address_range(chain: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """Addresses between which the run lies, when a chain is most of it.
+    """Return the range of addresses of a run, from a chain that is most of it.
 
-    The ends of a chain are often noise, and the long constants behind most others are few.
+    The ends of a chain are often noise, and there are few long constants at the end of a run.
     """
     odd = len(chain) // 50
     low, high = chain[odd][0], chain[-1 - odd][0]
@@ -143,7 +143,7 @@ def _address_range(chain: Sequence[tuple[int, int]]) -> tuple[int, int]:
 
 
 def _longest_rise(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The longest run of pairs, by address, whose lengths never fall."""
+    """Return the longest subsequence of pairs, sorted by address, whose lengths never fall."""
     tails: list[int] = []
     ends: list[int] = []
     before = [-1] * len(pairs)
@@ -165,7 +165,7 @@ def _longest_rise(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _group_by_length(chain: Sequence[tuple[int, int]]) -> list[_LengthClass]:
-    """Each length's first and last constant, of those that agree on where strings begin."""
+    """Return each length's first and last constant of those that agree on where strings begin."""
     out: list[_LengthClass] = []
     start = 0
     lengths = [length for _, length in chain]
@@ -176,7 +176,7 @@ def _group_by_length(chain: Sequence[tuple[int, int]]) -> list[_LengthClass]:
         start = end
         votes = Counter(address % length for address in addresses)
         rest, count = max(votes.items(), key=lambda item: (item[1], -item[0]))
-        if count * 2 <= len(addresses):  # noise: what points here is no string
+        if count * 2 <= len(addresses):  # noise: these are not addresses of strings
             continue
         kept = [address for address in addresses if address % length == rest]
         out.append(_LengthClass(length, kept[0], kept[-1]))
@@ -184,6 +184,6 @@ def _group_by_length(chain: Sequence[tuple[int, int]]) -> list[_LengthClass]:
 
 
 def has_address(starts: Sequence[int], address: int) -> bool:
-    """Whether a sorted sequence has ``address``."""
+    """Return whether a sorted sequence has ``address``."""
     at = bisect_left(starts, address)
     return at < len(starts) and starts[at] == address

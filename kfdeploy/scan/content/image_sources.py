@@ -1,6 +1,7 @@
-"""Where the images are that are looked into: a registry, an OCI layout folder, a Docker daemon.
+"""Open images in a registry, an OCI layout folder or a Docker engine.
 
-All three give a `Layer` for each layer, the lowest first. Nothing is written to disk.
+All three return a `LayerBlob` or a `LayerScan` for each layer, the lowest first. Nothing is written
+to disk.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ BlobOpener = Callable[[], AbstractContextManager[ArchiveStream]]
 
 
 class UnreadableImage(Exception):
-    """An image that can't be looked into at all; the message says why."""
+    """An image can't be scanned at all; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +58,21 @@ class LayerBlob:
     open: BlobOpener
 
     def scan(self, limits: ScanLimits) -> LayerScan:
-        """Read it through; what goes wrong on the way is the layer's damage."""
+        """Scan the layer. Errors on the way are in the result's ``damage``."""
         try:
             with self.open() as stream:
                 return layers.scan_layer(_GuardedStream(stream), self.digest, self.size, limits)
         except UserError as error:
-            return LayerScan(self.digest, damage=f"can't be had: {error.message}", trusted=False)
+            return LayerScan(
+                self.digest, damage=f"can't be fetched: {error.message}", trusted=False
+            )
         except OSError as error:
             return LayerScan(self.digest, damage=f"can't be read: {error.strerror}", trusted=False)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """One image of one platform: its layers, the lowest first."""
+    """An image of one platform, with its layers, the lowest first."""
 
     name: str
     platform: str
@@ -78,7 +81,7 @@ class StoredImage:
 
 
 class _GuardedStream:
-    """A stream whose broken connection is damage of what is read from it."""
+    """Turn errors of a connection into `DamagedStream`."""
 
     def __init__(self, stream: ArchiveStream) -> None:
         self._stream = stream
@@ -97,14 +100,16 @@ class _GuardedStream:
 def load_registry_image(
     client: RegistryClient, ref: ImageRef, platforms: Sequence[str] = _PLATFORMS
 ) -> StoredImage:
-    """An image of a registry.
+    """Return an image of a registry.
 
     Args:
-        platforms: which one of an index is taken: the first of these that it has.
+        client: a client for the registry.
+        ref: the image's tag or digest.
+        platforms: of an index, the first of these platforms that it has is taken.
 
     Raises:
-        UserError: there is no such image, or the registry can't be asked.
-        Unreadable: what it has is no image that can be looked into.
+        UserError: there is no such image, or the registry does not answer.
+        UnreadableImage: the manifest is not that of an image with layers.
     """
     manifest = client.get_manifest(ref)
     content, platform = manifest.content, ""
@@ -128,7 +133,10 @@ def load_registry_image(
 def _registry_labels(
     client: RegistryClient, ref: ImageRef, content: Mapping[str, Any]
 ) -> Mapping[str, str]:
-    """Where the image says that its source is: nice to have, and not worth an error."""
+    """Return the labels of an image; none if its configuration can't be read.
+
+    They only help to name the image's source.
+    """
     try:
         return _config_labels(
             _parse_json_object(client.get_blob(ref, _config_digest(content)), "its configuration")
@@ -141,29 +149,33 @@ def _registry_labels(
 
 
 class OciLayout:
-    """An OCI image layout: ``oci-layout``, ``index.json``, ``blobs/ALGORITHM/HEX``."""
+    """A folder in the OCI image layout: ``oci-layout``, ``index.json``, ``blobs/ALGORITHM/HEX``."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises UserError: the folder is none."""
+        """Read the folder's index.
+
+        Raises:
+            UserError: the folder is not an OCI image layout.
+        """
         self._folder = folder
         marker = folder / "oci-layout"
         if not marker.is_file():
             raise UserError(
-                f"{folder}: no OCI image layout: it has no file oci-layout",
+                f"{folder}: not an OCI image layout: it has no file oci-layout",
                 hint="name the folder that has oci-layout, index.json and blobs/",
             )
         self._index = self._read_json(folder / "index.json")
 
     def list_names(self) -> list[str]:
-        """The images it has, as its index names them; a digest where it has no name."""
+        """Return the names of its images from the index; the digest for an image without a name."""
         return [_name_of(item) for item in _list_manifests(self._index)]
 
     def load_image(self, name: str, platforms: Sequence[str] = _PLATFORMS) -> StoredImage:
-        """One image, by a name of `names` or its digest.
+        """Return an image by its name in `list_names` or by its digest.
 
         Raises:
-            UserError: it has no such image.
-            Unreadable: it is no image that can be looked into.
+            UserError: the folder has no such image.
+            UnreadableImage: the manifest is missing, wrong, or not that of an image with layers.
         """
         found = [i for i in _list_manifests(self._index) if name in (_name_of(i), i.get("digest"))]
         if not found and self.has_manifest(name):
@@ -185,7 +197,7 @@ class OciLayout:
         return StoredImage(name, platform, _layer_blobs(content, self._make_opener), labels)
 
     def has_manifest(self, digest: str) -> bool:
-        """Whether it has a manifest of this digest, named in its index or not."""
+        """Return whether the folder has a manifest of this digest, in the index or not."""
         return is_digest(digest) and self._blob_path(digest).is_file()
 
     def _make_opener(self, digest: str) -> BlobOpener:
@@ -208,7 +220,7 @@ class OciLayout:
             ) from error
         algorithm = digest.partition(":")[0]
         if f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}" != digest:
-            raise UnreadableImage(f"its manifest {digest} is not its digest")
+            raise UnreadableImage(f"its manifest {digest} does not match its digest")
         return _parse_json_object(body, digest)
 
     def _read_json(self, path: Path) -> Mapping[str, Any]:
@@ -222,11 +234,11 @@ class OciLayout:
 
 @contextlib.contextmanager
 def _open_plain_file(path: Path) -> Iterator[BinaryIO]:
-    """A plain file: a pipe or device in its place would never end."""
+    """Open a regular file. Refuse pipes and devices, which may never end."""
     number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with os.fdopen(number, "rb", buffering=0) as stream:
         if not stat.S_ISREG(os.fstat(number).st_mode):
-            raise OSError(0, "is no plain file")
+            raise OSError(0, "not a regular file")
         yield stream
 
 
@@ -234,10 +246,14 @@ def _open_plain_file(path: Path) -> Iterator[BinaryIO]:
 
 
 class DockerDaemon:
-    """A local Docker engine, asked by the docker SDK (DOCKER_HOST, else its usual socket)."""
+    """A Docker engine, reached by the docker SDK: DOCKER_HOST, else the default socket."""
 
     def __init__(self, address: str | None = None) -> None:
-        """Raises UserError: there is no engine."""
+        """Make a client.
+
+        Raises:
+            UserError: there is no engine.
+        """
         import docker
         from docker.errors import DockerException
 
@@ -249,11 +265,11 @@ class DockerDaemon:
         except DockerException as error:
             raise UserError(
                 f"no Docker engine can be reached: {error}",
-                hint="DOCKER_HOST names it; --image-content reads registries and folders without",
+                hint="set DOCKER_HOST; or read from a registry or a folder: --image-content --from",
             ) from error
 
     def scan_image(self, name: str, limits: ScanLimits) -> tuple[list[LayerScan], list[str]]:
-        """The layers of one of its images, and what was wrong with the whole.
+        """Scan one of its images; return its layers, and the problems of the archive.
 
         Raises:
             UserError: the engine has no such image, or does not answer.
@@ -262,17 +278,17 @@ class DockerDaemon:
 
         try:
             pieces = iter(self._client.get_image(name, chunk_size=1 << 20))
-            first = next(pieces, b"")  # the SDK asks only now
+            first = next(pieces, b"")  # only now does the SDK send the request
         except (self._errors, requests.RequestException) as error:
             words = str(getattr(error, "explanation", None) or error)
-            raise UserError(f"{name}: the Docker engine can't give it: {words}") from error
+            raise UserError(f"{name}: the Docker engine does not return it: {words}") from error
         return scan_saved_image(
             _ChunkStream(chain((first,), pieces), requests.RequestException), limits
         )
 
 
 class _ChunkStream:
-    """An iterator of pieces as a stream."""
+    """Make a stream from an iterator of pieces."""
 
     def __init__(self, pieces: Iterable[bytes], broken: type[Exception]) -> None:
         self._pieces = iter(pieces)
@@ -296,9 +312,13 @@ class _ChunkStream:
 def scan_saved_image(
     stream: ArchiveStream, limits: ScanLimits
 ) -> tuple[list[LayerScan], list[str]]:
-    """The layers of what ``docker save`` gives: its own layout, an OCI layout, or both in one.
+    """Scan the archive of ``docker save``: in Docker's layout, in the OCI layout, or in both.
 
-    The order of the layers is said at the end, so all that looks like a layer is looked through.
+    The order of the layers comes at the end of the archive, so each member that looks like a layer
+    is scanned.
+
+    Returns:
+        The layers, the lowest first, and the archive's problems.
     """
     texts: dict[str, bytes] = {}
     found: dict[str, LayerScan] = {}
@@ -316,11 +336,11 @@ def scan_saved_image(
             elif member.kind == "file":
                 _take_member(path, member, texts, found, limits)
     except (DamagedStream, LimitExceeded) as reason:
-        problems.append(f"the archive that the engine gave {reason}")
+        problems.append(f"the engine's archive {reason}")
     try:
         order, diff_ids = _read_layer_order(texts)
     except (KeyError, TypeError, ValueError, UnreadableImage):
-        problems.append("the archive that the engine gave does not say which layers the image has")
+        problems.append("the engine's archive does not say which layers the image has")
         return [], problems
     out = []
     for index, path in enumerate(order):
@@ -330,7 +350,7 @@ def scan_saved_image(
             continue
         wanted = diff_ids[index] if index < len(diff_ids) else ""
         if not layer.digest and not layer.damage and wanted not in ("", layer.actual_digest):
-            layer.damage = f"is not its digest: its bytes have {layer.actual_digest}"
+            layer.damage = f"does not match its digest: its bytes have {layer.actual_digest}"
             layer.trusted = False
         layer.digest = layer.digest or wanted
         out.append(layer)
@@ -344,7 +364,7 @@ def _take_member(
     found: dict[str, LayerScan],
     limits: ScanLimits,
 ) -> None:
-    """Keep a member that is JSON, look through one that is a layer."""
+    """Keep a member that is JSON, and scan one that is a layer."""
     is_blob = path.startswith("blobs/")
     start = member.peek_content(1)
     if member.size <= _JSON_MAX and (path.endswith(".json") or (is_blob and start == b"{")):
@@ -360,7 +380,11 @@ def _take_member(
 
 
 def _read_layer_order(texts: Mapping[str, bytes]) -> tuple[list[str], list[str]]:
-    """Paths of the layers, the lowest first, and the digests of their tars where they are said."""
+    """Return the paths of the layers, the lowest first, and the digests of their tars if known.
+
+    Raises:
+        KeyError, TypeError, ValueError, UnreadableImage: the archive's JSON does not name them.
+    """
     if "manifest.json" in texts:
         (entry, *_) = json.loads(texts["manifest.json"])
         config = json.loads(texts.get(normalize_path(entry["Config"]), b"{}"))
@@ -386,16 +410,16 @@ def _parse_json_object(body: bytes, what: str) -> Mapping[str, Any]:
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise UnreadableImage(f"{what} is no JSON") from error
+        raise UnreadableImage(f"{what} is not JSON") from error
     if not isinstance(content, dict):
-        raise UnreadableImage(f"{what} is no JSON object")
+        raise UnreadableImage(f"{what} is not a JSON object")
     return content
 
 
 def _list_descriptors(content: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
     items = content.get(key)
     if not isinstance(items, list) or len(items) > _LAYERS_MAX:
-        raise UnreadableImage(f"its manifest has no list of {key}, or one that is too long")
+        raise UnreadableImage(f"its manifest has no list of {key}, or too long a list")
     for item in items:
         if not isinstance(item, dict) or not is_digest(str(item.get("digest", ""))):
             raise UnreadableImage(f"its manifest names {key} without a digest")
@@ -416,13 +440,13 @@ def _name_of(item: Mapping[str, Any]) -> str:
 
 
 def _choose_platform(index: Mapping[str, Any], wanted: Sequence[str]) -> tuple[str, str]:
-    """Digest and platform of one of an index's images: the first wanted one, else the first."""
+    """Return digest and platform of one image of an index: the first wanted one, else the first."""
     images: dict[str, str] = {}
     for item in _list_descriptors(index, "manifests"):
-        said = item.get("platform")
-        said = said if isinstance(said, dict) else {}
+        parts = item.get("platform")
+        parts = parts if isinstance(parts, dict) else {}
         platform = "/".join(
-            str(said[key]) for key in ("os", "architecture", "variant") if said.get(key)
+            str(parts[key]) for key in ("os", "architecture", "variant") if parts.get(key)
         )
         if platform != "unknown/unknown":  # attestations
             images.setdefault(platform, item["digest"])
@@ -460,14 +484,3 @@ def _layer_blobs(
             raise UnreadableImage("its manifest names a layer without a size")
         out.append(LayerBlob(item["digest"], size, opener(item["digest"])))
     return tuple(out)
-
-
-__all__ = [
-    "DockerDaemon",
-    "LayerBlob",
-    "OciLayout",
-    "StoredImage",
-    "UnreadableImage",
-    "load_registry_image",
-    "scan_saved_image",
-]

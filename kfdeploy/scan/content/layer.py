@@ -1,4 +1,4 @@
-"""What was found in one layer of an image, and what of it is still there in the whole image."""
+"""Hold what was found in a layer, and tell which of it is visible in the whole image."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SKIPPED: Final = re.compile(
     r"|(?:_test\.go|\.(?:spec|test)\.[jt]sx?|(?:^|/)(?:test_[^/]*|[^/]*_test|conftest)\.py)$",
     re.IGNORECASE,
 )
-"""Documentation, licences, tests, and what package managers keep about what they installed."""
+"""Documentation, licences, tests, and the records of package managers."""
 _ENDING_WORDS: Final = """
 md markdown rst adoc txt map mo po pot png jpg jpeg gif ico bmp webp svg ttf otf woff woff2 eot
 mp3 mp4 webm ogg wav avi mov pdf ps gz bz2 xz zst zip jar war whl tgz tar rpm deb apk pyc pyo so
@@ -31,13 +31,13 @@ a o lib dll dylib class pb npy npz h5 onnx pt pth bin dat db sqlite sqlite3 parq
 ptx h hpp hxx css scss less pem crt cer key der gpg asc sum typed pxd
 """
 _ENDINGS: Final = frozenset(_ENDING_WORDS.split())
-"""File name endings of media, packed files, libraries, models, headers: no place for a default."""
+"""Endings of media, archives, libraries, models and headers: they hold no defaults of programs."""
 _VERSIONED_LIBRARY: Final = re.compile(r"\.so(?:\.\d+)+$")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def is_skipped(path: str) -> bool:
-    """Whether a file is not looked into for what its path says."""
+    """Return whether a file is skipped because of its path."""
     base = path.rpartition("/")[2]
     ending = base.rpartition(".")[2].lower() if "." in base else ""
     return (
@@ -48,7 +48,7 @@ def is_skipped(path: str) -> bool:
 
 
 def escape_path(path: str) -> str:
-    """A name out of an archive, safe to print: what would steer a terminal is spelled out."""
+    """Return a name from an archive with control characters escaped, safe to print."""
     return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", path)
 
 
@@ -57,12 +57,12 @@ class LocatedCandidate:
     """A candidate in a file.
 
     Attributes:
-        path: of the file in the image (or the checkout).
-        line: in a text; 0 in a program.
-        offset: in a program.
-        key: the variable, flag or field that it is the value of.
+        path: the file's path in the image or the checkout.
+        line: the line in a text; 0 in a program.
+        offset: the offset in a program; 0 in a text.
+        key: the variable, flag or field whose value it is.
         names: flags and variables near it.
-        how: what the file is: ``program``, ``go program``, or the language of a text.
+        how: the kind of file: ``program``, ``go program``, ``manifest`` or a text's language.
     """
 
     candidate: Candidate
@@ -80,16 +80,19 @@ class LocatedCandidate:
 
 @dataclass(slots=True)
 class LayerScan:
-    """One layer's finds, and what it takes away from the layers below it.
+    """The candidates in a layer, and the files it deletes from the layers below it.
 
     Attributes:
-        digest: as the manifest names it; empty in a daemon's older archives.
-        found: the digest that its bytes have.
-        paths: hashes of all its members' paths: eight bytes each, however many there are.
-        kept: bytes that all this takes, roughly.
-        damage: why its content is not to be trusted or not complete; empty when all is well.
-        trusted: whether its finds count: not when its bytes are not its digest.
-        read: bytes of it, inflated.
+        digest: the digest in the manifest; empty in older archives of a daemon.
+        actual_digest: the digest of the bytes that were read.
+        paths: hashes of the paths of all members: eight bytes each.
+        whiteouts: paths that it deletes.
+        opaque: folders whose content in lower layers it deletes.
+        kept: bytes of memory that all this takes, roughly.
+        damage: why its content is wrong or incomplete; empty if it is fine.
+        trusted: whether its candidates count. They do not if its digest is wrong.
+        inflated_bytes: its size when inflated, as far as it was read.
+        files: the number of files in it.
     """
 
     digest: str
@@ -106,7 +109,7 @@ class LayerScan:
     files: int = 0
 
     def add_member(self, path: str) -> bool:
-        """Take note of a member; whether it is a plain one and no whiteout."""
+        """Add a member. Return whether it is an ordinary one, not a whiteout."""
         folder, _, base = path.rpartition("/")
         if not base.startswith(WHITEOUT):
             self.paths.append(hash(path))
@@ -120,15 +123,17 @@ class LayerScan:
         return False
 
     def add_candidate(self, find: LocatedCandidate) -> None:
-        """Take note of a candidate."""
+        """Add a candidate."""
         self.candidates.append(find)
         self.kept += 1000 + 4 * len(find.path)
 
     def deletes_path(self, path: str) -> bool:
-        """Whether a whiteout of it takes away a file of a layer below this one."""
+        """Return whether one of its whiteouts deletes a file of a lower layer."""
         if path in self.whiteouts or "" in self.opaque:
             return True
-        return any(f in self.whiteouts or f in self.opaque for f in _parent_folders(path))
+        return any(
+            folder in self.whiteouts or folder in self.opaque for folder in _parent_folders(path)
+        )
 
 
 def _parent_folders(path: str) -> Iterator[str]:
@@ -139,20 +144,23 @@ def _parent_folders(path: str) -> Iterator[str]:
 
 
 def visible_candidates(layers: Sequence[LayerScan]) -> Iterator[tuple[LayerScan, LocatedCandidate]]:
-    """The finds that a container would see, from the lowest layer up."""
+    """Yield the candidates in files that a container would see, from the lowest layer up."""
     wanted = {hash(find.path) for layer in layers for find in layer.candidates}
-    # Each layer's names are gone through once, however many finds there are.
+    # Go through the paths of each layer once only: there may be millions.
     replaced = [wanted.intersection(layer.paths) for layer in layers]
     for index, layer in enumerate(layers):
         above = range(index + 1, len(layers))
         for find in layer.candidates if layer.trusted else ():
-            mine = hash(find.path)
-            if not any(mine in replaced[n] or layers[n].deletes_path(find.path) for n in above):
+            path_hash = hash(find.path)
+            if not any(
+                path_hash in replaced[other] or layers[other].deletes_path(find.path)
+                for other in above
+            ):
                 yield layer, find
 
 
 def normalize_path(path: str) -> str:
-    """A member's name as one path from the image's root: no empty, ``.`` or ``..`` element."""
+    """Return a member's path from the image's root, without empty, ``.`` and ``..`` elements."""
     if "//" not in path and "./" not in path and ".." not in path:
         return path.rstrip("/")
     parts: list[str] = []
@@ -165,7 +173,7 @@ def normalize_path(path: str) -> str:
 
 
 def best_candidates(finds: Iterable[LocatedCandidate]) -> list[LocatedCandidate]:
-    """Of each reference in each file the find with the highest score, in order."""
+    """Return the candidate with the highest score for each reference in each file, in order."""
     kept: dict[tuple[str, str], LocatedCandidate] = {}
     for find in finds:
         key = (find.candidate.ref, find.path)

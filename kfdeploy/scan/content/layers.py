@@ -1,16 +1,14 @@
-"""A layer's files, each looked into as far as its kind makes sense, in one pass."""
+"""Scan the files of a layer for candidates, in one pass over the layer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from kfdeploy.scan.content import layer
-from kfdeploy.scan.content import text as wording
+from kfdeploy.scan.content import layer, text
 from kfdeploy.scan.content.binary import BinaryScanner
 from kfdeploy.scan.content.layer import LayerScan, LocatedCandidate
 from kfdeploy.scan.content.tar_stream import (
-    PIECE,
     ArchiveStream,
     DamagedStream,
     InflatedStream,
@@ -19,28 +17,30 @@ from kfdeploy.scan.content.tar_stream import (
     TarMember,
     TarReader,
     VerifyingStream,
+    WrongDigest,
 )
 
 _HEAD: Final = 64 << 10
 _TEXT_MAX: Final = 4 << 20
-"""A longer text is looked at in pieces of this size."""
+"""Longer texts are scanned in pieces of this size."""
 _OVERLAP: Final = 2048
 _TINY: Final = 8
-_TOO_MUCH: Final = "{}: too much in it looks like a reference; some was left"
+_TOO_MUCH: Final = "{}: too many texts look like a reference; the rest was skipped"
 
 
 def scan_layer(
     stream: ArchiveStream, digest: str, size: int | None, limits: ScanLimits | None = None
 ) -> LayerScan:
-    """Look through a layer.
+    """Scan a layer.
 
     Args:
-        stream: its bytes, packed or not.
-        digest: that they must have; empty when nobody said one.
-        size: that they must have; None when nobody said one.
+        stream: the layer's bytes: a tar, plain or compressed with gzip or zstd.
+        digest: the digest that the bytes must have; empty if it is unknown.
+        size: the number of bytes that there must be; None if it is unknown.
+        limits: where to stop.
 
     Returns:
-        What was found. A layer that is damaged or cut off at a limit has that in ``damage``.
+        The result; ``damage`` says if the layer is damaged or exceeds a limit.
     """
     limits = limits or ScanLimits()
     out = LayerScan(digest)
@@ -51,15 +51,15 @@ def scan_layer(
         tar = TarReader(inflated, limits)
         for find in _scan_members(tar, out, limits):
             out.add_candidate(find)
-            _check_kept(out, limits)  # here too: one file may be full of them
+            _check_kept(out, limits)  # here, too: one file may be full of candidates
         out.notes += tar.notes
         blob.finish()
         out.actual_digest = blob.actual_digest
     except LimitExceeded as reason:
-        out.damage = f"{reason}; the rest of it was not read"
+        out.damage = f"{reason}; the rest was not read"
     except DamagedStream as reason:
         out.damage = str(reason)
-        out.trusted = "not its digest" not in out.damage
+        out.trusted = not isinstance(reason, WrongDigest)
     if inflated is not None:
         out.inflated_bytes = inflated.count
     out.candidates = layer.best_candidates(out.candidates)
@@ -83,14 +83,14 @@ def _check_kept(out: LayerScan, limits: ScanLimits) -> None:
 
 
 def scan_file(path: str, member: TarMember, notes: list[str]) -> Iterator[LocatedCandidate]:
-    """The candidates in one file."""
+    """Yield the candidates in one file."""
     start = member.peek_content(min(member.size, _HEAD))
     if start.startswith(b"\x7fELF"):
         yield from _scan_program(path, start, member.iter_content(), notes)
     elif b"\0" not in start[:4096]:
         try:
             yield from scan_text(path, start, member.iter_content())
-        except wording.TooManyCandidates:
+        except text.TooManyCandidates:
             notes.append(_TOO_MUCH.format(layer.escape_path(path)))
 
 
@@ -108,11 +108,11 @@ def _scan_program(
 
 
 def scan_text(path: str, head: bytes, pieces: Iterable[bytes]) -> Iterator[LocatedCandidate]:
-    """The candidates in a text."""
-    tongue = wording.detect_language(path, head[:128])
+    """Yield the candidates in a text."""
+    language = text.detect_language(path, head[:128])
     line = 1
     for chunk, fresh in _split_text(pieces):
-        for spot in wording.find_candidates(chunk, tongue, first_line=line):
+        for spot in text.find_candidates(chunk, language, first_line=line):
             if spot.at < fresh:
                 yield LocatedCandidate(
                     spot.candidate,
@@ -120,13 +120,13 @@ def scan_text(path: str, head: bytes, pieces: Iterable[bytes]) -> Iterator[Locat
                     spot.line,
                     key=spot.key,
                     names=spot.names,
-                    how=tongue or "text",
+                    how=language or "text",
                 )
         line += chunk.count(b"\n", 0, fresh)
 
 
 def _split_text(pieces: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
-    """The text in large pieces; only what begins in the first so many bytes of each is new."""
+    """Yield a text in large overlapping pieces, each with the number of its new bytes."""
     gathered: list[bytes] = []
     size = 0
     for piece in pieces:
@@ -139,6 +139,3 @@ def _split_text(pieces: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
             gathered, size = [chunk[fresh:]], _OVERLAP
     if size:
         yield (gathered[0] if len(gathered) == 1 else b"".join(gathered)), size
-
-
-__all__ = ["PIECE", "scan_file", "scan_layer", "scan_text"]

@@ -1,10 +1,10 @@
-"""Looking into images and checkouts for references that no manifest names."""
+"""Scan images and checkouts for references that no manifest names."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -37,14 +37,13 @@ if TYPE_CHECKING:
 
 PRIVATE: Final = "private"
 DAEMON: Final = "daemon"
-_LIMITS: Final = ScanLimits()
 
 OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class ContentPlan:
-    """Which images are looked into, and which of the workloads' are not."""
+    """The images to scan, and the images of workloads that are left out."""
 
     subjects: tuple[ScanSubject, ...]
     skipped: tuple[str, ...] = ()
@@ -53,27 +52,28 @@ class ContentPlan:
 def plan_scan(
     programs: Sequence[WorkloadProgram], covered: frozenset[str], wanted: Sequence[str]
 ) -> ContentPlan:
-    """The images of the workloads that lock and mirror cover, or those that are ``wanted``.
+    """Plan to scan the images of workloads that lock and mirror cover, or the ``wanted`` ones.
 
     Args:
+        programs: the programs of all workloads.
         covered: references that are locked and mirrored.
-        wanted: references, as the manifests have them or any other; none means all.
+        wanted: references to scan, of the manifests or others; none means all that are covered.
 
     Raises:
-        UserError: a wanted one is no reference.
+        UserError: a wanted text is not a reference.
     """
     if not wanted:
-        chosen, left = select_subjects(programs, covered=covered)
-        return ContentPlan(tuple(chosen), tuple(left))
-    out = []
+        chosen, skipped = select_subjects(programs, covered=covered)
+        return ContentPlan(tuple(chosen), tuple(skipped))
+    subjects = []
     for name in dict.fromkeys(wanted):
         try:
             normal = ImageRef.parse(name).with_default_tag()
         except InvalidImageRef as error:
             raise UserError(f"--image {name}: {error}") from error
         same = [p for p in programs if _normalize_reference(p.image) == normal]
-        out.append(ScanSubject(same[0].image if same else name, tuple(same)))
-    return ContentPlan(tuple(out))
+        subjects.append(ScanSubject(same[0].image if same else name, tuple(same)))
+    return ContentPlan(tuple(subjects))
 
 
 def _normalize_reference(image: str) -> ImageRef | None:
@@ -83,16 +83,17 @@ def _normalize_reference(image: str) -> ImageRef | None:
         return None
 
 
-# -- where they are --------------------------------------------------------------------------------
+# -- sources of images -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class ContentSource:
-    """Where images are read from.
+    """The place that images are read from.
 
     Attributes:
-        find: an image's content, and what it is called there.
-        daemon: set instead for a Docker engine, which gives all layers in one stream.
+        find_image: returns an image by its reference.
+        daemon: set instead of `find_image` for a Docker engine, which sends all layers in one
+            stream.
     """
 
     find_image: Callable[[str], StoredImage] | None = None
@@ -102,7 +103,7 @@ class ContentSource:
 def from_private_registry(
     client: RegistryClient, mirror: MirrorNaming, lock: Lock
 ) -> ContentSource:
-    """The private registry: a locked image by its mirrored name, another one as it is written."""
+    """Read images from the private registry: locked ones by mirrored name, others as given."""
 
     def find_image(name: str) -> StoredImage:
         image = lock.find_image(name)
@@ -123,20 +124,21 @@ def from_private_registry(
 
 
 def from_layout_folder(path: Path, lock: Lock) -> ContentSource:
-    """An OCI layout folder: an image by its name there, by its digest, or the only one."""
+    """Read images from an OCI layout folder, by their names there or by their locked digests."""
     layout = OciLayout(path)
     names = layout.list_names()
 
     def find_image(name: str) -> StoredImage:
         image = lock.find_image(name)
-        ways = [name, *([image.digest, *image.reduced.values()] if image else [])]
+        digests = [image.digest, *image.reduced.values()] if image else []
         normal = _normalize_reference(name)
         for stored in names:
-            if stored in ways or (normal is not None and _normalize_reference(stored) == normal):
+            is_same = normal is not None and _normalize_reference(stored) == normal
+            if is_same or stored in (name, *digests):
                 return layout.load_image(stored)
-        for way in ways[1:]:
-            if layout.has_manifest(way):
-                return layout.load_image(way)
+        for digest in digests:
+            if layout.has_manifest(digest):
+                return layout.load_image(digest)
         raise UserError(
             f"{path}: has no image {name}",
             hint=f"it has {', '.join(names[:5])}" + (" ..." if len(names) > 5 else ""),
@@ -146,128 +148,132 @@ def from_layout_folder(path: Path, lock: Lock) -> ContentSource:
 
 
 def from_docker_engine(address: str | None = None) -> ContentSource:
-    """A local Docker engine."""
+    """Read images from a Docker engine: at ``address``, at DOCKER_HOST, or the local one."""
     return ContentSource(daemon=DockerDaemon(address))
 
 
 def open_client(workspace: Workspace, environment: Environment, root: Path) -> RegistryClient:
-    """The client that `private` asks with; to be closed by ``with``."""
+    """Return a client for the private registry; close it with a ``with`` statement."""
     return RegistryClient(AccessResolver(workspace.resolve_mirror_settings(environment), root))
 
 
-# -- looking ---------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _SharedLayers:
-    """Layers that more than one image has: each is read once."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    layers: dict[str, LayerScan] = field(default_factory=dict)
+# -- scanning --------------------------------------------------------------------------------------
 
 
 def scan_images(
     plan: ContentPlan,
-    place: ContentSource,
+    source: ContentSource,
     facts: Catalogue,
     inventory: Inventory | None,
     *,
     on_progress: OnProgress | None = None,
-    limits: ScanLimits = _LIMITS,
 ) -> list[ContentScan]:
-    """Look into each image. What can't be had or read is among the problems of its image.
+    """Scan each image. Errors are among the problems of its image.
 
     Args:
-        inventory: what the manifests name.
-        tell: called with each image, how many are done, and of how many.
+        plan: the images.
+        source: where to read them.
+        facts: the catalogue.
+        inventory: the images that the manifests name; None if there are no manifests.
+        on_progress: called after each image with its name, the number done, and the total.
     """
-    out: list[ContentScan] = []
-    stored: dict[str, StoredImage | str] = {}
-    shared = _SharedLayers()
-    if place.find_image is not None:
-        for subject in plan.subjects:
-            try:
-                found = place.find_image(subject.name)
-                shared.counts.update({blob.digest for blob in found.layers})
-                stored[subject.name] = found
-            except (UserError, UnreadableImage) as error:
-                hint = getattr(error, "hint", None)
-                stored[subject.name] = f"{error}" + (f" ({hint})" if hint else "")
+    scanner = _ImageScanner(source, facts, inventory)
+    scanner.find_images(plan.subjects)
+    scans = []
     for number, subject in enumerate(plan.subjects, 1):
-        if place.daemon is not None:
-            out.append(_scan_daemon_image(subject, place.daemon, facts, inventory, limits))
-        else:
-            item = stored[subject.name]
-            if isinstance(item, str):
-                out.append(ContentScan(subject, "", (), problems=(item,)))
-            else:
-                layers = list(_scan_layers(item, shared, limits))
-                out.append(_build_content_scan(subject, item, layers, (), facts, inventory))
+        scans.append(scanner.scan_image(subject))
         if on_progress is not None:
             on_progress(subject.name, number, len(plan.subjects))
-    return out
+    return scans
 
 
-def _scan_layers(
-    item: StoredImage, shared: _SharedLayers, limits: ScanLimits
-) -> Iterator[LayerScan]:
-    left = limits.kept
-    for blob in item.layers:
-        layer = shared.layers.get(blob.digest)
-        if layer is None:
-            layer = blob.scan(replace(limits, kept=left))
-            if shared.counts[blob.digest] > 1:
-                shared.layers[blob.digest] = layer
-        left = max(0, left - layer.kept)
-        yield layer
+class _ImageScanner:
+    """Scan images of one source. A layer that several of them have is read once."""
 
+    def __init__(
+        self, source: ContentSource, facts: Catalogue, inventory: Inventory | None
+    ) -> None:
+        self._source = source
+        self._facts = facts
+        self._inventory = inventory
+        self._limits = ScanLimits()
+        self._images: dict[str, StoredImage] = {}
+        self._errors: dict[str, str] = {}
+        self._layer_counts: Counter[str] = Counter()
+        self._shared_layers: dict[str, LayerScan] = {}
 
-def _scan_daemon_image(
-    subject: ScanSubject,
-    daemon: DockerDaemon,
-    facts: Catalogue,
-    inventory: Inventory | None,
-    limits: ScanLimits,
-) -> ContentScan:
-    try:
-        layers, problems = daemon.scan_image(subject.name, limits)
-    except UserError as error:
-        return ContentScan(subject, "", (), problems=(error.message,))
-    item = StoredImage(f"the Docker engine's {subject.name}", "", ())
-    return _build_content_scan(subject, item, layers, problems, facts, inventory)
+    def find_images(self, subjects: Sequence[ScanSubject]) -> None:
+        """Find all images before any is scanned, to know which layers they share."""
+        if self._source.find_image is None:
+            return
+        for subject in subjects:
+            try:
+                image = self._source.find_image(subject.name)
+            except (UserError, UnreadableImage) as error:
+                hint = getattr(error, "hint", None)
+                self._errors[subject.name] = f"{error}" + (f" ({hint})" if hint else "")
+            else:
+                self._images[subject.name] = image
+                self._layer_counts.update({blob.digest for blob in image.layers})
 
+    def scan_image(self, subject: ScanSubject) -> ContentScan:
+        if self._source.daemon is not None:
+            return self._scan_daemon_image(subject, self._source.daemon)
+        if subject.name in self._errors:
+            return ContentScan(subject, "", (), problems=(self._errors[subject.name],))
+        image = self._images[subject.name]
+        return self._build_content_scan(subject, image, list(self._scan_layers(image)))
 
-def _build_content_scan(
-    subject: ScanSubject,
-    item: StoredImage,
-    layers: Sequence[LayerScan],
-    problems: Sequence[str],
-    facts: Catalogue,
-    inventory: Inventory | None,
-) -> ContentScan:
-    finds = best_candidates(find for _, find in visible_candidates(layers))
-    damage = [f"layer {layer.digest or '?'} {layer.damage}" for layer in layers if layer.damage]
-    return ContentScan(
-        subject,
-        item.name,
-        classify_candidates(finds, subject, facts, inventory),
-        platform=item.platform,
-        layers=len(layers),
-        bytes=sum(layer.inflated_bytes for layer in layers),
-        problems=(*problems, *damage),
-        notes=tuple(dict.fromkeys(note for layer in layers for note in layer.notes)),
-        labels=dict(item.labels),
-    )
+    def _scan_daemon_image(self, subject: ScanSubject, daemon: DockerDaemon) -> ContentScan:
+        try:
+            layers, problems = daemon.scan_image(subject.name, self._limits)
+        except UserError as error:
+            return ContentScan(subject, "", (), problems=(error.message,))
+        image = StoredImage(f"the Docker engine's {subject.name}", "", ())
+        return self._build_content_scan(subject, image, layers, problems)
+
+    def _scan_layers(self, image: StoredImage) -> Iterator[LayerScan]:
+        """Scan an image's layers, the lowest first; the limit of memory holds for all together."""
+        left = self._limits.kept
+        for blob in image.layers:
+            layer = self._shared_layers.get(blob.digest)
+            if layer is None:
+                layer = blob.scan(replace(self._limits, kept=left))
+                if self._layer_counts[blob.digest] > 1:
+                    self._shared_layers[blob.digest] = layer
+            left = max(0, left - layer.kept)
+            yield layer
+
+    def _build_content_scan(
+        self,
+        subject: ScanSubject,
+        image: StoredImage,
+        layers: Sequence[LayerScan],
+        problems: Sequence[str] = (),
+    ) -> ContentScan:
+        finds = best_candidates(find for _, find in visible_candidates(layers))
+        damage = [f"layer {layer.digest or '?'} {layer.damage}" for layer in layers if layer.damage]
+        return ContentScan(
+            subject,
+            image.name,
+            classify_candidates(finds, subject, self._facts, self._inventory),
+            platform=image.platform,
+            layers=len(layers),
+            bytes=sum(layer.inflated_bytes for layer in layers),
+            problems=(*problems, *damage),
+            notes=tuple(dict.fromkeys(note for layer in layers for note in layer.notes)),
+            labels=dict(image.labels),
+        )
 
 
 # -- source ----------------------------------------------------------------------------------------
 
 
 def scan_checkout(path: Path, facts: Catalogue) -> tuple[ContentScan, str]:
-    """Look into a checkout.
+    """Scan a checkout.
 
     Returns:
-        What is in it, and ``OWNER/REPO@TAG`` as far as the checkout says that.
+        The references in it, and its ``OWNER/REPO@TAG`` as far as that is known.
 
     Raises:
         UserError: there is no such folder.

@@ -1,8 +1,8 @@
-"""Layers as streams: digest checked, inflated, and read as tar, in a few buffers.
+"""Read layers as streams: check the digest, inflate, and read the tar, with a few small buffers.
 
-Nothing is written to disk and no member is ever held whole: what an archive claims about itself
-(sizes, names, links, maps of holes) decides neither where anything goes nor how much is kept.
-Python's own `tarfile` does not do here: it keeps every member, and reads a pax header of any size.
+Nothing is written to disk, and no member is held in memory as a whole. What an archive claims
+(sizes, names, links, maps of holes) decides neither where data goes nor how much is kept.
+Python's `tarfile` is not safe enough here: it keeps every member and reads pax headers of any size.
 """
 
 from __future__ import annotations
@@ -15,43 +15,52 @@ from typing import Any, Final, Protocol
 from isal import igzip_lib, isal_zlib
 
 PIECE: Final = 1 << 20
-"""Bytes that are handed on at a time."""
+"""The largest number of bytes that is passed on at a time."""
 _RAW: Final = 1 << 18
 _BLOCK: Final = 512
 _HEADER_MAX: Final = 1 << 20
-"""A pax header or long name over this is skipped: real ones have a few hundred bytes."""
+"""Larger pax headers and long names are skipped; real ones have a few hundred bytes."""
 _NAME_MAX: Final = 4096
 _ZSTD_WINDOW: Final = 1 << 26
-"""Memory that a zstd stream may ask for; builders use 8 MiB."""
+"""The memory that a zstd stream may ask for; builders use 8 MiB."""
 _CORRUPT: Final[Any] = igzip_lib.IsalError  # its stubs take the class for an instance
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 
 
 class DamagedStream(Exception):
-    """The stream is not what it should be: cut short, corrupt, or not its digest."""
+    """A stream is cut short, is corrupt, or does not match its digest.
+
+    The message is the rest of a sentence about the layer: "ends in the middle".
+    """
+
+
+class WrongDigest(DamagedStream):
+    """A stream was read to its end and does not have its digest."""
 
 
 class LimitExceeded(Exception):
-    """Reading was given up at one of our limits."""
+    """Reading stopped at one of our limits; the message is like that of `DamagedStream`."""
 
 
 class ArchiveStream(Protocol):
-    """A stream: up to ``size`` bytes, none at its end."""
+    """A stream of bytes."""
 
-    def read(self, size: int, /) -> bytes: ...
+    def read(self, size: int, /) -> bytes:
+        """Return up to ``size`` bytes; none at the end of the stream."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class ScanLimits:
-    """What one layer may cost.
+    """Limits of one layer.
 
     Attributes:
-        inflated: bytes of a layer when inflated; the largest real ones have about 15 GiB.
-        ratio: inflated to packed bytes, once there are more than ``ratio_from``: deflate reaches
-            1032, and what people ship stays below 100.
+        inflated: bytes of the layer when inflated; the largest real ones have about 15 GiB.
+        ratio: inflated bytes for each packed byte, checked once there are more than
+            ``ratio_from`` inflated bytes. Deflate reaches 1032, real layers stay below 100.
         members: files, folders and links.
-        kept: bytes of what is remembered of it: hashes of names, deleted files, candidates.
+        kept: bytes of memory for hashes of names, deleted files and candidates.
     """
 
     inflated: int = 64 << 30
@@ -62,7 +71,7 @@ class ScanLimits:
 
 
 class VerifyingStream:
-    """A blob whose bytes are counted and hashed while they are read."""
+    """Count and hash the bytes of a blob while they are read."""
 
     def __init__(self, stream: ArchiveStream, digest: str, size: int | None) -> None:
         self._stream = stream
@@ -73,11 +82,15 @@ class VerifyingStream:
 
     @property
     def actual_digest(self) -> str:
-        """The digest of what was read."""
+        """Return the digest of the bytes that were read."""
         return f"{self._hash.name}:{self._hash.hexdigest()}"
 
     def read(self, size: int, /) -> bytes:
-        """See `Readable`. Raises Damaged where there is more than the size that was promised."""
+        """Return up to ``size`` bytes; none at the end.
+
+        Raises:
+            DamagedStream: the blob is larger than its manifest says.
+        """
         piece = self._stream.read(size)
         self.count += len(piece)
         self._hash.update(piece)
@@ -86,17 +99,21 @@ class VerifyingStream:
         return piece
 
     def finish(self) -> None:
-        """Read what is left, and compare. Raises Damaged."""
+        """Read the rest and check size and digest.
+
+        Raises:
+            DamagedStream: one of them is wrong.
+        """
         while self.read(_RAW):
             pass
         if self._size is not None and self.count != self._size:
             raise DamagedStream(f"ends after {self.count} of {self._size} bytes")
         if self._digest and self.actual_digest != self._digest:
-            raise DamagedStream(f"is not its digest: its bytes have {self.actual_digest}")
+            raise WrongDigest(f"does not match its digest: its bytes have {self.actual_digest}")
 
 
 class InflatedStream:
-    """A layer's tar, whatever it is packed with: gzip, zstd or nothing."""
+    """Inflate a layer that is compressed with gzip, zstd or nothing."""
 
     def __init__(self, stream: ArchiveStream, limits: ScanLimits) -> None:
         self._stream = stream
@@ -121,7 +138,12 @@ class InflatedStream:
             self._read = self._read_zstd
 
     def read(self, size: int, /) -> bytes:
-        """See `Readable`. Raises Damaged, CutOff."""
+        """Return up to ``size`` inflated bytes; none at the end.
+
+        Raises:
+            DamagedStream: the stream is corrupt or cut short.
+            LimitExceeded: there are too many bytes.
+        """
         piece = self._read(size)
         self.count += len(piece)
         if self.count > self._limits.inflated:
@@ -131,7 +153,7 @@ class InflatedStream:
         return piece
 
     def _read_packed(self, size: int) -> bytes:
-        """Packed bytes: first those that told the kind."""
+        """Return packed bytes, first those that were read to detect the compression."""
         if self._head:
             piece, self._head = self._head[:size], self._head[size:]
             return piece
@@ -151,7 +173,7 @@ class InflatedStream:
                         raise DamagedStream("its gzip stream ends in the middle")
                     return b""
             if self._unpacker is None:
-                # Tools pad with zeros behind the last member.
+                # Some tools pad with zeros after the last member.
                 self._left = self._left.lstrip(b"\0")
                 if not self._left:
                     continue
@@ -164,7 +186,7 @@ class InflatedStream:
                 self._left, self._unpacker = self._unpacker.unused_data, None
             else:
                 self._left = self._unpacker.unconsumed_tail
-            # A full piece: there may be more to come without a byte more to read.
+            # After a full piece there may be more output without more input.
             self._more = len(piece) == size and self._unpacker is not None
             if piece:
                 return piece
@@ -182,7 +204,7 @@ class InflatedStream:
 
 
 class _PackedStream:
-    """The packed side of `Inflated`, for a library that reads by itself."""
+    """Let a library read the packed bytes of an `InflatedStream` itself."""
 
     def __init__(self, owner: InflatedStream) -> None:
         self._owner = owner
@@ -193,13 +215,15 @@ class _PackedStream:
 
 @dataclass(slots=True)
 class TarMember:
-    """One entry of a tar. Its content must be taken before the next one is asked for.
+    """One entry of a tar. Read its content before the next entry.
+
+    The methods that read raise DamagedStream and LimitExceeded.
 
     Attributes:
-        name: as it stands there, without ``./`` and ``/`` in front; never used as a path here.
+        name: its name without ``./`` and ``/`` at the beginning; never used as a path on disk.
         kind: ``file``, ``folder``, ``link`` or ``other``.
-        size: bytes that the archive has of it.
-        target: of a link; nothing here follows it.
+        size: the number of bytes that the archive has of it.
+        target: a link's target, which is never followed.
     """
 
     name: str
@@ -209,20 +233,20 @@ class TarMember:
     _tar: TarReader
 
     def read(self, size: int, /) -> bytes:
-        """The next of its bytes, so that an archive in it can be read. Raises Damaged, CutOff."""
+        """Return up to ``size`` of its next bytes, as an `ArchiveStream` does."""
         return self._tar.read(size)
 
     def iter_content(self) -> Iterator[bytes]:
-        """Its content, a piece of at most PIECE bytes at a time. Raises Damaged, CutOff."""
+        """Yield its content in pieces of up to PIECE bytes."""
         return self._tar.iter_content()
 
     def peek_content(self, size: int) -> bytes:
-        """Its first bytes, which `pieces` still gives. Raises Damaged, CutOff."""
+        """Return its first bytes without consuming them."""
         return self._tar.peek(size)
 
 
 class TarReader:
-    """A tar that is read once, from front to back."""
+    """Read a tar once, from the beginning to the end."""
 
     def __init__(self, stream: ArchiveStream, limits: ScanLimits) -> None:
         self._stream = stream
@@ -234,7 +258,12 @@ class TarReader:
         self.notes: list[str] = []
 
     def iter_members(self) -> Iterator[TarMember]:
-        """Each entry, in order. Raises Damaged, CutOff."""
+        """Yield the entries in order.
+
+        Raises:
+            DamagedStream: the stream is not a tar, is corrupt or cut short.
+            LimitExceeded: there are too many entries.
+        """
         count = 0
         name, size = "", -1
         while True:
@@ -256,15 +285,13 @@ class TarReader:
                     path, wanted = _parse_pax(text)
                     name, size = path or name, wanted if wanted >= 0 else size
                 continue
-            if kind == b"S" and header[482]:  # a map of holes goes on in blocks of its own
+            if kind == b"S" and header[482]:  # the map of holes continues in further blocks
                 while (more := self._read_exactly(_BLOCK)) and more[504]:
                     pass
             if size >= 0:
                 stored = size
             is_file = kind in (b"0", b"\0", b"7", b"S")
-            self._left = (
-                stored if is_file or kind not in (b"1", b"2", b"3", b"4", b"5", b"6") else 0
-            )
+            self._left = 0 if kind in _WITHOUT_CONTENT else stored
             self._padding = -self._left % _BLOCK
             yield TarMember(
                 (name or _member_name(header))[:_NAME_MAX]
@@ -279,18 +306,18 @@ class TarReader:
             name, size = "", -1
 
     def iter_content(self) -> Iterator[bytes]:
-        """What is left of the current member."""
+        """Yield the rest of the current member."""
         while piece := self.read(PIECE):
             yield piece
 
     def read(self, size: int) -> bytes:
-        """Some bytes of the current member, none at its end."""
+        """Return up to ``size`` bytes of the current member; none at its end."""
         piece = self._read_some(min(self._left, size)) if self._left else b""
         self._left -= len(piece)
         return piece
 
     def peek(self, size: int) -> bytes:
-        """The next bytes of the current member, without taking them."""
+        """Return the next bytes of the current member without consuming them."""
         wanted = min(size, self._left)
         while len(self._buffer) - self._at < wanted:
             more = self._stream.read(PIECE)
@@ -301,7 +328,7 @@ class TarReader:
         return self._buffer[self._at : self._at + wanted]
 
     def _read_extended_header(self, size: int) -> bytes:
-        """The text of a pax header or long name; empty when it is too long to be one."""
+        """Return the text of a pax header or a long name; empty if it is too long to be one."""
         padding = -size % _BLOCK
         if size > _HEADER_MAX:
             if len(self.notes) < 5:
@@ -313,7 +340,7 @@ class TarReader:
         return text
 
     def _read_some(self, size: int) -> bytes:
-        """Between one and ``size`` bytes."""
+        """Return between one and ``size`` bytes."""
         if self._at >= len(self._buffer):
             self._buffer, self._at = self._stream.read(PIECE), 0
             if not self._buffer:
@@ -325,7 +352,7 @@ class TarReader:
         return self._buffer[start : self._at]
 
     def _read_exactly(self, size: int, *, end_is_fine: bool = False) -> bytes | None:
-        """Exactly ``size`` bytes; None at the end where that is fine."""
+        """Return exactly ``size`` bytes; None at the end of the stream if that is allowed."""
         start = self._at
         if start + size <= len(self._buffer):
             self._at = start + size
@@ -357,7 +384,7 @@ class TarReader:
 
 _KINDS: Final = {b"5": "folder", b"1": "link", b"2": "link"}
 _WITHOUT_CONTENT: Final = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))
-"""Links, devices, folders and pipes: what stands in their size is followed by nothing."""
+"""Links, devices, folders and pipes: no content follows, whatever their size says."""
 
 
 def _member_name(header: bytes) -> str:
@@ -368,13 +395,17 @@ def _member_name(header: bytes) -> str:
 
 
 def _member_size(header: bytes) -> int:
-    """The size field: octal, or binary where the first bit is set. Checks the sum first."""
+    """Return the size in a header: octal, or binary if its first bit is set.
+
+    Raises:
+        DamagedStream: the header's checksum or its size is wrong.
+    """
     try:
         wanted = int(header[148:156].strip(b"\0 ") or b"0", 8)
     except ValueError:
         wanted = -1
     if wanted != sum(header) - sum(header[148:156]) + 256:
-        raise DamagedStream("is no tar, or a corrupt one: a header's checksum is wrong")
+        raise DamagedStream("is not a tar, or a corrupt one: the checksum of a header is wrong")
     field = header[124:136]
     if field[0] & 0x80:
         size = int.from_bytes(field, "big") & ~(0x80 << 88)
@@ -382,14 +413,14 @@ def _member_size(header: bytes) -> int:
         try:
             size = int(field.strip(b"\0 ") or b"0", 8)
         except ValueError as error:
-            raise DamagedStream("is a corrupt tar: a size is no number") from error
+            raise DamagedStream("is a corrupt tar: a size is not a number") from error
     if not 0 <= size < 1 << 62:
-        raise DamagedStream("is a corrupt tar: a size is out of all bounds")
+        raise DamagedStream("is a corrupt tar: a size is out of range")
     return size
 
 
 def _parse_pax(text: bytes) -> tuple[str, int]:
-    """``path`` and ``size`` of a pax header; empty and -1 where it has none."""
+    """Return path and size from a pax header; empty and -1 if it has none."""
     path, size = "", -1
     at = 0
     while at < len(text):

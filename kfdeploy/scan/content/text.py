@@ -1,7 +1,7 @@
-"""References in text files: source code, scripts, web pages' bundles, configuration.
+"""Find references in text files: source code, scripts, bundles of web pages, configuration.
 
-A few cheap searches find places; only there is the text around looked at: whether a literal, a
-value or a word, whose key, and whether a comment or documentation.
+A few cheap searches find places. Only there is the text around examined: is it a literal, a value
+or a word, what is its key, is it in a comment or in documentation?
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kfdeploy.scan.content.candidate import Bounds, Candidate
 
 _REACH: Final = 300
 SPOTS_MAX: Final = 200_000
-"""Places that are looked at in one piece of a text: a bundle has many like `a:1`."""
+"""The number of places to examine in one piece of a text. Bundles have many like `a:1`."""
 _LANGUAGES: Final = {
     **dict.fromkeys(("py", "pyw", "pyi"), "python"),
     "go": "go",
@@ -49,13 +49,13 @@ _LANGUAGES: Final = {
 }
 _QUOTING: Final = frozenset(("go", "python", "script"))
 _BACKTICKS: Final = frozenset(("go", "script"))
-"""Languages that have literals in backticks."""
+"""Languages with literals in backticks."""
 _SHEBANG: Final = re.compile(rb"#![^\n]*\b(python|bash|dash|ash|zsh|sh|node)[\d.]*\b")
-# `IMAGE = "name/of-it"`, `image: name/of-it`: without a tag only the key tells.
+# `IMAGE = "name/of-it"`, `image: name/of-it`: without a tag only the key tells that it is one.
 _NAME: Final = rb"[a-z0-9]+(?:[._-]+[a-z0-9]+)*"
 _KEYED: Final = tuple(
     re.compile(
-        # A literal first, again.
+        # The literal comes first, as in binary.ANCHOR: that makes the search fast.
         start + rb"[\w-]{0,40}[\"'\])]{0,3}[ \t]{0,4}"
         rb"(?:(?:=|:|:=|\|\||\?\?)[ \t]{0,4}|,[ \t]{0,4}(?=[\"'`]))"
         rb"(?=[\"'`]?(" + _NAME + rb"(?:/" + _NAME + rb")*)(?:[\"'`\s,;}]|\Z))"
@@ -86,7 +86,7 @@ _BUILD: Final = re.compile(rb"^\s*(?:FROM|COPY\s+--from=\S*)", re.IGNORECASE)
 
 
 class TooManyCandidates(Exception):
-    """A text has more places that look like a reference than a text for people or programs has."""
+    """A text has more places that look like a reference than SPOTS_MAX."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +94,10 @@ class TextCandidate:
     """A candidate in a text.
 
     Attributes:
-        at: offset of its first byte.
-        line: from 1.
-        names: flags and variables that stand near it, for a redirect.
-        key: the variable, flag or field that it is the value of.
+        at: the offset of its first byte.
+        line: its line; the first is 1.
+        names: flags and variables near it, for a redirect.
+        key: the variable, flag or field whose value it is.
     """
 
     candidate: Candidate
@@ -108,7 +108,7 @@ class TextCandidate:
 
 
 def detect_language(name: str, start: bytes) -> str:
-    """What a file is written in, by its name or first line; empty when neither tells."""
+    """Return the language of a file, from its name or its first line; empty if neither tells."""
     base = name.rsplit("/", 1)[-1]
     if "dockerfile" in base.lower() or base == "Containerfile":
         return "build"
@@ -124,14 +124,14 @@ def detect_language(name: str, start: bytes) -> str:
 
 
 def find_candidates(data: bytes, language: str, *, first_line: int = 1) -> Iterator[TextCandidate]:
-    """All candidates in a text, in order, each place once.
+    """Yield the candidates in a text, in order, each place once.
 
     Args:
-        tongue: what `language` said.
-        first_line: number of the line that ``data`` begins with.
+        language: the text's language, from `detect_language`.
+        first_line: the number of the first line in ``data``.
 
     Raises:
-        TooMany: behind the last one, when there are more places than are looked at.
+        TooManyCandidates: after the last one, if there are more places than SPOTS_MAX.
     """
     places = set(islice(find_anchors(data, 0, len(data)), SPOTS_MAX))
     keyed: dict[int, int] = {}
@@ -145,7 +145,7 @@ def find_candidates(data: bytes, language: str, *, first_line: int = 1) -> Itera
     end = 0
     for at in sorted(places.union(keyed)):
         low, high = (at, keyed[at]) if at in keyed else text.token_span(at)
-        if low >= end:  # nothing that was seen reaches here
+        if low >= end:  # no earlier token reaches here
             done.clear()
         end = max(end, high)
         if (low, high) not in done and high - low <= 2 * _REACH:
@@ -161,7 +161,7 @@ def _may_be_name(word: bytes) -> bool:
 
 
 def find_image_names(window: bytes) -> tuple[str, ...]:
-    """Flags and variables with "image" in their name, in the order in which they stand there."""
+    """Return the flags and variables with "image" in their names, in order."""
     out = []
     for match in _NEAR_NAMES.finditer(window):
         text = match[0].decode()
@@ -170,7 +170,7 @@ def find_image_names(window: bytes) -> tuple[str, ...]:
 
 
 class _TextScanner:
-    """A text that some tokens of are looked at."""
+    """Judge tokens of one text. Tokens should come in order, for the sake of line numbers."""
 
     def __init__(self, data: bytes, language: str, first_line: int) -> None:
         self._data = data
@@ -179,13 +179,14 @@ class _TextScanner:
         self._documents: list[tuple[int, int]] | None = None
 
     def token_span(self, at: int) -> tuple[int, int]:
-        """The span of the word around ``at``."""
+        """Return the span of the word around ``at``."""
         left = self._data[max(0, at - _REACH) : at]
         right = self._data[at : at + _REACH]
         low = at - len(left) + len(left.rstrip(candidate.TOKEN))
         return low, at + len(right) - len(right.lstrip(candidate.TOKEN))
 
     def judge_span(self, low: int, high: int) -> TextCandidate | None:
+        """Return the token between two offsets as a candidate, or None."""
         data = self._data
         raw = data[low:high]
         if not 3 <= len(raw) <= 512:
@@ -197,11 +198,11 @@ class _TextScanner:
             return None
         quoted = before == after and before in (b'"', b"'", b"`")
         if quoted and before != b'"':
-            # Quotes inside a longer text, as messages and documentation have them.
+            # Messages and documentation have quotes inside a longer text.
             is_inside = line_start >= low - 400 and head.count(b'"') % 2 == 1
             is_literal = before != b"`" or self._language in _BACKTICKS
             quoted = is_literal and not (is_inside and self._language in _QUOTING)
-        if not quoted and before == b"\\" and raw[:1] in b"nrt":  # an escape's letter
+        if not quoted and before == b"\\" and raw[:1] in b"nrt":  # the letter of an escape
             raw = raw[1:]
         key = key_before(head)
         if (default := _DEFAULT.search(raw)) is not None:  # ${VARIABLE:-reference}
@@ -228,7 +229,7 @@ class _TextScanner:
         return TextCandidate(found, low, self._line_of(low), key, near)
 
     def _is_value(self, head: bytes, after: bytes) -> bool:
-        """Whether an unquoted word is the whole value of a key, or of an item of a list."""
+        """Return whether an unquoted word is the whole value of a key or an item of a list."""
         if self._language not in ("yaml", "settings", "shell"):
             return False
         if after not in (b"", b"\n", b"\r", b" "):
@@ -238,7 +239,7 @@ class _TextScanner:
         )
 
     def _nearby_names(self, low: int, high: int) -> tuple[str, ...]:
-        """Flags and variables with "image" in their name, on the lines of the token."""
+        """Return flags and variables with "image" in their names on the lines of a token."""
         data = self._data
         start = data.rfind(b"\n", max(0, low - 200), low) + 1 or max(0, low - 200)
         end = data.find(b"\n", high, high + 200)
@@ -251,12 +252,12 @@ class _TextScanner:
             return bool(_HASH_COMMENT.search(head))
         if self._language in ("go", "script", "other code"):
             mark = _SLASH_COMMENT.search(head)
-            # Inside a string `//` has an odd quote before it.
+            # After an odd number of quotes, `//` is inside a string.
             return mark is not None and head.count(b'"', 0, mark.start()) % 2 == 0
         return False
 
     def _is_documentation(self, at: int) -> bool:
-        """Whether a byte of a Python file is in a comment or in a string that nothing takes."""
+        """Return whether a byte of a Python file is in a comment or a docstring."""
         if self._documents is None:
             self._documents = []
             for match in _PYTHON.finditer(self._data):

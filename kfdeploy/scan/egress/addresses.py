@@ -1,4 +1,4 @@
-"""Addresses in text: which hosts lie outside the cluster, and which only may."""
+"""Parse addresses, and tell which hosts are, or may be, outside the cluster."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _AUTHORITY = re.compile(
     re.ASCII,
 )
 _METADATA = "169.254.169.254"
-"""Where clouds answer their machines; no other link-local address is asked by name or number."""
+"""The metadata service of clouds: the only link-local address that programs connect to."""
 _BUCKETS = "az azure cos gcs gs hf kaggle modelscope obs oss s3 s3a s3n"
 BUCKETS = frozenset(_BUCKETS.split())
-"""Schemes whose authority is no host: a bucket, or an account at a hub that everybody knows."""
+"""Schemes whose authority is not a host but a bucket, or an account at a public hub."""
 _NOWHERE = (
     "about blob chrome classpath data docker-daemon file kubernetes local memory minio pvc sqlite"
     " static unix urn vscode"
 )
 _LOCAL = frozenset(_NOWHERE.split())
-"""Schemes that lead nowhere outside. ``minio://`` is Kubeflow Pipelines' word for its own store."""
+"""Schemes of addresses inside. ``minio://`` is Kubeflow Pipelines' name for its own store."""
 _NO_AUTHORITY = frozenset(("dns", "passthrough", "xds"))
-"""gRPC's: ``dns:///HOST:PORT``."""
+"""Schemes of gRPC without an authority: ``dns:///HOST:PORT``."""
 _DOMAINS = (
     "academy agency ai app art aws bar biz blog build cafe capital center chat cloud club co codes"
     " com community company computer consulting coop corp design dev digital directory dog domains"
@@ -40,14 +40,17 @@ _DOMAINS = (
     " ventures video vip wiki work works world xyz zone"
 )
 _GENERIC = frozenset(_DOMAINS.split())
-"""Top-level domains that a name of two labels may end in; two letters are a country's."""
+"""Top-level domains that a name of two labels may end in, besides those of two letters."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExternalAddress:
-    """A host, or a bucket (``host`` is empty then), outside the cluster.
+    """A host or a bucket outside the cluster.
 
-    ``text`` is the address without a user's name and password.
+    Attributes:
+        scheme: the URL's scheme, in lower case; empty if there is none.
+        host: the host, in lower case; empty for a bucket.
+        text: the address without user name and password.
     """
 
     scheme: str
@@ -55,12 +58,12 @@ class ExternalAddress:
     text: str
 
     def is_inside(self, namespaces: Container[str]) -> bool:
-        """Whether it is a Service after all: ``NAME.NAMESPACE`` of a namespace that is there."""
+        """Return whether it is a Service: ``NAME.NAMESPACE`` in one of these namespaces."""
         return self.host.rpartition(".")[2] in namespaces if self.host else False
 
 
 def parse_url(scheme: str, rest: str) -> ExternalAddress | None:
-    """The address of ``SCHEME://REST``; None where it stays in the cluster or is only a pattern."""
+    """Return the address ``SCHEME://REST``, or None if it is inside the cluster or a pattern."""
     scheme = scheme.lower()
     if scheme in _LOCAL:
         return None
@@ -68,8 +71,8 @@ def parse_url(scheme: str, rest: str) -> ExternalAddress | None:
         rest = rest.lstrip("/")
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if scheme in BUCKETS:
-        named = rest.strip("/")
-        if not re.match(r"[A-Za-z0-9]", named) or re.search(r"[${}()*+]", named):
+        bucket = rest.strip("/")
+        if not re.match(r"[A-Za-z0-9]", bucket) or re.search(r"[${}()*+]", bucket):
             return None
         return ExternalAddress(scheme, "", f"{scheme}://{rest}")
     match = _AUTHORITY.fullmatch(authority)
@@ -77,12 +80,12 @@ def parse_url(scheme: str, rest: str) -> ExternalAddress | None:
         return None
     start = match.end("user") + 1 if match["user"] is not None else 0
     if match["user"] is not None and ":" not in match["user"]:
-        start = 0  # a container of an Azure account, git's user
+        start = 0  # not a password: a container of an Azure account, or the user "git"
     return ExternalAddress(scheme, match["host"].lower(), f"{scheme}://{rest[start:]}")
 
 
 def parse_host(text: str) -> ExternalAddress | None:
-    """The address of ``HOST[:PORT]``, a name with a dot in it."""
+    """Return the address ``HOST[:PORT]``, or None if it is inside the cluster or has no dot."""
     host = text.partition("/")[0].partition(":")[0]
     return (
         ExternalAddress("", host.lower(), text)
@@ -92,10 +95,10 @@ def parse_host(text: str) -> ExternalAddress | None:
 
 
 def is_outside(host: str) -> bool:
-    """Whether a host may lie outside the cluster.
+    """Return whether a host may be outside the cluster.
 
-    A name without a dot is a Service, and so is ``NAME.NAMESPACE`` unless it ends like a domain.
-    Private addresses are the site's own network.
+    A name without a dot is a Service. So is ``NAME.NAMESPACE``, unless it ends in a top-level
+    domain. Private IP addresses belong to the site's own network.
     """
     host = host.lower().strip("[]").rstrip(".")
     try:

@@ -1,6 +1,6 @@
-"""What an address outside the cluster is for, how much it matters, and the way out.
+"""Tell what an address outside the cluster is for, how much it matters, and what to do about it.
 
-The rules are tried in order; the first that fits decides.
+The first rule that matches applies.
 """
 
 from __future__ import annotations
@@ -70,15 +70,15 @@ _WAY_OUT = {
 
 @dataclass(frozen=True, slots=True)
 class EgressContext:
-    """Where an address stands.
+    """The place of an address.
 
     Attributes:
-        kind: the object's.
-        setting: the field in an operator's words: a variable, a flag, a key, a field.
-        keys: the keys above it, the nearest first; a variable's or flag's name counts as one.
-        container: its container's name, or "".
+        kind: the kind of its object.
+        setting: the field in an operator's words: a variable, a flag, a key or a field.
+        keys: the keys above it, the nearest first, with the name of a variable or a flag.
+        container: the name of its container, or "".
         is_page: whether its string is HTML, SVG or other markup.
-        before: what stands before it on its line.
+        before: the text before it on its line.
     """
 
     kind: str
@@ -91,7 +91,10 @@ class EgressContext:
 
 @dataclass(frozen=True, slots=True)
 class EgressPurpose:
-    """What an address is for (a word of `catalogue_file.EGRESS`), and how much it matters."""
+    """What an address is for, how much it matters, and what to do about it.
+
+    `what` is an `EgressKind`, `need` a `Need`.
+    """
 
     what: str
     need: str
@@ -101,7 +104,10 @@ class EgressPurpose:
 
 @dataclass(frozen=True, slots=True)
 class _PurposeRule:
-    """Patterns that must all fit, those that are there: key (the nearest), keys, address."""
+    """A purpose, and patterns that must all match: the nearest key, all keys, and the address.
+
+    An empty pattern matches.
+    """
 
     what: str
     way: str
@@ -110,7 +116,7 @@ class _PurposeRule:
     keys: str = ""
     address: str = ""
 
-    def fits(self, key: str, keys: str, address: str) -> bool:
+    def matches(self, key: str, keys: str, address: str) -> bool:
         return (
             (not self.key or bool(re.search(self.key, key)))
             and (not self.keys or bool(re.search(self.keys, keys)))
@@ -126,12 +132,15 @@ _STORES = re.compile(r"^(?:abfss?|adl|az|azure|cos|gcs|gs|obs|oss|wasbs?|hdfs|we
 _S3 = re.compile(r"^s3[an]?:|amazonaws\.com|^minio\.|play\.min\.io|digitaloceanspaces")
 _OCI = re.compile(r"^(?:oci|docker)://")
 _DATA_OF_HUB = "the data is fetched from a hub"
+_LINK = "a link on a page: the browser follows it when somebody clicks it"
+_ASSET = "the browser of whoever opens the page fetches it"
+_STORE = "an object store is written or read"
 _RULES = (
     _PurposeRule("webhook", "webhook", "the API server calls it", key=r"^clientconfig$"),
     _PurposeRule(
         "other",
         "link",
-        "a link on a page: the browser follows it when somebody clicks it",
+        _LINK,
         key=r"^(?:links?|href|homepage|website)$|link$"
         r"|(?:docs?|documentation|repository|licen[cs]e|help|support|home)_?(?:ur[il]|links?)?$",
         address=r"^https?:",
@@ -239,14 +248,14 @@ _RULES = (
     _PurposeRule(
         "web-asset",
         "web-asset",
-        "the browser of whoever opens the page fetches it",
+        _ASSET,
         address=r"\.(?:css|m?js|woff2?|ttf|otf|svg|png|jpe?g|gif|ico|webp)(?:$|[?#])"
         r"|fonts\.(?:googleapis|gstatic)\.com|cdn|unpkg\.com|jsdelivr\.net|gstatic\.com",
     ),
     _PurposeRule(
         "web-asset",
         "web-asset",
-        "the browser of whoever opens the page fetches it",
+        _ASSET,
         keys=r"(?:^| |_)(?:icons?|logos?|fonts?|favicon|stylesheets?|cdn|css|script_src)(?: |_|$)",
     ),
     _PurposeRule("dataset", "dataset", "data is fetched", keys=r"data_?set"),
@@ -259,7 +268,7 @@ _RULES = (
     _PurposeRule(
         "other",
         "bucket",
-        "an object store is written or read",
+        _STORE,
         keys=r"root|logs?(?: |_|$|dir)|artifacts?|output|backup|warehouse|event",
         address=rf"{_STORES.pattern}|{_S3.pattern}",
     ),
@@ -272,18 +281,25 @@ _LINK_BEFORE = re.compile(r"<a\b[^>]*href\s*=\s*[\"']?$", re.IGNORECASE)
 _LATER = re.compile(
     r"ConfigMap|Secret|\w*(?:Runtime|Template|Class|StorageContainer|Policy|PodDefault)$"
 )
-"""Kinds that do nothing by themselves: somebody or something takes them up."""
+"""Kinds that do nothing by themselves until somebody or something uses them."""
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[-.]")
 
 
 def classify_address(spot: EgressMention, context: EgressContext) -> EgressPurpose:
-    """What an address is for, by its tool, its keys and itself."""
-    what, way, why = _classify_purpose(spot, context)
-    if way in ("model", "dataset", "other", "bucket") and (
-        _S3.search(spot.address.text) or _STORES.match(spot.address.text)
-    ):
-        way = "s3" if _S3.search(spot.address.text) else "bucket"
-    if _OCI.match(spot.address.text) and what in ("model", "dataset", "other", "package-install"):
+    """Return the purpose of an address, from its tool, its keys and its text."""
+    address = spot.address.text
+    what, way, why = (
+        _classify_by_tool(spot.tool, address)
+        or _classify_by_page(context)
+        or _classify_by_rules(address, context)
+        or _classify_otherwise(spot.tool, address)
+    )
+    if way in ("model", "dataset", "other", "bucket"):
+        if _S3.search(address):
+            way = "s3"
+        elif _STORES.match(address):
+            way = "bucket"
+    if _OCI.match(address) and what in ("model", "dataset", "other", "package-install"):
         way = "oci"
     on = f" on container {context.container}" if context.container else ""
     return EgressPurpose(
@@ -294,36 +310,52 @@ def classify_address(spot: EgressMention, context: EgressContext) -> EgressPurpo
     )
 
 
-def _classify_purpose(spot: EgressMention, context: EgressContext) -> tuple[str, str, str]:
-    """The word of `catalogue_file.EGRESS`, the key of the way out, and why."""
-    address, tool = spot.address.text, spot.tool
+_Purpose = tuple[str, str, str]
+"""An `EgressKind`, a key of _WAY_OUT, and why."""
+_TOOL_PURPOSES: dict[str, _Purpose] = {
+    "hub": ("model", "hub", "fetched from a hub"),
+    "hub-dataset": ("dataset", "hub", "fetched from a hub"),
+    "torch-hub": ("model", "torch-hub", "torch.hub fetches it with its repository"),
+    "nltk": ("dataset", "nltk", "nltk fetches it"),
+    "git": ("git", "git", "git reads it"),
+}
+
+
+def _classify_by_tool(tool: str, address: str) -> _Purpose | None:
     if tool in _PACKAGE_TOOLS:
         is_url = "://" in address
         why = f"{tool} fetches it" if is_url else "packages are installed when it runs"
         return "package-install", tool, why
-    if tool in ("hub", "hub-dataset"):
-        return "dataset" if tool == "hub-dataset" else "model", "hub", "fetched from a hub"
-    if tool == "torch-hub":
-        return "model", tool, "torch.hub fetches it with its repository"
-    if tool == "nltk":
-        return "dataset", tool, "nltk fetches it"
-    if tool == "git":
-        return "git", "git", "git reads it"
-    if context.is_page and _LINK_BEFORE.search(context.before):
-        return _RULES[1].what, _RULES[1].way, _RULES[1].why
-    if context.is_page and _ASSET_BEFORE.search(context.before):
-        return "web-asset", "web-asset", "the browser of whoever opens the page fetches it"
+    return _TOOL_PURPOSES.get(tool)
+
+
+def _classify_by_page(context: EgressContext) -> _Purpose | None:
+    if not context.is_page:
+        return None
+    if _LINK_BEFORE.search(context.before):
+        return "other", "link", _LINK
+    if _ASSET_BEFORE.search(context.before):
+        return "web-asset", "web-asset", _ASSET
+    return None
+
+
+def _classify_by_rules(address: str, context: EgressContext) -> _Purpose | None:
     names = [_CAMEL.sub("_", key.lstrip("-$")).lower() for key in context.keys]
+    nearest = names[0] if names else ""
     words = " ".join((*names, context.container.replace("-", "_")))
     for rule in _RULES:
-        if rule.fits(names[0] if names else "", words, address):
+        if rule.matches(nearest, words, address):
             return rule.what, rule.way, rule.why
+    return None
+
+
+def _classify_otherwise(tool: str, address: str) -> _Purpose:
     if tool:
         return "other", "other", f"{tool} fetches it"
     if _OCI.match(address):
         return "other", "oci", "it is pulled from a registry, not as a container's image"
     if _STORES.match(address) or _S3.search(address):
-        return "other", "bucket", "an object store is written or read"
+        return "other", "bucket", _STORE
     return "other", "other", "a setting names it"
 
 

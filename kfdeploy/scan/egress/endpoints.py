@@ -1,7 +1,7 @@
-"""What an object makes something reach for outside the cluster, besides images.
+"""Find the addresses outside the cluster that an object makes programs connect to.
 
-A sibling of `site`: the same fields, asked for addresses, installs at run time and names of models
-and datasets. CRDs have none but the URL of a conversion webhook.
+Like `images.sites`, it walks the fields of an object, but for addresses, installs at run time, and
+names of models and datasets. Of a CRD only the URL of its conversion webhook counts.
 """
 
 from __future__ import annotations
@@ -25,12 +25,21 @@ _SILENT = (
     " APIService Application Certificate CertificateSigningRequest Image"
 )
 _NO_EGRESS = frozenset(_SILENT.split())
-"""Kinds that grant, limit or describe: what looks like an address in them is compared, not asked.
+"""Kinds that grant, limit or describe. Addresses in them are only compared.
 An Image (Knative's) is an image; an APIService can only name a Service."""
 _SERVED = frozenset(
     ("Gateway", "Ingress", "HTTPRoute", "GRPCRoute", "TLSRoute", "VirtualService", "Sidecar")
 )
-"""Kinds whose hosts are those that the cluster answers for."""
+"""Kinds whose hosts are names of the cluster itself."""
+_HOST_NAMES = frozenset(("hosts", "host", "hostname", "hostnames"))
+_HOST_FIELDS = frozenset(
+    (
+        ("Service", ("spec", "externalName")),
+        ("ServiceEntry", ("spec", "hosts")),
+        ("WasmPlugin", ("spec", "url")),
+    )
+)
+"""Fields that hold a host, or several, without a scheme."""
 _KIND = re.compile(r"^kind: [\"']?(\w+)", re.MULTILINE)
 _NAMESPACE = re.compile(r"^  namespace: [\"']?([\w-]+)", re.MULTILINE)
 _NAME = re.compile(r"^  name: [\"']?([\w.-]+)", re.MULTILINE)
@@ -43,8 +52,8 @@ _SIGNAL = re.compile(
     r"|SentenceTransformer|(?i:(?:model|dataset|repo)[_-]?(?:id|name)|pretrained)"
     r"|(?<![\w.@/-])(?:[a-z0-9-]+\.)+[a-z]{2,}(?::\d+)?(?![\w./-])"
 )
-"""What an object or a string without any of it need not be looked at for. A line's end may be two
-characters there, as in JSON."""
+"""An object or a string without a match has no endpoints. A line may end in two characters
+(backslash and n), as in JSON."""
 _RELEVANT_ANNOTATION = re.compile(
     r"(?:^|[/_.-])(?:auth-url|auth-signin|s3-endpoint|endpoint|issuer|webhook-url|server-url)$"
     r"|^proxy\.istio\.io/config$"
@@ -69,10 +78,16 @@ _PAGE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ExternalEndpoint:
-    """One address outside the cluster in an object.
+    """An address outside the cluster in an object.
 
-    ``path`` leads to its string; ``text`` stands in it at ``start`` and is what to look for in the
-    object's source.
+    Attributes:
+        key: the object.
+        path: the path of its string.
+        field: the path as it is shown.
+        start: the offset of ``text`` in the string.
+        text: what to look for in the object's source file.
+        address: the address.
+        purpose: what it is for.
     """
 
     key: ObjectKey
@@ -85,7 +100,7 @@ class ExternalEndpoint:
 
 
 def find_namespaces(objects: Sequence[Object]) -> frozenset[str]:
-    """The namespaces that objects lie in, told without parsing."""
+    """Return the namespaces of objects, without parsing them."""
     out = set()
     for item in objects:
         if item.is_crd:
@@ -98,10 +113,10 @@ def find_namespaces(objects: Sequence[Object]) -> frozenset[str]:
 
 
 def find_endpoints(item: Object) -> Iterator[ExternalEndpoint]:
-    """What an object makes something reach for, in document order.
+    """Yield the addresses that an object makes programs connect to, in document order.
 
     Raises:
-        UserError: broken YAML.
+        UserError: the object is not valid YAML.
     """
     if item.is_crd:
         if "clientConfig:" in item.text and re.search(r"^ +url:", item.text, re.MULTILINE):
@@ -127,7 +142,7 @@ def _find_conversion_webhook(crd: Object) -> Iterator[ExternalEndpoint]:
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """What is known of a place while walking down to it."""
+    """The keys above a field, the nearest first, and its container."""
 
     keys: tuple[str, ...] = ()
     container: str = ""
@@ -167,38 +182,52 @@ class _EndpointWalker:
         name = str(path[-1])
         below = _Frame((name, *frame.keys), frame.container, frame.image)
         if name == "annotations" and isinstance(value, dict):
-            for key, text in value.items():
-                if isinstance(text, str) and _RELEVANT_ANNOTATION.search(str(key)):
-                    yield from self._walk_string((*path, key), text, _Frame((str(key),)))
+            yield from self._walk_annotations(path, value)
         elif self._is_skipped(path):
             return
         elif name == "env" and isinstance(value, list):
             yield from self._walk_env(path, value, below)
         elif name in ("command", "args") and isinstance(value, list):
-            # The command's first word makes sense of the arguments.
-            other = parent.get("args") if name == "command" else parent.get("command")
-            if name == "command" or not isinstance(other, list):
-                lists = [(path, value)]
-                if name == "command" and isinstance(other, list):
-                    lists.append(((*path[:-1], "args"), other))
-                yield from self._walk_arguments(lists, below)
+            yield from self._walk_command(path, parent, value, below)
         elif self.key.kind == "Secret" and path[:-1] == ("data",):
             yield from self._walk_secret(path, value, below)
-        elif self.key.kind == "Service" and path == ("spec", "externalName"):
-            yield from self._walk_host(path, value, below)
-        elif self.key.kind == "ServiceEntry" and path == ("spec", "hosts"):
-            for index, host in enumerate(value if isinstance(value, list) else ()):
-                yield from self._walk_host((*path, index), host, below)
-        elif self.key.kind == "WasmPlugin" and path == ("spec", "url") and "://" not in str(value):
-            yield from self._walk_host(path, value, below)
-        elif self.key.kind in _SERVED and name in ("hosts", "host", "hostname", "hostnames"):
-            return
+        elif self._holds_host(path, value):
+            yield from self._walk_hosts(path, value, below)
         else:
             yield from self._walk_node(path, value, below)
+
+    def _holds_host(self, path: Path, value: Any) -> bool:
+        """Return whether a field holds hosts without a scheme, which no pattern would find."""
+        if self.key.kind == "WasmPlugin" and "://" in str(value):
+            return False
+        return (self.key.kind, path) in _HOST_FIELDS
+
+    def _walk_annotations(
+        self, path: Path, annotations: dict[str, Any]
+    ) -> Iterator[ExternalEndpoint]:
+        for key, text in annotations.items():
+            if isinstance(text, str) and _RELEVANT_ANNOTATION.search(str(key)):
+                yield from self._walk_string((*path, key), text, _Frame((str(key),)))
+
+    def _walk_command(
+        self, path: Path, container: dict[str, Any], words: list[Any], frame: _Frame
+    ) -> Iterator[ExternalEndpoint]:
+        """Walk ``command`` and ``args`` together: the arguments belong to the command's program."""
+        command, args = container.get("command"), container.get("args")
+        if path[-1] == "args":
+            if not isinstance(command, list):
+                yield from self._walk_arguments([(path, words)], frame)
+            return
+        lists = [(path, words)]
+        if isinstance(args, list):
+            lists.append(((*path[:-1], "args"), args))
+        yield from self._walk_arguments(lists, frame)
 
     def _is_skipped(self, path: Path) -> bool:
         name = path[-1]
         if name in _SKIPPED or (name == "_example" and path[0] == "data"):
+            return True
+        if self.key.kind in _SERVED and name in _HOST_NAMES:
             return True
         if path[0] == "metadata" or path[0] == "binaryData":
             return path != ("metadata",)
@@ -222,9 +251,10 @@ class _EndpointWalker:
     def _walk_arguments(
         self, lists: list[tuple[Path, list[Any]]], frame: _Frame
     ) -> Iterator[ExternalEndpoint]:
-        """The words of a command: each by its flag, and all as one line, `pip` and `install` too.
+        """Yield the endpoints in the words of a command.
 
-        A word with blanks in it is a script, and stands for itself.
+        Each word is read with its flag, and all words as one line, to find `pip` `install`. A word
+        with blanks is a script and is read by itself.
         """
         words = [
             ((*path, index), word)
@@ -264,7 +294,7 @@ class _EndpointWalker:
     def _find_hub_ids(
         self, path: Path, value: str, name: str, offset: int, frame: _Frame
     ) -> list[ExternalEndpoint]:
-        """A model or dataset that a variable or flag names as the hub does."""
+        """Return the model or dataset that a variable or flag names in the form of a hub."""
         key = name.lstrip("-").replace("-", "_").lower()
         wanted = value[offset:]
         keyed = bool(_HUB_KEY.search(key)) or (
@@ -283,8 +313,15 @@ class _EndpointWalker:
         except (ValueError, TypeError):
             return
         for spot in find_egress_mentions(text, str(path[-1])):
-            # Its file has the encoded text, or none: the whole value stands for the place.
+            # The source file has the whole encoded value or nothing: look for the whole value.
             yield self._make_endpoint(path, spot, text, frame, shown=value)
+
+    def _walk_hosts(self, path: Path, value: Any, frame: _Frame) -> Iterator[ExternalEndpoint]:
+        if not isinstance(value, list):
+            yield from self._walk_host(path, value, frame)
+            return
+        for index, host in enumerate(value):
+            yield from self._walk_host((*path, index), host, frame)
 
     def _walk_host(self, path: Path, value: Any, frame: _Frame) -> Iterator[ExternalEndpoint]:
         if isinstance(value, str) and (address := parse_host(value)):

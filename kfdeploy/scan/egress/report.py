@@ -1,4 +1,4 @@
-"""What an installation reaches for outside the cluster, with place and way out."""
+"""Report what an installation connects to outside the cluster: where, and what to do about it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from kfdeploy.images.inventory import SourceLocation
 from kfdeploy.kubernetes.objects import ObjectKey
 
 MANIFEST = "manifest"
-"""The source of what stands in a rendered manifest; other sources are the catalogue's."""
+"""The source of an address in a rendered manifest; the catalogue has other sources."""
 
 
 @dataclass(frozen=True, slots=True)
 class EgressRecord:
     """One address at one place.
 
-    ``host`` is empty where there is none, or where it surely lies outside. ``unread`` names a
-    program that runs at a version at which nobody has read the fact; else it is empty.
+    Attributes:
+        why: why something connects to it.
+        way_out: what to do without the Internet.
+        source: MANIFEST, or where the catalogue's fact was read.
+        place: file and line; None for a fact of the catalogue.
+        host: the host of an address in a manifest; empty for a bucket or a fact of the catalogue.
+        unread: the program if nobody has read the fact at the version that runs; else empty.
     """
 
     what: str
@@ -37,7 +42,7 @@ class EgressRecord:
     unread: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As in ``scan --egress --format json``; what is not known is null, or empty text."""
+        """Return the record as in ``scan --egress --format json``. Unknown is null or ""."""
         out: dict[str, Any] = {
             "what": self.what,
             "target": self.target,
@@ -62,8 +67,8 @@ class EgressRecord:
 class EgressReport:
     """All records of an upstream, in order.
 
-    ``unread`` names the programs of which nobody has read what they reach for, at the versions that
-    run: ``katib 0.15.0``, or the image of a program that the catalogue does not know.
+    ``unread`` has the programs whose connections nobody has read at the versions that run:
+    ``katib 0.15.0``, or the image of a program that is not in the catalogue.
     """
 
     version: str
@@ -84,13 +89,20 @@ def build_report(
     namespaces: frozenset[str],
     unread: Iterable[str] = (),
 ) -> EgressReport:
-    """A report, sorted and without doubles.
+    """Return a report, sorted and without duplicates.
 
     Args:
-        namespaces: those of all components; ``NAME.NAMESPACE`` of one of them is a Service.
+        version: the upstream's version.
+        records: records of all components.
+        namespaces: namespaces of all components; ``NAME.NAMESPACE`` in one of them is a Service.
+        unread: programs whose connections nobody has read.
     """
-    outside = {r for r in records if not (r.host and r.host.rpartition(".")[2] in namespaces)}
+    outside = {record for record in records if not _is_service(record.host, namespaces)}
     return EgressReport(version, tuple(sorted(outside, key=_sort_key)), tuple(sorted(set(unread))))
+
+
+def _is_service(host: str, namespaces: frozenset[str]) -> bool:
+    return bool(host) and host.rpartition(".")[2] in namespaces
 
 
 def _sort_key(record: EgressRecord) -> tuple[Any, ...]:

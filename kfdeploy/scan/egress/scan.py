@@ -1,4 +1,4 @@
-"""The tree -> what else an installation reaches for: packages, models, pages, services outside."""
+"""Scan the rendered components for what they connect to besides image registries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WORKLOAD = re.compile(rf"^kind: [\"']?(?:{'|'.join(sorted(workload.WORKLOADS))}
 
 @dataclass(frozen=True, slots=True)
 class EgressScan:
-    """One component's records, the namespaces that its objects lie in, and what nobody has read."""
+    """One component's records, its namespaces, and the programs that nobody has reviewed."""
 
     records: tuple[EgressRecord, ...]
     namespaces: frozenset[str]
@@ -35,14 +35,16 @@ def scan(
     *,
     facts: CatalogueLoader | None = None,
 ) -> EgressReport:
-    """Every address outside the cluster that something in the components reaches for.
+    """Return a report of the addresses outside the cluster that the components connect to.
 
     Args:
-        version: the upstream's, for the report.
-        facts: the catalogue, for what no manifest shows.
+        version: the upstream's version, for the report.
+        rendered: the components' objects.
+        cache: results of earlier scans.
+        facts: the catalogue, for connections that no manifest shows; kfdeploy's own by default.
 
     Raises:
-        UserError: rendered documents that can't be read.
+        UserError: rendered documents are not valid YAML.
     """
     parts: list[EgressScan] = []
     errors: list[UserError] = []
@@ -63,18 +65,18 @@ def scan(
 def scan_component(
     rendered: RenderedComponent, cache: Cache, facts: CatalogueLoader | None = None
 ) -> EgressScan:
-    """One component's records.
+    """Return one component's records.
 
     Raises:
-        UserError: a rendered document that can't be read.
+        UserError: a rendered document is not valid YAML.
     """
     facts = facts or CatalogueLoader()
     key = make_cache_key(
         "egress", rendered.component.name, rendered.key, program_digest(), facts.own_digest
     )
-    kept = cache.get_json(key)
-    if kept is not None:
-        return unpack(EgressScan, kept)
+    cached = cache.get_json(key)
+    if cached is not None:
+        return unpack(EgressScan, cached)
     catalogue = facts.load()
     workloads = [item for item in rendered.objects if _WORKLOAD.search(item.text)]
     programs = catalogue.find_programs(workloads)
@@ -89,30 +91,30 @@ def scan_component(
 def _find_manifest_records(rendered: RenderedComponent) -> Iterator[EgressRecord]:
     index = None
     for item in rendered.objects:
-        for reach in find_endpoints(item):
+        for endpoint in find_endpoints(item):
             index = index or rendered.build_index()
             place, overridden = index.locate_value(
-                reach.key, item.body, reach.path, reach.text, at=reach.start
+                endpoint.key, item.body, endpoint.path, endpoint.text, at=endpoint.start
             )
             yield EgressRecord(
-                what=reach.purpose.what,
-                target=reach.address.text,
-                need=reach.purpose.need,
+                what=endpoint.purpose.what,
+                target=endpoint.address.text,
+                need=endpoint.purpose.need,
                 component=rendered.component.name,
-                why=reach.purpose.why,
-                way_out=reach.purpose.way_out,
-                object=reach.key,
-                field=reach.field,
+                why=endpoint.purpose.why,
+                way_out=endpoint.purpose.way_out,
+                object=endpoint.key,
+                field=endpoint.field,
                 place=place,
                 overridden_by=overridden,
-                host=reach.address.host,
+                host=endpoint.address.host,
             )
 
 
 def _merge_records(
     found: Sequence[EgressRecord], known: Sequence[EgressRecord]
 ) -> Iterator[EgressRecord]:
-    """Both; what the catalogue knows of an address that stands in a manifest goes to its places."""
+    """Yield all records; a fact about an address in a manifest is merged into its places."""
     facts = {(fact.what, fact.target): fact for fact in known}
     there = {(record.what, record.target) for record in found}
     for record in found:
@@ -133,9 +135,9 @@ def _merge_records(
 
 
 def _deduplicate_records(records: Iterable[EgressRecord]) -> Iterator[EgressRecord]:
-    """Without what the catalogue says of a program that other components run too.
+    """Yield the catalogue's facts about a program once, though several components may run it.
 
-    Istio's facts are given by its own component, not by each gateway's.
+    Istio's own component has its facts, for example, and the gateways' components have not.
     """
     seen: set[tuple[str, ...]] = set()
     for record in records:

@@ -1,14 +1,14 @@
-"""Addresses and installs inside a string: values, scripts, YAML, JSON, INI, web pages.
+"""Find addresses and installs in a string: a value, a script, YAML, JSON, INI or a web page.
 
-What is text for people is passed over: comments, docstrings, descriptions, the names of XML
-namespaces and document types, which look like URLs and are asked by nobody.
+Text for people is skipped: comments, docstrings and descriptions. So are the names of XML
+namespaces and document types, which look like URLs and which nothing connects to.
 """
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
@@ -126,17 +126,21 @@ _RUNTIME_ENV = re.compile(
     r"(?P<list>\[[^\]\n]*\]|(?:\n[ \t]*-[ \t]+[^\n]+)+)"
 )
 _LINES_ABOVE = 400
-"""How far up the keys above an address are looked for."""
+"""The number of lines above an address that are searched for its keys."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _FILE = re.compile(r"\.(?:ya?ml|json|txt|py|sh|bin|pt|tar|gz|zip|model|sock|so)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class EgressMention:
-    """One address or install in a string.
+    """An address or an install in a string.
 
-    ``tool`` is the program that asks for it (``pip``, ``git``, ``hub`` ...), where the text says
-    so; ``keys`` are the keys that lead to it within the text, the nearest first.
+    Attributes:
+        start: its offset in the string.
+        end: the offset behind it.
+        address: the address; for an install, its text is the command.
+        tool: the program that connects (``pip``, ``git``, ``hub`` ...), if the string says so.
+        keys: the keys above it in the string, the nearest first.
     """
 
     start: int
@@ -147,40 +151,41 @@ class EgressMention:
 
 
 def is_prose(key: str) -> bool:
-    """Whether a key holds text for people."""
+    """Return whether a key holds text for people."""
     return bool(_PROSE_KEY.fullmatch(key))
 
 
 def is_address_key(key: str) -> bool:
-    """Whether a key, variable or flag of this name holds an address: ``DB_HOST``."""
+    """Return whether a key, variable or flag holds an address, by its name: ``DB_HOST``."""
     return bool(_ADDRESS_KEY.search(_CAMEL.sub("_", key.lstrip("-")).lower()))
 
 
 def is_hub_id(value: str) -> bool:
-    """Whether a value has the form ``ORGANISATION/NAME`` of a model or dataset at a hub."""
+    """Return whether a value has the form of a model or dataset at a hub: ``ORGANISATION/NAME``."""
     return bool(_HUB_ID.fullmatch(value)) and not _FILE.search(value)
 
 
 def find_egress_mentions(value: str, key: str = "") -> tuple[EgressMention, ...]:
-    """The addresses and installs in a string, in order of their place.
+    """Return the addresses and installs in a string, in order.
 
     Args:
-        key: the name of the field, variable or flag that holds the string.
+        value: the string.
+        key: the name of the field, variable or flag that holds it.
     """
-    passed = TextSpans([*comment_spans(value), *_find_skipped_spans(value)])
+    skipped = TextSpans([*comment_spans(value), *_find_skipped_spans(value)])
 
     def is_relevant(spot: EgressMention) -> bool:
-        return not passed.has_overlap(spot.start, spot.end)
+        return not skipped.has_overlap(spot.start, spot.end)
 
     installs = sorted(filter(is_relevant, _find_installs(value)), key=lambda spot: spot.start)
     starts = [spot.start for spot in installs]
     found: dict[int, EgressMention] = {}
     urls = list(filter(is_relevant, _find_urls(value)))
-    taken = TextSpans([(spot.start, spot.end) for spot in urls])
+    url_spans = TextSpans([(spot.start, spot.end) for spot in urls])
     hosts = (
-        s
-        for s in filter(is_relevant, _find_hosts(value, key))
-        if not taken.has_overlap(s.start, s.end)
+        spot
+        for spot in filter(is_relevant, _find_hosts(value, key))
+        if not url_spans.has_overlap(spot.start, spot.end)
     )
     for spot in (*urls, *hosts):
         at = bisect_right(starts, spot.start) - 1
@@ -221,7 +226,7 @@ def _find_urls(value: str) -> Iterator[EgressMention]:
 
 
 def _trim_url_end(rest: str) -> str:
-    """A URL without the sentence or bracket that goes on behind it."""
+    """Return a URL without punctuation and closing brackets that do not belong to it."""
     while rest and rest[-1] in ".,:!?)]}*_":
         if rest[-1] in ")]}" and rest.count("([{"[")]}".index(rest[-1])]) >= rest.count(rest[-1]):
             break
@@ -230,7 +235,7 @@ def _trim_url_end(rest: str) -> str:
 
 
 def _tool_before(value: str, start: int) -> str:
-    """The program on the command line whose argument starts here."""
+    """Return the program on the command line whose argument starts here."""
     line = value[value.rfind("\n", 0, start) + 1 : start]
     command = re.split(r"[;&|(]", line)[-1]
     match = re.search(r"(?<![\w.-])(git|curl|wget|kubectl|kustomize)\b", command)
@@ -270,29 +275,26 @@ def _find_hosts(value: str, key: str) -> Iterator[EgressMention]:
 
 
 def _find_installs(value: str) -> Iterator[EgressMention]:
-    behind = 0
+    yield from _find_install_commands(value)
+    yield from _find_install_calls(value)
+    yield from _find_runtime_environments(value)
+
+
+def _find_install_commands(value: str) -> Iterator[EgressMention]:
+    """Yield commands such as ``pip install NAME``, on a line or as a list of words."""
+    listed_end = 0
     for match in _INSTALL.finditer(value):
-        if match.start() < behind:
+        if match.start() < listed_end:
             continue
         tool = next(name for name in _TOOLS if match[name])
         command, rest, end = match[tool], match["rest"], match.end()
         if "\n" in command and (more := _LISTED.match(value, end)):
-            rest, behind = rest + more[0], more.end()
-            end = behind
+            rest, end = rest + more[0], more.end()
+            listed_end = end
         packages = _parse_packages(rest)
         if packages is None:
             continue
-        words = [w for w in re.split(_BETWEEN, command) if w and not w.startswith("-")]
-        if tool == "spark":
-            words = [command]
-        if tool == "spark":
-            packages = list(takewhile(lambda word: ":" in word, packages))
-        files = _parse_requirement_files(rest)
-        text = ""  # only what its URLs say, or nothing
-        if tool == "helm" and "://" in rest:
-            packages = []  # names that the caller gives
-        if packages or files or words[-1] in _ALONE:
-            text = " ".join((*words, *packages, *files))
+        text = _describe_install(tool, command, packages, rest)
         yield EgressMention(
             match.start(tool),
             end,
@@ -300,6 +302,24 @@ def _find_installs(value: str) -> Iterator[EgressMention]:
             tool,
             _find_enclosing_keys(value, match.start()),
         )
+
+
+def _describe_install(tool: str, command: str, packages: Sequence[str], rest: str) -> str:
+    """Return a command with its packages; empty if its URLs, or nothing, say what it fetches."""
+    words = [word for word in re.split(_BETWEEN, command) if word and not word.startswith("-")]
+    if tool == "spark":
+        words = [command]
+        packages = list(takewhile(lambda word: ":" in word, packages))
+    if tool == "helm" and "://" in rest:
+        packages = []  # names that the caller gives to charts and repositories
+    files = _parse_requirement_files(rest)
+    if packages or files or words[-1] in _ALONE:
+        return " ".join((*words, *packages, *files))
+    return ""
+
+
+def _find_install_calls(value: str) -> Iterator[EgressMention]:
+    """Yield calls in code such as ``install.packages("NAME")`` and ``from_pretrained("ID")``."""
     for match in _CALLS.finditer(value):
         tool = _CALL_TOOLS.get(match["call"], "hub")
         names = re.findall(r"[\"']([^\"']+)[\"']", match["first"] + match["more"])
@@ -310,6 +330,10 @@ def _find_installs(value: str) -> Iterator[EgressMention]:
         if names and not names[0].startswith(("/", ".")):
             text = f"{tool} install {' '.join(names)}" if tool in ("pip", "r") else names[0]
             yield EgressMention(*match.span(), ExternalAddress("", "", text), tool)
+
+
+def _find_runtime_environments(value: str) -> Iterator[EgressMention]:
+    """Yield lists of packages in Ray's ``runtime_env``, and others of their form."""
     for match in _RUNTIME_ENV.finditer(value):
         packages = _parse_packages(re.sub(r"(?m)^[ \t]*-[ \t]+|[\[\]\n]", " ", match["list"]))
         if packages:
@@ -318,7 +342,7 @@ def _find_installs(value: str) -> Iterator[EgressMention]:
 
 
 def _parse_packages(rest: str) -> list[str] | None:
-    """What is asked for by name; None where it comes from the cluster or from the disk alone."""
+    """Return the packages that a command names; None if all come from the cluster or the disk."""
     if "--no-index" in rest or "--offline" in rest:
         return None
     index = _INDEX.search(rest)
@@ -326,22 +350,21 @@ def _parse_packages(rest: str) -> list[str] | None:
         scheme, _, behind = index["url"].partition("://")
         if parse_url(scheme, behind) is None:
             return None
-    out, skip = [], False
-    for word in filter(
-        None, re.split(_BETWEEN, rest.replace("=", " ", 1) if rest[:1] == "=" else rest)
-    ):
-        if skip or word.startswith("-"):
-            skip = not skip and bool(_WITH_VALUE.fullmatch(word))
+    packages: list[str] = []
+    is_value = False
+    for word in filter(None, re.split(_BETWEEN, rest.removeprefix("="))):
+        if is_value or word.startswith("-"):
+            is_value = not is_value and bool(_WITH_VALUE.fullmatch(word))
             continue
         if word.startswith("#"):
             break
         if "://" not in word and not _NO_PACKAGE.match(word):
-            out.append(word.strip("()"))
-    return out
+            packages.append(word.strip("()"))
+    return packages
 
 
 def _parse_requirement_files(rest: str) -> list[str]:
-    """The lists of packages that a command is given."""
+    """Return the requirement files in a command's arguments."""
     return [
         f"-r {name}"
         for name in re.findall(rf"(?:-r|--requirement|--file|-f){_BETWEEN}?=?([\w./-]+\.\w+)", rest)
@@ -352,7 +375,10 @@ def _parse_requirement_files(rest: str) -> list[str]:
 
 
 def _find_enclosing_keys(value: str, start: int) -> tuple[str, ...]:
-    """The keys that lead to a place in YAML, JSON, INI or a script, told by indentation."""
+    """Return the keys above a place in YAML, JSON, INI or a script, the nearest first.
+
+    Indentation tells which lines are above it.
+    """
     begin = value.rfind("\n", 0, start) + 1
     out = []
     near = _NEAR_KEY.search(value[begin:start])

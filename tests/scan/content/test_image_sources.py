@@ -163,7 +163,7 @@ def registry_with(blobs: dict[str, bytes], manifest: bytes) -> Any:
     [
         (lambda content: content[:-50], "ends after"),
         (lambda content: content + b"\0" * 10, "has more than the"),
-        (lambda content: b"\0" * len(content), "is not its digest"),
+        (lambda content: b"\0" * len(content), "does not match its digest"),
     ],
     ids=["short", "long", "other"],
 )
@@ -247,7 +247,7 @@ def test_a_manifest_that_is_not_its_digest_is_refused(tmp_path: Path) -> None:
     made = image()
     folder = layout(tmp_path / "bundle", {"x": made})
     (folder / "blobs" / made.digest.replace(":", "/")).write_bytes(made.manifest + b" ")
-    with pytest.raises(UnreadableImage, match="is not its digest"):
+    with pytest.raises(UnreadableImage, match="does not match its digest"):
         OciLayout(folder).load_image("x")
 
 
@@ -336,7 +336,7 @@ def test_an_engine_that_breaks_off_is_a_problem(engine: _Engine) -> None:
 
 
 def test_no_engine_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"can't give it|can be reached"):
+    with pytest.raises(UserError, match=r"does not return it|can be reached"):
         DockerDaemon(f"unix://{tmp_path}/nothing.sock").scan_image("x", LIMITS)
 
 
@@ -352,7 +352,7 @@ def test_the_older_layout_of_docker_save_is_read_with_its_links() -> None:
 def test_the_older_layout_s_layers_are_checked_against_the_configuration() -> None:
     content = saved_long_ago([tar({"a.py": code("a")})], wrong=True)
     layers, _ = scan_saved_image(Chunks(iter([content])), LIMITS)
-    assert "is not its digest" in layers[0].damage
+    assert "does not match its digest" in layers[0].damage
     assert refs(layers) == []
 
 
