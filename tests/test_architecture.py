@@ -54,6 +54,28 @@ ORDER = (
 """The packages and single modules of kfdeploy/: each imports itself and those before it alone."""
 
 
+PURE = (
+    "cli/report",
+    "export/formats",
+    "features/admission",
+    "kubernetes",
+    "kubernetes/diff",
+    "oci",
+    "patchfile",
+    "releaseset/diff",
+    "releaseset/order",
+    "scan/egress",
+    "yamltext",
+)
+"""Folders whose modules compute alone: no file, program or network (folders in them not counted).
+
+A feature's own templates are read by `features.feature`."""
+_OUTSIDE_MODULES = frozenset(("fcntl", "http", "mmap", "shutil", "socket", "ssl", "tempfile"))
+_FILE_METHODS = frozenset(
+    ("read_text", "read_bytes", "write_text", "write_bytes", "iterdir", "rglob", "mkdir", "unlink")
+)
+
+
 def name(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".")
 
@@ -122,9 +144,43 @@ def test_one_module_starts_programs() -> None:
     assert starters == {"programs.process"}
 
 
+@pytest.mark.parametrize("folder", PURE)
+def test_pure_folders_touch_no_file_program_or_network(folder: str) -> None:
+    touching = [
+        f"{name(path)}: {word}"
+        for path in sorted((PACKAGE / folder).glob("*.py"))
+        for word in _find_outside_words(path)
+    ]
+    assert not touching
+
+
+def _find_outside_words(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Import(names=names):
+                yield from (n.name for n in names if n.name.split(".")[0] in _OUTSIDE_MODULES)
+            case ast.ImportFrom(module=str(module)) if module.startswith("kfdeploy.programs"):
+                yield module
+            case ast.ImportFrom(module=str(module)) if module.split(".")[0] in _OUTSIDE_MODULES:
+                yield module
+            case ast.Attribute(attr=attr) if attr in _FILE_METHODS:
+                yield attr
+            case ast.Call(func=ast.Name(id="open")):
+                yield "open"
+            case _:
+                pass
+
+
 def test_no_module_is_over_500_lines() -> None:
     long = {name(path): len(path.read_text().splitlines()) for path in MODULES}
     assert {module: lines for module, lines in long.items() if lines > 500} == {}
+
+
+def test_the_architecture_page_lists_the_packages_in_their_order() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    listed = [word.strip(" `") for row in rows for word in row.split(",")]
+    assert listed[: len(ORDER)] == list(ORDER)
 
 
 def test_each_package_says_what_it_is_for() -> None:
