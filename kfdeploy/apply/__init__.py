@@ -1,6 +1,9 @@
 """Install a release set into a cluster, and look after it there.
 
-Offers the plan and its execution (`apply`), `destroy`, the preflight, the comparison of a cluster
-with a set, and the audit of images that run. It talks to the API server through
-`kubernetes.cluster` and installs through Helmfile. It must not know how a set is rendered.
+Offers the plan of an apply and its execution (`plan`, `steps`, `apply`), `destroy`, the checks
+before (`preflight`), what a cluster has otherwise than a set (`divergence`, `cluster_diff`), and
+the audit of the images that run (`audit`). It talks to the API server through `kubernetes.cluster`
+and installs through Helmfile.
+
+Must not know how a set is rendered, or how a command line prints.
 """

@@ -1,12 +1,13 @@
-"""What a cluster says of the set that was applied last: a ConfigMap beside Helm's records."""
+"""The ConfigMap that says which set was applied last, beside Helm's records."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any, Final, Literal
+from collections.abc import Iterable
+from typing import Final, Literal
 
 from kfdeploy import __version__
+from kfdeploy.kubernetes.accessors import Body, get_mapping, get_text
 from kfdeploy.kubernetes.cluster.client import Cluster
 from kfdeploy.kubernetes.objects import ObjectKey
 from kfdeploy.releaseset.folder import SetFolder
@@ -43,17 +44,16 @@ def write_state(
     cluster.apply(body, force=True)
 
 
-def read_state(cluster: Cluster, namespace: str) -> Mapping[str, Any]:
-    """What it says; empty where nothing was applied yet."""
-    found = cluster.get(ObjectKey("v1", "ConfigMap", namespace, NAME))
-    data: Mapping[str, Any] = (found or {}).get("data") or {}
-    return data
+def read_state(cluster: Cluster, namespace: str) -> Body:
+    """Return the ConfigMap's data; empty if no set was applied yet."""
+    return get_mapping(cluster.get(ObjectKey("v1", "ConfigMap", namespace, NAME)), "data")
 
 
 def read_controlled_fields(cluster: Cluster, namespace: str) -> frozenset[str]:
-    """The fields that the last apply found to be changed back."""
-    return frozenset(str(read_state(cluster, namespace).get("controlled", "")).splitlines())
+    """Return the fields that something in the cluster changed back after the last apply."""
+    return frozenset(get_text(read_state(cluster, namespace), "controlled").splitlines())
 
 
 def delete_state(cluster: Cluster, namespace: str) -> None:
+    """Delete the ConfigMap."""
     cluster.delete(ObjectKey("v1", "ConfigMap", namespace, NAME))

@@ -1,4 +1,4 @@
-"""A cluster, against what should be there: the images that its pods run."""
+"""Audit the images that a cluster's pods run."""
 
 from __future__ import annotations
 
@@ -9,29 +9,37 @@ from typing import Any, Final
 from kfdeploy.apply import running_images
 from kfdeploy.apply.running_images import ExpectedImages, RunningImage
 from kfdeploy.images import lockfile
+from kfdeploy.kubernetes.accessors import (
+    Body,
+    find_controller_reference,
+    get_labels,
+    get_name,
+    get_namespace,
+    get_status,
+)
 from kfdeploy.kubernetes.cluster.client import Cluster
 from kfdeploy.kubernetes.objects import ObjectKey
 from kfdeploy.releaseset.folder import SetFolder
 
-_PROFILE: Final = ("app.kubernetes.io/part-of", "kubeflow-profile")
-"""Label that the profile controller gives users' namespaces (kubeflow/kubeflow profile-controller
+_PROFILE_LABEL: Final = ("app.kubernetes.io/part-of", "kubeflow-profile")
+"""Label that the profile controller sets on users' namespaces (kubeflow/kubeflow profile-controller
 config/namespace-labels)."""
 _INTERMEDIATE_KINDS: Final = (
     ("apps/v1", "ReplicaSet"),
     ("apps/v1", "StatefulSet"),
     ("batch/v1", "Job"),
 )
-"""What stands between a pod and the workload that people know."""
+"""Kinds that may own a pod and be owned by the workload that people know."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageAudit:
-    """What runs.
+    """The result of an audit.
 
     Attributes:
         unused: the set's images that nothing runs now, as upstream names them.
-        pods: how many were looked at.
-        skipped: namespace to its pods that were not looked at, as they are not the set's.
+        pods: number of the pods that were audited.
+        skipped: namespace to the number of its pods that are not the set's, and were not audited.
     """
 
     set: str
@@ -43,7 +51,7 @@ class ImageAudit:
 
     @property
     def is_good(self) -> bool:
-        return not any(one.is_different for one in self.images)
+        return not any(image.is_different for image in self.images)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -60,17 +68,17 @@ class ImageAudit:
 def audit_images(
     cluster: Cluster, content: SetFolder, uncovered: Sequence[str] = (), *, everywhere: bool = False
 ) -> ImageAudit:
-    """The images that pods run, against a set and its lock.
+    """Compare the images that pods run with a set and its lock.
 
-    Looked at are all pods in the set's own namespaces and in users', elsewhere those of the set's
-    workloads; what else a cluster runs has not come from here.
+    Audited are all pods in the set's namespaces and in users' namespaces, and elsewhere the pods of
+    the set's workloads. Pods that have ended are left out.
 
     Args:
-        uncovered: images that may come from elsewhere (``registries.uncovered``).
-        everywhere: look at all pods there are.
+        uncovered: images that may come from other registries (``registries.uncovered``).
+        everywhere: audit all pods of the cluster.
 
     Raises:
-        UserError: the cluster can't be asked.
+        UserError: the cluster does not answer, or the lock is broken.
     """
     known = ExpectedImages(
         content.summary.images,
@@ -82,29 +90,29 @@ def audit_images(
     scope = _AuditScope(cluster, content, everywhere=everywhere)
     skipped: dict[str, int] = {}
     found: list[running_images.PodImageUse] = []
-    looked = 0
+    audited = 0
     for pod in cluster.list("v1", "Pod"):
-        if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+        if get_status(pod).get("phase") in ("Succeeded", "Failed"):
             continue
         owner = owners.find_workload(pod)
         if scope.includes_owner(owner):
-            looked += 1
+            audited += 1
             found += running_images.list_pod_images(pod, owner)
         else:
             skipped[owner.namespace] = skipped.get(owner.namespace, 0) + 1
-    judged = running_images.classify_running_images(found, known)
+    images = running_images.classify_running_images(found, known)
     return ImageAudit(
         set=content.name,
         context=cluster.context,
-        images=tuple(judged),
-        unused=tuple(running_images.find_unused_images(judged, known)),
-        pods=looked,
+        images=tuple(images),
+        unused=tuple(running_images.find_unused_images(images, known)),
+        pods=audited,
         skipped=dict(sorted(skipped.items())),
     )
 
 
 class _WorkloadOwners:
-    """From pods to the workloads that people know."""
+    """Finds the workloads that people know, from their pods."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._above: dict[ObjectKey, ObjectKey] = {}
@@ -113,8 +121,8 @@ class _WorkloadOwners:
                 if (owner := _find_controller(body)) is not None:
                     self._above[ObjectKey.from_body(body)] = owner
 
-    def find_workload(self, pod: Mapping[str, Any]) -> ObjectKey:
-        """The workload at the top; the pod itself where there is none."""
+    def find_workload(self, pod: Body) -> ObjectKey:
+        """Return the workload at the top of a pod's owners; the pod if it has none."""
         key = _find_controller(pod) or ObjectKey.from_body(
             {**pod, "apiVersion": "v1", "kind": "Pod"}
         )
@@ -123,17 +131,15 @@ class _WorkloadOwners:
         return key
 
 
-def _find_controller(body: Mapping[str, Any]) -> ObjectKey | None:
-    meta = body["metadata"]
-    for owner in meta.get("ownerReferences") or ():
-        if owner.get("controller"):
-            namespace = meta.get("namespace", "")
-            return ObjectKey(owner["apiVersion"], owner["kind"], namespace, owner["name"])
-    return None
+def _find_controller(body: Body) -> ObjectKey | None:
+    owner = find_controller_reference(body)
+    if owner is None:
+        return None
+    return ObjectKey(owner["apiVersion"], owner["kind"], get_namespace(body), owner["name"])
 
 
 class _AuditScope:
-    """Whose pods are looked at."""
+    """The workloads whose pods are audited."""
 
     def __init__(self, cluster: Cluster, content: SetFolder, *, everywhere: bool) -> None:
         self._everywhere = everywhere
@@ -145,12 +151,10 @@ class _AuditScope:
         )
 
     def includes_owner(self, owner: ObjectKey) -> bool:
-        of_set = (owner.kind, owner.namespace, owner.name) in self._workloads
-        return self._everywhere or of_set or owner.namespace in self._namespaces
+        is_of_set = (owner.kind, owner.namespace, owner.name) in self._workloads
+        return self._everywhere or is_of_set or owner.namespace in self._namespaces
 
 
-def _list_user_namespaces(namespaces: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    name, value = _PROFILE
-    for body in namespaces:
-        if (body["metadata"].get("labels") or {}).get(name) == value:
-            yield body["metadata"]["name"]
+def _list_user_namespaces(namespaces: Iterable[Body]) -> Iterator[str]:
+    label, value = _PROFILE_LABEL
+    return (get_name(body) for body in namespaces if get_labels(body).get(label) == value)

@@ -1,4 +1,4 @@
-"""A set out of a cluster: by plan, last wave first, and what users have made stays."""
+"""Remove a set from a cluster: by a plan, the last wave first. Users' data stays."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kfdeploy.apply import applied_set
-from kfdeploy.apply.steps import ReleaseRemoval
+from kfdeploy.apply.steps import ReleaseRemoval, format_count
 from kfdeploy.errors import WRONG_USE, UserError
 from kfdeploy.kubernetes import helm_release
+from kfdeploy.kubernetes.accessors import get_spec, get_text, list_mappings
 from kfdeploy.kubernetes.cluster import bulk, delete, helm_history, ownership
 from kfdeploy.kubernetes.cluster.client import Cluster
 from kfdeploy.kubernetes.cluster.lease import HeldLease
-from kfdeploy.kubernetes.helm_release import OWNER, OWNER_NAMESPACE
+from kfdeploy.kubernetes.helm_release import get_release_owner
 from kfdeploy.kubernetes.objects import ObjectKey
 from kfdeploy.releaseset.folder import SetFolder
 
 
 @dataclass(frozen=True)
 class DestroyPlan:
-    """What `destroy` is going to do.
+    """The plan of a destroy.
 
     Attributes:
-        releases: last wave first.
-        data: what was named with ``--delete-data``: deleted at the end.
-        kept: CRDs of the set that stay, with how many objects of each kind there are.
+        releases: the last wave first.
+        data: what ``--delete-data`` names; it is deleted at the end.
+        kept: names of the set's CRDs that stay, with the number of objects of their kind.
     """
 
     releases: tuple[ReleaseRemoval, ...]
@@ -40,48 +41,41 @@ class DestroyPlan:
         }
 
     def format_lines(self) -> Iterator[str]:
-        for one in self.releases:
-            yield f"remove {one.release}: {_format_count(len(one.deleted))}"
-            for key in one.kept:
-                yield f"  keeps {key}"
+        """Yield the plan for people."""
+        for removal in self.releases:
+            yield f"remove {removal.release}: {format_count(len(removal.deleted))}"
+            yield from (f"  keeps {key}" for key in removal.kept)
         for name, count in self.kept.items():
             if count:
-                yield f"keeps CustomResourceDefinition {name} and its {_format_count(count)}"
+                yield f"keeps CustomResourceDefinition {name} and its {format_count(count)}"
         for key in self.data:
             yield f"DELETES {key}, and all that is in it"
-
-
-def _format_count(count: int) -> str:
-    return f"{count} object" if count == 1 else f"{count} objects"
 
 
 def plan_destroy(
     cluster: Cluster, release_set: SetFolder, namespace: str, delete_data: Sequence[str]
 ) -> DestroyPlan:
-    """What would go.
+    """Return what a destroy would delete.
 
     Args:
-        namespace: of Helm's records.
-        delete_data: ``NAME``, ``KIND/NAME`` or ``KIND/NAMESPACE/NAME`` of what is to go although it
-            is data.
+        namespace: the namespace of Helm's records.
+        delete_data: ``NAME``, ``KIND/NAME`` or ``KIND/NAMESPACE/NAME`` of the users' data to delete
+            as well.
 
     Raises:
-        UserError: data that is named, and that the set does not have.
+        UserError: ``delete_data`` names data that the set does not have.
     """
     histories = helm_history.read_histories(cluster, namespace)
-    wave = {release.name: release.wave for release in release_set.releases}
-    known = [name for name in histories if name in wave]
-    data_keys = _resolve_data(release_set, delete_data)
-    goes = []
-    for name in sorted(known, key=lambda one: (-wave[one], one)):
-        goes.append(_plan_release(cluster, name, histories[name], namespace, data_keys))
-    crds = [item.key for release in release_set.releases for item in release.crds]
-    kept = {
-        key.name: _count_custom_resources(cluster, key)
-        for key in sorted(crds)
-        if key not in data_keys
-    }
-    return DestroyPlan(tuple(goes), tuple(sorted(data_keys)), kept)
+    waves = {release.name: release.wave for release in release_set.releases}
+    installed = [name for name in histories if name in waves]
+    data = _resolve_data(release_set, delete_data)
+    releases = tuple(
+        _plan_release(cluster, name, histories[name], namespace, data)
+        for name in sorted(installed, key=lambda name: (-waves[name], name))
+    )
+    crds = sorted(item.key for release in release_set.releases for item in release.crds)
+    kept = {key.name: _count_custom_resources(cluster, key) for key in crds if key not in data}
+    return DestroyPlan(releases, tuple(sorted(data)), kept)
 
 
 def _plan_release(
@@ -95,19 +89,17 @@ def _plan_release(
     kept: list[ObjectKey] = []
     keys = [item.key for item in history.objects]
     for key, body in bulk.read_objects(cluster, keys, metadata=True).items():
-        notes = body["metadata"].get("annotations") or {}
-        owner = (notes.get(OWNER, ""), notes.get(OWNER_NAMESPACE, ""))
-        stays = (
-            helm_release.is_user_data(key) or ownership.is_kept(body) or owner != (name, namespace)
-        )
-        if key not in data:
-            (kept if stays else deleted).append(key)
+        if key in data:  # deleted at the end
+            continue
+        is_own = get_release_owner(body) == (name, namespace)
+        is_data = helm_release.is_user_data(key) or ownership.is_kept(body)
+        (deleted if is_own and not is_data else kept).append(key)
     return ReleaseRemoval(name, tuple(deleted), tuple(kept))
 
 
 def _resolve_data(release_set: SetFolder, names: Sequence[str]) -> set[ObjectKey]:
-    """The set's data that is named."""
-    there = [
+    """Return the objects of the set that ``--delete-data`` names."""
+    candidates = [
         item.key
         for release in release_set.releases
         for item in (*release.crds, *release.objects)
@@ -115,67 +107,69 @@ def _resolve_data(release_set: SetFolder, names: Sequence[str]) -> set[ObjectKey
     ]
     out = set()
     for name in names:
-        found = [key for key in there if name in _list_names(key)]
+        found = {key for key in candidates if name in _list_names(key)}
         if not found:
-            near = ", ".join(sorted(_list_names(key)[0] for key in there if key.name in name)[:5])
+            similar = sorted(_list_names(key)[0] for key in candidates if key.name in name)[:5]
             raise UserError(
-                f"--delete-data {name}: the set has no such Namespace, claim, Profile or"
-                " CustomResourceDefinition",
-                hint=f"it has {near}" if near else "`kfdeploy destroy --dry-run` lists what stays",
+                f"--delete-data {name}: the set has no such Namespace, PersistentVolumeClaim,"
+                " PersistentVolume, Profile or CustomResourceDefinition",
+                hint=f"it has {', '.join(similar)}"
+                if similar
+                else "`kfdeploy destroy --dry-run` lists what stays",
                 exit_code=WRONG_USE,
             )
-        if len(set(found)) > 1:
-            several = ", ".join(sorted(_list_names(key)[0] for key in set(found)))
+        if len(found) > 1:
+            names = ", ".join(sorted(_list_names(key)[0] for key in found))
             raise UserError(
-                f"--delete-data {name}: the set has several of that name: {several}",
-                hint="name the kind too",
+                f"--delete-data {name}: the set has several objects of this name: {names}",
+                hint="name the kind too, as KIND/NAME or KIND/NAMESPACE/NAME",
                 exit_code=WRONG_USE,
             )
-        out |= set(found)
+        out |= found
     return out
 
 
 def _list_names(key: ObjectKey) -> tuple[str, ...]:
-    where = f"{key.namespace}/" if key.namespace else ""
-    long = f"{key.kind}/{where}{key.name}"
-    return long, f"{key.kind.lower()}/{where}{key.name}", key.name
+    """Return the names that ``--delete-data`` accepts for an object, the full one first."""
+    path = f"{key.namespace}/{key.name}" if key.namespace else key.name
+    return f"{key.kind}/{path}", f"{key.kind.lower()}/{path}", key.name
 
 
 def _count_custom_resources(cluster: Cluster, crd: ObjectKey) -> int:
-    """How many objects of a kind there are; 0 where it is not served."""
-    body = cluster.get(crd)
-    if body is None:
-        return 0
-    spec = body["spec"]
-    version = next((v["name"] for v in spec["versions"] if v.get("storage")), "")
-    api = f"{spec['group']}/{version}"
-    return len(cluster.list(api, spec["names"]["kind"], metadata=True))
+    """Return the number of objects of a definition's kind; 0 if it is not served."""
+    spec = get_spec(cluster.get(crd))
+    versions = list_mappings(spec, "versions")
+    stored = next((get_text(version, "name") for version in versions if version.get("storage")), "")
+    api_version = f"{get_text(spec, 'group')}/{stored}"
+    return len(cluster.list(api_version, get_text(spec, "names", "kind"), metadata=True))
 
 
 def destroy_set(
     cluster: Cluster,
-    what: DestroyPlan,
+    plan: DestroyPlan,
     namespace: str,
     held: HeldLease,
     seconds: float,
     say: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Do what a plan says; interrupted and run again, it goes on.
+    """Do what a plan says. If it is interrupted, a new plan continues it.
 
     Args:
-        seconds: for which what is deleted is waited for to be gone.
+        seconds: time-out of each wait until deleted objects are gone.
+        say: called with a line for each step.
 
     Raises:
-        UserError: the API server refuses, something holds an object, or the lock was lost.
+        UserError: the API server refuses a deletion, a finalizer holds an object, or the lock was
+            lost.
     """
-    # While their controller is there to end what their finalizers are for.
-    profiles = [key for key in what.data if key.kind == "Profile"]
+    # Profiles go first, while their controller runs: it removes their finalizers.
+    profiles = [key for key in plan.data if key.kind == "Profile"]
     delete.delete_objects(cluster, profiles, seconds=seconds)
-    for one in what.releases:
+    for removal in plan.releases:
         held.ensure_held()
-        say(f"removes {one.release}")
-        delete.delete_objects(cluster, one.deleted, seconds=seconds)
-        delete.delete_release_records(cluster, namespace, one.release)
+        say(f"removes {removal.release}")
+        delete.delete_objects(cluster, removal.deleted, seconds=seconds)
+        delete.delete_release_records(cluster, namespace, removal.release)
     held.ensure_held()
-    delete.delete_objects(cluster, what.data, seconds=seconds)
+    delete.delete_objects(cluster, plan.data, seconds=seconds)
     applied_set.delete_state(cluster, namespace)

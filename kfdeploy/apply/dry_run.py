@@ -1,4 +1,4 @@
-"""A set tried on a cluster without changing it: each object as a server-side dry run."""
+"""Try a set on a cluster without changing it: a server-side dry run of each object."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _MANAGER: Final = "helm"
 
 @dataclass(frozen=True, slots=True)
 class DryRunResult:
-    """One object's rehearsal.
+    """The result of one object's dry run.
 
     Attributes:
-        refused: the API server's words, when it would refuse it.
-        untried: why it can't be told yet: its kind or its namespace comes with the set.
+        refused: the API server's message if it refuses the object.
+        untried: why the object cannot be tried yet: its kind or namespace comes with the set.
     """
 
     release: str
@@ -38,39 +38,41 @@ class DryRunResult:
 def dry_run_releases(
     cluster: Cluster, releases: Sequence[SetRelease], skip: Collection[ObjectKey]
 ) -> tuple[DryRunResult, ...]:
-    """Try each object of some releases, in the set's order.
+    """Try each object of some releases, and return the results in the set's order.
 
     Args:
-        skip: objects that are deleted first, and would be refused as they are.
+        skip: objects that an apply deletes first; as they are, they would be refused.
     """
     cluster.kinds.refresh()
-    made = {
-        item.key.name
-        for release in releases
-        for item in release.objects
-        if item.key.kind == "Namespace"
-    }
+    objects = (item for release in releases for item in release.objects)
+    namespaces = {item.key.name for item in objects if item.key.kind == "Namespace"}
     work = [
-        (r.name, item) for r in releases for item in (*r.crds, *r.objects) if item.key not in skip
+        (release.name, item)
+        for release in releases
+        for item in (*release.crds, *release.objects)
+        if item.key not in skip
     ]
 
     def try_object(pair: tuple[str, Object]) -> DryRunResult:
-        release, item = pair
-        key = item.key
-        if cluster.kinds.of(key.api_version, key.kind) is None:
-            return DryRunResult(release, key, untried="its kind is not served yet")
-        try:
-            cluster.apply(item, manager=_MANAGER, force=True, dry_run=True)
-        except ApiError as error:
-            if error.status == 404 and key.namespace in made:
-                return DryRunResult(
-                    release, key, untried=f"the namespace {key.namespace} is not there yet"
-                )
-            if "does not support dry run" in error.said:
-                return DryRunResult(release, key, untried=error.said)
-            return DryRunResult(
-                release, key, refused=f"{error.status} {error.reason}: {error.said}"
-            )
-        return DryRunResult(release, key)
+        return _try_object(cluster, *pair, namespaces)
 
     return tuple(parallel.map_in_threads(try_object, work, _JOBS))
+
+
+def _try_object(
+    cluster: Cluster, release: str, item: Object, namespaces: Collection[str]
+) -> DryRunResult:
+    key = item.key
+    if cluster.kinds.of(key.api_version, key.kind) is None:
+        return DryRunResult(release, key, untried="its kind is not served yet")
+    try:
+        cluster.apply(item, manager=_MANAGER, force=True, dry_run=True)
+    except ApiError as error:
+        if error.status == 404 and key.namespace in namespaces:
+            why = f"the namespace {key.namespace} does not exist yet"
+            return DryRunResult(release, key, untried=why)
+        if "does not support dry run" in error.said:
+            return DryRunResult(release, key, untried=error.said)
+        why = f"{error.status} {error.reason}: {error.said}"
+        return DryRunResult(release, key, refused=why)
+    return DryRunResult(release, key)

@@ -1,49 +1,56 @@
-"""A release set against a cluster -> what `apply` has to do."""
+"""Plan an apply: compare a release set with a cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Final
 
-from kfdeploy.apply import applied_set, divergence
-from kfdeploy.apply.divergence import DivergenceFinder, ObjectDivergence
+from kfdeploy.apply import applied_set
+from kfdeploy.apply.divergence import DivergenceFinder, ObjectDivergence, is_fully_controlled
 from kfdeploy.apply.steps import Action, ApplyPlan, ApplyStep, ObjectRecreation, ReleaseRemoval
 from kfdeploy.kubernetes import helm_release
-from kfdeploy.kubernetes.cluster import bulk as live
-from kfdeploy.kubernetes.cluster import helm_history, ownership
+from kfdeploy.kubernetes.accessors import Body, is_being_deleted
+from kfdeploy.kubernetes.cluster import bulk, helm_history, ownership
 from kfdeploy.kubernetes.cluster.client import Cluster
 from kfdeploy.kubernetes.cluster.helm_history import ReleaseHistory
 from kfdeploy.kubernetes.diff.recreate import find_recreate_reasons
-from kfdeploy.kubernetes.helm_release import OWNER, OWNER_NAMESPACE
+from kfdeploy.kubernetes.helm_release import get_release_owner
 from kfdeploy.kubernetes.objects import Object, ObjectKey
 from kfdeploy.releaseset.folder import SetFolder, SetRelease
-
-Body = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class ClusterState:
-    """What the plan was made of, as the cluster had it.
+    """What a plan reads of a cluster.
 
     Attributes:
-        histories: Helm's, of all releases in its namespace.
-        live: metadata, at least, of the set's objects that are there.
+        namespace: the namespace of Helm's records.
+        histories: of all releases that have records.
+        live: metadata, at least, of the set's objects that exist.
     """
 
+    namespace: str
     histories: Mapping[str, ReleaseHistory]
     live: Mapping[ObjectKey, Body]
 
+    def find_live(self, release: SetRelease) -> Iterator[tuple[ObjectKey, Body]]:
+        """Yield the objects of a release that exist."""
+        for item in release.objects:
+            if (body := self.live.get(item.key)) is not None:
+                yield item.key, body
+
 
 def read_cluster_state(cluster: Cluster, release_set: SetFolder, namespace: str) -> ClusterState:
-    """Ask a cluster for all that a plan needs."""
+    """Read what a plan needs."""
     cluster.kinds.refresh()
     keys = [
         item.key for release in release_set.releases for item in (*release.crds, *release.objects)
     ]
     return ClusterState(
+        namespace,
         helm_history.read_histories(cluster, namespace),
-        live.read_objects(cluster, keys, metadata=True),
+        bulk.read_objects(cluster, keys, metadata=True),
     )
 
 
@@ -55,59 +62,53 @@ def plan_apply(
     *,
     only: Collection[str] = (),
 ) -> ApplyPlan:
-    """What has to be done so that a cluster has what a set says.
+    """Return what is to do so that a cluster has what a set says.
 
     Args:
-        namespace: of Helm's records.
-        find_divergences: finds what differs of releases that Helm has as the set has them.
-        only: these releases; by default all, and those that the set no longer has are removed.
+        namespace: the namespace of Helm's records.
+        find_divergences: finds what differs of releases that Helm has as the set does.
+        only: plan for these releases; by default for all, and remove those that the set no longer
+            has.
     """
     state = read_cluster_state(cluster, release_set, namespace)
-    chosen = [one for one in release_set.releases if not only or one.name in only]
-    actions = {one.name: _choose_action(one, state.histories.get(one.name)) for one in chosen}
-    kept = [one for one in chosen if actions[one.name][0] == "keep"]
-    repairs = _find_repair_reasons(
-        find_divergences(kept), applied_set.read_controlled_fields(cluster, namespace)
+    chosen = [release for release in release_set.releases if not only or release.name in only]
+    steps = {release.name: _plan_step(release, state) for release in chosen}
+    kept = [release for release in chosen if not steps[release.name].has_changes]
+    controlled = applied_set.read_controlled_fields(cluster, namespace)
+    reasons = _find_repair_reasons(find_divergences(kept), controlled)
+    for release in kept:
+        step = steps[release.name]
+        steps[release.name] = _repair_if_needed(step, reasons.get(release.name, ()))
+    complete = tuple(
+        _complete_step(cluster, release, steps[release.name], state) for release in chosen
     )
-    steps = []
-    for one in chosen:
-        action, why = actions[one.name]
-        going = tuple(_find_terminating(one, state))
-        if action == "keep" and (found := repairs.get(one.name)):
-            action, why = "repair", tuple(found)
-        elif action == "keep" and going:
-            action, why = "repair", tuple(f"{key} is being deleted" for key in going)
-        elif action == "keep":
-            steps.append(ApplyStep(one.name, one.wave, "keep"))
-            continue
-        steps.append(
-            ApplyStep(
-                one.name,
-                one.wave,
-                action,
-                why,
-                tuple(_find_recreations(cluster, one, state)),
-                tuple(_find_transferred(one, state, namespace)),
-                tuple(_find_adopted(one, state)),
-                going,
-            )
-        )
-    removals = () if only else tuple(_plan_removals(cluster, release_set, state, namespace))
-    return ApplyPlan(tuple(steps), removals, tuple(_find_unsettled(release_set, state, namespace)))
+    removals = () if only else tuple(_plan_removals(cluster, release_set, state))
+    return ApplyPlan(complete, removals, tuple(_find_unsettled(release_set, state)))
 
 
 def _find_repair_reasons(
     found: Mapping[str, Sequence[ObjectDivergence]], controlled: Collection[str]
 ) -> dict[str, list[str]]:
-    """What is worth a repair: not what is changed back at once, nor what nobody could confirm."""
+    """Return the divergences that a repair mends, by release.
+
+    Those that something in the cluster changes back at once, and those that the API server could
+    not confirm, are left out.
+    """
     return {
         name: [
-            str(one)
-            for one in divergences
-            if not one.unconfirmed and not divergence.is_fully_controlled(one, controlled)
+            str(divergence)
+            for divergence in divergences
+            if not divergence.unconfirmed and not is_fully_controlled(divergence, controlled)
         ]
         for name, divergences in found.items()
     }
+
+
+def _plan_step(release: SetRelease, state: ClusterState) -> ApplyStep:
+    """Choose a release's action by Helm's records."""
+    action, why = _choose_action(release, state.histories.get(release.name))
+    terminating = tuple(key for key, body in state.find_live(release) if is_being_deleted(body))
+    return ApplyStep(release.name, release.wave, action, why, terminating=terminating)
 
 
 def _choose_action(
@@ -125,19 +126,38 @@ def _choose_action(
     return "keep", ()
 
 
+def _repair_if_needed(step: ApplyStep, divergences: Sequence[str]) -> ApplyStep:
+    """Turn ``keep`` into ``repair`` if the cluster differs, or is deleting some of the objects."""
+    why = tuple(divergences) or tuple(f"{key} is being deleted" for key in step.terminating)
+    return replace(step, action="repair", why=why) if why else step
+
+
+def _complete_step(
+    cluster: Cluster, release: SetRelease, step: ApplyStep, state: ClusterState
+) -> ApplyStep:
+    """Add the objects that have to be recreated, or that change hands."""
+    if not step.has_changes:
+        return step
+    return replace(
+        step,
+        recreate=tuple(_find_recreations(cluster, release, state)),
+        transferred=tuple(_find_transferred(release, state)),
+        adopted=tuple(_find_adopted(release, state)),
+    )
+
+
 def _find_recreations(
     cluster: Cluster, release: SetRelease, state: ClusterState
 ) -> Iterator[ObjectRecreation]:
-    """Objects whose kind has fields that can't change, and where one would have to."""
-    there = [item for item in release.objects if item.key in state.live and _can_recreate(item)]
-    bodies = live.read_objects(cluster, (item.key for item in there))
-    for item in there:
-        if (body := bodies.get(item.key)) is not None:
-            reasons = find_recreate_reasons(body, item.body)
-            if reasons:
-                yield ObjectRecreation(
-                    item.key, "; ".join(f"{one.field}: {one.why}" for one in reasons)
-                )
+    """Yield the objects that would have to change a field that cannot be changed."""
+    items = [item for item in release.objects if item.key in state.live and _can_recreate(item)]
+    bodies = bulk.read_objects(cluster, (item.key for item in items))
+    for item in items:
+        body = bodies.get(item.key)
+        reasons = () if body is None else find_recreate_reasons(body, item.body)
+        if reasons:
+            why = "; ".join(f"{reason.field}: {reason.why}" for reason in reasons)
+            yield ObjectRecreation(item.key, why)
 
 
 _RECREATABLE: Final = frozenset(
@@ -147,7 +167,7 @@ _RECREATABLE: Final = frozenset(
         *("ConfigMap", "Secret", "RuntimeClass", "VolumeAttributesClass"),
     )
 )
-"""Kinds that have immutable fields and may be deleted; a claim holds data."""
+"""Kinds that have immutable fields and may be deleted. A claim may not: it holds data."""
 
 
 def _can_recreate(item: Object) -> bool:
@@ -155,59 +175,40 @@ def _can_recreate(item: Object) -> bool:
     return key.kind in _RECREATABLE and ("." not in key.group or key.group.endswith(".k8s.io"))
 
 
-def _get_helm_owner(body: Body) -> tuple[str, str]:
-    """The Helm release, and its namespace, that an object says it is of."""
-    notes = (body.get("metadata") or {}).get("annotations") or {}
-    return notes.get(OWNER, ""), notes.get(OWNER_NAMESPACE, "")
-
-
-def _find_transferred(
-    release: SetRelease, state: ClusterState, namespace: str
-) -> Iterator[ObjectKey]:
-    for item in release.objects:
-        body = state.live.get(item.key)
-        if body is not None:
-            name, where = _get_helm_owner(body)
-            if where == namespace and name and name != release.name:
-                yield item.key
+def _find_transferred(release: SetRelease, state: ClusterState) -> Iterator[ObjectKey]:
+    """Yield the objects that another release in Helm's namespace owns."""
+    for key, body in state.find_live(release):
+        owner = get_release_owner(body)
+        if owner.namespace == state.namespace and owner.release not in ("", release.name):
+            yield key
 
 
 def _find_adopted(release: SetRelease, state: ClusterState) -> Iterator[ObjectKey]:
-    for item in release.objects:
-        body = state.live.get(item.key)
-        if body is not None and not _get_helm_owner(body)[0]:
-            yield item.key
+    """Yield the objects that no release owns."""
+    for key, body in state.find_live(release):
+        if not get_release_owner(body).release:
+            yield key
 
 
-def _find_terminating(release: SetRelease, state: ClusterState) -> Iterator[ObjectKey]:
-    for item in release.objects:
-        if "deletionTimestamp" in ((state.live.get(item.key) or {}).get("metadata") or {}):
-            yield item.key
-
-
-def _find_unsettled(
-    release_set: SetFolder, state: ClusterState, namespace: str
-) -> Iterator[ObjectKey]:
+def _find_unsettled(release_set: SetFolder, state: ClusterState) -> Iterator[ObjectKey]:
+    """Yield the objects whose transfer to their release was not finished."""
     for release in release_set.releases:
-        for item in release.objects:
-            body = state.live.get(item.key)
-            if (
-                body is not None
-                and _get_helm_owner(body) == (release.name, namespace)
-                and ownership.is_in_transfer(body)
-            ):
-                yield item.key
+        for key, body in state.find_live(release):
+            is_own = get_release_owner(body) == (release.name, state.namespace)
+            if is_own and ownership.is_in_transfer(body):
+                yield key
 
 
 def _plan_removals(
-    cluster: Cluster, release_set: SetFolder, state: ClusterState, namespace: str
+    cluster: Cluster, release_set: SetFolder, state: ClusterState
 ) -> Iterator[ReleaseRemoval]:
-    """Releases that a set of this tool's has installed, and this one does not have."""
+    """Plan the removal of releases of an earlier set that this one does not have."""
     names = {release.name for release in release_set.releases}
-    ours = {item.key for release in release_set.releases for item in release.objects}
+    needed = {item.key for release in release_set.releases for item in release.objects}
     for name, history in state.histories.items():
+        # A record without a digest is of a chart that kfdeploy has not rendered.
         if name not in names and history.newest.digest:
-            yield plan_removal(cluster, name, history.objects, namespace, ours)
+            yield plan_removal(cluster, name, history.objects, state.namespace, needed)
 
 
 def plan_removal(
@@ -215,29 +216,30 @@ def plan_removal(
     name: str,
     objects: Iterable[Object],
     namespace: str,
-    ours: Collection[ObjectKey] = (),
+    needed: Collection[ObjectKey] = (),
 ) -> ReleaseRemoval:
-    """What is deleted with a release, and what stays.
+    """Plan what is deleted with a release, and what stays.
 
     Args:
-        objects: of its record.
-        ours: objects that other releases of the set have.
+        objects: the objects of its record.
+        needed: objects that other releases of the set have.
     """
     keys = [item.key for item in objects]
-    there = live.read_objects(cluster, keys, metadata=True)
+    live = bulk.read_objects(cluster, keys, metadata=True)
     deleted: list[ObjectKey] = []
     kept: list[ObjectKey] = []
     for key in keys:
-        if key in there:
-            body = there[key]
-            stays = key in ours or helm_release.is_user_data(key) or ownership.is_kept(body)
-            other = _get_helm_owner(body) not in ((name, namespace), ("", ""))
-            (kept if stays or other else deleted).append(key)
+        if (body := live.get(key)) is None:
+            continue
+        is_own = get_release_owner(body) in ((name, namespace), ("", ""))
+        is_data = helm_release.is_user_data(key) or ownership.is_kept(body)
+        goes = is_own and not is_data and key not in needed
+        (deleted if goes else kept).append(key)
     return ReleaseRemoval(name, tuple(deleted), tuple(kept))
 
 
 def ensure_namespace(cluster: Cluster, name: str, *, dry_run: bool = False) -> None:
-    """Helm's namespace, which keeps the lock, too."""
+    """Create the namespace of Helm's records and of the lock, if it does not exist."""
     key = ObjectKey("v1", "Namespace", "", name)
     if cluster.get(key) is None and not dry_run:
         cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})

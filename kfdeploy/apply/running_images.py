@@ -1,4 +1,4 @@
-"""Images that a cluster's pods run, against those that a set and its lock name."""
+"""Classify the images that a cluster's pods run, by those that a set and its lock name."""
 
 from __future__ import annotations
 
@@ -9,25 +9,30 @@ from functools import cached_property
 from typing import Any, Final, Literal
 
 from kfdeploy.images.lockfile import Lock
+from kfdeploy.kubernetes.accessors import Body, get_spec, get_text, list_mappings
 from kfdeploy.kubernetes.objects import ObjectKey
-from kfdeploy.kubernetes.workload import CONTAINERS
+from kfdeploy.kubernetes.workload import CONTAINERS, list_image_volumes
 from kfdeploy.oci.reference import ImageRef, InvalidImageRef
 from kfdeploy.releaseset.summary import ImageSummary
 
-Body = Mapping[str, Any]
 RunningState = Literal["locked", "stale", "unlocked", "foreign"]
+"""The state of a reference that pods run.
+
+``locked``: as the set has it. ``stale``: an image of the set, at another tag or digest.
+``unlocked``: in the private registry, and not of the set. ``foreign``: from another registry.
+"""
 _STATUSES: Final = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
 
 
 @dataclass(frozen=True, slots=True)
 class PodImageUse:
-    """One container, or volume, of one pod that runs an image.
+    """An image in one container, or one volume, of one pod.
 
     Attributes:
-        image: as the pod names it.
-        digest: of what runs, as the node says; empty where it has not said, or only a config's.
-        part: ``containers[name=x]``, ``volumes[name=x]``.
-        owner: the workload that the pod is of, or the pod.
+        image: the reference in the pod's spec.
+        digest: the digest that runs, as the node reports it; empty if it reports none.
+        part: ``containers[name=x]`` or ``volumes[name=x]``.
+        owner: the workload that the pod belongs to, or the pod.
     """
 
     image: str
@@ -38,42 +43,41 @@ class PodImageUse:
 
 
 def list_pod_images(pod: Body, owner: ObjectKey) -> Iterator[PodImageUse]:
-    """All images of a pod: of every container, and of volumes that are images."""
+    """Yield the images of a pod: of all containers, and of volumes that are images."""
     key = ObjectKey.from_body({**pod, "apiVersion": "v1", "kind": "Pod"})
-    spec, status = pod.get("spec") or {}, pod.get("status") or {}
-    running = {one["name"]: one for name in _STATUSES for one in status.get(name) or ()}
-    for group in CONTAINERS:
-        for container in spec.get(group) or ():
-            name = container["name"]
-            digest = _parse_image_id((running.get(name) or {}).get("imageID", ""))
-            yield PodImageUse(
-                container.get("image", ""), digest, f"{group}[name={name}]", owner, key
-            )
-    for volume in spec.get("volumes") or ():
-        if reference := (volume.get("image") or {}).get("reference"):
-            yield PodImageUse(reference, "", f"volumes[name={volume['name']}]", owner, key)
+    spec = get_spec(pod)
+    digests = {
+        get_text(status, "name"): _parse_image_id(get_text(status, "imageID"))
+        for field in _STATUSES
+        for status in list_mappings(pod, "status", field)
+    }
+    for field in CONTAINERS:
+        for container in list_mappings(spec, field):
+            name, image = get_text(container, "name"), get_text(container, "image")
+            yield PodImageUse(image, digests.get(name, ""), f"{field}[name={name}]", owner, key)
+    for name, image in list_image_volumes(spec):
+        yield PodImageUse(image, "", f"volumes[name={name}]", owner, key)
 
 
 def _parse_image_id(image_id: str) -> str:
-    """The digest in ``docker-pullable://REPOSITORY@sha256:...``.
+    """Return the digest in ``docker-pullable://REPOSITORY@sha256:...``, else an empty text.
 
-    A bare ``sha256:...`` is the sum of the image's configuration, of which a lock knows nothing.
+    A bare ``sha256:...`` is the digest of the image's configuration, which a lock does not have.
     """
     return image_id.partition("@")[2]
 
 
 @dataclass(frozen=True, slots=True)
 class RunningImage:
-    """One reference that pods run, and what is to be said of it.
+    """A reference that pods run, and its state.
 
     Attributes:
-        state: ``locked``: as the set has it. ``stale``: an image of the set at another tag or
-            digest. ``unlocked``: in the private registry, and not of the set. ``foreign``: from
-            elsewhere.
-        source: the set's image that it is, as upstream names it; empty for another.
-        wanted: the mirror's reference that the set has for it.
-        digests: that run; none where no node has said.
-        why: what is wrong, for people; empty for what is locked.
+        source: the set's image, as upstream names it; empty if it is not an image of the set.
+        wanted: the mirror reference that the set has for it.
+        digests: the digests that run; empty if no node reports one.
+        owners: the workloads that run it.
+        pods: number of the pods that run it.
+        why: what is wrong, for people; empty for a locked image.
     """
 
     image: str
@@ -88,6 +92,7 @@ class RunningImage:
 
     @property
     def is_different(self) -> bool:
+        """Whether an audit fails because of it."""
         return self.state in ("foreign", "stale")
 
     def to_json(self) -> dict[str, Any]:
@@ -106,12 +111,12 @@ class RunningImage:
 
 @dataclass(frozen=True)
 class ExpectedImages:
-    """What a set and its lock say of images.
+    """The images of a set and its lock.
 
     Attributes:
-        images: the set's, by the reference as upstream names it.
+        images: the set's images, by their upstream reference.
         registry: HOST[/PREFIX] of the private registry.
-        accepted: references that may come from elsewhere.
+        accepted: upstream references that may come from other registries.
     """
 
     images: Mapping[str, ImageSummary]
@@ -121,7 +126,7 @@ class ExpectedImages:
 
     @cached_property
     def _by_mirror(self) -> Mapping[str, list[str]]:
-        """Repository in the mirror to the references that lie there."""
+        """Repository in the mirror to the upstream references that are there."""
         out: dict[str, list[str]] = defaultdict(list)
         for ref, image in self.images.items():
             out[image.mirror.repository].append(ref)
@@ -132,14 +137,14 @@ class ExpectedImages:
         return {image.upstream.with_default_tag(): ref for ref, image in self.images.items()}
 
     def list_digests(self, ref: str) -> frozenset[str]:
-        """Every digest that is this image: the whole index, a reduced one, one platform's."""
+        """Return all digests of an image: of its index, of reduced ones, of each platform."""
         found = {self.images[ref].mirror.digest}
         if (locked := self.lock.find_image(ref)) is not None:
             found |= {locked.digest, *locked.platforms.values(), *locked.reduced.values()}
         return frozenset(found - {""})
 
     def classify_image(self, image: str, digests: Iterable[str]) -> tuple[RunningState, str, str]:
-        """The state of a reference that runs with these digests, the set's image, and why."""
+        """Return the state of a reference that runs with some digests, the set's image, and why."""
         try:
             wanted = ImageRef.parse(image).with_default_tag()
         except InvalidImageRef as error:
@@ -148,7 +153,7 @@ class ExpectedImages:
         if there is not None:
             return self._classify_mirrored(wanted, there, digests)
         if f"{wanted.repository}/".startswith(f"{self.registry}/"):
-            return "unlocked", "", "in the private registry, and no image of the set"
+            return "unlocked", "", "in the private registry, and not an image of the set"
         return self._classify_foreign(wanted, digests)
 
     def _classify_mirrored(
@@ -157,13 +162,14 @@ class ExpectedImages:
         for ref in there:
             mirror = self.images[ref].mirror
             known = self.list_digests(ref)
-            same = wanted.digest in known if wanted.digest else wanted.tag == mirror.tag
-            if same:
-                # Without a digest in the lock there is nothing to compare with.
-                other = sorted(set(digests) - known) if known else []
-                if other:
-                    return "stale", ref, f"its content is not the lock's: {other[0]}"
-                return "locked", ref, ""
+            is_same = wanted.digest in known if wanted.digest else wanted.tag == mirror.tag
+            if not is_same:
+                continue
+            # Without a digest in the lock there is nothing to compare with.
+            other = sorted(set(digests) - known) if known else []
+            if other:
+                return "stale", ref, f"its content is not the lock's: {other[0]}"
+            return "locked", ref, ""
         expected = ", ".join(str(self.images[ref].mirror) for ref in there)
         return "stale", there[0], f"the set has {expected}"
 
@@ -174,45 +180,45 @@ class ExpectedImages:
         if ref and ref in self.accepted:
             return "locked", ref, ""
         if not ref:
-            return "foreign", "", "not from the private registry, and no image of the set"
-        some = set(digests)
-        if some and some <= self.list_digests(ref):
-            why = "by its upstream name, though with the lock's content; registries.uncovered"
-            return "foreign", ref, f"{why} accepts it where nodes have a registry mirror"
+            return "foreign", "", "not from the private registry, and not an image of the set"
+        running = set(digests)
+        if running and running <= self.list_digests(ref):
+            why = "by its upstream name, but with the lock's content; registries.uncovered"
+            return "foreign", ref, f"{why} accepts it if the nodes have a registry mirror"
         return "foreign", ref, f"by its upstream name; the set has {self.images[ref].mirror}"
 
 
 def classify_running_images(
     found: Iterable[PodImageUse], known: ExpectedImages
 ) -> list[RunningImage]:
-    """Each reference that runs, once for each state; the wrong ones first."""
+    """Return each reference that runs, once for each state; wrong ones first."""
     groups: dict[tuple[str, str], list[PodImageUse]] = defaultdict(list)
-    for one in found:
-        groups[one.image, one.digest].append(one)
-    judged: dict[tuple[str, RunningState, str, str], list[PodImageUse]] = defaultdict(list)
-    for (image, digest), some in groups.items():
-        judged[(image, *known.classify_image(image, [digest] if digest else []))] += some
+    for use in found:
+        groups[use.image, use.digest].append(use)
+    classified: dict[tuple[str, RunningState, str, str], list[PodImageUse]] = defaultdict(list)
+    for (image, digest), uses in groups.items():
+        classified[(image, *known.classify_image(image, [digest] if digest else []))] += uses
     out = [
         RunningImage(
             image=image,
             state=state,
             source=ref,
             wanted=str(known.images[ref].mirror) if ref else "",
-            digests=tuple(sorted({one.digest for one in some if one.digest})),
-            owners=tuple(sorted({one.owner for one in some})),
-            parts=tuple(sorted({one.part for one in some})),
-            pods=len({one.pod for one in some}),
+            digests=tuple(sorted({use.digest for use in uses if use.digest})),
+            owners=tuple(sorted({use.owner for use in uses})),
+            parts=tuple(sorted({use.part for use in uses})),
+            pods=len({use.pod for use in uses}),
             why=why,
         )
-        for (image, state, ref, why), some in judged.items()
+        for (image, state, ref, why), uses in classified.items()
     ]
-    return sorted(out, key=lambda one: (_ORDER[one.state], one.image, one.why))
+    return sorted(out, key=lambda image: (_ORDER[image.state], image.image, image.why))
 
 
 _ORDER: Final = {"foreign": 0, "stale": 1, "unlocked": 2, "locked": 3}
 
 
 def find_unused_images(found: Iterable[RunningImage], known: ExpectedImages) -> list[str]:
-    """The set's images that nothing runs now; some run only when users ask for them."""
-    seen = {one.source for one in found}
+    """Return the set's images that nothing runs now; some run only when users start them."""
+    seen = {image.source for image in found}
     return sorted(ref for ref in known.images if ref not in seen)

@@ -1,21 +1,27 @@
-"""What `apply` is going to do, and what came of it."""
+"""The plan of an apply, and its result."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from kfdeploy.kubernetes.objects import ObjectKey
 
 Action = Literal["install", "upgrade", "repair", "finish", "keep"]
 Outcome = Literal["done", "unchanged", "failed", "rolled back", "not reached"]
-_DONE = {"install": "installed", "upgrade": "upgraded", "repair": "repaired", "finish": "finished"}
+_KEYS_SHOWN: Final = 5
+_DONE: Final = {
+    "install": "installed",
+    "upgrade": "upgraded",
+    "repair": "repaired",
+    "finish": "finished",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectRecreation:
-    """An object that can't become what the set wants, and is deleted first."""
+    """An object that cannot be changed to what the set has, and is deleted first."""
 
     key: ObjectKey
     why: str
@@ -26,17 +32,17 @@ class ObjectRecreation:
 
 @dataclass(frozen=True, slots=True)
 class ApplyStep:
-    """What one release needs.
+    """What an apply does with one release.
 
     Attributes:
-        action: ``install``: Helm has none; ``upgrade``: another than the set's; ``repair``: the
-            set's, but the cluster differs; ``finish``: it was interrupted, or had failed;
-            ``keep``: all is as the set has it.
-        why: of it, for people.
-        recreate: what is deleted just before.
-        moved: objects that other releases have had, which must not delete them.
-        taken: objects that were made without Helm.
-        going: objects that are being deleted already.
+        action: ``install``: Helm has no such release; ``upgrade``: Helm has another than the
+            set's; ``repair``: Helm has the set's, but the cluster differs; ``finish``: the last
+            revision was interrupted or failed; ``keep``: nothing is to do.
+        why: the reasons for the action, for people.
+        recreate: objects that are deleted just before.
+        transferred: objects of other releases, which must not delete them.
+        adopted: objects that were created without Helm.
+        terminating: objects that are being deleted already.
     """
 
     release: str
@@ -66,11 +72,11 @@ class ApplyStep:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRemoval:
-    """A release that the set no longer has.
+    """A release that is removed.
 
     Attributes:
-        deleted: what goes with it.
-        kept: what stays: data, what other releases have now, and objects that are not its own.
+        deleted: objects that are deleted with it.
+        kept: objects that stay: users' data, and objects that are not the release's own (any more).
     """
 
     release: str
@@ -83,8 +89,8 @@ class ApplyPlan:
     """The plan of an apply.
 
     Attributes:
-        handed: objects that an earlier run has handed to another release, and was stopped before
-            it could end that.
+        unsettled_transfers: objects whose transfer to another release an earlier run has begun
+            and, because it was stopped, not finished.
     """
 
     steps: tuple[ApplyStep, ...]
@@ -93,6 +99,7 @@ class ApplyPlan:
 
     @property
     def waves(self) -> list[list[ApplyStep]]:
+        """The steps by wave; a wave may be empty."""
         out: list[list[ApplyStep]] = []
         for step in self.steps:
             out += [[] for _ in range(step.wave + 1 - len(out))]
@@ -112,37 +119,51 @@ class ApplyPlan:
         }
 
     def format_lines(self) -> Iterator[str]:
-        """For people: a line a release that is not left as it is, and what is lost by it."""
+        """Yield the plan for people: each release that is changed, and what is deleted."""
         for number, wave in enumerate(self.waves, 1):
             for step in wave:
                 if step.has_changes:
-                    why = f": {step.why[0]}" if step.why else ""
-                    more = f" (and {len(step.why) - 1} more)" if len(step.why) > 1 else ""
-                    yield f"wave {number}: {step.action} {step.release}{why}{more}"
-                for one in step.recreate:
-                    yield f"  recreates {one.key}: {one.why}"
+                    yield f"wave {number}: {step.action} {step.release}{_format_reasons(step.why)}"
+                for recreation in step.recreate:
+                    yield f"  recreates {recreation.key}: {recreation.why}"
                 if step.transferred:
-                    yield f"  takes from other releases: {summarize_keys(step.transferred)}"
+                    yield f"  takes from other releases: {_summarize_keys(step.transferred)}"
                 if step.adopted:
-                    yield f"  takes over, made without Helm: {summarize_keys(step.adopted)}"
+                    yield f"  takes over, made without Helm: {_summarize_keys(step.adopted)}"
         for removal in self.removals:
-            count = len(removal.deleted)
-            yield f"remove {removal.release}: {count} object{'' if count == 1 else 's'}"
+            yield f"remove {removal.release}: {format_count(len(removal.deleted))}"
             if removal.kept:
-                yield f"  keeps {summarize_keys(removal.kept)}"
-        if same := sum(not step.has_changes for step in self.steps):
-            yield f"{same} of {len(self.steps)} releases are as the set has them"
+                yield f"  keeps {_summarize_keys(removal.kept)}"
+        if unchanged := sum(not step.has_changes for step in self.steps):
+            yield f"{unchanged} of {len(self.steps)} releases are as the set has them"
 
 
-def summarize_keys(keys: Sequence[ObjectKey], most: int = 5) -> str:
-    """Some objects by name, and how many more."""
-    shown = ", ".join(map(str, keys[:most]))
-    return f"{shown} and {len(keys) - most} more" if len(keys) > most else shown
+def _format_reasons(reasons: Sequence[str]) -> str:
+    if not reasons:
+        return ""
+    more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+    return f": {reasons[0]}{more}"
+
+
+def _summarize_keys(keys: Sequence[ObjectKey]) -> str:
+    shown = ", ".join(map(str, keys[:_KEYS_SHOWN]))
+    return f"{shown} and {len(keys) - _KEYS_SHOWN} more" if len(keys) > _KEYS_SHOWN else shown
+
+
+def format_count(count: int) -> str:
+    """Return a number of objects, for people."""
+    return f"{count} object" if count == 1 else f"{count} objects"
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseResult:
-    """What became of one release."""
+    """The result of one release's step.
+
+    Attributes:
+        revision: Helm's, after the step; 0 if there is none.
+        seconds: time that its wave took.
+        why: Helm's words, and what is not ready, if it failed.
+    """
 
     release: str
     outcome: Outcome
@@ -168,10 +189,11 @@ class ReleaseResult:
 
 @dataclass
 class ApplyResult:
-    """What an apply has come to.
+    """The result of an apply.
 
     Attributes:
-        not_ready: workloads that are not, with the reason of each.
+        removed: names of the releases that were removed.
+        not_ready: workloads that are not ready at the end, each with its cause.
     """
 
     results: list[ReleaseResult] = field(default_factory=list)

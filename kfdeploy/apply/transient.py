@@ -1,4 +1,4 @@
-"""Which failures pass by themselves, by what Helm and kubectl say of them."""
+"""Recognize failures that pass by themselves, by what Helm and kubectl print."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _UNREACHABLE: Final = (
     *("use of closed network connection", "client connection lost", "server sent GOAWAY"),
     *("server closed idle connection", "Client.Timeout exceeded", "Kubernetes cluster unreachable"),
 )
-# k8s.io/apimachinery pkg/api/errors: 429, 500, 503 and 504, as clients word them; what comes from
-# etcd, with an API server that ends, or from what balances the load between several.
+# 429, 500, 503 and 504 as k8s.io/apimachinery pkg/api/errors words them; messages of etcd, of an
+# API server that shuts down, and of a load balancer before several.
 _BUSY: Final = (
     *("the server has received too many requests", "Too Many Requests", "too many requests"),
     *("the server is currently unable to handle the request", "Service Unavailable"),
@@ -23,26 +23,25 @@ _BUSY: Final = (
     *("unable to retrieve the complete list of server APIs",),
 )
 _TRANSIENT: Final = re.compile("|".join(map(re.escape, (*_UNREACHABLE, *_BUSY))))
-# A webhook's refusal can have any words. That it can't be called may pass: its pod is ready a
-# moment before all nodes know the way to it.
+# A webhook's refusal may contain any words. A failed call may pass: a pod is ready a moment before
+# all nodes have the route to it.
 _WEBHOOK: Final = re.compile(r"admission webhook .* denied the request|failed calling webhook")
 
-
-# Helm's waits, and kubectl's.
+# Messages of Helm and of kubectl.
 _WAIT_TIMEOUT: Final = re.compile(r"context deadline exceeded|timed out waiting for the condition")
 
 
 def is_wait_timeout(text: str) -> bool:
-    """Whether a program has waited for as long as it was told to."""
+    """Return whether a program says that its own wait has timed out."""
     return _WAIT_TIMEOUT.search(text) is not None
 
 
 def is_transient(text: str) -> bool:
-    """Whether a program that failed with these words may do better in a moment."""
+    """Return whether a program that failed with these words may succeed a moment later."""
     found = _WEBHOOK.search(text)
     if found is None:
         return _TRANSIENT.search(text) is not None
     if found[0].endswith("denied the request"):
         return False
-    said = text[found.end() :]
-    return any(words in said for words in (*_UNREACHABLE, "no endpoints available"))
+    cause = text[found.end() :]
+    return any(words in cause for words in (*_UNREACHABLE, "no endpoints available"))

@@ -224,10 +224,12 @@ def _run_preflight(
         return preflight.run_preflight(
             cluster,
             release_set,
-            namespace=session.workspace.helm.namespace,
-            registry_client=client,
-            take_over=take_over,
-            pull_secrets=session.environment.image_pull_secrets,
+            preflight.PreflightOptions(
+                namespace=session.workspace.helm.namespace,
+                registry_client=client,
+                take_over=take_over,
+                pull_secrets=session.environment.image_pull_secrets,
+            ),
         )
 
 

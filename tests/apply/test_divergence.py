@@ -183,11 +183,11 @@ def test_each_change_is_told_with_who_made_it(cluster: Cluster, tmp_path: Path) 
         assert told(found) == [
             "Deployment da/web: spec.replicas is 3, 1 in the set (by kubectl/scale) and 1 more",
             "Service da/web is missing",
-            "ConfigMap da/config: data[a.yaml] is otherwise (by kubectl-patch)",
-            "Secret da/secret: data.password is otherwise (by kubectl-patch)",
+            "ConfigMap da/config: data[a.yaml] differs (by kubectl-patch)",
+            "Secret da/secret: data.password differs (by kubectl-patch)",
             f"NetworkPolicy da/policy: {opened} is not in the set (by kubectl-patch)",
-            "Role da/role: rules[0].verbs is otherwise (by kubectl-patch)",
-            "PersistentVolumeClaim da/claim is of the Helm release divergence-records/other",
+            "Role da/role: rules[0].verbs differs (by kubectl-patch)",
+            "PersistentVolumeClaim da/claim belongs to the Helm release divergence-records/other",
         ]
         assert to_json(found["one"][0]) == {
             "what": "changed",

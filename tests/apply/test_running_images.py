@@ -39,7 +39,7 @@ KNOWN = ExpectedImages(
     registry=MIRROR,
     accepted=(),
 )
-SAME = "by its upstream name, though with the lock's content"
+SAME = "by its upstream name, but with the lock's content"
 JUDGED = [
     (f"{MIRROR}/quay.io/org/app:1@{REDUCED}", "", "locked", APP, ""),
     (f"{MIRROR}/quay.io/org/app:1@{REDUCED}", AMD, "locked", APP, ""),
@@ -72,21 +72,21 @@ JUDGED = [
         "",
         "unlocked",
         "",
-        "in the private registry, and no image of the set",
+        "in the private registry, and not an image of the set",
     ),
     (
         "r.test:5000/kfx/a:1",
         "",
         "foreign",
         "",
-        "not from the private registry, and no image of the set",
+        "not from the private registry, and not an image of the set",
     ),
     (
         "docker.io/library/nginx",
         "",
         "foreign",
         "",
-        "not from the private registry, and no image of the set",
+        "not from the private registry, and not an image of the set",
     ),
     (
         APP,
@@ -107,7 +107,7 @@ JUDGED = [
         INDEX,
         "foreign",
         APP,
-        f"{SAME}; registries.uncovered accepts it where nodes have a registry mirror",
+        f"{SAME}; registries.uncovered accepts it if the nodes have a registry mirror",
     ),
 ]
 

@@ -42,7 +42,7 @@ def test_on_an_empty_cluster_it_says_what_can_not_be_told_yet(place: Place) -> N
     assert sorted(found) == ["plan", "preflight", "refused", "set", "tried", "untried"]
     assert (found["set"], found["tried"], found["refused"]) == ("default", 2, [])
     assert [(one["object"]["kind"], one["untried"]) for one in found["untried"]] == [
-        ("ConfigMap", f"the namespace {ns} is not there yet"),
+        ("ConfigMap", f"the namespace {ns} does not exist yet"),
         ("Thing", "its kind is not served yet"),
     ]
     assert [(one["release"], one["action"]) for one in found["plan"]["steps"]] == [

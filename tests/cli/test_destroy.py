@@ -101,8 +101,8 @@ def test_data_goes_when_it_is_named(place: Place) -> None:
     place.live.cluster.create(user_thing(ns))
     wrong = place.destroy("--delete-data", "Namespace/other", "--yes", check=2)
     assert wrong.stderr == (
-        "error: --delete-data Namespace/other: the set has no such Namespace, claim, Profile or"
-        " CustomResourceDefinition\n"
+        "error: --delete-data Namespace/other: the set has no such Namespace,"
+        " PersistentVolumeClaim, PersistentVolume, Profile or CustomResourceDefinition\n"
         "  hint: `kfdeploy destroy --dry-run` lists what stays\n"
     )
     data = [

@@ -1,4 +1,5 @@
-"""What would go wrong: checks of a set against its cluster before anything is changed.
+"""Check a set against its cluster and its registry, before anything is changed.
 
-Each check is a module that takes plain values and returns findings; `preflight` gathers the values.
+Each check is a module that takes plain values and returns findings. `preflight` reads the values
+and runs the checks. Must not change anything.
 """

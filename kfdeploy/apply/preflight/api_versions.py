@@ -1,6 +1,7 @@
-"""Which API a kind is asked for by: from the set's definitions, the cluster's, or Kubernetes' own.
+"""Find the resource of an object, and the releases of Kubernetes that serve an API.
 
-What was removed from Kubernetes, and when: its "Deprecated API Migration Guide".
+A kind is looked up in the set's definitions, in what the cluster serves, and among Kubernetes' own
+kinds. The removed APIs are those of Kubernetes' "Deprecated API Migration Guide".
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from kfdeploy.kubernetes.accessors import get_text
 from kfdeploy.releaseset.order.contents import SetContents, SetObject, builtin_resource
 
 
 class ServedKind(Protocol):
-    """A kind as an API server has it."""
+    """A kind that an API server serves."""
 
     @property
     def plural(self) -> str: ...
@@ -22,7 +24,7 @@ class ServedKind(Protocol):
 
 
 class KindLookup(Protocol):
-    """What an API server serves."""
+    """The kinds that an API server serves."""
 
     def of(self, api_version: str, kind: str) -> ServedKind | None: ...
 
@@ -40,7 +42,7 @@ CLUSTER_SCOPED: Final = frozenset(
         *("ValidatingWebhookConfiguration", "VolumeAttributesClass"),
     )
 )
-"""Kubernetes' own kinds that are in no namespace."""
+"""Kubernetes' own kinds that have no namespace."""
 
 
 _GROUPS: Final = frozenset(
@@ -52,19 +54,24 @@ _GROUPS: Final = frozenset(
         *("rbac.authorization", "resource", "scheduling", "storage", "storagemigration"),
     )
 )
-"""Groups that no definition brings, without ``.k8s.io``."""
+"""Kubernetes' own groups, without ``.k8s.io``."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApiRemoval:
-    """A version of an API that Kubernetes no longer has since ``at``; ``instead`` may be empty."""
+    """The removal of an API's version from Kubernetes.
+
+    Attributes:
+        at: the first release without it.
+        instead: the apiVersion that replaces it; empty if none does.
+    """
 
     at: Version
     instead: str = ""
 
 
 _REMOVED: Final[Mapping[str, Mapping[Version, tuple[str, ...]]]] = {
-    # apiVersion: {release: its kinds that went; none for all of them}
+    # apiVersion: {release: the kinds that it removed; empty for all of them}
     "extensions/v1beta1": {(1, 22): ("Ingress",), (1, 16): ()},
     "apps/v1beta1": {(1, 16): ()},
     "apps/v1beta2": {(1, 16): ()},
@@ -101,47 +108,47 @@ _INSTEAD: Final = {
     "autoscaling/v2beta2": "autoscaling/v2",
     "events.k8s.io/v1beta1": "events.k8s.io/v1",
 }
+_INSTEAD_OF_KIND: Final = {"Ingress": "networking.k8s.io/v1", "PodSecurityPolicy": ""}
 _SINCE: Final[Mapping[str, Version]] = {
     "ValidatingAdmissionPolicy": (1, 30),
     "ValidatingAdmissionPolicyBinding": (1, 30),
     "MutatingAdmissionPolicy": (1, 36),
     "MutatingAdmissionPolicyBinding": (1, 36),
 }
-"""Kinds of ``admissionregistration.k8s.io/v1``, and the release that has them first."""
+"""Kinds of ``admissionregistration.k8s.io/v1``, and the first release that serves them."""
 
 
 def find_api_removal(api_version: str, kind: str) -> ApiRemoval | None:
-    """When Kubernetes removed a version of an API; None where it has not."""
+    """Return when Kubernetes removed a kind in a version of its API; None if it has not."""
     for at, kinds in _REMOVED.get(api_version, {}).items():
         if not kinds or kind in kinds:
             group = api_version.rpartition("/")[0]
-            instead = _INSTEAD.get(api_version, f"{group}/v1")
-            if kind == "Ingress":
-                instead = "networking.k8s.io/v1"
-            return ApiRemoval(at, "" if kind == "PodSecurityPolicy" else instead)
+            by_group = _INSTEAD.get(api_version, f"{group}/v1")
+            return ApiRemoval(at, _INSTEAD_OF_KIND.get(kind, by_group))
     return None
 
 
 def find_first_version(api_version: str, kind: str) -> Version | None:
-    """The first release of Kubernetes that serves it, where that matters today."""
+    """Return the first release of Kubernetes that serves a kind; None if all of them do."""
     return _SINCE.get(kind) if api_version == "admissionregistration.k8s.io/v1" else None
 
 
 def is_builtin(api_version: str) -> bool:
-    """Whether a group is Kubernetes' own, which no definition brings."""
+    """Return whether a group is Kubernetes' own, and of no definition."""
     return api_version.rpartition("/")[0].removesuffix(".k8s.io") in _GROUPS
 
 
 def parse_minor_version(version: str) -> Version:
-    """``1.36.3`` is (1, 36); what cannot be read is (0, 0)."""
+    """Return the first two numbers of a version: (1, 36) of ``1.36.3``; (0, 0) of other texts."""
     parts = version.lstrip("v").split(".")
-    numbers = ["".join(c for c in part if c.isdigit()) for part in parts[:2]]
+    # A provider may write the minor version as 36+.
+    numbers = ["".join(filter(str.isdigit, part)) for part in parts[:2]]
     return (int(numbers[0]), int(numbers[1])) if len(numbers) == 2 and all(numbers) else (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceLocation:
-    """Where an API server has an object: resource, and namespace ("" for what is in none)."""
+    """The resource and namespace of an object; an empty namespace if its kind has none."""
 
     group: str
     resource: str
@@ -149,31 +156,35 @@ class ResourceLocation:
 
 
 class ResourceLocator:
-    """Where the objects of a set are, or will be."""
+    """Finds the resource and namespace that the objects of a set have, or will have."""
 
     def __init__(
         self, contents: SetContents, namespace: str, kinds: KindLookup | None = None
     ) -> None:
         """Args:
-        namespace: of objects that name none and must be in one: Helm's.
-        kinds: what the cluster serves; without it Kubernetes' own kinds are known.
+        namespace: the namespace of objects that need one and name none: Helm's.
+        kinds: the kinds that the cluster serves; without them Kubernetes' own are known.
         """
         self._contents = contents
         self._namespace = namespace
         self._kinds = kinds
 
     def locate(self, item: SetObject) -> ResourceLocation:
-        """An object's place."""
+        """Return the resource and namespace of an object."""
+        key = item.key
+        resource, is_namespaced = self._find_resource(item)
+        namespace = (key.namespace or self._namespace) if is_namespaced else ""
+        return ResourceLocation(key.group, resource, namespace)
+
+    def _find_resource(self, item: SetObject) -> tuple[str, bool]:
+        """Return the resource of an object's kind, and whether it is namespaced."""
         key, crd = item.key, self._contents.crd_of(item)
         if crd is not None:
-            names = crd.spec.get("names") or {}
-            resource, namespaced = str(names.get("plural", "")), crd.spec.get("scope") != "Cluster"
-        elif self._kinds and (found := self._kinds.of(key.api_version, key.kind)) is not None:
-            resource, namespaced = found.plural, found.namespaced
-        else:
-            resource = builtin_resource(key.kind)
-            # Of a kind that nobody knows here, the object itself says it.
-            known = is_builtin(key.api_version)
-            namespaced = key.kind not in CLUSTER_SCOPED if known else bool(key.namespace)
-        namespace = (key.namespace or self._namespace) if namespaced else ""
-        return ResourceLocation(key.group, resource, namespace)
+            return get_text(crd.spec, "names", "plural"), crd.spec.get("scope") != "Cluster"
+        served = self._kinds.of(key.api_version, key.kind) if self._kinds else None
+        if served is not None:
+            return served.plural, served.namespaced
+        if is_builtin(key.api_version):
+            return builtin_resource(key.kind), key.kind not in CLUSTER_SCOPED
+        # Nobody knows the kind: the object's own namespace decides.
+        return builtin_resource(key.kind), bool(key.namespace)

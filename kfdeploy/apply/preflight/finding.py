@@ -1,4 +1,4 @@
-"""What a check before applying found: one thing, whether it stops, and what to do."""
+"""A finding of the preflight: what it is, whether it stops the apply, and what to do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 Severity = Literal["error", "warning", "ok"]
 _SHOWN: Final = 5
-"""Places that people are shown; JSON has them all."""
+"""Places that people are shown. JSON has all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +16,10 @@ class PreflightFinding:
     """One finding.
 
     Attributes:
-        check: the check's word, for programs: ``version``, ``api``, ``rights`` ...
-        where: what it is about, one by one.
-        hint: what next.
+        check: name of the check: ``version``, ``api``, ``rights`` ...
+        what: the finding, in a sentence.
+        where: the objects, images or rights that it is about.
+        hint: what to do next.
     """
 
     check: str
@@ -28,7 +29,7 @@ class PreflightFinding:
     hint: str = ""
 
     def format_lines(self) -> Iterator[str]:
-        """For people."""
+        """Yield the finding for people."""
         colon = ":" if self.where else ""
         yield f"{self.severity}: {self.what}{colon}"
         yield from (f"    {place}" for place in self.where[:_SHOWN])

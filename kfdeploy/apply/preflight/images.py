@@ -1,15 +1,15 @@
-"""Whether the private registry has a set's images, for what the cluster's nodes run."""
+"""Check that the private registry has a set's images, for the platforms of the cluster's nodes."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from itertools import chain
+from typing import Final, Literal, NamedTuple
 
 from kfdeploy import parallel
-from kfdeploy.apply.preflight.finding import PreflightFinding
-from kfdeploy.errors import UserError
+from kfdeploy.apply.preflight.finding import PreflightFinding, Severity
 from kfdeploy.images.lockfile import Lock
 from kfdeploy.oci.manifest import matches_platform
 from kfdeploy.oci.reference import ImageRef
@@ -19,8 +19,8 @@ from kfdeploy.releaseset.summary import SetSummary
 
 CHECK: Final = "image"
 _JOBS: Final = 8
-_VERSION = re.compile(r"\(.*?\)")
-"""Of Windows: ``windows(10.0.17763)/amd64``."""
+_OS_VERSION = re.compile(r"\(.*?\)")
+"""The version in ``windows(10.0.17763)/amd64``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,74 +31,73 @@ class _MirroredImage:
     platforms: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class _ImageProblems:
-    """What is wrong with an image, a word and what it is about."""
+_Problem = Literal["missing", "other", "broken", "never", "partly"]
 
-    problems: tuple[tuple[str, str], ...] = ()
+
+class _ImageProblem(NamedTuple):
+    """One problem of an image: its kind, and the reference or digest that has it."""
+
+    kind: _Problem
+    where: str
 
 
 def check_images(
     summary: SetSummary, lock: Lock, client: RegistryClient, nodes: Sequence[str]
 ) -> Iterator[PreflightFinding]:
-    """Each image that is to be mirrored, by its digest, with the manifests that nodes will pull.
+    """Check each mirrored image by its digest, and the manifests of it that nodes will pull.
 
     Args:
-        lock: the set's, for the platforms of its images.
-        nodes: ``os/arch`` of the nodes that take pods; empty where they are not known.
+        lock: the set's lock, which has the platforms of its images.
+        nodes: ``os/arch`` of the nodes that take pods; empty if they are not known.
     """
     images = list(_list_images(summary, lock))
-    wrong: dict[str, list[str]] = {}
-    errors: dict[str, UserError] = {}
+    problems: dict[_Problem, list[str]] = {}
+    errors: dict[str, RegistryError] = {}
 
-    def check_image(image: _MirroredImage) -> _ImageProblems | RegistryError:
+    def check_image(image: _MirroredImage) -> list[_ImageProblem] | RegistryError:
         try:
-            return _ImageProblems(tuple(_find_problems(image, client, nodes)))
+            return list(_find_problems(image, client, nodes))
         except RegistryError as error:
             return error
 
     for _, answer in parallel.run_in_threads(check_image, images, _JOBS, client.close):
         if isinstance(answer, RegistryError):
             errors.setdefault(answer.message, answer)
-        else:
-            for word, about in answer.problems:
-                wrong.setdefault(word, []).append(about)
+            continue
+        for problem in answer:
+            problems.setdefault(problem.kind, []).append(problem.where)
     for message, error in sorted(errors.items()):
         yield PreflightFinding(CHECK, "error", message, hint=error.hint or "")
-    for word, (severity, text, hint) in _TEXTS.items():
-        if found := sorted(wrong.get(word, ())):
-            yield PreflightFinding(
-                CHECK, severity, text.format(count=_format_count(found)), tuple(found), hint
-            )
-    if not errors and not wrong.keys() - {"partly"}:
-        on = f" for {', '.join(nodes)}" if nodes else ""
-        yield PreflightFinding(CHECK, "ok", f"{len(images)} images are in the private registry{on}")
+    for kind, (severity, text, hint) in _TEXTS.items():
+        if where := sorted(problems.get(kind, ())):
+            subject = "an image is" if len(where) == 1 else f"{len(where)} images are"
+            yield PreflightFinding(CHECK, severity, f"{subject} {text}", tuple(where), hint)
+    if not errors and not problems.keys() - {"partly"}:
+        platforms = f" for {', '.join(nodes)}" if nodes else ""
+        text = f"{len(images)} images are in the private registry{platforms}"
+        yield PreflightFinding(CHECK, "ok", text)
 
 
 _MIRROR: Final = "run `kfdeploy mirror`"
-_TEXTS: Final[Mapping[str, tuple[Any, str, str]]] = {
-    "missing": ("error", "{count} not in the private registry", _MIRROR),
-    "other": ("error", "{count} another in the private registry than in images.lock", _MIRROR),
+_TEXTS: Final[Mapping[_Problem, tuple[Severity, str, str]]] = {
+    "missing": ("error", "not in the private registry", _MIRROR),
+    "other": ("error", "in the private registry with another digest than in images.lock", _MIRROR),
     "broken": (
         "error",
-        "{count} in the private registry without what the nodes pull of it",
+        "in the private registry without the manifests that the nodes pull",
         f"{_MIRROR}; if it finds nothing to do, the registry has lost data",
     ),
     "never": (
         "error",
-        "{count} not for any platform of the nodes",
+        "not for any platform of the nodes",
         "substitute an image that is (images.substitutes), or leave its component out",
     ),
     "partly": (
         "warning",
-        "{count} not for all platforms of the nodes",
-        "pods that land on the others fail: a node selector or a taint keeps them away",
+        "not for all platforms of the nodes",
+        "pods on the other nodes fail: keep them away by a node selector or a taint",
     ),
 }
-
-
-def _format_count(found: Sequence[str]) -> str:
-    return "an image is" if len(found) == 1 else f"{len(found)} images are"
 
 
 def _list_images(summary: SetSummary, lock: Lock) -> Iterator[_MirroredImage]:
@@ -111,40 +110,46 @@ def _list_images(summary: SetSummary, lock: Lock) -> Iterator[_MirroredImage]:
 
 def _find_problems(
     image: _MirroredImage, client: RegistryClient, nodes: Sequence[str]
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[_ImageProblem]:
     digest = image.mirror.digest
-    there = _with_digest(image.mirror, digest) if digest else image.mirror
-    for ref in (there, *([image.by_tag] if image.by_tag and digest else ())):
+    mirrored = _with_digest(image.mirror, digest) if digest else image.mirror
+    for ref in (mirrored, *([image.by_tag] if image.by_tag and digest else ())):
         found = client.get_digest(ref)
-        if found is None:
-            yield "missing", str(ref)
+        if found is None or (digest and found != digest):
+            yield _ImageProblem("missing" if found is None else "other", str(ref))
             return
-        if digest and found != digest:
-            yield "other", str(ref)
-            return
-    if not nodes:
-        return
-    has = image.platforms or _read_platforms(client, there)
-    fitting = {node: _find_matching_digests(node, has) for node in nodes}
-    lacking = [node for node, fits in fitting.items() if not fits]
-    if has and lacking:
-        about = f"{image.mirror}: for {', '.join(sorted(has))}, not for {', '.join(lacking)}"
-        yield ("never" if len(lacking) == len(nodes) else "partly"), about
-    for child in sorted({d for fits in fitting.values() for d in fits} - {digest}):
+    if nodes:
+        yield from _find_platform_problems(image, mirrored, client, nodes)
+
+
+def _find_platform_problems(
+    image: _MirroredImage, mirrored: ImageRef, client: RegistryClient, nodes: Sequence[str]
+) -> Iterator[_ImageProblem]:
+    """Find platforms of the nodes that an image is not for, and manifests that are missing."""
+    platforms = image.platforms or _read_platforms(client, mirrored)
+    matching = {node: _find_matching_digests(node, platforms) for node in nodes}
+    lacking = [node for node, digests in matching.items() if not digests]
+    if platforms and lacking:
+        has = f"for {', '.join(sorted(platforms))}, not for {', '.join(lacking)}"
+        kind: _Problem = "never" if len(lacking) == len(nodes) else "partly"
+        yield _ImageProblem(kind, f"{image.mirror}: {has}")
+    for child in sorted({*chain(*matching.values())} - {image.mirror.digest}):
         if client.get_digest(_with_digest(image.mirror, child)) is None:
-            yield "broken", f"{image.mirror}: {child}"
+            yield _ImageProblem("broken", f"{image.mirror}: {child}")
 
 
 def _read_platforms(client: RegistryClient, ref: ImageRef) -> dict[str, str]:
-    """An index's platforms and their digests; none for a single manifest, which does not say."""
+    """Return an index's platforms and their digests; none for a single manifest."""
     manifest = client.get_manifest(ref)
     children = manifest.children if manifest.is_index else ()
     return {child.platform: child.digest for child in children if child.platform}
 
 
-def _find_matching_digests(node: str, has: Mapping[str, str]) -> list[str]:
+def _find_matching_digests(node: str, platforms: Mapping[str, str]) -> list[str]:
     return [
-        digest for name, digest in has.items() if matches_platform(_VERSION.sub("", name), (node,))
+        digest
+        for platform, digest in platforms.items()
+        if matches_platform(_OS_VERSION.sub("", platform), (node,))
     ]
 
 

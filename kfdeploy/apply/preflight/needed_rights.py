@@ -1,7 +1,7 @@
-"""The rights that applying a set takes: one list for the check before, and for `export rbac`.
+"""List the rights that applying a set takes, for the preflight and for `export rbac`.
 
-Facts: Kubernetes' "Using RBAC Authorization" (escalation and bind, resourceNames), and what Helm 4,
-kubectl and kfdeploy ask the API server for.
+Sources: Kubernetes' "Using RBAC Authorization" (escalate and bind, resourceNames), and the requests
+of Helm 4, kubectl and kfdeploy.
 """
 
 from __future__ import annotations
@@ -12,21 +12,30 @@ from typing import Final, Literal
 
 from kfdeploy.apply.preflight.api_versions import ResourceLocation, ResourceLocator
 from kfdeploy.kubernetes import helm_release, workload
+from kfdeploy.kubernetes.accessors import get_text
 from kfdeploy.releaseset.order.contents import SetContents, SetObject
 
 RBAC: Final = "rbac.authorization.k8s.io"
 LOCK: Final = "kfdeploy"
-"""The Lease that keeps two applies apart."""
+"""The Lease that is the lock of an apply."""
 APPLIED: Final = "kfdeploy-set"
-"""The ConfigMap with what was applied last."""
+"""The ConfigMap that says which set was applied last."""
 _READ: Final = ("get", "list", "watch")
-_LOOKED_AT: Final = (
-    # What waits look at to say why something is not ready.
+_READ_BY_WAITS: Final = (
     ("", "events"),
     ("", "persistentvolumeclaims"),
     ("", "pods"),
     ("apps", "replicasets"),
 )
+"""Group and resource of what a wait reads to explain why a workload is not ready."""
+_READ_BY_PREFLIGHT: Final = (
+    ("", "nodes"),
+    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"),
+    ("admissionregistration.k8s.io", "validatingwebhookconfigurations"),
+    ("discovery.k8s.io", "endpointslices"),
+    ("storage.k8s.io", "storageclasses"),
+)
+"""Group and resource of what the preflight lists."""
 
 Purpose = Literal["apply", "preflight"]
 
@@ -36,9 +45,9 @@ class RequiredRight:
     """Some verbs on a resource.
 
     Attributes:
-        namespace: empty for what is in none, or for all of them.
-        names: of the objects; empty for all of them.
-        purpose: ``preflight`` only looks, and apply works without it.
+        namespace: empty for cluster-scoped objects, or for all namespaces.
+        names: names of the objects; empty for all.
+        purpose: an apply works without the rights of ``preflight``, which only reads.
     """
 
     namespace: str
@@ -51,11 +60,13 @@ class RequiredRight:
 
 @dataclass(frozen=True, slots=True)
 class RoleEscalation:
-    """A role, or a binding to one: who writes it must hold what it grants, or have leave to.
+    """A role, or a binding to a role, that the set has.
+
+    Whoever writes it must hold the rights that the role grants, or have ``verb`` on it.
 
     Attributes:
         verb: ``escalate`` to write the role ``name``, ``bind`` to write a binding to it.
-        item: the role of the set whose rights these are; None for a role that is not in the set.
+        item: the set's role that grants the rights; None for a role that is not in the set.
     """
 
     namespace: str
@@ -67,17 +78,17 @@ class RoleEscalation:
 
 @dataclass(frozen=True)
 class RequiredRights:
-    """What applying a set takes."""
+    """The rights that applying a set takes."""
 
     rights: tuple[RequiredRight, ...]
     escalations: tuple[RoleEscalation, ...]
 
     @property
     def with_escalations(self) -> tuple[RequiredRight, ...]:
-        """The needs, with leave to write the set's roles and bindings by their names."""
+        """The rights, and ``escalate`` and ``bind`` on the names of the set's roles."""
         grouped: dict[tuple[str, str, str], set[str]] = {}
-        for one in self.escalations:
-            grouped.setdefault((one.namespace, one.resource, one.verb), set()).add(one.name)
+        for role in self.escalations:
+            grouped.setdefault((role.namespace, role.resource, role.verb), set()).add(role.name)
         more = (
             RequiredRight(namespace, RBAC, resource, (verb,), tuple(sorted(names)))
             for (namespace, resource, verb), names in grouped.items()
@@ -93,23 +104,24 @@ def collect_required_rights(
     waits: Collection[str] = (),
     pull_secrets: Sequence[str] = (),
 ) -> RequiredRights:
-    """What applying a set takes.
+    """Return the rights that applying a set takes.
 
     Args:
-        contents: its objects, by release.
-        namespace: Helm's.
-        waits: releases that Helm waits for.
-        pull_secrets: names that the preflight looks for where pods are.
+        contents: the set's objects.
+        namespace: the namespace of Helm's records.
+        waits: names of the releases that Helm waits for.
+        pull_secrets: names of the pull secrets that the environment gives to every pod.
     """
     found = [(item, places.locate(item)) for item in contents.items]
-    needs = [
+    rights = {
         *_object_rights(found),
         *_apply_rights(namespace),
         *_wait_rights(found),
+        *_helm_wait_rights(found, waits),
         *_preflight_rights(),
-    ]
-    needs += [*_helm_wait_rights(found, waits), *_pull_secret_rights(found, pull_secrets)]
-    return RequiredRights(tuple(sorted(set(needs))), tuple(_find_escalations(found)))
+        *_pull_secret_rights(found, pull_secrets),
+    }
+    return RequiredRights(tuple(sorted(rights)), tuple(_find_escalations(found)))
 
 
 def _object_rights(found: Iterable[tuple[SetObject, ResourceLocation]]) -> Iterator[RequiredRight]:
@@ -123,10 +135,10 @@ def _object_rights(found: Iterable[tuple[SetObject, ResourceLocation]]) -> Itera
     for at, own in names.items():
         namespace, group, resource = at
         change = ("patch",) if at in kept else ("delete", "patch")
-        # Whoever may list Secrets has read them.
-        secret = (group, resource) == ("", "secrets")
-        read, named = ((), ("get",)) if secret else (_READ, ())
-        # What is created has no name yet where rights are looked up.
+        # A list of Secrets has their contents.
+        is_secret = (group, resource) == ("", "secrets")
+        read, named = ((), ("get",)) if is_secret else (_READ, ())
+        # RBAC does not know the name of an object that is created.
         yield RequiredRight(namespace, group, resource, tuple(sorted(("create", *read))))
         yield RequiredRight(
             namespace, group, resource, tuple(sorted((*change, *named))), _sort_names(own)
@@ -134,7 +146,7 @@ def _object_rights(found: Iterable[tuple[SetObject, ResourceLocation]]) -> Itera
 
 
 def _apply_rights(namespace: str) -> Iterator[RequiredRight]:
-    # Helm's records: their names have the revision in them.
+    # The names of Helm's records have the revision in them, so that they cannot be listed here.
     verbs = ("create", "delete", "get", "list", "patch", "update")
     yield RequiredRight(namespace, "", "secrets", verbs)
     yield RequiredRight("", "", "namespaces", ("patch",), (namespace,))
@@ -150,28 +162,21 @@ def _apply_rights(namespace: str) -> Iterator[RequiredRight]:
 
 def _wait_rights(found: Iterable[tuple[SetObject, ResourceLocation]]) -> Iterator[RequiredRight]:
     for _, place in _select_workloads(found):
-        for group, resource in _LOOKED_AT:
+        for group, resource in _READ_BY_WAITS:
             yield RequiredRight(place.namespace, group, resource, _READ)
 
 
 def _helm_wait_rights(
     found: Iterable[tuple[SetObject, ResourceLocation]], waits: Collection[str]
 ) -> Iterator[RequiredRight]:
-    # Helm 4 watches whatever kinds a release has, Secrets too (pkg/kube/statuswait.go).
+    # Helm 4 watches all kinds of a release, also Secrets (pkg/kube/statuswait.go).
     for item, place in found:
         if item.component in waits and (place.group, place.resource) == ("", "secrets"):
             yield RequiredRight(place.namespace, "", "secrets", ("list", "watch"))
 
 
 def _preflight_rights() -> Iterator[RequiredRight]:
-    looks = (
-        ("", "nodes"),
-        ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"),
-        ("admissionregistration.k8s.io", "validatingwebhookconfigurations"),
-        ("discovery.k8s.io", "endpointslices"),
-        ("storage.k8s.io", "storageclasses"),
-    )
-    for group, resource in looks:
+    for group, resource in _READ_BY_PREFLIGHT:
         yield RequiredRight("", group, resource, ("get", "list"), purpose="preflight")
 
 
@@ -180,9 +185,8 @@ def _pull_secret_rights(
 ) -> Iterator[RequiredRight]:
     names: dict[str, set[str]] = {}
     for item, place in _select_workloads(found):
-        spec = workload.pod_spec(dict(item.body))
-        own = {str(entry.get("name", "")) for entry in spec.get("imagePullSecrets") or ()}
-        names.setdefault(place.namespace, set(pull_secrets)).update(own - {""})
+        own = workload.list_pull_secrets(workload.pod_spec(item.body))
+        names.setdefault(place.namespace, set(pull_secrets)).update(own)
     for namespace, wanted in names.items():
         if wanted:
             yield RequiredRight(
@@ -201,8 +205,8 @@ def _find_escalations(
             name = item.key.name
             yield RoleEscalation(place.namespace, "escalate", place.resource, name, item)
             continue
-        ref = item.body.get("roleRef") or {}
-        resource, name = f"{str(ref.get('kind', '')).lower()}s", str(ref.get("name", ""))
+        kind, name = (get_text(item.body, "roleRef", field) for field in ("kind", "name"))
+        resource = f"{kind.lower()}s"
         role = roles.get((resource, place.namespace if resource == "roles" else "", name))
         yield RoleEscalation(place.namespace, "bind", resource, name, role)
 

@@ -1,10 +1,10 @@
-"""A release set and a cluster -> what would go wrong, all of it, before anything is touched."""
+"""Check a release set against a cluster before anything is changed, and report all errors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from kfdeploy import parallel
 from kfdeploy.apply.preflight import apis, owners, pods, webhooks
@@ -17,6 +17,7 @@ from kfdeploy.errors import UserError
 from kfdeploy.files import read_text
 from kfdeploy.images import lockfile
 from kfdeploy.images.lockfile import Lock
+from kfdeploy.kubernetes.accessors import get_name, is_being_deleted
 from kfdeploy.kubernetes.cluster import bulk
 from kfdeploy.kubernetes.cluster.client import Cluster
 from kfdeploy.kubernetes.cluster.errors import ClusterUnreachable
@@ -34,22 +35,22 @@ _LISTS: Final[Mapping[str, tuple[str, str, bool]]] = {
     "storage classes": ("storage.k8s.io/v1", "StorageClass", True),
     **{kind: ("admissionregistration.k8s.io/v1", kind, False) for kind in webhooks.KINDS},
 }
-"""What is listed of the cluster: apiVersion, kind, whether metadata is enough."""
+"""Lists that are read of the cluster: apiVersion, kind, and whether metadata is enough."""
 Body = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class PreflightReport:
-    """What was found."""
+    """The findings of a preflight."""
 
     findings: tuple[PreflightFinding, ...]
 
     def with_severity(self, severity: Severity) -> tuple[PreflightFinding, ...]:
-        return tuple(one for one in self.findings if one.severity == severity)
+        return tuple(finding for finding in self.findings if finding.severity == severity)
 
     @property
     def errors(self) -> tuple[PreflightFinding, ...]:
-        """What has to be mended first."""
+        """The findings that stop an apply."""
         return self.with_severity("error")
 
     def to_json(self) -> dict[str, Any]:
@@ -59,7 +60,7 @@ class PreflightReport:
         }
 
     def format_lines(self) -> Iterator[str]:
-        """For people: what stops, what is to be known, and how much is well."""
+        """Yield the report for people: errors, warnings, and the number of passed checks."""
         errors, warnings = self.errors, self.with_severity("warning")
         for finding in (*errors, *warnings):
             yield from finding.format_lines()
@@ -71,108 +72,149 @@ class PreflightReport:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class PreflightOptions:
+    """What a preflight is told of the environment.
+
+    Attributes:
+        namespace: the namespace of Helm's records.
+        registry_client: reads the private registry; None leaves its images unchecked.
+        take_over: objects that were made without Helm may become Helm's.
+        pull_secrets: names of the pull secrets that the environment gives to every pod.
+    """
+
+    namespace: str
+    registry_client: RegistryClient | None
+    take_over: bool
+    pull_secrets: Sequence[str]
+
+
 def run_preflight(
-    cluster: Cluster,
-    release_set: SetFolder,
-    *,
-    namespace: str,
-    registry_client: RegistryClient | None,
-    take_over: bool,
-    pull_secrets: Sequence[str],
+    cluster: Cluster, release_set: SetFolder, options: PreflightOptions
 ) -> PreflightReport:
     """Check a cluster, and the private registry, against what a set needs.
 
-    What cannot be looked at is a warning of its own: nothing keeps the other checks from running.
-
-    Args:
-        namespace: Helm's.
-        registry_client: asks the private registry; None leaves its images out.
-        take_over: objects that were made without Helm may become its.
-        pull_secrets: names that the environment gives to every pod.
+    A check that may not read what it needs becomes a warning; the other checks still run.
 
     Raises:
-        Unreachable: the cluster does not answer.
-        UserError: broken YAML in the set.
+        ClusterUnreachable: the cluster does not answer.
+        UserError: the set has broken YAML.
     """
     cluster.kinds.refresh()
     releases = release_set.releases
-    contents = SetContents((r.name, (*r.crds, *r.objects)) for r in releases)
-    places = ResourceLocator(contents, namespace, cluster.kinds)
-    look = _ClusterView(cluster, contents, places)
+    contents = SetContents((one.name, (*one.crds, *one.objects)) for one in releases)
+    checks = _Checks(cluster, release_set, contents, options)
     found: list[PreflightFinding] = [
         apis.check_version(cluster.version, release_set.summary.kube_version),
         *apis.check_apis(contents, cluster.kinds, cluster.version),
     ]
-    rights = collect_required_rights(
-        contents,
-        places,
-        namespace,
-        waits=[release.name for release in releases if release.wait],
-        pull_secrets=pull_secrets,
-    )
-    names = [release.name for release in releases]
-
-    def check_conflicts() -> Iterator[PreflightFinding]:
-        yield from look.check_namespaces(namespace)
-        yield from owners.check_ownership(
-            look.read_live_objects(), names, namespace, take_over=take_over
-        )
-
-    def check_webhooks() -> Iterator[PreflightFinding]:
-        judges = list(webhooks.find_blocking_webhooks(contents, look.list_webhook_configurations()))
-        answering = look.find_ready_services({judge.service for judge in judges})
-        yield from webhooks.check_webhooks(judges, answering)
-
-    def check_pull_secrets() -> Iterator[PreflightFinding]:
-        if not (wanted := pods.find_pull_secrets(contents, places, pull_secrets)):
-            return
-        own = {(places.locate(i).namespace, i.key.name) for i in contents.of_kind("Secret")}
-        asked = [key for key in wanted if (key.namespace, key.name) not in own]
-        yield from pods.check_pull_secrets(
-            wanted, own, look.list_namespaces(), look.read_secret_types(asked)
-        )
-
-    def check_images() -> Iterator[PreflightFinding]:
-        if registry_client is None:
-            text = "the private registry was not asked for the set's images"
-            yield PreflightFinding(preflight_images.CHECK, "warning", text)
-            return
-        nodes = list(pods.count_platforms(look.get_list_or_empty("nodes")))
-        lock = _read_lock(release_set)
-        yield from preflight_images.check_images(release_set.summary, lock, registry_client, nodes)
-
-    checks: tuple[tuple[str, str, Callable[[], Iterable[PreflightFinding]]], ...] = (
-        ("rights", "rights", lambda: preflight_rights.check_rights(cluster, rights)),
-        ("conflict", "the objects that are there", check_conflicts),
-        ("node", "nodes", lambda: [pods.check_nodes(look.get_list("nodes"), contents)]),
-        ("image", "images", check_images),
-        ("pull-secret", "pull secrets", check_pull_secrets),
-        (
-            "storage",
-            "storage classes",
-            lambda: pods.check_storage_classes(
-                contents, look.get_list("storage classes"), look.read_live_objects()
-            ),
-        ),
-        ("webhook", "webhooks of others", check_webhooks),
-    )
-    for check, what, run in checks:
-        found += _run_check(check, what, run)
-    most, good = format.STORED_MAX, format.STORED_GOOD
-    found += apis.check_record_sizes(release_set.summary, most, good)
+    for name, subject, run in checks.list_checks():
+        found += _run_check(name, subject, run)
+    limits = format.STORED_MAX, format.STORED_GOOD
+    found += apis.check_record_sizes(release_set.summary, *limits)
     return PreflightReport(tuple(found))
 
 
+class _Checks:
+    """The checks that read the cluster or the registry, in the order of the report."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        release_set: SetFolder,
+        contents: SetContents,
+        options: PreflightOptions,
+    ) -> None:
+        self._cluster, self._set, self._contents = cluster, release_set, contents
+        self._options = options
+        self._locations = ResourceLocator(contents, options.namespace, cluster.kinds)
+        self._view = _ClusterView(cluster, contents, self._locations)
+
+    def list_checks(self) -> tuple[_Check, ...]:
+        return (
+            _Check("rights", "rights", self._check_rights),
+            _Check("conflict", "the objects that exist", self._check_conflicts),
+            _Check("node", "nodes", self._check_nodes),
+            _Check("image", "images", self._check_images),
+            _Check("pull-secret", "pull secrets", self._check_pull_secrets),
+            _Check("storage", "storage classes", self._check_storage),
+            _Check("webhook", "webhooks of others", self._check_webhooks),
+        )
+
+    def _check_rights(self) -> Iterator[PreflightFinding]:
+        needed = collect_required_rights(
+            self._contents,
+            self._locations,
+            self._options.namespace,
+            waits=[release.name for release in self._set.releases if release.wait],
+            pull_secrets=self._options.pull_secrets,
+        )
+        return preflight_rights.check_rights(self._cluster, needed)
+
+    def _check_conflicts(self) -> Iterator[PreflightFinding]:
+        yield from self._view.check_namespaces(self._options.namespace)
+        yield from owners.check_ownership(
+            self._view.read_live_objects(),
+            [release.name for release in self._set.releases],
+            self._options.namespace,
+            take_over=self._options.take_over,
+        )
+
+    def _check_nodes(self) -> Iterator[PreflightFinding]:
+        yield pods.check_nodes(self._view.get_list("nodes"), self._contents)
+
+    def _check_images(self) -> Iterator[PreflightFinding]:
+        client = self._options.registry_client
+        if client is None:
+            text = "the set's images were not looked for in the private registry"
+            yield PreflightFinding(preflight_images.CHECK, "warning", text)
+            return
+        platforms = list(pods.count_platforms(self._view.get_list_or_empty("nodes")))
+        lock = _read_lock(self._set)
+        yield from preflight_images.check_images(self._set.summary, lock, client, platforms)
+
+    def _check_pull_secrets(self) -> Iterator[PreflightFinding]:
+        wanted = pods.find_pull_secrets(self._contents, self._locations, self._options.pull_secrets)
+        if not wanted:
+            return
+        own = {
+            (self._locations.locate(item).namespace, item.key.name)
+            for item in self._contents.of_kind("Secret")
+        }
+        others = [key for key in wanted if (key.namespace, key.name) not in own]
+        types = self._view.read_secret_types(others)
+        yield from pods.check_pull_secrets(wanted, own, self._view.list_namespaces(), types)
+
+    def _check_storage(self) -> Iterator[PreflightFinding]:
+        classes = self._view.get_list("storage classes")
+        live = self._view.read_live_objects()
+        return pods.check_storage_classes(self._contents, classes, live)
+
+    def _check_webhooks(self) -> Iterator[PreflightFinding]:
+        configurations = self._view.list_webhook_configurations()
+        blocking = list(webhooks.find_blocking_webhooks(self._contents, configurations))
+        ready = self._view.find_ready_services({webhook.service for webhook in blocking})
+        return webhooks.check_webhooks(blocking, ready)
+
+
+class _Check(NamedTuple):
+    """A check: its name, what it is about, and its function."""
+
+    name: str
+    subject: str
+    run: Callable[[], Iterable[PreflightFinding]]
+
+
 def _run_check(
-    check: str, what: str, run: Callable[[], Iterable[PreflightFinding]]
+    name: str, subject: str, run: Callable[[], Iterable[PreflightFinding]]
 ) -> list[PreflightFinding]:
     try:
         return list(run())
     except ClusterUnreachable:
         raise
     except UserError as error:
-        text = f"{what} could not be checked: {error.message}"
-        return [PreflightFinding(check, "warning", text, hint=error.hint or "")]
+        text = f"{subject} could not be checked: {error.message}"
+        return [PreflightFinding(name, "warning", text, hint=error.hint or "")]
 
 
 def _read_lock(release_set: SetFolder) -> Lock:
@@ -181,13 +223,13 @@ def _read_lock(release_set: SetFolder) -> Lock:
 
 
 class _ClusterView:
-    """What the cluster has; each list is asked for once, all of them together."""
+    """What the cluster has. Each list is read once, and all of them at the same time."""
 
-    def __init__(self, cluster: Cluster, contents: SetContents, places: ResourceLocator) -> None:
-        self._cluster, self._contents, self._places = cluster, contents, places
+    def __init__(self, cluster: Cluster, contents: SetContents, locations: ResourceLocator) -> None:
+        self._cluster, self._contents, self._locations = cluster, contents, locations
         self._live_objects: dict[ObjectKey, Body] | None = None
-        asked = parallel.run_in_threads(self._list_objects, list(_LISTS), _JOBS, lambda: None)
-        self._lists: dict[str, list[Body] | UserError] = dict(asked)
+        found = parallel.run_in_threads(self._list_objects, list(_LISTS), _JOBS, lambda: None)
+        self._lists: dict[str, list[Body] | UserError] = dict(found)
 
     def _list_objects(self, what: str) -> list[Body] | UserError:
         api_version, kind, metadata = _LISTS[what]
@@ -199,14 +241,18 @@ class _ClusterView:
             return error
 
     def get_list(self, what: str) -> list[Body]:
-        """A list; raises what kept us from it."""
+        """Return a list.
+
+        Raises:
+            UserError: it could not be read.
+        """
         found = self._lists[what]
         if isinstance(found, UserError):
             raise found
         return found
 
     def get_list_or_empty(self, what: str) -> list[Body]:
-        """A list, empty where we may not look."""
+        """Return a list; an empty one if it could not be read."""
         found = self._lists[what]
         return [] if isinstance(found, UserError) else found
 
@@ -214,33 +260,34 @@ class _ClusterView:
         return [body for kind in webhooks.KINDS for body in self.get_list(kind)]
 
     def list_namespaces(self) -> set[str]:
-        return {body["metadata"]["name"] for body in self.get_list("namespaces")}
+        return {get_name(body) for body in self.get_list("namespaces")}
 
-    def check_namespaces(self, helm: str) -> Iterator[PreflightFinding]:
-        """Namespaces that go away, or that nobody makes."""
-        there = {body["metadata"]["name"]: body["metadata"] for body in self.get_list("namespaces")}
-        # A Profile is a namespace, too.
-        made = {item.key.name for item in self._contents.of_kind("Namespace", "Profile")}
-        used = {self._places.locate(item).namespace for item in self._contents.items} | {helm} - {
-            ""
-        }
-        going = sorted(name for name in used if there.get(name, {}).get("deletionTimestamp"))
-        if going:
-            hint = "wait until they are gone; `kubectl get namespace NAME -o yaml` says what holds"
-            text = "namespaces of the set are being deleted, and take nothing new"
-            yield PreflightFinding("conflict", "error", text, tuple(going), hint)
-        if lost := sorted(used - made - there.keys() - {"", helm}):
-            text = "namespaces are not there, and the set does not bring them"
-            hint = "`kubectl create namespace NAME` makes one"
-            yield PreflightFinding("conflict", "error", text, tuple(lost), hint)
+    def check_namespaces(self, helm_namespace: str) -> Iterator[PreflightFinding]:
+        """Find namespaces of the set that are being deleted, or that nobody creates."""
+        live = {get_name(body): body for body in self.get_list("namespaces")}
+        # A Profile creates a namespace of its own name.
+        brought = {item.key.name for item in self._contents.of_kind("Namespace", "Profile")}
+        used = {self._locations.locate(item).namespace for item in self._contents.items}
+        used = (used | {helm_namespace}) - {""}
+        if terminating := sorted(name for name in used if is_being_deleted(live.get(name))):
+            text = "namespaces of the set are being deleted, and accept no new objects"
+            hint = (
+                "wait until they are gone; `kubectl get namespace NAME -o yaml` shows what holds"
+                " them"
+            )
+            yield PreflightFinding("conflict", "error", text, tuple(terminating), hint)
+        if missing := sorted(used - brought - live.keys() - {helm_namespace}):
+            text = "namespaces do not exist, and the set does not bring them"
+            hint = "`kubectl create namespace NAME` creates one"
+            yield PreflightFinding("conflict", "error", text, tuple(missing), hint)
 
     def read_live_objects(self) -> Mapping[ObjectKey, Body]:
-        """Metadata of the set's objects that are there."""
+        """Return the metadata, at least, of the set's objects that exist."""
         if self._live_objects is None:
             namespaces = {*self.list_namespaces(), ""}
             keys = []
             for item in self._contents.items:
-                namespace = self._places.locate(item).namespace
+                namespace = self._locations.locate(item).namespace
                 if namespace in namespaces:
                     key = item.key
                     keys.append(ObjectKey(key.api_version, key.kind, namespace, key.name))
@@ -248,14 +295,14 @@ class _ClusterView:
         return self._live_objects
 
     def read_secret_types(self, keys: Sequence[ObjectKey]) -> dict[ObjectKey, str]:
-        """Types of Secrets, those that are there."""
+        """Return the types of those Secrets that exist."""
         namespaces = self.list_namespaces()
-        asked = [key for key in keys if key.namespace in namespaces]
-        found = parallel.run_in_threads(self._cluster.get, asked, _JOBS, lambda: None)
+        wanted = [key for key in keys if key.namespace in namespaces]
+        found = parallel.run_in_threads(self._cluster.get, wanted, _JOBS, lambda: None)
         return {key: str(body.get("type", "")) for key, body in found if body is not None}
 
     def find_ready_services(self, services: Iterable[webhooks.Service]) -> set[webhooks.Service]:
-        """Those with an endpoint that is ready."""
+        """Return those services that have a ready endpoint."""
 
         def list_slices(service: webhooks.Service) -> list[Body]:
             namespace, name = service

@@ -1,4 +1,4 @@
-"""Rules of roles: what they allow, and the rights of a need written as them."""
+"""RBAC rules: decide what they allow, and build them for required rights."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Rule = Mapping[str, Any]
 
 
 def is_allowed(rules: Iterable[Rule], verb: str, group: str, resource: str, name: str) -> bool:
-    """Whether rules allow it.
+    """Return whether rules allow a verb on a resource.
 
     Args:
-        resource: with its subresource, such as ``pods/log``; ``*`` for all.
-        name: of one object; empty for any.
+        resource: with a subresource, such as ``pods/log``; ``*`` for all.
+        name: name of one object; empty for any.
     """
     return any(
         _has_value(rule.get("verbs"), verb)
@@ -28,54 +28,57 @@ def is_allowed(rules: Iterable[Rule], verb: str, group: str, resource: str, name
 
 
 def find_missing_verbs(
-    rules: Sequence[Rule], need: RequiredRight
+    rules: Sequence[Rule], right: RequiredRight
 ) -> list[tuple[str, tuple[str, ...]]]:
-    """What of a need the rules do not allow: verbs, each with the names it lacks (none: any)."""
+    """Return the verbs of a right that rules do not allow, each with its names (none: any)."""
     out: list[tuple[str, tuple[str, ...]]] = []
-    for verb in need.verbs:
-        if not need.names:
-            if not is_allowed(rules, verb, need.group, need.resource, ""):
-                out.append((verb, ()))
-            continue
-        names = [n for n in need.names if not is_allowed(rules, verb, need.group, need.resource, n)]
-        if names:
-            out.append((verb, tuple(names)))
+    for verb in right.verbs:
+        denied = [
+            name
+            for name in right.names or ("",)
+            if not is_allowed(rules, verb, right.group, right.resource, name)
+        ]
+        if denied:
+            out.append((verb, tuple(denied) if right.names else ()))
     return out
 
 
 def covers_rules(rules: Sequence[Rule], wanted: Iterable[Rule]) -> bool:
-    """Whether rules allow all that others allow, as the API server decides it when a role is
-    written: a ``*`` is covered by a ``*`` only."""
-    for rule in wanted:
-        for url, verb in product(rule.get("nonResourceURLs") or (), rule.get("verbs") or ()):
-            if not any(
-                _has_value(one.get("verbs"), verb) and _has_url(one.get("nonResourceURLs"), url)
-                for one in rules
-            ):
-                return False
-        for verb, group, resource, name in product(
-            rule.get("verbs") or (),
-            rule.get("apiGroups") or (),
-            rule.get("resources") or (),
-            rule.get("resourceNames") or ("",),
-        ):
-            if not is_allowed(rules, verb, group, resource, name):
-                return False
-    return True
+    """Return whether rules allow all that other rules allow.
+
+    This is the API server's decision when a role is written: only a ``*`` covers a ``*``.
+    """
+    return all(_covers_urls(rules, rule) and _covers_resources(rules, rule) for rule in wanted)
 
 
-def build_rules(needs: Iterable[RequiredRight]) -> list[dict[str, Any]]:
-    """The rules of one role, few and sorted.
+def _covers_urls(rules: Sequence[Rule], wanted: Rule) -> bool:
+    return all(
+        any(
+            _has_value(rule.get("verbs"), verb) and _has_url(rule.get("nonResourceURLs"), url)
+            for rule in rules
+        )
+        for url, verb in product(wanted.get("nonResourceURLs") or (), wanted.get("verbs") or ())
+    )
 
-    Resources of one group with the same verbs are one rule; with names each has its own.
+
+def _covers_resources(rules: Sequence[Rule], wanted: Rule) -> bool:
+    fields = (wanted.get(name) or () for name in ("verbs", "apiGroups", "resources"))
+    names = wanted.get("resourceNames") or ("",)
+    return all(is_allowed(rules, *request) for request in product(*fields, names))
+
+
+def build_rules(rights: Iterable[RequiredRight]) -> list[dict[str, Any]]:
+    """Return the fewest rules of one role that grant some rights, sorted.
+
+    Resources of one group with the same verbs share a rule. Each resource with names has its own.
     """
     shared: dict[tuple[str, tuple[str, ...]], set[str]] = {}
     named: dict[tuple[str, str, tuple[str, ...]], set[str]] = {}
-    for group, resource, verbs in _group_unnamed_verbs(needs):
+    for group, resource, verbs in _group_unnamed_verbs(rights):
         shared.setdefault((group, verbs), set()).add(resource)
-    for need in needs:
-        if need.names:
-            named.setdefault((need.group, need.resource, need.verbs), set()).update(need.names)
+    for right in rights:
+        if right.names:
+            named.setdefault((right.group, right.resource, right.verbs), set()).update(right.names)
     out = [
         {"apiGroups": [group], "resources": sorted(resources), "verbs": list(verbs)}
         for (group, verbs), resources in sorted(shared.items())
@@ -93,12 +96,12 @@ def build_rules(needs: Iterable[RequiredRight]) -> list[dict[str, Any]]:
 
 
 def _group_unnamed_verbs(
-    needs: Iterable[RequiredRight],
+    rights: Iterable[RequiredRight],
 ) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     verbs: dict[tuple[str, str], set[str]] = {}
-    for need in needs:
-        if not need.names:
-            verbs.setdefault((need.group, need.resource), set()).update(need.verbs)
+    for right in rights:
+        if not right.names:
+            verbs.setdefault((right.group, right.resource), set()).update(right.verbs)
     for (group, resource), own in verbs.items():
         yield group, resource, tuple(sorted(own))
 

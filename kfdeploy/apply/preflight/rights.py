@@ -1,15 +1,16 @@
-"""Whether whoever is signed in may do what applying a set takes."""
+"""Check that the caller has the rights that applying a set takes."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from kfdeploy import parallel
 from kfdeploy.apply.preflight import rbac
 from kfdeploy.apply.preflight.finding import PreflightFinding
 from kfdeploy.apply.preflight.needed_rights import RBAC, Purpose, RequiredRights, RoleEscalation
+from kfdeploy.kubernetes.accessors import get_status, get_text, list_mappings
 from kfdeploy.kubernetes.cluster.client import Cluster
 from kfdeploy.kubernetes.cluster.errors import ApiError
 
@@ -17,139 +18,163 @@ CHECK: Final = "rights"
 _JOBS: Final = 8
 _API: Final = "/apis/authorization.k8s.io/v1"
 _NOWHERE: Final = "kfdeploy-no-such-namespace"
-"""Rules that hold in a namespace that nobody has made hold everywhere."""
-_ALL: Final = (
+"""A namespace that does not exist: the rules that hold in it hold everywhere."""
+_ALL_RIGHTS: Final = (
     {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},
     {"verbs": ["*"], "nonResourceURLs": ["*"]},
 )
 _NAMES_SHOWN: Final = 3
 
 Rules = Mapping[str, Sequence[rbac.Rule]]
-MissingRight = tuple[str, str, str, str, tuple[str, ...]]
-"""Namespace, group, resource, verb, names."""
+"""The caller's rules by namespace."""
+
+
+class MissingRight(NamedTuple):
+    """A verb that the caller lacks, on objects of some names, or of any."""
+
+    namespace: str
+    group: str
+    resource: str
+    verb: str
+    names: tuple[str, ...]
 
 
 def check_rights(cluster: Cluster, needed: RequiredRights) -> Iterator[PreflightFinding]:
-    """What is missing, each once.
+    """Find the rights that the caller lacks, each once.
 
-    The caller's rules are asked for, one question a namespace. What they do not say (clusters may
-    decide by other means than RBAC) is asked for one by one.
+    The caller's rules are read by one request a namespace. Rights that these do not have are asked
+    for one by one, as a cluster may decide by other means than RBAC.
     """
-    namespaces = sorted({need.namespace for need in needed.with_escalations})
+    namespaces = sorted({right.namespace for right in needed.with_escalations})
     rules = dict(
         parallel.run_in_threads(
-            lambda n: _read_caller_rules(cluster, n), namespaces, _JOBS, lambda: None
+            lambda name: _read_caller_rules(cluster, name), namespaces, _JOBS, lambda: None
         )
     )
-    who = _get_caller_name(cluster)
-    purposes: tuple[Purpose, ...] = ("apply", "preflight")
-    for purpose in purposes:
-        lacks = [
-            (need.namespace, need.group, need.resource, verb, names)
-            for need in needed.rights
-            if need.purpose == purpose
-            for verb, names in rbac.find_missing_verbs(rules[need.namespace], need)
-        ]
-        if purpose == "apply":
-            lacks += _find_forbidden_roles(needed.escalations, rules)
-        left = _confirm_missing(cluster, lacks)
-        if left and purpose == "apply":
-            yield PreflightFinding(
-                CHECK,
-                "error",
-                f"{who} lacks rights that applying the set takes",
-                tuple(_format_lines(left)),
-                "`kfdeploy export rbac` writes them, with an account that has them, for the"
-                " cluster's administrator",
-            )
-        elif left:
-            yield PreflightFinding(
-                CHECK,
-                "warning",
-                f"{who} may not look at what some checks are about",
-                tuple(_format_lines(left)),
-                "`kfdeploy export rbac` has these rights as the ClusterRole kfdeploy-preflight",
-            )
-        elif purpose == "apply":
-            yield PreflightFinding(CHECK, "ok", f"{who} has the rights that applying takes")
+    caller = _get_caller_name(cluster)
+    to_apply = _find_missing_rights(needed, "apply", rules)
+    to_apply += _find_forbidden_roles(needed.escalations, rules)
+    if missing := _confirm_missing(cluster, to_apply):
+        yield PreflightFinding(
+            CHECK,
+            "error",
+            f"{caller} lacks rights that applying the set takes",
+            tuple(_format_rights(missing)),
+            "`kfdeploy export rbac` writes them, with an account that has them, for the"
+            " cluster's administrator",
+        )
+    else:
+        yield PreflightFinding(CHECK, "ok", f"{caller} has the rights that applying takes")
+    if missing := _confirm_missing(cluster, _find_missing_rights(needed, "preflight", rules)):
+        yield PreflightFinding(
+            CHECK,
+            "warning",
+            f"{caller} may not read what some checks need",
+            tuple(_format_rights(missing)),
+            "`kfdeploy export rbac` has these rights as the ClusterRole kfdeploy-preflight",
+        )
+
+
+def _find_missing_rights(
+    needed: RequiredRights, purpose: Purpose, rules: Rules
+) -> list[MissingRight]:
+    """Return the rights of one purpose that the caller's rules do not have."""
+    return [
+        MissingRight(right.namespace, right.group, right.resource, verb, names)
+        for right in needed.rights
+        if right.purpose == purpose
+        for verb, names in rbac.find_missing_verbs(rules[right.namespace], right)
+    ]
 
 
 def _read_caller_rules(cluster: Cluster, namespace: str) -> list[rbac.Rule]:
-    """The caller's rules in a namespace, with those that hold everywhere; "" for those alone."""
+    """Return the caller's rules in a namespace; for "" those that hold everywhere."""
     body = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectRulesReview",
         "spec": {"namespace": namespace or _NOWHERE},
     }
-    path = f"{_API}/selfsubjectrulesreviews"
-    status = cluster.request("POST", path, json.dumps(body)).get("status") or {}
-    return [*(status.get("resourceRules") or ()), *(status.get("nonResourceRules") or ())]
+    status = get_status(
+        cluster.request("POST", f"{_API}/selfsubjectrulesreviews", json.dumps(body))
+    )
+    return [
+        *list_mappings(status, "resourceRules"),
+        *list_mappings(status, "nonResourceRules"),
+    ]
 
 
 def _find_forbidden_roles(
     escalations: Sequence[RoleEscalation], rules: Rules
 ) -> Iterator[MissingRight]:
-    """Roles that grant more than the caller holds, and that it has no leave to write."""
-    names: dict[tuple[str, str, str], list[str]] = {}
-    for one in escalations:
-        own = rules[one.namespace]
-        if rbac.is_allowed(own, one.verb, RBAC, one.resource, one.name) or _holds_granted_rules(
-            own, one
-        ):
-            continue
-        names.setdefault((one.namespace, one.resource, one.verb), []).append(one.name)
-    for (namespace, resource, verb), lacking in names.items():
-        yield namespace, RBAC, resource, verb, tuple(sorted(set(lacking)))
+    """Yield ``escalate`` and ``bind`` on roles that grant more than the caller holds."""
+    names: dict[tuple[str, str, str], set[str]] = {}
+    for role in escalations:
+        own = rules[role.namespace]
+        may_write = rbac.is_allowed(own, role.verb, RBAC, role.resource, role.name)
+        if not may_write and not _holds_granted_rules(own, role):
+            names.setdefault((role.namespace, role.resource, role.verb), set()).add(role.name)
+    for (namespace, resource, verb), denied in names.items():
+        yield MissingRight(namespace, RBAC, resource, verb, tuple(sorted(denied)))
 
 
-def _holds_granted_rules(rules: Sequence[rbac.Rule], one: RoleEscalation) -> bool:
-    """Whether the caller has itself what a role of the set grants."""
-    if one.item is None:
+def _holds_granted_rules(rules: Sequence[rbac.Rule], role: RoleEscalation) -> bool:
+    """Return whether the caller itself holds what a role of the set grants."""
+    if role.item is None:
         return False
-    body = one.item.body
-    # What is aggregated is not known beforehand.
-    wanted = _ALL if body.get("aggregationRule") else body.get("rules") or ()
-    return rbac.covers_rules(rules, wanted)
+    body = role.item.body
+    # The rules of an aggregated role are not known before the cluster has collected them.
+    granted = _ALL_RIGHTS if body.get("aggregationRule") else list_mappings(body, "rules")
+    return rbac.covers_rules(rules, granted)
 
 
-def _confirm_missing(cluster: Cluster, lacks: Sequence[MissingRight]) -> list[MissingRight]:
-    """Those that the cluster does not allow when asked for each: of any name, then of the first."""
+def _confirm_missing(cluster: Cluster, rights: Sequence[MissingRight]) -> list[MissingRight]:
+    """Return the rights that the cluster denies when asked for each.
 
-    def is_allowed(lack: MissingRight, name: str) -> bool:
-        namespace, group, resource, verb, _ = lack
-        attributes = {
-            "namespace": namespace,
-            "group": group,
-            "resource": resource,
-            "verb": verb,
-            "name": name,
-        }
-        body = {
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SelfSubjectAccessReview",
-            "spec": {"resourceAttributes": {k: v for k, v in attributes.items() if v}},
-        }
-        path = f"{_API}/selfsubjectaccessreviews"
-        return bool(cluster.request("POST", path, json.dumps(body))["status"].get("allowed"))
-
-    def is_denied(lack: MissingRight) -> bool:
-        return not is_allowed(lack, lack[4][0] if lack[4] else "")
-
-    found = dict(parallel.run_in_threads(is_denied, lacks, _JOBS, lambda: None))
-    return [lack for lack in lacks if found[lack]]
+    Of a right with names, only the first name is asked for: the others are alike.
+    """
+    found = dict(
+        parallel.run_in_threads(
+            lambda right: _is_allowed(cluster, right), rights, _JOBS, lambda: None
+        )
+    )
+    return [right for right in rights if not found[right]]
 
 
-def _format_lines(lacks: Sequence[MissingRight]) -> Iterator[str]:
-    """``in kubeflow: create, patch deployments.apps``; verbs of the same names together."""
-    verbs: dict[tuple[str, str, str, tuple[str, ...]], list[str]] = {}
-    for namespace, group, resource, verb, names in lacks:
-        verbs.setdefault((namespace, group, resource, names), []).append(verb)
+def _is_allowed(cluster: Cluster, right: MissingRight) -> bool:
+    attributes = {
+        "namespace": right.namespace,
+        "group": right.group,
+        "resource": right.resource,
+        "verb": right.verb,
+        "name": right.names[0] if right.names else "",
+    }
+    body = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {
+            "resourceAttributes": {name: value for name, value in attributes.items() if value}
+        },
+    }
+    answer = cluster.request("POST", f"{_API}/selfsubjectaccessreviews", json.dumps(body))
+    return bool(get_status(answer).get("allowed"))
+
+
+def _format_rights(rights: Sequence[MissingRight]) -> Iterator[str]:
+    """Yield lines such as ``in kubeflow: create, patch deployments.apps``."""
+    verbs: dict[tuple[str, str, str, tuple[str, ...]], set[str]] = {}
+    for namespace, group, resource, verb, names in rights:
+        verbs.setdefault((namespace, group, resource, names), set()).add(verb)
     for (namespace, group, resource, names), own in sorted(verbs.items()):
         where = f"in {namespace}: " if namespace else ""
         what = f"{resource}.{group}" if group else resource
-        shown = ", ".join(names[:_NAMES_SHOWN])
-        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-        yield f"{where}{', '.join(sorted(set(own)))} {what}{f' ({shown}{more})' if names else ''}"
+        yield f"{where}{', '.join(sorted(own))} {what}{_format_names(names)}"
+
+
+def _format_names(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return f" ({', '.join(names[:_NAMES_SHOWN])}{more})"
 
 
 def _get_caller_name(cluster: Cluster) -> str:
@@ -157,6 +182,6 @@ def _get_caller_name(cluster: Cluster) -> str:
     path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
     try:
         found = cluster.request("POST", path, json.dumps(body))
-    except ApiError:  # Kubernetes before 1.28 does not say
+    except ApiError:  # Kubernetes before 1.28 does not have this API
         return "the caller"
-    return str(found["status"]["userInfo"].get("username") or "the caller")
+    return get_text(found, "status", "userInfo", "username") or "the caller"

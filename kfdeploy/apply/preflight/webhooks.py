@@ -1,16 +1,25 @@
-"""Webhooks of others that judge a set's objects, and refuse all of them when nobody answers."""
+"""Find webhooks of others that refuse a set's objects because nothing answers for them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from kfdeploy.apply.preflight.finding import PreflightFinding
+from kfdeploy.kubernetes.accessors import (
+    Body,
+    get_labels,
+    get_mapping,
+    get_name,
+    get_namespace,
+    get_text,
+    get_value,
+    list_mappings,
+)
 from kfdeploy.releaseset.order.contents import SetContents
 from kfdeploy.releaseset.order.selectors import matches_request
 
-Body = Mapping[str, Any]
 Service = tuple[str, str]
 """Namespace and name."""
 KINDS: Final = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
@@ -18,10 +27,12 @@ KINDS: Final = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"
 
 @dataclass(frozen=True, slots=True)
 class BlockingWebhook:
-    """A webhook that must answer, and what of the set it judges.
+    """A webhook that must answer, and the objects of the set that are sent to it.
 
     Attributes:
-        is_sure: false where its ``matchConditions`` may spare the objects.
+        configuration: kind and name of its configuration.
+        affected: the objects, and "pods of" the workloads.
+        is_sure: false if its ``matchConditions`` may exclude the objects.
     """
 
     configuration: str
@@ -34,69 +45,84 @@ class BlockingWebhook:
 def find_blocking_webhooks(
     contents: SetContents, configurations: Iterable[Body]
 ) -> Iterator[BlockingWebhook]:
-    """Webhooks of others, with ``failurePolicy: Fail``, that a set's objects are sent to."""
+    """Yield webhooks of others, with ``failurePolicy: Fail``, that a set's objects are sent to."""
     own = {(item.key.kind, item.key.name) for item in contents.of_kind(*KINDS)}
-    requests = [(str(item), contents.admission_request(item)) for item in contents.items]
-    # No webhook is asked about webhooks' own configurations.
-    requests = [(n, r) for n, r in requests if r.group != "admissionregistration.k8s.io"]
+    requests = [
+        (str(item), contents.admission_request(item))
+        for item in contents.items
+        # The API server sends webhook configurations to no webhook.
+        if item.key.group != "admissionregistration.k8s.io"
+    ]
     requests += [(f"pods of {pod.item}", contents.pod_request(pod)) for pod in contents.pods]
     for body in configurations:
-        kind, name = str(body.get("kind")), str((body.get("metadata") or {}).get("name"))
+        kind, name = get_text(body, "kind"), get_name(body)
         if (kind, name) in own:
             continue
-        for webhook in body.get("webhooks") or ():
-            service = (webhook.get("clientConfig") or {}).get("service")
-            if not service or webhook.get("failurePolicy", "Fail") != "Fail":
-                continue
-            where = (str(service.get("namespace", "")), str(service.get("name", "")))
-            if contents.find_object("", "Service", *where) is not None:
-                continue  # what answers comes with the set
-            judged = tuple(n for n, r in requests if matches_request(webhook, "rules", r))
-            if judged:
-                sure = not webhook.get("matchConditions")
+        for webhook in _list_strict_webhooks(body):
+            service = _get_service(webhook)
+            if contents.find_object("", "Service", *service) is not None:
+                continue  # the set brings what answers
+            affected = tuple(
+                what for what, request in requests if matches_request(webhook, "rules", request)
+            )
+            if affected:
+                is_sure = not webhook.get("matchConditions")
                 yield BlockingWebhook(
-                    f"{kind} {name}", str(webhook.get("name")), where, judged, sure
+                    f"{kind} {name}", get_text(webhook, "name"), service, affected, is_sure
                 )
+
+
+def _list_strict_webhooks(configuration: Body) -> Iterator[Body]:
+    """Yield the webhooks that are served by a Service, and refuse objects if it does not answer."""
+    for webhook in list_mappings(configuration, "webhooks"):
+        has_service = bool(get_mapping(webhook, "clientConfig", "service"))
+        if has_service and webhook.get("failurePolicy", "Fail") == "Fail":
+            yield webhook
+
+
+def _get_service(webhook: Body) -> Service:
+    service = get_mapping(webhook, "clientConfig", "service")
+    return get_text(service, "namespace"), get_text(service, "name")
 
 
 def check_webhooks(
     found: Sequence[BlockingWebhook], ready_services: Collection[Service]
 ) -> Iterator[PreflightFinding]:
-    """Those that nobody answers for.
+    """Return findings about the webhooks whose Service has no ready endpoint.
 
     Args:
-        answering: services with an endpoint that is ready.
+        ready_services: services with a ready endpoint.
     """
-    silent = [judge for judge in found if judge.service not in ready_services]
-    for judge in silent:
-        namespace, name = judge.service
+    silent = [webhook for webhook in found if webhook.service not in ready_services]
+    for webhook in silent:
+        namespace, name = webhook.service
         yield PreflightFinding(
             "webhook",
-            "error" if judge.is_sure else "warning",
-            f"{judge.configuration}: nobody answers for {judge.webhook} (Service"
-            f" {namespace}/{name} has no ready endpoint), which"
-            f" {'refuses' if judge.is_sure else 'may refuse'} {len(judge.affected)} objects",
-            judge.affected,
+            "error" if webhook.is_sure else "warning",
+            f"{webhook.configuration}: nothing answers for {webhook.webhook} (Service"
+            f" {namespace}/{name} has no ready endpoint); it"
+            f" {'refuses' if webhook.is_sure else 'may refuse'} {len(webhook.affected)} objects",
+            webhook.affected,
             f"`kubectl get pods -n {namespace}` shows what should answer; delete the"
-            " configuration if what it was for is gone",
+            " configuration if its program was removed",
         )
     if not silent:
-        text = f"{len(found)} webhooks of others judge the set's objects, and answer"
+        text = f"{len(found)} webhooks of others get the set's objects, and answer"
         yield PreflightFinding(
-            "webhook", "ok", text if found else "no webhook of others is in the way"
+            "webhook", "ok", text if found else "no webhook of others gets the set's objects"
         )
 
 
 def find_ready_services(slices: Iterable[Body]) -> set[Service]:
-    """The services that EndpointSlices have a ready endpoint of."""
+    """Return the services that have a ready endpoint in EndpointSlices."""
     out = set()
     for body in slices:
-        meta = body.get("metadata") or {}
-        name = (meta.get("labels") or {}).get("kubernetes.io/service-name")
-        # Where it does not say, it is ready.
-        if name and any(
-            (endpoint.get("conditions") or {}).get("ready") is not False
-            for endpoint in body.get("endpoints") or ()
-        ):
-            out.add((str(meta.get("namespace", "")), str(name)))
+        name = get_text(get_labels(body), "kubernetes.io/service-name")
+        endpoints = list_mappings(body, "endpoints")
+        # By the API, an endpoint without the condition is ready.
+        is_ready = any(
+            get_value(endpoint, "conditions", "ready") is not False for endpoint in endpoints
+        )
+        if name and is_ready:
+            out.add((get_namespace(body), name))
     return out

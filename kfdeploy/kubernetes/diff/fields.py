@@ -237,46 +237,61 @@ class _BodyDiff:
     def diff_field(
         self, was: Any, becomes: Any, path: tuple[Step, ...]
     ) -> Iterator[FieldDifference]:
-        if _is_equal(was, becomes):
-            return
-        key = _last_name(path)
-        if self.one_sided and becomes is None and not self.is_atomic(path[:-1]):
-            return
-        if self.one_sided and (was is None or was == "") and is_same_as_absent(becomes, key):
+        if _is_equal(was, becomes) or self._is_ignored(was, becomes, path):
             return
         if isinstance(was, Mapping) and isinstance(becomes, Mapping):
             yield from self.diff_mapping(was, becomes, path)
         elif isinstance(was, list) and isinstance(becomes, list):
             yield from self.diff_list(was, becomes, path)
-        elif not (
-            _is_scalar(was)
-            and _is_scalar(becomes)
-            and is_same_value(was, becomes, _last_name(path[:-1]), key, loose=self.one_sided)
-        ):
+        elif not self._is_same_scalar(was, becomes, path):
             yield FieldDifference(path, was, becomes)
+
+    def _is_ignored(self, was: Any, becomes: Any, path: tuple[Step, ...]) -> bool:
+        """Return whether a one-sided walk leaves a field out: unwanted, or wanted as if absent."""
+        if not self.one_sided:
+            return False
+        if becomes is None and not self.is_atomic(path[:-1]):
+            return True
+        return was in (None, "") and is_same_as_absent(becomes, _last_name(path))
+
+    def _is_same_scalar(self, was: Any, becomes: Any, path: tuple[Step, ...]) -> bool:
+        if not (_is_scalar(was) and _is_scalar(becomes)):
+            return False
+        parent, key = _last_name(path[:-1]), _last_name(path)
+        return is_same_value(was, becomes, parent, key, loose=self.one_sided)
 
     def diff_list(
         self, was: Sequence[Any], becomes: Sequence[Any], path: tuple[Step, ...]
     ) -> Iterator[FieldDifference]:
-        key = _last_name(path)
-        pairs = lists.pair_items(key, was, becomes, guess=not self.one_sided)
+        pairs = lists.pair_items(_last_name(path), was, becomes, guess=not self.one_sided)
         if pairs is not None:
             yield from self.diff_items(*pairs, path)
-        elif key == "finalizers" and self.one_sided:
-            if not set(becomes) <= set(was):
-                yield FieldDifference(path, was, becomes)
         elif self._can_pair_by_index(was, becomes):
-            for index, (before, after) in enumerate(zip(was, becomes, strict=True)):
-                name = after.get("name")
-                has_name = isinstance(name, str) and before.get("name") == name
-                step: Step = (("name", name),) if has_name else index
-                yield from self.diff_field(before, after, (*path, step))
-        elif self.one_sided and len(was) == len(becomes):
-            pairs_of_items = zip(was, becomes, strict=True)
-            if any(any(self.diff_field(*items, (*path, 0))) for items in pairs_of_items):
-                yield FieldDifference(path, was, becomes)
-        else:
+            yield from self._diff_by_index(was, becomes, path)
+        elif not self._is_same_list(was, becomes, path):
             yield FieldDifference(path, was, becomes)
+
+    def _diff_by_index(
+        self, was: Sequence[Body], becomes: Sequence[Body], path: tuple[Step, ...]
+    ) -> Iterator[FieldDifference]:
+        for index, (before, after) in enumerate(zip(was, becomes, strict=True)):
+            name = after.get("name")
+            has_name = isinstance(name, str) and before.get("name") == name
+            step: Step = (("name", name),) if has_name else index
+            yield from self.diff_field(before, after, (*path, step))
+
+    def _is_same_list(
+        self, was: Sequence[Any], becomes: Sequence[Any], path: tuple[Step, ...]
+    ) -> bool:
+        """Return whether a live list has what is wanted, item by item."""
+        if not self.one_sided:
+            return False
+        if _last_name(path) == "finalizers":  # others add their own
+            return set(becomes) <= set(was)
+        if len(was) != len(becomes):
+            return False
+        items = zip(was, becomes, strict=True)
+        return not any(any(self.diff_field(*item, (*path, 0))) for item in items)
 
     def _can_pair_by_index(self, was: Sequence[Any], becomes: Sequence[Any]) -> bool:
         """Return whether an index identifies an item: as many, and between sets mostly equal."""

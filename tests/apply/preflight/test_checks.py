@@ -83,7 +83,7 @@ def texts(findings: Any) -> list[tuple[str, str]]:
         (
             "1.36.3",
             "warning",
-            "the cluster is Kubernetes 1.36.3, newer than 1.34 that the set was rendered for",
+            "the cluster is Kubernetes 1.36.3, newer than 1.34, which the set was rendered for",
         ),
         ("none", "ok", "Kubernetes none"),
     ],
@@ -117,10 +117,7 @@ def test_apis_that_nobody_serves() -> None:
             " 1.36 on; the cluster is 1.24.0"
         ),
         f"{crds} bring it",
-        (
-            "batch/v1beta1 CronJob is not served: Kubernetes 1.25 removed it; batch/v1 is there"
-            " instead"
-        ),
+        ("batch/v1beta1 CronJob is not served: Kubernetes 1.25 removed it; use batch/v1 instead"),
         (
             "kfdeploy.test/v1beta1 Thing: CustomResourceDefinition things.kfdeploy.test of the set"
             " serves v1"
@@ -142,7 +139,7 @@ def test_an_api_that_goes_soon_is_a_warning() -> None:
             "warning",
             (
                 "policy/v1beta1 PodDisruptionBudget is not served from Kubernetes 1.25 on;"
-                " policy/v1 is there instead"
+                " use policy/v1 instead"
             ),
         )
     ]
@@ -190,8 +187,8 @@ def test_sizes() -> None:
         )
     )
     assert texts(apis.check_record_sizes(summary, 1024 * 1024, 900 * 1024)) == [
-        ("warning", "b: Helm's record of it takes 950 KiB, and a Secret holds 1024"),
-        ("error", "c: Helm's record of it takes 1200 KiB, and a Secret holds 1024"),
+        ("warning", "b: Helm's record takes 950 KiB, and a Secret holds 1024 KiB"),
+        ("error", "c: Helm's record takes 1200 KiB, and a Secret holds 1024 KiB"),
     ]
 
 
@@ -216,12 +213,12 @@ ADOPTED = {"ownerReferences": [{"kind": "Namespace", "name": "x"}]}
 @pytest.mark.parametrize(
     ("kind", "meta", "severity", "what"),
     [
-        ("ConfigMap", helm("main"), "ok", "1 of the set's objects are there, as its own"),
+        ("ConfigMap", helm("main"), "ok", "1 of the set's objects exist, as its own"),
         (
             "ConfigMap",
             {**helm("main"), **ADOPTED},
             "ok",
-            "1 of the set's objects are there, as its own",
+            "1 of the set's objects exist, as its own",
         ),
         (
             "ConfigMap",
@@ -229,7 +226,7 @@ ADOPTED = {"ownerReferences": [{"kind": "Namespace", "name": "x"}]}
             "warning",
             (
                 "an object of the set is of the release earlier, which the set does not have: they"
-                " change hands"
+                " move to releases of the set"
             ),
         ),
         (
@@ -248,7 +245,7 @@ ADOPTED = {"ownerReferences": [{"kind": "Namespace", "name": "x"}]}
             "CustomResourceDefinition",
             MADE,
             "ok",
-            "1 of the set's objects are there, as its own",
+            "1 of the set's objects exist, as its own",
         ),
         (
             "ConfigMap",
@@ -261,8 +258,8 @@ ADOPTED = {"ownerReferences": [{"kind": "Namespace", "name": "x"}]}
             {"annotations": {"argocd.argoproj.io/tracking-id": "kf:apps/Deployment:x/a"}},
             "error",
             (
-                "an object of the set is of the Argo CD application kf, which would undo what apply"
-                " changes"
+                "an object of the set is managed by the Argo CD application kf, which would"
+                " undo what apply changes"
             ),
         ),
         (
@@ -270,8 +267,8 @@ ADOPTED = {"ownerReferences": [{"kind": "Namespace", "name": "x"}]}
             {**helm("main"), "labels": {"argocd.argoproj.io/instance": "kf"}},
             "error",
             (
-                "an object of the set is of the Argo CD application kf, which would undo what apply"
-                " changes"
+                "an object of the set is managed by the Argo CD application kf, which would"
+                " undo what apply changes"
             ),
         ),
         (
@@ -284,8 +281,8 @@ ADOPTED = {"ownerReferences": [{"kind": "Namespace", "name": "x"}]}
             },
             "error",
             (
-                "an object of the set is of the Flux Kustomization flux/kf, which would undo what"
-                " apply changes"
+                "an object of the set is managed by the Flux Kustomization flux/kf, which would"
+                " undo what apply changes"
             ),
         ),
         (
@@ -299,7 +296,7 @@ ADOPTED = {"ownerReferences": [{"kind": "Namespace", "name": "x"}]}
             "ConfigMap",
             {**helm("main"), "deletionTimestamp": "now"},
             "ok",
-            "1 of the set's objects are there, as its own",
+            "1 of the set's objects exist, as its own",
         ),
         *(
             (kind, {**marks, "deletionTimestamp": "now"}, "error", _GOES)
@@ -309,7 +306,10 @@ ADOPTED = {"ownerReferences": [{"kind": "Namespace", "name": "x"}]}
             "Namespace",
             MADE,
             "ok",
-            "an object of the set is a namespace already: it becomes Helm's, and is never deleted",
+            (
+                "an object of the set is a namespace that exists already: it becomes Helm's, and is"
+                " never deleted"
+            ),
         ),
     ],
 )
@@ -385,8 +385,11 @@ def test_storage() -> None:
         made("apps/v1", "StatefulSet", "db", "x", spec={"volumeClaimTemplates": [template]}),
     )
     assert texts(pods.check_storage_classes(some, [storage_class("slow")], ())) == [
-        ("error", "claims name no storage class, and none is the default (there are slow)"),
-        ("error", "the storage class fast is not there"),
+        (
+            "error",
+            "claims name no storage class, and no class is the default (the cluster has slow)",
+        ),
+        ("error", "the storage class fast does not exist"),
     ]
     good = [storage_class("slow", default=True), storage_class("fast")]
     assert texts(pods.check_storage_classes(some, good, ())) == [
@@ -424,13 +427,13 @@ def test_pull_secrets() -> None:
     assert [(one.severity, one.what, one.where) for one in found] == [
         (
             "warning",
-            "the pull secret reg can't be there yet: its namespaces come with the set",
+            "the pull secret reg cannot exist yet: its namespaces come with the set",
             ("x",),
         ),
-        ("error", "the pull secret reg is not there, and pods will need it", ("y",)),
+        ("error", "the pull secret reg does not exist, and pods need it", ("y",)),
         (
             "error",
-            "the Secret robots is of type Opaque, and nothing can be pulled with it",
+            "the Secret robots is of type Opaque, which is not for pulling images",
             ("y",),
         ),
     ]
@@ -464,14 +467,14 @@ def test_a_webhook_that_nobody_answers_for_stops() -> None:
     (error,) = webhooks.check_webhooks(judges, set())
     assert list(error.format_lines())[:3] == [
         (
-            "error: ValidatingWebhookConfiguration guard: nobody answers for all.guard.test"
-            " (Service guard/guard has no ready endpoint), which refuses 2 objects:"
+            "error: ValidatingWebhookConfiguration guard: nothing answers for all.guard.test"
+            " (Service guard/guard has no ready endpoint); it refuses 2 objects:"
         ),
         "    ConfigMap x/a",
         "    pods of Deployment x/web",
     ]
     assert texts(webhooks.check_webhooks(judges, {("guard", "guard")})) == [
-        ("ok", "1 webhooks of others judge the set's objects, and answer")
+        ("ok", "1 webhooks of others get the set's objects, and answer")
     ]
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from kfdeploy.apply.preflight import images as preflight_images
 from kfdeploy.apply.preflight.finding import PreflightFinding
-from kfdeploy.apply.preflight.preflight import PreflightReport, run_preflight
+from kfdeploy.apply.preflight.preflight import PreflightOptions, PreflightReport, run_preflight
 from kfdeploy.codec import to_json
 from kfdeploy.images import lockfile
 from kfdeploy.kubernetes.cluster import client as tool
@@ -58,7 +58,9 @@ def a_set(folder: Path, releases: Mapping[str, Sequence[Body]]) -> SetFolder:
 
 def check(asked: tool.Cluster, release_set: SetFolder, **more: Any) -> PreflightReport:
     options: dict[str, Any] = {"take_over": False, "pull_secrets": [], **more}
-    return run_preflight(asked, release_set, namespace=HELM, registry_client=None, **options)
+    return run_preflight(
+        asked, release_set, PreflightOptions(namespace=HELM, registry_client=None, **options)
+    )
 
 
 def of(found: PreflightReport, check: str) -> list[PreflightFinding]:
@@ -99,15 +101,15 @@ def test_all_that_is_wrong_comes_in_one_report(
     assert says(found, "conflict") == [
         (
             "error",
-            "namespaces are not there, and the set does not bring them",
+            "namespaces do not exist, and the set does not bring them",
             ("preflight-nowhere",),
         ),
-        ("ok", "nothing of the set is there yet", ()),
+        ("ok", "no object of the set exists yet", ()),
     ]
     assert says(found, "storage") == [
         (
             "error",
-            "the storage class preflight-lost is not there",
+            "the storage class preflight-lost does not exist",
             ("PersistentVolumeClaim preflight-there/data",),
         )
     ]
@@ -118,7 +120,7 @@ def test_all_that_is_wrong_comes_in_one_report(
         ("error", ("preflight-there",)),
     ]
     assert says(found, "image") == [
-        ("warning", "the private registry was not asked for the set's images", ())
+        ("warning", "the set's images were not looked for in the private registry", ())
     ]
     assert says(found, "rights") == [("ok", "admin has the rights that applying takes", ())]
     assert found.errors
@@ -160,15 +162,15 @@ def test_conflicts_are_told_by_who_has_the_objects(
             "warning",
             (
                 "an object of the set is of the release older, which the set does not have: they"
-                " change hands"
+                " move to releases of the set"
             ),
             (f"{there}older",),
         ),
         (
             "error",
             (
-                "an object of the set is of the Argo CD application kf, which would undo what apply"
-                " changes"
+                "an object of the set is managed by the Argo CD application kf, which would"
+                " undo what apply changes"
             ),
             (f"{there}argo",),
         ),
@@ -183,7 +185,7 @@ def test_conflicts_are_told_by_who_has_the_objects(
             "an object of the set is there already, made without Helm",
             (f"{there}hand (by kubectl-create)",),
         ),
-        ("ok", "2 of the set's objects are there, as its own", ()),
+        ("ok", "2 of the set's objects exist, as its own", ()),
     ]
     taken = check(asked, release_set, take_over=True)
     assert any(
@@ -229,8 +231,8 @@ def test_a_dead_webhook_of_somebody_is_named(
         (error,) = of(check(asked, release_set), "webhook")
         assert error.severity == "error"
         assert error.what == (
-            "ValidatingWebhookConfiguration preflight-guard: nobody answers for all.guard.test"
-            " (Service preflight-guard/guard has no ready endpoint), which refuses 1 objects"
+            "ValidatingWebhookConfiguration preflight-guard: nothing answers for all.guard.test"
+            " (Service preflight-guard/guard has no ready endpoint); it refuses 1 objects"
         )
         slice_ = made(
             "discovery.k8s.io/v1",
@@ -243,7 +245,7 @@ def test_a_dead_webhook_of_somebody_is_named(
         )
         cluster.create(slice_)
         assert says(check(asked, release_set), "webhook") == [
-            ("ok", "1 webhooks of others judge the set's objects, and answer", ())
+            ("ok", "1 webhooks of others get the set's objects, and answer", ())
         ]
     finally:
         cluster.kubectl("delete", "validatingwebhookconfiguration", "preflight-guard")
