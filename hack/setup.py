@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -160,12 +160,49 @@ def make_venv(stamp: Path) -> bool:
 # --- outside programs -----------------------------------------------------------------------------
 
 
+def stamp_of(tool: Tool) -> Path:
+    return TOOLS / "state" / f"{tool.name}.json"
+
+
+def wanted_state(tool: Tool) -> str:
+    return f"{dotted(tool.minimum)} {build_key(tool)}"
+
+
+def is_set_up(tool: Tool) -> bool:
+    state = read_json(stamp_of(tool))
+    if state.get("wanted") != wanted_state(tool):
+        return False
+    return state["is"] == fingerprint(Path(state["program"]))
+
+
+def needs_build(tool: Tool) -> bool:
+    """Return whether setting it up will build it, as far as can be told without trying."""
+    if not tool.package or is_set_up(tool) or built_program(tool).exists():
+        return False
+    if tool in ON_REQUEST:
+        return True
+    has_package = bool(tool.debian) and as_root() is not None and shutil.which("apt-get")
+    return not has_package and on_path(tool) is None
+
+
+def announce_builds(tools: Sequence[Tool]) -> None:
+    """Say what will be built and about how long that takes, before it is begun."""
+    building = [tool for tool in tools if needs_build(tool)]
+    if not building:
+        return
+    seconds = sum(tool.build_seconds for tool in building) * 2 / (os.cpu_count() or 1)
+    names = ", ".join(tool.name for tool in building)
+    print(f"set-up: will build from source: {names}", flush=True)
+    print(
+        f"set-up: this takes about {max(1, round(seconds / 60))} min on {os.cpu_count()} cores,"
+        f" once a machine; the programs are kept in {cache_folder()}",
+        flush=True,
+    )
+
+
 def setup_tool(tool: Tool) -> bool:
     """Returns whether there was anything to do."""
-    stamp = TOOLS / "state" / f"{tool.name}.json"
-    wanted = f"{dotted(tool.minimum)} {build_key(tool)}"
-    state = read_json(stamp)
-    if state.get("wanted") == wanted and state["is"] == fingerprint(Path(state["program"])):
+    if is_set_up(tool):
         return False
     if tool not in ON_REQUEST and (program := on_path(tool)):
         print(f"set-up: {program} will do", flush=True)
@@ -176,7 +213,8 @@ def setup_tool(tool: Tool) -> bool:
     if program != outer_which(tool.name):
         BIN.mkdir(parents=True, exist_ok=True)
         link.symlink_to(program)
-    write_json(stamp, {"wanted": wanted, "program": str(program), "is": fingerprint(program)})
+    state = {"wanted": wanted_state(tool), "program": str(program), "is": fingerprint(program)}
+    write_json(stamp_of(tool), state)
     return True
 
 
@@ -196,6 +234,7 @@ def outer_which(name: str) -> Path | None:
     return Path(found) if found else None
 
 
+@cache
 def on_path(tool: Tool) -> Path | None:
     for name in filter(None, (tool.name, tool.also_called)):
         program = outer_which(name)
@@ -226,6 +265,7 @@ def from_debian(tool: Tool) -> Path | None:
     # The package may start its service, on a port and with rights that nobody asked for.
     if tool.debian_service and Path("/run/systemd/system").is_dir():
         run([*(as_root() or ()), "systemctl", "disable", "--now", tool.debian_service])
+    on_path.cache_clear()
     return on_path(tool)
 
 
@@ -340,25 +380,46 @@ def build_key(tool: Tool) -> str:
     )
 
 
+def built_program(tool: Tool) -> Path:
+    """Where the cache has it, or will have it."""
+    version = pinned(tool.package, (MODULES / tool.module / "go.mod").read_text())
+    return cache_folder() / f"{tool.name}-{version}-{build_key(tool)}" / tool.name
+
+
 def from_source(tool: Tool) -> Path:
     if not tool.package:
         raise SetupError(f"{tool.name} {dotted(tool.minimum)} or later is not on PATH")
-    module = MODULES / tool.module
+    program = built_program(tool)
+    folder, module = program.parent, MODULES / tool.module
     go_mod = (module / "go.mod").read_text()
     version = pinned(tool.package, go_mod)
-    folder = cache_folder() / f"{tool.name}-{version}-{build_key(tool)}"
-    program = folder / tool.name
     if program.exists():
         print(f"set-up: {tool.name} {version} was built before", flush=True)
         return program
-    go = find_go(go_mod)
+    with only_builder(folder):
+        if not program.exists():  # else another checkout has just built it
+            build_program(tool, version, module, program)
+    return program
+
+
+@contextmanager
+def only_builder(folder: Path) -> Iterator[None]:
+    """One build of a program at a time, of all checkouts: the others wait for its result."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def build_program(tool: Tool, version: str, module: Path, program: Path) -> None:
+    go = find_go((module / "go.mod").read_text())
     build: Argv = [go, "build", "-mod=readonly"]
     major, minor, *_ = version.removeprefix("v").split(".")
     ldflags = tool.ldflags.format(version=version, major=major, minor=minor)
     build += ["-ldflags", f"-s -w {ldflags}"]
     with (
-        step(f"{tool.name} {version} from source, which can take minutes"),
-        filled_at_once(folder) as new,
+        step(f"{tool.name} {version} from source"),
+        filled_at_once(program.parent) as new,
     ):
         run(
             [*build, "-o", new / tool.name, tool.package],
@@ -370,7 +431,6 @@ def from_source(tool: Tool) -> Path:
                 "GOWORK": "off",
             },
         )
-    return program
 
 
 def pinned(package: str, go_mod: str) -> str:
@@ -428,6 +488,7 @@ def main() -> int:
     failures: list[SetupError] = []
     busy = False
     with alone():
+        announce_builds([tools[name] for name in names if name in tools])
         for name in names:
             try:
                 busy |= others[name]() if name in others else setup_tool(tools[name])
