@@ -17,21 +17,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from tests.support import markers
 from tests.support.cluster import Cluster, NoCluster
+from tests.support.forks import ForkServer, differs_at_start
 from tests.support.live import LiveCluster, serve_live_cluster
 from tests.support.registries import MEMORY
 from tests.support.services import NotServed, Run, only_one, service
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 DATA: Final = ROOT / "tests" / "data"
-VERSIONS: Final = ("26.03", "1.10.2")
+CURRENT: Final = "26.03"
+PREVIOUS: Final = "1.10.2"
+"""The release before, which only `make test-all` makes a site of."""
+RELEASES: Final = (CURRENT, pytest.param(PREVIOUS, marks=pytest.mark.slow))
 _SHARED: Final = "KFDEPLOY_TEST_SHARED"
 _START_SECONDS: Final = 60.0
 
@@ -58,10 +63,18 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """Runs kfdeploy as a subprocess, away from the caller's sign-ins and proxies."""
+    """Runs kfdeploy, away from the caller's sign-ins and proxies.
+
+    Attributes:
+        command: starts kfdeploy as an operator does, for tests about start-up, signals, terminals.
+        env: variables that it runs with.
+        forks: forks each run from a process that has imported kfdeploy; without it each run
+            starts Python.
+    """
 
     command: tuple[str, ...]
     env: Mapping[str, str]
+    forks: ForkServer | None = None
 
     def __call__(
         self,
@@ -79,17 +92,21 @@ class Runner:
         """
         words = tuple(map(str, arguments))
         started = time.monotonic()
-        done = subprocess.run(
-            [*self.command, *words],
-            cwd=cwd,
-            env=self.environment(env),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            check=False,
-            timeout=timeout,
-        )
+        variables = self.environment(env)
+        if self.forks is None or differs_at_start(env or {}):
+            done = subprocess.run(
+                [*self.command, *words],
+                cwd=cwd,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                encoding="utf-8",
+                check=False,
+                timeout=timeout,
+            )
+        else:
+            done = self.forks.run(words, cwd=cwd, env=variables, timeout=timeout)
         took = time.monotonic() - started
         result = Done(words, done.returncode, done.stdout, done.stderr, took)
         if check is not None:
@@ -158,6 +175,19 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_IN_MEMORY] = os.environ[MEMORY] = made
 
 
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Mark tests that need more than the project itself (tests/support/markers.py)."""
+    for item in items:
+        if isinstance(item, pytest.Function):
+            markers.mark_by_needs(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with markers.hold_to_markers(item):
+        return (yield)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     if run := config.stash.get(_RUN, None):
         del os.environ[_SHARED]
@@ -194,7 +224,7 @@ def upstreams() -> Path:
 
 
 @pytest.fixture(scope="session")
-def kfdeploy(shared: Path) -> Runner:
+def kfdeploy(shared: Path) -> Iterator[Runner]:
     """Runs ``kfdeploy`` as an operator does."""
     script = Path(sys.executable).with_name("kfdeploy")
     command = (str(script),) if script.exists() else (sys.executable, "-m", "kfdeploy.cli")
@@ -205,7 +235,8 @@ def kfdeploy(shared: Path) -> Runner:
         "NO_PROXY": direct,
         "no_proxy": direct,
     }
-    return Runner(command, env)
+    with contextlib.closing(ForkServer(shared, env)) as forks:
+        yield Runner(command, env, forks)
 
 
 @pytest.fixture(scope="session")
@@ -286,6 +317,8 @@ def real_site(
     need_programs("kustomize")
 
     def made(version: str) -> Site:
+        if version == PREVIOUS:
+            markers.require_slow(f"a site of {version}")
         upstream = upstreams / f"kubeflow-{version}"
         if not upstream.is_dir():
             pytest.skip(f"{upstream.name} is not in the folder of real releases")
