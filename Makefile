@@ -8,21 +8,35 @@ SETUP := $(PYTHON) hack/setup.py
 export PATH := $(CURDIR)/.tools/bin:$(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench check format clean
+.PHONY: help setup demo unit test test-all bench check format clean
+
+# Tests wait for servers and clusters more than they compute: two processes for each core. Each
+# begins with a part of the tests in their order, so that those of a file share what it sets up.
+WORKERS ?= $(shell echo $$((2 * $$(nproc))))
+PYTEST := .venv/bin/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 help: ## these lines
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
 
-setup: ## .venv with kfdeploy, and the outside programs in .tools/bin
+setup: ## .venv with kfdeploy, and the outside programs in .tools/bin; says first what it will build
 	@$(SETUP)
 
 demo: ## the main job on a small bundled upstream, with two registries on loopback
 	@$(SETUP) python git kustomize registry
 	@.venv/bin/python hack/demo.py $(DEMO_ARGS)
 
-test: ## all tests; PYTEST_ARGS='-k scan -x'
+unit: ## the tests that need no cluster, no registry and no Kubeflow release
+	@$(SETUP) python git kustomize
+	$(PYTEST) -m "not (servers or kubeflow or slow)" $(PYTEST_ARGS)
+
+test: ## all tests but the slowest sweeps; PYTEST_ARGS='-k scan -x'
 	@$(SETUP)
-	.venv/bin/python -m pytest -q -n auto $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+test-all: ## the slowest sweeps, which `make test` leaves out
+	@$(SETUP)
+	@$(SETUP) helm3 kyverno training-operator
+	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 bench: ## the benchmarks, side by side with other tools
 	@$(SETUP)

@@ -140,6 +140,7 @@ def _account(kfdeploy: Runner, site: Site, live: LiveCluster, folder: Path) -> P
     return file
 
 
+@pytest.mark.slow
 def test_1_10_2_then_26_03_then_back_and_what_users_made_is_untouched(
     real_site: Callable[[str], Site],
     audited: Audited,

@@ -19,10 +19,9 @@ from kfdeploy.kubernetes import workload
 from kfdeploy.kubernetes.objects import Object, ObjectKey, get_field, show_path, split_objects
 from kfdeploy.patch import additions
 from kfdeploy.session import Session
-from tests.conftest import Site
+from tests.conftest import CURRENT, PREVIOUS, RELEASES, Site
 
 RealSite = Callable[[str], Site]
-RELEASES = ("1.10.2", "26.03")
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +158,7 @@ def test_argos_lost_copies_have_argos_own_images_as_substitutes(facts: Catalogue
 @pytest.fixture(params=(*RELEASES, "beside 26.03"))
 def workspace(request: pytest.FixtureRequest) -> tuple[Path, str]:
     """A real release, or what upstream ships beside it; and how its mirror references begin."""
-    if request.param in RELEASES:
+    if request.param in (CURRENT, PREVIOUS):
         site = request.getfixturevalue("real_site")(request.param)
         return site.root, f"{site.private}/{site.prefix}/"
     return request.getfixturevalue("beside"), "registry.test:5000/kf/"
@@ -267,11 +266,12 @@ EXAMPLES = (
 """Objects for users to copy, which no kustomization has."""
 
 
+@pytest.mark.slow
 def test_every_site_rule_fits_something_in_a_real_release(
     real_site: RealSite, beside: Path, upstreams: Path, facts: Catalogue
 ) -> None:
     left = {rule for entry in facts.entries for rule in entry.sites}
-    for root in (*(real_site(version).root for version in RELEASES), beside):
+    for root in (*(real_site(version).root for version in (CURRENT, PREVIOUS)), beside):
         for image in Session.open(root, "", quiet=True).build_inventory().images:
             for found in image.found:
                 left -= {
@@ -494,13 +494,14 @@ def test_the_operator_that_1_10_0_runs_without_a_tag_is_redirected_and_what_was_
     assert not moves.is_known
 
 
+@pytest.mark.slow
 def test_objects_that_a_record_asks_for_are_beside_its_program_in_a_real_release(
     real_site: RealSite, beside: Path, facts: Catalogue
 ) -> None:
     """In one component: nothing looks for them in another. KServe's agent was in 1.10.0, and Argo's
     server is in none."""
     left = {image for entry in facts.entries for image in entry.images if image.objects}
-    for root in (*(real_site(version).root for version in RELEASES), beside):
+    for root in (*(real_site(version).root for version in (CURRENT, PREVIOUS)), beside):
         for rendered in Session.open(root, "", quiet=True).render_components():
             objects = [item for item in rendered.objects if not item.is_crd]
             there = {(item.key.kind, item.key.name) for item in objects}

@@ -80,8 +80,10 @@ def apply_until_right(place: Place, most: int = 4) -> list[Done]:
     "faults",
     [
         pytest.param(Faults(seed=1, too_many=0.1, retry_after=1), id="429"),
-        pytest.param(Faults(seed=2, too_many=0.05), id="429-without-retry-after"),
-        pytest.param(Faults(seed=3, unavailable=0.05), id="5xx"),
+        pytest.param(
+            Faults(seed=2, too_many=0.05), id="429-without-retry-after", marks=pytest.mark.slow
+        ),
+        pytest.param(Faults(seed=3, unavailable=0.05), id="5xx", marks=pytest.mark.slow),
         pytest.param(Faults(seed=4, reset=0.05), id="reset"),
     ],
 )
@@ -94,6 +96,7 @@ def test_refusals_and_resets_now_and_then(place: Place, faults: Faults) -> None:
         assert proxy.counts.faults
 
 
+@pytest.mark.slow
 def test_slow_answers(place: Place) -> None:
     ns = place.name
     place.write({"base": [namespace(ns), config_map("c", ns)]})
@@ -149,6 +152,7 @@ def test_away_for_seconds_in_the_middle(place: Place) -> None:
         must_be(place, "2")
 
 
+@pytest.mark.slow
 def test_gone_for_good_it_says_so_and_the_next_run_finishes(place: Place) -> None:
     write(place, "1")
     with behind(place) as (proxy, through):

@@ -23,6 +23,8 @@ from tests.support.places import (
 )
 from tests.support.programs import on_request
 
+pytestmark = pytest.mark.slow  # its program is built on request
+
 
 @pytest.fixture(scope="module")
 def helm3(tmp_path_factory: pytest.TempPathFactory) -> Path:

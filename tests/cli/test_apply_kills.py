@@ -166,7 +166,9 @@ def running(place: Place) -> list[str]:
     return [line for line in out if line]
 
 
-@pytest.mark.parametrize("chunk", range(CHUNKS))
+@pytest.mark.parametrize(
+    "chunk", [0, *(pytest.param(number, marks=pytest.mark.slow) for number in range(1, CHUNKS))]
+)
 def test_apply_killed_at_any_moment_and_run_again_ends_the_same(killed: Killed, chunk: int) -> None:
     place = killed.place
     took = killed.undisturbed()

@@ -193,6 +193,7 @@ def test_audit_asks_the_cluster(workspace: Path, kfdeploy: Runner) -> None:
 # -- the real releases -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_real_upgrade(
     real_site: Callable[[str], Site], kfdeploy: Runner, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import VERSIONS, Runner, Site, edit_workspace
+from tests.conftest import RELEASES, Runner, Site, edit_workspace
 from tests.support import engines
 from tests.support.cluster import Cluster
 from tests.support.registries import make_certificate
@@ -33,7 +33,7 @@ def key(body: Mapping[str, Any]) -> tuple[str, str, str, str]:
     return (body["apiVersion"], body["kind"], metadata.get("namespace", ""), metadata["name"])
 
 
-@pytest.fixture(params=VERSIONS, scope="module")
+@pytest.fixture(params=RELEASES, scope="module")
 def site(request: pytest.FixtureRequest, real_site: Callable[[str], Site]) -> Site:
     return real_site(request.param)
 

@@ -296,7 +296,9 @@ def test_a_bundle_whose_disk_is_filled_by_something_else(tmp_path: Path, new_job
 # -- ends -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("series", range(SERIES))
+@pytest.mark.parametrize(
+    "series", [0, *(pytest.param(number, marks=pytest.mark.slow) for number in range(1, SERIES))]
+)
 def test_killed_at_any_moment_it_goes_on_and_nothing_looks_whole_that_is_not(
     series: int, ready: Ready, new_job: NewJob
 ) -> None:

@@ -571,6 +571,7 @@ patch:
 }
 
 
+@pytest.mark.slow
 def test_1_10_2_to_26_03_and_back(
     real_site: Callable[[str], Site], kfdeploy: Runner, upstreams: Path, tmp_path: Path
 ) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import DATA, VERSIONS, Runner, Site, edit_workspace, need_programs, tree
+from tests.conftest import DATA, RELEASES, Runner, Site, edit_workspace, need_programs, tree
 
 
-@pytest.fixture(params=["small", *VERSIONS], scope="module")
+@pytest.fixture(params=["small", *RELEASES], scope="module")
 def site(request: pytest.FixtureRequest) -> Site:
     if request.param == "small":
         small: Site = request.getfixturevalue("small_site")

@@ -15,10 +15,10 @@ from kfdeploy.kubernetes.objects import ObjectKey, get_field, split_objects
 from kfdeploy.patch import values
 from kfdeploy.patch.values import ImageValues
 from kfdeploy.session import Session
-from tests.conftest import Site
+from tests.conftest import RELEASES, Site
 
 RealSite = Callable[[str], Site]
-SITES = ("small", "1.10.2", "26.03")
+SITES = ("small", *RELEASES)
 ANNOTATIONS = ("checksum.kfdeploy.io/", "helm.sh/resource-policy", "kfdeploy.io/")
 
 

@@ -14,7 +14,7 @@ from kfdeploy.errors import UserError
 from kfdeploy.kubernetes.objects import split_objects
 from kfdeploy.patch import registry_access
 from kfdeploy.workspace.settings import Workspace
-from tests.conftest import Runner, Site, edit_workspace
+from tests.conftest import RELEASES, Runner, Site, edit_workspace
 from tests.releaseset.test_helmfile import Objects, of_set, same, template, without_crds
 from tests.support.registries import make_certificate
 
@@ -177,7 +177,7 @@ def test_a_ca_that_is_gone_is_said_by_name(root: Path, kfdeploy: Runner, tmp_pat
     kfdeploy("render", "--env", "default", cwd=folder)
 
 
-@pytest.mark.parametrize("version", ["26.03", "1.10.2"])
+@pytest.mark.parametrize("version", RELEASES)
 def test_real_releases_have_all_of_it_in_plain_helmfile_too(
     version: str, real_site: Callable[[str], Site], kfdeploy: Runner, tmp_path: Path
 ) -> None:

@@ -64,6 +64,7 @@ def test_flags_and_variables_that_code_uses_beside_a_default_are_named() -> None
     assert found["quay.io/acme/executor"].joined
 
 
+@pytest.mark.slow  # the operator is built on request
 def test_a_real_operator_holds_what_its_source_holds() -> None:
     found = likely(goprograms.training_operator())
     assert set(found) == {"alpine:3.10", "ghcr.io/kubeflow/training-v1/kubectl-delivery:latest"}

@@ -18,11 +18,10 @@ import pytest
 from kfdeploy.images import lockfile
 from kfdeploy.kubernetes.objects import split_objects
 from kfdeploy.oci.reference import ImageRef
-from tests.conftest import Runner, Site, edit_workspace, need_programs
+from tests.conftest import CURRENT, PREVIOUS, RELEASES, Runner, Site, edit_workspace, need_programs
 
 RealSite = Callable[[str], Site]
 Objects = dict[tuple[str, ...], Any]
-REAL = ("26.03", "1.10.2")
 
 
 def helmfile(
@@ -98,7 +97,7 @@ def same(one: Objects, other: Objects) -> None:
 # -- the whole of a site ---------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["small", *REAL])
+@pytest.fixture(params=["small", *RELEASES])
 def site(request: pytest.FixtureRequest) -> Site:
     if request.param == "small":
         small: Site = request.getfixturevalue("small_site")
@@ -107,6 +106,11 @@ def site(request: pytest.FixtureRequest) -> Site:
     return real(request.param)
 
 
+@pytest.mark.parametrize(
+    "site",
+    ["small", *(pytest.param(name, marks=pytest.mark.slow) for name in (CURRENT, PREVIOUS))],
+    indirect=True,
+)
 def test_helmfile_on_the_workspace_gives_what_render_gives(site: Site, tmp_path: Path) -> None:
     given = template(site.root, tmp_path / "home", "--include-crds")
     rendered = of_set(site.set)

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from kfdeploy.codec import to_json
 from kfdeploy.images.inventory import NEEDS
 from kfdeploy.session import Session
-from tests.conftest import DATA, Runner, Site
+from tests.conftest import DATA, RELEASES, Runner, Site
 from tests.support.workspaces import deployment, workspace
 
 RealSite = Callable[[str], Site]
@@ -118,6 +118,7 @@ OF_KATIBS_SDK = {"docker.io/kubeflow/storage-initializer", "docker.io/kubeflow/t
 (kubeflow/katib@v0.18.0:sdk/python/v1beta1/setup.py:28)."""
 
 
+@pytest.mark.slow
 def test_every_image_of_1_10_2_is_found_and_nothing_else(
     real_site: RealSite, truth: list[Any]
 ) -> None:
@@ -130,6 +131,7 @@ def test_every_image_of_1_10_2_is_found_and_nothing_else(
     assert set(found) == live | MADE_BY_KSERVE | OF_KATIBS_SDK
 
 
+@pytest.mark.slow
 def test_what_1_10_2_needs_is_redirected_by_something_better_than_admission(
     real_site: RealSite,
 ) -> None:
@@ -142,6 +144,7 @@ def test_what_1_10_2_needs_is_redirected_by_something_better_than_admission(
     assert weak == []
 
 
+@pytest.mark.slow
 def test_images_of_1_10_2_are_needed_as_the_truth_says(
     real_site: RealSite, truth: list[Any]
 ) -> None:
@@ -179,6 +182,7 @@ OTHER_PLACES: dict[str, tuple[set[tuple[str, int]], set[tuple[str, int]]]] = {
 }
 
 
+@pytest.mark.slow
 def test_images_of_1_10_2_stand_where_the_truth_says(real_site: RealSite, truth: list[Any]) -> None:
     wanted: dict[str, set[tuple[str, int]]] = defaultdict(set)
     for entry in with_site(truth):
@@ -196,6 +200,7 @@ def test_images_of_1_10_2_stand_where_the_truth_says(real_site: RealSite, truth:
     assert different == OTHER_PLACES
 
 
+@pytest.mark.slow
 def test_what_overrode_a_field_is_named(real_site: RealSite) -> None:
     (entry,) = by_ref(real_site("1.10.2"))["quay.io/argoproj/workflow-controller:v3.5.14"]["found"]
     patch = f"{ARGO}/base/workflow-controller-deployment-patch.yaml"
@@ -246,7 +251,7 @@ REFERENCE = re.compile(
 NO_REFERENCE = re.compile(r"serving\.kserve\.io/|apps?\.kubernetes\.io/")
 
 
-@pytest.mark.parametrize("version", ["26.03", "1.10.2"])
+@pytest.mark.parametrize("version", RELEASES)
 def test_nothing_else_in_the_manifests_has_the_form_of_a_reference(
     real_site: RealSite, version: str
 ) -> None:
@@ -267,7 +272,7 @@ HALVES = {
 }
 
 
-@pytest.mark.parametrize("version", ["26.03", "1.10.2"])
+@pytest.mark.parametrize("version", RELEASES)
 def test_every_line_that_names_an_image_is_read(real_site: RealSite, version: str) -> None:
     """What is left after `image:` is a template, a placeholder or half a name."""
     left = set()

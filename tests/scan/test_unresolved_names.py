@@ -112,6 +112,7 @@ def test_transformers_of_upstream_s_own_are_not_added_to(site: Path, kfdeploy: R
     )
 
 
+@pytest.mark.slow
 def test_1_10_2_s_profile_has_its_name(real_site: Callable[[str], Site]) -> None:
     set_ = real_site("1.10.2").set
     text = (set_ / "charts/user-namespace/charts/objects/objects.yaml").read_text()

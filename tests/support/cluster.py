@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from tests.support.markers import require_servers
 from tests.support.registries import free_port
 
 _BIN: Final = Path(__file__).resolve().parents[2] / ".tools" / "bin"
@@ -58,6 +59,7 @@ class Programs:
 
     def start(self, name: str) -> None:
         """Start a program that does not run; what it says is added to its log."""
+        require_servers(name)
         with (self._folder / f"{name}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(
                 [_program(name), *self._commands[name]],

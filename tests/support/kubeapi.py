@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from tests.support.markers import require_servers
+
 Body = dict[str, Any]
 NAMES: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _NAME_LISTS: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -224,6 +226,7 @@ def serve_process(module: str, folder: Path, *arguments: str) -> Iterator[int]:
     Raises:
         NotStarted: with its log.
     """
+    require_servers(module)
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"{module.rpartition('.')[2]}.log"
     with log.open("wb") as opened:

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from tests.support.markers import require_servers
 from tests.support.tokens import serve_tokens
 
 USER: Final = "puller"
@@ -217,6 +218,7 @@ def _config(
 def _started(
     config: Path, aside: Path, port: int, folder: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
+    require_servers("a registry")
     argv = _program(config, port, folder)
     # OTEL_*: version 3 of the registry would otherwise export traces over the network.
     env = {**os.environ, "OTEL_TRACES_EXPORTER": "none"}

@@ -25,6 +25,7 @@ from typing import IO, Any, Final
 from tests.support.cluster import NoCluster, serve_cluster
 from tests.support.kubeapi import NotStarted
 from tests.support.live import serve_live_cluster
+from tests.support.markers import require_servers
 from tests.support.registries import NoRegistry, serve_registry
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
@@ -78,6 +79,7 @@ def only_one(name: Path) -> Iterator[None]:
 
 
 def _start(folder: Path, name: str, file: Path) -> None:
+    require_servers(name)
     said = folder / f"{name}.log"
     with said.open("wb") as log:
         server = subprocess.Popen(

@@ -678,7 +678,10 @@ OBJECTS = {"kubeflow-26.03": 675, "kubeflow-1.10.2": 611}
 
 
 @needs_kustomize
-@pytest.mark.parametrize("name", sorted(OBJECTS))
+@pytest.mark.kubeflow
+@pytest.mark.parametrize(
+    "name", ["kubeflow-26.03", pytest.param("kubeflow-1.10.2", marks=pytest.mark.slow)]
+)
 def test_every_component_of_a_release_builds_without_a_network(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

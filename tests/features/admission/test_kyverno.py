@@ -28,6 +28,8 @@ from tests.support.admission import (
 )
 from tests.support.programs import on_request
 
+pytestmark = pytest.mark.slow  # its program is built on request
+
 _LABELS: Final = {
     "users": {"app.kubernetes.io/part-of": "kubeflow-profile"},
     "elsewhere": {"some": "label"},

@@ -17,7 +17,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from kfdeploy.kubernetes.objects import Object, split_objects
-from tests.conftest import VERSIONS, Site
+from tests.conftest import RELEASES, Site
 
 RealSite = Callable[[str], Site]
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
@@ -110,7 +110,7 @@ class Walk:
         return found
 
 
-@pytest.fixture(params=VERSIONS, scope="module")
+@pytest.fixture(params=RELEASES, scope="module")
 def version(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -15,7 +15,7 @@ from kfdeploy.catalogue import load
 from kfdeploy.codec import to_json
 from kfdeploy.images.inventory import NEEDS
 from kfdeploy.session import Session
-from tests.conftest import DATA, Runner, Site
+from tests.conftest import DATA, RELEASES, Runner, Site
 from tests.support.workspaces import deployment, workspace
 
 RealSite = Callable[[str], Site]
@@ -50,7 +50,7 @@ def listed(name: str) -> list[str]:
 # -- the releases ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", ["26.03", "1.10.2"])
+@pytest.mark.parametrize("version", RELEASES)
 def test_a_release_reaches_for_what_was_read_in_it(real_site: RealSite, version: str) -> None:
     assert lines(of_manifests(real_site(version))) == listed(f"egress-{version}.txt")
 
@@ -102,7 +102,7 @@ def below(key: str, node: Any) -> Iterator[tuple[str, str]]:
         yield key, node
 
 
-@pytest.mark.parametrize("version", ["26.03", "1.10.2"])
+@pytest.mark.parametrize("version", RELEASES)
 def test_every_url_in_the_manifests_is_listed_or_explained(
     real_site: RealSite, version: str
 ) -> None:
@@ -121,7 +121,7 @@ def urls(text: str) -> list[str]:
     return [match[0].rstrip(",;)") for match in URL.finditer(text)]
 
 
-@pytest.mark.parametrize("version", ["26.03", "1.10.2"])
+@pytest.mark.parametrize("version", RELEASES)
 def test_each_reason_to_pass_over_a_url_is_needed(real_site: RealSite, version: str) -> None:
     there = {url for _, _, text in strings(real_site(version)) for url in urls(text)}
     unused = [why for why, rule in IGNORED.items() if not any(re.match(rule, u) for u in there)]
@@ -137,7 +137,7 @@ NO_INSTALL = re.compile(
 )
 
 
-@pytest.mark.parametrize("version", ["26.03", "1.10.2"])
+@pytest.mark.parametrize("version", RELEASES)
 def test_nothing_installs_or_fetches_by_name_in_the_manifests(
     real_site: RealSite, version: str
 ) -> None:
@@ -169,7 +169,7 @@ NO_HOST = re.compile(
 )
 
 
-@pytest.mark.parametrize("version", ["26.03", "1.10.2"])
+@pytest.mark.parametrize("version", RELEASES)
 def test_no_host_stands_alone_in_the_manifests(real_site: RealSite, version: str) -> None:
     known = {record["target"] for record in of_manifests(real_site(version))}
     left = {
@@ -181,7 +181,7 @@ def test_no_host_stands_alone_in_the_manifests(real_site: RealSite, version: str
     assert left == set()
 
 
-@pytest.mark.parametrize("version", ["26.03", "1.10.2"])
+@pytest.mark.parametrize("version", RELEASES)
 def test_no_crd_has_a_webhook_by_url(real_site: RealSite, version: str) -> None:
     session = Session.open(real_site(version).root, "", quiet=True)
     crds = [o.text for item in session.render_components() for o in item.objects if o.is_crd]
@@ -359,6 +359,7 @@ def test_a_program_that_only_a_custom_resource_names_has_its_facts(
     assert record["field"] == "spec.containers[name=kserve-container].image"
 
 
+@pytest.mark.slow
 def test_every_fact_of_the_catalogue_is_listed_somewhere(real_site: RealSite, beside: Path) -> None:
     roots = (real_site("26.03").root, real_site("1.10.2").root, beside)
     listed_facts = {
@@ -373,7 +374,7 @@ def test_every_fact_of_the_catalogue_is_listed_somewhere(real_site: RealSite, be
     assert known - listed_facts == set()
 
 
-@pytest.mark.parametrize("version", ["26.03", "1.10.2"])
+@pytest.mark.parametrize("version", RELEASES)
 def test_every_program_of_a_release_was_read(real_site: RealSite, version: str) -> None:
     answer = _answer(real_site(version).root)
     assert answer["unread"] == []
