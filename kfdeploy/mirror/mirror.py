@@ -1,10 +1,11 @@
-"""The lock's images into the private registry.
+"""Copy the lock's images into the private registry.
 
-`plan` asks the private registry what it has, with one small request an image; `run` brings the
-rest. An image counts as there only when its tag has the digest of the lock, and its tag is written
-when all of it is there: what was broken off is taken up again, and what was finished is not.
+`plan_mirror` asks the private registry what it has, with one small request for each image.
+`run_mirror` copies the rest. An image is present only if its tag leads to the digest of the lock,
+and the tag is written after everything else of the image: an interrupted run is continued by the
+next one, which does not repeat finished images.
 
-Blobs are carried by kfdeploy itself: docs/decisions/009.
+kfdeploy transfers the blobs itself: docs/decisions/009.
 """
 
 from __future__ import annotations
@@ -40,18 +41,18 @@ from kfdeploy.oci.registry.settings import MirrorSettings
 from kfdeploy.oci.registry.transport import RetryPolicy
 
 JOBS: Final = 8
-"""Blobs on the way at a time."""
+"""Blobs transferred at the same time."""
 ASK_JOBS: Final = 16
-"""Small requests at a time: what they take is mostly waiting."""
+"""Small requests at the same time: they mostly wait for an answer."""
 _ASK_SECONDS: Final = 60.0
 _TICK_SECONDS: Final = 0.2
 _PATIENCE: Final = RetryPolicy(busy_seconds=0.0, outage_seconds=60.0, tries=3)
-"""A registry that is busy is not waited for by a worker: the board has other work for it."""
+"""Workers do not wait for a busy registry: the scheduler has other work for them."""
 
 
 @dataclass(frozen=True, slots=True)
 class MirrorEndpoints:
-    """What a mirror works between."""
+    """The registries that a mirror copies between, with the client that talks to them."""
 
     client: RegistryClient
     manifests: ManifestCache
@@ -61,10 +62,10 @@ class MirrorEndpoints:
 
 @contextlib.contextmanager
 def open_endpoints(settings: MirrorSettings, root: Path, cache: Cache) -> Iterator[MirrorEndpoints]:
-    """The registries that a workspace names, until the block ends.
+    """Open the registries that a workspace names; close them when the block ends.
 
     Args:
-        root: the workspace's folder, which paths in kfdeploy.yaml are relative to.
+        root: the workspace's folder, to which paths in kfdeploy.yaml are relative.
     """
     with RegistryClient(AccessResolver(settings, root), retry_policy=_PATIENCE) as client:
         manifests = ManifestCache(client, cache)
@@ -77,7 +78,7 @@ def open_endpoints(settings: MirrorSettings, root: Path, cache: Cache) -> Iterat
 
 
 def open_client(settings: MirrorSettings, root: Path) -> RegistryClient:
-    """A client that only asks; to be closed by ``with``. Arguments as for `opened`."""
+    """Return a client for queries, to be closed by ``with``; arguments as for `open_endpoints`."""
     return RegistryClient(AccessResolver(settings, root))
 
 
@@ -90,53 +91,62 @@ def plan_mirror(
     by_tag: Container[str] = (),
     answered: Container[tuple[str, str]] = (),
 ) -> MirrorPlan:
-    """Find out what the private registry lacks: one HEAD for each image.
+    """Find out what the private registry lacks, with one HEAD request for each image.
 
     Args:
-        by_tag: references that some place must have by tag alone, which matters to a registry that
-            does not move tags.
-        answered: paths of manifests (`manifest_path`) with their digests, as the private registry
-            has just given them: it is not asked again.
+        by_tag: references that some object must have by tag alone; such a tag can't be replaced
+            by another name at a registry with immutable tags.
+        answered: paths of manifests (`manifest_path`) with the digests that the private registry
+            has just returned for them: it is not asked again.
 
     Raises:
-        UserError: two images on one target, the private registry can't be asked, or a tag would
-            have to move that can't; the same complaint about many images is one error.
+        UserError: two images have one target, the private registry can't be asked, or an immutable
+            tag would have to move. The same message about many images is one error.
     """
     registry = settings.private
-    errors: dict[str, UserError] = {}
-    items: list[MirrorItem] = []
+    present: list[MirrorItem] = []
+    unanswered: list[MirrorItem] = []
+    for item in list_mirror_items(lock, registry, settings.sources, settings.platforms):
+        if (manifest_path(item.destination), item.digest) in answered:
+            present.append(replace(item, state="present"))
+        else:
+            unanswered.append(item)
+    if present:
+        client.transport.mark_answered(registry.host)
 
     def query_item(item: MirrorItem) -> MirrorItem | UserError:
         try:
-            found = client.get_digest(item.destination, patience=_ASK_SECONDS)
-            if found not in (None, item.digest) and registry.immutable_tags:
-                if item.belongs_to:
-                    # Cosign moves the tag of a list of signatures; the list that is there stays.
-                    return replace(item, state="present")
-                for name in item.ids:
-                    if name in by_tag:
-                        return item.target.immovable_tag_error(name, str(found))
-                item = replace(item, push_tag=item.target.digest_tag)
-                found = client.get_digest(item.destination, patience=_ASK_SECONDS)
+            return _query_state(client, item, by_tag, immutable_tags=registry.immutable_tags)
         except RegistryError as error:
             return error
-        return _with_state(item, found)
 
-    wanted: list[MirrorItem] = []
-    for item in list_mirror_items(lock, registry, settings.sources, settings.platforms):
-        if (manifest_path(item.destination), item.digest) in answered:
-            items.append(replace(item, state="present"))
-        else:
-            wanted.append(item)
-    if items:
-        client.transport.mark_answered(registry.host)
-    for _, found in parallel.run_in_threads(query_item, wanted, max(jobs, ASK_JOBS), client.close):
-        if isinstance(found, UserError):
-            errors.setdefault(found.message, found)
-        else:
-            items.append(found)
+    answers = [
+        answer
+        for _, answer in parallel.run_in_threads(
+            query_item, unanswered, max(jobs, ASK_JOBS), client.close
+        )
+    ]
+    errors = {answer.message: answer for answer in answers if isinstance(answer, UserError)}
     raise_all([errors[message] for message in sorted(errors)])
-    return MirrorPlan(tuple(sorted(items, key=_target_key)))
+    found = [answer for answer in answers if isinstance(answer, MirrorItem)]
+    return MirrorPlan(tuple(sorted([*present, *found], key=_target_key)))
+
+
+def _query_state(
+    client: RegistryClient, item: MirrorItem, by_tag: Container[str], *, immutable_tags: bool
+) -> MirrorItem | UserError:
+    """Return the item with its state at the private registry, or why its tag can't be written."""
+    found = client.get_digest(item.destination, patience=_ASK_SECONDS)
+    if found in (None, item.digest) or not immutable_tags:
+        return _with_state(item, found)
+    if item.belongs_to:
+        # Cosign moves the tag of a list of signatures; the list that is there stays.
+        return replace(item, state="present")
+    for name in item.ids:
+        if name in by_tag:
+            return item.target.immovable_tag_error(name, str(found))
+    item = replace(item, push_tag=item.target.digest_tag)
+    return _with_state(item, client.get_digest(item.destination, patience=_ASK_SECONDS))
 
 
 def run_mirror(
@@ -150,23 +160,24 @@ def run_mirror(
     stop: Callable[[], None] = lambda: None,
     on_tick: Callable[[], None] = lambda: None,
 ) -> MirrorSummary:
-    """Bring what is missing.
+    """Copy what is missing.
 
-    Images that fail are collected; the others are brought all the same. ^C stops the transfers: a
-    registry shows an image only when all of it has arrived, so nothing half is left under a tag.
+    Failures are collected, and the other images are copied all the same. ^C stops the transfers. A
+    tag is written only when the whole image has arrived, so no tag leads to half an image.
 
     Args:
-        known: blobs, by digest, with a place at the destination that has them: see `places`.
-        watch: is told what happens.
-        stop: makes transfers under way end at once.
-        on_tick: called now and then in the caller's thread.
+        known: a place at the destination for each blob, by digest, that it is known to have: see
+            `find_known_places`.
+        progress: receives what happens.
+        stop: makes running transfers end at once.
+        on_tick: called in the caller's thread about five times a second.
 
     Raises:
         KeyboardInterrupt: after all transfers have stopped.
     """
     progress = progress or MirrorProgress()
     items = sorted(todo.to_copy, key=lambda i: (bool(i.belongs_to), -(i.size or 0), _target_key(i)))
-    board = TransferScheduler(
+    scheduler = TransferScheduler(
         items,
         source=origin.get_host,
         destination=destination.get_host,
@@ -175,17 +186,17 @@ def run_mirror(
         known=known,
     )
     progress.record_plan(
-        len(todo.items), list(todo.present), lambda: (board.bytes_found, board.unread == 0)
+        len(todo.items), list(todo.present), lambda: (scheduler.bytes_found, scheduler.unread == 0)
     )
     cancelled = threading.Event()
-    mistakes: list[BaseException] = []
+    crashes: list[BaseException] = []
 
     def run_worker(number: int) -> None:
         try:
-            TransferWorker(number, board, origin, destination, progress, cancelled).run()
+            TransferWorker(number, scheduler, origin, destination, progress, cancelled).run()
         except BaseException as error:
-            mistakes.append(error)
-            board.stop()
+            crashes.append(error)
+            scheduler.stop()
 
     threads = [
         threading.Thread(target=run_worker, args=(number,), name=f"mirror-{number}")
@@ -198,20 +209,18 @@ def run_mirror(
             while thread.is_alive():
                 thread.join(_TICK_SECONDS)
                 on_tick()
-        finished = True
     except BaseException:
-        finished = False
+        cancelled.set()
+        scheduler.stop()
+        stop()
         raise
     finally:
-        if not finished or mistakes:
-            cancelled.set()
-            board.stop()
-            stop()
         for thread in threads:
             if thread.ident is not None:
                 thread.join()
-    if mistakes:
-        raise mistakes[0]
+    if crashes:
+        stop()
+        raise crashes[0]
     return MirrorSummary(
         copied=tuple(sorted(progress.copied, key=_target_key)),
         present=todo.present,
@@ -221,9 +230,9 @@ def run_mirror(
 
 
 def find_known_places(todo: MirrorPlan, endpoints: MirrorEndpoints) -> dict[str, str]:
-    """Blobs that the private registry has in images that are there, by digest, with their place.
+    """Return a place for each blob, by digest, of the images that the private registry has.
 
-    As far as the cache knows their manifests: nobody is asked.
+    Only images whose manifests are cached count: no registry is asked.
     """
     if not todo.to_copy:
         return {}

@@ -1,4 +1,4 @@
-"""What a mirror would do, is doing and has done."""
+"""Define the plan of a mirror, its items and its result."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ MirrorState = Literal["copy", "replace", "present"]
 
 @dataclass(frozen=True, slots=True)
 class MirrorItem:
-    """One image, or what belongs to one (a signature), and its place in the private registry.
+    """One image, or an artifact attached to one (a signature), and its target.
 
     Attributes:
-        ids: references as found that it stands for.
-        source: where it is copied from (after `registries.sources`), at its digest there.
+        ids: the references, as found, that the item stands for.
+        source: the reference to copy from, after `registries.sources`, with its digest there.
         target: its name in the private registry.
-        digest: what the private registry is to have: the source's, or that of the index reduced
-            to ``platforms``.
-        size: bytes of its blobs; None when the lock does not say.
-        state: ``replace`` when the tag is there with another digest.
-        platforms: what an index is reduced to; empty for all.
-        push_tag: the tag it is pushed as; empty for a referrer, which is found by its subject.
-        belongs_to: what it is to an image, such as ``sha256-….sig``; empty for images themselves.
+        digest: the digest at the private registry: that of the source, or of the index reduced to
+            ``platforms``.
+        size: bytes of its blobs; None if the lock does not say.
+        state: ``replace`` if the tag leads to another digest now.
+        replaces: that other digest; else empty.
+        platforms: the platforms that an index is reduced to; empty for all.
+        push_tag: the tag to push; empty for a referrer, which is found by its subject.
+        belongs_to: the name of an attached artifact, such as ``sha256-….sig``; empty for images.
     """
 
     ids: tuple[str, ...]
@@ -50,24 +51,26 @@ class MirrorItem:
 
     @property
     def repository(self) -> ImageRef:
-        """Its repository in the private registry."""
+        """Return its repository in the private registry."""
         host, _, path = self.target.repository.partition("/")
         return ImageRef(host, path)
 
     @property
     def destination(self) -> ImageRef:
-        """Where the private registry is asked for it."""
-        at = self.repository
-        return ImageRef(at.host, at.path, self.push_tag, "" if self.push_tag else self.digest)
+        """Return the reference to ask the private registry for."""
+        repository = self.repository
+        return ImageRef(
+            repository.host, repository.path, self.push_tag, "" if self.push_tag else self.digest
+        )
 
     @property
     def name(self) -> str:
-        """For people: the image as found, and what it is to that."""
+        """Return the image as found, with the name of the attached artifact, for people."""
         return f"{self.ids[0]} ({self.belongs_to})" if self.belongs_to else self.ids[0]
 
     @property
     def sort_key(self) -> str:
-        """By target."""
+        """Return the target as text."""
         return str(self.destination)
 
     def to_json(self) -> dict[str, Any]:
@@ -85,7 +88,7 @@ class MirrorItem:
 
 @dataclass(frozen=True, slots=True)
 class MirrorPlan:
-    """What a mirror would do; sorted by target."""
+    """The items of a mirror with their states; sorted by target."""
 
     items: tuple[MirrorItem, ...]
 
@@ -99,13 +102,16 @@ class MirrorPlan:
 
     @property
     def size(self) -> int:
-        """Bytes to copy at most: layers that images share are counted for each, and are sent
-        once; images of unknown size count nothing."""
+        """Return the upper limit of bytes to copy.
+
+        Layers that images share are counted for each image, and are sent once. Images of unknown
+        size count as 0.
+        """
         return sum(item.size or 0 for item in self.to_copy)
 
     @property
     def unsized(self) -> int:
-        """Images to copy whose size is not known."""
+        """Count the images to copy whose size is not known."""
         return sum(item.size is None for item in self.to_copy)
 
     def to_json(self) -> dict[str, Any]:
@@ -117,7 +123,7 @@ class MirrorPlan:
         }
 
     def format_lines(self) -> list[str]:
-        """The plan for people: a line for each image to copy, and what it comes to."""
+        """Return a line for each image to copy, and one with the totals, for people."""
         result = []
         for item in self.to_copy:
             size = "size unknown" if item.size is None else format_bytes(item.size)
@@ -133,7 +139,7 @@ class MirrorPlan:
 
 @dataclass(frozen=True, slots=True)
 class MirrorFailure:
-    """An image that is not in the private registry afterwards."""
+    """An image that could not be copied, and why."""
 
     item: MirrorItem
     error: UserError
@@ -149,14 +155,14 @@ class MirrorFailure:
 
 @dataclass(frozen=True, slots=True)
 class TransferStats:
-    """What became of the blobs, in bytes.
+    """Bytes of blobs by what happened to them, and the number of retries.
 
     Attributes:
-        moved: sent, and there afterwards.
-        mounted: taken over from another repository of the private registry.
-        skipped: were there already.
-        retried: sent in vain, as the transfer broke off.
-        retries: how often anything was tried again.
+        moved: sent, and complete at the destination.
+        mounted: mounted from another repository of the private registry.
+        skipped: present before.
+        retried: sent by transfers that broke off, and sent again.
+        retries: the number of retries of any request, not bytes.
     """
 
     moved: int = 0
@@ -168,7 +174,7 @@ class TransferStats:
 
 @dataclass(frozen=True, slots=True)
 class MirrorSummary:
-    """What a mirror did."""
+    """The result of a mirror."""
 
     copied: tuple[MirrorItem, ...]
     present: tuple[MirrorItem, ...]
@@ -177,11 +183,11 @@ class MirrorSummary:
 
     @property
     def size(self) -> int:
-        """Bytes of the images copied, as `Plan.size` counts them."""
+        """Return the bytes of the images copied, counted as `MirrorPlan.size` does."""
         return sum(item.size or 0 for item in self.copied)
 
     def list_errors(self) -> list[UserError]:
-        """One for each image that failed."""
+        """Return an error for each image that failed."""
         return [failed.error for failed in self.failed]
 
     def to_json(self) -> dict[str, Any]:
@@ -194,7 +200,7 @@ class MirrorSummary:
         }
 
     def format_lines(self) -> list[str]:
-        """The result for people."""
+        """Return the result as lines for people."""
         counts = f"{len(self.present)} present, {len(self.failed)} failed"
         tally = self.tally
         moved = [f"{format_bytes(tally.moved)} sent"]
@@ -210,14 +216,14 @@ def list_mirror_items(
     sources: Mapping[str, str],
     platforms: tuple[str, ...] = (),
 ) -> list[MirrorItem]:
-    """What a private registry is to have of a lock, each once, sorted by target.
+    """Return the items that a private registry must have for a lock, sorted by target.
 
     Args:
-        sources: `registries.sources`.
-        platforms: the environment's.
+        sources: `registries.sources` of kfdeploy.yaml.
+        platforms: the environment's platforms, such as ``linux/amd64``; empty for all.
 
     Raises:
-        UserError: two images on one target.
+        UserError: two images have one target.
     """
     targets = MirrorNaming(registry, platforms).mirror_refs(lock.images)
     located = PullSources(sources)
@@ -235,28 +241,30 @@ def list_mirror_items(
             size=image.size,
             state="copy",
             push_tag=target.push_tag,
-            # What is not reduced stays as it is, whatever its platforms are called.
+            # An image that is not reduced stays as it is, whatever its platforms are called.
             platforms=platforms if target.digest != image.digest else (),
         )
-        for one in (item, *_list_attached_items(item, image)):
-            items.setdefault(one.sort_key, one)
+        for entry in (item, *_list_attached_items(item, image)):
+            items.setdefault(entry.sort_key, entry)
     return sorted(items.values(), key=lambda item: item.sort_key)
 
 
 def _list_attached_items(item: MirrorItem, image: LockedImage) -> Iterator[MirrorItem]:
-    """What belongs to an image, as far as what it belongs to is mirrored: nothing belongs to an
-    index that was reduced."""
+    """Yield the artifacts attached to manifests that are mirrored.
+
+    Nothing is attached to a reduced index: its digest is another.
+    """
     kept = {image.digest}
     if item.platforms:
         kept = {d for name, d in image.platforms.items() if matches_platform(name, item.platforms)}
-    for one in image.attached or ():
-        if one.subject in kept or not item.platforms:
+    for artifact in image.attached or ():
+        if artifact.subject in kept or not item.platforms:
             yield replace(
                 item,
-                source=one.ref_in(item.source),
-                digest=one.digest,
+                source=artifact.ref_in(item.source),
+                digest=artifact.digest,
                 size=None,
                 platforms=(),
-                push_tag=one.tag,
-                belongs_to=one.name,
+                push_tag=artifact.tag,
+                belongs_to=artifact.name,
             )

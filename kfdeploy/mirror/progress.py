@@ -1,4 +1,4 @@
-"""A mirror at work: what each worker does, what is done, and how long the rest takes."""
+"""Count what a running mirror has done, what each worker does, and how long the rest takes."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from kfdeploy.wording import format_bytes
 
 EventState = Literal["retrying", "waiting", "copied", "present", "failed"]
 _RATE_SECONDS: Final = 10.0
-"""The rate that is shown is that of the last seconds, as a line of today is no line of tonight."""
+"""The rate is that of the last seconds: the speed of a line changes during a long run."""
 
 
 @dataclass(frozen=True, slots=True)
 class MirrorEvent:
-    """Something that happened to one image, with where the whole stands.
+    """An event of one image, with the progress of the whole run.
 
     Attributes:
-        image: as found; of ``waiting``, the registry that is waited for.
-        done: images finished, failed ones included.
-        bytes_done: bytes sent so far, those on the way included.
-        bytes_total: bytes to send, as far as images have been read.
+        image: the reference as found; for ``waiting`` the host of the registry.
+        done: number of images finished, including failed ones.
+        bytes_done: bytes sent so far, including those of running transfers.
+        bytes_total: bytes to send for the images that have been read so far.
     """
 
     image: str
@@ -37,19 +37,19 @@ class MirrorEvent:
     message: str = ""
 
     def format_line(self) -> str:
-        """For output that is no terminal."""
+        """Return a line for output that is not a terminal."""
         tail = f": {self.message}" if self.message else ""
         return f"[{self.done}/{self.total}] {self.state} {self.image}{tail}"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerActivity:
-    """What one worker does.
+    """The current task of one worker.
 
     Attributes:
         kind: ``read``, ``carry``, ``mount`` or ``seal``.
-        size: bytes of the blob, None where it is no blob.
-        done: bytes of it that were sent.
+        size: bytes of the blob; None for a task without one.
+        done: bytes of the blob that were sent.
     """
 
     number: int
@@ -61,11 +61,12 @@ class WorkerActivity:
 
 @dataclass(frozen=True, slots=True)
 class ProgressSnapshot:
-    """Where a mirror stands at a moment.
+    """The progress of a mirror at one moment.
 
     Attributes:
-        rate: bytes a second, of late.
-        seconds_left: None while not all images have been read, or nothing is known yet.
+        rate: bytes per second during the last seconds.
+        seconds_left: None until all images have been read and the rate is known.
+        waiting: a line for each registry that is waited for.
     """
 
     done: int
@@ -78,7 +79,7 @@ class ProgressSnapshot:
     waiting: tuple[str, ...]
 
     def format_line(self) -> str:
-        """For output that is no terminal, now and then."""
+        """Return a line for output that is not a terminal, printed at intervals."""
         left = "" if self.seconds_left is None else f", {format_seconds(self.seconds_left)} left"
         waits = "".join(f"; {text}" for text in self.waiting)
         return (
@@ -88,17 +89,18 @@ class ProgressSnapshot:
 
 
 class MirrorProgress:
-    """Keeps count; every method may be called from any thread."""
+    """Counts images and bytes; every method may be called from any thread."""
 
     def __init__(
         self,
         on_event: Callable[[MirrorEvent], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take whom to tell.
+        """Start at zero.
 
         Args:
             on_event: called for one event at a time, from any thread.
+            clock: returns seconds, as `time.monotonic` does.
         """
         self._on_event = on_event
         self._clock = clock
@@ -115,11 +117,12 @@ class MirrorProgress:
     def record_plan(
         self, total: int, present: list[MirrorItem], expected: Callable[[], tuple[int, bool]]
     ) -> None:
-        """The plan is made.
+        """Record how much there is to do.
 
         Args:
-            total: items in all.
-            expected: bytes to send in all, and whether that is the last word.
+            total: number of items.
+            present: items that need no copy.
+            expected: returns the bytes to send, and whether that number is final.
         """
         with self._lock:
             self._total, self._expected = total, expected
@@ -136,10 +139,10 @@ class MirrorProgress:
             self._workers.pop(number, None)
 
     def add_sent_bytes(self, number: int, count: int) -> None:
-        """A worker has sent some bytes more."""
+        """Add bytes that a worker has sent of its blob."""
         with self._lock:
-            at = self._workers[number]
-            self._workers[number] = replace(at, done=at.done + count)
+            activity = self._workers[number]
+            self._workers[number] = replace(activity, done=activity.done + count)
 
     def count_moved(self, count: int) -> None:
         with self._lock:
@@ -154,7 +157,7 @@ class MirrorProgress:
             self.tally = replace(self.tally, skipped=self.tally.skipped + count)
 
     def count_aborted(self, count: int) -> None:
-        """A transfer broke off after some bytes."""
+        """Count the bytes of a transfer that broke off."""
         with self._lock:
             self.tally = replace(self.tally, retried=self.tally.retried + count)
 
@@ -164,7 +167,7 @@ class MirrorProgress:
             self._emit_event(item.name, "retrying", message)
 
     def record_wait(self, host: str, seconds: float) -> None:
-        """A registry wants to be left alone; said once for all who wait."""
+        """Record that a registry asked to wait (429); one event for all workers that wait."""
         with self._lock:
             now = self._clock()
             self.tally = replace(self.tally, retries=self.tally.retries + 1)
@@ -177,7 +180,7 @@ class MirrorProgress:
     def finish_item(
         self, item: MirrorItem, state: Literal["copied", "failed"], error: UserError | None = None
     ) -> None:
-        """An item is done with."""
+        """Record the end of an item; it failed if there is an error."""
         with self._lock:
             self._done += 1
             if error is None:
@@ -187,19 +190,19 @@ class MirrorProgress:
             self._emit_event(item.name, state, error.message if error else "")
 
     def take_snapshot(self) -> ProgressSnapshot:
-        """Where it stands now."""
+        """Return the progress now."""
         with self._lock:
             now = self._clock()
             done = self._count_bytes_done()
-            total, is_last_word = self._expected()
+            total, is_final = self._expected()
             total -= self.tally.skipped
             self._rates = [(at, n) for at, n in self._rates if at >= now - _RATE_SECONDS][-200:]
             since, before = self._rates[0] if self._rates else (now, done)
             self._rates.append((now, done))
             rate = max(0.0, (done - before) / (now - since)) if now > since else 0.0
-            left = (total - done) / rate if is_last_word and rate > 0 else None
+            left = (total - done) / rate if is_final and rate > 0 else None
             waiting = tuple(
-                f"{host} is waited for, {max(1, round(end - now))} s"
+                f"waiting {max(1, round(end - now))} s for {host}"
                 for host, end in sorted(self._waits.items())
                 if end > now
             )
@@ -223,7 +226,7 @@ class MirrorProgress:
 
 
 def format_seconds(seconds: float) -> str:
-    """A time for people: ``45 s``, ``12 min``, ``2 h 05 min``."""
+    """Format a duration for people: ``45 s``, ``12 min``, ``2 h 05 min``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

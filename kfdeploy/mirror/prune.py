@@ -1,7 +1,7 @@
-"""What the private registry has of us that no kept release set needs any more.
+"""Find and delete manifests of the private registry that no kept release set needs.
 
-A manifest is looked at by its digest: deleting it takes all its tags along, so one that any kept
-image has in the same repository stays. What belongs to a kept image (signatures) stays with it.
+Deleting a manifest deletes all its tags, so a manifest stays if any kept image has its digest in
+the same repository. Signatures and other artifacts of a kept image stay with it.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from kfdeploy.oci.registry.errors import RegistryError
 from kfdeploy.releaseset.artifact import REPOSITORY
 
 JOBS: Final = 8
-_ABOUT: Final = re.compile(r"(sha256)-([0-9a-f]{64})(?:\.[a-z]+)?")
-"""The tags of signatures and of lists of referrers name the digest they are about."""
+_SUBJECT_TAG: Final = re.compile(r"(sha256)-([0-9a-f]{64})(?:\.[a-z]+)?")
+"""Tags of signatures and of lists of referrers contain the digest of their subject."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObsoleteManifest:
-    """A manifest that nothing kept needs.
+    """A manifest that no kept image needs.
 
     Attributes:
-        tags: its tags; none for a platform's manifest of an index that goes.
+        tags: its tags; empty for a platform's manifest of an obsolete index.
     """
 
     repository: ImageRef
@@ -42,19 +42,19 @@ class ObsoleteManifest:
         return ImageRef(self.repository.host, self.repository.path, "", self.digest)
 
     def format_line(self) -> str:
-        """For people."""
+        """Return the manifest and its tags as a line for people."""
         names = ", ".join(self.tags) or "untagged"
         return f"{self.repository}@{self.digest} ({names})"
 
 
 @dataclass(frozen=True, slots=True)
 class PruneFindings:
-    """What could go.
+    """The manifests that can be deleted.
 
     Attributes:
-        looked_at: repositories.
-        kept: images that stay, by repository and digest.
-        note: why not all repositories were looked at; or empty.
+        looked_at: number of repositories that were searched.
+        kept: number of images that stay, by repository and digest.
+        note: why not all repositories were searched; or empty.
     """
 
     obsolete: tuple[ObsoleteManifest, ...]
@@ -74,12 +74,12 @@ class PruneFindings:
 def find_obsolete(
     client: RegistryClient, host: str, prefix: str, kept: Iterable[MirrorItem]
 ) -> PruneFindings:
-    """Look through the private registry.
+    """Search the private registry for manifests that nothing kept needs.
 
     Args:
-        prefix: only repositories below it are ours. Without one, only those that a kept lock names
-            are looked at: others may be anybody's.
-        kept: all that the kept release sets need.
+        prefix: only repositories below it belong to kfdeploy. Without a prefix only the
+            repositories that a kept lock names are searched: the others may be anybody's.
+        kept: the items of all locks and release sets that are kept.
 
     Raises:
         UserError: the registry can't be asked.
@@ -93,9 +93,9 @@ def find_obsolete(
         return _scan_repository(client, ImageRef(host, path), wanted.get(path, set()))
 
     found: list[ObsoleteManifest] = []
-    for _, some in parallel.run_in_threads(scan_path, paths, JOBS, client.close):
-        found += some
-    found.sort(key=lambda one: (str(one.repository), not one.tags, one.tags, one.digest))
+    for _, manifests in parallel.run_in_threads(scan_path, paths, JOBS, client.close):
+        found += manifests
+    found.sort(key=lambda m: (str(m.repository), not m.tags, m.tags, m.digest))
     return PruneFindings(tuple(found), len(paths), sum(map(len, wanted.values())), note)
 
 
@@ -104,17 +104,21 @@ def delete_manifests(
     obsolete: Iterable[ObsoleteManifest],
     on_deleted: Callable[[ObsoleteManifest], None],
 ) -> list[UserError]:
-    """Delete what was found; indexes before the manifests they name. Returns what went wrong."""
+    """Delete manifests in the given order, and return an error for each that failed.
+
+    `find_obsolete` sorts indexes before the manifests they list. An error that every further
+    request would get as well ends the loop.
+    """
     failures: list[UserError] = []
-    for one in obsolete:
+    for manifest in obsolete:
         try:
-            catalog.delete_manifest(client, one.ref)
+            catalog.delete_manifest(client, manifest.ref)
         except RegistryError as error:
             failures.append(error)
             if error.final or error.kind in {"refused", "nonsense"}:
                 break
         else:
-            on_deleted(one)
+            on_deleted(manifest)
     return failures
 
 
@@ -141,7 +145,10 @@ def _list_repositories(
 
 
 def _is_below(path: str, prefix: str) -> bool:
-    """Published release sets stay: no lock says which of them a cluster follows."""
+    """Tell whether prune may search a repository.
+
+    Published release sets stay: no lock says which of them a cluster follows.
+    """
     return path.startswith(prefix + "/") and path != f"{prefix}/{REPOSITORY}"
 
 
@@ -153,29 +160,30 @@ def _scan_repository(
         digest = client.get_digest(ImageRef(repository.host, repository.path, tag))
         if digest is not None:
             seen.setdefault(digest, []).append(tag)
-    goes = {digest for digest in seen if digest not in wanted}
-    if not goes:
+    obsolete = seen.keys() - wanted
+    if not obsolete:
         return []
-    stays = wanted | {
+    needed = wanted | {
         child for digest in wanted for child in _list_children(client, repository, digest)
     }
-    for digest in sorted(goes):
-        subjects = [f"{m[1]}:{m[2]}" for tag in seen[digest] if (m := _ABOUT.fullmatch(tag))]
-        if any(subject in stays for subject in subjects):
-            stays |= {digest, *_list_children(client, repository, digest)}
-    goes -= stays
+    for digest in sorted(obsolete):
+        subjects = [f"{m[1]}:{m[2]}" for tag in seen[digest] if (m := _SUBJECT_TAG.fullmatch(tag))]
+        if any(subject in needed for subject in subjects):
+            needed |= {digest, *_list_children(client, repository, digest)}
+    obsolete -= needed
     found = {
-        digest: ObsoleteManifest(repository, digest, tuple(sorted(seen[digest]))) for digest in goes
+        digest: ObsoleteManifest(repository, digest, tuple(sorted(seen[digest])))
+        for digest in obsolete
     }
-    for digest in sorted(goes):
+    for digest in sorted(obsolete):
         for child in _list_children(client, repository, digest):
-            if child not in stays and child not in found:
+            if child not in needed and child not in found:
                 found[child] = ObsoleteManifest(repository, child, ())
     return list(found.values())
 
 
 def _list_children(client: RegistryClient, repository: ImageRef, digest: str) -> tuple[str, ...]:
-    """What an index at the registry names; nothing for what is not there or is no index."""
+    """Return the digests that an index lists; empty if it is absent or is not an index."""
     try:
         manifest = client.get_manifest(ImageRef(repository.host, repository.path, "", digest))
     except RegistryError as error:

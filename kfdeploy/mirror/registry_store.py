@@ -1,4 +1,4 @@
-"""Registries as what the mirror copies from and to."""
+"""Implement `Origin` and `Destination` for registries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class RegistryOrigin:
-    """The registries that the lock's images are in (an `Origin`)."""
+    """The registries that have the lock's images; an `Origin`."""
 
     def __init__(self, client: RegistryClient, manifests: ManifestCache) -> None:
         self._client = client
@@ -38,17 +38,17 @@ class RegistryOrigin:
 
 
 class RegistryDestination:
-    """The private registry (a `Destination`); a place is one of its repositories."""
+    """The private registry; a `Destination` whose places are its repositories."""
 
     def __init__(self, client: RegistryClient, registry: PrivateRegistry, root: Path) -> None:
-        """Take the registry.
+        """Prepare pushes to the private registry.
 
         Args:
-            root: folder that `createRepository` is run in.
+            root: the folder in which the `createRepository` command runs.
         """
         self._host = registry.host
         create = registry.creation_command if registry.create_repository else None
-        self._uploads = RegistryPusher(client, create, root)
+        self._pusher = RegistryPusher(client, create, root)
 
     def get_host(self, item: MirrorItem) -> str:
         return item.repository.host
@@ -57,22 +57,20 @@ class RegistryDestination:
         return item.repository.path
 
     def has_blob(self, place: str, blob: Descriptor) -> bool:
-        return self._uploads.has_blob(self._repository_at(place), blob)
+        return self._pusher.has_blob(self._repository_at(place), blob)
 
     def mount_blob(self, place: str, blob: Descriptor, other: str) -> str | None:
-        return self._uploads.mount_blob(
-            self._repository_at(place), blob, self._repository_at(other)
-        )
+        return self._pusher.mount_blob(self._repository_at(place), blob, self._repository_at(other))
 
     def put_blob(self, place: str, blob: Descriptor, pieces: BlobPieces, begun: str = "") -> None:
-        self._uploads.push_blob(self._repository_at(place), blob, pieces, begun)
+        self._pusher.push_blob(self._repository_at(place), blob, pieces, begun)
 
     def seal_image(self, item: MirrorItem, tree: ImageTree) -> None:
         for manifest in tree.manifests:
-            self._uploads.push_manifest(item.repository, manifest)
-            self._uploads.confirm_manifest(item.repository, manifest)
+            self._pusher.push_manifest(item.repository, manifest)
+            self._pusher.confirm_manifest(item.repository, manifest)
         if item.push_tag:
-            self._uploads.push_manifest(item.repository, tree.root, item.push_tag)
+            self._pusher.push_manifest(item.repository, tree.root, item.push_tag)
 
     def _repository_at(self, place: str) -> ImageRef:
         return ImageRef(self._host, place)

@@ -1,9 +1,9 @@
-"""What the mirror's workers do next: images are read, their blobs placed, their manifests sealed.
+"""Decide what the mirror's workers do next.
 
-The unit of work is a blob at its place, not an image: a blob that thirty images share is carried
-once, to the first of its places, and mounted from there to the others. Workers never wait for a
-registry that is busy; the board gives them what can be done meanwhile, and gives a registry that
-struggles fewer of them.
+An image is read, its blobs are placed, and then it is sealed: its manifests are written. The unit
+of work is a blob at a place, not an image: a blob that thirty images share is carried once, to the
+first of its places, and mounted from there to the others. Workers never wait for a busy registry:
+the scheduler gives them other tasks meanwhile, and sends fewer workers to a registry that fails.
 """
 
 from __future__ import annotations
@@ -23,19 +23,23 @@ from kfdeploy.oci.manifest import Descriptor, ImageTree
 
 TaskKind = Literal["seal", "read", "mount", "carry"]
 _ORDER: Final[Mapping[TaskKind, int]] = {"seal": 0, "read": 1, "mount": 2, "carry": 3}
-"""Sealing first, so that an image is whole as early as can be; reading before carrying, as only
-who has read all images knows what they share."""
+"""Sealing comes first, so that images are complete early. Reading comes before carrying: only when
+all images have been read is it known which blobs they share."""
 _REOPENED_MAX: Final = 2
 _ONE_STRUGGLE_SECONDS: Final = 1.0
-"""What goes wrong within this time of each other was on its way together, and counts once."""
+"""Failures of one host within this time belong to concurrent requests, and count once."""
 
 
 @dataclass(eq=False, slots=True)
 class TransferImage:
-    """An item on its way.
+    """An item that is being copied.
 
     Attributes:
-        missing: its blobs that are not yet at their place.
+        rank: its position in the order of importance; 0 comes first.
+        tree: its manifests, once they have been read.
+        missing: number of its blobs that are not yet at their place.
+        reopened: how often its blobs had to be placed again.
+        is_over: whether it is sealed or has failed.
     """
 
     item: MirrorItem
@@ -48,7 +52,11 @@ class TransferImage:
 
 @dataclass(eq=False, slots=True)
 class BlobPlacement:
-    """A blob at a place, and the images that wait for it."""
+    """A blob at a place, and the images that wait for it.
+
+    Attributes:
+        tried: source repositories that could not give the blob.
+    """
 
     blob: Descriptor
     place: str
@@ -58,18 +66,20 @@ class BlobPlacement:
 
     @property
     def rank(self) -> int:
-        """That of the first image that needs it."""
+        """Return the rank of the first image that needs the blob."""
         return min((image.rank for image in self.images), default=0)
 
 
 @dataclass(eq=False, slots=True)
 class TransferTask:
-    """One piece of work.
+    """One task of a worker.
 
     Attributes:
-        image: for a unit, the image whose source is asked.
+        image: the image; for a blob, the image whose source is asked.
+        hosts: the hosts that the task talks to.
         mount_from: a place that has the blob.
-        tries: how often it went wrong.
+        tries: number of failed attempts.
+        busy_since: when its host first answered with a rate limit (429); 0 for never.
     """
 
     kind: TaskKind
@@ -88,7 +98,7 @@ class TransferTask:
 
 @dataclass(slots=True)
 class _HostLoad:
-    """How much one registry bears."""
+    """The limit of concurrent tasks for one registry, and its queue."""
 
     limit: float
     active: int = 0
@@ -111,10 +121,14 @@ class TransferScheduler:
         known: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take what is to be done, the most important first.
+        """Queue the items, the most important first.
 
         Args:
-            known: blobs, by digest, and a place at the destination that has them already.
+            source: returns the host that an item is read from.
+            destination: returns the host that an item is written to.
+            place: returns the place of an item's blobs.
+            jobs: largest number of concurrent tasks for one host.
+            known: for each blob, by digest, a place at the destination that has it already.
         """
         self._source, self._destination, self._place = source, destination, place
         self._jobs = max(1, jobs)
@@ -123,7 +137,7 @@ class TransferScheduler:
         self._numbers = itertools.count()
         self._hosts: dict[str, _HostLoad] = {}
         self._later: list[tuple[float, int, TransferTask]] = []
-        self._units: dict[tuple[str, str], BlobPlacement] = {}
+        self._placements: dict[tuple[str, str], BlobPlacement] = {}
         self._places: dict[str, str] = dict(known or {})
         self._carried: dict[str, BlobPlacement] = {}
         self._blocked: dict[str, deque[BlobPlacement]] = {}
@@ -134,7 +148,7 @@ class TransferScheduler:
         self._left = len(self.images)
         self.unread = self._left
         self.bytes_found = 0
-        """Bytes of blobs that are to be carried, as far as images have been read."""
+        """Bytes of blobs to carry, for the images that have been read so far."""
         with self._changed:
             for image in self.images:
                 self._queue_task(TransferTask("read", image, (source(image.item),)))
@@ -142,7 +156,7 @@ class TransferScheduler:
     # -- what workers call -------------------------------------------------------------------------
 
     def take_task(self) -> TransferTask | None:
-        """The next task; waits for one. None when everything is over."""
+        """Return the next task; block until there is one. None when all images are over."""
         with self._changed:
             while not self._stopped and self._left:
                 now = self._clock()
@@ -158,7 +172,7 @@ class TransferScheduler:
             return None
 
     def finish_read(self, task: TransferTask, tree: ImageTree) -> None:
-        """An image's manifests are there: what it needs joins the rest."""
+        """Record an image's manifests, and queue the blobs that it needs."""
         image = task.image
         with self._changed:
             self._release_hosts(task)
@@ -166,37 +180,35 @@ class TransferScheduler:
             image.tree = tree
             place = self._place(image.item)
             for blob in tree.blobs:
-                unit = self._units.setdefault((blob.digest, place), BlobPlacement(blob, place))
-                if unit.state == "placed":
+                placement = self._placements.setdefault(
+                    (blob.digest, place), BlobPlacement(blob, place)
+                )
+                if placement.state == "placed":
                     continue
                 image.missing += 1
-                unit.images.append(image)
-                if unit.state in ("waiting", "failed"):
-                    self._fresh[id(unit)] = unit
+                placement.images.append(image)
+                if placement.state in ("waiting", "failed"):
+                    self._fresh[id(placement)] = placement
             self._seal_if_complete(image)
             self._schedule_fresh_blobs()
 
     def finish_placement(self, task: TransferTask) -> list[TransferImage]:
-        """A blob is at its place."""
-        unit = task.placement
-        assert unit is not None
+        """Record that a blob is at its place, and return the images that waited for it."""
+        placement = task.placement
+        assert placement is not None
         with self._changed:
             self._release_hosts(task)
-            unit.state = "placed"
-            digest = unit.blob.digest
-            self._places.setdefault(digest, unit.place)
-            if self._carried.get(digest) is unit:
-                del self._carried[digest]
-                for other in self._blocked.pop(digest, ()):
-                    self._schedule_blob(other)
-            waiting, unit.images = unit.images, []
+            placement.state = "placed"
+            self._places.setdefault(placement.blob.digest, placement.place)
+            self._unblock_others(placement)
+            waiting, placement.images = placement.images, []
             for image in waiting:
                 image.missing -= 1
                 self._seal_if_complete(image)
             return waiting
 
     def finish_seal(self, task: TransferTask) -> None:
-        """An image is whole at the destination."""
+        """Record that an image is complete at the destination."""
         with self._changed:
             self._release_hosts(task)
             self._end_image(task.image)
@@ -209,12 +221,12 @@ class TransferScheduler:
         struggling_host: str = "",
         is_silent: bool = False,
     ) -> None:
-        """A task went wrong, and is tried again.
+        """Queue a failed task again.
 
         Args:
-            seconds: when.
-            struggles: the host that does not bear as much.
-            is_silent: that host wants to hear nothing until then.
+            seconds: delay until the next attempt.
+            struggling_host: the host that failed: its limit is halved.
+            is_silent: send that host no other task during the delay.
         """
         with self._changed:
             self._release_hosts(task, went_well=False)
@@ -232,43 +244,35 @@ class TransferScheduler:
             self._changed.notify_all()
 
     def fail_task(self, task: TransferTask) -> list[TransferImage]:
-        """A task can't be done; returns the images that fail with it.
+        """Give a task up, and return the images that fail with it.
 
-        A blob that one source can't give is asked of the next image that has it elsewhere.
+        If another image has the same blob in another source repository, that one is tried first,
+        and no image fails yet.
         """
         with self._changed:
             self._release_hosts(task, went_well=False)
-            unit = task.placement
-            if unit is None:
+            placement = task.placement
+            if placement is None:
                 if task.kind == "read":
                     self.unread -= 1
                     self._schedule_fresh_blobs()
                 return [task.image] if self._end_image(task.image) else []
-            unit.tried.add(task.image.item.source.repository)
-            unit.images = [image for image in unit.images if not image.is_over]
-            for image in unit.images:
-                if image.item.source.repository not in unit.tried:
-                    self._queue_carry(unit, image)
+            placement.tried.add(task.image.item.source.repository)
+            placement.images = [image for image in placement.images if not image.is_over]
+            for image in placement.images:
+                if image.item.source.repository not in placement.tried:
+                    self._queue_carry(placement, image)
                     return []
-            unit.state = "failed"
-            digest = unit.blob.digest
-            if self._carried.get(digest) is unit:
-                del self._carried[digest]
-                blocked = self._blocked.pop(digest, deque())
-                while blocked:
-                    other = blocked.popleft()
-                    if digest in self._carried:
-                        self._blocked.setdefault(digest, deque()).append(other)
-                    else:
-                        self._schedule_blob(other)
-            waiting, unit.images = unit.images, []
+            placement.state = "failed"
+            self._unblock_others(placement)
+            waiting, placement.images = placement.images, []
             return [image for image in waiting if self._end_image(image)]
 
     def reopen_image(self, task: TransferTask) -> bool:
-        """The destination has lost blobs of an image that was to be sealed: see to each again.
+        """Place the blobs of an image again, as the destination lost some before it was sealed.
 
         Returns:
-            Whether that is worth another try.
+            False if that has been tried too often already; nothing is queued then.
         """
         image = task.image
         if image.reopened >= _REOPENED_MAX or image.tree is None:
@@ -280,15 +284,15 @@ class TransferScheduler:
             for blob in image.tree.blobs:
                 if self._places.get(blob.digest) == place:
                     del self._places[blob.digest]
-                unit = self._units[blob.digest, place]
+                placement = self._placements[blob.digest, place]
                 image.missing += 1
-                unit.images.append(image)
-                if unit.state != "queued":
-                    self._schedule_blob(unit)
+                placement.images.append(image)
+                if placement.state != "queued":
+                    self._schedule_blob(placement)
             return True
 
     def abandon_images(self) -> list[TransferImage]:
-        """Nothing more can be done; returns the images that were not over."""
+        """Give all unfinished images up, and return them."""
         with self._changed:
             return [image for image in self.images if self._end_image(image)]
 
@@ -301,7 +305,7 @@ class TransferScheduler:
     # -- with the lock held ------------------------------------------------------------------------
 
     def _pick_task(self, now: float) -> tuple[TransferTask | None, float | None]:
-        """The best task that can be done now; or how long to wait for one."""
+        """Return the best task to do now; or None, with the seconds to wait for one if known."""
         best: _HostLoad | None = None
         wait = self._later[0][0] - now if self._later else None
         for host in list(self._hosts.values()):
@@ -316,22 +320,22 @@ class TransferScheduler:
         return (heapq.heappop(best.ready)[2], None) if best is not None else (None, wait)
 
     def _schedule_fresh_blobs(self) -> None:
-        """One image less is being read; when none is, it is known what they share.
+        """Record the end of one read; after the last one, schedule the blobs found so far.
 
-        Which place a shared blob goes to first must not hang on which answer came first: a run that
-        goes on after another must look for it where that one put it. Only images whose source
-        keeps them waiting are not waited for.
+        The place that a shared blob is carried to must not depend on which answer came first: a
+        run that continues an interrupted one must look for the blob where that one put it. Images
+        that are read later, as their source made them wait, are scheduled on their own.
         """
         self._reading -= 1
         if self._reading == 0:
-            fresh = sorted(self._fresh.values(), key=lambda unit: unit.rank)
+            fresh = sorted(self._fresh.values(), key=lambda placement: placement.rank)
             self._fresh.clear()
-            for unit in fresh:
-                if unit.state in ("waiting", "failed"):
-                    self._schedule_blob(unit)
+            for placement in fresh:
+                if placement.state in ("waiting", "failed"):
+                    self._schedule_blob(placement)
 
     def _drop_if_unneeded(self, task: TransferTask) -> bool:
-        """Whether nobody waits for a task any more."""
+        """Tell whether no image needs the task any more; free what waited for it then."""
         if task.placement is None:
             return task.image.is_over
         if any(not image.is_over for image in task.placement.images):
@@ -340,10 +344,10 @@ class TransferScheduler:
         self._unblock_others(task.placement)
         return True
 
-    def _unblock_others(self, unit: BlobPlacement) -> None:
-        """Another place that waited for this one to be served first has its turn."""
-        digest = unit.blob.digest
-        if self._carried.get(digest) is unit:
+    def _unblock_others(self, placement: BlobPlacement) -> None:
+        """Schedule the placements that waited for this one's blob to be carried."""
+        digest = placement.blob.digest
+        if self._carried.get(digest) is placement:
             del self._carried[digest]
             for other in self._blocked.pop(digest, ()):
                 self._schedule_blob(other)
@@ -373,37 +377,37 @@ class TransferScheduler:
                 host.limit = min(float(self._jobs), host.limit + 1 / host.limit)
         self._changed.notify()
 
-    def _schedule_blob(self, unit: BlobPlacement) -> None:
-        """Have a blob brought to its place: mounted where another place has it, else carried."""
-        unit.images = [image for image in unit.images if not image.is_over]
-        if not unit.images:
-            unit.state = "waiting"
+    def _schedule_blob(self, placement: BlobPlacement) -> None:
+        """Mount a blob that another place has; else carry it, or wait for the one that does."""
+        placement.images = [image for image in placement.images if not image.is_over]
+        if not placement.images:
+            placement.state = "waiting"
             return
-        digest = unit.blob.digest
-        unit.state = "queued"
-        unit.tried.clear()
+        digest = placement.blob.digest
+        placement.state = "queued"
+        placement.tried.clear()
         other = self._places.get(digest)
-        if other is not None and other != unit.place:
-            image = unit.images[0]
+        if other is not None and other != placement.place:
+            image = placement.images[0]
             hosts = (self._destination(image.item),)
-            self._queue_task(TransferTask("mount", image, hosts, unit, other))
-        elif digest in self._carried and self._carried[digest] is not unit:
-            self._blocked.setdefault(digest, deque()).append(unit)
+            self._queue_task(TransferTask("mount", image, hosts, placement, other))
+        elif digest in self._carried and self._carried[digest] is not placement:
+            self._blocked.setdefault(digest, deque()).append(placement)
         else:
-            self._carried[digest] = unit
-            self.bytes_found += unit.blob.size
-            self._queue_carry(unit, unit.images[0])
+            self._carried[digest] = placement
+            self.bytes_found += placement.blob.size
+            self._queue_carry(placement, placement.images[0])
 
-    def _queue_carry(self, unit: BlobPlacement, image: TransferImage) -> None:
+    def _queue_carry(self, placement: BlobPlacement, image: TransferImage) -> None:
         hosts = dict.fromkeys((self._source(image.item), self._destination(image.item)))
-        self._queue_task(TransferTask("carry", image, tuple(hosts), unit))
+        self._queue_task(TransferTask("carry", image, tuple(hosts), placement))
 
     def _seal_if_complete(self, image: TransferImage) -> None:
         if image.missing == 0 and image.tree is not None and not image.is_over:
             self._queue_task(TransferTask("seal", image, (self._destination(image.item),)))
 
     def _end_image(self, image: TransferImage) -> bool:
-        """An image is done with, one way or the other; whether it was not before."""
+        """Mark an image as over, sealed or failed; return False if it was before."""
         if image.is_over:
             return False
         image.is_over = True

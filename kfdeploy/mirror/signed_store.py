@@ -1,4 +1,4 @@
-"""Registries as what is copied from, as far as it is signed."""
+"""Implement an `Origin` that refuses images without the required signatures."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from kfdeploy.oci.signing.verify import (
 
 
 class SignedOrigin(RegistryOrigin):
-    """A `RegistryOrigin`, of which an image that must be signed comes only when it is."""
+    """A `RegistryOrigin` that checks the signatures of an image before it is copied."""
 
     def __init__(
         self, client: RegistryClient, manifests: ManifestCache, rules: SignatureRules, lock: Lock
     ) -> None:
-        """Take what must be signed.
+        """Read images by ``client`` and check them against ``rules``.
 
         Args:
-            lock: says what belongs to its images.
+            rules: the images that must be signed, and by which keys.
+            lock: lists the signatures attached to each image.
         """
         super().__init__(client, manifests)
         self._rules = rules

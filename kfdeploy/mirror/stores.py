@@ -1,4 +1,4 @@
-"""What the mirror copies between: registries and bundles, behind two small interfaces."""
+"""Define the interfaces of what the mirror copies between: registries and bundles."""
 
 from __future__ import annotations
 
@@ -14,82 +14,83 @@ if TYPE_CHECKING:
 
 
 class StoreFull(UserError):
-    """Nothing more can be written to a destination; what is there stays."""
+    """The destination has no space left; what was written stays."""
 
 
 class ReadableBlob(Protocol):
     """An open blob."""
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """Fill the buffer as far as there is something; 0 is the end.
+        """Read bytes into the buffer and return their number; 0 at the end.
 
         Raises:
-            OSError, http.client.HTTPException: reading broke off.
+            OSError, http.client.HTTPException: the connection or the disk failed.
         """
 
 
 class BlobPieces(Protocol):
-    """A blob on its way: its bytes, once, hashed while they pass.
+    """The bytes of one blob, to be iterated once, hashed while they pass.
 
-    The last piece is held back until the digest of all is right: no destination ever gets a whole
-    blob that is not the one asked for.
+    The last piece is held back until the digest is verified: no destination ever gets a complete
+    blob with the wrong content.
     """
 
     @property
     def size(self) -> int:
-        """Bytes in all."""
+        """Return the blob's size in bytes."""
 
     def __iter__(self) -> Iterator[memoryview]:
-        """The pieces; each is valid until the next is asked for.
+        """Yield the pieces; each is valid until the next one is requested.
 
         Raises:
-            UserError: the source broke off, or its content has another digest.
+            UserError: the source failed, or its content has another digest.
         """
 
 
 class Origin(Protocol):
-    """Where images come from. Safe for threads; methods raise UserError."""
+    """The source of images. Safe for threads; methods raise UserError."""
 
     def get_host(self, item: MirrorItem) -> str:
-        """Who is asked for it; work for the same host shares its limits."""
+        """Return the host that has the item; tasks for one host share its limits."""
 
     def read_tree(self, item: MirrorItem) -> ImageTree:
-        """All manifests of an image, reduced to the item's platforms."""
+        """Return all manifests of an image, reduced to the item's platforms."""
 
     def open_blob(
         self, item: MirrorItem, blob: Descriptor, offset: int
     ) -> AbstractContextManager[ReadableBlob]:
-        """A blob of an image, from byte ``offset`` on."""
+        """Open a blob of an image at byte ``offset``."""
 
 
 class Destination(Protocol):
-    """Where images go. Safe for threads; methods raise UserError.
+    """The target of images. Safe for threads; methods raise UserError.
 
-    A *place* is where a blob is looked for: a repository of a registry, or the whole of a bundle.
+    A *place* is the scope in which a blob is visible: a repository of a registry, or a whole
+    bundle.
     """
 
     def get_host(self, item: MirrorItem) -> str:
-        """Whom it is sent to."""
+        """Return the host that the item is sent to."""
 
     def get_place(self, item: MirrorItem) -> str:
-        """Where the item's blobs go."""
+        """Return the place of the item's blobs."""
 
     def has_blob(self, place: str, blob: Descriptor) -> bool:
-        """Whether a blob is there, whole."""
+        """Tell whether the place has the complete blob."""
 
     def mount_blob(self, place: str, blob: Descriptor, other: str) -> str | None:
-        """Take a blob over from another place, without sending it.
+        """Mount a blob from another place, without sending it.
 
         Returns:
-            None when that is done; else what `put` continues with.
+            None if the blob is mounted; else the ``begun`` argument for `put_blob`.
         """
 
     def put_blob(self, place: str, blob: Descriptor, pieces: BlobPieces, begun: str = "") -> None:
-        """Write a blob: whole under its digest afterwards, or not at all.
+        """Write a blob under its digest: completely or not at all.
 
         Args:
-            begun: what `mount` returned.
+            begun: the upload that `mount_blob` returned; empty to begin one.
         """
 
     def seal_image(self, item: MirrorItem, tree: ImageTree) -> None:
-        """Write the manifests of an image whose blobs are all there, its root last."""
+        """Write the manifests of an image whose blobs are all present, the root last."""

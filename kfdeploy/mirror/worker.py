@@ -1,4 +1,4 @@
-"""What the mirror's workers do with a task of the board."""
+"""Run the tasks of the scheduler: read, carry, mount and seal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import http.client
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,26 +15,26 @@ from kfdeploy.http.retry import retry_delay
 from kfdeploy.mirror.plan import MirrorItem
 from kfdeploy.mirror.progress import MirrorProgress
 from kfdeploy.mirror.scheduler import TransferImage, TransferScheduler, TransferTask
-from kfdeploy.mirror.stores import Destination, Origin, StoreFull
+from kfdeploy.mirror.stores import Destination, Origin, ReadableBlob, StoreFull
 from kfdeploy.oci.manifest import Descriptor
 from kfdeploy.oci.registry import errors
 from kfdeploy.oci.registry.errors import RegistryError
 
 PIECE: Final = 512 * 1024
-"""Bytes that a worker holds: large enough that reading, hashing and sending, which run without
-Python's lock, are most of the work; small enough that progress shows on a slow line."""
+"""Bytes of a worker's buffer: large enough that most time goes to reading, hashing and sending,
+which release Python's global lock; small enough that a slow connection shows progress."""
 _TRIES: Final = 5
 _TRIES_DAMAGED: Final = 3
 _RESUMES: Final = 3
 _PROGRESS: Final = 4 * 1024 * 1024
-"""Bytes after which a source that broke off counts as one that works."""
+"""A source that delivers this many bytes before it breaks off gets its resumes back."""
 _LIMIT_SECONDS: Final = 900.0
-"""How long a registry may put a request off (429) until it counts as failed."""
+"""How long a registry may answer a task with 429 before the task fails."""
 
 
 @dataclass
 class TransferWorker:
-    """Does tasks until there are none; one for each thread."""
+    """Runs tasks until there are none; there is one worker for each thread."""
 
     number: int
     scheduler: TransferScheduler
@@ -45,14 +45,14 @@ class TransferWorker:
     buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(PIECE)))
 
     def run(self) -> None:
-        """Work until the board has nothing more.
+        """Run tasks until the scheduler has no more.
 
-        What is no UserError is a mistake of ours, and ends everything.
+        Any exception but `UserError` is a bug: it leaves this method and ends the whole run.
         """
         while (task := self.scheduler.take_task()) is not None:
-            what = task.image.item.name
+            name = task.image.item.name
             size = None if task.placement is None else task.placement.blob.size
-            self.progress.start_task(self.number, task.kind, what, size)
+            self.progress.start_task(self.number, task.kind, name, size)
             try:
                 self._run_task(task)
             except UserError as error:
@@ -68,9 +68,9 @@ class TransferWorker:
             tree = self.origin.read_tree(item)
             if tree.root.digest != item.digest:
                 raise UserError(
-                    f"{item.name}: reduced to {', '.join(item.platforms)} it is {tree.root.digest},"
-                    f" and the lock says {item.digest}",
-                    hint="run `kfdeploy lock`, which computes it anew",
+                    f"{item.name}: the index reduced to {', '.join(item.platforms)} has the digest"
+                    f" {tree.root.digest}, but images.lock says {item.digest}",
+                    hint="run `kfdeploy lock` to compute the digest again",
                 )
             self.scheduler.finish_read(task, tree)
         elif task.kind == "seal":
@@ -83,27 +83,27 @@ class TransferWorker:
             self.scheduler.finish_placement(task)
 
     def _place_blob(self, task: TransferTask) -> None:
-        unit, blob = task.placement, task.blob
-        assert unit is not None
+        placement, blob = task.placement, task.blob
+        assert placement is not None
         begun: str | None = ""
         if task.kind == "mount":
-            begun = self.destination.mount_blob(unit.place, blob, task.mount_from)
+            begun = self.destination.mount_blob(placement.place, blob, task.mount_from)
             if begun is None:
                 self.progress.count_mounted(blob.size)
                 return
-        elif self.destination.has_blob(unit.place, blob):
+        elif self.destination.has_blob(placement.place, blob):
             self.progress.count_skipped(blob.size)
             return
         pieces = BlobStream(self.origin, task.image.item, blob, self)
         try:
-            self.destination.put_blob(unit.place, blob, pieces, begun or "")
+            self.destination.put_blob(placement.place, blob, pieces, begun or "")
         except UserError:
             self.progress.count_aborted(pieces.sent)
             raise
         self.progress.count_moved(blob.size)
 
     def _retry_or_fail(self, task: TransferTask, error: UserError) -> None:
-        """Try again, ask another source, or count the images as failed."""
+        """Queue the task again, or try another source, or let its images fail."""
         task.tries += 1
         if isinstance(error, StoreFull):
             return self._fail_everything(task, error)
@@ -146,7 +146,7 @@ class TransferWorker:
 
 
 class BlobStream:
-    """A blob on its way from an origin (`Pieces`): resumed where its source breaks off."""
+    """A blob from an origin, as `BlobPieces`; resumed at the byte where its source broke off."""
 
     def __init__(
         self, origin: Origin, item: MirrorItem, blob: Descriptor, worker: TransferWorker
@@ -155,58 +155,64 @@ class BlobStream:
         self._item = item
         self._blob = blob
         self._worker = worker
+        self._offset = 0
+        self._hash = hashlib.new(self._algorithm)
         self.sent = 0
-        """Bytes that were given out."""
+        """Bytes that were yielded."""
 
     @property
     def size(self) -> int:
         return self._blob.size
 
     def __iter__(self) -> Iterator[memoryview]:
-        algorithm, _, _ = self._blob.digest.partition(":")
-        digest = hashlib.new(algorithm)
-        buffer = self._worker.buffer
-        offset = 0
+        self._offset = 0
+        self._hash = hashlib.new(self._algorithm)
         resumed = 0
         while True:
-            began_at = offset
-            problem: RegistryError
-            try:
-                with self._origin.open_blob(self._item, self._blob, offset) as stream:
-                    while offset < self.size:
-                        if self._worker.cancelled.is_set():
-                            raise UserError("interrupted")
-                        wanted = min(PIECE, self.size - offset)
-                        try:
-                            got = stream.readinto(buffer[:wanted])
-                            cause: Exception | None = None
-                        except (OSError, http.client.HTTPException) as error:
-                            got, cause = 0, error
-                        if not got:
-                            problem = errors.transfer_broken(self._host, self._description, cause)
-                            break
-                        offset += got
-                        digest.update(buffer[:got])
-                        if offset == self.size:
-                            self._check_digest(digest.hexdigest())
-                        self.sent += got
-                        self._worker.progress.add_sent_bytes(self._worker.number, got)
-                        yield buffer[:got]
-                    else:
-                        if not self.size:
-                            self._check_digest(digest.hexdigest())
-                        return
-            except RegistryError as error:
-                if not error.is_transient or error.is_limit or not offset:
-                    raise
-                problem = error
-            resumed = resumed + 1 if offset - began_at < _PROGRESS else 1
+            began_at = self._offset
+            problem = yield from self._read_to_end()
+            if problem is None:
+                return
+            resumed = resumed + 1 if self._offset - began_at < _PROGRESS else 1
             problem.host = self._host
-            if resumed > _RESUMES or not offset:
+            if resumed > _RESUMES or not self._offset:
                 raise problem
             self._worker.progress.record_retry(self._item, problem.message)
             if self._worker.cancelled.wait(retry_delay(resumed - 1)):
                 raise UserError("interrupted")
+
+    def _read_to_end(self) -> Generator[memoryview, None, RegistryError | None]:
+        """Yield the pieces from the offset on; return why the source broke off, or None."""
+        try:
+            with self._origin.open_blob(self._item, self._blob, self._offset) as stream:
+                while self._offset < self.size:
+                    if self._worker.cancelled.is_set():
+                        raise UserError("interrupted")
+                    piece, cause = self._read_piece(stream)
+                    if not piece:
+                        return errors.transfer_broken(self._host, self._description, cause)
+                    self._offset += len(piece)
+                    self._hash.update(piece)
+                    if self._offset == self.size:
+                        self._check_digest()
+                    self.sent += len(piece)
+                    self._worker.progress.add_sent_bytes(self._worker.number, len(piece))
+                    yield piece
+        except RegistryError as error:
+            if not error.is_transient or error.is_limit or not self._offset:
+                raise
+            return error
+        if not self.size:
+            self._check_digest()
+        return None
+
+    def _read_piece(self, stream: ReadableBlob) -> tuple[memoryview, Exception | None]:
+        """Return the next bytes; none, with the exception if there was one, if it broke off."""
+        buffer = self._worker.buffer[: min(PIECE, self.size - self._offset)]
+        try:
+            return buffer[: stream.readinto(buffer)], None
+        except (OSError, http.client.HTTPException) as error:
+            return buffer[:0], error
 
     @property
     def _host(self) -> str:
@@ -216,11 +222,13 @@ class BlobStream:
     def _description(self) -> str:
         return f"{self._item.source.path}: blob {self._blob.digest[:19]}"
 
-    def _check_digest(self, found: str) -> None:
-        algorithm, _, _ = self._blob.digest.partition(":")
-        if f"{algorithm}:{found}" != self._blob.digest:
-            error = errors.blob_digest_mismatch(
-                self._host, self._description, f"{algorithm}:{found}"
-            )
+    @property
+    def _algorithm(self) -> str:
+        return self._blob.digest.partition(":")[0]
+
+    def _check_digest(self) -> None:
+        found = f"{self._algorithm}:{self._hash.hexdigest()}"
+        if found != self._blob.digest:
+            error = errors.blob_digest_mismatch(self._host, self._description, found)
             error.host = self._host
             raise error

@@ -357,7 +357,7 @@ def test_the_rate_and_the_time_left_are_those_of_late() -> None:
     assert (shown.rate, shown.seconds_left) == (25.0, 30.0)
     assert shown.format_line() == "0 of 9 images, 250 B of 1000 B, 25 B/s, 30 s left"
     watch.record_wait("ghcr.io", 58)
-    assert watch.take_snapshot().waiting == ("ghcr.io is waited for, 58 s",)
+    assert watch.take_snapshot().waiting == ("waiting 58 s for ghcr.io",)
 
 
 def test_times_are_written_for_people() -> None:
