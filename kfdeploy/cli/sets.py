@@ -94,23 +94,22 @@ def render(
     """A release set: all that apply needs, pinned, and nothing from outside."""
     from kfdeploy import files
     from kfdeploy.cli.report import order
-    from kfdeploy.releaseset import render as stage
+    from kfdeploy.releaseset.render import RenderSources
+    from kfdeploy.releaseset.render import render as render_set
 
     session = open_session(directory, env, quiet)
     name = session.resolve_set_name(set_name)
-    made = stage.render(
-        session.workspace,
-        session.root,
-        session.environment_name,
-        session.render_components(jobs),
-        session.read_sources(),
-        session.read_lock(required=not unpinned),
-        session.version,
-        session.cache,
+    sources = RenderSources(
+        workspace=session.workspace,
+        root=session.root,
+        environment_name=session.environment_name,
+        components=session.render_components(jobs),
+        images=session.read_sources(),
+        lock=session.read_lock(required=not unpinned),
+        version=session.version,
         not_read=session.build_inventory().unknown,
-        unpinned=unpinned,
-        jobs=jobs,
     )
+    made = render_set(sources, session.cache, unpinned=unpinned, jobs=jobs)
     environment = session.workspace.describe_environment(session.environment_name)
     for feature in session.workspace.list_features():
         for note in feature.list_notes(environment):

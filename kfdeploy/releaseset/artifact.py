@@ -1,8 +1,8 @@
 """A release set as one OCI artifact, which Flux, Argo CD and `oras pull` take alike.
 
-The same set is the same digest on every machine: it can be told, and pinned, before anything is
-pushed. The archive is therefore gzip without compression, as compressors differ in their output
-from version to version; a set is some ten megabytes beside the images' gigabytes.
+The same set has the same digest on every machine, so the digest can be pinned before anything is
+pushed. The archive is therefore gzip without compression: the output of compressors differs from
+version to version, and a set has some ten megabytes beside the images' gigabytes.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from kfdeploy.oci.reference import ImageRef
 from kfdeploy.releaseset.summary import SetSummary
 
 REPOSITORY: Final = "kfdeploy-sets"
-"""Below the private registry's prefix; one for all sets, so that one has to be made."""
+"""Repository of all sets, below the private registry's prefix: only one has to be made."""
 CONFIG_TYPE: Final = "application/vnd.cncf.flux.config.v1+json"
 LAYER_TYPE: Final = "application/vnd.oci.image.layer.v1.tar+gzip"
-"""Argo CD takes this one unless its server is told of others (util/oci/client.go, 3.5); Flux takes
-the first layer, whatever its type (ocirepository_controller.go, 1.9)."""
+"""Argo CD takes only this type unless its server is told of others (util/oci/client.go, 3.5). Flux
+takes the first layer, whatever its type (ocirepository_controller.go, 1.9)."""
 _TAG_MAX: Final = 128
 _STORED_MAX: Final = 0xFFFF
 
@@ -59,12 +59,11 @@ class Artifact:
 def build_artifact(
     name: str, summary: SetSummary, files: Mapping[str, bytes], set_digest: str
 ) -> Artifact:
-    """The artifact of a set.
+    """Build the artifact of a set.
 
     Args:
         name: the set's.
-        summary: its ``summary.json``.
-        files: relative path to bytes, all of the set.
+        files: all files of the set, relative path to bytes.
         set_digest: sha256 of its ``SHA256SUMS``, in hex.
     """
     archive = _write_tar(files)
@@ -85,7 +84,7 @@ def build_artifact(
             "layers": [
                 {
                     **_descriptor_json(layer, LAYER_TYPE),
-                    # With these `oras pull` unpacks it into the folder that it is told.
+                    # With these `oras pull` unpacks the layer into its output folder.
                     "annotations": {
                         "io.deis.oras.content.digest": _sha256_digest(archive),
                         "io.deis.oras.content.unpack": "true",
@@ -108,19 +107,22 @@ def build_artifact(
 
 
 def content_tag(name: str, upstream: str, set_digest: str) -> str:
-    """The tag that only this content of the set has: ``NAME-UPSTREAM-<first 12 hex>``."""
+    """Return the tag that only this content of the set has: ``NAME-UPSTREAM-<first 12 hex>``."""
     end = f"-{upstream}-{set_digest[:12]}"
     whole = f"{name[: _TAG_MAX - len(end)]}{end}"
     return re.sub(r"^[.-]", "_", re.sub(r"[^A-Za-z0-9_.-]", "-", whole))
 
 
 def repository_of(host: str, prefix: str) -> ImageRef:
-    """Where a private registry has the sets."""
+    """Return the repository of a private registry that has the sets."""
     return ImageRef(host, "/".join(part for part in (prefix, REPOSITORY) if part))
 
 
 def _write_tar(files: Mapping[str, bytes]) -> bytes:
-    """The files, and their folders for those who unpack without making any; no time, no owner."""
+    """Return a tar of the files, without time and owner.
+
+    Folders are entries too, for programs that do not create them.
+    """
     folders = {
         "/".join(parts[:count])
         for parts in (name.split("/") for name in files)
@@ -137,12 +139,12 @@ def _write_tar(files: Mapping[str, bytes]) -> bytes:
                 entry.size, entry.mode = len(files[name]), 0o644
                 archive.addfile(entry, io.BytesIO(files[name]))
         end = archive.offset + 2 * tarfile.BLOCKSIZE
-    # Python fills up to a record; oras reads to the two empty blocks only, and hashes that.
+    # Python pads to a whole record; oras hashes only up to the two empty blocks.
     return out.getvalue()[:end]
 
 
 def _gzip_stored(data: bytes) -> Iterator[bytes]:
-    """gzip (RFC 1952) of stored blocks (RFC 1951, 3.2.4)."""
+    """Yield gzip (RFC 1952) of stored blocks (RFC 1951, 3.2.4)."""
     yield b"\x1f\x8b\x08\x00" + b"\x00\x00\x00\x00" + b"\x00\xff"
     for start in range(0, len(data), _STORED_MAX):
         piece = data[start : start + _STORED_MAX]

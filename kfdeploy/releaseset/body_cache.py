@@ -1,4 +1,4 @@
-"""Objects' bodies out of the cache: reading YAML takes longer than all that is done with it."""
+"""Keep objects' bodies in the cache: parsing YAML takes longer than all that is done with it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kfdeploy.kubernetes.objects import Object
 def load_bodies(objects: Sequence[Object], cache: Cache) -> None:
     """Give these objects their bodies, all from one entry of the cache.
 
-    What YAML has as a date is a text then, as the API server has it.
+    A date of YAML becomes a text, as the API server has it.
 
     Raises:
         UserError: broken YAML.
@@ -24,10 +24,10 @@ def load_bodies(objects: Sequence[Object], cache: Cache) -> None:
         kept = json.dumps([item.body for item in objects], default=str).encode()
         cache.put(key, kept)
     for item, body in zip(objects, json.loads(kept), strict=True):
-        item.__dict__["body"] = body  # where `Object.body` keeps what it has read
+        item.__dict__["body"] = body  # the field of the cached property
 
 
 def load_each_body(objects: Iterable[Object], cache: Cache) -> None:
-    """`load`, with an entry for each: of many long ones few are looked at."""
+    """Give each object its body, from an entry of its own: of many long ones few are looked at."""
     for item in objects:
         load_bodies([item], cache)

@@ -1,4 +1,4 @@
-"""A release set as `apply` reads it back from its folder."""
+"""A release set as it is read back from its folder."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class SetRelease:
 
     Attributes:
         needs: names of releases that come before it.
-        wait: whether it is done only when its workloads are ready.
-        wave: 0 for what needs nothing.
-        objects: all but CRDs, in the set's order; parsed when they are looked at.
-        digest: `releaseset.digest` of it, which its chart names.
+        wait: it is done only when its workloads are ready.
+        wave: 0 for a release that needs nothing.
+        objects: all but CRDs, in the set's order; parsed when they are read.
+        digest: `format.release_digest` of it, which its chart names.
     """
 
     name: str
@@ -45,7 +45,7 @@ class SetRelease:
 
 @dataclass(frozen=True)
 class SetFolder:
-    """A release set."""
+    """A release set: its folder, and its summary. Its objects are read when they are asked for."""
 
     folder: Path
     summary: SetSummary
@@ -56,7 +56,7 @@ class SetFolder:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of its ``SHA256SUMS``, in hex: two sets with the same one are the same."""
+        """sha256 of ``SHA256SUMS``, in hex; two sets with the same digest are the same."""
         return sha256_hex(read_bytes(self.folder / SUMS_FILE))
 
     @cached_property

@@ -1,7 +1,7 @@
-"""References in a release set that lead elsewhere, looked for in its bytes.
+"""Find references that lead elsewhere than to the private registry, in any text.
 
-Nothing here shares a line with the traversal that patches: it reads text, not objects, so that a
-place the traversal does not know is still seen.
+Nothing here shares code with the traversal that patches. It reads text, not objects, so that it
+also finds a reference in a place that the traversal does not know.
 """
 
 from __future__ import annotations
@@ -20,18 +20,20 @@ _FULL = re.compile(
 _IMAGE_KEY = re.compile(
     r"(?<![\w-])[\"']?[\w-]*[iI]mage[\"']?\s*:\s*[\"']?(?P<value>[a-z0-9][^\s\"',}\]]*)"
 )
+_REFERENCE = re.compile(r"[a-z0-9][A-Za-z0-9._/:@-]*")
+_DEFAULT = re.compile(r"\s*(?:- )?default:")
 _COMMENT = re.compile(r"\s*(?:#|//|;)")
 _DOCSTRING = re.compile(r"\s*(\"{3}|'{3})")
 _KEY = re.compile(r"(?P<indent> *)(?:- )?[\"']?(?P<key>[^\s:\"']+)[\"']?:")
 _DOCUMENTATION = frozenset(("_example", "description"))
 _FREE_TEXT = frozenset(("annotations",))
-"""Notes for people and other tools, unless a key among them says that it holds an image."""
-_BARE = re.compile(r"[a-z0-9._-]+")
+"""Keys of notes for people and other tools, unless a key among them holds an image."""
+_WORD = re.compile(r"[a-z0-9._-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignReference:
-    """A reference that leads elsewhere: file, line and the reference."""
+    """A reference that leads elsewhere, with its file and line."""
 
     file: str
     line: int
@@ -44,46 +46,50 @@ class ForeignReference:
 def find_foreign_references(
     file: str, text: str, *, known: Iterable[str], registry: str, is_crd: bool = False
 ) -> Iterator[ForeignReference]:
-    """References that don't lead to ``registry``, each once a line.
+    """Yield references that don't lead to ``registry``, each once a line.
 
     Args:
         known: upstream references, also without their tag.
         registry: HOST[/PREFIX] that all must begin with.
-        is_crd: in schemas only a default can be pulled.
+        is_crd: the text is a schema, where only a default can be pulled.
     """
-    wanted = frozenset(known)
+    upstream = frozenset(known)
     home = registry.rstrip("/") + "/"
-    for number, line in _effective_lines(text):
-        if is_crd and not re.match(r"\s*(?:- )?default:", line):
+    lines = _LineFilter()
+    for number, line in enumerate(text.splitlines(), 1):
+        if not lines.accepts(line) or (is_crd and not _DEFAULT.match(line)):
             continue
-        seen: set[str] = set()
-        for reference in _find_in_line(line, wanted, home):
-            if reference not in seen:
-                seen.add(reference)
-                yield ForeignReference(file, number, reference)
+        for reference in dict.fromkeys(_find_in_line(line, upstream, home)):
+            yield ForeignReference(file, number, reference)
+
+
+# -- references in a line --------------------------------------------------------------------------
 
 
 def _find_in_line(line: str, known: frozenset[str], home: str) -> Iterator[str]:
     for match in _TOKEN.finditer(line):
         token = match[0].rstrip(".:")
         if line[: match.start()].endswith("\\") and token[:1] in "bfnrt":
-            token = token[1:]  # a line end in a quoted string
-        if _is_below_registry(token, home) or _URL_BEFORE.search(line, 0, match.start()):
-            continue
-        if token in known and not _BARE.fullmatch(token):  # `name: mysql` is no image
-            yield token
-        elif (full := _FULL.match(token)) and "{" not in token and "$" not in token:
-            yield full[0]
-        else:
-            for part in _split_token(token):
-                if part in known or _FULL.fullmatch(part):
-                    yield part
+            token = token[1:]  # an escaped line end in a quoted string
+        is_url = _URL_BEFORE.search(line, 0, match.start())
+        if not is_url and not _is_below_registry(token, home):
+            yield from _find_in_token(token, known)
     for match in _IMAGE_KEY.finditer(line):
         value = match["value"].rstrip(",")
-        is_half = bool(_BARE.fullmatch(value)) and value not in known
-        is_reference = re.fullmatch(r"[a-z0-9][A-Za-z0-9._/:@-]*", value)
-        if is_reference and not is_half and not value.startswith(home):
+        is_half = value not in known and bool(_WORD.fullmatch(value))
+        if _REFERENCE.fullmatch(value) and not is_half and not value.startswith(home):
             yield value
+
+
+def _find_in_token(token: str, known: frozenset[str]) -> Iterator[str]:
+    if token in known and not _WORD.fullmatch(token):  # `name: mysql` is no image
+        yield token
+    elif (full := _FULL.match(token)) and "{" not in token and "$" not in token:
+        yield full[0]
+    else:
+        for part in _split_token(token):
+            if part in known or _FULL.fullmatch(part):
+                yield part
 
 
 def _is_below_registry(token: str, home: str) -> bool:
@@ -93,7 +99,7 @@ def _is_below_registry(token: str, home: str) -> bool:
 
 
 def _split_token(token: str) -> Iterator[str]:
-    """References behind something else in one token: ``${X:-REF}``, ``$(REF)``, ``name:REF``."""
+    """Yield references behind something else: ``${X:-REF}``, ``$(REF)``, ``name:REF``."""
     for part in re.split(r"[(){}$]|:-", token):
         if part != token:
             yield part
@@ -102,29 +108,55 @@ def _split_token(token: str) -> Iterator[str]:
             yield rest
 
 
-def _effective_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Numbered lines that something reads: neither comments nor documentation."""
-    skip: int | None = None
-    quotes: str | None = None
-    free = False
-    for number, line in enumerate(text.splitlines(), 1):
-        indent = len(line) - len(line.lstrip(" "))
-        if quotes is not None:
-            if quotes in line:
-                quotes = None
-            continue
-        if skip is not None and (not line.strip() or indent > skip):
-            if not free or not _IMAGE_KEY.search(line):
-                continue
-        else:
-            skip = None
-        key = _KEY.match(line)
-        if key and key["key"] in _DOCUMENTATION | _FREE_TEXT:
-            skip, free = indent, key["key"] in _FREE_TEXT
-            continue
-        opened = _DOCSTRING.match(line)
-        if opened:
-            quotes = opened[1] if line.count(opened[1]) == 1 else None
-            continue
-        if not _COMMENT.match(line):
-            yield number, line
+# -- lines that something reads --------------------------------------------------------------------
+
+
+class _LineFilter:
+    """Accept the lines of a text that something reads: neither comments nor documentation."""
+
+    def __init__(self) -> None:
+        self._quotes: str | None = None
+        """The quotes that end a docstring; None outside of one."""
+        self._indent: int | None = None
+        """The indentation of the key whose value is skipped; None outside of one."""
+        self._is_free_text = False
+        """Whether that value is free text, where a key may still hold an image."""
+
+    def accepts(self, line: str) -> bool:
+        """Return whether something reads the next line."""
+        if self._quotes is not None:
+            if self._quotes in line:
+                self._quotes = None
+            return False
+        return not (
+            self._is_skipped(line)
+            or self._starts_documentation(line)
+            or self._starts_docstring(line)
+            or _COMMENT.match(line)
+        )
+
+    def _is_skipped(self, line: str) -> bool:
+        if self._indent is None:
+            return False
+        if line.strip() and _indent_of(line) <= self._indent:
+            self._indent = None
+            return False
+        return not (self._is_free_text and _IMAGE_KEY.search(line))
+
+    def _starts_documentation(self, line: str) -> bool:
+        match = _KEY.match(line)
+        if match is None or match["key"] not in _DOCUMENTATION | _FREE_TEXT:
+            return False
+        self._indent, self._is_free_text = _indent_of(line), match["key"] in _FREE_TEXT
+        return True
+
+    def _starts_docstring(self, line: str) -> bool:
+        match = _DOCSTRING.match(line)
+        if match is None:
+            return False
+        self._quotes = match[1] if line.count(match[1]) == 1 else None
+        return True
+
+
+def _indent_of(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))

@@ -1,4 +1,4 @@
-"""A release set: the folder that `apply` takes, as relative paths and bytes."""
+"""The files of a release set: charts, CRDs and ``helmfile.yaml``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kfdeploy.kubernetes import helm_release
 from kfdeploy.yamltext.emit import quote_scalar
 
 STORED_MAX = 1024 * 1024
-"""Bytes of a Secret's data, the API server's limit; Helm stores a release in one."""
+"""Bytes that a Secret's data may have (the API server's limit); Helm stores a release in one."""
 STORED_GOOD = 900 * 1024
 """Bytes that a release may take and still grow at a site."""
 
@@ -24,9 +24,11 @@ class RenderedRelease:
     """One Helm release: final manifests of a component, or of a part of one.
 
     Attributes:
-        stored: what Helm's record of it takes, in bytes, estimated as Helm encodes it.
-        needs: releases that come before it.
-        wait: whether it is done only when its workloads are ready.
+        crds: its CRDs, which are applied before its chart.
+        objects: how many objects the manifests have.
+        stored: bytes of Helm's record of it, estimated as Helm encodes it.
+        needs: names of releases that come before it.
+        wait: it is done only when its workloads are ready.
         trusts: ``KIND/NAME`` of webhook configurations that must have their CA before it.
     """
 
@@ -43,21 +45,21 @@ class RenderedRelease:
 
 
 def release_digest(manifests: str, crds: str) -> str:
-    """What a release installs, in one word: sha256 of its objects and CRDs, in hex."""
+    """Return the digest of what a release installs: sha256 of its objects and CRDs, in hex."""
     return sha256_hex(f"{manifests}\0{crds}".encode())
 
 
 def stored_size(manifests: str) -> int:
-    """Bytes of Helm's record: JSON, gzip -9, base64 (helm v4 pkg/storage/driver/util.go).
+    """Return the size of Helm's record: JSON, gzip -9, base64 (helm v4 pkg/storage/driver/util.go).
 
-    The manifests lie in a subchart, whose files Helm does not store, so they count once.
+    The manifests are in a subchart, whose files Helm does not store, so they count once.
     """
     record = json.dumps({"manifest": manifests}).encode()
     return len(base64.b64encode(gzip.compress(record, 9, mtime=0)))
 
 
 def chart_version(upstream: str) -> str:
-    """The upstream's version as the semantic version that Helm asks for: 26.03 is 26.3.0."""
+    """Return Kubeflow's version as the semantic version that Helm needs: 26.03 is 26.3.0."""
     match = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?(?:-([0-9A-Za-z.-]+))?", upstream)
     if match is None:
         return "0.0.0"
@@ -66,7 +68,7 @@ def chart_version(upstream: str) -> str:
 
 
 def chart_files(release: RenderedRelease, version: str) -> dict[str, str]:
-    """The files of a release's chart.
+    """Return the files of a release's chart, path to text.
 
     Helm takes the manifests as they are (`.Files.Get`), so that upstream's own ``{{ }}`` survive.
     """
@@ -85,7 +87,7 @@ def chart_files(release: RenderedRelease, version: str) -> dict[str, str]:
 def dump_helmfile(
     releases: Sequence[RenderedRelease], namespace: str, context: str | None, kube_version: str
 ) -> str:
-    """The set's ``helmfile.yaml``, which needs nothing outside its folder."""
+    """Return the set's ``helmfile.yaml``, which needs nothing outside its folder."""
     lines = [
         "# Rendered by kfdeploy: final manifests; `helmfile apply` installs them.",
         "helmDefaults:",
@@ -122,12 +124,12 @@ def dump_helmfile(
 
 
 def _presync_commands(release: RenderedRelease) -> Iterator[tuple[str, ...]]:
-    """kubectl's arguments for what must be done before a release."""
+    """Yield kubectl's arguments for what must be done before a release."""
     if release.crds:
         file = f"crds/{release.name}.yaml"
         yield ("apply", "--server-side", "--force-conflicts", "-f", file)
-        # A kind is served a moment after its definition is there. For the first of that moment its
-        # conditions are null, which kubectl takes for an error where it waits for one of them.
+        # A kind is served a moment after its definition is there. At first the conditions are null,
+        # which is an error for a kubectl that waits for one of them.
         for what in ("jsonpath={.status.conditions[0].type}", "condition=Established"):
             yield ("wait", f"--for={what}", "--timeout=60s", "-f", file)
     if release.trusts:

@@ -1,4 +1,4 @@
-"""releases/<set>/ -> the private registry, as an OCI artifact."""
+"""Publish a release set to the private registry, as an OCI artifact."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ TagState = Literal["present", "push", "move"]
 
 @dataclass(frozen=True)
 class Publication:
-    """A set and the tags that it is to have.
+    """A set, and the tags that it is to have.
 
     Attributes:
-        repository: where it goes.
-        tag: the one that only this content has.
-        states: each tag, and what is to be done: ``move`` takes it from another set.
+        repository: the repository that it goes to.
+        tag: the tag that only this content has.
+        states: each tag, and what is to be done with it; ``move`` takes it from another set.
     """
 
     artifact: Artifact
@@ -60,10 +60,10 @@ class Publication:
 
 
 def pack_set(found: SetFolder) -> Artifact:
-    """The artifact of a set.
+    """Build the artifact of a set.
 
     Raises:
-        UserError: it is not as `render` wrote it.
+        UserError: the set is not as `render` wrote it.
     """
     if altered := list(found.list_alterations()):
         raise UserError(
@@ -80,7 +80,7 @@ def pack_set(found: SetFolder) -> Artifact:
 
 
 def set_content_tag(found: SetFolder) -> str:
-    """The tag that only this content of a set has."""
+    """Return the tag that only this content of a set has."""
     return artifact.content_tag(found.name, found.summary.upstream, found.digest)
 
 
@@ -90,10 +90,10 @@ def plan_publication(
     """Find out what the private registry has of a set.
 
     Args:
-        tags: further tags, which may be another set's.
+        tags: further tags, which may be another set's now.
 
     Raises:
-        UserError: the set was changed, a tag that is none or can't move, or the registry can't be
+        UserError: the set was changed, a tag is invalid or can't move, or the registry can't be
             asked.
     """
     for tag in tags:
@@ -122,7 +122,7 @@ def plan_publication(
 def push_set(
     todo: Publication, registry: PrivateRegistry, client: RegistryClient, root: Path
 ) -> None:
-    """Bring what is missing; a tag is written when all of it is there.
+    """Push what is missing; a tag is written when everything else is there.
 
     Args:
         root: folder that `createRepository` is run in.

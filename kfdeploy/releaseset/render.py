@@ -1,4 +1,4 @@
-"""patches, Lock, environment -> releases/<set>/."""
+"""Render a release set: patch upstream's objects, plan the releases, and write their files."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ from kfdeploy.patch.values import ImageValues, build_image_values
 from kfdeploy.releaseset import format
 from kfdeploy.releaseset.format import RenderedRelease
 from kfdeploy.releaseset.order import contents
-from kfdeploy.releaseset.order import plan as order
-from kfdeploy.releaseset.order.plan import PlannedRelease, ReleasePlan
+from kfdeploy.releaseset.order.plan import PlannedRelease, ReleasePlan, plan_releases
 from kfdeploy.releaseset.summary import (
     SUMMARY_FILE,
     ImageSummary,
@@ -38,12 +37,44 @@ from kfdeploy.releaseset.summary import (
     dump_summary,
 )
 from kfdeploy.upstream.build import RenderedComponent
-from kfdeploy.workspace.settings import Workspace
+from kfdeploy.workspace.settings import Environment, Workspace
+
+
+@dataclass(frozen=True)
+class RenderSources:
+    """What a release set is rendered from.
+
+    Attributes:
+        root: the workspace's folder.
+        environment_name: an environment of the workspace.
+        components: upstream's objects, in the order of the workspace.
+        images: what ``images.sources.yaml`` lists.
+        version: Kubeflow's.
+        not_read: programs whose hidden images nobody has looked at; the summary names them.
+    """
+
+    workspace: Workspace
+    root: Path
+    environment_name: str
+    components: Sequence[RenderedComponent]
+    images: Sequence[SourceImage]
+    lock: Lock
+    version: str
+    not_read: Sequence[UnreviewedProgram] = ()
+
+    @property
+    def environment(self) -> Environment:
+        return self.workspace.environments[self.environment_name]
 
 
 @dataclass(frozen=True)
 class ReleaseSet:
-    """What `render` makes: relative path to bytes, and what an operator should know."""
+    """A rendered set.
+
+    Attributes:
+        files: relative path to bytes.
+        order: the releases as they were planned, with the reasons for their order.
+    """
 
     files: Mapping[str, bytes]
     releases: tuple[RenderedRelease, ...]
@@ -52,58 +83,48 @@ class ReleaseSet:
 
 
 def render(
-    workspace: Workspace,
-    root: Path,
-    environment_name: str,
-    rendered: Sequence[RenderedComponent],
-    images: Sequence[SourceImage],
-    lock: Lock,
-    version: str,
+    sources: RenderSources,
     cache: Cache,
     *,
-    not_read: Sequence[UnreviewedProgram] = (),
     unpinned: bool = False,
     jobs: int = 2,
     on_done: Callable[[str], None] = lambda name: None,
 ) -> ReleaseSet:
-    """The release set of an environment.
+    """Render the release set of an environment.
 
     Args:
-        images: what ``images.sources.yaml`` lists.
-        version: the upstream's.
-        not_read: programs whose hidden images nobody has looked at; the summary names them.
-        unpinned: render images that aren't locked by their tag.
+        unpinned: render images that are not locked by their tag.
+        on_done: called with the name of each component that is patched.
 
     Raises:
-        UserError: images that aren't locked (for the environment's platforms), patches that don't
+        UserError: images that are not locked (for the environment's platforms), patches that do not
             fit, releases that need each other in a circle or are too large for Helm; all of them.
     """
-    environment = workspace.environments[environment_name]
+    workspace, root, environment = sources.workspace, sources.root, sources.environment
     mirror = MirrorNaming(workspace.resolve_registry(environment), environment.platforms)
-    looks = build_image_values(images, lock, mirror, unpinned=unpinned)
-    filler = TemplateFiller(root, environment_values(workspace, root, environment_name, looks))
+    values = build_image_values(sources.images, sources.lock, mirror, unpinned=unpinned)
+    filler = TemplateFiller(
+        root, environment_values(workspace, root, sources.environment_name, values)
+    )
 
     def patch_component(item: RenderedComponent) -> tuple[Object, ...]:
         return apply.apply_patches(item, filler.fill_patches(item), cache)
 
     patched = parallel.map_collecting_errors(
-        patch_component, rendered, jobs, lambda item: on_done(item.component.name)
+        patch_component, sources.components, jobs, lambda item: on_done(item.component.name)
     )
-    finals = [
-        (item.component.name, objects) for item, objects in zip(rendered, patched, strict=True)
-    ]
+    names = [item.component.name for item in sources.components]
     added = list(_fill_feature_objects(workspace, root, filler))
     raise_all([error for part in added for error in part.feature.check_objects(part.objects)])
     # Policies first, so that they are there before the first pod that they are for.
-    ordered = order.plan_releases(
-        [*((part.release, part.objects) for part in added), *finals],
+    plan = plan_releases(
+        [*((part.release, part.objects) for part in added), *zip(names, patched, strict=True)],
         lambda objects: _read_bodies(objects, cache),
     )
-    releases = tuple(_make_release(part) for part in ordered.releases)
-    raise_all(_size_errors(releases))
-    return _assemble_set(
-        workspace, environment_name, releases, ordered, images, looks, lock, version, not_read
-    )
+    releases = tuple(map(_render_release, plan.releases))
+    raise_all(list(_size_errors(releases)))
+    summary = _summarize_set(sources, values, releases, plan)
+    return ReleaseSet(_build_files(sources, releases, summary), releases, summary, plan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,44 +146,90 @@ def _fill_feature_objects(
 
 
 def _read_bodies(objects: Sequence[Object], cache: Cache) -> Sequence[contents.Body]:
-    """What the order looks at; reading YAML takes longer than all else that it does."""
+    """Return what the order reads of objects: parsing YAML takes longer than all else it does."""
     key = make_cache_key("order", program_digest(), *(item.text for item in objects))
     if (kept := cache.get(key)) is None:
         # YAML has dates, which are only compared here.
         kept = json.dumps(contents.read_bodies(objects), default=str).encode()
         cache.put(key, kept)
-    found: Sequence[contents.Body] = json.loads(kept)
-    return found
+    bodies: Sequence[contents.Body] = json.loads(kept)
+    return bodies
 
 
-def _make_release(part: PlannedRelease) -> RenderedRelease:
-    crds = [one for one in part.objects if one.is_crd]
-    rest = [one for one in part.objects if not one.is_crd]
-    manifests = join_objects(rest)
+def _render_release(planned: PlannedRelease) -> RenderedRelease:
+    crds = [item for item in planned.objects if item.is_crd]
+    others = [item for item in planned.objects if not item.is_crd]
+    manifests = join_objects(others)
     return RenderedRelease(
-        name=part.name,
-        component=part.component,
+        name=planned.name,
+        component=planned.component,
         manifests=manifests,
         crds=join_objects(crds),
-        objects=len(rest),
+        objects=len(others),
         crd_count=len(crds),
         stored=format.stored_size(manifests),
-        needs=part.needs,
-        wait=part.waits,
-        trusts=tuple(f"{key.kind.lower()}/{key.name}" for key in part.trusts),
+        needs=planned.needs,
+        wait=planned.waits,
+        trusts=tuple(f"{key.kind.lower()}/{key.name}" for key in planned.trusts),
     )
 
 
-def _size_errors(releases: Sequence[RenderedRelease]) -> list[UserError]:
-    return [
-        UserError(
-            f"component {release.component}: Helm would store {release.stored} bytes, and has"
-            f" room for {format.STORED_GOOD}",
-            hint="split the component in kfdeploy.yaml: list the bases of its kustomization",
-        )
-        for release in releases
-        if release.stored > format.STORED_GOOD
-    ]
+def _size_errors(releases: Sequence[RenderedRelease]) -> Iterator[UserError]:
+    for release in releases:
+        if release.stored > format.STORED_GOOD:
+            yield UserError(
+                f"component {release.component}: Helm would store {release.stored} bytes, and has"
+                f" room for {format.STORED_GOOD}",
+                hint="split the component in kfdeploy.yaml: list the bases of its kustomization",
+            )
+
+
+# -- the set's files -------------------------------------------------------------------------------
+
+
+def _build_files(
+    sources: RenderSources, releases: Sequence[RenderedRelease], summary: SetSummary
+) -> dict[str, bytes]:
+    environment = sources.environment
+    texts: dict[str, str] = {
+        "helmfile.yaml": format.dump_helmfile(
+            releases,
+            sources.workspace.helm.namespace,
+            environment.kube_context,
+            environment.kube_version,
+        ),
+        "images.lock": lockfile.dumps(sources.lock),
+    }
+    for release in releases:
+        texts |= format.chart_files(release, sources.version)
+        if release.crds:
+            texts[f"crds/{release.name}.yaml"] = release.crds
+    files = {path: text.encode("utf-8") for path, text in texts.items()}
+    files[SUMMARY_FILE] = dump_summary(summary)
+    sums = {path: sha256_hex(data) for path, data in files.items()}
+    files[SUMS_FILE] = dump_checksums(sums)
+    return files
+
+
+def _summarize_set(
+    sources: RenderSources,
+    values: Mapping[str, ImageValues],
+    releases: Sequence[RenderedRelease],
+    plan: ReleasePlan,
+) -> SetSummary:
+    environment = sources.environment
+    return SetSummary(
+        environment=sources.environment_name,
+        kfdeploy=__version__,
+        upstream=sources.version,
+        registry=registry_name(sources.workspace, environment),
+        kube_version=environment.kube_version,
+        platforms=tuple(environment.platforms),
+        images={image.ref: _summarize_image(image, values[image.ref]) for image in sources.images},
+        releases=tuple(map(_summarize_release, releases)),
+        waves=tuple(map(tuple, plan.waves)),
+        unreviewed=tuple(hidden_images.group_unknown_programs(sources.not_read)),
+    )
 
 
 def _summarize_image(image: SourceImage, values: ImageValues) -> ImageSummary:
@@ -195,44 +262,3 @@ def _summarize_release(release: RenderedRelease) -> ReleaseSummary:
         crd_count=release.crd_count,
         stored_bytes=release.stored,
     )
-
-
-def _assemble_set(
-    workspace: Workspace,
-    name: str,
-    releases: tuple[RenderedRelease, ...],
-    ordered: ReleasePlan,
-    images: Sequence[SourceImage],
-    looks: Mapping[str, ImageValues],
-    lock: Lock,
-    version: str,
-    not_read: Sequence[UnreviewedProgram],
-) -> ReleaseSet:
-    environment = workspace.environments[name]
-    texts: dict[str, str] = {
-        "helmfile.yaml": format.dump_helmfile(
-            releases, workspace.helm.namespace, environment.kube_context, environment.kube_version
-        ),
-        "images.lock": lockfile.dumps(lock),
-    }
-    for release in releases:
-        texts |= format.chart_files(release, version)
-        if release.crds:
-            texts[f"crds/{release.name}.yaml"] = release.crds
-    summary = SetSummary(
-        environment=name,
-        kfdeploy=__version__,
-        upstream=version,
-        registry=registry_name(workspace, environment),
-        kube_version=environment.kube_version,
-        platforms=tuple(environment.platforms),
-        images={image.ref: _summarize_image(image, looks[image.ref]) for image in images},
-        releases=tuple(map(_summarize_release, releases)),
-        waves=tuple(map(tuple, ordered.waves)),
-        unreviewed=tuple(hidden_images.group_unknown_programs(not_read)),
-    )
-    files = {path: text.encode("utf-8") for path, text in texts.items()}
-    files[SUMMARY_FILE] = dump_summary(summary)
-    sums = {path: sha256_hex(data) for path, data in files.items()}
-    files[SUMS_FILE] = dump_checksums(sums)
-    return ReleaseSet(files, releases, summary, ordered)

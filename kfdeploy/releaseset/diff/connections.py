@@ -1,4 +1,4 @@
-"""What can be told of who talks to whom from what a set says.
+"""What two sets say of who talks to whom, compared.
 
 Objects that open, close or lead connections, and names of hosts in what programs are given. Whether
 a program really talks to a host, no manifest says.
@@ -12,13 +12,19 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kfdeploy.kubernetes import workload
+from kfdeploy.kubernetes.accessors import (
+    Body,
+    as_list,
+    get_mapping,
+    get_text,
+    get_value,
+    list_mappings,
+)
 from kfdeploy.kubernetes.diff.fields import FieldDifference
 from kfdeploy.kubernetes.objects import ObjectKey
-from kfdeploy.releaseset.diff.sides import Pair, SetSide
+from kfdeploy.releaseset.diff.sides import Pair, SetSide, describe_change
 
-Body = Mapping[str, Any]
-
-_LEAD: Final = {
+_DECIDES: Final = {
     "NetworkPolicy": "which pods may talk",
     "AuthorizationPolicy": "which requests the mesh allows",
     "PeerAuthentication": "whether the mesh asks for mutual TLS",
@@ -31,11 +37,9 @@ _LEAD: Final = {
     "EnvoyFilter": "what the mesh does to requests",
     "Ingress": "what comes in from outside",
     "HTTPRoute": "where requests go",
-    "MutatingWebhookConfiguration": "what the API server asks",
-    "ValidatingWebhookConfiguration": "what the API server asks",
     "APIService": "what the API server asks",
 }
-_WEBHOOKS: Final = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
+"""Kinds that are compared field by field, and what their objects decide."""
 _DOCUMENTATION: Final = ("_example",)
 _LABEL: Final = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
 _NAME: Final = re.compile(rf"(?<![\w.-])({_LABEL}(?:\.{_LABEL})+)(?::\d+)?(?![\w.-]*\w)")
@@ -44,13 +48,14 @@ _URL: Final = re.compile(r"\b[a-z][a-z0-9+]*://([A-Za-z0-9][A-Za-z0-9.-]*(?::\d+
 
 @dataclass(frozen=True, slots=True)
 class ConnectionChange:
-    """One object whose part in connections is another than before.
+    """One object that decides something else about connections than before.
 
     Attributes:
         what: ``added``, ``removed``, ``changed``.
         about: what such an object decides.
         gains: lines that say what is new: a port, a webhook, a host.
-        fields: that changed, where they say more than such lines.
+        loses: lines that say what is gone.
+        fields: the fields that changed, for kinds that have no such lines.
     """
 
     what: str
@@ -72,16 +77,18 @@ class ConnectionChange:
 
 
 def service_names(*sides: SetSide) -> frozenset[str]:
-    """``NAME.NAMESPACE`` of all Services."""
+    """Return ``NAME.NAMESPACE`` of all Services."""
     return frozenset(
-        f"{one.key.name}.{one.key.namespace}" for side in sides for one in side.of_kind("Service")
+        f"{service.key.name}.{service.key.namespace}"
+        for side in sides
+        for service in side.of_kind("Service")
     )
 
 
 def compare_connections(
     pair: Pair, differences: Sequence[FieldDifference], known: frozenset[str]
 ) -> ConnectionChange | None:
-    """What an object's change means for connections; None where it means nothing.
+    """Return what an object's change means for connections; None where it means nothing.
 
     Args:
         pair: the object as it was and as it is.
@@ -92,29 +99,17 @@ def compare_connections(
     some = new or old
     if some is None:
         return None
-    what = "changed" if old and new else "added" if new else "removed"
-    key, kind = some.key, some.key.kind
-    about = _LEAD.get(kind, "")
-    describe_body: Callable[[Body], frozenset[str]]
-    if kind == "Service":
-        about, describe_body = "where a Service leads", _describe_service
-    elif kind in _WEBHOOKS:
-        describe_body = _describe_webhooks
-    elif kind in workload.WORKLOADS or kind == "ConfigMap":
-        about = "names of hosts that programs are given"
-
-        def describe_body(body: Body) -> frozenset[str]:
-            return _find_hosts(body, known)
-
-    elif about:
-        shown = tuple(one.field for one in differences if one.path[0] != "metadata")
-        return (
-            ConnectionChange(what, key, about, fields=shown) if shown or what != "changed" else None
-        )
-    else:
+    what, key = describe_change(pair), some.key
+    if about := _DECIDES.get(key.kind):
+        fields = tuple(each.field for each in differences if each.path[0] != "metadata")
+        if what == "changed" and not fields:
+            return None
+        return ConnectionChange(what, key, about, fields=fields)
+    if key.kind not in _DESCRIBED:
         return None
-    before = describe_body(old.body) if old else frozenset()
-    after = describe_body(new.body) if new else frozenset()
+    about, describe = _DESCRIBED[key.kind]
+    before = describe(old.body, known) if old else frozenset()
+    after = describe(new.body, known) if new else frozenset()
     if before == after:
         return None
     return ConnectionChange(
@@ -122,69 +117,85 @@ def compare_connections(
     )
 
 
-def _describe_service(body: Body) -> frozenset[str]:
-    spec = body.get("spec") or {}
-    kind = spec.get("type") or "ClusterIP"
-    out = set() if kind == "ClusterIP" else {f"type {kind}"}
-    if spec.get("externalName"):
-        out.add(f"leads to {spec['externalName']}")
-    for port in spec.get("ports") or ():
-        number = port.get("port")
-        node = f", node port {port['nodePort']}" if port.get("nodePort") else ""
-        target = port.get("targetPort") or number
-        out.add(f"port {number}/{port.get('protocol') or 'TCP'} -> {target}{node}")
-    chosen = spec.get("selector") or {}
-    if chosen:
-        out.add("to " + ",".join(f"{name}={value}" for name, value in sorted(chosen.items())))
-    return frozenset(out)
+def _describe_service(body: Body, _: frozenset[str]) -> frozenset[str]:
+    spec = get_mapping(body, "spec")
+    lines = {_describe_port(port) for port in list_mappings(spec, "ports")}
+    kind = get_text(spec, "type") or "ClusterIP"
+    if kind != "ClusterIP":
+        lines.add(f"type {kind}")
+    if name := get_text(spec, "externalName"):
+        lines.add(f"leads to {name}")
+    if selector := get_mapping(spec, "selector"):
+        lines.add("to " + ",".join(f"{label}={value}" for label, value in sorted(selector.items())))
+    return frozenset(lines)
 
 
-def _describe_webhooks(body: Body) -> frozenset[str]:
-    out = set()
-    for hook in body.get("webhooks") or ():
-        client = hook.get("clientConfig") or {}
-        service = client.get("service") or {}
-        port = service.get("port") or 443
-        leads = f"{service.get('name')}.{service.get('namespace')}:{port}{service.get('path', '')}"
-        asked = sorted(
-            {
-                f"{resource}.{group}" if group else str(resource)
-                for rule in hook.get("rules") or ()
-                for group in rule.get("apiGroups") or ()
-                for resource in rule.get("resources") or ()
-            }
-        )
-        policy = hook.get("failurePolicy") or "Fail"
-        about = f" about {', '.join(asked)}" if asked else ""
-        out.add(f"asks {client.get('url') or leads}{about} (failurePolicy {policy})")
-    return frozenset(out)
+def _describe_port(port: Body) -> str:
+    number = port.get("port")
+    node = f", node port {port['nodePort']}" if port.get("nodePort") else ""
+    protocol = get_text(port, "protocol") or "TCP"
+    return f"port {number}/{protocol} -> {port.get('targetPort') or number}{node}"
+
+
+def _describe_webhooks(body: Body, _: frozenset[str]) -> frozenset[str]:
+    return frozenset(_describe_webhook(webhook) for webhook in list_mappings(body, "webhooks"))
+
+
+def _describe_webhook(webhook: Body) -> str:
+    asked = {
+        f"{resource}.{group}" if group else str(resource)
+        for rule in list_mappings(webhook, "rules")
+        for group in as_list(rule.get("apiGroups"))
+        for resource in as_list(rule.get("resources"))
+    }
+    about = f" about {', '.join(sorted(asked))}" if asked else ""
+    policy = get_text(webhook, "failurePolicy") or "Fail"
+    return f"asks {_webhook_address(webhook)}{about} (failurePolicy {policy})"
+
+
+def _webhook_address(webhook: Body) -> str:
+    if url := get_text(webhook, "clientConfig", "url"):
+        return url
+    service = get_mapping(webhook, "clientConfig", "service")
+    host = f"{service.get('name')}.{service.get('namespace')}"
+    return f"{host}:{service.get('port') or 443}{get_text(service, 'path')}"
 
 
 def _find_hosts(body: Body, known: frozenset[str]) -> frozenset[str]:
-    """Names of Services, and hosts of URLs, in a ConfigMap or in what containers are given."""
-    out = set()
-    for text in _program_texts(body):
-        for found in _NAME.finditer(text):
-            labels = found[1].split(".")
-            if ".".join(labels[:2]) in known or labels[2:3] == ["svc"]:
-                out.add(found[0])
-        out.update(found for found in _URL.findall(text))
-    return frozenset(out)
+    """Return names of Services, and hosts of URLs, in what programs are given."""
+    texts = list(_program_texts(body))
+    services = {
+        match[0]
+        for text in texts
+        for match in _NAME.finditer(text)
+        if _is_service(match[1].split("."), known)
+    }
+    return frozenset(services.union(*map(_URL.findall, texts)))
+
+
+def _is_service(labels: Sequence[str], known: frozenset[str]) -> bool:
+    return ".".join(labels[:2]) in known or labels[2:3] == ["svc"]
 
 
 def _program_texts(body: Body) -> Iterator[str]:
+    """Yield the texts that programs are given: files, arguments and variables."""
     if body.get("kind") == "ConfigMap":
-        for name, text in (body.get("data") or {}).items():
+        for name, text in get_mapping(body, "data").items():
             if isinstance(text, str) and name not in _DOCUMENTATION:
                 yield text
     for _, container in workload.list_containers(dict(body)):
-        for name in ("command", "args"):
-            yield from map(str, _get_list(container, name))
-        for variable in _get_list(container, "env"):
-            if variable.get("value"):
-                yield str(variable["value"])
+        yield from map(str, as_list(get_value(container, "command")))
+        yield from map(str, as_list(get_value(container, "args")))
+        yield from filter(None, (get_text(e, "value") for e in list_mappings(container, "env")))
 
 
-def _get_list(container: Mapping[str, Any], name: str) -> list[Any]:
-    found = container.get(name)
-    return found if isinstance(found, list) else []
+_Describer = Callable[[Body, frozenset[str]], frozenset[str]]
+_HOSTS: Final[tuple[str, _Describer]] = ("names of hosts that programs are given", _find_hosts)
+_WEBHOOKS: Final[tuple[str, _Describer]] = ("what the API server asks", _describe_webhooks)
+_DESCRIBED: Final[Mapping[str, tuple[str, _Describer]]] = {
+    "Service": ("where a Service leads", _describe_service),
+    "MutatingWebhookConfiguration": _WEBHOOKS,
+    "ValidatingWebhookConfiguration": _WEBHOOKS,
+    **dict.fromkeys((*workload.WORKLOADS, "ConfigMap"), _HOSTS),
+}
+"""Kinds that are described in lines, and what those lines are about."""

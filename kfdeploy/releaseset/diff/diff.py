@@ -1,4 +1,4 @@
-"""Two release sets: everything that differs, as one value."""
+"""Compare two release sets; all that differs is one value."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kfdeploy.releaseset.diff.connections import ConnectionChange
 from kfdeploy.releaseset.diff.crds import KindChange
 from kfdeploy.releaseset.diff.images import ImageChange
 from kfdeploy.releaseset.diff.rights import BindingChange, RoleChange
-from kfdeploy.releaseset.diff.sides import Pair, SetSide, pair_objects
+from kfdeploy.releaseset.diff.sides import Pair, ReleaseObject, SetSide, pair_objects
 from kfdeploy.releaseset.summary import ReleaseSummary
 
 _KEPT: Final = {
@@ -47,15 +47,16 @@ class ObjectChange:
     """One object that is not what, or where, it was.
 
     Attributes:
-        what: ``added``, ``removed``, ``changed`` (also by a name with another sum of its content),
-            ``moved`` to another release and otherwise as it was.
-        key: as the new set has it; the old one's for what is removed.
-        old_key: where it is another: another version of its kind, or another name.
-        release: that has it; of the old set for what is removed.
-        old_release: where it is another.
-        schema: how many fields of a definition's schemas differ; they are not listed.
+        what: ``added``, ``removed``, ``changed`` (also by a name with another hash of its content),
+            or ``moved`` to another release and otherwise as it was.
+        key: of the new set's object; of the old set's for one that is removed.
+        old_key: the old key where it differs: another version of the kind, or another name.
+        release: the release that has it; of the old set for an object that is removed.
+        old_release: the old release where it differs.
+        fields: the fields that differ, without those of a definition's schemas.
+        schema: how many fields of a definition's schemas differ.
         recreate: why it cannot be changed in place.
-        kept: for what is removed: why an apply leaves it.
+        kept: why an apply leaves an object that is removed; empty where it deletes it.
     """
 
     what: str
@@ -70,7 +71,7 @@ class ObjectChange:
 
     @property
     def cost(self) -> str:
-        """What making it anew means."""
+        """What recreating it means for users."""
         return _COSTS.get(self.key.kind, "it is away for a moment")
 
     @property
@@ -78,24 +79,18 @@ class ObjectChange:
         return bool(self.recreate) and self.key.kind in _LOSES_DATA
 
     def to_json(self) -> dict[str, Any]:
-        out: dict[str, Any] = {
+        out = {
             "what": self.what,
             "object": self.key,
             "release": self.release,
+            "oldObject": self.old_key,
+            "oldRelease": self.old_release or None,
+            "fields": self.fields if self.what == "changed" else None,
+            "schemaFields": self.schema or None,
+            "recreate": self.recreate or None,
+            "kept": self.kept or None,
         }
-        if self.old_key:
-            out["oldObject"] = self.old_key
-        if self.old_release:
-            out["oldRelease"] = self.old_release
-        if self.what == "changed":
-            out["fields"] = self.fields
-            if self.schema:
-                out["schemaFields"] = self.schema
-        if self.recreate:
-            out["recreate"] = self.recreate
-        if self.kept:
-            out["kept"] = self.kept
-        return out
+        return {key: value for key, value in out.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,23 +123,25 @@ class SetDiff:
 
     @property
     def to_recreate(self) -> tuple[ObjectChange, ...]:
-        return tuple(one for one in self.objects if one.recreate)
+        return tuple(change for change in self.objects if change.recreate)
 
     @property
     def to_delete(self) -> tuple[ObjectChange, ...]:
-        return tuple(one for one in self.objects if one.what == "removed" and not one.kept)
+        return tuple(
+            change for change in self.objects if change.what == "removed" and not change.kept
+        )
 
     @property
     def kept(self) -> tuple[ObjectChange, ...]:
-        return tuple(one for one in self.objects if one.kept)
+        return tuple(change for change in self.objects if change.kept)
 
     @property
     def to_move(self) -> tuple[ObjectChange, ...]:
-        """Objects that must change their release, and not be deleted with the old one."""
-        return tuple(one for one in self.objects if one.old_release)
+        """Objects that change their release and must not be deleted with the old one."""
+        return tuple(change for change in self.objects if change.old_release)
 
     def filter_objects(self, *what: str) -> tuple[ObjectChange, ...]:
-        return tuple(one for one in self.objects if one.what in what)
+        return tuple(change for change in self.objects if change.what in what)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -163,47 +160,49 @@ class SetDiff:
             "plan": {
                 "recreate": [
                     {
-                        "object": one.key,
-                        "release": one.release,
-                        "reasons": one.recreate,
-                        "cost": one.cost,
-                        "losesData": one.loses_data,
+                        "object": change.key,
+                        "release": change.release,
+                        "reasons": change.recreate,
+                        "cost": change.cost,
+                        "losesData": change.loses_data,
                     }
-                    for one in self.to_recreate
+                    for change in self.to_recreate
                 ],
-                "delete": [{"object": one.key, "release": one.release} for one in self.to_delete],
+                "delete": [
+                    {"object": change.key, "release": change.release} for change in self.to_delete
+                ],
                 "keep": [
-                    {"object": one.key, "release": one.release, "why": one.kept}
-                    for one in self.kept
+                    {"object": change.key, "release": change.release, "why": change.kept}
+                    for change in self.kept
                 ],
                 "move": [
-                    {"object": one.key, "from": one.old_release, "to": one.release}
-                    for one in self.to_move
+                    {"object": change.key, "from": change.old_release, "to": change.release}
+                    for change in self.to_move
                 ],
             },
         }
 
 
 def compare_sets(old: SetSide, new: SetSide) -> SetDiff:
-    """What differs between two sets.
+    """Return what differs between two sets.
 
     Raises:
         UserError: broken YAML in one of them.
     """
     objects: list[ObjectChange] = []
     kinds: list[KindChange] = []
-    joined: list[ConnectionChange] = []
+    connection_changes: list[ConnectionChange] = []
     known = connections.service_names(old, new)
     for pair in pair_objects(old, new):
-        one = _compare_object(pair)
-        if one is None:
+        change = _compare_object(pair)
+        if change is None:
             continue
-        objects.append(one)
-        if one.key.kind == "CustomResourceDefinition":
+        objects.append(change)
+        if change.key.kind == "CustomResourceDefinition":
             if kind := crds.compare_crd(pair):
                 kinds.append(kind)
-        elif connection := connections.compare_connections(pair, one.fields, known):
-            joined.append(connection)
+        elif connection := connections.compare_connections(pair, change.fields, known):
+            connection_changes.append(connection)
     return SetDiff(
         old=_describe_side(old),
         new=_describe_side(new),
@@ -211,11 +210,13 @@ def compare_sets(old: SetSide, new: SetSide) -> SetDiff:
             images.compare_images(old.summary.images.values(), new.summary.images.values())
         ),
         releases=tuple(_compare_releases(old, new)),
-        objects=tuple(sorted(objects, key=lambda one: (one.release, one.key))),
+        objects=tuple(sorted(objects, key=lambda change: (change.release, change.key))),
         roles=tuple(rights.compare_roles(old, new)),
         bindings=tuple(rights.compare_bindings(old, new)),
-        connections=tuple(sorted(joined, key=lambda one: (one.key.kind, one.key))),
-        kinds=tuple(sorted(kinds, key=lambda one: one.name)),
+        connections=tuple(
+            sorted(connection_changes, key=lambda change: (change.key.kind, change.key))
+        ),
+        kinds=tuple(sorted(kinds, key=lambda kind: kind.name)),
     )
 
 
@@ -256,41 +257,43 @@ def _release_notes(old: ReleaseSummary, new: ReleaseSummary) -> Iterator[str]:
 def _compare_object(pair: Pair) -> ObjectChange | None:
     old, new = pair
     if new is None:
-        if old is None:
-            return None
-        kept = _KEPT.get(old.key.kind, "its data would go with it") if is_user_data(old.key) else ""
-        return ObjectChange("removed", old.key, old.release, kept=kept)
+        return _describe_removed(old) if old else None
     if old is None:
         return ObjectChange("added", new.key, new.release)
-    moved = old.release if old.release != new.release else ""
-    renamed = old.key if old.key != new.key else None
-    if old.object.text == new.object.text:
-        return ObjectChange("moved", new.key, new.release, None, moved) if moved else None
-    found = fields.diff_bodies(old.body, new.body)
-    listed = [short for one in found if (short := _strip_schema(one)) is not None]
-    schema = sum(1 for one in found if is_schema_field(one))
-    reasons = (
-        find_recreate_reasons(old.body, new.body) if renamed is None or _has_same_name(pair) else ()
-    )
-    if not found and renamed is None:
-        return ObjectChange("moved", new.key, new.release, None, moved) if moved else None
+    old_release = old.release if old.release != new.release else ""
+    old_key = old.key if old.key != new.key else None
+    is_same_text = old.object.text == new.object.text
+    differences = () if is_same_text else fields.diff_bodies(old.body, new.body)
+    if is_same_text or (not differences and old_key is None):
+        moved = ObjectChange("moved", new.key, new.release, old_release=old_release)
+        return moved if old_release else None
+    # Another name is another object, which is not recreated.
+    is_in_place = old.key.name == new.key.name
     return ObjectChange(
-        "changed", new.key, new.release, renamed, moved, tuple(listed), schema, reasons
+        what="changed",
+        key=new.key,
+        release=new.release,
+        old_key=old_key,
+        old_release=old_release,
+        fields=tuple(filter(None, map(_strip_schema, differences))),
+        schema=sum(map(is_schema_field, differences)),
+        recreate=find_recreate_reasons(old.body, new.body) if is_in_place else (),
     )
 
 
-def _has_same_name(pair: Pair) -> bool:
-    old, new = pair
-    return old is not None and new is not None and old.key.name == new.key.name
+def _describe_removed(old: ReleaseObject) -> ObjectChange:
+    kept = _KEPT.get(old.key.kind, "its data would go with it") if is_user_data(old.key) else ""
+    return ObjectChange("removed", old.key, old.release, kept=kept)
 
 
-def _strip_schema(one: FieldDifference) -> FieldDifference | None:
-    """A definition's field without schemas; None where it is in one."""
-    if is_schema_field(one):
+def _strip_schema(difference: FieldDifference) -> FieldDifference | None:
+    """Return a definition's field without schemas; None where it is in one."""
+    if is_schema_field(difference):
         return None
-    if one.path[:2] != ("spec", "versions"):
-        return one
-    return FieldDifference(one.path, *(_drop_schema_key(side) for side in (one.was, one.becomes)))
+    if difference.path[:2] != ("spec", "versions"):
+        return difference
+    sides = (_drop_schema_key(side) for side in (difference.was, difference.becomes))
+    return FieldDifference(difference.path, *sides)
 
 
 def _drop_schema_key(version: Any) -> Any:

@@ -1,11 +1,12 @@
-"""Images that come, go, or move to another tag, digest or place."""
+"""Compare the images of two sets: added, dropped, or at another tag, digest or place."""
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from kfdeploy.releaseset.summary import ImageSummary
 
@@ -17,7 +18,7 @@ class ImageChange:
     """One image that is not what it was.
 
     Attributes:
-        what: ``place`` is another registry or repository whose last name is the same.
+        what: ``place`` is another registry or repository with the same last name.
     """
 
     what: ImageChangeKind
@@ -47,29 +48,25 @@ def _image_json(image: ImageSummary | None) -> dict[str, str] | None:
 
 
 def compare_images(old: Iterable[ImageSummary], new: Iterable[ImageSummary]) -> list[ImageChange]:
-    """What changed, sorted by the reference that is there now, else was."""
-    first, second = {one.ref: one for one in old}, {one.ref: one for one in new}
-    found = [
+    """Return what changed, sorted by the reference that is there now, else was."""
+    first, second = {image.ref: image for image in old}, {image.ref: image for image in new}
+    changes = [
         ImageChange("digest", first[ref], second[ref])
         for ref in first.keys() & second.keys()
         if first[ref].digest != second[ref].digest
     ]
-    gone = [one for ref, one in first.items() if ref not in second]
-    come = [one for ref, one in second.items() if ref not in first]
-    ways: tuple[tuple[ImageChangeKind, Callable[[ImageSummary], str]], ...] = (
-        ("tag", _variant_of),
-        ("tag", _repository_of),
-        ("place", _last_name),
-    )
-    for what, name_of in ways:
+    gone = [image for ref, image in first.items() if ref not in second]
+    come = [image for ref, image in second.items() if ref not in first]
+    for what, name_of in _SUCCESSIONS:
         for before, after in _match_unique(gone, come, name_of):
             gone.remove(before)
             come.remove(after)
-            kind: ImageChangeKind = "digest" if _has_same_tag(before, after) else what
-            found.append(ImageChange(kind, before, after))
-    found += [ImageChange("added", None, one) for one in come]
-    found += [ImageChange("dropped", one, None) for one in gone]
-    return sorted(found, key=lambda change: change.ref)
+            changes.append(
+                ImageChange("digest" if _has_same_tag(before, after) else what, before, after)
+            )
+    changes += [ImageChange("added", None, image) for image in come]
+    changes += [ImageChange("dropped", image, None) for image in gone]
+    return sorted(changes, key=lambda change: change.ref)
 
 
 def _has_same_tag(before: ImageSummary, after: ImageSummary) -> bool:
@@ -82,7 +79,7 @@ def _repository_of(image: ImageSummary) -> str:
 
 
 def _variant_of(image: ImageSummary) -> str:
-    """The repository and the tag without numbers: ``v1-gpu`` and ``v2-gpu`` are one variant."""
+    """Return repository and tag without digits: ``v1-gpu`` and ``v2-gpu`` are one variant."""
     return f"{_repository_of(image)}:{re.sub('[0-9]+', '', image.upstream.tag)}"
 
 
@@ -90,12 +87,19 @@ def _last_name(image: ImageSummary) -> str:
     return _repository_of(image).rpartition("/")[2]
 
 
+_NameOf = Callable[[ImageSummary], str]
+_SUCCESSIONS: Final[tuple[tuple[ImageChangeKind, _NameOf], ...]] = (
+    ("tag", _variant_of),
+    ("tag", _repository_of),
+    ("place", _last_name),
+)
+"""The names by which one image follows another, the surest first, and what the change then is."""
+
+
 def _match_unique(
-    gone: Iterable[ImageSummary],
-    come: Iterable[ImageSummary],
-    name_of: Callable[[ImageSummary], str],
+    gone: Iterable[ImageSummary], come: Iterable[ImageSummary], name_of: _NameOf
 ) -> Iterator[tuple[ImageSummary, ImageSummary]]:
-    """Those that share a name with exactly one of the other side; several are not guessed at."""
+    """Yield images that share a name with exactly one of the other set; others stay unmatched."""
     before, after = _group_by_name(gone, name_of), _group_by_name(come, name_of)
     for name in sorted(before.keys() & after.keys()):
         if len(before[name]) == len(after[name]) == 1:
@@ -103,9 +107,9 @@ def _match_unique(
 
 
 def _group_by_name(
-    images: Iterable[ImageSummary], name_of: Callable[[ImageSummary], str]
+    images: Iterable[ImageSummary], name_of: _NameOf
 ) -> dict[str, list[ImageSummary]]:
-    out: dict[str, list[ImageSummary]] = {}
+    groups: defaultdict[str, list[ImageSummary]] = defaultdict(list)
     for image in images:
-        out.setdefault(name_of(image), []).append(image)
-    return out
+        groups[name_of(image)].append(image)
+    return groups

@@ -1,7 +1,8 @@
-"""Two release sets side by side: which object of one is which of the other."""
+"""Pair the objects of two release sets."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,11 +38,10 @@ class ReleaseObject:
 
 @dataclass(frozen=True, eq=False)
 class SetSide:
-    """One release set.
+    """One of the two release sets.
 
     Attributes:
-        summary: of its ``summary.json``.
-        placed: all its objects, CRDs among them, in the set's order.
+        objects: all its objects, CRDs among them, in the set's order.
     """
 
     name: str
@@ -50,10 +50,11 @@ class SetSide:
 
     @cached_property
     def by_identity(self) -> Mapping[Identity, ReleaseObject]:
-        out: dict[Identity, ReleaseObject] = {}
-        for one in self.objects:
-            out.setdefault(identity_of(one.key), one)
-        return out
+        """The objects by identity; of several with the same one the first."""
+        objects: dict[Identity, ReleaseObject] = {}
+        for placed in self.objects:
+            objects.setdefault(identity_of(placed.key), placed)
+        return objects
 
     @property
     def releases(self) -> Mapping[str, ReleaseSummary]:
@@ -61,33 +62,40 @@ class SetSide:
         return {release.name: release for release in self.summary.releases}
 
     def of_kind(self, *kinds: str) -> Iterator[ReleaseObject]:
-        for one in self.objects:
-            if one.key.kind in kinds:
-                yield one
+        return (placed for placed in self.objects if placed.key.kind in kinds)
 
 
 Pair = tuple[ReleaseObject | None, ReleaseObject | None]
+"""An object of the old set and of the new one; None on the side that does not have it."""
+
+
+def describe_change(pair: Pair) -> str:
+    """Return what happened to an object: ``added``, ``removed`` or ``changed``."""
+    old, new = pair
+    if old is None:
+        return "added"
+    return "removed" if new is None else "changed"
 
 
 def pair_objects(old: SetSide, new: SetSide) -> Iterator[Pair]:
-    """Each object of both: the old one and the new one, either of which may not be there.
+    """Yield each object of both sets, with its counterpart in the other.
 
-    A ConfigMap or Secret whose name ends in a sum of its content is the same under another sum.
+    A ConfigMap or Secret whose name ends in a hash of its content is the same under another hash.
     """
     first, second = old.by_identity, new.by_identity
-    gone = [one for key, one in first.items() if key not in second]
-    come = [one for key, one in second.items() if key not in first]
+    gone = [placed for identity, placed in first.items() if identity not in second]
+    come = [placed for identity, placed in second.items() if identity not in first]
     renamed = _match_renamed(gone, come)
-    for key, one in second.items():
-        yield first.get(key) or renamed.get(key), one
-    taken = {id(one) for one in renamed.values()}
-    yield from ((one, None) for one in gone if id(one) not in taken)
+    for identity, placed in second.items():
+        yield first.get(identity) or renamed.get(identity), placed
+    matched = {id(placed) for placed in renamed.values()}
+    yield from ((placed, None) for placed in gone if id(placed) not in matched)
 
 
 def _match_renamed(
     gone: Iterable[ReleaseObject], come: Iterable[ReleaseObject]
 ) -> dict[Identity, ReleaseObject]:
-    """New identity to the old object that it replaces, where there is exactly one of each."""
+    """Return new identity to the old object that it replaces, where only one of each fits."""
     before, after = _group_hashed(gone), _group_hashed(come)
     return {
         identity_of(after[stem][0].key): before[stem][0]
@@ -96,10 +104,12 @@ def _match_renamed(
     }
 
 
-def _group_hashed(placed: Iterable[ReleaseObject]) -> dict[Identity, list[ReleaseObject]]:
-    out: dict[Identity, list[ReleaseObject]] = {}
-    for one in placed:
-        if (name := strip_name_hash(one.key)) != one.key.name:
-            group, kind, namespace, _ = identity_of(one.key)
-            out.setdefault((group, kind, namespace, name), []).append(one)
-    return out
+def _group_hashed(objects: Iterable[ReleaseObject]) -> dict[Identity, list[ReleaseObject]]:
+    """Return objects with a content hash in their names, by identity without the hash."""
+    groups: defaultdict[Identity, list[ReleaseObject]] = defaultdict(list)
+    for placed in objects:
+        group, kind, namespace, name = identity_of(placed.key)
+        stem = strip_name_hash(placed.key)
+        if stem != name:
+            groups[group, kind, namespace, stem].append(placed)
+    return groups

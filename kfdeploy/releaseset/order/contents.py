@@ -1,4 +1,4 @@
-"""A set's objects, and what finds one from another."""
+"""The objects of a set, and how to find one from another."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import Any
 
 from kfdeploy.kubernetes import workload
-from kfdeploy.kubernetes.accessors import get_annotations, get_labels, get_spec
-from kfdeploy.kubernetes.objects import Object, ObjectKey, get_field
+from kfdeploy.kubernetes.accessors import get_annotations, get_labels, get_mapping, get_text
+from kfdeploy.kubernetes.objects import Object, ObjectKey
 from kfdeploy.releaseset.order.selectors import AdmissionRequest, selector_matches
 
 _SCHEMA = re.compile(r"^( *(?:- )?)schema: *$")
@@ -27,7 +27,7 @@ class SetObject:
 
     Attributes:
         number: its place in the set, in upstream's order.
-        body: what `read` leaves of it.
+        body: what `read_bodies` leaves of it.
     """
 
     number: int
@@ -41,7 +41,7 @@ class SetObject:
 
     @property
     def spec(self) -> Mapping[str, Any]:
-        return get_spec(self.body)
+        return get_mapping(self.body, "spec")
 
     @property
     def annotations(self) -> Mapping[str, str]:
@@ -56,8 +56,9 @@ class SetObject:
 
 
 def read_bodies(objects: Sequence[Object]) -> list[Body]:
-    """The objects' bodies without what says nothing of order, most of a set's bytes: the schemas
-    of CRDs, the contents of ConfigMaps and Secrets.
+    """Return the objects' bodies without what says nothing of their order.
+
+    That is most of a set's bytes: the schemas of CRDs, the contents of ConfigMaps and Secrets.
 
     Raises:
         UserError: broken YAML.
@@ -72,7 +73,7 @@ def _read_body(item: Object) -> Body:
 
 
 def _strip_schemas(text: str) -> str:
-    """A CRD's text without what is below ``schema:``, in block style as kustomize prints it."""
+    """Return a CRD's text without what is below ``schema:``, in block style as kustomize prints."""
     out: list[str] = []
     depth = -1
     for line in text.splitlines(keepends=True):
@@ -116,40 +117,43 @@ class SetContents:
             key = item.key
             self._named[key.group, key.kind, key.namespace, key.name].append(item)
             if item.object.is_crd:
-                kind = (item.spec.get("names") or {}).get("kind", "")
-                self.crds[item.spec.get("group", ""), kind].append(item)
+                kind = get_text(item.spec, "names", "kind")
+                self.crds[get_text(item.spec, "group"), kind].append(item)
 
     def find_object(
         self, group: str, kind: str, namespace: str, name: str, near: SetObject | None = None
     ) -> SetObject | None:
-        """An object; of several the one in the component of ``near``, else the first."""
+        """Return an object; of several the one in the component of ``near``, else the first."""
         return _pick_nearest(self._named.get((group, kind, namespace, name), ()), near)
 
     def of_kind(self, *kinds: str) -> Iterator[SetObject]:
         return (item for item in self.items if item.key.kind in kinds)
 
     def crd_of(self, item: SetObject) -> SetObject | None:
-        """The definition of an object's kind, where the set has it."""
+        """Return the definition of an object's kind, where the set has it."""
         return _pick_nearest(self.crds.get((item.key.group, item.key.kind), ()), item)
 
     def admission_request(self, item: SetObject) -> AdmissionRequest:
-        """The object as the API server sees it."""
+        """Return the object as a webhook sees it when it is created."""
         key, crd = item.key, self.crd_of(item)
-        resource = (
-            (crd.spec.get("names") or {}).get("plural", "") if crd else builtin_resource(key.kind)
-        )
-        namespace = self.namespace_of(item)
-        labels: Mapping[str, str] | None = None
-        if key.kind == "Namespace" and not key.group:
-            labels = {_NAMESPACE_NAME: key.name, **item.labels}
-        elif namespace:
-            labels = self.namespace_labels(namespace)
         return AdmissionRequest(
-            key.group, key.version, resource, key.name, bool(namespace), item.labels, labels
+            group=key.group,
+            version=key.version,
+            resource=get_text(crd.spec, "names", "plural") if crd else builtin_resource(key.kind),
+            name=key.name,
+            namespaced=bool(self.namespace_of(item)),
+            labels=item.labels,
+            namespace_labels=self._namespace_labels_of(item),
         )
 
+    def _namespace_labels_of(self, item: SetObject) -> Mapping[str, str] | None:
+        key, namespace = item.key, self.namespace_of(item)
+        if key.kind == "Namespace" and not key.group:
+            return {_NAMESPACE_NAME: key.name, **item.labels}
+        return self.namespace_labels(namespace) if namespace else None
+
     def namespace_of(self, item: SetObject) -> str:
-        """The namespace that an object is in.
+        """Return the namespace that an object is in; empty for none.
 
         Kustomize writes one into each custom resource of a component; where the kind has none, the
         API server drops it.
@@ -158,7 +162,7 @@ class SetContents:
         return "" if crd and crd.spec.get("scope") == "Cluster" else item.key.namespace
 
     def namespace_labels(self, name: str) -> Mapping[str, str]:
-        """A namespace's labels; that which every namespace has, where the set does not make it."""
+        """Return a namespace's labels, with the one that every namespace has."""
         made = self.find_object("", "Namespace", "", name)
         return {_NAMESPACE_NAME: name, **(made.labels if made else {})}
 
@@ -172,24 +176,27 @@ class SetContents:
             path = workload.template_path(item.key.kind)
             if path is None or item.object.is_crd:
                 continue
-            try:
-                template = get_field(item.body, path)
-            except KeyError:
-                continue
-            yield WorkloadPod(item, get_labels(template))
+            template = get_mapping(item.body, *path)
+            if template:
+                yield WorkloadPod(item, get_labels(template))
 
     def pod_request(self, pod: WorkloadPod) -> AdmissionRequest:
-        """One of the pods as the API server sees it; its name is not known beforehand."""
-        namespace = pod.item.key.namespace
+        """Return one of the pods as a webhook sees it; its name is not known beforehand."""
         return AdmissionRequest(
-            "", "v1", "pods", "", True, pod.labels, self.namespace_labels(namespace)
+            group="",
+            version="v1",
+            resource="pods",
+            name="",
+            namespaced=True,
+            labels=pod.labels,
+            namespace_labels=self.namespace_labels(pod.item.key.namespace),
         )
 
     def find_backends(self, service: Mapping[str, Any]) -> Sequence[SetObject]:
-        """The workloads behind a Service that a ``clientConfig`` or an APIService names."""
-        namespace, name = str(service.get("namespace", "")), str(service.get("name", ""))
+        """Return the workloads behind a Service that a ``clientConfig`` or an APIService names."""
+        namespace, name = get_text(service, "namespace"), get_text(service, "name")
         found = self.find_object("", "Service", namespace, name)
-        selector = found.spec.get("selector") if found else None
+        selector = get_mapping(found.spec, "selector") if found else None
         if not selector:
             return ()
         return [
@@ -213,7 +220,7 @@ def _pick_nearest(found: Sequence[SetObject], near: SetObject | None) -> SetObje
 
 
 def builtin_resource(kind: str) -> str:
-    """The resource of a kind that Kubernetes itself has."""
+    """Return the resource (plural) of a kind that Kubernetes itself has."""
     name = kind.lower()
     if name == "endpoints":
         return name

@@ -1,4 +1,4 @@
-"""Who comes before whom, and why."""
+"""Edges of the order: which object comes before which, and why."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _RANK: Final = {kind: number for number, kind in enumerate(HELM_ORDER)}
 
 
 def creation_rank(kind: str) -> tuple[int, str]:
-    """When Helm creates objects of a kind: those that it does not know last, by their names."""
+    """Return when Helm creates objects of a kind: unknown kinds come last, by name."""
     rank = _RANK.get(kind)
     return (len(HELM_ORDER), kind) if rank is None else (rank, "")
 
@@ -52,9 +52,10 @@ class OrderEdge:
 
     Attributes:
         where: the field that says so, and its object where it is neither of the two.
-        ready: the first must be ready, not only there.
-        together: the two may be in one release: Helm creates the first one earlier and nothing
-            waits for it to be ready, or the second waits by itself, as pods do for a Secret.
+        needs_ready: the first must be ready, not only there.
+        can_share_release: the two may be in one release, because Helm creates the first one earlier
+            and nothing waits until it is ready, or because the second one waits by itself, as pods
+            do for a Secret.
     """
 
     first: SetObject
@@ -78,7 +79,7 @@ class OrderEdge:
         }
 
     def to_sentence(self, more: int = 0) -> str:
-        """The edge as a sentence; ``more`` objects have the same reason."""
+        """Return the edge as a sentence; ``more`` objects have the same reason."""
         others = f" and {more} more" if more else ""
         must = "must be ready: it " if self.needs_ready else ""
         return f"{self.first} {must}{_WORDS[self.why]} {self.then}{others} ({self.where})"

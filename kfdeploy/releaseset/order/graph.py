@@ -1,57 +1,76 @@
-"""What the order asks of graphs. A graph is each node's successors; nodes are numbers."""
+"""Graph algorithms for the order. A graph maps each node to its successors; nodes are numbers."""
 
 from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 Graph = Mapping[int, set[int]]
 
 
 def strongly_connected(graph: Graph) -> list[list[int]]:
-    """The strongly connected parts of two nodes and more, sorted (Tarjan, without recursion)."""
-    index: dict[int, int] = {}
-    low: dict[int, int] = {}
-    stack: list[int] = []
-    on_stack: set[int] = set()
-    out: list[list[int]] = []
-    for start in sorted(graph):
-        if start in index:
-            continue
-        work = [(start, iter(sorted(graph[start])))]
-        index[start] = low[start] = len(index)
-        stack.append(start)
-        on_stack.add(start)
+    """Return the cycles: strongly connected components of two nodes and more, sorted.
+
+    Tarjan's algorithm without recursion: a set has more objects than Python allows calls.
+    """
+    search = _CycleSearch(graph)
+    for node in sorted(graph):
+        search.visit(node)
+    return sorted(search.cycles)
+
+
+class _CycleSearch:
+    """The state of Tarjan's algorithm."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.cycles: list[list[int]] = []
+        self._graph = graph
+        self._index: dict[int, int] = {}
+        self._low: dict[int, int] = {}
+        self._stack: dict[int, None] = {}
+        """Nodes whose component is not known yet, in the order in which they were found."""
+
+    def visit(self, start: int) -> None:
+        if start in self._index:
+            return
+        work = [self._enter(start)]
         while work:
-            node, after = work[-1]
-            for other in after:
-                if other not in index:
-                    index[other] = low[other] = len(index)
-                    stack.append(other)
-                    on_stack.add(other)
-                    work.append((other, iter(sorted(graph[other]))))
-                    break
-                if other in on_stack:
-                    low[node] = min(low[node], index[other])
-            else:
-                work.pop()
-                if work:
-                    low[work[-1][0]] = min(low[work[-1][0]], low[node])
-                if low[node] == index[node]:
-                    part = []
-                    while True:
-                        part.append(other := stack.pop())
-                        on_stack.discard(other)
-                        if other == node:
-                            break
-                    if len(part) > 1:
-                        out.append(sorted(part))
-    return sorted(out)
+            node, successors = work[-1]
+            unseen = self._next_unseen(node, successors)
+            if unseen is not None:
+                work.append(self._enter(unseen))
+                continue
+            work.pop()
+            if work:
+                above = work[-1][0]
+                self._low[above] = min(self._low[above], self._low[node])
+            if self._low[node] == self._index[node]:
+                self._close_component(node)
+
+    def _enter(self, node: int) -> tuple[int, Iterator[int]]:
+        self._index[node] = self._low[node] = len(self._index)
+        self._stack[node] = None
+        return node, iter(sorted(self._graph[node]))
+
+    def _next_unseen(self, node: int, successors: Iterator[int]) -> int | None:
+        for other in successors:
+            if other not in self._index:
+                return other
+            if other in self._stack:
+                self._low[node] = min(self._low[node], self._index[other])
+        return None
+
+    def _close_component(self, node: int) -> None:
+        component = []
+        while node in self._stack:
+            component.append(self._stack.popitem()[0])
+        if len(component) > 1:
+            self.cycles.append(sorted(component))
 
 
 def topological_order(graph: Graph) -> list[int]:
-    """The nodes of a graph without cycles, each after those before it, else by their numbers."""
+    """Return the nodes of a graph without cycles, each after its predecessors, else by number."""
     left = dict.fromkeys(graph, 0)
     for after in graph.values():
         for other in after:
@@ -70,7 +89,7 @@ def topological_order(graph: Graph) -> list[int]:
 
 
 def longest_paths(graph: Graph, light: Iterable[tuple[int, int]] = ()) -> dict[int, int]:
-    """The length of the longest way to each node, on which ``light`` edges do not count."""
+    """Return the length of the longest path to each node; ``light`` edges do not count."""
     weightless = set(light)
     out = dict.fromkeys(graph, 0)
     for node in topological_order(graph):
@@ -81,7 +100,7 @@ def longest_paths(graph: Graph, light: Iterable[tuple[int, int]] = ()) -> dict[i
 
 
 def transitive_reduction(graph: Graph) -> dict[int, set[int]]:
-    """The graph without the edges that follow from others."""
+    """Return the graph without the edges that follow from others."""
     beyond: dict[int, set[int]] = {}
     out: dict[int, set[int]] = {}
     for node in reversed(topological_order(graph)):
@@ -94,23 +113,27 @@ def transitive_reduction(graph: Graph) -> dict[int, set[int]]:
 def shortest_path(
     graph: Graph, start: int, end: int, without_edge: tuple[int, int] | None = None
 ) -> list[int]:
-    """The shortest way from one node to another; empty where there is none.
+    """Return the nodes of the shortest path; empty where there is none.
 
     Args:
-        without: an edge that is not to be gone.
+        without_edge: an edge that the path may not take.
     """
-    came: dict[int, int] = {start: start}
+    came_from: dict[int, int] = {start: start}
     todo = deque([start])
     while todo:
         node = todo.popleft()
         for other in sorted(graph[node]):
-            if other in came or (node, other) == without_edge:
+            if other in came_from or (node, other) == without_edge:
                 continue
-            came[other] = node
+            came_from[other] = node
             if other == end:
-                out = [end]
-                while out[-1] != start:
-                    out.append(came[out[-1]])
-                return out[::-1]
+                return _trace_path(came_from, end)
             todo.append(other)
     return []
+
+
+def _trace_path(came_from: Mapping[int, int], end: int) -> list[int]:
+    path = [end]
+    while (node := came_from[path[-1]]) != path[-1]:
+        path.append(node)
+    return path[::-1]

@@ -1,4 +1,4 @@
-"""Releases from edges between objects: parts of components, what each needs, and waves.
+"""Plan releases from the edges between objects: parts of components, needs, and waves.
 
 A component is one release unless the order needs it in parts: `NAME`, `NAME-after`.
 """
@@ -10,12 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kfdeploy.kubernetes.accessors import get_text, list_mappings
 from kfdeploy.kubernetes.objects import Object, ObjectKey
 from kfdeploy.releaseset.order import references, webhooks
 from kfdeploy.releaseset.order.contents import BodyReader, SetContents, SetObject, read_bodies
 from kfdeploy.releaseset.order.edges import OrderEdge
 from kfdeploy.releaseset.order.graph import longest_paths, topological_order, transitive_reduction
-from kfdeploy.releaseset.order.split import split_components
+from kfdeploy.releaseset.order.split import ComponentPart, split_components
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class PlannedRelease:
     """One release: a component, or a part of one.
 
     Attributes:
-        needs: names of releases; what follows from others is left out.
+        needs: names of releases that come before it, without those that follow from others.
         waits: whether another release needs something of it to be ready.
         wave: 0 for what needs nothing.
         trusts: webhook configurations that judge its objects and get their CA in the cluster.
@@ -40,7 +41,7 @@ class PlannedRelease:
 
 @dataclass(frozen=True)
 class ReleaseDependency:
-    """One release before another, and the reasons."""
+    """One release that comes before another, and the reasons."""
 
     first: str
     then: str
@@ -56,7 +57,7 @@ class ReleaseDependency:
 
 @dataclass(frozen=True)
 class ReleasePlan:
-    """A set's releases in an order that can be kept, and why."""
+    """A set's releases in an order in which they can be installed, and why."""
 
     releases: tuple[PlannedRelease, ...]
     dependencies: tuple[ReleaseDependency, ...]
@@ -64,11 +65,10 @@ class ReleasePlan:
     @property
     def waves(self) -> list[list[str]]:
         """Names of releases; each needs only what is in earlier waves."""
-        out: list[list[str]] = []
-        for part in self.releases:
-            out += [[] for _ in range(part.wave + 1 - len(out))]
-            out[part.wave].append(part.name)
-        return out
+        waves: defaultdict[int, list[str]] = defaultdict(list)
+        for release in self.releases:
+            waves[release.wave].append(release.name)
+        return [waves[wave] for wave in sorted(waves)]
 
     def to_json(self) -> dict[str, Any]:
         return {"waves": self.waves, "edges": self.dependencies}
@@ -77,15 +77,15 @@ class ReleasePlan:
 def plan_releases(
     components: Iterable[tuple[str, Sequence[Object]]], body_reader: BodyReader = read_bodies
 ) -> ReleasePlan:
-    """The order of a set.
+    """Derive the releases of a set and their order from its objects.
 
     Args:
-        components: name and final objects of each, in upstream's order, which stays where nothing
-            says otherwise.
-        reading: `read`, or what remembers its answers.
+        components: name and final objects of each, in upstream's order. That order stays where
+            nothing says otherwise.
+        body_reader: `read_bodies`, or a reader that caches its answers.
 
     Raises:
-        UserError: broken YAML; a cycle, which it names with its reasons.
+        UserError: broken YAML, or a cycle, which is named with its reasons.
     """
     listed = list(components)
     contents = SetContents(listed, body_reader)
@@ -93,7 +93,7 @@ def plan_releases(
 
 
 def collect_edges(contents: SetContents) -> list[OrderEdge]:
-    """What the objects of a set say of their order."""
+    """Return what the objects of a set say of their order."""
     edges = list(references.reference_edges(contents))
     edges += webhooks.admission_edges(contents, edges)
     return [edge for edge in edges if edge.first is not edge.then]
@@ -102,74 +102,84 @@ def collect_edges(contents: SetContents) -> list[OrderEdge]:
 def plan_from_edges(
     order: Sequence[str], items: Sequence[SetObject], edges: Sequence[OrderEdge]
 ) -> ReleasePlan:
-    """The releases of components, in this order where the edges do not say otherwise.
+    """Cut components into releases, in the given order where the edges do not say otherwise.
 
     Raises:
         UserError: a cycle.
     """
-    pieces = split_components(order, items, edges)
-    of = {number: place for place, piece in enumerate(pieces) for number in piece.numbers}
-    reasons: defaultdict[tuple[int, int], list[OrderEdge]] = defaultdict(list)
-    for edge in edges:
-        one, other = of[edge.first.number], of[edge.then.number]
-        if one != other:
-            reasons[one, other].append(edge)
-    for place in range(1, len(pieces)):
-        if pieces[place].component == pieces[place - 1].component:
-            reasons[place - 1, place] += []
-    graph: dict[int, set[int]] = {place: set() for place in range(len(pieces))}
-    for one, other in reasons:
-        graph[one].add(other)
-    wave, needed, ordered = (
-        longest_paths(graph),
-        transitive_reduction(graph),
-        topological_order(graph),
-    )
-    called = _name_releases(order, [piece.component for piece in pieces])
-    parts = tuple(
-        PlannedRelease(
-            called[place],
-            pieces[place].component,
-            tuple(items[number].object for number in sorted(pieces[place].numbers)),
-            tuple(called[other] for other in ordered if place in needed[other]),
-            any(edge.needs_ready for to in graph[place] for edge in reasons[place, to]),
-            wave[place],
-            tuple(
-                sorted(
-                    _webhooks_without_ca(
-                        edge for one in graph for edge in reasons.get((one, place), ())
-                    )
-                )
-            ),
+    parts = split_components(order, items, edges)
+    reasons = _group_edges(parts, edges)
+    graph: dict[int, set[int]] = {place: set() for place in range(len(parts))}
+    for first, then in reasons:
+        graph[first].add(then)
+    waves, ordered = longest_paths(graph), topological_order(graph)
+    direct = transitive_reduction(graph)
+    names = _name_releases(order, [part.component for part in parts])
+
+    def plan_release(place: int) -> PlannedRelease:
+        into = [edge for first in graph for edge in reasons.get((first, place), ())]
+        out_of = [edge for then in graph[place] for edge in reasons[place, then]]
+        return PlannedRelease(
+            name=names[place],
+            component=parts[place].component,
+            objects=tuple(items[number].object for number in sorted(parts[place].numbers)),
+            needs=tuple(names[other] for other in ordered if place in direct[other]),
+            waits=any(edge.needs_ready for edge in out_of),
+            wave=waves[place],
+            trusts=tuple(sorted(_webhooks_without_ca(into))),
         )
-        for place in ordered
+
+    dependencies = (
+        ReleaseDependency(names[first], names[then], tuple(reasons[first, then]))
+        for then in ordered
+        for first in ordered
+        if (first, then) in reasons
     )
-    between = tuple(
-        ReleaseDependency(called[one], called[other], tuple(reasons[one, other]))
-        for other in ordered
-        for one in ordered
-        if (one, other) in reasons
-    )
-    return ReleasePlan(parts, between)
+    return ReleasePlan(tuple(map(plan_release, ordered)), tuple(dependencies))
+
+
+def _group_edges(
+    parts: Sequence[ComponentPart], edges: Iterable[OrderEdge]
+) -> dict[tuple[int, int], list[OrderEdge]]:
+    """Return the edges between two parts, by the places of the parts.
+
+    The parts of one component follow each other, also where no edge says so.
+    """
+    place_of = {number: place for place, part in enumerate(parts) for number in part.numbers}
+    grouped: defaultdict[tuple[int, int], list[OrderEdge]] = defaultdict(list)
+    for edge in edges:
+        first, then = place_of[edge.first.number], place_of[edge.then.number]
+        if first != then:
+            grouped[first, then].append(edge)
+    for then in range(1, len(parts)):
+        if parts[then].component == parts[then - 1].component:
+            grouped.setdefault((then - 1, then), [])
+    return dict(grouped)
 
 
 def _webhooks_without_ca(edges: Iterable[OrderEdge]) -> set[ObjectKey]:
-    """A webhook is up a moment before the API server knows the CA to trust it by."""
+    """Return the webhook configurations whose CA something fills in later.
+
+    Their webhooks are up a moment before the API server knows the CA to trust them by.
+    """
     return {
         edge.first.key
         for edge in edges
-        if edge.first.key.kind.endswith("WebhookConfiguration")
-        and any(
-            not (webhook.get("clientConfig") or {}).get("caBundle")
-            for webhook in edge.first.body.get("webhooks") or ()
-        )
+        if edge.first.key.kind.endswith("WebhookConfiguration") and _lacks_ca(edge.first)
     }
 
 
+def _lacks_ca(configuration: SetObject) -> bool:
+    return any(
+        not get_text(webhook, "clientConfig", "caBundle")
+        for webhook in list_mappings(configuration.body, "webhooks")
+    )
+
+
 def _name_releases(order: Sequence[str], components: Sequence[str]) -> list[str]:
-    """The releases' names: that of the component, and of its later parts one that is free."""
+    """Return a name for each part: the component's, and for its later parts one that is free."""
     taken = set(order)
-    out: list[str] = []
+    names: list[str] = []
     for place, component in enumerate(components):
         name, number = component, 1
         if place and components[place - 1] == component:
@@ -178,5 +188,5 @@ def _name_releases(order: Sequence[str], components: Sequence[str]) -> list[str]
                 number += 1
                 name = f"{component}-after-{number}"
         taken.add(name)
-        out.append(name)
-    return out
+        names.append(name)
+    return names

@@ -5,36 +5,20 @@ Facts: Kubernetes' reference of ``admissionregistration.k8s.io/v1`` (rules, sele
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+from kfdeploy.kubernetes.accessors import as_list, get_mapping, get_text, list_mappings
 
 Labels = Mapping[str, str]
-
-
-def selector_matches(selector: Mapping[str, Any] | None, labels: Labels) -> bool:
-    """Whether a label selector takes labels; an empty one, or none, takes all."""
-    if not selector:
-        return True
-    for key, value in (selector.get("matchLabels") or {}).items():
-        if labels.get(key) != value:
-            return False
-    return all(_expression_holds(item, labels) for item in selector.get("matchExpressions") or ())
-
-
-def _expression_holds(expression: Mapping[str, Any], labels: Labels) -> bool:
-    key, values = expression.get("key", ""), expression.get("values") or ()
-    match expression.get("operator"):
-        case "In":
-            return key in labels and labels[key] in values
-        case "NotIn":
-            return labels.get(key) not in values
-        case "Exists":
-            return key in labels
-        case "DoesNotExist":
-            return key not in labels
-        case _:
-            return False
+_OPERATORS: Final[Mapping[str, Callable[[str | None, Collection[str]], bool]]] = {
+    "In": lambda label, values: label is not None and label in values,
+    "NotIn": lambda label, values: label not in values,
+    "Exists": lambda label, _: label is not None,
+    "DoesNotExist": lambda label, _: label is None,
+}
+"""Operator of an expression to its test of a label's value; None where the label is not set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +27,8 @@ class AdmissionRequest:
 
     Attributes:
         resource: the plural, as in URLs.
-        namespace_labels: its namespace's; a Namespace's own; None for what is in none.
+        namespace_labels: the labels of its namespace; of a Namespace its own; None for an object
+            that is in no namespace.
     """
 
     group: str
@@ -54,11 +39,30 @@ class AdmissionRequest:
     labels: Labels
     namespace_labels: Labels | None
 
+    @property
+    def scope(self) -> str:
+        return "Namespaced" if self.namespaced else "Cluster"
+
+
+def selector_matches(selector: Mapping[str, Any] | None, labels: Labels) -> bool:
+    """Return whether a label selector takes labels; an empty selector takes all."""
+    return get_mapping(selector, "matchLabels").items() <= labels.items() and all(
+        _expression_holds(expression, labels)
+        for expression in list_mappings(selector, "matchExpressions")
+    )
+
+
+def _expression_holds(expression: Mapping[str, Any], labels: Labels) -> bool:
+    holds = _OPERATORS.get(get_text(expression, "operator"))
+    if holds is None:
+        return False
+    return holds(labels.get(get_text(expression, "key")), as_list(expression.get("values")))
+
 
 def matches_request(judge: Mapping[str, Any], rules: str, request: AdmissionRequest) -> bool:
-    """Whether a webhook or a policy's constraints are for the creation of an object.
+    """Return whether a webhook or a policy's constraints are for the creation of an object.
 
-    ``matchConditions`` are not looked at: they are programs, and can only take objects away.
+    ``matchConditions`` are ignored: they are programs, and can only take objects away.
 
     Args:
         judge: a webhook, ``matchConstraints`` or ``matchResources``.
@@ -66,31 +70,34 @@ def matches_request(judge: Mapping[str, Any], rules: str, request: AdmissionRequ
     """
     # By default a rule for one version is also for what is sent in another one.
     any_version = judge.get("matchPolicy", "Equivalent") == "Equivalent"
-    if not any(_rule_matches(rule, request, any_version) for rule in judge.get(rules) or ()):
-        return False
-    if any(
-        _rule_matches(rule, request, any_version)
-        for rule in judge.get("excludeResourceRules") or ()
-    ):
-        return False
-    if not selector_matches(judge.get("objectSelector"), request.labels):
-        return False
-    # What is in no namespace is never spared by a namespaceSelector.
-    labels = request.namespace_labels
-    return labels is None or selector_matches(judge.get("namespaceSelector"), labels)
+
+    def is_in(key: str) -> bool:
+        return any(_rule_matches(rule, request, any_version) for rule in list_mappings(judge, key))
+
+    return (
+        is_in(rules)
+        and not is_in("excludeResourceRules")
+        and selector_matches(judge.get("objectSelector"), request.labels)
+        and _takes_namespace(judge.get("namespaceSelector"), request.namespace_labels)
+    )
+
+
+def _takes_namespace(selector: Mapping[str, Any] | None, labels: Labels | None) -> bool:
+    """Return whether a namespaceSelector takes an object; it never spares one in no namespace."""
+    return labels is None or selector_matches(selector, labels)
 
 
 def _rule_matches(rule: Mapping[str, Any], request: AdmissionRequest, any_version: bool) -> bool:
-    names = rule.get("resourceNames")
+    names = as_list(rule.get("resourceNames"))
     return (
         _includes_any(rule.get("operations"), "CREATE")
         and _includes_any(rule.get("apiGroups"), request.group)
         and (any_version or _includes_any(rule.get("apiVersions"), request.version))
         and _includes_any(rule.get("resources"), request.resource, "*/*")
-        and rule.get("scope", "*") in ("*", "Namespaced" if request.namespaced else "Cluster")
+        and rule.get("scope", "*") in ("*", request.scope)
         and (not names or request.name in names)
     )
 
 
 def _includes_any(values: Iterable[str] | None, *wanted: str) -> bool:
-    return any(value == "*" or value in wanted for value in values or ())
+    return any(value == "*" or value in wanted for value in as_list(values))
