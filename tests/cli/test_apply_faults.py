@@ -172,7 +172,9 @@ def test_gone_for_good_it_says_so_and_the_next_run_finishes(place: Place) -> Non
             " apply may have taken it"
         )
         assert error == lost or "the API server does not answer: " in error, said
-        assert hint.startswith("  hint: `kubectl version` says whether it can be reached from here")
+        assert hint.startswith(
+            "  hint: `kubectl version` tells whether this machine reaches the API server"
+        )
         proxy.start()
         through.apply()
         must_be(place, "1")
@@ -185,7 +187,7 @@ def test_away_from_the_beginning_it_says_so(place: Place) -> None:
         done = through.apply(check=1)
     assert done.stderr.startswith("error: GET /version: the API server does not answer: ")
     assert done.stderr.splitlines()[-1] == (
-        "  hint: `kubectl version` says whether it can be reached from here"
+        "  hint: `kubectl version` tells whether this machine reaches the API server"
     )
 
 
