@@ -33,7 +33,7 @@ _STORED_MAX: Final = 0xFFFF
 
 @dataclass(frozen=True)
 class Artifact:
-    """What is pushed: two blobs, and the manifest that names them."""
+    """Two blobs that are pushed, and the manifest that names them."""
 
     manifest: Manifest
     config: bytes = field(repr=False)

@@ -51,7 +51,7 @@ def find_foreign_in_set(
 
 @dataclass(frozen=True)
 class _ExpectedReferences:
-    """What a set may refer to, and what it may not.
+    """References that a set may have, and those that it may not.
 
     Attributes:
         registry: HOST[/PREFIX] that references must begin with.
@@ -113,7 +113,7 @@ class SetFile:
 
     @property
     def has_objects(self) -> bool:
-        """Whether it is a release's manifests."""
+        """True for a release's manifests."""
         return self.name.endswith("objects.yaml")
 
     @cached_property

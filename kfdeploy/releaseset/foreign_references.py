@@ -93,7 +93,7 @@ def _find_in_token(token: str, known: frozenset[str]) -> Iterator[str]:
 
 
 def _is_below_registry(token: str, home: str) -> bool:
-    """Whether the token is below ``home``, by itself or behind ``name:``, ``(`` and the like."""
+    """Return whether a token is below ``home``, by itself or behind ``name:``, ``(`` or such."""
     before, found, _ = f"{token}/".partition(home)
     return bool(found) and (not before or before[-1] in ":({" or before.endswith(":-"))
 
@@ -120,7 +120,7 @@ class _LineFilter:
         self._indent: int | None = None
         """The indentation of the key whose value is skipped; None outside of one."""
         self._is_free_text = False
-        """Whether that value is free text, where a key may still hold an image."""
+        """True if that value is free text, where a key may still hold an image."""
 
     def accepts(self, line: str) -> bool:
         """Return whether something reads the next line."""

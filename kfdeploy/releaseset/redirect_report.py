@@ -1,4 +1,4 @@
-"""How each image of a release set is led to the private registry, and what rests on less."""
+"""Report what leads each image of a set to the private registry; weak redirects by name."""
 
 from __future__ import annotations
 

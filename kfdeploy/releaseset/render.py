@@ -42,7 +42,7 @@ from kfdeploy.workspace.settings import Environment, Workspace
 
 @dataclass(frozen=True)
 class RenderSources:
-    """What a release set is rendered from.
+    """Everything that a release set is rendered from.
 
     Attributes:
         root: the workspace's folder.

@@ -63,12 +63,12 @@ class ImageSummary:
 
     @property
     def is_mirrored(self) -> bool:
-        """Whether the private registry must have it."""
+        """True if the private registry must have it."""
         return self.why_not_mirrored is None
 
     @property
     def digest(self) -> str:
-        """What the mirror has, else what was locked; empty for an image that goes by its tag."""
+        """The mirror's digest, else the locked one; empty for an image that goes by its tag."""
         return self.mirror.digest or (self.source.digest if self.source else "")
 
     @property

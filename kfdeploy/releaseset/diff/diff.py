@@ -71,7 +71,7 @@ class ObjectChange:
 
     @property
     def cost(self) -> str:
-        """What recreating it means for users."""
+        """The price of recreating it, as a sentence for people."""
         return _COSTS.get(self.key.kind, "it is away for a moment")
 
     @property

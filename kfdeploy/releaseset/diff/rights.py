@@ -40,7 +40,7 @@ class Right:
 
     @property
     def is_wide(self) -> bool:
-        """Whether it can cover other rights: it has a wildcard, or is for all names."""
+        """True if it can cover other rights: it has a wildcard, or is for all names."""
         return not self.name or "*" in f"{self.group}{self.resource}{self.verb}"
 
     def covers(self, other: Right) -> bool:

@@ -1,4 +1,4 @@
-"""What must be there before an object: its kind, its namespace, what it names, and certificates."""
+"""Edges from an object's kind, its namespace, what it names, and certificates to the object."""
 
 from __future__ import annotations
 

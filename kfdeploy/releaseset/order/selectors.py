@@ -1,4 +1,4 @@
-"""What an admission webhook or policy judges, as the API server decides it.
+"""Decide which objects an admission webhook or policy judges, as the API server does.
 
 Facts: Kubernetes' reference of ``admissionregistration.k8s.io/v1`` (rules, selectors, matchPolicy).
 """

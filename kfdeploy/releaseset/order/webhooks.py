@@ -1,4 +1,4 @@
-"""What must be ready before the objects that it judges, changes, converts or serves.
+"""Edges from webhooks and policies to the objects that they judge, change, convert or serve.
 
 An admission webhook that is not up refuses all that it is asked about. Objects that Helm creates
 before the webhook's configuration are not sent to it, so that a release can hold a validating
@@ -29,7 +29,7 @@ _MATCH_ALL: Final = {"operations": ["*"], "apiGroups": ["*"], "resources": ["*"]
 
 @dataclass(frozen=True, slots=True)
 class _SentObject:
-    """What is sent to the API server: an object, or the pods that it makes."""
+    """An object that is sent to the API server, or the pods that it makes."""
 
     item: SetObject
     request: AdmissionRequest
@@ -71,7 +71,7 @@ def _list_sent(contents: SetContents) -> Iterator[_SentObject]:
 
 
 class _Prerequisites:
-    """What objects cannot do without, directly or by what they need."""
+    """Objects that others cannot do without, directly or by what they need."""
 
     def __init__(self, before: Iterable[OrderEdge]) -> None:
         self._before: defaultdict[int, list[int]] = defaultdict(list)
