@@ -1,4 +1,4 @@
-"""What a component renders: kustomize's build or Helm's template; cached."""
+"""Render components with kustomize or Helm, and cache the results."""
 
 from __future__ import annotations
 
@@ -23,10 +23,14 @@ from kfdeploy.workspace.settings import Component, Environment
 
 @dataclass(frozen=True)
 class RenderedComponent:
-    """What one component renders.
+    """The rendered objects of one component.
 
-    ``kind`` is how it is built: as a kustomization or a chart. ``folder`` is relative to
-    ``upstream/``; ``key`` sums up all that went in.
+    Attributes:
+        component: The component.
+        kind: How it is built: ``kustomization`` or ``chart``.
+        root: The path of ``upstream/``.
+        folder: The folder that is built, relative to ``root``.
+        key: A digest of all inputs.
     """
 
     component: Component
@@ -38,12 +42,16 @@ class RenderedComponent:
 
     @cached_property
     def objects(self) -> tuple[Object, ...]:
-        """In the order they were rendered."""
+        """The objects in the order that the program printed them."""
         text = self._load().decode("utf-8")
         return tuple(split_objects(text, f"component {self.component.name}"))
 
     def build_index(self) -> ProvenanceIndex | ChartIndex:
-        """The files that the component reaches, for looking up where a value came from."""
+        """Return an index of the component's files that finds the line a value is from.
+
+        Raises:
+            UserError: A kustomization is broken or a reference leads nowhere.
+        """
         if self.kind == "chart":
             values = [self.root.parent / name for name in self.component.values]
             return ChartIndex(self.root, self.folder, values, self.objects)
@@ -67,13 +75,19 @@ def render_components(
     on_done: Callable[[str], None] = lambda name: None,
     on_rendered: Callable[[RenderedComponent], None] = lambda rendered: None,
 ) -> tuple[RenderedComponent, ...]:
-    """Render components, several at a time; the results come in the order of the components.
+    """Render components, several at a time. The results are in the order of the components.
 
     Args:
-        then: what is to be done with each in its thread, while programs render others.
+        workspace_root: The workspace's folder.
+        components: The components to render.
+        environment: Has the Kubernetes version that Helm renders for.
+        cache: Has the results of earlier runs.
+        jobs: How many programs run at a time.
+        on_done: Called with the name of each component that is finished.
+        on_rendered: Called with each result in its thread, while programs render others.
 
     Raises:
-        UserError: all that failed, together.
+        UserError: Components failed. It lists all their errors.
     """
 
     def render_one(component: Component) -> RenderedComponent:
@@ -81,7 +95,7 @@ def render_components(
         on_rendered(rendered)
         return rendered
 
-    # One more than programs are to run: Python has work for each, and only one core for it.
+    # One thread more than programs: Python itself has work for each, on only one core.
     rendered = parallel.map_collecting_errors(
         render_one, components, max(1, jobs) + 1, lambda component: on_done(component.name)
     )
@@ -91,10 +105,10 @@ def render_components(
 def render_component(
     workspace_root: Path, component: Component, environment: Environment, cache: Cache
 ) -> RenderedComponent:
-    """Render one component, or find it in the cache.
+    """Render one component, or take it from the cache.
 
     Raises:
-        UserError: nothing at its path, a broken file, a program that fails.
+        UserError: Its folder does not exist, a file is broken, or the program fails.
     """
     root = workspace_root / UPSTREAM
     try:
@@ -103,7 +117,7 @@ def render_component(
         raise UserError(f"component {component.name}: {error.message}", hint=error.hint) from error
     folder = component_folder(workspace_root, component)
     if kind == "manifests":
-        kind = "kustomization"  # `vendor` put one around them
+        kind = "kustomization"  # `vendor` generated one that lists the manifests
     program, options = _describe_program(kind, root / folder, component, environment)
     key, load = cache.get_or_compute(
         f"{kind} {folder}",
@@ -117,14 +131,14 @@ def render_component(
 def _describe_program(
     kind: str, folder: Path, component: Component, environment: Environment
 ) -> tuple[str, list[str]]:
-    """The program, and all besides files that its result depends on."""
+    """Return the program with its version, and the inputs besides files."""
     if kind == "kustomization":
         return f"kustomize {build.get_version()}", []
     return f"helm {helm.require_version()}", [
         component.name,
         component.namespace or "",
         environment.kube_version,
-        *_list_files(folder, ""),  # Helm takes whatever lies in a chart
+        *_list_files(folder, ""),  # Helm reads every file in a chart
     ]
 
 

@@ -26,7 +26,7 @@ _TRIES: Final = 3
 _WAIT_MAX_SECONDS: Final = 30.0
 _PIECE_BYTES: Final = 1 << 20
 _RETRIED_FAULTS: Final = frozenset[FaultKind]({"broken", "name"})
-"""A refused connection or a minute of silence is a server that is not there."""
+"""Not retried: a refused connection or a minute of silence, as the server is not there."""
 _HEADERS: Final = {"User-Agent": "kfdeploy", "Accept": "*/*"}
 _MIRROR_HINT: Final = "name a folder or a mirror that has it in `upstream.remotes`"
 _CA_HINT: Final = (
@@ -38,7 +38,7 @@ class DownloadError(UserError):
     """A file could not be downloaded.
 
     Attributes:
-        retry_seconds: how long to wait before trying again; None where that can't help.
+        retry_seconds: Seconds to wait before the next try; None when a retry can't help.
     """
 
     def __init__(
@@ -52,15 +52,15 @@ def download_file(url: str, *, max_bytes: int = MAX_BYTES) -> bytes:
     """Return the bytes of a file.
 
     Follows redirects, uses the proxies that the environment names, and trusts the system's
-    certificate store (or SSL_CERT_FILE and SSL_CERT_DIR). A fault that may pass is tried again.
+    certificate store (or SSL_CERT_FILE and SSL_CERT_DIR). Transient faults are retried.
 
     Args:
-        url: with the scheme http or https; a user and password in it are sent as Basic.
-        max_bytes: how large the file may be.
+        url: An http or https URL. A user and password in it are sent as basic authentication.
+        max_bytes: The largest size that is accepted.
 
     Raises:
-        DownloadError: no connection, another status than 200, or a file that is too large. The
-            message names the URL without its password.
+        DownloadError: There is no connection, the status is not 200, or the file is too large. The
+            message has the URL without its password.
     """
     pool = ConnectionPool(read_seconds=_READ_SECONDS)
     tries = 0
@@ -88,7 +88,7 @@ def _download_once(pool: ConnectionPool, url: str, max_bytes: int) -> bytes:
             raise _status_error(what, response)
         data = _read_limited(response.stream, max_bytes)
     except ResponseTooLong as error:
-        raise DownloadError(f"{what}: the server answers with an error page too long") from error
+        raise DownloadError(f"{what}: the server's error page is too long") from error
     except http.client.InvalidURL as error:
         raise DownloadError(f"{what}: not a valid URL") from error
     except (OSError, http.client.HTTPException) as error:
@@ -105,7 +105,7 @@ def _download_once(pool: ConnectionPool, url: str, max_bytes: int) -> bytes:
 
 
 def _read_limited(stream: ResponseStream, max_bytes: int) -> bytearray:
-    """Return the body, or one byte more than allowed of one that is longer."""
+    """Return the body, cut off at one byte more than ``max_bytes``."""
     data = bytearray()
     with contextlib.closing(stream):
         while len(data) <= max_bytes:
@@ -117,7 +117,7 @@ def _read_limited(stream: ResponseStream, max_bytes: int) -> bytearray:
 
 
 def _is_complete(response: HttpResponse, data: bytearray) -> bool:
-    """Return whether all came that the server announced: `http.client` does not look at that."""
+    """Return whether the body is as long as announced; `http.client` does not check that."""
     length = response.headers.get("content-length", "")
     return not length.isdigit() or int(length) == len(data)
 

@@ -1,4 +1,4 @@
-"""Reading an upstream's ``example/kustomization.yaml``: which components it installs."""
+"""Read the components that an upstream's ``example/kustomization.yaml`` installs."""
 
 from __future__ import annotations
 
@@ -25,28 +25,29 @@ from kfdeploy.upstream.remote import LocalPath, classify_reference
 
 EXAMPLE = "example"
 
-# sortOptions orders kustomize's output only; kfdeploy orders what it installs itself.
+# sortOptions only orders kustomize's output; kfdeploy computes its own order of installation.
 _HARMLESS = {"apiversion", "kind", "metadata", "resources", "bases", "sortoptions", "buildmetadata"}
 
 
 def read_example(upstream: Path | FileTree) -> UpstreamExample:
-    """The components that the example lists, in its order.
+    """Return the components that the example lists, in its order.
 
     Args:
-        upstream: the tree of Kubeflow's manifests.
+        upstream: The tree of Kubeflow's manifests.
 
     Returns:
-        Components, and as problems all that the example does besides and kfdeploy would ignore.
+        The components, and as problems everything else in the example, which kfdeploy ignores.
 
     Raises:
-        UserError: no example, or one that can't be read.
+        UserError: The upstream has no example, or it can't be read.
     """
     tree = FolderTree(upstream) if isinstance(upstream, Path) else upstream
     found = find_kustomization(tree, EXAMPLE)
     if len(found) != 1:
         raise UserError(
             "the upstream has no example/kustomization.yaml that lists its components",
-            hint="name the components in kfdeploy.yaml, or check that this is the manifests' root",
+            hint="check that this is the root of Kubeflow's manifests, or list the components in"
+            " kfdeploy.yaml yourself",
         )
     (file,) = found
     try:
@@ -76,28 +77,28 @@ def _resolve_folder(tree: FileTree, reference: Reference) -> str | UpstreamProbl
     target = classify_reference(reference.value, reference.accepts)
     if not isinstance(target, LocalPath):
         shown = redact_url(reference.value)
-        return UpstreamProblem(f"{shown} is no folder of the upstream and becomes no component", "")
+        return UpstreamProblem(f"{shown} is not a folder of the upstream: no component for it", "")
     path = posixpath.normpath(posixpath.join(EXAMPLE, reference.value))
     if path.startswith("../") or tree.get_kind(path) is None:
-        return UpstreamProblem(f"{reference.value}: there is no such folder", "")
+        return UpstreamProblem(f"{reference.value}: no such folder", "")
     if tree.get_kind(path) == "file":
-        return UpstreamProblem(f"{reference.value} is a file and becomes no component", "")
+        return UpstreamProblem(f"{reference.value} is a file: no component for it", "")
     return path
 
 
 def _list_ignored_fields(kustomization: Kustomization, file: str) -> list[UpstreamProblem]:
-    # A kustomize component changes what all the others made together, and each of kfdeploy's is
-    # built for itself: it has no place there, and would fail where what it changes is missing.
+    # A kustomize component changes the result of all other entries together. kfdeploy builds each
+    # of its components alone, where the objects that a kustomize component changes are missing.
     return [
         UpstreamProblem(
-            f"{reference.value}: a kustomize component of the example is not taken over by"
-            " kfdeploy; what it changes is for patches of your own to say",
+            f"{reference.value}: kfdeploy does not apply the example's kustomize components;"
+            " write patches of your own for what it changes",
             f"{file}:{reference.line}",
         )
         for reference in kustomization.references
         if reference.role == "components"
     ] + [
-        UpstreamProblem(f"the example's {name} are not taken over by kfdeploy", f"{file}:{line}")
+        UpstreamProblem(f"kfdeploy does not apply the example's {name}", f"{file}:{line}")
         for name, line in kustomization.fields.items()
         if name.lower() not in {*_HARMLESS, "components"}
     ]

@@ -1,4 +1,4 @@
-"""A first `kfdeploy.yaml`, with comments, from what an upstream's example installs."""
+"""Write a first `kfdeploy.yaml`, with comments, from what an upstream's example installs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ SCHEMA = "kfdeploy.schema.json"
 
 @dataclass(frozen=True)
 class InitialWorkspace:
-    """The files of a new workspace, and what the example does that is not taken over."""
+    """The files of a new workspace.
+
+    Attributes:
+        files: Path in the workspace to its text.
+        components: The components that the example lists, in its order.
+        version: The upstream's version.
+        problems: What the example does that is not taken over.
+    """
 
     files: Mapping[str, str]
     components: Sequence[ExampleComponent]
@@ -33,7 +40,7 @@ class InitialWorkspace:
 
 @dataclass(frozen=True, slots=True)
 class _FeatureSection:
-    """A feature's section of the file, which is commented out where the feature is off."""
+    """A feature's section of the file. It is commented out when the feature is off."""
 
     text: str
     enabled: bool
@@ -48,22 +55,31 @@ def plan_workspace(
     registry: str | None = None,
     features: Sequence[str] = (),
 ) -> InitialWorkspace:
-    """The files of a workspace at ``root``; nothing is written but the cache of git.
+    """Return the files of a new workspace. Only the git cache below ``root`` is written.
+
+    Args:
+        root: The folder of the workspace. It need not exist.
+        upstream: A folder, a tarball or a git URL.
+        ref: A tag, branch or commit of the upstream.
+        remotes: A folder with a subfolder per host (``github.com``) that has the remote bases.
+        registry: The mirror, as ``HOST[/PREFIX]``.
+        features: Names of the features to turn on.
 
     Raises:
-        UserError: there is one already; the upstream can't be read; a registry that is none.
+        UserError: The folder has a workspace, the upstream can't be read, or the registry or the
+            remotes are not valid.
     """
     if (root / WORKSPACE_FILE).exists():
         raise UserError(
-            f"{root / WORKSPACE_FILE} is there already",
-            hint="edit it, or name another folder: kfdeploy init DIR; --upgrade moves it to another"
-            " release",
+            f"{root / WORKSPACE_FILE} already exists",
+            hint="edit it, choose another folder (kfdeploy init DIR), or use --upgrade to move it"
+            " to another release",
             exit_code=WRONG_USE,
         )
     given = format_upstream_source(upstream, root)
-    # A folder is read where it is: the workspace, which its path is relative to, may not be there.
-    there = upstream if is_url(upstream) else str(Path(upstream).expanduser().resolve())
-    source = read_source(there, ref, root, root / ".kfdeploy" / "git")
+    # The given path is relative to the workspace, which may not exist yet: make it absolute.
+    location = upstream if is_url(upstream) else str(Path(upstream).expanduser().resolve())
+    source = read_source(location, ref, root, root / ".kfdeploy" / "git")
     example = read_example(source.tree)
     host, prefix = _parse_registry(registry)
     text = _render_settings(
@@ -87,19 +103,21 @@ def plan_workspace(
 
 
 def format_upstream_source(upstream: str, root: Path) -> str:
-    """How a workspace's `upstream.source` names what ``--upstream`` does.
+    """Return the value of `upstream.source` in a workspace for a value of ``--upstream``.
+
+    A URL stays as it is; a path is made relative to the workspace ``root``.
 
     Raises:
-        UserError: a folder or tarball that is not there.
+        UserError: The folder or tarball does not exist.
     """
     return upstream if is_url(upstream) else _make_relative(Path(upstream), root)
 
 
 def parse_features(given: str) -> tuple[str, ...]:
-    """The features that ``--features`` asks for: ``all``, ``none``, or names divided by commas.
+    """Return the feature names for ``--features``: ``all``, ``none``, or names with commas.
 
     Raises:
-        UserError: a name that is none, or one of a later version.
+        UserError: This version has no feature of that name.
     """
     known = tuple(kind.name for kind in FEATURES)
     if given in ("all", "none"):
@@ -108,15 +126,15 @@ def parse_features(given: str) -> tuple[str, ...]:
     for name in names:
         if name not in known:
             raise UserError(
-                f"--features {given}: {name or 'an empty name'} is no feature of this version",
-                hint=f"all, none, or of: {', '.join(known)}",
+                f"--features {given}: this version has no feature {name or '(empty name)'}",
+                hint=f"give all, none, or some of: {', '.join(known)}",
                 exit_code=WRONG_USE,
             )
     return names
 
 
 def dump_schema() -> str:
-    """The JSON Schema of ``kfdeploy.yaml``, from the same model that reads it."""
+    """Return the JSON Schema of ``kfdeploy.yaml``, made from the model that reads the file."""
     import json
 
     from kfdeploy.workspace.settings import Workspace
@@ -138,10 +156,10 @@ def _render_settings(**values: object) -> str:
 
 
 def _make_relative(path: Path, root: Path) -> str:
-    """A path that resolves from the workspace, wherever both are moved together."""
+    """Return the path relative to the workspace, so that both can be moved together."""
     if not path.expanduser().exists():
         raise UserError(
-            f"{path}: there is no such folder or tarball",
+            f"{path}: no such folder or tarball",
             hint="--upstream takes a folder, a tarball or a git URL",
             exit_code=WRONG_USE,
         )
@@ -149,19 +167,22 @@ def _make_relative(path: Path, root: Path) -> str:
 
 
 def find_host_remotes(folder: Path | None, root: Path) -> list[tuple[str, str]]:
-    """Entries of `upstream.remotes`: each host that has a folder in ``folder`` is answered for.
+    """Return entries of `upstream.remotes`, one for each host that has a folder in ``folder``.
+
+    Returns:
+        Pairs of a URL prefix and a path relative to the workspace ``root``, sorted.
 
     Raises:
-        UserError: there is no such folder, or none in it that is named as a host.
+        UserError: The folder does not exist, or has no subfolder named after a host.
     """
     if folder is None:
         return []
     if not folder.is_dir():
-        raise UserError(f"--remotes {folder}: there is no such folder", exit_code=WRONG_USE)
+        raise UserError(f"--remotes {folder}: no such folder", exit_code=WRONG_USE)
     found = map_hosts(folder, _make_relative(folder, root))
     if not found:
         raise UserError(
-            f"--remotes {folder}: it holds no folder named as a host, such as github.com",
+            f"--remotes {folder}: has no subfolder named after a host, such as github.com",
             exit_code=WRONG_USE,
         )
     return sorted(found.items())
@@ -174,7 +195,9 @@ def _parse_registry(registry: str | None) -> tuple[str, str]:
     try:
         parsed = ImageRef.parse(f"{host}/{prefix or 'x'}/x")
     except InvalidImageRef as error:
-        raise UserError(f"--registry {registry}: no HOST[/PREFIX]", exit_code=WRONG_USE) from error
+        raise UserError(
+            f"--registry {registry}: not of the form HOST[/PREFIX]", exit_code=WRONG_USE
+        ) from error
     if parsed.host != host:
         raise UserError(
             f"--registry {registry}: a registry host needs a dot, a port, or to be localhost",

@@ -1,4 +1,4 @@
-"""Copies of kustomizations whose references are local (see `kfdeploy.upstream.vendor`)."""
+"""Generate the copies of kustomizations that have local references (see `upstream.vendor`)."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from kfdeploy.upstream.kustomization.plugins import parse_plugins
 from kfdeploy.upstream.replacements import escape_replacements
 
 REPLACEMENTS = "kfdeploy-replacements.yaml"
-"""In a local copy: the replacements that need another selector since kustomize 5.8."""
+"""File in a local copy with the replacements that need another selector since kustomize 5.8."""
 
 
 def wrap_manifests(tree: FileTree, folder: str) -> tuple[str, bytes]:
-    """A kustomization around a folder of manifests, so that kustomize and Helmfile can build it.
+    """Return a kustomization that lists a folder's manifests, so that kustomize can build them.
 
     Returns:
-        Its path, and its text: every manifest below the folder, by path.
+        The path of the kustomization, and its text. It lists every manifest below the folder.
     """
     local = local_folder(folder)
     names = [path for path in tree.list_files(folder) if path.endswith(MANIFEST_SUFFIXES)]
@@ -40,10 +40,21 @@ def wrap_manifests(tree: FileTree, folder: str) -> tuple[str, bytes]:
 
 
 def make_local_copies(graph: KustomizationGraph, roots: set[str]) -> dict[str, bytes]:
-    """A copy of every kustomization that reaches a remote, with local references.
+    """Return copies, with local references, of the kustomizations that can't be used as they are.
 
-    And of a component's own whose file has another name, as Helmfile knows ``kustomization.yaml``
-    only; and of one whose replacements kustomize 5.8 would leave out (`model.replacements`).
+    Copied are kustomizations that reach a remote, those whose replacements kustomize 5.8 would not
+    apply (see `upstream.replacements`), components' own whose file is not named
+    ``kustomization.yaml`` (Helmfile knows no other name), and all that refer to a copied one.
+
+    Args:
+        graph: The kustomizations.
+        roots: The folders of the components.
+
+    Returns:
+        Path below ``upstream/`` to content.
+
+    Raises:
+        UserError: A path is in a place that can't be rewritten, such as inline YAML.
     """
     copied = {
         folder
@@ -52,7 +63,7 @@ def make_local_copies(graph: KustomizationGraph, roots: set[str]) -> dict[str, b
         or escape_replacements(node.kustomization.text)
         or (folder in roots and posixpath.basename(node.file) != "kustomization.yaml")
     }
-    # Who refers to a copied one refers to its copy, and so needs one too.
+    # What refers to a copied kustomization must refer to the copy, so it is copied too.
     while more := {
         folder
         for folder, node in graph.nodes.items()
@@ -67,8 +78,8 @@ def make_local_copies(graph: KustomizationGraph, roots: set[str]) -> dict[str, b
             if _has_paths(text.value):
                 errors.append(
                     UserError(
-                        f"{node.file}:{text.line}: a path within inline YAML can't be made local",
-                        hint="move the generator or transformer to a file of its own upstream",
+                        f"{node.file}:{text.line}: a path in inline YAML can't be made local",
+                        hint="upstream, move the generator or transformer to a file of its own",
                     )
                 )
         try:
@@ -87,7 +98,7 @@ def _has_paths(text: str) -> bool:
 
 
 def _copy_kustomization(node: KustomizationNode, copied: set[str]) -> dict[str, bytes]:
-    """The local copy of a kustomization, and of its plugins' files that hold paths."""
+    """Return the local copies of a kustomization and of its plugins' files that have paths."""
     folder = local_folder(node.folder)
     plugins = _name_plugins(node)
 
@@ -127,20 +138,20 @@ def _name_plugins(node: KustomizationNode) -> dict[str, str]:
 def _with_chart_home(node: KustomizationNode, text: str, folder: str) -> str:
     if any(name.lower() == "helmglobals" for name in node.kustomization.fields):
         raise UserError(
-            f"{node.file}: helmGlobals has no chartHome, and a local copy needs one",
-            hint=f"write `chartHome: {DEFAULT_CHART_HOME}` there upstream",
+            f"{node.file}: helmGlobals has no chartHome, but its local copy needs one",
+            hint=f"upstream, add `chartHome: {DEFAULT_CHART_HOME}` to helmGlobals",
         )
     home = posixpath.relpath(posixpath.join(node.folder, DEFAULT_CHART_HOME), folder)
     return f"{text.rstrip()}\nhelmGlobals:\n  chartHome: {home}\n"
 
 
 def _with_transformer(node: KustomizationNode, text: str) -> str:
-    """Behind all the rest, so that the lines of the original keep their numbers."""
+    """Append the transformer at the end, so that the original's lines keep their numbers."""
     if any(name.lower() == "transformers" for name in node.kustomization.fields):
         raise UserError(
-            f"{node.file}: kustomize since 5.8 reads the names that its replacements select as"
-            " regular expressions, and it has transformers already, to which kfdeploy adds nothing",
-            hint="escape the names upstream, for kustomize 5.8 and later",
+            f"{node.file}: its replacements select names that kustomize 5.8 and later reads as"
+            " regular expressions; kfdeploy can't repair that because the file has transformers",
+            hint="upstream, escape the names for kustomize 5.8 and later",
         )
     return f"{text.rstrip()}\ntransformers:\n- {REPLACEMENTS}\n"
 

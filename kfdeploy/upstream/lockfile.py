@@ -1,4 +1,4 @@
-"""``upstream.lock``: where each part of the vendored tree came from."""
+"""Read and write ``upstream.lock``, which records where each part of the vendored tree is from."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ _VERSION = 1
 
 
 class InvalidUpstreamLock(ValueError):
-    """The text is no ``upstream.lock``; the message names the key."""
+    """The text is not a valid ``upstream.lock``. The message names the key."""
 
 
 @dataclass(frozen=True, slots=True)
 class LockedUpstream:
-    """The manifests.
+    """Where the manifests are from.
 
     Attributes:
-        source: as in ``kfdeploy.yaml``, but for a folder or tarball only its name.
-        version: what the release is reported as.
-        ref: as given; empty where none was.
-        commit: of a git repository, or as a tarball made by git says; else empty.
-        sha256: of the tree.
+        source: The URL, or the name of the folder or tarball.
+        version: The release's version.
+        ref: The ref as given; empty without one.
+        commit: The commit of a git repository, or the one that git wrote into a tarball; else
+            empty.
+        sha256: The digest of the tree, in hex.
     """
 
     source: str
@@ -42,11 +43,11 @@ class LockedRemote:
     """A remote base or file.
 
     Attributes:
-        url: as upstream writes it, without a password.
-        ref: branch, tag or commit it asks for; empty for a file or the default branch.
-        commit: what the ref was, where it came from git.
-        sha256: of the file, or of the tree of files taken over.
-        path: below ``upstream/``.
+        url: The URL as written upstream, without a password.
+        ref: The branch, tag or commit in the URL; empty for a file or the default branch.
+        commit: The commit that git resolved the ref to; empty if it is not from git.
+        sha256: The digest of the file, or of the tree of vendored files, in hex.
+        path: The path below ``upstream/``.
         used_by: ``file:line`` of each reference, relative to the upstream.
     """
 
@@ -60,11 +61,13 @@ class LockedRemote:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamLock:
+    """The content of ``upstream.lock``."""
+
     upstream: LockedUpstream
     remotes: tuple[LockedRemote, ...]
 
     def dump(self) -> str:
-        """The file's text; the same for the same values."""
+        """Return the file's text. Equal values give equal text."""
         up = self.upstream
         lines = [
             f"version: {_VERSION}",
@@ -84,10 +87,10 @@ class UpstreamLock:
 
     @classmethod
     def parse(cls, text: str) -> UpstreamLock:
-        """Read what `dump` wrote.
+        """Read the text that `dump` writes.
 
         Raises:
-            InvalidUpstreamLock: with the key that is wrong.
+            InvalidUpstreamLock: The YAML is broken, or a key is missing or of another type.
         """
         from ruamel.yaml import YAML
         from ruamel.yaml.error import YAMLError
@@ -97,7 +100,7 @@ class UpstreamLock:
         except YAMLError as error:
             raise InvalidUpstreamLock(f"broken YAML: {error}") from error
         if not isinstance(data, dict) or data.get("version") != _VERSION:
-            raise InvalidUpstreamLock(f"version: not {_VERSION}")
+            raise InvalidUpstreamLock(f"version: must be {_VERSION}")
         up = _require_mapping(data.get("upstream"), "upstream")
         remotes = data.get("remotes")
         if not isinstance(remotes, list):
@@ -149,5 +152,5 @@ def _format_fields(indent: str, **values: str) -> list[str]:
 
 
 def _quote_value(value: str) -> str:
-    """JSON is YAML: quoted always, so that no version or commit is read as a number."""
+    """Return the value in double quotes, so that no version or commit is read as a number."""
     return json.dumps(value, ensure_ascii=False)

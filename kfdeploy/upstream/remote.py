@@ -1,8 +1,8 @@
-"""What a reference in a kustomization points to: a git repository, a file by URL, or a path.
+"""Classify a kustomization's reference as a git repository, a file by URL, or a local path.
 
-Facts: ``internal/git/repospec.go`` and ``internal/loader`` of kustomize's API
-(sigs.k8s.io/kustomize/api@v0.21.1). Hosts there keep their separator (``git@host:``); here the
-whole clone URL is kept as kustomize would hand it to git.
+Source: ``internal/git/repospec.go`` and ``internal/loader`` of kustomize's API
+(sigs.k8s.io/kustomize/api@v0.21.1). Unlike there, where a host keeps its separator
+(``git@host:``), the clone URL is kept whole, as kustomize would pass it to git.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Literal
 from urllib.parse import parse_qs, urlsplit
 
 Accepts = Literal["any", "folder", "file"]
-"""What kustomize takes in a field: a file or a base, only a base, or only a file."""
+"""What kustomize accepts in a field: a file or a base, only a base, or only a file."""
 
 DEFAULT_TIMEOUT = 27.0
-"""Seconds kustomize gives git when the URL doesn't say."""
+"""Seconds that kustomize gives git when the URL has no ``timeout``."""
 
 _SCHEMES = ("ssh://", "https://", "http://", "file://")
 _USER = re.compile(r"[a-zA-Z][a-zA-Z0-9-]*@")
@@ -28,7 +28,7 @@ _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
 class NotRemote(ValueError):
-    """The text is no git URL for kustomize; the message says why."""
+    """Kustomize would not read the text as a git URL. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +36,13 @@ class RemoteRepo:
     """A folder in a git repository.
 
     Attributes:
-        clone_url: what git is asked to fetch from.
-        host: name without user, port kept (``github.com``); ``file`` for ``file://``.
-        repo: path of the repository on the host, without ``.git`` and without outer slashes.
-        path: folder in the repository, POSIX, normalised; empty for its root.
-        ref: branch, tag or commit; empty for the default branch.
-        submodules: whether kustomize would fetch submodules as well.
-        timeout: seconds the URL allows git.
+        clone_url: The URL that git fetches from.
+        host: Host name, with the port but without the user; ``file`` for ``file://``.
+        repo: Path of the repository on the host, without ``.git`` and without outer slashes.
+        path: Folder in the repository, POSIX, normalised; empty for its root.
+        ref: Branch, tag or commit; empty for the default branch.
+        submodules: Whether kustomize would fetch submodules as well.
+        timeout: Seconds that the URL allows git.
     """
 
     clone_url: str
@@ -55,12 +55,12 @@ class RemoteRepo:
 
     @property
     def mount(self) -> str:
-        """Where the repository lies below a folder of remotes: ``HOST/ORG/REPO@REF``."""
+        """The repository's path in a folder of remotes: ``HOST/ORG/REPO@REF``."""
         return f"{self.host}/{self.repo}@{self.ref or 'HEAD'}"
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """Spellings that ``upstream.remotes`` may name the repository by, as written first."""
+        """The URLs that ``upstream.remotes`` may use for the repository, as written first."""
         spellings = [self.clone_url]
         if self.host != "file":
             spellings += [f"https://{self.host}/{self.repo}", f"ssh://{self.host}/{self.repo}"]
@@ -69,13 +69,13 @@ class RemoteRepo:
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """One file that is fetched by HTTP."""
+    """A file that is fetched by HTTP."""
 
     url: str
 
     @property
     def mount(self) -> str:
-        """Where the file lies below a folder of remotes: ``HOST/rest``, with its query."""
+        """The file's path in a folder of remotes: ``HOST/PATH``, with the query if any."""
         parts = urlsplit(self.url)
         name = (
             f"{parts.netloc.rpartition('@')[2]}{posixpath.normpath('/' + parts.path.lstrip('/'))}"
@@ -99,11 +99,15 @@ ReferenceTarget = RemoteRepo | RemoteFile | LocalPath
 
 
 def classify_reference(text: str, accepts: Accepts = "any") -> ReferenceTarget:
-    """What kustomize would take ``text`` for.
+    """Return what kustomize would take a reference for.
 
-    Kustomize asks for an http(s) URL first and takes it for a repository when there is no such
-    page; this decides without asking: by git's markers, then by the name's ending.
-    ``org/repo//path?ref=``, which kustomize has dropped, still means GitHub.
+    Kustomize requests an http(s) URL and takes it for a repository when that fails. This function
+    decides without a request: by git's markers (``//``, ``.git``, ``ref=``), then by the file
+    name's ending. ``org/repo//path?ref=``, which kustomize no longer reads, still means GitHub.
+
+    Args:
+        text: The reference as written.
+        accepts: What the field that has the reference accepts.
     """
     web = _is_web(text)
     if accepts == "file":
@@ -128,7 +132,7 @@ def parse_repo(text: str) -> RemoteRepo:
     """Read a git URL as kustomize's ``NewRepoSpecFromURL`` does.
 
     Raises:
-        NotRemote: when kustomize would not take it for a repository.
+        NotRemote: Kustomize would not take the text for a repository.
     """
     if text.startswith("/"):
         raise NotRemote("an absolute path")
@@ -158,7 +162,7 @@ def _has_marker(bare: str) -> bool:
 
 
 def _split_host(text: str) -> tuple[str, str, str, bool]:
-    """What git's URL starts with, the bare host, the rest, and whether it is ``file://``."""
+    """Return the start of git's URL, the bare host, the rest, and whether it is ``file://``."""
     rest = text[5:] if text.lower().startswith("git::") else text
     scheme = next((s for s in _SCHEMES if rest.lower().startswith(s)), "")
     rest = rest[len(scheme) :]
@@ -193,7 +197,7 @@ def _split_host(text: str) -> tuple[str, str, str, bool]:
 
 
 def _split_path(rest: str, *, whole: bool) -> tuple[str, str]:
-    """The repository's path and the folder in it."""
+    """Return the repository's path and the folder in it."""
     if "_git/" in rest:
         head, _, tail = rest.partition("_git/")
         name, _, path = tail.partition("/")
@@ -219,16 +223,16 @@ def _split_path(rest: str, *, whole: bool) -> tuple[str, str]:
 
 
 def _parse_query(query: str) -> tuple[str, float, bool]:
-    # Go's url.ParseQuery refuses these, and kustomize then uses no part of the query.
+    # Go's url.ParseQuery refuses these; kustomize then ignores the whole query.
     broken = ";" in query or re.search(r"%(?![0-9a-fA-F]{2})", query)
     values = {} if broken else {key: found[0] for key, found in parse_qs(query).items()}
     ref = values.get("ref") or values.get("version") or ""
     timeout = DEFAULT_TIMEOUT
-    said = values.get("timeout", "")
-    if said.isascii() and said.isdigit() and int(said) > 0:
-        timeout = float(said)
-    elif _GO_DURATION.fullmatch(said):
-        parts = re.findall(r"(\d+(?:\.\d+)?)(h|ms|m|s)", said)
+    duration = values.get("timeout", "")
+    if duration.isascii() and duration.isdigit() and int(duration) > 0:
+        timeout = float(duration)
+    elif _GO_DURATION.fullmatch(duration):
+        parts = re.findall(r"(\d+(?:\.\d+)?)(h|ms|m|s)", duration)
         timeout = sum(float(number) * _UNITS[unit] for number, unit in parts) or DEFAULT_TIMEOUT
     submodules = values.get("submodules", "").lower() not in ("0", "f", "false")
     return ref, timeout, submodules

@@ -1,4 +1,4 @@
-"""Finding remote bases and files: through ``upstream.remotes``, else on the network."""
+"""Fetch remote bases and files, through ``upstream.remotes`` or from the network."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from kfdeploy.upstream.download import download_file
 from kfdeploy.upstream.remote import Remote, RemoteFile, RemoteRepo
 from kfdeploy.upstream.source import is_url
 
-_HINT = "name a git mirror or a folder that has it in `upstream.remotes`"
+_HINT = "add a git mirror or a folder that has it to `upstream.remotes`"
 
 
 @dataclass(frozen=True, slots=True)
 class FetchedRemote:
-    """What a remote turned out to be. ``commit`` is empty unless git said it."""
+    """The files of a remote. ``commit`` is empty unless they came from git."""
 
     tree: FileTree
     commit: str
 
 
 def map_hosts(folder: Path, shown: str) -> dict[str, str]:
-    """``upstream.remotes`` for a folder of remotes: every host that has a folder in it.
+    """Return the entries of ``upstream.remotes`` for a folder with one subfolder per host.
 
     Args:
-        shown: how ``kfdeploy.yaml`` names the folder.
+        folder: The folder to read.
+        shown: The path of the folder as ``kfdeploy.yaml`` has it.
     """
     return {
         f"https://{path.name}/": f"{shown.rstrip('/')}/{path.name}"
@@ -42,13 +43,13 @@ def map_hosts(folder: Path, shown: str) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class RemoteFetcher:
-    """Where remotes are looked for.
+    """Fetch remotes from the places that a workspace names for them.
 
     Attributes:
-        mapping: URL prefix to a folder, or to the URL prefix of a mirror; the longest that
-            fits decides.
-        base: what a relative folder is relative to.
-        cache: folder for git repositories.
+        mapping: URL prefix to a folder, or to the URL prefix of a mirror. The longest prefix that
+            matches decides.
+        base: The folder that a relative folder is relative to.
+        cache: The folder for git repositories.
     """
 
     mapping: Mapping[str, str]
@@ -56,10 +57,10 @@ class RemoteFetcher:
     cache: Path
 
     def fetch(self, remote: Remote) -> FetchedRemote:
-        """The repository at its ref, or the file as a tree whose root (``""``) it is.
+        """Return the repository at its ref, or a tree whose root (``""``) is the file.
 
         Raises:
-            UserError: not there, or not to be reached.
+            UserError: The remote does not exist or can't be reached.
         """
         place, rest = self._find_source(remote)
         if isinstance(remote, RemoteFile):
@@ -71,7 +72,7 @@ class RemoteFetcher:
         return self._fetch_from_folder(remote, place, rest)
 
     def _find_source(self, remote: Remote) -> tuple[str | None, str]:
-        """The folder or URL that answers for a remote, and what is left of the remote's URL."""
+        """Return the folder or URL mapped to a remote, and the rest of the remote's URL."""
         best: tuple[int, str, str] | None = None
         for url in remote.urls:
             for prefix, place in self.mapping.items():
@@ -87,13 +88,13 @@ class RemoteFetcher:
             return download_file(_join_url(place, rest))
         rest = rest.partition("?")[0].strip("/")
         if ".." in rest.split("/"):
-            raise UserError(f"{redact_url(remote.url)}: '..' in the path")
+            raise UserError(f"{redact_url(remote.url)}: the path must not contain '..'")
         path = self._resolve_folder(place) / rest
         if not path.is_file():
             shown = redact_url(remote.url)
             raise UserError(
                 f"{shown}: not in {place}, where `upstream.remotes` says it is",
-                hint=f"put it at {_format_location(place, rest)}",
+                hint=f"put the file at {_format_location(place, rest)}",
             )
         return read_bytes(path)
 
@@ -108,7 +109,7 @@ class RemoteFetcher:
         for repository in candidates:
             if repository.is_dir() and git.is_repository(repository):
                 return self._fetch_from_git(str(repository.resolve()), remote)
-        # A prefix that names one whole repository: its folder is what the person says it is.
+        # The prefix names one whole repository, so its folder has the files at any ref.
         if not rest and folder.is_dir():
             return FetchedRemote(FolderTree(folder), "")
         raise UserError(
@@ -124,8 +125,8 @@ class RemoteFetcher:
         tree = git.GitTree(fetched)
         if remote.submodules and (inside := tree.find_submodule(remote.path)) is not None:
             raise UserError(
-                f"{redact_url(remote.clone_url)}: {remote.path} lies in the git submodule"
-                f" {inside}, which is not fetched",
+                f"{redact_url(remote.clone_url)}: {remote.path} is in the git submodule"
+                f" {inside}; kfdeploy does not fetch submodules",
                 hint=_HINT,
             )
         return FetchedRemote(tree, fetched.commit)
@@ -135,7 +136,7 @@ class RemoteFetcher:
 
 
 def _strip_prefix(url: str, prefix: str) -> str | None:
-    """What follows the prefix in the URL; ``None`` when it isn't one at a path's boundary."""
+    """Return the URL after the prefix; ``None`` if the prefix does not end at a path boundary."""
     if url.removesuffix(".git") == prefix.rstrip("/").removesuffix(".git"):
         return ""
     if not url.startswith(prefix):

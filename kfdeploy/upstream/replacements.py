@@ -1,9 +1,9 @@
-"""Replacements whose selectors kustomize 5.8 reads in another way than those before it.
+"""Repair replacements whose selectors kustomize 5.8 reads differently from earlier releases.
 
-Since 5.8 (api v0.21, ``types/selector.go``) a target's ``select`` is made of regular expressions,
-as a patch's target always was; until 5.7 it was plain text. So ``name: $(profile-name)``, which
-Kubeflow 1.10's user-namespace has, selects nothing any more, and kustomize says nothing: the
-object keeps the name `$(profile-name)`, which an API server refuses
+Until 5.7 a target's ``select`` was plain text. Since 5.8 (api v0.21, ``types/selector.go``) its
+fields are regular expressions, as those of a patch's target always were. So
+``name: $(profile-name)`` in Kubeflow 1.10's user-namespace selects nothing any more. Kustomize
+does not report that: the object keeps the name `$(profile-name)`, which an API server refuses
 (kubeflow/community-distribution#3315).
 """
 
@@ -23,23 +23,23 @@ _SPECIAL = re.compile(r"([\\.+*?()|\[\]{}^$])")
 
 
 def escape_replacements(text: str) -> str:
-    """The ``replacements`` of a kustomization that 5.8 would not apply, as a transformer's YAML.
+    """Return a transformer that applies the ``replacements`` which kustomize 5.8 would not apply.
 
-    Their selectors are escaped, so that up to 5.7 nothing is selected by them, and since 5.8 what
-    was meant: with the ones that are there, every kustomize does the same.
+    Its selectors are escaped: since 5.8 they select what was meant, and up to 5.7 they select
+    nothing. Added to the original replacements, the result is the same with every release.
 
     Args:
-        text: a kustomization.
+        text: The text of a kustomization.
 
     Returns:
-        Empty where there are none.
+        The YAML of a ReplacementTransformer; empty when every replacement is read as before.
     """
     if "replacements" not in text:
         return ""
     try:
         top = next(iter(nodes.load_documents(text)), None)
     except YAMLError:
-        # A key that is there twice, for example: kustomize says it when it builds.
+        # A duplicate key, for example. Kustomize reports it when it builds.
         return ""
     listed = top.get("replacements") if isinstance(top, dict) else None
     made = [
@@ -74,7 +74,7 @@ def _escape_targets(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _is_misread(value: object) -> bool:
-    """Whether a text, read as a regular expression, is not that text."""
+    """Return whether a text, read as a regular expression, does not match itself."""
     if not isinstance(value, str) or not value:
         return False
     try:

@@ -1,4 +1,4 @@
-"""The upstream as it is given: a folder, a tarball, or a git repository at a ref."""
+"""Read the upstream from a folder, a tarball, or a git repository at a ref."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ class UpstreamSource:
     """The upstream's files.
 
     Attributes:
-        name: fit for a lock: a folder's or tarball's own name, or a URL without a password.
-        tree: to read from.
-        files: every file, without git's own; on disk or in memory.
-        links: every symbolic link and its target, all within the tree.
-        ref: as given.
-        commit: where git or the tarball says.
-        found_version: what the source calls itself; empty when nothing does.
+        name: The name that `upstream.lock` records: the last part of a folder's or tarball's path,
+            or a URL without a password.
+        tree: The files, to read from.
+        files: Path to content, on disk or in memory. Does not have git's own files.
+        links: Path of each symbolic link to its target. All targets are in the tree.
+        ref: The ref as given; empty without one.
+        commit: The commit that git or the tarball states; else empty.
+        found_version: The version that the source's name, tag or VERSION file states; else empty.
     """
 
     name: str
@@ -52,32 +53,32 @@ class UpstreamSource:
 
     @property
     def version(self) -> str:
-        """The upstream's version: the ref, else what the source calls itself.
+        """The given ref, else the version that the source states.
 
         Raises:
-            UserError: when neither says.
+            UserError: There is neither.
         """
         if self.ref or self.found_version:
             return self.ref or self.found_version
         raise UserError(
             f"upstream: {self.name} does not say which version it is",
-            hint="name it in kfdeploy.yaml as `upstream.ref` (`kfdeploy init --ref`)",
+            hint="set `upstream.ref` in kfdeploy.yaml (`kfdeploy init --ref`)",
         )
 
     def compute_sha256(self) -> str:
-        """Of the tree; a link counts with its target's text."""
+        """Return the digest of the tree. A link counts with the text of its target."""
         digests = {path: sha256_hex(read_content(data)) for path, data in self.files.items()}
         digests |= {path: sha256_hex(to.encode()) for path, to in self.links.items()}
         return tree_sha256(digests)
 
 
 def read_content(data: Path | bytes) -> bytes:
-    """A file's bytes, wherever they are."""
+    """Return a file's bytes, from memory or from disk."""
     return data if isinstance(data, bytes) else read_bytes(data)
 
 
 def is_url(source: str) -> bool:
-    """Whether the text is a URL (git's ``user@host:path`` too) and not a path."""
+    """Return whether the text is a URL (or git's ``user@host:path``) and not a path."""
     return _GIT_URL.match(source) is not None
 
 
@@ -85,13 +86,14 @@ def read_source(source: str, ref: str | None, base: Path, cache: Path) -> Upstre
     """Read the upstream.
 
     Args:
-        source: folder, tarball or URL.
-        ref: tag, branch or commit for git; else only the version that is reported.
-        base: what a relative path is relative to.
-        cache: folder for git repositories (see `git.fetch`).
+        source: A folder, a tarball or a URL.
+        ref: A tag, branch or commit of a git repository. For anything else, only the version.
+        base: The folder that a relative path is relative to.
+        cache: The folder for git repositories (see `git.fetch_commit`).
 
     Raises:
-        UserError: nothing there, no ref, a tarball that reaches outside itself ...
+        UserError: The source does not exist or can't be read, a git repository has no ref, or a
+            tarball has files or links that lead out of it.
     """
     ref = ref or ""
     if is_url(source):
@@ -111,7 +113,7 @@ def read_source(source: str, ref: str | None, base: Path, cache: Path) -> Upstre
         return _read_tarball(read_bytes(path), path.name, path.name, ref)
     raise UserError(
         f"upstream.source: {source}: no such folder or tarball",
-        hint="a path is relative to the workspace; a git repository starts with its scheme",
+        hint="a path is relative to the workspace; a git URL starts with its scheme (https://)",
     )
 
 
@@ -119,7 +121,7 @@ def _read_repository(url: str, ref: str, cache: Path, name: str) -> UpstreamSour
     if not ref:
         raise UserError(
             f"upstream.source: {name} is a git repository, and no ref says which commit",
-            hint="name a tag or commit in kfdeploy.yaml as `upstream.ref` (`kfdeploy init --ref`)",
+            hint="set `upstream.ref` in kfdeploy.yaml to a tag or commit (`kfdeploy init --ref`)",
         )
     fetched = git.fetch_commit(url, ref, cache)
     files, links = git.GitTree(fetched).load_files()
@@ -133,9 +135,9 @@ def _read_work_tree(path: Path, ref: str) -> UpstreamSource:
     wanted = git.resolve_ref(path, ref) if ref else None
     if wanted is not None and wanted != commit:
         raise UserError(
-            f"upstream: {path.name} has {commit[:12] or 'nothing'} checked out, and upstream.ref"
+            f"upstream: {path.name} has {commit[:12] or 'nothing'} checked out, but upstream.ref"
             f" {ref} is {wanted[:12]}",
-            hint=f"`git checkout {ref}` there, or give the repository's URL as upstream.source",
+            hint=f"run `git checkout {ref}` there, or set upstream.source to the repository's URL",
         )
     source = _read_folder(path, ref)
     tag = git.find_head_tag(path) or ""
@@ -173,7 +175,7 @@ def _read_folder(path: Path, ref: str) -> UpstreamSource:
                 if name != ".git":
                     files[relative] = full
             elif not stat.S_ISDIR(mode):
-                errors.append(UserError(f"upstream: {relative}: neither file, folder nor link"))
+                errors.append(UserError(f"upstream: {relative}: not a file, folder or link"))
     raise_all(errors)
     _check_links(links, path.name)
     return UpstreamSource(
@@ -186,7 +188,7 @@ def _read_tarball(data: bytes, file_name: str, name: str, ref: str) -> UpstreamS
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
             files, links, commit = _read_members(archive, file_name)
     except (tarfile.TarError, EOFError, OSError) as error:
-        message = f"upstream.source: {file_name}: no tarball that can be read: {error}"
+        message = f"upstream.source: {file_name}: not a readable tarball: {error}"
         raise UserError(message) from error
     top = _find_single_top(files, links)
     if top:
@@ -212,23 +214,23 @@ def _read_members(
         path = posixpath.normpath(member.name)
         total += member.size
         if total > _MAX_BYTES:
-            raise UserError(f"upstream.source: {file_name}: holds more than {_MAX_BYTES >> 30} GiB")
+            raise UserError(
+                f"upstream.source: {file_name}: its files are larger than {_MAX_BYTES >> 30} GiB"
+            )
         if escapes_root(path):
-            refuse_member("leaves the folder")
+            refuse_member("leads out of the tarball")
         elif ".git" in path.split("/") or member.isdir():
             continue
         elif member.issym():
             links[path] = member.linkname
         elif member.isfile() or member.islnk():
             if member.islnk() and posixpath.normpath(member.linkname) not in files:
-                refuse_member(
-                    f"is a link to {member.linkname}, which the tarball does not hold before"
-                )
+                refuse_member(f"is a hard link to {member.linkname}, which does not come before it")
                 continue
             stream = archive.extractfile(member)
             files[path] = stream.read() if stream is not None else b""
         else:
-            refuse_member("is neither file, folder nor link")
+            refuse_member("is not a file, folder or link")
     raise_all(errors)
     # `git archive` and GitHub's tarballs name their commit here.
     commit = archive.pax_headers.get("comment", "")

@@ -1,8 +1,8 @@
-"""Vendor: an upstream becomes a complete local tree, with nothing left to fetch.
+"""Vendor an upstream: make a complete local tree that needs no network to build.
 
-``upstream/`` has the upstream's files and, beside them, the files of remote bases, byte for byte.
-What refers to a remote, directly or through others, gets a copy under ``_local/`` whose
-references are local.
+``upstream/`` has the upstream's files and the files of remote bases, byte for byte. A kustomization
+that refers to a remote, directly or through others, gets a copy in ``_local/`` with local
+references.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ CACHE = ".kfdeploy"
 
 @dataclass(frozen=True, slots=True)
 class VendorPlan:
-    """What ``upstream/`` and ``upstream.lock`` shall be.
+    """The wanted content of ``upstream/`` and ``upstream.lock``.
 
     Attributes:
-        files: path below ``upstream/`` to its content, on disk or in memory.
-        links: path to the target of a symbolic link, within the tree.
-        lock: what ``upstream.lock`` says.
-        kinds: component name to what it is.
-        problems: what a person should know of, such as a base without a ref.
+        files: Path below ``upstream/`` to its content, on disk or in memory.
+        links: Path of each symbolic link to its target in the tree.
+        lock: The content of ``upstream.lock``.
+        kinds: Component name to its kind.
+        problems: What an operator should know, such as a base without a ref.
     """
 
     files: Mapping[str, Path | bytes]
@@ -78,14 +78,16 @@ def plan_vendoring(
 ) -> VendorPlan:
     """Read the upstream and every remote that a listed component reaches.
 
+    Only the git cache is written.
+
     Args:
-        root: the workspace's folder.
-        locate: how a key of ``kfdeploy.yaml`` is shown in an error, with its line.
-        step: is told what is being done.
+        workspace: The settings.
+        root: The workspace's folder.
+        locate: Returns ``kfdeploy.yaml:LINE: KEY`` for a key, for error messages.
+        on_progress: Called with a description of each step.
 
     Raises:
-        UserError: everything that is missing, broken or can't be fetched, at once. Nothing was
-            written but the cache.
+        UserError: Something is missing, broken or can't be fetched. It lists all such faults.
     """
     settings = workspace.upstream
     cache = root / CACHE / "git"
@@ -94,7 +96,9 @@ def plan_vendoring(
     source = read_source(settings.source, settings.ref, root, cache)
     version = source.version
     if any(path.partition("/")[0] == LOCAL for path in (*source.files, *source.links)):
-        raise UserError(f"{source.name} has a folder {LOCAL}/, which kfdeploy uses for its own")
+        raise UserError(
+            f"{source.name} has a folder {LOCAL}/, but kfdeploy needs that name for its own files"
+        )
     overlay = OverlayTree(source.tree)
     kinds = _detect_kinds(workspace, overlay, version, locate)
     resolver = _RemoteMounter(RemoteFetcher(settings.remotes, root, cache), overlay, on_progress)
@@ -108,7 +112,7 @@ def plan_vendoring(
     files: dict[str, Path | bytes] = dict(source.files)
     remote_files = _collect_remote_files(graph, overlay)
     clash = sorted(remote_files.keys() & (files.keys() | source.links.keys()))
-    raise_all([UserError(f"{path}: both a file of the upstream and of a remote") for path in clash])
+    raise_all([UserError(f"{path}: both the upstream and a remote have it") for path in clash])
     files |= remote_files
     files |= make_local_copies(graph, set(folders))
     manifests = [c.path for c in workspace.components if kinds[c.name] == "manifests"]
@@ -123,14 +127,14 @@ def plan_vendoring(
 
 
 def list_plan_changes(plan: VendorPlan, root: Path) -> tuple[str, ...]:
-    """What writing the plan would change, a line each; empty when nothing would."""
+    """Return what writing the plan would change, one line for each file; empty without changes."""
     upstream = root / UPSTREAM
-    there = set(_iter_entries(upstream))
+    present = set(_iter_entries(upstream))
     wanted = plan.files.keys() | plan.links.keys()
-    differing = (path for path in wanted & there if _has_changed(plan, path, upstream))
+    differing = (path for path in wanted & present if _has_changed(plan, path, upstream))
     changes = [
-        *(f"{UPSTREAM}/{path}: missing" for path in wanted - there),
-        *(f"{UPSTREAM}/{path}: not part of the upstream" for path in there - wanted),
+        *(f"{UPSTREAM}/{path}: missing" for path in wanted - present),
+        *(f"{UPSTREAM}/{path}: not part of the upstream" for path in present - wanted),
         *(f"{UPSTREAM}/{path}: differs" for path in differing),
     ]
     lock = root / LOCK
@@ -142,15 +146,16 @@ def list_plan_changes(plan: VendorPlan, root: Path) -> tuple[str, ...]:
 
 
 def write_plan(plan: VendorPlan, root: Path) -> bool:
-    """Make ``upstream/`` and ``upstream.lock`` what the plan says.
+    """Write ``upstream/`` and ``upstream.lock``.
 
-    ``upstream/`` is replaced whole, by one rename; interrupted, the old one is still there.
+    ``upstream/`` is replaced as a whole by one rename. If that is interrupted, the old folder
+    stays.
 
     Returns:
         Whether anything changed.
 
     Raises:
-        UserError: nothing half written: a full disk, a read-only folder.
+        UserError: The disk is full or a folder is read-only. No half-written folder is left.
     """
     changes = list_plan_changes(plan, root)
     if any(change.startswith(f"{UPSTREAM}/") for change in changes):
@@ -169,7 +174,7 @@ def write_plan(plan: VendorPlan, root: Path) -> bool:
 
 
 class _RemoteMounter:
-    """Mounts each remote the first time it is met, and remembers what could not be had."""
+    """Fetch and mount each remote when it is first met. Failures are remembered, not retried."""
 
     def __init__(
         self, remotes: RemoteFetcher, overlay: OverlayTree, on_progress: Callable[[str], None]
@@ -196,7 +201,7 @@ class _RemoteMounter:
 
     def _fetch_remote(self, remote: Remote, at: str) -> FetchedRemote:
         if any(part in ("", ".", "..") for part in at.split("/")):
-            raise UserError(f"{at} can't be a folder's name")
+            raise UserError(f"{at} is not valid as the path of a folder")
         self.on_progress(f"fetching {at}")
         return self.remotes.fetch(remote)
 
@@ -210,7 +215,7 @@ def _refuse_own_folder(source: str, root: Path) -> None:
     if inside == target or inside in target.parents:
         raise UserError(
             f"upstream.source: {source} contains the workspace's own {UPSTREAM}/",
-            hint="keep the upstream's folder outside the workspace, or name a tarball or git URL",
+            hint="move the upstream's folder out of the workspace, or use a tarball or a git URL",
         )
 
 
@@ -237,7 +242,7 @@ def _detect_kinds(
 def _collect_remote_files(
     graph: KustomizationGraph, overlay: OverlayTree
 ) -> dict[str, Path | bytes]:
-    """The files of remotes that are reached; a chart with all that is in it."""
+    """Return the files of remotes that are reached, and all files of a chart that is reached."""
     paths: set[str] = set()
     for node in graph.nodes.values():
         paths.add(node.file)
@@ -303,7 +308,7 @@ def _list_files_below(graph: KustomizationGraph, overlay: OverlayTree, folder: s
 def _list_unpinned(graph: KustomizationGraph) -> tuple[UpstreamProblem, ...]:
     return tuple(
         UpstreamProblem(
-            f"{redact_url(edge.reference.value)} names no ref, so what it is may change",
+            f"{redact_url(edge.reference.value)} names no ref, so its content may change",
             edge.where,
         )
         for edge in graph.list_remote_edges()
@@ -323,7 +328,7 @@ def _has_changed(plan: VendorPlan, path: str, upstream: Path) -> bool:
 
 
 def _iter_entries(folder: Path) -> Iterator[str]:
-    """Every file and link below a folder, relative to it."""
+    """Yield every file and link below a folder, relative to it."""
     for at, folders, names in os.walk(folder):
         here = Path(at)
         inside = here.relative_to(folder).as_posix()

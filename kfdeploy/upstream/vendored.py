@@ -1,4 +1,4 @@
-"""The vendored tree: which folder a component is built from, and what kind it is."""
+"""Find a component in the vendored tree: the folder it is built from, and its kind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ComponentKind = Literal["kustomization", "chart", "manifests"]
 
 
 class VendoredComponent(Protocol):
-    """A component as `kfdeploy.yaml` has it."""
+    """A component as listed in `kfdeploy.yaml`."""
 
     @property
     def path(self) -> str: ...
@@ -31,10 +31,12 @@ class VendoredComponent(Protocol):
 def detect_kind(
     tree: FileTree, path: str, declared: ComponentKind | None = None
 ) -> ComponentKind | None:
-    """What a folder of the upstream is; ``None`` when it is nothing that can be deployed.
+    """Return the kind of an upstream folder; ``None`` if it has nothing that can be deployed.
 
     Args:
-        said: what `kfdeploy.yaml` says; kept when the folder has what that kind needs.
+        tree: The upstream.
+        path: The folder, relative to ``tree``.
+        declared: The kind in `kfdeploy.yaml`. It is kept if the folder has what that kind needs.
     """
     if tree.get_kind(path) != "folder":
         return None
@@ -51,7 +53,10 @@ def detect_kind(
 
 
 def _has_manifests(tree: FileTree, path: str, *, deep: bool) -> bool:
-    """Whether YAML lies in the folder; a folder of kustomizations is none of manifests."""
+    """Return whether the folder has YAML files and no kustomization.
+
+    A deep look accepts files in subfolders, and kustomizations too.
+    """
     below = list(tree.list_files(path))
     if deep:
         return any(p.endswith(MANIFEST_SUFFIXES) for p in below)
@@ -61,7 +66,7 @@ def _has_manifests(tree: FileTree, path: str, *, deep: bool) -> bool:
 
 
 def component_folder(root: Path, component: VendoredComponent) -> str:
-    """The folder a component is built from, relative to ``upstream/``.
+    """Return the folder that a component is built from, relative to ``upstream/``.
 
     That is its generated local copy, if it has one. ``root`` is the workspace.
     """
@@ -75,15 +80,15 @@ def component_folder(root: Path, component: VendoredComponent) -> str:
 
 
 def component_dir(root: Path, component: VendoredComponent) -> Path:
-    """`component_folder` as a path in the workspace ``root``."""
+    """Return `component_folder` as a path in the workspace ``root``."""
     return root / UPSTREAM / component_folder(root, component)
 
 
 def component_kind(root: Path, component: VendoredComponent) -> ComponentKind:
-    """What a component of a vendored workspace is.
+    """Return the kind of a component in a vendored workspace.
 
     Raises:
-        UserError: nothing there that can be deployed, or nothing is vendored yet.
+        UserError: The folder has nothing that can be deployed, or ``upstream/`` does not exist.
     """
     upstream = root / UPSTREAM
     if not upstream.is_dir():
@@ -95,6 +100,6 @@ def component_kind(root: Path, component: VendoredComponent) -> ComponentKind:
 
 
 def describe_missing(component: VendoredComponent) -> str:
-    """The sentence for a component whose folder holds nothing of its kind."""
+    """Return the error message for a component whose folder has nothing of its kind."""
     wanted = {"chart": "Helm chart", "manifests": "manifests", "kustomization": "kustomization"}
     return f"no {wanted[component.kind or 'kustomization']} at {component.path}"

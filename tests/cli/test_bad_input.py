@@ -220,9 +220,9 @@ CASES = {
     "a workspace that is there already": Case(
         {},
         ("init", ".", "--upstream", "up"),
-        "error: kfdeploy.yaml is there already\n"
-        "  hint: edit it, or name another folder: kfdeploy init DIR; --upgrade moves it to another"
-        " release\n",
+        "error: kfdeploy.yaml already exists\n"
+        "  hint: edit it, choose another folder (kfdeploy init DIR), or use --upgrade to move it to"
+        " another release\n",
         2,
     ),
     "init without an upstream": Case(
@@ -235,7 +235,7 @@ CASES = {
     "init with an upstream that is not there": Case(
         {},
         ("init", "new", "--upstream", "nowhere"),
-        "error: nowhere: there is no such folder or tarball\n"
+        "error: nowhere: no such folder or tarball\n"
         "  hint: --upstream takes a folder, a tarball or a git URL\n",
         2,
     ),

@@ -437,7 +437,7 @@ def test_a_person_s_component_with_values_goes_along(site: Path, kfdeploy: Runne
             ("vendor", "--upgrade", "--upstream", "../nowhere"),
             2,
             (
-                "error: ../nowhere: there is no such folder or tarball\n"
+                "error: ../nowhere: no such folder or tarball\n"
                 "  hint: --upstream takes a folder, a tarball or a git URL\n"
             ),
         ),

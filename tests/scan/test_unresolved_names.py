@@ -105,10 +105,10 @@ def test_transformers_of_upstream_s_own_are_not_added_to(site: Path, kfdeploy: R
     )
     file.write_text(file.read_text() + REPLACEMENTS + "transformers: [t.yaml]\n")
     assert kfdeploy("vendor", "-q", cwd=site, check=1).stderr == (
-        "error: apps/one/kustomization.yaml: kustomize since 5.8 reads the names that its"
-        " replacements select as regular expressions, and it has transformers already, to which"
-        " kfdeploy adds nothing\n"
-        "  hint: escape the names upstream, for kustomize 5.8 and later\n"
+        "error: apps/one/kustomization.yaml: its replacements select names that kustomize 5.8 and"
+        " later reads as regular expressions; kfdeploy can't repair that because the file has"
+        " transformers\n"
+        "  hint: upstream, escape the names for kustomize 5.8 and later\n"
     )
 
 

@@ -70,7 +70,7 @@ def test_no_remotes_is_an_empty_list() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("version: 2\n", "version: not 1"),
+        ("version: 2\n", "version: must be 1"),
         ("a: [", "broken YAML"),
         ("version: 1\nremotes: []\n", "upstream: not a mapping"),
         (

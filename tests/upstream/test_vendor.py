@@ -298,7 +298,7 @@ def test_a_base_without_a_ref_is_a_problem(site: Path) -> None:
     (site / "remotes/github.com/o/r@v1").rename(site / "remotes/github.com/o/r@HEAD")
     (problem,) = vendored(site).problems
     assert problem.where == "apps/middle/kustomization.yaml:1"
-    assert problem.message == "github.com/o/r/d names no ref, so what it is may change"
+    assert problem.message == "github.com/o/r/d names no ref, so its content may change"
 
 
 def test_a_component_that_isn_t_there_names_its_key(site: Path) -> None:
@@ -368,7 +368,7 @@ def test_a_path_in_inline_yaml_can_t_be_made_local(site: Path) -> None:
         f"resources:\n- {REMOTE}\ntransformers:\n- |-\n  kind: PatchTransformer\n  path: p.yaml\n"
     )
     tree(site.parent / "up-1.2.3", {"apps/middle/kustomization.yaml": text})
-    with pytest.raises(UserError, match=r"middle/kustomization\.yaml:5: a path within inline YAML"):
+    with pytest.raises(UserError, match=r"middle/kustomization\.yaml:5: a path in inline YAML"):
         vendored(site)
 
 
@@ -539,16 +539,16 @@ def test_a_tarball_made_by_git_says_its_commit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entries", "special", "message"),
     [
-        ({"a/../../x": ""}, (), r"a/\.\./\.\./x leaves the folder"),
-        ({"/etc/x": ""}, (), "/etc/x leaves the folder"),
+        ({"a/../../x": ""}, (), r"a/\.\./\.\./x leads out of the tarball"),
+        ({"/etc/x": ""}, (), "/etc/x leads out of the tarball"),
         ({"a/x": ""}, (link("a/l", "../../x"),), r"a/l is a link that leads out of it"),
         ({"a/x": "", "b": ""}, (link("a/l", "/etc"),), "a/l is a link that leads out of it: /etc"),
         (
             {"a/x": ""},
             (link("a/h", "/etc/passwd", tarfile.LNKTYPE),),
-            "a/h is a link to /etc/passwd",
+            "a/h is a hard link to /etc/passwd",
         ),
-        ({"a/x": ""}, (link("a/d", "", tarfile.CHRTYPE),), "a/d is neither file, folder nor link"),
+        ({"a/x": ""}, (link("a/d", "", tarfile.CHRTYPE),), "a/d is not a file, folder or link"),
     ],
 )
 def test_a_tarball_that_reaches_outside_itself_is_refused(
@@ -564,7 +564,7 @@ def test_a_tarball_that_reaches_outside_itself_is_refused(
 
 def test_what_is_no_tarball_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.tgz").write_text("no")
-    with pytest.raises(UserError, match="no tarball that can be read"):
+    with pytest.raises(UserError, match="not a readable tarball"):
         read_source("x.tgz", None, tmp_path, tmp_path / "cache")
 
 
@@ -589,7 +589,7 @@ def test_a_link_out_of_the_upstream_is_refused(site: Path) -> None:
 
 def test_a_pipe_in_the_upstream_is_refused(site: Path) -> None:
     os.mkfifo(site.parent / "up-1.2.3/pipe")
-    with pytest.raises(UserError, match="pipe: neither file, folder nor link"):
+    with pytest.raises(UserError, match="pipe: not a file, folder or link"):
         vendored(site)
 
 

@@ -1,1 +1,5 @@
-"""Kustomizations: reading them, the graph of what they refer to, building them."""
+"""Read kustomizations, follow their references, and build them.
+
+`parse` reads one file, `graph` follows references through a tree, `build` runs kustomize without
+network access. Must not know workspaces, components or locks.
+"""

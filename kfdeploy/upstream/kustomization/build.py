@@ -1,4 +1,4 @@
-"""kustomize: what its builds read (`walk`), and the builds, which open no connection."""
+"""Run ``kustomize build`` without network access."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ __all__ = [
 ]
 
 OLDEST: Final = (5, 4)
-"""5.4 is the oldest release whose output the tests compare."""
+"""The oldest release whose output the tests compare."""
 
 _TIMEOUT = 300.0
-# Collecting garbage takes near half of a build's time. With less of it the largest builds of 1.10.2
-# peak some 100 MiB higher (kserve 258 MiB instead of 159).
+# Garbage collection takes nearly half of a build's time. With less of it the largest builds of
+# 1.10.2 need some 100 MiB more memory (kserve 258 MiB instead of 159).
 _LESS_COLLECTING: Final = {"GOGC": "400", "GOMEMLIMIT": "1GiB"}
 
 
 def build_environment() -> dict[str, str]:
-    """Variables for a build: no way out, and less collecting, unless the caller has set that."""
+    """Return the variables for a build: no network, and less garbage collection unless set."""
     return {
         **{k: v for k, v in _LESS_COLLECTING.items() if k not in os.environ},
         **OFFLINE_ENVIRONMENT,
@@ -55,25 +55,25 @@ def build_environment() -> dict[str, str]:
 
 
 def get_version() -> tuple[int, int, int]:
-    """kustomize's version.
+    """Return the version of kustomize.
 
     Raises:
-        UserError: not on PATH, or older than `OLDEST`.
+        UserError: It is not on PATH, or older than `OLDEST`.
     """
     with _ASKING:
         return _query_version(os.fspath(find_program("kustomize")))
 
 
 _ASKING: Final = threading.Lock()
-"""`lru_cache` alone would let every thread ask the program."""
+"""Without it every thread would run the program before `lru_cache` has the answer."""
 
 
 @lru_cache(maxsize=8)
 def _query_version(program: str) -> tuple[int, int, int]:
-    said = run_program([program, "version"], timeout=60, what="kustomize version").stdout.decode()
-    match = re.search(r"v?(\d+)\.(\d+)\.(\d+)", said)
+    output = run_program([program, "version"], timeout=60, what="kustomize version").stdout.decode()
+    match = re.search(r"v?(\d+)\.(\d+)\.(\d+)", output)
     if match is None:
-        raise UserError(f"kustomize says no version that can be read: {said.strip()!r}")
+        raise UserError(f"`kustomize version` prints no version: {output.strip()!r}")
     found = (int(match[1]), int(match[2]), int(match[3]))
     if found < OLDEST:
         raise UserError(
@@ -86,19 +86,21 @@ def _query_version(program: str) -> tuple[int, int, int]:
 def build_kustomization(
     root: Path, folder: str, *, graph: KustomizationGraph | None = None
 ) -> bytes:
-    """What ``kustomize build`` gives for a folder, with files from anywhere in the tree allowed.
+    """Return the output of ``kustomize build`` for a folder.
+
+    Files from anywhere in the tree are allowed (``--load-restrictor LoadRestrictionsNone``).
 
     Args:
-        root: the vendored tree.
-        folder: the kustomization, relative to ``root``.
-        graph: a walk that covers the folder; read again when left out.
+        root: The vendored tree.
+        folder: The kustomization, relative to ``root``.
+        graph: A graph that has the folder. Built here when it is left out.
 
     Returns:
         YAML documents.
 
     Raises:
-        UserError: a remote is left, a reference leads nowhere, a file is broken (file and line).
-        ProgramFailed: kustomize refuses for another reason, in its own words.
+        UserError: A reference is remote or leads nowhere, or a file is broken (file and line).
+        ProgramFailed: Kustomize fails for another reason. It has kustomize's own message.
     """
     get_version()
     if graph is None or folder not in graph.nodes:
@@ -108,8 +110,8 @@ def build_kustomization(
         [
             UserError(
                 f"{edge.where}: {edge.reference.field}: {redact_url(edge.reference.value)}"
-                " would be fetched",
-                hint="`kfdeploy vendor` makes a complete local tree",
+                " is not vendored",
+                hint="run `kfdeploy vendor`, which makes a complete local tree",
             )
             for edge in graph.list_remote_edges(folder)
         ]
@@ -137,14 +139,14 @@ def build_kustomization(
         ) from error
 
 
-def _clean_message(said: str, root: str) -> str:
-    """Kustomize's words without deprecation warnings and with paths relative to the tree."""
-    without_warnings = re.sub(r"# Warning: [^\n]*(?:\n\s*|$)", "", said)
+def _clean_message(message: str, root: str) -> str:
+    """Remove deprecation warnings from kustomize's message, and make paths relative to the tree."""
+    without_warnings = re.sub(r"# Warning: [^\n]*(?:\n\s*|$)", "", message)
     return without_warnings.replace(f"{root}/", "").replace(root, ".")
 
 
 def _find_broken_files(root: Path, graph: KustomizationGraph, folder: str) -> list[UserError]:
-    """The YAML files of a build that can't be read, with their lines: kustomize names no line."""
+    """Return errors for a build's broken files, with their lines, which kustomize does not name."""
     tree = FolderTree(root)
     errors: list[UserError] = []
     for path in graph.list_files(folder):

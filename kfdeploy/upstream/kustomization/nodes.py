@@ -1,4 +1,4 @@
-"""A kustomization's YAML as nodes with their places in the text."""
+"""Read a kustomization's YAML as nodes that know their place in the text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 
 class InvalidKustomization(ValueError):
-    """The text is no kustomization; ``line`` counts from 1."""
+    """The text is not a valid kustomization. ``line`` counts from 1."""
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(f"line {line}: {message}")
@@ -21,21 +21,21 @@ class InvalidKustomization(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class LocatedText:
-    """A scalar and the line it starts at; a block scalar's first line of content."""
+    """A scalar and its first line; for a block scalar, the first line of its content."""
 
     value: str
     line: int
 
 
 def compose_documents(text: str) -> list[Any]:
-    """The text's YAML documents as nodes with marks.
+    """Return the text's YAML documents as nodes with marks.
 
     libyaml reads YAML 1.1, as kustomize does, but refuses a URL or an image in a flow mapping
-    (``{repo: https://x}``), which Go's YAML takes; so what it refuses is read again by ruamel's
-    own parser, which is twenty times slower.
+    (``{repo: https://x}``), which Go's YAML accepts. So text that libyaml refuses is read again
+    with ruamel's own parser, which is twenty times slower.
 
     Raises:
-        InvalidKustomization: neither can read it; with the line.
+        InvalidKustomization: Neither parser can read the text. It has the line.
     """
     try:
         return list(YAML(typ="safe").compose_all(text))
@@ -52,7 +52,7 @@ def _explain_error(error: YAMLError, text: str) -> InvalidKustomization:
     if isinstance(error, MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        # What is never closed is only missed behind the last line.
+        # The mark of an unclosed bracket or quote is behind the last line.
         return InvalidKustomization(min(line, last), f"broken YAML: {error.problem}")
     at = getattr(error, "position", 0)
     line = text.count("\n", 0, at if isinstance(at, int) else 0) + 1
@@ -60,7 +60,11 @@ def _explain_error(error: YAMLError, text: str) -> InvalidKustomization:
 
 
 def compose_first_document(text: str) -> Any:
-    """The first document of several, as kustomize takes it; InvalidKustomization if no mapping."""
+    """Return the first document, which is the one that kustomize reads.
+
+    Raises:
+        InvalidKustomization: The YAML is broken, or the first document is not a mapping.
+    """
     node = next(iter(compose_documents(text)), None)
     if node is None:
         raise InvalidKustomization(1, "the file is empty")
@@ -70,7 +74,7 @@ def compose_first_document(text: str) -> Any:
 
 
 class FieldMapping:
-    """A mapping node; field names without regard to case, merge keys followed."""
+    """A mapping node. Field names match in any case, as in kustomize; merge keys are followed."""
 
     def __init__(self, pairs: list[tuple[Any, Any]], text: str) -> None:
         self.pairs = pairs

@@ -1,4 +1,4 @@
-"""Files of generators and transformers: the paths they name."""
+"""Read the paths in files of generators and transformers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from kfdeploy.upstream.remote import Accepts
 
 
 def parse_plugins(text: str) -> tuple[Reference, ...]:
-    """The paths in a file of generators or transformers.
+    """Return the paths in a file of generators or transformers.
 
-    Kustomize reads them relative to the kustomization that names the file, not to the file.
+    They are relative to the kustomization that names the file, not to the file's own folder.
 
     Raises:
-        InvalidKustomization: YAML that can't be read; with the line.
+        InvalidKustomization: The YAML is broken. It has the line.
     """
     found: list[Reference] = []
     for index, node in enumerate(compose_documents(text)):

@@ -1,1 +1,4 @@
-"""Where a value of a built object came from: file, line and key in the upstream."""
+"""Find the upstream file and line that a value of a rendered object is from.
+
+`kustomize` does so for kustomizations, `chart` for Helm charts. Both have the same `locate_value`.
+"""

@@ -237,15 +237,15 @@ def test_what_the_example_does_besides_is_a_problem(tmp_path: Path) -> None:
     example = read_example(tmp_path)
     assert [(c.name, c.path, c.line) for c in example.components] == [("a", "common/a/base", 5)]
     assert [(p.where, p.message) for p in example.problems] == [
-        ("example/kustomization.yaml:6", "extra.yaml is a file and becomes no component"),
+        ("example/kustomization.yaml:6", "extra.yaml is a file: no component for it"),
         (
             "example/kustomization.yaml:7",
-            "https://github.com/o/r?ref=v1 is no folder of the upstream and becomes no component",
+            "https://github.com/o/r?ref=v1 is not a folder of the upstream: no component for it",
         ),
-        ("example/kustomization.yaml:8", "../gone: there is no such folder"),
+        ("example/kustomization.yaml:8", "../gone: no such folder"),
         (
             "example/kustomization.yaml:9",
-            "the example's images are not taken over by kfdeploy",
+            "kfdeploy does not apply the example's images",
         ),
     ]
 
@@ -257,8 +257,8 @@ def test_each_kustomize_component_of_the_example_is_named(tmp_path: Path) -> Non
     (problem,) = read_example(tmp_path).problems
     assert problem.where == "example/kustomization.yaml:4"
     assert problem.message == (
-        "../common/security/baseline: a kustomize component of the example is not taken over by"
-        " kfdeploy; what it changes is for patches of your own to say"
+        "../common/security/baseline: kfdeploy does not apply the example's kustomize components;"
+        " write patches of your own for what it changes"
     )
 
 
@@ -286,7 +286,7 @@ def test_a_build_that_would_fetch_is_refused_before(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         build_kustomization(tmp_path, "a")
     assert caught.value.message == (
-        "a/kustomization.yaml:2: resources[0]: https://h.example/o/r//d?ref=v1 would be fetched"
+        "a/kustomization.yaml:2: resources[0]: https://h.example/o/r//d?ref=v1 is not vendored"
     )
 
 
