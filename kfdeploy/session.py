@@ -1,4 +1,8 @@
-"""What commands share: a workspace, an environment, and what was read of them so far."""
+"""One run on a workspace: its settings, an environment, and what was read so far.
+
+Offers the packages that work on a whole workspace, and the commands, each thing once: the rendered
+components, the inventory, the lock, the catalogue, and the release sets by name.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +17,14 @@ from kfdeploy.cache import Cache
 from kfdeploy.errors import DIFFERENCE, WRONG_USE, UserError
 from kfdeploy.files import read_text
 from kfdeploy.images import lockfile
-from kfdeploy.images.lockfile import Lock, LockedImage
-from kfdeploy.oci.reference import ImageRef
+from kfdeploy.images.lockfile import Lock
 from kfdeploy.oci.registry.settings import MirrorSettings
 from kfdeploy.progress import Progress
 from kfdeploy.workspace import settings_file
 from kfdeploy.workspace.settings import Environment, Workspace
 from kfdeploy.workspace.settings_file import WorkspaceFile
 
-# What `mirror` and `verify` do without is imported where it is needed: both are called often.
+# Imported where it is needed: `mirror` and `verify` are called often and do without it.
 if TYPE_CHECKING:
     from kfdeploy.catalogue.load import CatalogueLoader
     from kfdeploy.images.inventory import ComponentScan, Inventory
@@ -36,7 +39,7 @@ _RENDER = "run `kfdeploy render`"
 
 @dataclass
 class Session:
-    """One command's view of a workspace."""
+    """Hold a workspace and its environment, and read each of its parts at most once."""
 
     root: Path
     file: WorkspaceFile
@@ -49,20 +52,23 @@ class Session:
     def open(cls, directory: Path, env: str, *, quiet: bool) -> Session:
         """Read ``kfdeploy.yaml``.
 
+        Args:
+            env: the name of an environment; empty for ``default``, or else the first.
+
         Raises:
-            UserError: mistakes in it, or an environment that it does not have.
+            UserError: mistakes in the file, no such environment, or an unfinished upgrade.
         """
         file = settings_file.read_workspace(directory)
         if (directory / settings_file.UNFINISHED).is_dir():
             raise UserError(
                 "an upgrade of this workspace was stopped while it was written",
-                hint="`kfdeploy vendor --upgrade` writes the rest of it",
+                hint="run `kfdeploy vendor --upgrade`: it writes the rest",
             )
         names = list(file.workspace.environments)
         name = env or ("default" if "default" in names else names[0])
         if name not in names:
             raise UserError(
-                f"--env {name}: kfdeploy.yaml has the environments {', '.join(names)}",
+                f"--env {name}: kfdeploy.yaml has no such environment; it has {', '.join(names)}",
                 exit_code=WRONG_USE,
             )
         return cls(directory, file, name, Progress(quiet=quiet))
@@ -88,14 +94,14 @@ class Session:
 
     @cached_property
     def facts(self) -> CatalogueLoader:
-        """The catalogue: the site's own entries, in ``catalogue/``, before kfdeploy's."""
+        """The catalogue: the site's entries in ``catalogue/`` come before kfdeploy's own."""
         from kfdeploy.catalogue.load import CatalogueLoader
 
         return CatalogueLoader(self.root / OWN_CATALOGUE)
 
     @cached_property
     def version(self) -> str:
-        """The upstream's, as it was vendored."""
+        """The version of the vendored upstream."""
         path = self.root / "upstream.lock"
         if not path.is_file():
             raise UserError("the workspace has no upstream.lock yet", hint="run `kfdeploy vendor`")
@@ -104,15 +110,15 @@ class Session:
         return upstreamlock.UpstreamLock.parse(read_text(path)).upstream.version
 
     def known_version(self) -> str:
-        """The upstream's as it was vendored, else as kfdeploy.yaml names it; it may be empty."""
+        """Return the version of the vendored upstream, or else ``upstream.ref``, even if empty."""
         if (self.root / "upstream.lock").is_file():
             return self.version
         return self.workspace.upstream.ref or ""
 
     def render_components(self, jobs: int | None = None) -> tuple[RenderedComponent, ...]:
-        """What the components render, built once a command.
+        """Build the components, once in a run.
 
-        Each is scanned as soon as it is there, while others are built.
+        Each component is scanned as soon as it is built, while others are still being built.
         """
         if self._rendered is None:
             from kfdeploy.scan import scan
@@ -144,6 +150,7 @@ class Session:
         return self._rendered
 
     def build_inventory(self) -> Inventory:
+        """Return all images of the components, with the places that name them."""
         from kfdeploy.images import feature_images
         from kfdeploy.scan import scan
 
@@ -154,13 +161,13 @@ class Session:
         return feature_images.add_features(found, self.workspace.list_enabled_features())
 
     def scan_egress(self) -> EgressReport:
-        """What the components reach for outside the cluster, besides images."""
+        """Return the addresses outside the cluster that components use, besides images."""
         from kfdeploy.scan.egress import scan as egress
 
         return egress.scan(self.version, self.render_components(), self.cache, facts=self.facts)
 
     def read_lock(self, *, required: bool) -> Lock:
-        """``images.lock``; an empty one where there is none and none is required."""
+        """Read ``images.lock``; return an empty lock where there is none and none is required."""
         path = self.root / "images.lock"
         if path.is_file():
             return lockfile.read_lock(path)
@@ -168,30 +175,11 @@ class Session:
             raise UserError("the workspace has no images.lock yet", hint="run `kfdeploy lock`")
         return Lock(())
 
-    def still_locked(self, ids: Sequence[str], previous: Lock) -> dict[str, LockedImage]:
-        """What an earlier lock has for images that could not be asked for now, by id.
-
-        A registry that is down for a night does not take a lock away: a digest stays good. What is
-        now substituted by an image of another repository is another image.
-        """
-        instead = {
-            ImageRef.parse(old).with_default_tag(): ImageRef.parse(new)
-            for old, new in self.workspace.images.substitutes.items()
-        }
-        out = {}
-        for found in ids:
-            image = previous.by_id.get(found)
-            if image is not None:
-                wanted = ImageRef.parse(found).with_default_tag()
-                if instead.get(wanted, wanted).repository == image.image.repository:
-                    out[found] = image
-        return out
-
     def read_sources(self) -> Sequence[SourceImage]:
-        """What ``images.sources.yaml`` lists.
+        """Read ``images.sources.yaml``.
 
         Raises:
-            UserError: it is not there, or no longer what the components name.
+            UserError: there is none, or the components name an image that it does not list.
         """
         from kfdeploy.images import sources_file as sources
 
@@ -209,7 +197,10 @@ class Session:
         return listed
 
     def read_tag_only_refs(self) -> frozenset[str]:
-        """Images that some place has by tag alone; asked only for a registry whose tags stay."""
+        """Return the images that some place names by tag alone; none where tags may move.
+
+        Only a registry with ``immutableTags`` treats them otherwise.
+        """
         from kfdeploy.images import sources_file as sources
 
         path = self.root / sources.NAME
@@ -221,20 +212,29 @@ class Session:
         return frozenset(i.ref for i in sources.parse_sources(read_text(path)) if i.by_tag)
 
     def would_change(self, name: str, text: str) -> bool:
+        """Return whether a file of the workspace has another text, or does not exist."""
         path = self.root / name
         return not path.is_file() or read_text(path) != text
 
     def resolve_set_name(self, given: str) -> str:
+        """Return the name of a set to write: the given one, or the environment's.
+
+        Raises:
+            UserError: it is no plain folder name.
+        """
         name = given or self.environment_name
         if name in (".", "..") or "/" in name or name.startswith("."):
-            raise UserError(f"--set {name}: a plain folder name", exit_code=WRONG_USE)
+            raise UserError(f"--set {name}: must be a plain folder name", exit_code=WRONG_USE)
         return name
 
     def find_set(self, given: str) -> Path:
-        """A release set's folder: by name, by path, or the only one.
+        """Return the folder of a release set.
+
+        Args:
+            given: its name or its path; empty for the only one that there is.
 
         Raises:
-            UserError: there is none, or several and none was named.
+            UserError: there is none, or there are several and none was named.
         """
         releases = self.root / "releases"
         if given:
@@ -261,11 +261,14 @@ class Session:
         return found[0]
 
     def adopt_set_environment(self, summary: SetSummary, *, explicit: bool) -> None:
-        """Take the set's environment, or refuse another one that was asked for.
+        """Switch to the environment that a set was rendered for.
+
+        Args:
+            explicit: whether the operator named the session's environment.
 
         Raises:
-            UserError: it is of another environment, or for another registry or other platforms
-                than this one's.
+            UserError: the operator named another environment, or its registry or platforms have
+                changed since.
         """
         name = summary.environment
         if explicit and name != self.environment_name:
@@ -283,7 +286,7 @@ class Session:
         wanted = "/".join(part for part in (registry.host, registry.prefix) if part)
         if summary.registry != wanted:
             raise UserError(
-                f"the set was rendered for the registry {summary.registry}, and kfdeploy.yaml"
+                f"the set was rendered for the registry {summary.registry}, but kfdeploy.yaml"
                 f" says {wanted}",
                 hint="run `kfdeploy mirror` and `kfdeploy render`",
                 exit_code=DIFFERENCE,
@@ -291,7 +294,7 @@ class Session:
         platforms = self.environment.platforms
         if (rendered := summary.platforms) != tuple(platforms):
             raise UserError(
-                f"the set was rendered for {', '.join(rendered) or 'all platforms'}, and"
+                f"the set was rendered for {', '.join(rendered) or 'all platforms'}, but"
                 f" kfdeploy.yaml says {', '.join(platforms) or 'all'}",
                 hint="run `kfdeploy lock`, `kfdeploy mirror` and `kfdeploy render`",
                 exit_code=DIFFERENCE,

@@ -81,4 +81,4 @@ def test_the_worked_run_ends_with_a_set_that_is_verified_and_applied(
         said = shell("cd site\n" + marked("README.md", "worked run: 3"), live_cluster().env)
     assert "releases/default: applied: 15 installed in " in said
     assert "releases/default: applied: 15 unchanged in " in said
-    assert said.endswith("all that runs is of the lock\n")
+    assert said.endswith("all running images are in the lock\n")

@@ -1,6 +1,7 @@
-"""The commands: each gathers, calls a stage, writes and prints.
+"""The command line: each command gathers its input, calls a package, writes and prints.
 
-Stages are imported by the commands that need them: `kfdeploy --help` starts at once.
+`report` makes text of results. The packages are imported inside the commands that need them, so
+that `kfdeploy --help` starts at once (tests/cli/test_start.py). No other package may know this one.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-# First, so that ^C while modules are read is answered as later.
+# First, so that ^C during the imports below prints no traceback.
 from kfdeploy import terminal
 
 
@@ -20,15 +21,15 @@ def main() -> NoReturn:
 def _run_command() -> int:
     from kfdeploy.cli import mirror_fast_path
 
-    if (noted := mirror_fast_path.find_cached_mirror(sys.argv[1:])) is not None:
-        if noted.cached_output is not None:
-            sys.stdout.write(noted.cached_output)
+    if (cached := mirror_fast_path.find_cached_mirror(sys.argv[1:])) is not None:
+        if cached.cached_output is not None:
+            sys.stdout.write(cached.cached_output)
             return 0
         from kfdeploy.cli import mirroring
 
-        if (code := mirroring.mirror_from_cache(noted)) is not None:
+        if (code := mirroring.mirror_from_cache(cached)) is not None:
             return code
-    # In the order in which help lists their commands.
+    # In the order in which help lists their commands; groups of commands come last.
     from kfdeploy.cli import workspace, images, sets, apply, changes  # noqa: F401  # isort: skip
     from kfdeploy.cli import publish, export, machine  # noqa: F401  # isort: skip
     from kfdeploy.cli.common import app

@@ -1,4 +1,4 @@
-"""A release set and a cluster: apply, destroy."""
+"""The commands for a release set in a cluster: apply, destroy."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from kfdeploy.cli.common import (
     EnvironmentName,
     OutputFormat,
     Quiet,
+    SetName,
     app,
     open_session,
 )
@@ -22,6 +23,7 @@ from kfdeploy.terminal import print_json, print_lines, print_warnings
 from kfdeploy.wording import pluralize
 
 if TYPE_CHECKING:
+    from kfdeploy.apply.destroy import DestroyPlan
     from kfdeploy.apply.divergence import DivergenceFinder
     from kfdeploy.apply.preflight.preflight import PreflightReport
     from kfdeploy.apply.steps import ApplyPlan
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from kfdeploy.releaseset.folder import SetFolder
     from kfdeploy.session import Session
 
-SetName = Annotated[str, typer.Argument(metavar="[SET]", help="A set below releases/.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
@@ -40,35 +41,44 @@ def apply(
     env: EnvironmentName = "",
     release: Annotated[
         list[str] | None,
-        typer.Option("--release", metavar="NAME", help="Only this one; repeatable."),
+        typer.Option("--release", metavar="NAME", help="Apply only this release; repeatable."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="The API server tries each object; nothing changes.")
+        bool, typer.Option("--dry-run", help="Let the API server try each object; change nothing.")
     ] = False,
     take_over: Annotated[
         bool,
-        typer.Option("--take-over", help="Objects made without Helm become the releases' own."),
+        typer.Option("--take-over", help="Adopt objects that were made without Helm."),
     ] = False,
     on_failure: Annotated[
         Literal["leave", "rollback"] | None,
-        typer.Option("--on-failure", help="What becomes of a release that fails; helm.onFailure."),
+        typer.Option(
+            "--on-failure", help="What to do with a release that fails. Without it: helm.onFailure."
+        ),
     ] = None,
     timeout: Annotated[
         int | None,
-        typer.Option("--timeout", metavar="SECONDS", min=1, help="For each wait; helm.timeout."),
+        typer.Option(
+            "--timeout",
+            metavar="SECONDS",
+            min=1,
+            help="The limit of each wait. Without it: helm.timeout.",
+        ),
     ] = None,
     skip_registry: Annotated[
-        bool, typer.Option("--skip-registry", help="Do not look whether images are mirrored.")
+        bool, typer.Option("--skip-registry", help="Do not check whether images are mirrored.")
     ] = False,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, max=64, help="Helm processes.")] = 4,
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=1, max=64, help="The number of Helm processes at a time.")
+    ] = 4,
     output: OutputFormat = "text",
     quiet: Quiet = False,
 ) -> None:
-    """Helmfile applies a release set: one pass, wave by wave."""
+    """Apply a release set with Helmfile, in one pass, wave by wave."""
     from kfdeploy.apply import plan
     from kfdeploy.apply.apply import SetApplier
     from kfdeploy.apply.steps import ApplyResult
-    from kfdeploy.cli.report import apply as show_apply
+    from kfdeploy.cli.report import apply as apply_report
     from kfdeploy.kubernetes.cluster import client as cluster
     from kfdeploy.kubernetes.cluster import lease
     from kfdeploy.programs import helm, helmfile
@@ -110,14 +120,14 @@ def apply(
                 jobs=jobs,
                 on_failure=on_failure or settings.on_failure,
                 say=say,
-                on_progress=show_apply.WaitReporter(say).report_waiting,
+                on_progress=apply_report.WaitReporter(say).report_waiting,
             ).run(steps, outcomes)
     if output == "json":
         print_json({"set": release_set.name, "plan": steps, **outcomes.to_json()})
     else:
-        print_lines(show_apply.format_outcomes(release_set.name, outcomes))
+        print_lines(apply_report.format_outcomes(release_set.name, outcomes))
     if not outcomes.is_good:
-        print_warnings(show_apply.format_failures(outcomes))
+        print_warnings(apply_report.format_failures(outcomes))
         raise typer.Exit(FAILED)
 
 
@@ -131,17 +141,19 @@ def destroy(
         typer.Option(
             "--delete-data",
             metavar="[KIND/[NAMESPACE/]]NAME",
-            help="A Namespace, claim, Profile or CustomResourceDefinition of the set that goes,"
-            " with all that is in it; it may be given again.",
+            help="Delete this Namespace, claim, Profile or CustomResourceDefinition of the set,"
+            " with all that is in it; repeatable.",
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print what would be removed.")
+    ] = False,
     yes: Yes = False,
     output: OutputFormat = "text",
     quiet: Quiet = False,
 ) -> None:
-    """Take a set out of its cluster; what users have made stays."""
-    from kfdeploy.apply import destroy as stage
+    """Remove a release set from its cluster; what users have made stays."""
+    from kfdeploy.apply import destroy as removal
     from kfdeploy.kubernetes.cluster import client as cluster
     from kfdeploy.kubernetes.cluster import lease
 
@@ -149,28 +161,30 @@ def destroy(
     release_set = _open_unaltered_set(session, name, env)
     namespace, say = session.workspace.helm.namespace, session.progress.print_line
     with cluster.connect(session.environment.kube_context) as opened:
-        what = stage.plan_destroy(opened, release_set, namespace, delete_data or [])
+        plan = removal.plan_destroy(opened, release_set, namespace, delete_data or [])
         if output != "json":
-            print_lines(what.format_lines())
-        goes = bool(what.releases or what.data) and not dry_run
-        if goes and not yes and not _confirm_destroy(output):
-            print("nothing was removed: `kfdeploy destroy --yes` does", file=sys.stderr)
-            goes = False
-        if goes:
+            print_lines(plan.format_lines())
+        is_wanted = bool(plan.releases or plan.data) and not dry_run
+        will_remove = is_wanted and (yes or _confirm_destroy(output))
+        if is_wanted and not will_remove:
+            print("nothing was removed: run the same command with --yes", file=sys.stderr)
+        if will_remove:
             with lease.hold_lease(opened, namespace, say) as held:
-                stage.destroy_set(
-                    opened, what, namespace, held, session.workspace.helm.timeout, say
-                )
+                timeout = session.workspace.helm.timeout
+                removal.destroy_set(opened, plan, namespace, held, timeout, say)
     if output == "json":
-        print_json({"set": release_set.name, "removed": goes, **what.to_json()})
+        print_json({"set": release_set.name, "removed": will_remove, **plan.to_json()})
     else:
-        what_goes = pluralize(len(what.releases), "release")
-        if what.data:
-            what_goes += f" and {pluralize(len(what.data), 'object')} of data"
-        if not what.releases and not what.data:
-            print(f"releases/{release_set.name}: nothing of it is in the cluster")
-        else:
-            print(f"releases/{release_set.name}: {what_goes} {'removed' if goes else 'would go'}")
+        print(f"releases/{release_set.name}: {_summarize_destroy(plan, will_remove)}")
+
+
+def _summarize_destroy(plan: DestroyPlan, was_removed: bool) -> str:
+    if not plan.releases and not plan.data:
+        return "nothing of it is in the cluster"
+    removed = pluralize(len(plan.releases), "release")
+    if plan.data:
+        removed += f" and {pluralize(len(plan.data), 'object')} of data"
+    return f"{removed} {'removed' if was_removed else 'would be removed'}"
 
 
 def _confirm_destroy(output: str) -> bool:
@@ -180,15 +194,19 @@ def _confirm_destroy(output: str) -> bool:
 
 
 def _open_unaltered_set(session: Session, name: str, env: str) -> SetFolder:
-    """A set that is as it was rendered, and for this environment."""
+    """Open a set that is unchanged since `render`, and switch to its environment.
+
+    Raises:
+        UserError: no such set, one of another environment, or one with changed files.
+    """
     from kfdeploy.releaseset import body_cache, folder
 
     found = folder.open_set(session.find_set(name))
     session.adopt_set_environment(found.summary, explicit=bool(env))
     if altered := list(found.list_alterations()):
         raise UserError(
-            f"releases/{found.name}: not as it was rendered: {'; '.join(altered[:5])}",
-            hint="run `kfdeploy render`; what should stay belongs into patches/",
+            f"releases/{found.name}: changed since it was rendered: {'; '.join(altered[:5])}",
+            hint="run `kfdeploy render`; put changes that should stay into patches/",
             exit_code=DIFFERENCE,
         )
     for release in found.releases:
@@ -252,7 +270,7 @@ def _make_divergence_reader(session: Session, cluster: Cluster) -> DivergenceFin
 def _rehearse_steps(
     cluster: Cluster, release_set: SetFolder, steps: ApplyPlan, ready: PreflightReport, output: str
 ) -> None:
-    """Say what would be done, and try each object of it."""
+    """Print the plan, and let the API server try each object of it."""
     from kfdeploy.apply import dry_run as rehearsal
 
     acting = {step.release for step in steps.steps if step.has_changes}
@@ -277,7 +295,7 @@ def _rehearse_steps(
         print_lines(steps.format_lines())
         print(
             f"{pluralize(len(tried) - len(untried), 'object')} tried, {len(refused)} refused,"
-            f" {len(untried)} can't be told before what they need is there"
+            f" {len(untried)} can't be tried before what they need is there"
         )
     print_warnings(f"error: {one.release}: {one.key}: {one.refused}" for one in refused)
     if refused:

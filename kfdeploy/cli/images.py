@@ -1,10 +1,10 @@
-"""Images: scan, why, lock, mirror."""
+"""The commands for images: scan, why, lock, mirror."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -25,96 +25,104 @@ from kfdeploy.wording import pluralize
 
 if TYPE_CHECKING:
     from kfdeploy.cli.bundles import OutputOptions
+    from kfdeploy.images.inventory import Inventory
+    from kfdeploy.images.lockfile import Lock
+    from kfdeploy.images.sources_file import SourceImage
+    from kfdeploy.lock.lock import Resolution
     from kfdeploy.session import Session
 
-_ABOUT: Final = {
-    "size": "no size known",
-    "platforms": "note",
-    "attached": "not known what belongs to it",
-    "signature": "its signature is not checked",
-}
-"""How each kind of `lock`'s notes begins."""
+ScanForm = Literal["table", "json", "csv", "refs"]
 
 
 @app.command()
 def scan(
     directory: Directory = HERE,
     env: EnvironmentName = "",
-    format_: Annotated[
-        Literal["table", "json", "csv", "refs"], typer.Option("--format", help="How it is shown.")
-    ] = "table",
+    format_: Annotated[ScanForm, typer.Option("--format", help="The form of the list.")] = "table",
     egress: Annotated[
-        bool, typer.Option("--egress", help="Not the images: what else is reached for outside.")
+        bool,
+        typer.Option(
+            "--egress", help="List the other addresses that are used outside the cluster instead."
+        ),
     ] = False,
     image_content: Annotated[
-        bool, typer.Option("--image-content", help="Look into the operators' images themselves.")
+        bool, typer.Option("--image-content", help="Search the contents of the operators' images.")
     ] = False,
     images: Annotated[
-        list[str] | None, typer.Option("--image", metavar="REF", help="Only into this; repeatable.")
+        list[str] | None,
+        typer.Option("--image", metavar="REF", help="Search only this image; repeatable."),
     ] = None,
     where: Annotated[
-        str, typer.Option("--from", metavar="private|daemon|DIR", help="Where images are read.")
+        str,
+        typer.Option(
+            "--from", metavar="private|daemon|DIR", help="The place to read the images from."
+        ),
     ] = "private",
     source: Annotated[
-        Path | None, typer.Option("--source", metavar="DIR", help="Look into a checkout instead.")
+        Path | None,
+        typer.Option("--source", metavar="DIR", help="Search a checkout of an operator instead."),
     ] = None,
     output: OutputFormat = "text",
     quiet: Quiet = False,
 ) -> None:
-    """Every image, with where it was found."""
-    from kfdeploy.cli.report import inventory as show
+    """List every image, with the places that name it."""
+    from kfdeploy.cli import content
 
-    into_images = image_content or bool(images) or where != "private"
-    if egress and (into_images or source is not None):
-        raise UserError(
-            "--egress lists what the manifests and the catalogue say, and looks into nothing",
-            hint="call it without --image-content, --image, --from and --source",
-            exit_code=WRONG_USE,
-        )
-    if into_images or source is not None:
-        from kfdeploy.cli import content
-
-        form = "json" if output == "json" else format_
-        if into_images and source is not None:
-            raise UserError(
-                "--source looks into a checkout, --image-content, --image and --from into images",
-                hint="call them one after the other",
-                exit_code=WRONG_USE,
-            )
-        if source is not None:
-            content.scan_source_checkout(source, directory, env, quiet, form)
-        else:
-            session = open_session(directory, env, quiet)
-            content.scan_image_content(session, images or (), where, form)
+    form: ScanForm = "json" if output == "json" else format_
+    searches_images = image_content or bool(images) or where != "private"
+    _check_scan_options(egress, searches_images, source)
+    if source is not None:
+        content.scan_source_checkout(source, directory, env, quiet, form)
         return
     session = open_session(directory, env, quiet)
-    if egress:
-        from kfdeploy.cli.report import egress as show_egress
-
-        form = "json" if output == "json" else format_
-        report = session.scan_egress()
-        print_lines(show_egress.format_egress(report, form))
-        if form == "table":
-            print_warnings(show_egress.format_unread(report))
-        return
-    inventory = session.build_inventory()
-    if output == "json" or format_ == "json":
-        print_json(inventory)
+    if searches_images:
+        content.scan_image_content(session, images or (), where, form)
+    elif egress:
+        _print_egress(session, form)
     else:
-        print_lines(show.format_inventory(inventory, format_))
-        # In JSON the same is part of the answer.
-        for problem in inventory.problems:
-            print(f"note: {problem.where}: {problem.what}", file=sys.stderr)
-        print_warnings(show.format_unreviewed(inventory))
-        from kfdeploy.images import sources_file
+        _print_inventory(session, form)
 
-        settings = session.workspace.images
-        print_warnings(show.format_unavailable(inventory, settings))
-        print_warnings(
-            show.format_unused_substitutes(
-                settings, (i.ref for i in sources_file.collect_source_images(inventory, settings))
-            )
+
+def _check_scan_options(egress: bool, searches_images: bool, source: Path | None) -> None:
+    if egress and (searches_images or source is not None):
+        raise UserError(
+            "--egress lists what the manifests and the catalogue say, and searches no image",
+            hint="leave out --image-content, --image, --from and --source",
+            exit_code=WRONG_USE,
         )
+    if searches_images and source is not None:
+        raise UserError(
+            "--source searches a checkout; --image-content, --image and --from search images",
+            hint="run one after the other",
+            exit_code=WRONG_USE,
+        )
+
+
+def _print_egress(session: Session, form: ScanForm) -> None:
+    from kfdeploy.cli.report import egress as egress_report
+
+    report = session.scan_egress()
+    print_lines(egress_report.format_egress(report, form))
+    if form == "table":
+        print_warnings(egress_report.format_unread(report))
+
+
+def _print_inventory(session: Session, form: ScanForm) -> None:
+    from kfdeploy.cli.report import inventory as inventory_report
+    from kfdeploy.images import sources_file
+
+    inventory = session.build_inventory()
+    if form == "json":
+        print_json(inventory)  # it holds what the notes below say
+        return
+    print_lines(inventory_report.format_inventory(inventory, form))
+    print_warnings(f"note: {each.where}: {each.what}" for each in inventory.problems)
+    print_warnings(inventory_report.format_unreviewed(inventory))
+    settings = session.workspace.images
+    print_warnings(inventory_report.format_unavailable(inventory, settings))
+    images = sources_file.collect_source_images(inventory, settings)
+    refs = [image.ref for image in images]
+    print_warnings(inventory_report.format_unused_substitutes(settings, refs))
 
 
 @app.command()
@@ -127,8 +135,8 @@ def why(
     output: OutputFormat = "text",
     quiet: Quiet = False,
 ) -> None:
-    """Each place that names an image, with file and line, and what redirects it."""
-    from kfdeploy.cli.report import inventory as show
+    """Show each place that names an image, with file and line, and what redirects it."""
+    from kfdeploy.cli.report import inventory as inventory_report
     from kfdeploy.images import lookup
     from kfdeploy.images.naming import MirrorNaming
 
@@ -144,12 +152,12 @@ def why(
         near = ", ".join(lookup.suggest_refs(inventory.images, image))
         raise UserError(
             f"{image}: nothing in this workspace names it",
-            hint=f"there is {near}" if near else "`kfdeploy scan --format refs` lists the images",
+            hint=f"similar: {near}" if near else "`kfdeploy scan --format refs` lists the images",
         )
     if output == "json":
         print_json({"images": images})
     else:
-        print_lines(show.explain_images(images, inventory, settings))
+        print_lines(inventory_report.explain_images(images, inventory, settings))
 
 
 @app.command()
@@ -158,7 +166,8 @@ def lock(
     env: EnvironmentName = "",
     jobs: Jobs = 8,
     offline: Annotated[
-        bool, typer.Option("--offline", help="Ask nobody: only what is known by digest.")
+        bool,
+        typer.Option("--offline", help="Ask no registry: lock only what is known by digest."),
     ] = False,
     refresh: Annotated[
         bool,
@@ -168,19 +177,18 @@ def lock(
     quiet: Quiet = False,
     check: Check = False,
 ) -> None:
-    """Tags to digests: images.lock, and images.sources.yaml beside it."""
-    from kfdeploy.catalogue import hidden_images
-    from kfdeploy.cli.report import inventory as show
+    """Pin images to digests: images.lock, and images.sources.yaml beside it."""
+    from kfdeploy.cli.report.lock import format_lock_summary
     from kfdeploy.files import write_all
     from kfdeploy.images import lockfile, sources_file
-    from kfdeploy.lock import lock as stage
+    from kfdeploy.lock import lock as locking
 
     session = open_session(directory, env, quiet)
     inventory = session.build_inventory()
     previous = session.read_lock(required=False)
     images = sources_file.collect_source_images(inventory, session.workspace.images)
     with session.progress.count_items("locking") as advance:
-        result = stage.resolve(
+        result = locking.resolve(
             [image.ref for image in images if image.covered],
             session.workspace,
             root=session.root,
@@ -192,50 +200,64 @@ def lock(
             on_event=lambda event: advance(event.id, event.done, event.total),
             cache=session.cache,
         )
-    failed = {failure.id for failure in result.failures}
-    not_locked = sorted(failed - result.lock.by_id.keys())
-    refused = {failure.id for failure in result.failures if failure.is_refused}
-    kept = session.still_locked([ref for ref in not_locked if ref not in refused], previous)
-    locked = lockfile.Lock((*result.lock, *kept.values()))
+    kept = _keep_entries(result, previous, session)
     texts = {
-        "images.lock": lockfile.dumps(locked),
+        "images.lock": lockfile.dumps(lockfile.Lock((*result.lock, *kept))),
         sources_file.NAME: sources_file.dump_sources(inventory, images),
     }
     changed = [name for name, text in texts.items() if session.would_change(name, text)]
     if not check:
         write_all(session.root, texts)
-    for ref in sorted(i.ref for i in images if not i.covered):
-        session.progress.print_line(f"not covered: {ref}")
-    for moved in result.moved:
-        print(f"note: {moved.id}: was {moved.before}, is {moved.now}", file=sys.stderr)
-    for note in result.notes:
-        session.progress.print_line(f"{_ABOUT[note.about]}: {note.id}: {note.reason}")
-    for warning in result.warnings:
-        print(f"note: {warning}", file=sys.stderr)
-    print_warnings(
-        show.format_unused_substitutes(session.workspace.images, (image.ref for image in images))
-    )
-    print_warnings(show.format_lock_failures(result.failures, inventory, kept))
-    if not_read := hidden_images.group_unknown_programs(inventory.unknown):
-        count = pluralize(len(not_read), "program")
-        session.progress.print_line(
-            f"note: {count} at versions that nobody has read for images: `kfdeploy scan` names them"
-        )
+    _print_lock_notes(session, result, inventory, images, kept)
     if output == "json":
-        print_json({**result.to_json(), "kept": sorted(kept), "changed": changed})
+        print_json({**result.to_json(), "kept": sorted(kept.by_id), "changed": changed})
     else:
-        print(
-            f"images.lock: {pluralize(len(result.lock), 'image')} locked, {len(not_locked)} not"
-            + (f" ({len(kept)} of them as before)" if kept else "")
-            + (
-                f", {unfit} not for every environment"
-                if (unfit := len(failed) - len(not_locked))
-                else ""
-            )
-        )
+        print(format_lock_summary(result, kept))
     if result.failures:
         raise typer.Exit(FAILED)
     exit_if_drift(check, bool(changed))
+
+
+def _keep_entries(result: Resolution, previous: Lock, session: Session) -> Lock:
+    """Return the entries of the lock before for images that can't be resolved now.
+
+    A registry that refuses an image is believed; one that is down for a night is not.
+    """
+    from kfdeploy.lock.reuse import reuse_locked_images
+
+    refused = {failure.id for failure in result.failures if failure.is_refused}
+    failed = {failure.id for failure in result.failures}
+    unresolved = sorted(failed - refused - result.lock.by_id.keys())
+    return reuse_locked_images(unresolved, [previous], session.workspace.images.substitutes)
+
+
+def _print_lock_notes(
+    session: Session,
+    result: Resolution,
+    inventory: Inventory,
+    images: Sequence[SourceImage],
+    kept: Lock,
+) -> None:
+    from kfdeploy.catalogue import hidden_images
+    from kfdeploy.cli.report import inventory as inventory_report
+    from kfdeploy.cli.report import lock as lock_report
+
+    refs = [image.ref for image in images]
+    for ref in sorted(image.ref for image in images if not image.covered):
+        session.progress.print_line(f"not covered: {ref}")
+    print_warnings(lock_report.format_moved_tags(result))
+    for line in lock_report.format_progress_notes(result):
+        session.progress.print_line(line)
+    print_warnings(f"note: {warning}" for warning in result.warnings)
+    settings = session.workspace.images
+    print_warnings(inventory_report.format_unused_substitutes(settings, refs))
+    print_warnings(inventory_report.format_lock_failures(result.failures, inventory, kept.by_id))
+    if unknown := hidden_images.group_unknown_programs(inventory.unknown):
+        count = pluralize(len(unknown), "program")
+        session.progress.print_line(
+            f"note: nobody has reviewed {count} at these versions for hidden images:"
+            " `kfdeploy scan` names them"
+        )
 
 
 @app.command()
@@ -243,37 +265,53 @@ def mirror(
     directory: Directory = HERE,
     env: EnvironmentName = "",
     jobs: Jobs = 8,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and copy nothing.")
+    ] = False,
     to_bundle: Annotated[
-        Path | None, typer.Option("--to-bundle", metavar="DIR", help="Into a bundle instead.")
+        Path | None,
+        typer.Option("--to-bundle", metavar="DIR", help="Write a bundle into this folder instead."),
     ] = None,
     part_size: Annotated[
-        str, typer.Option("--part-size", metavar="SIZE", help="In parts, such as 4.7G or 700M.")
+        str,
+        typer.Option(
+            "--part-size",
+            metavar="SIZE",
+            help="Divide the bundle into parts of this size, such as 4.7G or 700M.",
+        ),
     ] = "",
     part: Annotated[
-        list[int] | None, typer.Option("--part", metavar="N", help="Only this part; repeatable.")
+        list[int] | None,
+        typer.Option("--part", metavar="N", help="Write only this part; repeatable."),
     ] = None,
     since: Annotated[
         Path | None,
-        typer.Option("--since", metavar="LOCK", help="Without what the far side has by this lock."),
+        typer.Option(
+            "--since", metavar="LOCK", help="Leave out what the far side has by this images.lock."
+        ),
     ] = None,
     images_only: Annotated[
-        bool, typer.Option("--images-only", help="Without kfdeploy's wheels and the programs.")
+        bool, typer.Option("--images-only", help="Leave out kfdeploy's wheels and the programs.")
     ] = False,
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME", help="Only this release set; repeatable."),
+        typer.Option("--set", metavar="NAME", help="Take only this release set along; repeatable."),
     ] = None,
     sign_key: Annotated[
-        Path | None, typer.Option("--sign-key", metavar="FILE", help="Sign the parts with it.")
+        Path | None,
+        typer.Option("--sign-key", metavar="FILE", help="Sign the parts with this key."),
     ] = None,
     from_bundle: Annotated[
         list[Path] | None,
-        typer.Option("--from-bundle", metavar="DIR", help="From a bundle; repeatable."),
+        typer.Option(
+            "--from-bundle", metavar="DIR", help="Push the images of a bundle; repeatable."
+        ),
     ] = None,
     verify_key: Annotated[
         list[Path] | None,
-        typer.Option("--verify-key", metavar="FILE", help="Take only what it has signed."),
+        typer.Option(
+            "--verify-key", metavar="FILE", help="Accept only what this key has signed; repeatable."
+        ),
     ] = None,
     output: OutputFormat = "text",
     quiet: Quiet = False,
@@ -281,21 +319,24 @@ def mirror(
         bool,
         typer.Option(
             "--check",
-            help="Print the plan; exit 3 when something is to be copied. --from-bundle: hash all"
-            " of it and push nothing.",
+            help="Print the plan; exit with 3 when something is to be copied. With --from-bundle:"
+            " check the hashes of all files and push nothing.",
         ),
     ] = False,
     prune: Annotated[
-        bool, typer.Option("--prune", help="List what no kept release set needs; ask to delete it.")
+        bool,
+        typer.Option(
+            "--prune", help="List what no kept release set needs, and ask before deleting it."
+        ),
     ] = False,
     yes: Annotated[
         bool, typer.Option("--yes", help="With --prune: delete without asking.")
     ] = False,
 ) -> None:
-    """Images into the private registry, or by way of a bundle."""
+    """Copy images into the private registry, directly or by way of a bundle."""
     from kfdeploy.cli import bundles
 
-    shown = bundles.OutputOptions(jobs, dry_run, check, output)
+    options = bundles.OutputOptions(jobs, dry_run, check, output)
     writing: dict[str, object] = {
         "--part-size": part_size,
         "--part": part,
@@ -311,21 +352,21 @@ def mirror(
     )
     session = open_session(directory, env, quiet)
     if prune:
-        from kfdeploy.cli.prune import prune_registry as prune_registry
+        from kfdeploy.cli.prune import prune_registry
 
         prune_registry(session, yes=yes, output=output)
     elif to_bundle is not None:
-        wish = bundles.build_bundle_options(
+        bundle_options = bundles.build_bundle_options(
             session, to_bundle, part_size, part or (), images_only, sets or ()
         )
-        bundles.write_bundle(session, shown, wish, since, sign_key)
+        bundles.write_bundle(session, options, bundle_options, since, sign_key)
     elif from_bundle:
-        bundles.read_bundle(session, shown, from_bundle, verify_key or ())
+        bundles.read_bundle(session, options, from_bundle, verify_key or ())
     else:
-        _mirror_images(session, shown, env)
+        _mirror_images(session, options, env)
 
 
-def _mirror_images(session: Session, shown: OutputOptions, env: str) -> None:
+def _mirror_images(session: Session, options: OutputOptions, env: str) -> None:
     from kfdeploy.cli import mirroring
 
     code = mirroring.mirror_lock(
@@ -334,7 +375,7 @@ def _mirror_images(session: Session, shown: OutputOptions, env: str) -> None:
         session.read_lock(required=True),
         env,
         session.progress,
-        mirroring.MirrorOptions(shown.jobs, shown.dry_run, shown.check, shown.output),
+        mirroring.MirrorOptions(options.jobs, options.dry_run, options.check, options.output),
         by_tag=session.read_tag_only_refs(),
     )
     if code:

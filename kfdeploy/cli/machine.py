@@ -1,4 +1,4 @@
-"""The machine and its editor: doctor, schema."""
+"""The commands for a machine and its editor: doctor, schema."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def doctor(
     output: OutputFormat = "text",
     quiet: Quiet = False,
 ) -> None:
-    """What is missing on this machine or behind these credentials, and how to get it."""
-    from kfdeploy.cli import doctor_checks as stage
+    """Find what is missing on this machine or behind these credentials, and say how to get it."""
+    from kfdeploy.cli import doctor_checks
 
-    findings = list(stage.check_programs())
+    findings = list(doctor_checks.check_programs())
     if (directory / "kfdeploy.yaml").exists():
-        findings += stage.check_workspace(lambda: open_session(directory, env, quiet))
+        findings += doctor_checks.check_workspace(lambda: open_session(directory, env, quiet))
     if output == "json":
         print_json({"findings": findings})
     else:
@@ -47,10 +47,10 @@ def doctor(
 @app.command()
 def schema(
     catalogue: Annotated[
-        bool, typer.Option("--catalogue", help="Of the files in catalogue/ instead.")
+        bool, typer.Option("--catalogue", help="Print that of the files in catalogue/ instead.")
     ] = False,
 ) -> None:
-    """The JSON Schema of kfdeploy.yaml, for editors."""
+    """Print the JSON Schema of kfdeploy.yaml, for editors."""
     if catalogue:
         from kfdeploy.catalogue.records import dump_schema
     else:

@@ -1,13 +1,15 @@
-"""`kfdeploy mirror` with little to do, or nothing, before anything large is read.
+"""A short way for `kfdeploy mirror` when there is little to do, or nothing.
 
-A pipeline calls `mirror` each time, and mostly there is nothing to do, or an image or two. What
-that takes is then Python starting, a command line and settings being parsed, and one small request
-an image: the images are the least of it. So a run that ends with everything in the private registry
-leaves a note in the cache: what `kfdeploy.yaml` said, what was asked, and what the answers were. It
-holds for the same `kfdeploy.yaml`, byte for byte. The next run asks the same. When `images.lock` is
-the same too, and all answers are, it says what it said before. Otherwise the mirror is begun at
-once with the settings and the answers (`kfdeploy.cli.mirroring`). Anything unusual, and the command
-runs as it always does.
+A pipeline calls `mirror` each time, and mostly there is nothing to copy, or an image or two. Then
+the time goes into starting Python, parsing the command line and the settings, and one small
+request for each image. So a run that ends with all images in the private registry leaves a note
+in the cache: the settings, the requests, and the answers. The note holds for the same
+`kfdeploy.yaml`, byte for byte.
+
+The next run sends the same requests before it imports anything large. If `images.lock` and all
+answers are the same, it prints what the earlier run printed. Otherwise the mirror starts at once
+with the noted settings and the new answers (`kfdeploy.cli.mirroring`). For any other option the
+command runs as usual.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 _CONNECTIONS: Final = 40
 _TLS_CONNECTIONS: Final = 6
-"""A handshake takes longer than the requests that it would save waiting for."""
+"""More connections would cost more time in handshakes than they save."""
 _SECONDS: Final = 10.0
 _LINE_MAX: Final = 65536
 _PLAIN: Final = frozenset({"-q", "--quiet"})
@@ -38,15 +40,15 @@ _PROXIES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy"})
 _TEXT, _JSON = "text", "json"
 _JOBS: Final = "8"
 _FORM: Final = 3
-"""Of the note; another one is another key."""
+"""The version of the note, which is part of its key."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachedMirror:
-    """A plain `mirror` whose settings a note has.
+    """Hold the note that fits a call of `mirror`.
 
     Attributes:
-        env: as ``--env`` named it; empty for none.
+        env: the value of ``--env``; empty for none.
         settings: `MirrorSettings`, packed by `kfdeploy.codec`.
         answered: waits for the private registry's answers: paths of manifests with the digests
             that it has just given.
@@ -65,9 +67,9 @@ class CachedMirror:
 
 
 def find_cached_mirror(arguments: Sequence[str]) -> CachedMirror | None:
-    """What a note says of `kfdeploy ARGUMENTS`; None for anything but a plain mirror.
+    """Return the note for `kfdeploy ARGUMENTS`; None for anything but a plain mirror.
 
-    Reads the workspace's cache, and asks the private registry.
+    It reads the cache of the workspace, and sends requests to the private registry.
     """
     options = _parse_options(arguments)
     if options is None or any(os.environ[n] for n in os.environ if n.lower() in _PROXIES):
@@ -81,7 +83,7 @@ def find_cached_mirror(arguments: Sequence[str]) -> CachedMirror | None:
     note = _open_cache(root).get_json(_cache_key(root, env) or "")
     if not isinstance(note, dict) or form not in (_TEXT, _JSON):
         return None
-    # Of what the lock no longer names nothing is to be known.
+    # Ask nothing about images that the lock no longer names.
     named = set(re.findall(rb"[a-z0-9]+:[0-9a-f]{32,}", lock))
     asked = [(p, digest) for p, digest in note["asked"].items() if digest.encode() in named]
     asking = _ManifestRequests(note["url"], note["ca"], asked if note["url"] else [])
@@ -95,7 +97,7 @@ def find_cached_mirror(arguments: Sequence[str]) -> CachedMirror | None:
 
 
 def find_cached_output(arguments: Sequence[str]) -> str | None:
-    """What `kfdeploy ARGUMENTS` prints, if that is a mirror with nothing to do; else None."""
+    """Return the output of `kfdeploy ARGUMENTS`; None unless it is a mirror with nothing to do."""
     noted = find_cached_mirror(arguments)
     return None if noted is None else noted.cached_output
 
@@ -110,10 +112,10 @@ def cache_mirror(
     text: str,
     content: Mapping[str, Any],
 ) -> None:
-    """Leave a note of a mirror that has nothing left to do.
+    """Note a mirror that has nothing left to do.
 
     Args:
-        env: as ``--env`` named it; empty for none.
+        env: the value of ``--env``; empty for none.
         settings: `MirrorSettings` of kfdeploy.yaml, packed by `kfdeploy.codec`.
         url: of the private registry: ``https://HOST[:PORT]``; empty where it wants a sign-in, or
             its certificate is not checked.
@@ -141,7 +143,7 @@ def _format_json(content: Any) -> str:
 
 
 def _parse_options(arguments: Sequence[str]) -> dict[str, str] | None:
-    """The options of a plain `mirror`; None for any other command line."""
+    """Return the options of a plain `mirror`; None for any other command line."""
     if not arguments or arguments[0] != "mirror":
         return None
     found: dict[str, str] = {}
@@ -173,10 +175,10 @@ def _cache_key(root: Path, env: str) -> str | None:
 
 
 class _ManifestRequests:
-    """Manifests that the private registry is asked for; nobody waits for the answers yet.
+    """Request manifests from the private registry without waiting for the answers.
 
-    Requests are sent one behind the other on each connection, without waiting for answers: all of
-    them take as long as one, however far away the registry is.
+    Each connection sends its requests one after the other (HTTP pipelining), so that all of them
+    take about one round trip.
     """
 
     def __init__(self, url: str, ca: str | None, asked: Sequence[tuple[str, str]]) -> None:
@@ -195,7 +197,7 @@ class _ManifestRequests:
                 connection.sendall(b"".join(_format_request(host, path) for path, _ in share))
 
     def read_answers(self) -> frozenset[tuple[str, str]]:
-        """The paths that have the digests expected, with these; as far as answers come."""
+        """Wait for the answers, and return those that are as expected: path and digest."""
         while self._connections:
             connection, share = self._connections.pop()
             with connection, contextlib.suppress(OSError, ValueError):
@@ -234,7 +236,7 @@ _ACCEPT: Final = (
 
 
 def _read_digests(connection: socket.socket, count: int) -> Iterable[str]:
-    """The digest of each answer; empty for one that is no plain 200."""
+    """Yield the digest of each answer; an empty text for any status but 200."""
     with connection.makefile("rb") as stream:
         for _ in range(count):
             status = stream.readline(_LINE_MAX).split()

@@ -1,7 +1,7 @@
-"""`mirror` from registry to registry, with what was read already: nothing large is imported for it.
+"""`mirror` from registry to registry. It imports nothing large.
 
-It is reached in two ways, and is the same in both: by the command line and the settings' model, or,
-where an earlier run left a note of what the settings say, by `kfdeploy.cli.mirror_fast_path`.
+It is called in two ways: by the command, after the settings were read; or by `mirror_fast_path`,
+with the settings that an earlier run noted in the cache.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class MirrorOptions:
-    """The command's options."""
+    """Hold the command's options."""
 
     jobs: int = stage.JOBS
     dry_run: bool = False
@@ -42,12 +42,13 @@ class MirrorOptions:
 
 
 def mirror_from_cache(cached: CachedMirror) -> int | None:
-    """Mirror with the settings that a note has; returns the exit code.
+    """Mirror with the settings that an earlier run noted.
 
-    None where the note does not do: the usual way is gone then, and nothing was done yet.
+    Returns:
+        The exit code; None where the note can't be used, and nothing was done.
 
     Raises:
-        UserError: see `mirror`.
+        UserError: see `mirror_lock`.
     """
     try:
         settings = unpack(MirrorSettings, cached.settings)
@@ -55,12 +56,12 @@ def mirror_from_cache(cached: CachedMirror) -> int | None:
         return None
     if not settings.is_cacheable:
         return None
-    how = MirrorOptions(cached.jobs, output="json" if cached.output == "json" else "text")
+    options = MirrorOptions(cached.jobs, output="json" if cached.output == "json" else "text")
     lock = lockfile.read_lock(cached.root / "images.lock")
     progress = Progress(quiet=cached.quiet)
     answered = cached.read_answers()
     return mirror_lock(
-        cached.root, settings, lock, cached.env, progress, how, known_present=answered
+        cached.root, settings, lock, cached.env, progress, options, known_present=answered
     )
 
 
@@ -75,17 +76,18 @@ def mirror_lock(
     by_tag: Container[str] = (),
     known_present: Container[tuple[str, str]] = (),
 ) -> int:
-    """Bring the lock's images into the private registry, and print what became of it.
+    """Copy the images of the lock into the private registry, and print the result.
 
     Args:
-        env: as ``--env`` named it; empty for none.
-        by_tag, answered: see `stage.plan`.
+        env: the value of ``--env``; empty for none.
+        by_tag: references that some place names by tag alone.
+        known_present: paths and digests of manifests that the registry has just named.
 
     Returns:
         The exit code.
 
     Raises:
-        UserError: there is no plan; see `stage.plan`. Or another mirror is at work.
+        UserError: there is no plan (see `plan_mirror`), or another mirror is running.
     """
     cache = Cache(root / ".kfdeploy" / "cache")
     with stage.open_endpoints(settings, root, cache) as sides:
@@ -130,7 +132,7 @@ def mirror_lock(
 def _cache_mirror(
     root: Path, settings: MirrorSettings, env: str, sides: MirrorEndpoints, plan: MirrorPlan
 ) -> None:
-    """Note what the settings say, and that there is nothing to do any more, for the next run."""
+    """Note the settings, and that there is nothing left to do, for the next run."""
     if not settings.is_cacheable:
         return
     reach = sides.client.get_access(settings.private.host)

@@ -1,4 +1,4 @@
-"""`mirror --prune`: what no kept release set needs leaves the private registry."""
+"""`mirror --prune`: images that no kept release set needs are deleted from the registry."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kfdeploy.wording import pluralize
 
 
 def prune_registry(session: Session, *, yes: bool, output: str) -> None:
-    """List what could go; delete it when that is said, or confirmed on a terminal."""
+    """List what no kept release set needs; delete it with --yes, or after a question."""
     registry = session.workspace.resolve_registry(session.environment)
     with mirror.open_client(session.mirror_settings, session.root) as client:
         found = mirror_prune.find_obsolete(
@@ -28,35 +28,37 @@ def prune_registry(session: Session, *, yes: bool, output: str) -> None:
         if found.note:
             session.progress.print_line(f"note: {found.note}")
         if output != "json":
-            print_lines([one.format_line() for one in found.obsolete])
-        goes = bool(found.obsolete) and (yes or _confirm_deletion(len(found.obsolete), output))
+            print_lines([manifest.format_line() for manifest in found.obsolete])
+        will_delete = bool(found.obsolete) and (
+            yes or _confirm_deletion(len(found.obsolete), output)
+        )
         deleted: list[mirror_prune.ObsoleteManifest] = []
         failures = (
-            mirror_prune.delete_manifests(client, found.obsolete, deleted.append) if goes else []
+            mirror_prune.delete_manifests(client, found.obsolete, deleted.append)
+            if will_delete
+            else []
         )
     print_errors(failures)
     if output == "json":
         print_json({**found.to_json(), "deleted": deleted})
     else:
         images = pluralize(len(found.obsolete), "manifest")
-        rest = (
-            f"; {pluralize(found.kept, 'image')} kept in {found.looked_at} repositories looked at"
-        )
-        if goes:
+        rest = f"; {pluralize(found.kept, 'image')} kept in {found.looked_at} repositories"
+        if will_delete:
             print(
                 f"{len(deleted)} of {images} deleted{rest}\n"
-                "the registry's own garbage collection frees the disk"
+                "the garbage collection of the registry frees the disk"
             )
         else:
             print(f"{images} no longer needed{rest}")
             if found.obsolete:
-                print("nothing was deleted: `kfdeploy mirror --prune --yes` does")
+                print("nothing was deleted: run the same command with --yes")
     if failures:
         raise typer.Exit(FAILED)
 
 
 def _list_kept_items(session: Session) -> list[MirrorItem]:
-    """What the workspace's lock and those of all its release sets need in this registry."""
+    """List what the locks of the workspace and its release sets need in this registry."""
     workspace = session.workspace
     sources = workspace.registries.sources
     here = workspace.resolve_registry(session.environment)
@@ -67,7 +69,7 @@ def _list_kept_items(session: Session) -> list[MirrorItem]:
         if (registry.host, registry.prefix) != (here.host, here.prefix):
             continue
         for path in filter(Path.is_file, locks):
-            # A lock from before an environment's platforms were named has nothing of it.
+            # A lock from before the environment named platforms has no index for them.
             lock = Lock(
                 [i for i in lockfile.read_lock(path) if i.digest_for(environment.platforms)]
             )

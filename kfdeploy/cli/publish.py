@@ -1,4 +1,4 @@
-"""The release set as an artifact that other engines pull: publish."""
+"""The command that pushes a release set as an OCI artifact: publish."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from kfdeploy.cli.common import (
     EnvironmentName,
     OutputFormat,
     Quiet,
+    SetName,
     app,
     open_session,
 )
@@ -24,10 +25,12 @@ _PLANNED = {"present": "there already", "push": "to be pushed", "move": "to be m
 
 @app.command()
 def publish(
-    name: Annotated[str, typer.Argument(metavar="[SET]", help="A set below releases/.")] = "",
+    name: SetName = "",
     tags: Annotated[
         list[str] | None,
-        typer.Option("--tag", metavar="TAG", help="A further tag, which may move; repeatable."),
+        typer.Option(
+            "--tag", metavar="TAG", help="Set this tag as well, which may move; repeatable."
+        ),
     ] = None,
     directory: Directory = HERE,
     env: EnvironmentName = "",
@@ -35,9 +38,9 @@ def publish(
     quiet: Quiet = False,
     check: Check = False,
 ) -> None:
-    """The release set into the private registry, as an OCI artifact for Flux and Argo CD."""
+    """Push a release set into the private registry as an OCI artifact, for Flux and Argo CD."""
     from kfdeploy.mirror import mirror
-    from kfdeploy.releaseset import publish as stage
+    from kfdeploy.releaseset import publish as publishing
     from kfdeploy.releaseset.folder import open_set
 
     session = open_session(directory, env, quiet)
@@ -45,12 +48,12 @@ def publish(
     session.adopt_set_environment(found.summary, explicit=bool(env))
     registry = session.workspace.resolve_registry(session.environment)
     with mirror.open_client(session.mirror_settings, session.root) as client:
-        todo = stage.plan_publication(found, registry, client, tags or ())
+        todo = publishing.plan_publication(found, registry, client, tags or ())
         if not check and not todo.is_there:
             session.progress.print_line(
                 f"pushing {todo.artifact.size / 1e6:.1f} MB to {todo.repository}"
             )
-            stage.push_set(todo, registry, client, session.root)
+            publishing.push_set(todo, registry, client, session.root)
     if output == "json":
         print_json(
             {"set": f"releases/{found.name}", "changed": not todo.is_there, **todo.to_json()}

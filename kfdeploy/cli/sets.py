@@ -1,4 +1,4 @@
-"""Patches and release sets: patch, render, verify."""
+"""The commands for patches and release sets: patch, render, verify."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from kfdeploy.cli.common import (
     Jobs,
     OutputFormat,
     Quiet,
+    SetName,
     app,
     open_session,
 )
@@ -32,14 +33,14 @@ def patch(
     quiet: Quiet = False,
     check: Check = False,
 ) -> None:
-    """patches/ and helmfile.yaml.gotmpl."""
+    """Write patches/ and helmfile.yaml.gotmpl."""
     from kfdeploy.files import write_all
-    from kfdeploy.patch import generate as stage
+    from kfdeploy.patch import generate
     from kfdeploy.patch.drift import find_drift
 
     session = open_session(directory, env, quiet)
     inventory = session.build_inventory()
-    made = stage.generate_patches(
+    made = generate.generate_patches(
         session.workspace,
         session.root,
         inventory,
@@ -54,8 +55,8 @@ def patch(
     for name in drift.edited:
         print(
             f"error: {name}: edited by hand; it is left as it is\n"
-            "  hint: take its first line off and give it a name of its own to keep it,"
-            " or delete it to have it generated again",
+            "  hint: to keep it, remove its first line and rename it;"
+            " to have it generated again, delete it",
             file=sys.stderr,
         )
     if output == "json":
@@ -78,20 +79,24 @@ def render(
     directory: Directory = HERE,
     env: EnvironmentName = "",
     set_name: Annotated[
-        str, typer.Option("--set", metavar="NAME", help="The set's name; the environment's.")
+        str,
+        typer.Option(
+            "--set", metavar="NAME", help="The name of the set. Without it: the environment's."
+        ),
     ] = "",
     unpinned: Annotated[
-        bool, typer.Option("--unpinned", help="Images that are not locked go by their tag.")
+        bool, typer.Option("--unpinned", help="Name images that are not locked by their tag.")
     ] = False,
     explain_order: Annotated[
-        bool, typer.Option("--explain-order", help="Print the order of the releases, and why.")
+        bool,
+        typer.Option("--explain-order", help="Print the order of the releases, with the reasons."),
     ] = False,
     jobs: Jobs = 2,
     output: OutputFormat = "text",
     quiet: Quiet = False,
     check: Check = False,
 ) -> None:
-    """A release set: all that apply needs, pinned, and nothing from outside."""
+    """Write a release set: all that apply needs, with pinned images, and nothing from outside."""
     from kfdeploy import files
     from kfdeploy.cli.report import order
     from kfdeploy.releaseset.render import RenderSources
@@ -137,14 +142,14 @@ def render(
 
 @app.command()
 def verify(
-    name: Annotated[str, typer.Argument(metavar="[SET]", help="A set below releases/.")] = "",
+    name: SetName = "",
     directory: Directory = HERE,
     env: EnvironmentName = "",
-    offline: Annotated[bool, typer.Option("--offline", help="All but the registry.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Check all but the registry.")] = False,
     output: OutputFormat = "text",
     quiet: Quiet = False,
 ) -> None:
-    """The set is whole, its images are mirrored, and nothing in it leads elsewhere."""
+    """Check that a set is complete, its images are mirrored, and none comes from elsewhere."""
     from contextlib import nullcontext
 
     from kfdeploy.mirror import mirror

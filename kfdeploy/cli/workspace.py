@@ -1,4 +1,4 @@
-"""The workspace and its upstream: init, vendor."""
+"""The commands for a workspace and its upstream: init, vendor."""
 
 from __future__ import annotations
 
@@ -14,31 +14,42 @@ from kfdeploy.terminal import exit_if_drift, print_json, print_lines
 from kfdeploy.wording import pluralize
 
 Upgrade = Annotated[
-    bool, typer.Option("--upgrade", help="Move the workspace to this release, in place.")
+    bool, typer.Option("--upgrade", help="Move the workspace to another release, in place.")
 ]
 Offline = Annotated[
     bool, typer.Option("--offline", help="With --upgrade: ask no registry for new images.")
 ]
 Form = Annotated[
     Literal["text", "json", "markdown"],
-    typer.Option("--output", help="What goes to stdout; markdown is the report of --upgrade."),
+    typer.Option(
+        "--output",
+        help="The form of the result on stdout; markdown is for the report of --upgrade.",
+    ),
 ]
 
 
 @app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="The new workspace.")] = HERE,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The workspace's folder.")] = HERE,
     upstream: Annotated[
-        str, typer.Option("--upstream", metavar="DIR_OR_GIT_URL", help="Kubeflow's manifests.")
+        str,
+        typer.Option(
+            "--upstream", metavar="DIR_OR_GIT_URL", help="The source of Kubeflow's manifests."
+        ),
     ] = "",
-    ref: Annotated[str, typer.Option("--ref", help="Tag, branch or commit.")] = "",
+    ref: Annotated[str, typer.Option("--ref", help="A tag, branch or commit of it.")] = "",
     remotes: Annotated[
-        Path | None, typer.Option("--remotes", metavar="DIR", help="Folders that answer for hosts.")
+        Path | None,
+        typer.Option(
+            "--remotes", metavar="DIR", help="A folder with a copy of remotes for each host."
+        ),
     ] = None,
     registry: Annotated[
         str, typer.Option("--registry", metavar="HOST[/PREFIX]", help="The private registry.")
     ] = "",
-    features: Annotated[str, typer.Option("--features", help="all, none, or A,B.")] = "none",
+    features: Annotated[
+        str, typer.Option("--features", help="The features to turn on: all, none, or A,B.")
+    ] = "none",
     upgrade: Upgrade = False,
     offline: Offline = False,
     jobs: Jobs = 8,
@@ -46,15 +57,15 @@ def init(
     quiet: Quiet = False,
     check: Check = False,
 ) -> None:
-    """A new workspace with a commented kfdeploy.yaml; or one at another release, in place."""
+    """Create a workspace with a commented kfdeploy.yaml, or move one to another release."""
     from kfdeploy.files import write_all
-    from kfdeploy.upstream import init as stage
+    from kfdeploy.upstream import init as initial
 
     if upgrade:
         if registry or features != "none":
             raise UserError(
                 "--upgrade leaves the registry and the features as kfdeploy.yaml has them",
-                hint="edit kfdeploy.yaml for these",
+                hint="edit kfdeploy.yaml to change them",
                 exit_code=WRONG_USE,
             )
         _run_upgrade(folder, upstream, ref, remotes, offline, jobs, output, quiet, check)
@@ -66,13 +77,13 @@ def init(
             hint="name the folder, tarball or git URL of Kubeflow's manifests",
             exit_code=WRONG_USE,
         )
-    made = stage.plan_workspace(
+    made = initial.plan_workspace(
         folder,
         upstream,
         ref=ref or None,
         remotes=remotes,
         registry=registry or None,
-        features=stage.parse_features(features),
+        features=initial.parse_features(features),
     )
     if not check:
         kept = [".gitignore"] if (folder / ".gitignore").exists() else []
@@ -104,14 +115,20 @@ def vendor(
     upstream: Annotated[
         str,
         typer.Option(
-            "--upstream", metavar="DIR_OR_GIT_URL", help="With --upgrade: where it is from."
+            "--upstream",
+            metavar="DIR_OR_GIT_URL",
+            help="With --upgrade: the source of the other release.",
         ),
     ] = "",
-    ref: Annotated[str, typer.Option("--ref", help="With --upgrade: tag, branch or commit.")] = "",
+    ref: Annotated[
+        str, typer.Option("--ref", help="With --upgrade: a tag, branch or commit of it.")
+    ] = "",
     remotes: Annotated[
         Path | None,
         typer.Option(
-            "--remotes", metavar="DIR", help="With --upgrade: folders that answer for hosts."
+            "--remotes",
+            metavar="DIR",
+            help="With --upgrade: a folder with a copy of remotes for each host.",
         ),
     ] = None,
     offline: Offline = False,
@@ -120,9 +137,9 @@ def vendor(
     quiet: Quiet = False,
     check: Check = False,
 ) -> None:
-    """A complete local upstream: every remote base and URL, recorded."""
+    """Copy the upstream, with every remote base and URL that it uses, and record them."""
     from kfdeploy.files import defer_signals
-    from kfdeploy.upstream import vendor as stage
+    from kfdeploy.upstream import vendor as vendoring
 
     if upgrade:
         _run_upgrade(directory, upstream, ref, remotes, offline, jobs, output, quiet, check)
@@ -130,21 +147,21 @@ def vendor(
     if upstream or ref or remotes:
         raise UserError(
             "--upstream, --ref and --remotes go with --upgrade",
-            hint="kfdeploy.yaml says what is vendored; --upgrade changes it with all that follows",
+            hint="kfdeploy.yaml says what is vendored; add --upgrade to move to another release",
             exit_code=WRONG_USE,
         )
     _refuse_upgrade_options(offline, output)
     session = open_session(directory, quiet=quiet)
-    plan = stage.plan_vendoring(
+    plan = vendoring.plan_vendoring(
         session.workspace,
         session.root,
         locate=session.locate_key,
         on_progress=session.progress.print_line,
     )
-    changes = stage.list_plan_changes(plan, session.root)
+    changes = vendoring.list_plan_changes(plan, session.root)
     if not check:
         with defer_signals():
-            stage.write_plan(plan, session.root)
+            vendoring.write_plan(plan, session.root)
     for problem in plan.problems:
         print(f"note: {problem.where}: {problem.message}", file=sys.stderr)
     if output == "json":

@@ -249,6 +249,27 @@ def list_mirror_items(
     return sorted(items.values(), key=lambda item: item.sort_key)
 
 
+def list_earlier_items(
+    lock: Lock,
+    registry: PrivateRegistry,
+    sources: Mapping[str, str],
+    platforms: tuple[str, ...] = (),
+) -> list[MirrorItem]:
+    """Return what a lock of any age brought into a private registry.
+
+    An image that was locked before the environment named platforms was mirrored with all of them.
+
+    Raises:
+        UserError: two images on one target.
+    """
+    reduced = Lock([image for image in lock if image.digest_for(platforms)])
+    whole = Lock([image for image in lock if not image.digest_for(platforms)])
+    return [
+        *list_mirror_items(reduced, registry, sources, platforms),
+        *list_mirror_items(whole, registry, sources),
+    ]
+
+
 def _list_attached_items(item: MirrorItem, image: LockedImage) -> Iterator[MirrorItem]:
     """Yield the artifacts attached to manifests that are mirrored.
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kfdeploy.images.lockfile import Lock
 from kfdeploy.images.sources_file import SourceImage
 from kfdeploy.mirror.plan import MirrorItem
 from kfdeploy.oci.manifest import ImageTree
 from kfdeploy.oci.reference import ImageRef
-from kfdeploy.workspace.settings import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,24 +140,3 @@ def estimate_transfer(
         unsized=tuple(sorted(unsized)),
         unlocked=tuple(sorted(unlocked)),
     )
-
-
-def reuse_locked_images(ids: Iterable[str], locks: Sequence[Lock], workspace: Workspace) -> Lock:
-    """Return a lock with the entries that earlier locks have, each from the first that has it.
-
-    An entry is not reused where the settings now substitute an image of another repository.
-    """
-    instead = _parse_substitutes(workspace.images.substitutes)
-    found = []
-    for ref in ids:
-        wanted = ImageRef.parse(ref).with_default_tag()
-        repository = instead.get(wanted, wanted).repository
-        kept = (lock.find_image(ref) for lock in locks)
-        image = next((i for i in kept if i and i.image.repository == repository), None)
-        if image is not None:
-            found.append(image)
-    return Lock(found)
-
-
-def _parse_substitutes(settings: Mapping[str, str]) -> dict[ImageRef, ImageRef]:
-    return {ImageRef.parse(o).with_default_tag(): ImageRef.parse(n) for o, n in settings.items()}

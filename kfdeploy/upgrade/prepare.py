@@ -15,8 +15,9 @@ from kfdeploy.images.naming import MirrorNaming
 from kfdeploy.images.sources_file import SourceImage
 from kfdeploy.images.stale_settings import find_stale_settings
 from kfdeploy.lock import lock as locking
+from kfdeploy.lock.reuse import reuse_locked_images
 from kfdeploy.mirror import mirror
-from kfdeploy.mirror.plan import MirrorItem, list_mirror_items
+from kfdeploy.mirror.plan import MirrorItem, list_earlier_items
 from kfdeploy.patch import generate
 from kfdeploy.patch.drift import Drift, find_drift, own_files
 from kfdeploy.patch.fill import TemplateFiller, environment_values
@@ -28,7 +29,6 @@ from kfdeploy.upgrade.images import (
     TransferEstimate,
     compare_images,
     estimate_transfer,
-    reuse_locked_images,
 )
 from kfdeploy.upgrade.leftovers import find_leftovers
 from kfdeploy.upgrade.options import UpgradeOptions
@@ -177,7 +177,7 @@ def _lock_images(
         lockfile.read_lock(path) for path in sorted(session.root.glob(f"releases/*/{_LOCK}"))
     ]
     covered = [image.ref for image in images if image.covered]
-    known = reuse_locked_images(covered, [previous, *of_sets], session.workspace)
+    known = reuse_locked_images(covered, [previous, *of_sets], session.workspace.images.substitutes)
     missing = [ref for ref in covered if ref not in known.by_id]
     with session.progress.count_items("locking") as advance:
         result = locking.resolve(
@@ -216,18 +216,12 @@ def _estimate_transfer(
 
 
 def _list_items(session: Session, lock: Lock) -> list[MirrorItem]:
-    """List what the lock puts into the registry, for the environment's platforms where it can.
-
-    An image that was locked before the environment named platforms was mirrored with all of them.
-    """
-    registry = session.workspace.resolve_registry(session.environment)
-    sources, platforms = session.workspace.registries.sources, session.environment.platforms
-    reduced = Lock([image for image in lock if image.digest_for(platforms)])
-    whole = Lock([image for image in lock if not image.digest_for(platforms)])
-    return [
-        *list_mirror_items(reduced, registry, sources, platforms),
-        *list_mirror_items(whole, registry, sources),
-    ]
+    return list_earlier_items(
+        lock,
+        session.workspace.resolve_registry(session.environment),
+        session.workspace.registries.sources,
+        session.environment.platforms,
+    )
 
 
 def _find_new_programs(before: Inventory, now: Inventory) -> tuple[UnreviewedProgram, ...]:

@@ -208,7 +208,7 @@ CASES = {
     "no environment of that name": Case(
         {},
         ("scan", "--env", "prod"),
-        "error: --env prod: kfdeploy.yaml has the environments default\n",
+        "error: --env prod: kfdeploy.yaml has no such environment; it has default\n",
         2,
     ),
     "no workspace": Case(

@@ -175,11 +175,11 @@ def test_images_of_a_bundle_are_looked_into(
         (["--to-bundle", "b", "--verify-key", "k"], "--verify-key is for --from-bundle"),
         (
             ["--to-bundle", "b", "--from-bundle", "c"],
-            "--to-bundle and --from-bundle do not go together: each is a command of its own",
+            "--to-bundle and --from-bundle exclude each other",
         ),
         (
             ["--prune", "--from-bundle", "c"],
-            "--from-bundle and --prune do not go together: each is a command of its own",
+            "--from-bundle and --prune exclude each other",
         ),
         (
             ["--to-bundle", "b", "--part", "1"],

@@ -50,10 +50,10 @@ def test_what_nobody_has_read_is_said_with_how_to_look(site: Path, kfdeploy: Run
     assert (
         "note: a program that the catalogue does not know; it may pull images that no manifest"
         f" names\n  runs as: one: Deployment n/operator ({OPERATOR})\n"
-        f"  to look: kfdeploy scan --image-content --image {OPERATOR}\n"
+        f"  to search: kfdeploy scan --image-content --image {OPERATOR}\n"
     ) in said
-    assert "note: nobody has looked at katib 0.99.0 for hidden images; known of 0.19.0: " in said
-    assert f"  to look: kfdeploy scan --image-content --image {KATIB}\n" in said
+    assert "note: nobody has reviewed katib 0.99.0 for hidden images; known for 0.19.0: " in said
+    assert f"  to search: kfdeploy scan --image-content --image {KATIB}\n" in said
     listed = kfdeploy("scan", "--output", "json", cwd=site).json["unknown"]
     assert [(each["image"], each["entry"], each["nearest"]["version"]) for each in listed] == [
         (KATIB, "katib", "0.19.0"),
@@ -63,7 +63,7 @@ def test_what_nobody_has_read_is_said_with_how_to_look(site: Path, kfdeploy: Run
 
 def test_a_lost_image_is_named_with_a_substitute_to_confirm(site: Path, kfdeploy: Runner) -> None:
     confirm = (
-        f"to confirm in kfdeploy.yaml, images.substitutes: {{{LOST}:"
+        f"to use it, add to images.substitutes of kfdeploy.yaml: {{{LOST}:"
         " registry.k8s.io/jobset/jobset:v0.10.1}\n"
     )
     said = notes(kfdeploy, site)
@@ -81,8 +81,8 @@ def test_a_substitute_of_an_image_that_nothing_names_is_said(site: Path, kfdeplo
     setting = {typo: "registry.k8s.io/jobset/jobset:v0.10.1"}
     edit_workspace(site, {"images.substitutes": setting, "registries.sources": {"*": nobody()}})
     said = (
-        f"note: kfdeploy.yaml: images.substitutes['{typo}']: no image of this name is found;"
-        f" there is {LOST}\n"
+        f"note: kfdeploy.yaml: images.substitutes['{typo}']: no component names this image;"
+        f" similar: {LOST}\n"
     )
     assert said in notes(kfdeploy, site)
     assert said in kfdeploy("lock", "--quiet", cwd=site, check=1).stderr
@@ -150,7 +150,10 @@ def test_a_sites_own_entry_is_scanned_and_patched(site: Path, kfdeploy: Runner) 
 def test_the_proof_says_which_programs_nobody_has_read(site: Path, kfdeploy: Runner) -> None:
     edit_workspace(site, {"images.exclude": [{"ref": LOST, "reason": "gone"}]})
     locked = kfdeploy("lock", "--offline", cwd=site, check=1).stderr
-    assert "note: 2 programs at versions that nobody has read for images: `kfdeploy scan`" in locked
+    assert (
+        "note: nobody has reviewed 2 programs at these versions for hidden images: `kfdeploy scan`"
+        in locked
+    )
     kfdeploy("patch", cwd=site)
 
     def verified() -> tuple[str, str]:
@@ -310,9 +313,9 @@ def whyable(tmp_path_factory: pytest.TempPathFactory, kfdeploy: Runner) -> Path:
 @pytest.mark.parametrize(
     ("wanted", "near"),
     [
-        ("python:3.10", "there is python:3.11, python:3.12"),
-        ("pyhton:3.12", "there is python:3.12, python:3.11"),
-        ("docker.io/acme/pined", f"there is quay.io/acme/pinned@{DIGEST}"),
+        ("python:3.10", "similar: python:3.11, python:3.12"),
+        ("pyhton:3.12", "similar: python:3.12, python:3.11"),
+        ("docker.io/acme/pined", f"similar: quay.io/acme/pinned@{DIGEST}"),
         ("sha256:" + "0" * 64, "`kfdeploy scan --format refs` lists the images"),
         ("nothing/like:it", "`kfdeploy scan --format refs` lists the images"),
     ],
@@ -327,16 +330,18 @@ def test_why_offers_what_looks_like_an_image_that_nothing_names(
 def test_why_says_what_takes_an_images_place(whyable: Path, kfdeploy: Runner) -> None:
     said = kfdeploy("why", LOST, cwd=whyable).stdout
     assert said.startswith(
-        f"{LOST} (required)\n  registry.k8s.io/jobset/jobset:v0.10.1 is taken in its place,"
-        " by images.substitutes of kfdeploy.yaml\n  one: Deployment n/jobset\n"
+        f"{LOST} (required)\n  replaced by registry.k8s.io/jobset/jobset:v0.10.1:"
+        " images.substitutes of kfdeploy.yaml\n  one: Deployment n/jobset\n"
     )
 
 
 def test_why_says_that_an_image_is_gone(tmp_path: Path, kfdeploy: Runner) -> None:
     site = workspace(tmp_path, kfdeploy, deployment("jobset", LOST))
     lines = kfdeploy("why", "jobset", cwd=site).stdout.splitlines()
-    assert lines[1].startswith("  gone from its source: a staging registry")
-    assert lines[2].startswith("  to confirm in kfdeploy.yaml, images.substitutes: {us-central1")
+    assert lines[1].startswith("  no longer at its source: a staging registry")
+    assert lines[2].startswith(
+        "  to use it, add to images.substitutes of kfdeploy.yaml: {us-central1"
+    )
 
 
 def test_two_patches_that_would_begin_the_same_list_are_an_error(

@@ -84,8 +84,8 @@ def test_without_yes_and_a_terminal_nothing_goes(place: Place) -> None:
     place.apply()
     before = place.revisions()
     done = place.destroy()
-    assert done.stderr.splitlines()[-1] == "nothing was removed: `kfdeploy destroy --yes` does"
-    assert done.stdout.splitlines()[-1] == "releases/default: 3 releases would go"
+    assert done.stderr.splitlines()[-1] == "nothing was removed: run the same command with --yes"
+    assert done.stdout.splitlines()[-1] == "releases/default: 3 releases would be removed"
     tried = place.destroy("--dry-run", "--yes", "--output", "json").json
     assert (tried["set"], tried["removed"], tried["data"]) == ("default", False, [])
     assert [one["release"] for one in tried["releases"]] == ["two", "one", "base"]

@@ -253,7 +253,7 @@ def test_a_cluster_is_compared_and_its_pods_are_audited(
     done = kfdeploy("diff", "--cluster", cwd=site, env=env, check=3)
     assert done.stdout.splitlines()[2:] == [
         "",
-        "releases: 1 is not as in the set",
+        "releases: 1 not as in the set",
         "  - one: not installed",
         "",
         "missing: 3 objects",
@@ -297,7 +297,7 @@ def test_a_cluster_is_compared_and_its_pods_are_audited(
     cluster.kubectl("delete", "pod", "alone", "-n", SPACE, "--now")
     done = kfdeploy(*audit, cwd=site, env=env)
     assert done.stdout.splitlines()[0] == "default: 1 pod of the set and its users"
-    assert done.stdout.endswith("all that runs is of the lock\n")
+    assert done.stdout.endswith("all running images are in the lock\n")
 
 
 def test_a_cluster_that_is_not_there(site: Path, kfdeploy: Runner) -> None:
@@ -330,12 +330,12 @@ def test_after_an_apply_nothing_differs_and_another_set_does(
     done = kfdeploy("diff", "--cluster", cwd=root, env=env, check=3)
     assert done.stdout.splitlines()[2:] == [
         "",
-        "releases: 3 are not as in the set",
+        "releases: 3 not as in the set",
         "  ~ one: installed from another set (revision 1)",
         "  - three: not installed",
         "  ~ two: no longer in the set (revision 1)",
         "",
-        "left over: 2 objects of Helm's records that the set does not have",
+        "left over: 2 objects in Helm's records that the set does not have",
         "  + ConfigMap diff-applied/goes (one)",
         "  + Secret diff-applied/s (two)",
     ]

@@ -100,7 +100,7 @@ def test_verify_refuses_a_set_rendered_for_another_registry(
     edit_workspace(root, {"registries.private.prefix": "moved"})
     done = kfdeploy("verify", "--offline", cwd=root, check=3)
     assert done.stderr == (
-        f"error: the set was rendered for the registry {small_site.private}/small, and"
+        f"error: the set was rendered for the registry {small_site.private}/small, but"
         f" kfdeploy.yaml says {small_site.private}/moved\n"
         "  hint: run `kfdeploy mirror` and `kfdeploy render`\n"
     )
@@ -126,7 +126,8 @@ def test_an_unknown_environment_says_which_there_are(two: Path, kfdeploy: Runner
     for command in (("scan",), ("lock",), ("mirror",), ("patch",), ("render",), ("verify",)):
         said = kfdeploy(*command, "--env", "staging", cwd=two, check=2).stderr
         assert said == (
-            "error: --env staging: kfdeploy.yaml has the environments default, production\n"
+            "error: --env staging: kfdeploy.yaml has no such environment;"
+            " it has default, production\n"
         )
 
 
@@ -138,4 +139,4 @@ def test_a_set_has_the_name_that_is_asked_for(
     assert tree(root / "releases/2026-q1") == tree(root / "releases/default")
     for name in ("../out", "a/b", ".", ".hidden"):
         said = kfdeploy("render", "--set", name, cwd=root, check=2).stderr
-        assert said == f"error: --set {name}: a plain folder name\n"
+        assert said == f"error: --set {name}: must be a plain folder name\n"

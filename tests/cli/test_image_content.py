@@ -208,7 +208,7 @@ def test_the_same_checkout_gives_the_same_bytes(kfdeploy: Runner, tmp_path: Path
 
 def test_a_checkout_and_images_at_once_are_wrong_use(kfdeploy: Runner, tmp_path: Path) -> None:
     said = kfdeploy("scan", "--source", ".", "--image-content", cwd=tmp_path, check=2).stderr
-    assert said.startswith("error: --source looks into a checkout")
+    assert said.startswith("error: --source searches a checkout")
 
 
 def test_a_checkout_that_is_not_there_is_an_error(kfdeploy: Runner, tmp_path: Path) -> None:

@@ -83,14 +83,14 @@ def test_verify_refuses_a_set_rendered_for_other_platforms(root: Path, kfdeploy:
     edit_workspace(root, {"environments.edge.platforms": ["linux/arm64", "linux/amd64"]})
     said = kfdeploy("verify", "edge", "--offline", cwd=root, check=3).stderr
     assert said == (
-        "error: the set was rendered for linux/amd64, and kfdeploy.yaml says linux/amd64,"
+        "error: the set was rendered for linux/amd64, but kfdeploy.yaml says linux/amd64,"
         " linux/arm64\n"
         "  hint: run `kfdeploy lock`, `kfdeploy mirror` and `kfdeploy render`\n"
     )
     edit_workspace(root, {"environments.edge.platforms": None})
     said = kfdeploy("verify", "edge", "--offline", cwd=root, check=3).stderr
     assert said.startswith(
-        "error: the set was rendered for linux/amd64, and kfdeploy.yaml says all"
+        "error: the set was rendered for linux/amd64, but kfdeploy.yaml says all"
     )
 
 

@@ -99,7 +99,7 @@ def test_doctor_says_what_is_missing_old_or_broken_and_the_line_that_mends_it(
     assert "go install sigs.k8s.io/kustomize/kustomize/v5@v" in found["kustomize"]["mend"]
     assert "go install github.com/helmfile/helmfile@v" in found["helmfile"]["mend"]
     assert found["helm"]["detail"].endswith("helm exited 3: what"), found["helm"]
-    assert found["git"]["detail"] == f"{tmp_path}/bin/git tells no version"
+    assert found["git"]["detail"] == f"{tmp_path}/bin/git prints no version"
     assert found["git"]["mend"].startswith("sudo apt-get install ")
     said = kfdeploy("doctor", "-C", tmp_path, env=env, check=1).stdout
     assert re.search(

@@ -321,15 +321,15 @@ def test_the_text_says_what_to_do(site: Path, kfdeploy: Runner) -> None:
     checked = kfdeploy("vendor", *options, "--check", cwd=site, check=3)
     assert checked.stdout.startswith(
         "1.0 to 2.0\n"
-        "patches that have to be adapted:\n"
+        "patches that must be adapted:\n"
         "  patches/web/container.yaml no longer matches\n"
         "    Deployment n/web: spec.template.spec.containers: there is no container main; it would"
-        " be added; there is containers: server\n"
+        " be added; similar: containers: server\n"
         "components:\n"
         "  1 component as before\n"
         "  moved: web: apps/web/base to applications/web/overlays/x\n"
         "  dropped: jobs: the example of 2.0 does not list it\n"
-        "    in the cluster 2 objects of it that nothing renders any more; kept:"
+        "    in the cluster 2 objects that nothing renders now; kept:"
         " CustomResourceDefinition things.example.com\n"
         "  new: fresh: applications/fresh\n"
     )
@@ -338,10 +338,10 @@ def test_the_text_says_what_to_do(site: Path, kfdeploy: Runner) -> None:
     done = kfdeploy("vendor", *options, cwd=site, check=3)
     assert done.stderr == "error: patches/web/container.yaml: must be adapted\n"
     assert done.stdout.endswith(
-        "next: adapt the patches that no longer match, then kfdeploy render\n"
+        "next: adapt the patches that no longer match, then run kfdeploy render\n"
     )
     marked = kfdeploy("vendor", *options, "--output", "markdown", cwd=site, check=3).stdout
-    assert marked.startswith("# 2.0 again\n\nFiles: 0 new, 0 changed, 0 removed; in upstream/")
+    assert marked.startswith("# 2.0, as before\n\nFiles: 0 new, 0 changed, 0 removed; in upstream/")
     assert "- `patches/web/container.yaml` no longer matches\n  - Deployment n/web: " in marked
 
 
@@ -421,8 +421,8 @@ def test_a_person_s_component_with_values_goes_along(site: Path, kfdeploy: Runne
             2,
             (
                 "error: --upstream, --ref and --remotes go with --upgrade\n"
-                "  hint: kfdeploy.yaml says what is vendored; --upgrade changes it with all that"
-                " follows\n"
+                "  hint: kfdeploy.yaml says what is vendored; add --upgrade to move to another"
+                " release\n"
             ),
         ),
         (
@@ -519,7 +519,7 @@ def test_stopped_while_it_is_written_the_same_command_goes_on(site: Path, kfdepl
     said = kfdeploy("patch", cwd=site, check=1).stderr
     assert said == (
         "error: an upgrade of this workspace was stopped while it was written\n"
-        "  hint: `kfdeploy vendor --upgrade` writes the rest of it\n"
+        "  hint: run `kfdeploy vendor --upgrade`: it writes the rest\n"
     )
     done = kfdeploy("vendor", "--upgrade", "-q", cwd=site)
     assert done.stderr == "note: finished an upgrade that was stopped while it was written\n"

@@ -1,4 +1,4 @@
-"""An apply, for people: what it waits for, and what came of it."""
+"""An apply as people read it: what it waits for, and its result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOWN: Final = 5
 
 @dataclass
 class WaitReporter:
-    """Says what is being waited for, not more often than people want to read it."""
+    """Print what an apply waits for, at most every ten seconds."""
 
     print_line: Callable[[str], None]
     _next_report: float = field(default_factory=lambda: time.monotonic() + _EVERY_SECONDS)
@@ -33,7 +33,7 @@ class WaitReporter:
             f"  waiting{f' for {what}' if what else ''}: {waiting.ready} of {waiting.total}"
             f" workloads are ready"
         )
-        # What Helm has not come to yet says nothing; what is there and not ready does.
+        # Objects that exist and are not ready come first: they say why it takes so long.
         pending = sorted(waiting.pending, key=lambda item: item.state == ABSENT)
         for item in pending[:_SHOWN]:
             self.print_line(f"    {item}")
@@ -42,7 +42,7 @@ class WaitReporter:
 
 
 def format_outcomes(name: str, outcomes: ApplyResult) -> Iterator[str]:
-    """A line a release that was touched, and the sum."""
+    """Yield a line for each release that was touched, and a summary."""
     for result in outcomes.results:
         if result.outcome != "unchanged":
             revision = f", revision {result.revision}" if result.revision else ""
@@ -52,13 +52,13 @@ def format_outcomes(name: str, outcomes: ApplyResult) -> Iterator[str]:
     counts: dict[str, int] = {}
     for result in outcomes.results:
         counts[result.outcome_text] = counts.get(result.outcome_text, 0) + 1
-    said = ", ".join(f"{count} {word}" for word, count in counts.items())
+    summary = ", ".join(f"{count} {word}" for word, count in counts.items())
     state = "applied" if outcomes.is_good else "not applied"
-    yield f"releases/{name}: {state}: {said} in {outcomes.seconds:.0f} s"
+    yield f"releases/{name}: {state}: {summary} in {outcomes.seconds:.0f} s"
 
 
 def format_failures(outcomes: ApplyResult) -> Iterator[str]:
-    """What went wrong, an error each."""
+    """Yield an error for each release that failed and each object that is not ready."""
     for result in outcomes.results:
         if result.outcome in ("failed", "rolled back"):
             why = "\n    ".join(line for text in result.why for line in text.splitlines())

@@ -1,11 +1,11 @@
-"""What an audit found, as people read it."""
+"""The result of an audit as people read it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from kfdeploy.cli.report import sections as show_sections
+from kfdeploy.cli.report import sections
 from kfdeploy.cli.report.sections import DANGER, ReportSection, SectionItem
 from kfdeploy.wording import pluralize
 
@@ -14,33 +14,33 @@ if TYPE_CHECKING:
     from kfdeploy.apply.running_images import RunningImage
 
 _TITLES: Final = {
-    "foreign": "from elsewhere than the private registry",
-    "stale": "of the set, at another tag or digest",
-    "unlocked": "in the private registry, and not of the set",
+    "foreign": "not from the private registry",
+    "stale": "images of the set at another tag or digest",
+    "unlocked": "from the private registry, but not in the set",
 }
 _OWNERS: Final = 5
 
 
 def format_audit(audit: ImageAudit, form: str) -> Iterator[str]:
-    """Lines: first what is wrong, each with the workloads that run it."""
-    show = show_sections.format_markdown if form == "markdown" else show_sections.format_text
-    locked = sum(one.state == "locked" for one in audit.images)
+    """Yield lines: a summary, then each image that is wrong, with the workloads that run it."""
+    show = sections.format_markdown if form == "markdown" else sections.format_text
+    locked = sum(image.state == "locked" for image in audit.images)
     head = [
         f"{audit.set}: {pluralize(audit.pods, 'pod')} of the set and its users",
         f"  {pluralize(locked, 'image')} as locked, {len(audit.unused)} of the set not running now",
     ]
     if audit.skipped:
         names = ", ".join(f"{name} ({number})" for name, number in audit.skipped.items())
-        head.append(f"  not looked at, as they are not the set's: pods in {names}")
-    sections = [section for state in _TITLES if (section := _build_section(audit, state))]
-    yield from show(head, sections, "all that runs is of the lock")
+        head.append(f"  not checked, as they do not belong to the set: pods in {names}")
+    found = [section for state in _TITLES if (section := _build_section(audit, state))]
+    yield from show(head, found, "all running images are in the lock")
 
 
 def _build_section(audit: ImageAudit, state: str) -> ReportSection | None:
-    found = [one for one in audit.images if one.state == state]
+    found = [image for image in audit.images if image.state == state]
     if not found:
         return None
-    items = tuple(_build_item(one) for one in found)
+    items = tuple(_build_item(image) for image in found)
     return ReportSection(state, _TITLES[state], pluralize(len(items), "image"), items, open=True)
 
 

@@ -1,4 +1,4 @@
-"""What was found in images and checkouts, as people read it."""
+"""The references found in images and checkouts, as people read them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ALIKE = 3
 
 
 def format_contents(looked: Sequence[ContentScan], form: str, source: str = "") -> Iterator[str]:
-    """Lines of a table with proposed entries behind it, CSV, or the likely references alone."""
+    """Yield a table with the proposed entries behind it, CSV, or the likely references alone."""
     if form == "refs":
         yield from list_likely_references(looked)
         return
@@ -72,7 +72,7 @@ def _format_evidence(item: FoundReference) -> Iterator[str]:
 
 
 def format_problems(looked: Sequence[ContentScan]) -> Iterator[str]:
-    """Each image that could not be read whole, and why; what many have in common is said once."""
+    """Yield an error for each image that could not be read to its end; many alike share one."""
     images: dict[str, list[str]] = {}
     for one in looked:
         for problem in one.problems:

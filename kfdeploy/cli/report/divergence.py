@@ -1,4 +1,4 @@
-"""What a cluster has otherwise than a release set, as people read it."""
+"""The differences between a cluster and a release set, as people read them."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _STATES: Final = {
 }
 _TITLES: Final = {
     "missing": "missing",
-    "changed": "otherwise than in the set (+ is what the set has)",
-    "owner": "not the set's own",
+    "changed": "different in the cluster (+ is what the set has)",
+    "owner": "owned by somebody else",
 }
 
 
 def format_text(diff: ClusterDiff) -> Iterator[str]:
-    """Lines for a terminal."""
+    """Yield lines for a terminal."""
     yield from sections.format_text(_format_head(diff), _build_sections(diff))
 
 
 def format_markdown(diff: ClusterDiff) -> Iterator[str]:
-    """The same for a merge request or a ticket."""
+    """Yield Markdown for a merge request or a ticket."""
     yield from sections.format_markdown(_format_head(diff), _build_sections(diff))
 
 
@@ -57,7 +57,7 @@ def _build_sections(diff: ClusterDiff) -> list[ReportSection]:
         ReportSection(
             "releases",
             "releases",
-            f"{len(releases)} {'is' if len(releases) == 1 else 'are'} not as in the set",
+            f"{len(releases)} not as in the set",
             releases,
             open=True,
         )
@@ -67,7 +67,7 @@ def _build_sections(diff: ClusterDiff) -> list[ReportSection]:
         items = tuple(_build_item(one) for one in divergences if one.what == what)
         made.append(ReportSection(what, title, pluralize(len(items), "object"), items, open=True))
     left = tuple(SectionItem("+", f"{key} ({release})") for release, key in diff.leftovers)
-    note = f"{pluralize(len(left), 'object')} of Helm's records that the set does not have"
+    note = f"{pluralize(len(left), 'object')} in Helm's records that the set does not have"
     made.append(ReportSection("left", "left over", note, left, open=True))
     return [one for one in made if one.items]
 
@@ -77,7 +77,9 @@ def _build_item(one: ObjectDivergence) -> SectionItem:
     if one.what == "missing":
         return SectionItem("-", name)
     if one.what == "owner":
-        owner = f"of the Helm release {one.owner}" if one.owner else "of no Helm release"
+        owner = (
+            f"owned by the Helm release {one.owner}" if one.owner else "owned by no Helm release"
+        )
         return SectionItem(DANGER, f"{name}: {owner}")
     below: list[str] = []
     hunk: list[str] = []
@@ -93,7 +95,7 @@ def _build_item(one: ObjectDivergence) -> SectionItem:
             hunk.append(f"@@ {difference.field}{_format_managers(field)}")
             hunk += hunks.diff_lines(difference.was, difference.becomes)
     if one.unconfirmed:
-        below.append(f"not tried by the API server: {one.unconfirmed}")
+        below.append(f"not confirmed by the API server: {one.unconfirmed}")
     return SectionItem("~", name, tuple(below), tuple(hunk))
 
 

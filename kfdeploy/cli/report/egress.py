@@ -1,4 +1,4 @@
-"""What an installation reaches for outside the cluster, as people read it."""
+"""The addresses outside the cluster that an installation uses, as people read them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HEADER = ("what", "target", "need", "component", "object", "field", "file", "li
 
 
 def format_egress(content: EgressReport, form: str) -> Iterator[str]:
-    """Lines of a table, JSON, CSV, or the targets alone (``refs``)."""
+    """Yield a table, JSON, CSV, or the targets alone (``refs``)."""
     if form == "json":
         yield json.dumps(to_json(content), indent=2, ensure_ascii=False)
     elif form == "refs":
@@ -27,14 +27,14 @@ def format_egress(content: EgressReport, form: str) -> Iterator[str]:
 
 
 def format_unread(content: EgressReport) -> Iterator[str]:
-    """That some programs run at versions at which nobody has read what they reach for."""
+    """Yield a note on programs whose version nobody has reviewed for addresses."""
     if content.unread:
-        yield f"note: nobody has read what these reach for: {', '.join(content.unread)}"
-        yield "  to look: `kfdeploy scan` names each one's image and the command that looks into it"
+        yield f"note: nobody has reviewed which addresses these use: {', '.join(content.unread)}"
+        yield "  to search: `kfdeploy scan` names their images and the command for each"
 
 
 def _format_table(records: Sequence[EgressRecord]) -> Iterator[str]:
-    """Each address once for each reason, with its first place."""
+    """Yield each address once for each reason, with its first place."""
     seen: dict[tuple[str, str, str, str], list[EgressRecord]] = {}
     for record in records:
         key = (record.what, record.target, record.need, record.why)
@@ -47,7 +47,7 @@ def _format_table(records: Sequence[EgressRecord]) -> Iterator[str]:
         yield f"  why: {why}"
         yield f"  way out: {first.way_out}"
         if first.unread:
-            yield f"  read at another version: {first.unread} runs here"
+            yield f"  reviewed at another version: {first.unread} runs here"
     count = len({record.target for record in records})
     yield f"{count} address{'' if count == 1 else 'es'} outside the cluster"
 

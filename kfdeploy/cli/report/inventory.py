@@ -1,4 +1,4 @@
-"""Inventories as people read them."""
+"""The inventory of images as people read it."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class ReportedFailure(Protocol):
 
 
 _USES = 3
-"""Places that are named of an image in an error; `kfdeploy why` names all."""
+"""The number of places that an error names of an image; `kfdeploy why` names all."""
 
 
 def format_inventory(content: Inventory, form: str) -> Iterator[str]:
-    """Lines of a table, CSV, or the references alone."""
+    """Yield a table, CSV, or the references alone."""
     if form == "refs":
         yield from (image.ref for image in content.images)
     elif form == "csv":
@@ -82,22 +82,22 @@ def _format_csv_row(values: Sequence[str]) -> str:
 def explain_images(
     images: Sequence[InventoryImage], content: Inventory, settings: Images
 ) -> Iterator[str]:
-    """Each image, its places, and what redirects each."""
-    gone = {image.ref: image for image in content.lost}
+    """Yield each image, the places that name it, and what redirects each place."""
+    lost_by_ref = {image.ref: image for image in content.lost}
     for image in images:
         yield f"{image.ref} ({image.need})"
         substitute = settings.find_substitute(image.ref)
         if substitute:
-            yield f"  {substitute} is taken in its place, by images.substitutes of kfdeploy.yaml"
-        elif lost := gone.get(image.ref):
-            yield f"  gone from its source: {lost.why} ({lost.source})"
+            yield f"  replaced by {substitute}: images.substitutes of kfdeploy.yaml"
+        elif lost := lost_by_ref.get(image.ref):
+            yield f"  no longer at its source: {lost.why} ({lost.source})"
             yield f"  {_suggest_substitute(lost)}"
         for found in image.found:
             yield f"  {found.component}: {found.object}"
             if found.how == "catalogue":
                 yield f"    {found.need}: {found.note}"
                 if found.place:
-                    yield f"    made from {found.place}"
+                    yield f"    derived from {found.place}"
                 yield from (f"    read in {source}" for source in found.source.split("; "))
             else:
                 yield f"    {found.field}"
@@ -109,7 +109,7 @@ def explain_images(
 def _describe_redirect(found: ImageUse) -> str:
     adds = found.adds
     if found.pulled_by:
-        return f"{found.redirect} (a program copies it itself, past the nodes)"
+        return f"{found.redirect} (a program pulls it itself, not the nodes)"
     if adds is None:
         return found.redirect
     where = f" of container {adds.container}" if adds.container else ""
@@ -119,11 +119,11 @@ def _describe_redirect(found: ImageUse) -> str:
 def _describe_location(found: ImageUse) -> str:
     if found.place:
         return str(found.place)
-    return found.source or "no file of the component holds the value as it is rendered"
+    return found.source or "no file of the component holds the rendered value"
 
 
 def format_unreviewed(content: Inventory) -> Iterator[str]:
-    """Programs that nobody has read at the version that runs, and what next."""
+    """Yield notes on programs whose version nobody has reviewed, with the command that searches."""
     groups: dict[tuple[str, str], list[UnreviewedProgram]] = {}
     for program in content.unknown:
         key = (program.entry, program.version if program.entry else program.image)
@@ -133,7 +133,7 @@ def format_unreviewed(content: Inventory) -> Iterator[str]:
         more = f" and {len(programs) - 1} more" if len(programs) > 1 else ""
         yield f"note: {_describe_unreviewed(first)}"
         yield f"  runs as: {first.component}: {first.object} ({first.image}){more}"
-        yield f"  to look: {first.scan_command}"
+        yield f"  to search: {first.scan_command}"
 
 
 def _describe_unreviewed(program: UnreviewedProgram) -> str:
@@ -141,13 +141,13 @@ def _describe_unreviewed(program: UnreviewedProgram) -> str:
         return (
             "a program that the catalogue does not know; it may pull images that no manifest names"
         )
-    text = f"nobody has looked at {program.entry} {program.version or 'of this tag'}"
+    text = f"nobody has reviewed {program.entry} {program.version or 'of this tag'}"
     images = ", ".join(program.images) or "none"
-    return f"{text} for hidden images; known of {program.nearest or 'others'}: {images}"
+    return f"{text} for hidden images; known for {program.nearest or 'others'}: {images}"
 
 
 def format_unavailable(content: Inventory, images: Images) -> Iterator[str]:
-    """Images that are gone from their source and that nobody has substituted."""
+    """Yield notes on images that their source no longer has and no setting substitutes."""
     for image in content.lost:
         if not images.find_substitute(image.ref):
             yield f"note: {image.ref}: {image.why} ({image.source})"
@@ -156,15 +156,17 @@ def format_unavailable(content: Inventory, images: Images) -> Iterator[str]:
 
 def _suggest_substitute(lost: UnavailableReference) -> str:
     if not lost.substitute:
-        return "no substitute is known: name one in images.substitutes, or images.exclude it"
-    return f"to confirm in kfdeploy.yaml, images.substitutes: {{{lost.ref}: {lost.substitute}}}"
+        return "no substitute is known: name one in images.substitutes, or use images.exclude"
+    return (
+        f"to use it, add to images.substitutes of kfdeploy.yaml: {{{lost.ref}: {lost.substitute}}}"
+    )
 
 
 def format_unused_substitutes(images: Images, refs: Iterable[str]) -> Iterator[str]:
-    """Substitutes of images that nothing names: a slip of the pen, or left from another release."""
+    """Yield notes on substitutes of images that nothing names: typing errors, or old settings."""
     for setting in find_unused_substitutes(images, refs):
-        near = f"; there is {', '.join(setting.near)}" if setting.near else ""
-        yield f"note: kfdeploy.yaml: {setting.key}: no image of this name is found{near}"
+        near = f"; similar: {', '.join(setting.near)}" if setting.near else ""
+        yield f"note: kfdeploy.yaml: {setting.key}: no component names this image{near}"
 
 
 def format_lock_failures(
@@ -172,7 +174,7 @@ def format_lock_failures(
     content: Inventory,
     kept: Mapping[str, LockedImage],
 ) -> Iterator[str]:
-    """Each image that could not be locked, where it is used, and what next."""
+    """Yield an error for each image that could not be locked, with its places and a hint."""
     lost = {image.ref: image for image in content.lost}
     for failure in failures:
         yield f"error: {failure.id}: {failure.reason}"

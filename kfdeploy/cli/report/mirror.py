@@ -1,4 +1,4 @@
-"""A mirror at work, as a live table on a terminal."""
+"""A running mirror as a live table on a terminal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ _SAID: Final = ("failed", "retrying", "waiting")
 
 @contextlib.contextmanager
 def show_live_table() -> Iterator[MirrorProgress]:
-    """Show what the watch is told, until the block ends; what went wrong stays above the table."""
+    """Show the table until the block ends; failures stay above it.
+
+    Yields:
+        The object that takes the events of the mirror.
+    """
     console = Console(stderr=True)
 
     def print_event(event: MirrorEvent) -> None:
@@ -40,7 +44,7 @@ def show_live_table() -> Iterator[MirrorProgress]:
 
 
 def build_table(now: ProgressSnapshot) -> Group:
-    """The whole, then a line for each worker."""
+    """Return a line for the whole mirror, and a line for each worker."""
     whole = Table.grid(padding=(0, 1))
     left = "" if now.seconds_left is None else f"{format_seconds(now.seconds_left)} left"
     whole.add_row(

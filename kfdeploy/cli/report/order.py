@@ -1,4 +1,4 @@
-"""The order of a set as people read it."""
+"""The order of a set's releases as people read it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def format_order(plan: ReleasePlan) -> Iterator[str]:
-    """Wave by wave each release, whom it comes after, and why.
+    """Yield each release wave by wave, with the releases before it, and why.
 
-    Objects that come after the same one for the same reason share a line.
+    Objects that come after the same object for the same reason share a line.
     """
     waits = {part.name for part in plan.releases if part.waits}
     for number, names in enumerate(plan.waves, 1):
@@ -31,7 +31,7 @@ def _format_reasons(edges: tuple[OrderEdge, ...]) -> Iterator[str]:
         yield "the rest of the component"
     alike: dict[tuple[int, str, str], list[OrderEdge]] = {}
     for edge in edges:
-        # What names an object says so in each one's own field.
+        # Each object names the other one in a field of its own.
         where = "" if edge.why == "name" else edge.where
         alike.setdefault((edge.first.number, edge.why, where), []).append(edge)
     for found in alike.values():

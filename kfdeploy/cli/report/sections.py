@@ -1,6 +1,6 @@
-"""What there is to say of a comparison, in sections: as text and as Markdown.
+"""A comparison in sections, as text and as Markdown.
 
-Both say the same; Markdown folds what is long, so that a merge request begins with the plan.
+Both hold the same. Markdown folds long sections, so that a merge request begins with the plan.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from kfdeploy.wording import pluralize
 DANGER: Final = "!"
 NOTHING: Final = "no difference"
 _FOLDED: Final = 12
-"""Lines from which on Markdown folds a section."""
+"""Markdown folds a section of more lines."""
 
 
 @dataclass(frozen=True, slots=True)
 class SectionItem:
-    """One line, what is said below it, and lines of a unified diff."""
+    """Hold one line, the lines below it, and lines of a unified diff."""
 
     sign: str
     text: str
@@ -29,11 +29,11 @@ class SectionItem:
 
 @dataclass(frozen=True, slots=True)
 class ReportSection:
-    """A heading with what is below it.
+    """Hold a section.
 
     Attributes:
-        note: what that comes to, in one line.
-        open: Markdown shows all of it, however long; its lines say in words what their signs mean.
+        note: a summary in one line.
+        open: Markdown never folds it, and leaves out the words for the signs of its lines.
     """
 
     name: str
@@ -46,7 +46,7 @@ class ReportSection:
 def format_text(
     head: Sequence[str], sections: Sequence[ReportSection], nothing: str = NOTHING
 ) -> Iterator[str]:
-    """Lines for a terminal; ``nothing`` where there is no section."""
+    """Yield lines for a terminal; ``nothing`` where there is no section."""
     yield from head
     if not sections:
         yield nothing
@@ -62,7 +62,7 @@ def format_text(
 def format_markdown(
     head: Sequence[str], sections: Sequence[ReportSection], nothing: str = NOTHING
 ) -> Iterator[str]:
-    """Lines for a merge request; the first of the head is its heading."""
+    """Yield Markdown for a merge request; the first line of the head is its heading."""
     title, *rest = head
     yield f"## {title}"
     yield ""
@@ -115,7 +115,7 @@ _MARKS: Final = {
 
 
 def _longest_backtick_run(lines: Iterable[str]) -> int:
-    """The longest run of backticks, which a fence must outdo."""
+    """Return the length of the longest run of backticks; a fence needs one more."""
     return max((len(run) for line in lines for run in _backtick_runs(line)), default=0)
 
 
@@ -127,6 +127,6 @@ def _backtick_runs(line: str) -> Iterator[str]:
 
 
 def _format_code_span(line: str) -> str:
-    """Text of a set in Markdown: in a code span nothing is markup, a mention or a link."""
+    """Return a code span: no text of a set in it becomes markup, a mention or a link."""
     ticks = "`" * (1 + _longest_backtick_run([line]))
     return f"{ticks}{line}{ticks}" if len(ticks) == 1 else f"{ticks} {line} {ticks}"

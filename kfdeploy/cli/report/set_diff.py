@@ -1,4 +1,4 @@
-"""What differs between two release sets, as people read it: a plan first, details after it.
+"""The differences between two release sets as people read them: a plan first, then details.
 
 Text and Markdown have the same sections.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from kfdeploy.cli.report import sections as show_sections
+from kfdeploy.cli.report import sections
 from kfdeploy.cli.report.sections import DANGER, ReportSection, SectionItem
 from kfdeploy.kubernetes.diff import hunks
 from kfdeploy.wording import pluralize
@@ -25,28 +25,28 @@ _KINDS: Final = {"added": "+", "dropped": "="}
 
 
 def build_sections(diff: SetDiff) -> list[ReportSection]:
-    """All of it, the plan first; what has nothing to say is left out, but for the plan."""
+    """Return the sections, the plan first; empty ones are left out, except for the plan."""
     made = [make(diff) for make in _SECTIONS.values()]
     return [one for one in made if one.items or one.name == "plan"]
 
 
 def section_names() -> tuple[str, ...]:
-    """The sections that there are."""
+    """Return the names of all sections."""
     return tuple(_SECTIONS)
 
 
 def format_text(diff: SetDiff, only: Sequence[str] = ()) -> Iterator[str]:
-    """Lines for a terminal.
+    """Yield lines for a terminal.
 
     Args:
-        only: names of the sections that are wanted; all when left out.
+        only: names of the sections to print; empty for all.
     """
-    yield from show_sections.format_text(list(_format_head(diff)), _select_sections(diff, only))
+    yield from sections.format_text(list(_format_head(diff)), _select_sections(diff, only))
 
 
 def format_markdown(diff: SetDiff, only: Sequence[str] = ()) -> Iterator[str]:
-    """A description for a merge request; arguments as for `text`."""
-    yield from show_sections.format_markdown(list(_format_head(diff)), _select_sections(diff, only))
+    """Yield Markdown for a merge request; arguments as for `format_text`."""
+    yield from sections.format_markdown(list(_format_head(diff)), _select_sections(diff, only))
 
 
 def _select_sections(diff: SetDiff, only: Sequence[str]) -> list[ReportSection]:
@@ -161,11 +161,10 @@ def _connections_section(diff: SetDiff) -> ReportSection:
         for one in diff.connections
     ]
     note = (
-        f"{pluralize(len(items), 'object')} that lead, open or close connections; what programs do"
+        f"{pluralize(len(items), 'object')} that route, allow or deny connections;"
+        " what programs connect to is in no manifest"
     )
-    return ReportSection(
-        "connections", "connections", f"{note} besides, no manifest says", tuple(items)
-    )
+    return ReportSection("connections", "connections", note, tuple(items))
 
 
 def _images_section(diff: SetDiff) -> ReportSection:
@@ -200,7 +199,7 @@ def _releases_section(diff: SetDiff) -> ReportSection:
 
 
 def _objects_section(diff: SetDiff) -> ReportSection:
-    """What comes and goes; the plan has what is moved or kept."""
+    """Build the section of new and removed objects; the plan has those that move or stay."""
     items = [
         SectionItem(_SIGNS.get(one.what, "~"), _name_object(one))
         for one in diff.filter_objects("added", "removed")
@@ -212,7 +211,7 @@ def _fields_section(diff: SetDiff) -> ReportSection:
     items: list[SectionItem] = []
     marks: dict[tuple[str, str, str], int] = {}
     for one in diff.filter_objects("changed"):
-        told: list[FieldDifference] = []
+        shown: list[FieldDifference] = []
         for field in one.fields:
             if _is_label_or_annotation(field):
                 line = (
@@ -222,9 +221,9 @@ def _fields_section(diff: SetDiff) -> ReportSection:
                 )
                 marks[line] = marks.get(line, 0) + 1
             else:
-                told.append(field)
-        if told or one.schema or one.old_key:
-            items += _object_items(one, told)
+                shown.append(field)
+        if shown or one.schema or one.old_key:
+            items += _object_items(one, shown)
     note = f"of {pluralize(len(diff.filter_objects('changed')), 'object')}"
     often = [
         SectionItem("~", f"{field}: {was} -> {becomes}", (f"in {pluralize(number, 'object')}",))
@@ -234,7 +233,7 @@ def _fields_section(diff: SetDiff) -> ReportSection:
 
 
 def _is_label_or_annotation(field: FieldDifference) -> bool:
-    """A label or an annotation, which changes alike in many objects."""
+    """Return whether it is a label or an annotation; those often change alike in many objects."""
     path = field.path
     return "metadata" in path and ("labels" in path or "annotations" in path)
 

@@ -1,4 +1,4 @@
-"""The report of a move to another release: as text, and as Markdown for a merge request."""
+"""The report of an upgrade, as text and as Markdown for a merge request."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from kfdeploy.wording import format_bytes, pluralize
 
 _Section = tuple[str, Sequence[str]]
 _SHOWN = 5
-"""Images that are named of many for which the same is said."""
+"""The number of images named where many have the same reason."""
 _STATES = {
     "holds": "holds",
-    "look": "fits, and what it changes is another than before",
+    "look": "fits, but changes something else than before",
     "misfit": "no longer matches",
-    "unused": "is not used any more",
+    "unused": "is no longer used",
 }
 _GENERATED = {
-    "same": "edited by hand; it would be generated as before",
-    "changed": "edited by hand; it would be generated otherwise now",
-    "gone": "edited by hand; it would not be generated any more",
+    "same": "edited by hand; the generated text is as before",
+    "changed": "edited by hand; the generated text is different now",
+    "gone": "edited by hand; it would no longer be generated",
 }
 
 
 def format_text(report: UpgradeReport, *, check: bool) -> Iterator[str]:
-    """The report for a terminal."""
+    """Yield the report for a terminal."""
     yield _format_title(report)
     if report.files.is_empty:
         yield "  nothing changes"
@@ -42,7 +42,7 @@ def format_text(report: UpgradeReport, *, check: bool) -> Iterator[str]:
 
 
 def format_markdown(report: UpgradeReport) -> Iterator[str]:
-    """The report for a merge request."""
+    """Yield the report for a merge request."""
     yield f"# {_format_title(report)}"
     yield ""
     yield f"Files: {_format_file_counts(report)}."
@@ -52,21 +52,21 @@ def format_markdown(report: UpgradeReport) -> Iterator[str]:
             yield f"## {title[0].upper()}{title[1:]}"
             yield ""
             for item in items:
-                # What belongs to an item is indented behind it.
+                # Lines that belong to an item are indented.
                 yield f"  - {item.strip()}" if item.startswith("  ") else f"- {item}"
 
 
 def _format_title(report: UpgradeReport) -> str:
     before, now = report.before.version, report.now.version
-    return f"{before} to {now}" if before != now else f"{now} again"
+    return f"{before} to {now}" if before != now else f"{now}, as before"
 
 
 def _build_sections(report: UpgradeReport, code: Callable[[str], str]) -> Iterator[_Section]:
-    yield "patches that have to be adapted", list(_format_trials(report.conflicts, code))
+    yield "patches that must be adapted", list(_format_trials(report.conflicts, code))
     yield "components", list(_format_components(report, code))
     for title, state in (
-        ("your patches that fit, and change something else than before", "look"),
-        ("your patches that are not used any more", "unused"),
+        ("your patches that fit, but change something else than before", "look"),
+        ("your patches that are no longer used", "unused"),
     ):
         yield title, list(_format_trials([t for t in report.own if t.state == state], code))
     holding = [trial.file for trial in report.own if trial.state == "holds"]
@@ -75,21 +75,22 @@ def _build_sections(report: UpgradeReport, code: Callable[[str], str]) -> Iterat
     yield "generated patches that you edited, and that hold", [code(t.file) for t in left]
     yield "generated patches", list(_format_generated(report))
     yield "images", list(_format_images(report, code))
-    yield "bytes to carry", list(_format_carry(report, code))
+    yield "bytes to transfer", list(_format_carry(report, code))
     yield "not locked", list(_format_lock_failures(report, code))
     yield (
-        "programs that nobody has looked into yet",
+        "programs that nobody has reviewed yet",
         [
-            f"{code(one.image)} ({one.component}: {one.object}); to look: {code(one.scan_command)}"
-            for one in report.unknown
+            f"{code(program.image)} ({program.component}: {program.object});"
+            f" to search: {code(program.scan_command)}"
+            for program in report.unknown
         ],
     )
     yield (
-        "images that are gone from their source",
+        "images that their source no longer has",
         [
             f"{code(lost.ref)}: {lost.why}"
             + (
-                f"; to confirm in images.substitutes: {code(lost.substitute)}"
+                f"; to use it, add to images.substitutes: {code(lost.substitute)}"
                 if lost.substitute
                 else ""
             )
@@ -101,7 +102,7 @@ def _build_sections(report: UpgradeReport, code: Callable[[str], str]) -> Iterat
         [
             f"{code(stale.key)}: "
             + ("no longer used" if stale.was_used else "was not used before either")
-            + (f"; there is {', '.join(map(code, stale.near))}" if stale.near else "")
+            + (f"; similar: {', '.join(map(code, stale.near))}" if stale.near else "")
             for stale in report.stale
         ],
     )
@@ -116,10 +117,10 @@ def _format_components(report: UpgradeReport, code: Callable[[str], str]) -> Ite
         if text := _format_component(change, code):
             yield text
         if one := left.get(change.name):
-            what = f"  in the cluster {pluralize(one.objects, 'object')} of it that nothing renders"
-            yield f"{what} any more" + (f"; kept: {', '.join(one.kept)}" if one.kept else "")
+            what = f"  in the cluster {pluralize(one.objects, 'object')} that nothing renders now"
+            yield what + (f"; kept: {', '.join(one.kept)}" if one.kept else "")
             if one.elsewhere:
-                yield f"  others of its objects are in {', '.join(one.elsewhere)} now"
+                yield f"  its other objects are now in {', '.join(one.elsewhere)}"
     if report.absent:
         yield f"left out, as before: {', '.join(report.absent)}"
 
@@ -145,7 +146,7 @@ def _format_trials(trials: Sequence[PatchCheck], code: Callable[[str], str]) -> 
             text = note.what if says == note.what else f"{says}{note.what}"
             if note.object and says == note.what and note.object not in text:
                 text = f"{note.object}: {text}"
-            near = f"; there is {', '.join(note.suggestions)}" if note.suggestions else ""
+            near = f"; similar: {', '.join(note.suggestions)}" if note.suggestions else ""
             yield f"  {text}{near}"
 
 
@@ -160,20 +161,20 @@ def _format_generated(report: UpgradeReport) -> Iterator[str]:
 def _format_images(report: UpgradeReport, code: Callable[[str], str]) -> Iterator[str]:
     images = report.images
     yield f"{images.same} the same, {len(images.new)} new, {len(images.dropped)} dropped"
-    told: set[str] = set()
+    retagged: set[str] = set()
     for one in images.retagged:
         now = ", ".join(map(code, one.now))
         yield f"{now}, was {', '.join(code(_format_tag_and_digest(ref)) for ref in one.before)}"
-        told |= {*one.before, *one.now}
+        retagged |= {*one.before, *one.now}
     for what, found in (("new", images.new), ("dropped", images.dropped)):
         for image in found:
-            if image.ref not in told:
+            if image.ref not in retagged:
                 mark = "" if image.covered else f" ({image.why_not})"
                 yield f"{what}: {code(image.ref)}{mark}"
 
 
 def _format_tag_and_digest(ref: str) -> str:
-    """What a reference has behind its repository."""
+    """Return the part of a reference behind its repository."""
     parsed = ImageRef.parse(ref)
     digest = f"@{parsed.digest}" if parsed.digest else ""
     return f":{parsed.tag}{digest}" if parsed.tag else digest or "without a tag"
@@ -190,14 +191,14 @@ def _format_carry(report: UpgradeReport, code: Callable[[str], str]) -> Iterator
         yield f"{most}{format_bytes(carry.size)} ({carry.size} bytes) of {of}"
     if carry.unsized:
         names = ", ".join(map(code, carry.unsized))
-        yield f"no size is known of {pluralize(len(carry.unsized), 'image')}: {names}"
+        yield f"size not known: {pluralize(len(carry.unsized), 'image')}: {names}"
     if carry.unlocked:
-        yield f"of {pluralize(len(carry.unlocked), 'image')} that are not locked nothing is known"
+        yield f"not locked, so not counted: {pluralize(len(carry.unlocked), 'image')}"
 
 
 def _format_lock_failures(report: UpgradeReport, code: Callable[[str], str]) -> Iterator[str]:
     if report.lock is None:
-        yield "the workspace has no images.lock: `kfdeploy lock` makes it"
+        yield "the workspace has no images.lock: run `kfdeploy lock`"
         return
     reasons: dict[str, list[str]] = {}
     for failure in report.lock.failures:
@@ -221,7 +222,7 @@ def _format_file_counts(report: UpgradeReport) -> str:
 
 def _suggest_next_step(report: UpgradeReport) -> str:
     if report.conflicts:
-        return "adapt the patches that no longer match, then kfdeploy render"
+        return "adapt the patches that no longer match, then run kfdeploy render"
     if report.lock is None or report.lock.failures:
-        return "kfdeploy lock where the sources can be reached, then mirror and render"
-    return "git diff; then kfdeploy mirror and kfdeploy render"
+        return "run kfdeploy lock where the sources can be reached, then mirror and render"
+    return "look at git diff, then run kfdeploy mirror and kfdeploy render"

@@ -267,8 +267,8 @@ def test_programs_that_nobody_has_read_are_named(tmp_path: Path, kfdeploy: Runne
     site = workspace(tmp_path, kfdeploy, deployment("d", "registry.example/tool:1.2"))
     said = kfdeploy("scan", "--egress", cwd=site).stderr
     assert said.endswith(
-        "note: nobody has read what these reach for: registry.example/tool:1.2\n"
-        "  to look: `kfdeploy scan` names each one's image and the command that looks into it\n"
+        "note: nobody has reviewed which addresses these use: registry.example/tool:1.2\n"
+        "  to search: `kfdeploy scan` names their images and the command for each\n"
     )
     assert "note:" not in kfdeploy("scan", "--egress", "--format", "csv", cwd=site).stderr
     answer = kfdeploy("scan", "--egress", "--output", "json", cwd=site).json
@@ -332,7 +332,7 @@ def test_a_fact_that_was_read_at_another_version_says_so(tmp_path: Path, kfdeplo
     assert record["unread"] == "thing 3.11"
     assert answer["unread"] == ["thing 3.11"]
     table = kfdeploy("scan", "--egress", cwd=site).stdout
-    assert "way out: env NO_STATS=1\n  read at another version: thing 3.11 runs here\n" in table
+    assert "way out: env NO_STATS=1\n  reviewed at another version: thing 3.11 runs here\n" in table
 
 
 RUNTIME = """
