@@ -115,7 +115,8 @@ def test_a_lost_image_goes_its_whole_way_by_its_substitute(
     edit_workspace(site, settings)
     said = kfdeploy("lock", "--quiet", cwd=site, check=1).stderr
     assert f"error: {LOST}: not found: " in said
-    assert f"  hint: to confirm in kfdeploy.yaml, images.substitutes: {{{LOST}: {instead}}}" in said
+    hint = f"to use it, add to images.substitutes of kfdeploy.yaml: {{{LOST}: {instead}}}"
+    assert f"  hint: {hint}" in said
     edit_workspace(site, {"images.substitutes": {LOST: instead}})
     for command in ("lock", "mirror", "patch", "render"):
         kfdeploy(command, "--quiet", cwd=site)
