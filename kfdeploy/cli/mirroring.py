@@ -19,7 +19,7 @@ from kfdeploy.errors import DIFFERENCE, DONE, FAILED
 from kfdeploy.files import exclusive_lock
 from kfdeploy.images import lockfile
 from kfdeploy.images.lockfile import Lock
-from kfdeploy.mirror import mirror as stage
+from kfdeploy.mirror import mirror
 from kfdeploy.mirror.plan import MirrorPlan, MirrorSummary
 from kfdeploy.oci.registry.client import manifest_path
 from kfdeploy.oci.registry.settings import MirrorSettings
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 class MirrorOptions:
     """Hold the command's options."""
 
-    jobs: int = stage.JOBS
+    jobs: int = mirror.JOBS
     dry_run: bool = False
     check: bool = False
     output: Literal["text", "json"] = "text"
@@ -90,8 +90,8 @@ def mirror_lock(
         UserError: there is no plan (see `plan_mirror`), or another mirror is running.
     """
     cache = Cache(root / ".kfdeploy" / "cache")
-    with stage.open_endpoints(settings, root, cache) as sides:
-        plan = stage.plan_mirror(
+    with mirror.open_endpoints(settings, root, cache) as sides:
+        plan = mirror.plan_mirror(
             lock,
             settings,
             client=sides.client,
@@ -109,12 +109,12 @@ def mirror_lock(
             exclusive_lock(root / ".kfdeploy" / "mirror.lock", "another `kfdeploy mirror`"),
             watch_mirror(progress) as (watch, on_tick),
         ):
-            summary = stage.run_mirror(
+            summary = mirror.run_mirror(
                 plan,
                 sides.origin,
                 sides.destination,
                 jobs=options.jobs,
-                known=stage.find_known_places(plan, sides),
+                known=mirror.find_known_places(plan, sides),
                 progress=watch,
                 stop=sides.client.close,
                 on_tick=on_tick,

@@ -112,4 +112,6 @@ def test_a_registry_that_keeps_what_it_has_is_told(
         fill(strict.host, [str(fill_ref)], path_of=lambda ref: f"kf/{ref.host}/{ref.path}")
         done = kfdeploy("mirror", "--prune", "--yes", "--quiet", cwd=site, check=1)
     assert f": 405: {strict.host} does not allow manifests to be deleted" in done.stderr
-    assert "hint: allow it there (the distribution registry: storage.delete" in done.stderr
+    assert (
+        "hint: allow it in the registry (the distribution registry: storage.delete" in done.stderr
+    )
