@@ -1,5 +1,6 @@
-"""Images, release set and kfdeploy itself on disks that are carried over the gap.
+"""Writes, reads and checks bundles: images, release sets and kfdeploy on disks for the far side.
 
-Offers writing, reading and checking of a bundle. A bundle is an OCI layout in parts; copying itself
-is the work of `mirror`, for which a bundle is one more place to copy from or to.
+A bundle is an OCI image layout in one or more parts. `write` prepares a new bundle, `read` opens
+and imports one. The copying itself is done by `mirror`, for which a bundle is one more origin or
+destination. This package knows nothing of manifests of Kubernetes or of the command line.
 """

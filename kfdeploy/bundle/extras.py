@@ -1,4 +1,4 @@
-"""What a bundle takes along besides images: the workspace, kfdeploy itself, outside programs."""
+"""Collect the files of a bundle besides images: workspace, wheels of kfdeploy, programs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kfdeploy.errors import UserError
 from kfdeploy.files import is_safe_path, sha256_hex
 
 PROGRAMS: Final = ("helm", "helmfile", "kustomize", "kubectl")
-"""What the far side calls: `apply` the first two and kubectl, people the others."""
+"""The programs that the far side needs: `apply` calls helm, helmfile and kubectl."""
 _WORKSPACE_FILES: Final = (
     "kfdeploy.yaml",
     "kfdeploy.schema.json",
@@ -37,7 +37,7 @@ OpenFile = Callable[[], AbstractContextManager[BinaryIO]]
 
 @dataclass(frozen=True)
 class BundleExtra:
-    """A file that is taken along, and how it is read."""
+    """A file of the bundle, and a function that opens its content."""
 
     taken: BundleFile
     open: OpenFile
@@ -46,14 +46,15 @@ class BundleExtra:
 def collect_workspace(
     root: Path, sets: Sequence[Path], more: Iterable[str] = ()
 ) -> list[BundleExtra]:
-    """The workspace as far as it is needed where there is no upstream.
+    """Collect the files of the workspace that are needed where there is no upstream.
 
     Args:
-        sets: release sets' folders.
-        more: files that kfdeploy.yaml names, such as a CA; what is not in the workspace is left.
+        sets: folders of release sets.
+        more: files that kfdeploy.yaml names, such as a CA; paths outside the workspace are left
+            out.
 
     Raises:
-        UserError: something is a link, or no plain file.
+        UserError: a path is a link, or neither a plain file nor a folder.
     """
     found: dict[str, BundleExtra] = {}
     places = {f"workspace/{name}": root / name for name in _WORKSPACE_FILES}
@@ -78,10 +79,10 @@ def collect_workspace(
 
 
 def collect_wheels() -> list[BundleExtra]:
-    """kfdeploy's wheel, and those that it needs.
+    """Collect the wheels of kfdeploy and of its requirements.
 
     Raises:
-        UserError: see `wheels.installed`.
+        UserError: see `wheels.list_installed`.
     """
     found = []
     for wheel in wheels.list_installed():
@@ -92,24 +93,24 @@ def collect_wheels() -> list[BundleExtra]:
 
 
 def collect_programs(names: Sequence[str] = PROGRAMS) -> tuple[list[BundleExtra], list[str]]:
-    """Outside programs, from PATH; and notes about those that are missing or need more."""
+    """Collect programs from PATH, with notes about those that are missing or not self-contained."""
     found, notes = [], []
     for name in names:
-        where = shutil.which(name)
-        if where is None:
-            notes.append(f"{name} is not on PATH here: the bundle goes without it")
+        location = shutil.which(name)
+        if location is None:
+            notes.append(f"{name} is not on PATH: it is not in the bundle")
             continue
-        path = Path(where).resolve()
+        path = Path(location).resolve()
         if needs := _describe_needs(path):
             notes.append(f"{name} {needs}")
-        along = _build_extra(f"programs/{name}", path)
-        found.append(replace(along, taken=replace(along.taken, executable=True)))
+        extra = _build_extra(f"programs/{name}", path)
+        found.append(replace(extra, taken=replace(extra.taken, executable=True)))
     return found, notes
 
 
 def _build_extra(target: str, path: Path) -> BundleExtra:
     if not is_safe_path(target):
-        raise UserError(f"{path}: a name like this can't be in a bundle", hint="give it another")
+        raise UserError(f"{path}: a bundle can't hold a file of this name", hint="rename the file")
     try:
         size, total = path.stat().st_size, part_files.hash_file(path)
     except OSError as error:
@@ -119,7 +120,8 @@ def _build_extra(target: str, path: Path) -> BundleExtra:
 
 def _not_plain_file(path: Path) -> UserError:
     return UserError(
-        f"{path}: a link, or no plain file: it can't be in a bundle", hint="put a copy in its place"
+        f"{path}: a bundle can't hold a link or special file",
+        hint="replace it by a copy of the file",
     )
 
 
@@ -128,12 +130,12 @@ def _wheel_opener(wheel: Wheel) -> OpenFile:
 
 
 def _describe_needs(path: Path) -> str:
-    """What a program needs of the machine that it runs on, besides a kernel; or empty."""
+    """Return what a program needs of its machine besides the kernel; or empty."""
     try:
         with part_files.open_plain_file(path) as stream:
             head = stream.read(64)
             if not head.startswith(b"\x7fELF"):
-                return "is a script: what it calls is not in the bundle"
+                return "is a script: the programs that it calls are not in the bundle"
             if head[4:6] != b"\x02\x01":  # 64 bits, little-endian
                 return ""
             (table,) = struct.unpack_from("<Q", head, 32)
@@ -144,5 +146,5 @@ def _describe_needs(path: Path) -> str:
     except (OSError, struct.error):
         return ""
     if _PT_INTERP in kinds:
-        return "needs libraries of this machine: the other side must have the same"
+        return "is linked to libraries of this machine: the far side must have them too"
     return ""

@@ -1,4 +1,4 @@
-"""A bundle that is read, as the origin of a mirror."""
+"""Implement an `Origin` that reads images from a bundle."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MANIFEST_MAX: Final = 64 << 20
 
 
 class BundleOrigin:
-    """A bundle that images are taken from; an `Origin`."""
+    """A bundle to copy images from; an `Origin`."""
 
     def __init__(self, found: AvailableBundle) -> None:
         self.available = found
@@ -31,14 +31,14 @@ class BundleOrigin:
         return "the bundle"
 
     def has_manifest(self, digest: str) -> bool:
-        """Whether it has a manifest of this digest."""
+        """Tell whether the bundle has a manifest of this digest."""
         return digest in self.available.bundle.manifest_by_digest
 
     def read_manifest(self, digest: str) -> Manifest:
-        """A manifest; each part has all.
+        """Read a manifest from any part; each part has all manifests.
 
         Raises:
-            UserError: the bundle has none of this digest, or no part can read it.
+            UserError: the bundle has no such manifest, or it is damaged in every part.
         """
         if digest in self._manifests:
             return self._manifests[digest]
@@ -56,7 +56,7 @@ class BundleOrigin:
                 return found
         raise UserError(
             f"the bundle's manifest {digest} is damaged in every part",
-            hint="have a part written and carried again",
+            hint="write one part again on the near side and bring it",
         )
 
     def read_tree(self, item: MirrorItem) -> ImageTree:
@@ -76,13 +76,13 @@ class BundleOrigin:
         since = self.available.bundle.since
         if since is not None and item.digest in since.images.values():
             raise UserError(
-                f"{item.name}: the bundle leaves it out, as the older lock has it too, and the"
+                f"{item.name}: the bundle leaves it out, as the older lock has it too, but the"
                 " private registry lacks it",
-                hint="import the older bundle first, or make one without --since",
+                hint="import the older bundle first, or write a bundle without --since",
             )
         raise UserError(
             f"{item.name}: the bundle has no {item.digest}",
-            hint="it was written for another images.lock, or for other platforms",
+            hint="the bundle was written for another images.lock or other platforms",
         )
 
     def open_blob(
@@ -92,7 +92,7 @@ class BundleOrigin:
 
 
 class _JoinedPieces:
-    """The pieces of a blob, one after the other."""
+    """Reads the pieces of a blob as one stream."""
 
     def __init__(self, files: Sequence[tuple[Path, int]], offset: int) -> None:
         self._files = self._open_from(files, offset)
@@ -116,7 +116,7 @@ class _JoinedPieces:
         except OSError as error:
             raise UserError(
                 f"{error.filename}: {(error.strerror or str(error)).lower()}",
-                hint="is the disk still there? Run the same command again",
+                hint="check that the disk is still connected, and run the same command again",
             ) from error
         return self
 
@@ -127,7 +127,7 @@ class _JoinedPieces:
         while self._stream is not None:
             count = self._stream.readinto(buffer)
             if count is None:
-                raise OSError(errno.EAGAIN, "no plain file")
+                raise OSError(errno.EAGAIN, "not a plain file")
             if count:
                 return count
             self._stream = next(self._files, None)

@@ -1,19 +1,21 @@
-"""What a bundle has, and in which part: ``bundle.json``, the same bytes in every part.
+"""Read and write ``bundle.json``: the contents of a bundle, and the part of each file.
 
 A part is an OCI image layout::
 
-    oci-layout  index.json  blobs/ALGORITHM/HEX       as other tools read it
-    bundle.json  part.json  images.lock               what the bundle is, and which part this is
+    oci-layout  index.json  blobs/ALGORITHM/HEX       the layout that other tools read
+    bundle.json  part.json  images.lock               the description, and the part's number
     pieces/ALGORITHM/HEX.NNN                          of a blob that is larger than a part
-    workspace/  wheels/  programs/                    for the machine that it arrives at
-    SHA256SUMS  SHA256SUMS.sig                        written last: without, a part is not finished
+    workspace/  wheels/  programs/                    for the far side
+    SHA256SUMS  SHA256SUMS.sig                        written last: a part without is not finished
 
-All manifests are in every part, as are the files of the first three lines but ``part.json``. The
-description depends on the lock, the options and the bytes alone: no time, host or path is in it.
+Every part has all manifests, ``bundle.json``, ``images.lock``, ``oci-layout`` and ``index.json``,
+with the same bytes. The description depends only on the lock, the options and the contents: it has
+no time, host or path of the machine.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,7 +43,7 @@ FILES: Final = frozenset(
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 FULL_NAME: Final = "io.containerd.image.name"
 _SUM: Final = re.compile(r"[0-9a-f]{64}")
-# The OCI image specification's grammar for ref.name; skopeo takes no other.
+# The OCI image specification's grammar for ref.name; skopeo accepts no other.
 _WORD: Final = r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*"
 _OCI_NAME: Final = re.compile(rf"{_WORD}(?:/{_WORD})*")
 _PARTS_MAX: Final = 9999
@@ -49,14 +51,14 @@ _PARTS_MAX: Final = 9999
 
 @dataclass(frozen=True, slots=True)
 class BundleImage:
-    """A name that an image has in the bundle.
+    """One name of an image, or of an attached artifact, in the bundle.
 
     Attributes:
         name: ``HOST/PATH:TAG`` (or ``@DIGEST``) of the reference as found, normalised.
-        refs: references as found that are this name.
-        digest: of its index or only manifest, as it is in the bundle.
-        belongs_to: what it is to an image, such as ``sha256-….sig``; empty for images themselves.
-        push_tag: the tag that such a thing is pushed as; empty for a referrer.
+        refs: the references, as found, that have this name.
+        digest: the digest of its index or only manifest in the bundle.
+        belongs_to: the name of an attached artifact, such as ``sha256-….sig``; empty for images.
+        push_tag: the tag to push an attached artifact as; empty for a referrer.
     """
 
     name: str
@@ -67,13 +69,13 @@ class BundleImage:
 
     @property
     def layout_name(self) -> str:
-        """Its name in ``index.json``: the digest where the name is none to other tools."""
+        """Return its name in ``index.json``: the digest if other tools reject the name."""
         return self.name if _OCI_NAME.fullmatch(self.name) else self.digest
 
 
 @dataclass(frozen=True, slots=True)
 class BundleManifest:
-    """A manifest: digest, bytes, media type."""
+    """A manifest in the bundle; ``size`` in bytes."""
 
     digest: str
     size: int
@@ -86,10 +88,10 @@ class BundleManifest:
 
 @dataclass(frozen=True, slots=True)
 class BundleBlob:
-    """A blob and where it lies.
+    """A blob and the parts that have it.
 
     Attributes:
-        pieces: part and bytes of each piece; one for a blob that is whole.
+        pieces: part number and size in bytes of each piece; entry for a blob that is not split.
     """
 
     digest: str
@@ -97,7 +99,7 @@ class BundleBlob:
     pieces: tuple[tuple[int, int], ...]
 
     def locate_pieces(self) -> Iterator[tuple[int, str, int]]:
-        """Part, path in it, and bytes, in the order of the blob's content."""
+        """Yield part number, path in the part and bytes, in the order of the blob's content."""
         if len(self.pieces) == 1:
             yield self.pieces[0][0], blob_path(self.digest), self.size
             return
@@ -107,10 +109,10 @@ class BundleBlob:
 
 @dataclass(frozen=True, slots=True)
 class BundleFile:
-    """A file for the machine that the bundle arrives at.
+    """A file for the far side.
 
     Attributes:
-        sum: hex of its sha256.
+        sha256: in hexadecimal.
     """
 
     path: str
@@ -122,12 +124,12 @@ class BundleFile:
 
 @dataclass(frozen=True, slots=True)
 class DeltaBase:
-    """What a delta builds on.
+    """The older lock that a bundle written with ``--since`` builds on.
 
     Attributes:
-        lock: hex of the older lock's sha256.
-        images: what both locks have: name to digest.
-        blobs: what is not in the bundle as it is there already: digest to bytes and to the
+        lock: the older lock's sha256 in hexadecimal.
+        images: the images that both locks have: name to digest.
+        blobs: the blobs left out because the far side has them: digest to size in bytes and
             repositories, as HOST/PATH of references as found.
     """
 
@@ -138,13 +140,13 @@ class DeltaBase:
 
 @dataclass(frozen=True)
 class Bundle:
-    """The whole description; everything sorted.
+    """The whole description; all sequences are sorted.
 
     Attributes:
-        kfdeploy: the version that wrote it.
-        lock: hex of the sha256 of ``images.lock``.
-        part_size: bytes; 0 for a bundle that is its only part.
-        wheels_for: Python and platform of the wheels; empty without any.
+        kfdeploy: the version of kfdeploy that wrote it.
+        lock: the sha256 of ``images.lock`` in hexadecimal.
+        part_size: bytes; 0 for a bundle that is not in parts.
+        wheels_for: Python and platform of the wheels; empty without wheels.
     """
 
     kfdeploy: str
@@ -168,27 +170,27 @@ class Bundle:
 
     @property
     def expected(self) -> Mapping[str, tuple[str, ...]]:
-        """Blobs that must be at the private registry: digest to repositories (`Since.blobs`)."""
+        """Return the blobs that the private registry must have: digest to repositories."""
         since = self.since.blobs if self.since else {}
         return {digest: repositories for digest, (_, repositories) in since.items()}
 
     def part_folder(self, part: int) -> str:
-        """The part's folder below the bundle's; empty when that is the part."""
+        """Return the part's folder below the bundle's; empty if the bundle is not in parts."""
         return f"part-{part:03d}" if self.part_size else ""
 
     def list_part_files(self, part: int) -> dict[str, int]:
-        """Blobs, pieces and files of a part, without what is in all: path to bytes."""
+        """Return path and bytes of a part's own blobs, pieces and files."""
         found = {taken.path: taken.size for taken in self.files if taken.part == part}
         for blob in self.blobs:
             found.update({path: size for at, path, size in blob.locate_pieces() if at == part})
         return dict(sorted(found.items()))
 
     def count_part_bytes(self, part: int) -> int:
-        """Bytes of `content`."""
+        """Return the bytes of `list_part_files`."""
         return sum(self.list_part_files(part).values())
 
     def build_index(self) -> bytes:
-        """``index.json``: an entry a name."""
+        """Return ``index.json``, with an entry for each name."""
         entries = []
         for image in self.images:
             entry = self.manifest_by_digest[image.digest]
@@ -208,14 +210,12 @@ class Bundle:
         return f'{head},"manifests":{_dump_list(entries)}}}\n'.encode()
 
     def dump_part_note(self, part: int, description: bytes) -> bytes:
-        """``part.json``: which part this is; ``own`` is the bytes of ``bundle.json``."""
-        import hashlib
-
+        """Return ``part.json``; ``description`` is the bytes of ``bundle.json``."""
         note = {"part": part, "of": self.parts, "bundle": hashlib.sha256(description).hexdigest()}
         return _dump_compact(note).encode() + b"\n"
 
     def dumps(self) -> bytes:
-        """``bundle.json``."""
+        """Return the bytes of ``bundle.json``."""
         fields: list[tuple[str, str]] = [
             ("format", str(FORMAT)),
             ("kfdeploy", _dump_compact(self.kfdeploy)),
@@ -252,7 +252,7 @@ def loads(data: bytes) -> Bundle:
     """Read ``bundle.json``.
 
     Raises:
-        InvalidJson: damaged, or of a later format.
+        InvalidJson: it is damaged, or of a later format.
     """
     top = parse_json_object(data)
     if top.get_number("format") != FORMAT:
@@ -262,10 +262,10 @@ def loads(data: bytes) -> Bundle:
         inner = top.get_object("since")
         since = DeltaBase(
             inner.get_text("lock", _SUM),
-            {one.get_text("name"): _get_digest(one) for one in inner.get_objects("images")},
+            {entry.get_text("name"): _get_digest(entry) for entry in inner.get_objects("images")},
             {
-                _get_digest(one): (one.get_number("size"), one.get_texts("in"))
-                for one in inner.get_objects("blobs")
+                _get_digest(entry): (entry.get_number("size"), entry.get_texts("in"))
+                for entry in inner.get_objects("blobs")
             },
         )
     parts = top.get_number("parts")
@@ -278,28 +278,30 @@ def loads(data: bytes) -> Bundle:
         parts=parts,
         images=tuple(
             BundleImage(
-                one.get_text("name"),
-                one.get_texts("refs"),
-                _get_digest(one),
-                one.get_text("belongsTo", default=""),
-                one.get_text("pushTag", default=""),
+                entry.get_text("name"),
+                entry.get_texts("refs"),
+                _get_digest(entry),
+                entry.get_text("belongsTo", default=""),
+                entry.get_text("pushTag", default=""),
             )
-            for one in top.get_objects("images")
+            for entry in top.get_objects("images")
         ),
         manifests=tuple(
-            BundleManifest(_get_digest(one), one.get_number("size"), one.get_text("mediaType"))
-            for one in top.get_objects("manifests")
+            BundleManifest(
+                _get_digest(entry), entry.get_number("size"), entry.get_text("mediaType")
+            )
+            for entry in top.get_objects("manifests")
         ),
-        blobs=tuple(_parse_blob(one, parts) for one in top.get_objects("blobs")),
+        blobs=tuple(_parse_blob(entry, parts) for entry in top.get_objects("blobs")),
         files=tuple(
             BundleFile(
-                _get_path(one, "path"),
-                one.get_number("size"),
-                one.get_text("sha256", _SUM),
-                _get_part(one, parts),
-                one.get_flag("executable", default=False),
+                _get_path(entry, "path"),
+                entry.get_number("size"),
+                entry.get_text("sha256", _SUM),
+                _get_part(entry, parts),
+                entry.get_flag("executable", default=False),
             )
-            for one in top.get_objects("files")
+            for entry in top.get_objects("files")
         ),
         since=since,
         wheels_for=top.get_texts("wheelsFor", default=()),
@@ -312,13 +314,11 @@ def parse_part_note(data: bytes, description: bytes) -> tuple[int, bool]:
     """Read ``part.json``.
 
     Returns:
-        The part's number, and whether it is of the bundle whose description is ``own``.
+        The part's number, and whether the part belongs to the bundle of this ``description``.
 
     Raises:
-        InvalidJson: damaged.
+        InvalidJson: it is damaged.
     """
-    import hashlib
-
     note = parse_json_object(data)
     return note.get_number("part"), note.get_text("bundle") == hashlib.sha256(
         description
@@ -326,41 +326,41 @@ def parse_part_note(data: bytes, description: bytes) -> tuple[int, bool]:
 
 
 def blob_path(digest: str) -> str:
-    """Where a layout has a blob."""
+    """Return the path of a blob in an OCI layout."""
     algorithm, _, value = digest.partition(":")
     return f"blobs/{algorithm}/{value}"
 
 
 def piece_path(digest: str, number: int) -> str:
-    """Where a piece of a blob lies: not where readers of layouts would take it for the whole."""
+    """Return the path of a piece: outside ``blobs/``, where tools would take it for the blob."""
     algorithm, _, value = digest.partition(":")
     return f"pieces/{algorithm}/{value}.{number:03d}"
 
 
 def _check_consistency(bundle: Bundle) -> None:
-    """What the description says in two places."""
+    """Check that the lists of the description agree with each other."""
     for image in bundle.images:
         if image.digest not in bundle.manifest_by_digest:
-            raise InvalidJson(f"images: {image.name} is {image.digest}, which is no manifest of it")
+            raise InvalidJson(f"images: {image.name}: manifests has no {image.digest}")
     for taken in bundle.files:
         if taken.path.partition("/")[0] not in EXTRA_FOLDERS or "/" not in taken.path:
-            raise InvalidJson(f"files: {taken.path} is in none of the folders for files")
+            raise InvalidJson(f"files: {taken.path}: not below {', '.join(EXTRA_FOLDERS)}")
     paths = [taken.path for taken in bundle.files]
     digests = [blob.digest for blob in bundle.blobs] + [e.digest for e in bundle.manifests]
     if len(set(paths)) < len(paths) or len(set(digests)) < len(digests):
-        raise InvalidJson("something is there twice")
+        raise InvalidJson("a path or digest is listed twice")
 
 
-def _parse_blob(one: JsonObject, parts: int) -> BundleBlob:
-    size = one.get_number("size")
-    if "part" in one:
-        return BundleBlob(_get_digest(one), size, ((_get_part(one, parts), size),))
+def _parse_blob(entry: JsonObject, parts: int) -> BundleBlob:
+    size = entry.get_number("size")
+    if "part" in entry:
+        return BundleBlob(_get_digest(entry), size, ((_get_part(entry, parts), size),))
     pieces = tuple(
-        (_get_part(piece, parts), piece.get_number("size")) for piece in one.get_objects("pieces")
+        (_get_part(piece, parts), piece.get_number("size")) for piece in entry.get_objects("pieces")
     )
     if len(pieces) < 2 or sum(piece for _, piece in pieces) != size:
-        raise InvalidJson(f"{one.where}.pieces: they do not make {size} bytes")
-    return BundleBlob(_get_digest(one), size, pieces)
+        raise InvalidJson(f"{entry.where}.pieces: their sizes do not add up to {size} bytes")
+    return BundleBlob(_get_digest(entry), size, pieces)
 
 
 def _image_json(image: BundleImage) -> dict[str, Any]:
@@ -395,23 +395,23 @@ def _dump_compact(value: object) -> str:
 
 
 def _dump_list(entries: Sequence[object]) -> str:
-    """A line an entry: the file is looked at, and compared, by people too."""
+    """Write entry entry a line, so that people can read and compare the file."""
     return "[\n" + ",\n".join(map(_dump_compact, entries)) + "\n]" if entries else "[]"
 
 
-def _get_part(one: JsonObject, parts: int) -> int:
-    number = one.get_number("part")
+def _get_part(entry: JsonObject, parts: int) -> int:
+    number = entry.get_number("part")
     if not 1 <= number <= parts:
-        raise one.error("part", f"{number} is not a part: there are {parts}")
+        raise entry.error("part", f"{number} is not a part: there are {parts}")
     return number
 
 
-def _get_digest(one: JsonObject) -> str:
-    return one.get_text("digest", DIGEST)
+def _get_digest(entry: JsonObject) -> str:
+    return entry.get_text("digest", DIGEST)
 
 
-def _get_path(one: JsonObject, key: str) -> str:
-    path = one.get_text(key)
+def _get_path(entry: JsonObject, key: str) -> str:
+    path = entry.get_text(key)
     if not is_safe_path(path):
-        raise one.error(key, f"{path!r} is not a path below the bundle")
+        raise entry.error(key, f"{path!r} is not a path below the bundle")
     return path

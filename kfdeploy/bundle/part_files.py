@@ -1,4 +1,4 @@
-"""The files of a bundle's part on its disk: listed without following links, written whole."""
+"""List, read and write the files of a part: links are not followed, files appear when complete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kfdeploy.errors import UserError
 from kfdeploy.mirror.stores import BlobPieces
 from kfdeploy.oci.manifest import Descriptor
 
-# What file systems and desktops put onto a disk by themselves.
+# Folders that file systems and desktops create on a disk by themselves.
 _LEFT_ALONE: Final = frozenset(
     {
         "lost+found",
@@ -35,15 +35,16 @@ DISK_FULL_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 def is_system_name(name: str) -> bool:
-    """Whether a name at the top of a disk is the system's, and nothing of a bundle."""
+    """Tell whether the operating system creates this name at the top of a disk."""
     return name in _LEFT_ALONE or name.startswith(".Trash-")
 
 
 def list_files(folder: Path) -> tuple[dict[str, int], dict[str, str]]:
-    """All files below a folder.
+    """List all files below a folder.
 
     Returns:
-        Path to bytes, and path to what it is for all that is neither file nor folder.
+        The size in bytes of each file by path, and a description of everything that is neither
+        file nor folder, by path.
 
     Raises:
         UserError: a folder can't be read.
@@ -61,7 +62,7 @@ def list_files(folder: Path) -> tuple[dict[str, int], dict[str, str]]:
                     others[path] = "a link"
                 elif entry.is_dir(follow_symlinks=False):
                     if depth > _DEPTH_MAX:
-                        others[path] = "a folder too deep below others"
+                        others[path] = "a folder that is nested too deeply"
                     else:
                         scan_folder(Path(entry.path), f"{path}/", depth + 1)
                 elif entry.is_file(follow_symlinks=False):
@@ -78,16 +79,16 @@ def list_files(folder: Path) -> tuple[dict[str, int], dict[str, str]]:
 
 @contextlib.contextmanager
 def open_plain_file(path: Path) -> Iterator[io.FileIO]:
-    """A plain file, unbuffered; raises OSError for links, and for what never ends."""
+    """Open a plain file without a buffer; raise OSError for links, devices and pipes."""
     number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     with os.fdopen(number, "rb", buffering=0) as stream:
         if not stat.S_ISREG(os.fstat(number).st_mode):
-            raise OSError(errno.EINVAL, "no plain file", str(path))
+            raise OSError(errno.EINVAL, "not a plain file", str(path))
         yield stream
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:
-    """A plain file's bytes; raises OSError, also when it has more than ``most``."""
+    """Return a plain file's bytes; raise OSError, also if it has more than ``max_bytes``."""
     with open_plain_file(path) as stream:
         pieces, count = [], 0
         while piece := stream.read(1 << 20):
@@ -99,20 +100,20 @@ def read_file(path: Path, max_bytes: int) -> bytes:
 
 
 def hash_file(path: Path, algorithm: str = "sha256") -> str:
-    """Hex digest of a plain file; raises OSError."""
+    """Return the digest of a plain file in hexadecimal; raise OSError."""
     with open_plain_file(path) as stream:
         return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
 @contextlib.contextmanager
 def stage_file(path: Path, *, executable: bool = False, lasting: bool = True) -> Iterator[BinaryIO]:
-    """A file that has its name when the block ends well.
+    """Open a temporary file that gets its name if the block ends without an error.
 
     Args:
-        lasting: wait until its bytes are on the disk, so that it is whole after a power cut.
+        lasting: wait until the bytes are on the disk, so that a power cut can't damage the file.
 
     Raises:
-        OSError: nothing of it is left.
+        OSError: it could not be written; the temporary file is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -121,7 +122,7 @@ def stage_file(path: Path, *, executable: bool = False, lasting: bool = True) ->
         with os.fdopen(number, "wb") as stream:
             yield stream
             stream.flush()
-            # A disk's file system may have no modes, and refuses to be told some.
+            # The file system of a removable disk may refuse to set modes.
             with contextlib.suppress(OSError):
                 os.fchmod(number, 0o755 if executable else 0o644)
             if lasting:
@@ -133,7 +134,7 @@ def stage_file(path: Path, *, executable: bool = False, lasting: bool = True) ->
 
 
 def write_file(path: Path, data: bytes, *, lasting: bool = True) -> None:
-    """Write a small file by `staged`, unless it is there; raises OSError."""
+    """Write a small file with `stage_file`, unless it has these bytes; raise OSError."""
     with contextlib.suppress(OSError):
         if read_file(path, len(data)) == data:
             return
@@ -142,12 +143,12 @@ def write_file(path: Path, data: bytes, *, lasting: bool = True) -> None:
 
 
 def is_temporary(path: str) -> bool:
-    """Whether `staged` left it when it was killed."""
+    """Tell whether the path is a file that `stage_file` left when it was killed."""
     return path.rpartition("/")[2].startswith(".")
 
 
 def sync_path(path: Path) -> None:
-    """Have a file or folder on the disk; some file systems can't be asked that of a folder."""
+    """Flush a file or folder to the disk; ignore file systems that can't do so for folders."""
     number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(number)
@@ -159,11 +160,11 @@ def sync_path(path: Path) -> None:
 
 
 def find_device(path: Path) -> tuple[int, int]:
-    """The file system that a path is, or will be, on, and its free bytes."""
+    """Return the device number and free bytes of the file system that a path is or will be on."""
     while not path.exists():
         path = path.parent
-    found = os.statvfs(path)
-    return path.stat().st_dev, found.f_bavail * found.f_frsize
+    status = os.statvfs(path)
+    return path.stat().st_dev, status.f_bavail * status.f_frsize
 
 
 def spread_pieces(
@@ -172,14 +173,14 @@ def spread_pieces(
     targets: Iterable[tuple[Path | None, int]],
     blob: Descriptor,
 ) -> None:
-    """Write a blob's bytes one target after the other; all get their names when the stack ends.
+    """Write a blob's bytes to its targets in order; the files get their names when the stack ends.
 
     Args:
-        targets: file and bytes of each piece; None where it is not to be written.
+        targets: file and size in bytes of each piece; None for a file that is not written now.
 
     Raises:
-        UserError: the blob has not as many bytes as are said.
-        OSError: the disk.
+        UserError: the blob's size is not that of its manifest.
+        OSError: a file could not be written.
     """
     left = iter(targets)
     stream: BinaryIO | None = None
@@ -210,13 +211,13 @@ def spread_pieces(
 
 def _wrong_size(blob: Descriptor) -> UserError:
     return UserError(
-        f"{blob.digest}: has not the {blob.size} bytes that its manifest says",
-        hint="the image is damaged where it comes from",
+        f"{blob.digest}: its size is not the {blob.size} bytes that its manifest says",
+        hint="the image is damaged at its source",
     )
 
 
 def has_file(path: Path, size: int) -> bool:
-    """Whether a plain file of this size is there."""
+    """Tell whether the path is a plain file of this size in bytes."""
     try:
         found = path.lstat()
     except OSError:
@@ -225,7 +226,7 @@ def has_file(path: Path, size: int) -> bool:
 
 
 def remove_empty_folders(folder: Path, below: str) -> None:
-    """Remove ``below``, a path in ``folder``, and the folders above it, as far as empty."""
+    """Remove ``below``, a path in ``folder``, and its parents inside ``folder``, if empty."""
     while below:
         with contextlib.suppress(OSError):
             (folder / below).rmdir()
@@ -234,14 +235,15 @@ def remove_empty_folders(folder: Path, below: str) -> None:
 
 @contextlib.contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """One writer at a time; the lock goes with the process, and leaves no file."""
+    """Lock a folder against other writers; the lock ends with the process and leaves no file."""
     number = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         try:
             fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
-                f"{folder}: another kfdeploy writes this bundle now", hint="wait until it is done"
+                f"{folder}: another kfdeploy is writing this bundle",
+                hint="wait until it has finished",
             ) from error
         except OSError:
             pass  # a file system without locks

@@ -1,7 +1,7 @@
-"""What goes into a bundle, and into which part of it.
+"""Plan the contents of a bundle and of each part.
 
-First fit, in the order of the lock: an image goes whole into the first part that has room for what
-it adds. The plan follows from the images, the files and the size of a part alone.
+First fit, in the order of the lock: an image goes undivided into the first part with room for the
+blobs that it adds. The plan depends only on the images, the files and the size of a part.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from kfdeploy.wording import format_bytes
 
 _UNITS: Final = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?)(I?)B?", re.IGNORECASE | re.ASCII)
-# What a file costs on a disk besides its bytes: the rest of its last block, its entry in the
-# folder, and its line in SHA256SUMS.
+# A file takes more of a disk than its bytes: the rest of its last block, its entry in the folder,
+# and its line in SHA256SUMS.
 _BLOCK: Final = 4096
 _ENTRY: Final = 512
 _PART_MAX: Final = 9999
@@ -38,10 +38,10 @@ _PIECE_JSON: Final = 48
 
 @dataclass(frozen=True)
 class DeliveredContents:
-    """What the far side has already.
+    """The images and blobs that the far side has already.
 
     Attributes:
-        lock: hex of its lock's sha256.
+        lock: the sha256 of its lock in hexadecimal.
         images: names to digests.
         blobs: digest to repositories, as HOST/PATH of references as found.
     """
@@ -54,7 +54,7 @@ class DeliveredContents:
     def from_items(
         cls, lock: str, items: Iterable[tuple[MirrorItem, ImageTree | None]]
     ) -> DeliveredContents:
-        """From the images of a lock; blobs as far as their manifests are known."""
+        """Collect the images of a lock, and the blobs of those whose manifests are known."""
         images: dict[str, str] = {}
         blobs: dict[str, frozenset[str]] = {}
         for item, tree in items:
@@ -66,10 +66,10 @@ class DeliveredContents:
 
 
 def parse_size(text: str) -> int:
-    """Bytes of ``4.7G``, ``700MB`` (decimal, as disks are sold), ``4GiB`` (binary) or ``4700``.
+    """Return the bytes of ``4.7G``, ``700MB`` (decimal, as disks are sold), ``4GiB`` or ``4700``.
 
     Raises:
-        UserError: it is none of these, or nothing.
+        UserError: it is not a size, or 0.
     """
     match = _SIZE.fullmatch(text.strip())
     if match is not None and (match[2] or not match[3]):
@@ -77,12 +77,14 @@ def parse_size(text: str) -> int:
         if size > 0:
             return size
     raise UserError(
-        f"--part-size {text}: no size", hint="write 4.7G, 700M or 4GiB", exit_code=WRONG_USE
+        f"--part-size {text}: not a size",
+        hint="write for example 4.7G, 700M or 4GiB",
+        exit_code=WRONG_USE,
     )
 
 
 def list_bundle_images(item: MirrorItem) -> list[BundleImage]:
-    """The names that an image, or what belongs to one, has in a bundle."""
+    """Return the names that an image or an attached artifact has in a bundle."""
     found: dict[str, list[str]] = {}
     for ref in item.ids:
         parsed = ImageRef.parse(ref).with_default_tag()
@@ -109,17 +111,20 @@ def plan_bundle(
     older: DeliveredContents | None = None,
     wheels_for: Sequence[str] = (),
 ) -> Bundle:
-    """Lay out a bundle.
+    """Assign images and files to the parts of a bundle.
 
     Args:
-        items: images and what belongs to them, in the order of the lock.
-        lock: hex of the sha256 of ``images.lock``.
-        part_size: bytes that a part may take on its disk; 0 for a single part without a limit.
+        items: images and attached artifacts, in the order of the lock.
+        lock: the sha256 of ``images.lock`` in hexadecimal.
+        kfdeploy: the version of kfdeploy.
+        part_size: bytes that a part may take on its disk; 0 for a bundle that is not in parts.
         common: bytes of the lock, which is in every part.
-        files: what is taken along, its ``part`` still to be said.
+        files: the other files; their ``part`` is assigned here.
+        older: the images and blobs to leave out.
+        wheels_for: Python and platform of the wheels.
 
     Raises:
-        UserError: parts of this size can't hold what must be in each, or a file.
+        UserError: parts of this size can't hold the lists that each part needs, or a file.
     """
     images: dict[str, BundleImage] = {}
     left_out: dict[str, str] = {}
@@ -169,36 +174,36 @@ def plan_bundle(
 def _split_into_parts(
     draft: Bundle, groups: Sequence[Sequence[str]], sizes: Mapping[str, int], common: int
 ) -> Bundle:
-    shelves = _PartPacker(draft.part_size, draft.part_size - _count_reserved_bytes(draft, common))
-    if shelves.room < draft.part_size // 8:
-        needed = (draft.part_size - shelves.room) * 8 // 7 * 21 // 20 // 1000
+    packer = _PartPacker(draft.part_size, draft.part_size - _count_reserved_bytes(draft, common))
+    if packer.room < draft.part_size // 8:
+        needed = (draft.part_size - packer.room) * 8 // 7 * 21 // 20 // 1000
         raise UserError(
             f"--part-size: parts of {format_bytes(draft.part_size)} are too small: manifests and"
-            f" lists, which are in each, take {format_bytes(draft.part_size - shelves.room)}",
-            hint=f"`--part-size {needed}K` will do",
+            f" lists, which every part needs, take {format_bytes(draft.part_size - packer.room)}",
+            hint=f"use at least `--part-size {needed}K`",
             exit_code=WRONG_USE,
         )
-    at: dict[str, int] = {}
+    part_of: dict[str, int] = {}
     for folder in ("workspace", "wheels"):
         group = [taken for taken in draft.files if taken.path.startswith(f"{folder}/")]
-        parts = shelves.place_files([taken.size for taken in group], folder)
-        at.update({taken.path: part for taken, part in zip(group, parts, strict=True)})
+        parts = packer.place_files([taken.size for taken in group], folder)
+        part_of.update({taken.path: part for taken, part in zip(group, parts, strict=True)})
     for taken in draft.files:
-        if taken.path not in at:
-            at[taken.path] = shelves.place_files([taken.size], taken.path)[0]
+        if taken.path not in part_of:
+            part_of[taken.path] = packer.place_files([taken.size], taken.path)[0]
     pieces: dict[str, tuple[tuple[int, int], ...]] = {}
     for blobs in groups:
-        pieces.update(shelves.place_blobs(blobs, sizes))
+        pieces.update(packer.place_blobs(blobs, sizes))
     return replace(
         draft,
-        parts=max(1, len(shelves.free)),
+        parts=max(1, len(packer.free)),
         blobs=tuple(replace(blob, pieces=pieces[blob.digest]) for blob in draft.blobs),
-        files=tuple(replace(taken, part=at[taken.path]) for taken in draft.files),
+        files=tuple(replace(taken, part=part_of[taken.path]) for taken in draft.files),
     )
 
 
 def _count_reserved_bytes(draft: Bundle, common: int) -> int:
-    """Bytes that what is in every part takes at most."""
+    """Return the most bytes that the files of every part can take."""
     smallest = max(1, draft.part_size // 8)
     pieces = sum(b.size // smallest + 2 for b in draft.blobs if b.size > smallest)
     own = len(draft.dumps()) + pieces * _PIECE_JSON
@@ -212,7 +217,7 @@ def _disk_cost(size: int) -> int:
 
 
 class _PartPacker:
-    """Parts that fill up."""
+    """Fills parts by first fit."""
 
     def __init__(self, size: int, room: int) -> None:
         self.size = size
@@ -220,21 +225,21 @@ class _PartPacker:
         self.free: list[int] = []
 
     def place_files(self, sizes: Sequence[int], what: str) -> list[int]:
-        """The part of each: one for all where there is one with the room; files are not split."""
+        """Return the part of each file: the same for all if they fit; files are not split."""
         total = sum(map(_disk_cost, sizes))
         if total <= self.room:
             return [self._take_first_fit(total)] * len(sizes)
         if max(map(_disk_cost, sizes)) > self.room:
             raise UserError(
                 f"--part-size: {what} does not fit into a part of {format_bytes(self.size)}",
-                hint="--images-only leaves wheels and programs out; or make the parts larger",
+                hint="use larger parts, or leave wheels and programs out with --images-only",
             )
         return [self._take_first_fit(_disk_cost(size)) for size in sizes]
 
     def place_blobs(
         self, blobs: Sequence[str], sizes: Mapping[str, int]
     ) -> dict[str, tuple[tuple[int, int], ...]]:
-        """Part and bytes of each blob's pieces: all in one part where they fit into one."""
+        """Return part and bytes of each blob's pieces: all in one part if they fit."""
         total = sum(_disk_cost(sizes[blob]) for blob in blobs)
         if not blobs:
             return {}

@@ -1,7 +1,7 @@
-"""A bundle's images into the private registry, as far as its parts are here.
+"""Import a bundle's images into the private registry, from the parts that are here.
 
-What an image has in the parts that are here is pushed even when another part is missing: disks may
-come one after the other, in any order. It gets its tag when the registry has all of it.
+Blobs are pushed even if the image needs another part that is missing: disks may come one after the
+other, in any order. An image gets its tag when the registry has all of its blobs.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kfdeploy import parallel
-from kfdeploy.bundle import manifest as model
-from kfdeploy.bundle import part_files, read_layout
+from kfdeploy.bundle import manifest, part_files, read_layout
 from kfdeploy.bundle.layout_store import BundleOrigin
 from kfdeploy.bundle.read_layout import AvailableBundle
 from kfdeploy.errors import UserError, raise_all
@@ -38,18 +37,18 @@ FetchBlob = Callable[[str, str, int], AbstractContextManager[ReadableBlob]]
 
 @dataclass(frozen=True)
 class CheckedBundle:
-    """A bundle that was checked."""
+    """A checked bundle, and its lock."""
 
     available: AvailableBundle
     lock: Lock
 
     @property
     def problems(self) -> tuple[UserError, ...]:
-        """What is wrong with parts that are here."""
+        """Return an error for each damaged file of the parts that are here."""
         return self.available.problems
 
     def list_notes(self, own_lock: bytes | None, *, is_verified: bool) -> list[str]:
-        """What an operator should know before anything is pushed.
+        """Return notes for the operator, before anything is pushed.
 
         Args:
             own_lock: the bytes of the workspace's ``images.lock``.
@@ -61,11 +60,11 @@ class CheckedBundle:
                 f" {'is' if len(missing) == 1 else 'are'} not here, or can't be used"
             )
         if self.available.is_signed and not is_verified:
-            notes.append("the bundle is signed, and --verify-key names no key to check that with")
+            notes.append("the bundle is signed, but no key to check it is named: use --verify-key")
         if own_lock is not None and sha256_hex(own_lock) != self.available.bundle.lock:
             notes.append(
-                "the workspace's images.lock is another than the bundle's: the images of the"
-                " bundle's are pushed"
+                "the workspace's images.lock differs from the bundle's: the images of the bundle's"
+                " lock are pushed"
             )
         return notes
 
@@ -88,10 +87,10 @@ def open_bundle(
     hash_blobs: bool = False,
     on_progress: OnFileHashed | None = None,
 ) -> CheckedBundle:
-    """Check the parts of a bundle; blobs only for being there, unless ``whole``.
+    """Check the parts of a bundle; of blobs only the size, unless ``hash_blobs``.
 
     Raises:
-        UserError: nothing of it can be used, or folders are of different bundles.
+        UserError: no part can be used, or the folders belong to different bundles.
     """
     found = read_layout.check_parts(
         read_layout.find_parts(folders),
@@ -99,7 +98,7 @@ def open_bundle(
         hash_blobs=hash_blobs,
         on_progress=on_progress,
     )
-    path = next(iter(found.parts.values())).folder / model.LOCK_FILE
+    path = next(iter(found.parts.values())).folder / manifest.LOCK_FILE
     try:
         data = part_files.read_file(path, _LOCK_MAX)
     except OSError as error:
@@ -112,7 +111,7 @@ def open_bundle(
 def accept_any_key(
     keys: Sequence[Path], verify: Callable[[bytes, bytes, Path], None]
 ) -> read_layout.VerifySignature:
-    """A check that one of several keys has signed."""
+    """Return a check that accepts the signature of any of these keys."""
 
     def check_signature(data: bytes, signature: bytes) -> None:
         errors = []
@@ -128,11 +127,11 @@ def accept_any_key(
 
 @dataclass(frozen=True)
 class BundleImport:
-    """What the mirror's engine works between.
+    """The arguments of `run_mirror` for an import.
 
     Attributes:
-        known: blobs that the private registry has, by digest, with a place of each.
-        notes: images that can't be completed by what is here, unless the registry has the rest.
+        known: a place for each blob, by digest, that the private registry has.
+        notes: images that the parts here can't complete, unless the registry has the rest.
     """
 
     origin: Origin
@@ -149,13 +148,13 @@ def prepare_import(
     fetch: FetchBlob,
     close: Callable[[], None] = lambda: None,
 ) -> BundleImport:
-    """Find out what is here, and whether what a delta expects is at the private registry.
+    """Find the blobs that are here, and those that the private registry has for a delta.
 
     Args:
-        plan: what the private registry lacks of the bundle's lock.
-        repository: the private registry's HOST/PATH for a HOST/PATH of a reference as found.
-        fetch: for registries that do not mount blobs across repositories.
-        close: makes requests that threads wait for end at once.
+        plan: the items of the bundle's lock with their states at the private registry.
+        repository: returns the private registry's HOST/PATH for that of a reference as found.
+        fetch: opens a blob of the private registry, which may not mount across repositories.
+        close: makes running requests of other threads end at once.
     """
     source = BundleOrigin(checked.available)
     known: dict[str, str] = {}
@@ -190,7 +189,7 @@ def prepare_import(
 
 
 class _PartialOrigin:
-    """The bundle as an origin that gives what it has of an image."""
+    """The bundle as an `Origin` that leaves out the blobs that are not here."""
 
     def __init__(self, source: BundleOrigin, known: dict[str, str], fetch: FetchBlob) -> None:
         self._source = source
@@ -220,21 +219,21 @@ class _PartialOrigin:
         return self._source.open_blob(item, blob, offset)
 
     def describe_missing(self, item: MirrorItem, blobs: Iterable[Descriptor]) -> str:
-        """What an image needs that is not here; empty when all of it is."""
+        """Return which parts or blobs an image lacks; empty if it lacks none."""
         blobs = list(blobs)
         absent = self._absent_digests(blobs)
         if not absent:
             return ""
         found = self._source.available
         if parts := found.list_needed_parts(blobs):
-            is_ = "is" if len(parts) == 1 else "are"
-            said = (
+            verb = "is" if len(parts) == 1 else "are"
+            text = (
                 f"{item.name}: needs {_format_parts(parts)} of the bundle, which"
-                f" {is_} not here or damaged"
+                f" {verb} not here or damaged"
             )
             if together := found.list_split_parts(blob for blob in blobs if blob.digest in absent):
-                said += f"; {_format_parts(together)} at a time, as a blob lies in them in pieces"
-            return said
+                text += f"; {_format_parts(together)} together, as one of its blobs is split"
+            return text
         return (
             f"{item.name}: {len(absent)} of its blobs are not in the bundle, which builds on an"
             " older lock, and the private registry lacks them"
@@ -250,7 +249,7 @@ class _PartialOrigin:
 
 @dataclass(frozen=True)
 class _PartialTree(ImageTree):
-    """An image of which some blobs are not here: the engine brings the others."""
+    """An image without some of its blobs: the mirror copies the others."""
 
     absent: frozenset[str]
     missing_reason: str
@@ -265,9 +264,9 @@ class _PartialTree(ImageTree):
 
 
 class _PartialDestination:
-    """The private registry, where an image is sealed only when all of it is there.
+    """The private registry, which seals an image only if it has all of its blobs.
 
-    What was not here may be there from an earlier run, with another part.
+    An earlier run, with another part, may have pushed those that are not here.
     """
 
     def __init__(self, destination: Destination) -> None:
@@ -295,14 +294,14 @@ class _PartialDestination:
                 if blob.digest in tree.absent and not self.has_blob(place, blob):
                     raise UserError(
                         tree.missing_reason,
-                        hint="run the same command again with what is missing: what was pushed"
+                        hint="run the same command again with the missing parts: what was pushed"
                         " stays",
                     )
         self._destination.seal_image(item, tree)
 
 
 def _list_blobs(source: BundleOrigin, item: MirrorItem) -> tuple[Descriptor, ...]:
-    """All blobs of an image; none when the bundle does not have it, which is said later."""
+    """Return the blobs of an image; none if the bundle lacks it, which fails later."""
     try:
         return source.read_tree(item).blobs
     except UserError:

@@ -1,8 +1,8 @@
-"""Wheels of what is installed: kfdeploy and all that it needs, packed again without a network.
+"""Build wheels of the installed kfdeploy and its requirements, without a network.
 
-What pip unpacked is what the wheel had; the binary distribution format says where each file goes
-(packaging.python.org, "Binary distribution format"). The zip's bytes depend on the files alone:
-they are stored, not deflated, as zlib's versions pack differently.
+pip unpacks all files of a wheel, so they can be packed again. Where each file goes is said by
+packaging.python.org, "Binary distribution format". The zip's bytes depend only on the files: they
+are stored, not deflated, because versions of zlib compress differently.
 """
 
 from __future__ import annotations
@@ -32,17 +32,18 @@ from kfdeploy.errors import UserError
 _NOT_OF_THE_WHEEL: Final = frozenset(
     {"INSTALLER", "REQUESTED", "RECORD", "RECORD.jws", "RECORD.p7s", "direct_url.json"}
 )
-_LEAVE_OUT: Final = "--images-only leaves the wheels out"
+_LEAVE_OUT: Final = "leave the wheels out with --images-only"
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class Wheel:
-    """One wheel, to be built when it is wanted.
+    """A wheel that can be built.
 
     Attributes:
-        name: of its file.
-        files: path in it to the file, and whether that is executable.
+        name: its file name.
+        files: path in the wheel to the installed file, and whether that is executable.
+        info: the name of its ``.dist-info`` folder.
     """
 
     name: str
@@ -50,7 +51,7 @@ class Wheel:
     info: str
 
     def build(self) -> bytes:
-        """Its bytes: the same for the same files.
+        """Return the wheel's bytes: the same for the same files.
 
         Raises:
             UserError: a file can't be read.
@@ -74,16 +75,16 @@ class Wheel:
 
 
 def list_installed(name: str = "kfdeploy") -> list[Wheel]:
-    """Wheels of a distribution and of everything it requires here, sorted.
+    """Return wheels of a distribution and of everything it requires here, sorted.
 
     Raises:
-        UserError: one is not installed, or not as pip does it, or was changed since; all of them.
+        UserError: a distribution is not installed, was not installed by pip, or was changed.
     """
     return [_make_wheel(found) for _, found in sorted(_collect_distributions(name).items())]
 
 
 def describe_platform() -> tuple[str, str]:
-    """The Python and the platform that wheels of this machine are for."""
+    """Return the Python and the platform that wheels of this machine are for."""
     version = ".".join(map(str, sys.version_info[:2]))
     return f"{sys.implementation.name} {version}", sysconfig.get_platform()
 
@@ -109,7 +110,7 @@ def _collect_distributions(name: str) -> dict[str, Distribution]:
         for text in distribution.requires or ():
             required = Requirement(text)
             if required.marker is None or required.marker.evaluate({"extra": extra}):
-                left += [(required.name, one) for one in ("", *sorted(required.extras))]
+                left += [(required.name, each) for each in ("", *sorted(required.extras))]
     return found
 
 
@@ -138,7 +139,7 @@ def _make_wheel(distribution: Distribution) -> Wheel:
 def _map_files(
     distribution: Distribution, files: Iterable[PackagePath], info: str
 ) -> Iterator[tuple[str, tuple[Path, bool]]]:
-    """Path in the wheel, and the file; as RECORD says where each was put."""
+    """Yield the path in the wheel of each installed file that RECORD lists, and the file."""
     made = {point.name for point in distribution.entry_points if "_scripts" in point.group}
     for path in files:
         if "__pycache__" in path.parts or (
@@ -153,7 +154,7 @@ def _map_files(
             folder, _, rest = below.partition("/")
             if folder in ("bin", "Scripts"):
                 if rest in made:
-                    continue  # pip makes it
+                    continue  # pip creates it from the entry points
                 target = f"{info.removesuffix('.dist-info')}.data/scripts/{rest}"
             else:
                 target = f"{info.removesuffix('.dist-info')}.data/data/{below}"
@@ -184,7 +185,7 @@ def _is_editable(distribution: Distribution) -> bool:
 
 
 def _list_package_files(distribution: Distribution) -> dict[str, tuple[Path, bool]]:
-    """The package's files where only a link to them was installed, as developers do."""
+    """Return the files of kfdeploy if it is installed as a link to them (``pip install -e``)."""
     if canonicalize_name(distribution.metadata["Name"]) != kfdeploy.__name__:
         raise UserError(
             f"{distribution.metadata['Name']}: is installed as a link to a folder, and its wheel"

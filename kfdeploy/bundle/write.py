@@ -1,7 +1,8 @@
-"""The lock's images, and what else the far side needs, into a bundle.
+"""Write the lock's images, and the files that the far side needs, into a bundle.
 
-`prepare` reads what each image consists of and lays out the parts; the mirror's engine then brings
-the blobs between `Prepared.origin` and `Prepared.writer`, and `Prepared.finish` seals the parts.
+`prepare_bundle` reads the manifests of each image and plans the parts. `run_mirror` then copies the
+blobs from `PreparedBundle.origin` to `PreparedBundle.writer`, and `PreparedBundle.finish_parts`
+seals the parts.
 """
 
 from __future__ import annotations
@@ -42,15 +43,15 @@ OnImageRead = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class BundleOptions:
-    """What a bundle is to be.
+    """The options of a bundle.
 
     Attributes:
         to: its folder.
-        part_size: bytes; 0 for a single part.
-        only: the parts to write; all when empty.
-        images_only: without wheels and programs.
-        sets: release sets' folders that go along.
-        named: files that kfdeploy.yaml names.
+        part_size: bytes; 0 for a bundle that is not in parts.
+        only: numbers of the parts to write; empty for all.
+        images_only: leave wheels and programs out.
+        sets: folders of the release sets to include.
+        named_files: paths of files that kfdeploy.yaml names.
     """
 
     to: Path
@@ -63,11 +64,11 @@ class BundleOptions:
 
 @dataclass
 class PreparedBundle:
-    """A bundle that can be written.
+    """A planned bundle, ready to be written.
 
     Attributes:
-        failed: images that could not be read: the bundle can't be finished without them.
-        notes: what an operator should know.
+        failed: images that could not be read; the bundle can't be finished without them.
+        notes: notes for the operator.
     """
 
     writer: BundleWriter
@@ -82,15 +83,15 @@ class PreparedBundle:
         return self.writer.bundle
 
     def build_plan(self) -> MirrorPlan:
-        """What is to be fetched; exact within `Writer.opened`, which moves what is there."""
+        """Return the items and their states; final only within `BundleWriter.open_for_writing`."""
         return MirrorPlan(tuple(self._with_state(item) for item in self.items))
 
     def finish_parts(self, sign: Callable[[bytes], bytes] | None) -> tuple[BundlePart, ...]:
-        """Seal what is whole: see `Writer.finish`."""
+        """Seal the complete parts: see `BundleWriter.finish_parts`."""
         return self.writer.finish_parts(sign)
 
     def format_lines(self) -> list[str]:
-        """The layout for people: a line for each part."""
+        """Return a line for each part, for people."""
         return [
             f"{self.writer.part_folder(part)}:"
             f" {len(self.bundle.list_part_files(part))} blobs and files,"
@@ -133,24 +134,26 @@ def prepare_bundle(
     close: Callable[[], None] = lambda: None,
     on_progress: OnImageRead | None = None,
 ) -> PreparedBundle:
-    """Read what the images consist of, and lay out the parts. Nothing is written.
+    """Read the manifests of the images, and plan the parts. Nothing is written.
 
     Args:
-        items: what a mirror of ``lock`` has.
+        items: the mirror items of ``lock``.
         root: the workspace.
-        older: what the far side has already.
-        close: makes requests that threads wait for end at once.
-        each: called with each image that was read, how many are, and of how many.
+        older: the images and blobs that the far side has already.
+        close: makes running requests of other threads end at once.
+        on_progress: called for each image read with its name, the number read so far, and the
+            number in all.
 
     Raises:
-        UserError: parts too small, a part that the bundle does not have, or something that can't
-            be taken along. Images that can't be read are no error: they are in `Prepared.failed`.
+        UserError: the parts are too small, an option names a part that the bundle does not have,
+            or a file can't be in a bundle. Images that can't be read are no error: see
+            `PreparedBundle.failed`.
     """
     # In the order of the lock, which is the same for every private registry.
     ordered = sorted(items, key=lambda item: (item.ids, item.belongs_to, item.push_tag))
     trees, failed = _read_trees(ordered, origin, close, on_progress)
     known = [(item, trees[_tree_key(item)]) for item in ordered if _tree_key(item) in trees]
-    along, notes = _collect_extras(root, lock, options)
+    files, notes = _collect_extras(root, lock, options)
     text = lockfile.dumps(lock).encode()
     bundle = bundle_plan.plan_bundle(
         known,
@@ -158,7 +161,7 @@ def prepare_bundle(
         kfdeploy=__version__,
         part_size=options.part_size,
         common=len(text),
-        files=[one.taken for one in along],
+        files=[extra.taken for extra in files],
         older=older,
         wheels_for=() if options.images_only else wheels.describe_platform(),
     )
@@ -170,7 +173,7 @@ def prepare_bundle(
         bundle,
         manifests=bodies,
         lock=text,
-        files={one.taken.path: one.open for one in along},
+        files={extra.taken.path: extra.open for extra in files},
         only=options.only,
         keep=bool(failed),
     )
@@ -192,25 +195,25 @@ def find_delivered(
     origin: Origin,
     close: Callable[[], None] = lambda: None,
 ) -> tuple[DeliveredContents, list[str]]:
-    """What the far side has, by the lock that it has.
+    """Find out which images and blobs the far side has, from its lock.
 
     Args:
-        text: the bytes of the lock's file.
-        items: what a mirror of it has.
-        known: the manifests of an image, if they are known without asking.
-        origin: is asked for the others.
+        text: the bytes of the far side's images.lock.
+        items: the mirror items of that lock.
+        known: returns the cached manifests of an image, or None.
+        origin: is asked for manifests that are not cached.
 
     Returns:
-        That, and notes about images whose blobs can't be told any more.
+        The images and blobs, and notes about images that can no longer be read.
     """
     trees = {_tree_key(item): tree for item in items if (tree := known(item)) is not None}
     asked = [item for item in items if _tree_key(item) not in trees]
     found, failed = _read_trees(asked, origin, close, None)
     trees |= found
     notes = [
-        f"{one.item.name}: its blobs are not left out, as it can't be read any more:"
-        f" {one.error.message}"
-        for one in failed
+        f"{failure.item.name}: its blobs are not left out, as it can't be read any more:"
+        f" {failure.error.message}"
+        for failure in failed
     ]
     return DeliveredContents.from_items(
         sha256_hex(text), [(item, trees.get(_tree_key(item))) for item in items]
@@ -239,8 +242,8 @@ def _read_trees(
         if tree.root.digest == item.digest:
             return tree
         return UserError(
-            f"{item.name}: it is {tree.root.digest}, and the lock says {item.digest}",
-            hint="run `kfdeploy lock`",
+            f"{item.name}: its digest is {tree.root.digest}, but images.lock says {item.digest}",
+            hint="run `kfdeploy lock` again",
         )
 
     for done, (item, found) in enumerate(
@@ -252,11 +255,11 @@ def _read_trees(
             trees[_tree_key(item)] = found
         if on_progress is not None:
             on_progress(item.name, done, len(items))
-    return trees, sorted(failed, key=lambda one: one.item.sort_key)
+    return trees, sorted(failed, key=lambda failure: failure.item.sort_key)
 
 
 def _retry_while_busy(read: Callable[[], ImageTree], ended: threading.Event) -> ImageTree:
-    """What a source says once it listens: nothing else can be done meanwhile."""
+    """Return the manifests; wait while the source is busy, as no other work can be done."""
     began = time.monotonic()
     tries = 0
     while True:
@@ -278,16 +281,16 @@ def _collect_extras(
     found = extras.collect_workspace(root, options.sets, options.named_files)
     notes = [note for path in options.sets if (note := _describe_lock_mismatch(path, lock))]
     if not options.sets:
-        notes.append("there is no release set: the bundle goes without one (`kfdeploy render`)")
+        notes.append("the bundle has no release set: `kfdeploy render` makes one")
     if not options.images_only:
-        programs, notes_of_programs = extras.collect_programs()
+        programs, program_notes = extras.collect_programs()
         found += [*extras.collect_wheels(), *programs]
-        notes += notes_of_programs
+        notes += program_notes
     return found, notes
 
 
 def _describe_lock_mismatch(release_set: Path, lock: Lock) -> str:
-    """What is to be said of a set whose images are not all the lock's."""
+    """Return a note if a release set has images that the lock lacks; else empty."""
     path = release_set / bundle_files.LOCK_FILE
     if not path.is_file():
         return ""
@@ -295,8 +298,8 @@ def _describe_lock_mismatch(release_set: Path, lock: Lock) -> str:
     if not others:
         return ""
     return (
-        f"the release set {release_set.name} was rendered from another images.lock: the bundle has"
-        f" not its {others[0]}" + (f" and {len(others) - 1} more" if others[1:] else "")
+        f"the release set {release_set.name} was rendered from another images.lock: the bundle"
+        f" lacks its {others[0]}" + (f" and {len(others) - 1} more" if others[1:] else "")
     )
 
 
@@ -309,7 +312,7 @@ def _check_part_numbers(bundle: Bundle, only: Iterable[int]) -> None:
     for part in only:
         if not 1 <= part <= bundle.parts:
             raise UserError(
-                f"--part {part}: the bundle has the parts 1 to {bundle.parts}", exit_code=WRONG_USE
+                f"--part {part}: the bundle has parts 1 to {bundle.parts}", exit_code=WRONG_USE
             )
 
 
@@ -318,7 +321,7 @@ def _tree_key(item: MirrorItem) -> tuple[str, str]:
 
 
 class _CachedOrigin:
-    """An origin whose images have been read."""
+    """An `Origin` whose manifests have been read already."""
 
     def __init__(self, origin: Origin, trees: dict[tuple[str, str], ImageTree]) -> None:
         self._origin = origin

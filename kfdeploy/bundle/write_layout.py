@@ -1,4 +1,4 @@
-"""A bundle that is written: OCI image layouts, one a part, as the destination of a mirror."""
+"""Implement a `Destination` that writes a bundle: each part is an OCI image layout."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
 from kfdeploy import checksums
-from kfdeploy.bundle import manifest as model
-from kfdeploy.bundle import part_files
+from kfdeploy.bundle import manifest, part_files
 from kfdeploy.bundle.manifest import Bundle, BundleFile
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.mirror.plan import MirrorItem
@@ -34,11 +33,11 @@ PartState = Literal["written", "present", "unfinished"]
 
 @dataclass(frozen=True, slots=True)
 class BundlePart:
-    """A part as `Writer.finish` leaves it.
+    """The state of a part after `BundleWriter.finish_parts`.
 
     Attributes:
         size: bytes of its blobs and files, without manifests and lists.
-        missing: files that it lacks; none unless it is unfinished.
+        missing: number of files that it lacks; 0 unless it is unfinished.
     """
 
     number: int
@@ -49,11 +48,11 @@ class BundlePart:
 
 
 class BundleWriter:
-    """Writes a bundle; a `Destination`, whose only place is the bundle as a whole.
+    """Writes a bundle; a `Destination` whose only place is the whole bundle.
 
-    A part is finished when it has its ``SHA256SUMS``: that is taken away first and written last,
-    so that a part is never taken for whole that is not, whenever the writing ends. Other tools go
-    by ``index.json``, which is there only with it.
+    A part is finished if it has ``SHA256SUMS``. That file is removed first and written last, so an
+    interrupted part never looks finished. The same holds for ``index.json``, which other tools
+    read.
     """
 
     def __init__(
@@ -67,15 +66,15 @@ class BundleWriter:
         only: Iterable[int] = (),
         keep: bool = False,
     ) -> None:
-        """Nothing is written before `opened`.
+        """Plan the files; nothing is written before `open_for_writing`.
 
         Args:
-            manifests: the bytes of each of the bundle's manifests.
-            lock: ``images.lock``.
-            files: what opens each of the bundle's files, by its path.
-            only: the parts to write; all when empty.
-            keep: leave what the bundle does not have, and finish no part: not all that belongs
-                to the bundle is known.
+            manifests: the bytes of each manifest, by digest.
+            lock: the bytes of ``images.lock``.
+            files: a function that opens each of the other files, by path.
+            only: numbers of the parts to write; empty for all.
+            keep: remove no blobs and finish no part, as some images could not be read and what
+                belongs to the bundle is not fully known.
         """
         self.root = root
         self.bundle = bundle
@@ -85,10 +84,10 @@ class BundleWriter:
         self._files = files
         self._description = bundle.dumps()
         self._common = {
-            model.BUNDLE_FILE: self._description,
-            model.LAYOUT_FILE: LAYOUT_TEXT,
-            model.LOCK_FILE: lock,
-            **{model.blob_path(digest): manifests[digest] for digest in sorted(manifests)},
+            manifest.BUNDLE_FILE: self._description,
+            manifest.LAYOUT_FILE: LAYOUT_TEXT,
+            manifest.LOCK_FILE: lock,
+            **{manifest.blob_path(digest): manifests[digest] for digest in sorted(manifests)},
         }
         self._index = bundle.build_index()
         self._finished: frozenset[int] = frozenset()
@@ -106,7 +105,7 @@ class BundleWriter:
         return str(self.root)
 
     def has_blob(self, place: str, blob: Descriptor) -> bool:
-        """Also for a blob that a part is to have which is not being written, or no part."""
+        """Tell whether the blob is complete, or is not to be written by this run."""
         return all(
             part_files.has_file(path, size)
             for path, size in self._locate_targets(blob.digest)
@@ -125,16 +124,17 @@ class BundleWriter:
             raise self._disk_error(error, targets) from error
 
     def seal_image(self, item: MirrorItem, tree: ImageTree) -> None:
-        """Nothing: manifests were written at the beginning, and it is parts that are sealed."""
+        """Do nothing: the manifests were written at the beginning, and parts are sealed instead."""
 
     # -- before and after --------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def open_for_writing(self) -> Iterator[BundleWriter]:
-        """Get everything ready; nobody else writes the bundle until the block ends.
+        """Lock the folder until the block ends, and write everything but the blobs.
 
         Raises:
-            UserError: the folder is another's, somebody writes it now, or a disk has not the room.
+            UserError: the folder has other files, another process is writing the bundle, or a disk
+                has too little space.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -148,10 +148,10 @@ class BundleWriter:
             yield self
 
     def finish_parts(self, sign: Callable[[bytes], bytes] | None = None) -> tuple[BundlePart, ...]:
-        """Finish the parts that have all they are to have; to be called within `opened`.
+        """Finish the parts that have all their files; call it within `open_for_writing`.
 
         Args:
-            sign: makes a signature of a part's ``SHA256SUMS``.
+            sign: returns a signature of a part's ``SHA256SUMS``.
 
         Raises:
             UserError: a disk can't be written, or a file has changed since it was planned.
@@ -159,13 +159,13 @@ class BundleWriter:
         return tuple(self._finish_part(part, sign) for part in self.parts)
 
     def is_finished(self) -> bool:
-        """Whether all parts are there, as far as can be told without reading blobs."""
+        """Tell whether all parts are finished, by names and sizes, without reading blobs."""
         return all(
             self._is_part_finished(n, self._list_files(self.part_folder(n))) for n in self.parts
         )
 
     def count_lacking_bytes(self) -> int:
-        """Bytes that the parts lack."""
+        """Return the bytes that the parts lack."""
         return sum(size for part in self.parts for _, size in self._list_lacking(part))
 
     def _prepare_folders(self) -> None:
@@ -178,7 +178,7 @@ class BundleWriter:
         )
         todo = [part for part in self.parts if part not in self._finished]
         for part in todo:
-            for name in (checksums.SUMS_FILE, model.SIGNATURE_FILE, model.INDEX_FILE):
+            for name in (checksums.SUMS_FILE, manifest.SIGNATURE_FILE, manifest.INDEX_FILE):
                 there[self.part_folder(part)].pop(name, None)
                 (self.part_folder(part) / name).unlink(missing_ok=True)
             if self.part_folder(part).is_dir():
@@ -189,9 +189,9 @@ class BundleWriter:
         for part in todo:
             for name, data in (
                 *self._common.items(),
-                (model.PART_FILE, self._dump_part_note(part)),
+                (manifest.PART_FILE, self._dump_part_note(part)),
             ):
-                # Many and small: they are had on the disk when the part is sealed.
+                # Many small files: they are flushed to the disk together when the part is sealed.
                 part_files.write_file(self.part_folder(part) / name, data, lasting=False)
             for taken in self.bundle.files:
                 if taken.part == part:
@@ -201,7 +201,7 @@ class BundleWriter:
         return self.bundle.dump_part_note(part, self._description)
 
     def _locate_targets(self, digest: str) -> list[tuple[Path | None, int]]:
-        """Files of a blob, in its order, and bytes of each; None for parts that are not written."""
+        """Return the files of a blob with their bytes; None for a part that is not written now."""
         placed = self.bundle.by_digest.get(digest)
         return [
             (self.part_folder(part) / path if part in self.parts else None, size)
@@ -209,11 +209,11 @@ class BundleWriter:
         ]
 
     def _expected_files(self, part: int) -> dict[str, int]:
-        """All files of a part, without its sums: path to bytes."""
+        """Return path and bytes of all files of a part but its sums."""
         return {
             **{name: len(data) for name, data in self._common.items()},
-            model.INDEX_FILE: len(self._index),
-            model.PART_FILE: len(self._dump_part_note(part)),
+            manifest.INDEX_FILE: len(self._index),
+            manifest.PART_FILE: len(self._dump_part_note(part)),
             **self.bundle.list_part_files(part),
         }
 
@@ -222,13 +222,13 @@ class BundleWriter:
         return [
             (path, size)
             for path, size in self._expected_files(part).items()
-            if path != model.INDEX_FILE and not part_files.has_file(folder / path, size)
+            if path != manifest.INDEX_FILE and not part_files.has_file(folder / path, size)
         ]
 
-    # -- what is there already ---------------------------------------------------------------------
+    # -- existing files ---------------------------------------------------------------------
 
     def _list_folders(self) -> list[Path]:
-        """The parts' folders, and those that were parts when the bundle had another layout."""
+        """Return the parts' folders, and those of an earlier layout of the bundle."""
         found = [self.part_folder(part) for part in self.parts]
         if self._is_all and self.root.is_dir():
             within = sorted(path for path in self.root.iterdir() if _is_part_folder(path))
@@ -246,52 +246,53 @@ class BundleWriter:
             }
         raise_all(
             [
-                UserError(f"{folder / path}: {what}, and nothing of a bundle", hint="take it away")
+                UserError(f"{folder / path}: {what}, not part of a bundle", hint="remove it")
                 for path, what in others.items()
             ]
         )
         return files
 
     def _check_ownership(self, there: Mapping[Path, Mapping[str, int]]) -> None:
-        """Refuse to write among what somebody else keeps."""
+        """Refuse to write into a folder that has other files."""
         errors = []
         for folder, files in there.items():
-            known = model.FILES | model.FOLDERS
+            known = manifest.FILES | manifest.FOLDERS
             tops = {path.partition("/")[0] for path in files if not part_files.is_temporary(path)}
             errors += [
                 UserError(
-                    f"{folder / name}: is nothing of a bundle",
-                    hint="name an empty folder, or a bundle's, by --to-bundle",
+                    f"{folder / name}: not part of a bundle",
+                    hint="name an empty folder or a bundle with --to-bundle",
                 )
                 for name in sorted(tops - known)
             ]
-            if tops and model.BUNDLE_FILE not in files and not tops - known:
+            if tops and manifest.BUNDLE_FILE not in files and not tops - known:
                 errors.append(
                     UserError(
-                        f"{folder}: has {min(tops)} and no {model.BUNDLE_FILE}: it is no bundle",
-                        hint="name an empty folder, or a bundle's, by --to-bundle",
+                        f"{folder}: not a bundle: it has {min(tops)} but no {manifest.BUNDLE_FILE}",
+                        hint="name an empty folder or a bundle with --to-bundle",
                     )
                 )
             elif (
-                model.BUNDLE_FILE in files
-                and part_files.read_file(folder / model.BUNDLE_FILE, 1 << 30) != self._description
+                manifest.BUNDLE_FILE in files
+                and part_files.read_file(folder / manifest.BUNDLE_FILE, 1 << 30)
+                != self._description
             ):
-                self.notes.append(f"{folder}: was another bundle; what both have stays")
+                self.notes.append(f"{folder}: had another bundle; files of both are kept")
         raise_all(errors)
 
     def _is_part_finished(self, part: int, there: Mapping[str, int]) -> bool:
         folder = self.part_folder(part)
-        files = {path: size for path, size in there.items() if path != model.SIGNATURE_FILE}
+        files = {path: size for path, size in there.items() if path != manifest.SIGNATURE_FILE}
         return (
             files.pop(checksums.SUMS_FILE, None) is not None
             and files == self._expected_files(part)
-            and part_files.read_file(folder / model.BUNDLE_FILE, 1 << 30) == self._description
+            and part_files.read_file(folder / manifest.BUNDLE_FILE, 1 << 30) == self._description
         )
 
     def _move_existing_blobs(
         self, there: Mapping[Path, dict[str, int]], todo: Iterable[int]
     ) -> None:
-        """Move blobs that lie in another part than they are to, as far as one disk has both."""
+        """Move blobs that are in the wrong part, if both parts are on one disk."""
         wanted_at = {self.part_folder(part): self._expected_files(part) for part in self.parts}
         for part in todo:
             folder = self.part_folder(part)
@@ -307,10 +308,10 @@ class BundleWriter:
                         break
 
     def _remove_stale_files(self, there: Mapping[Path, Mapping[str, int]]) -> None:
-        """Take away what is not, or no longer, of the bundle."""
+        """Remove files that do not belong to the bundle, or no longer do."""
         wanted_at = {self.part_folder(part): self._expected_files(part) for part in self.parts}
         for folder, files in there.items():
-            wanted = {*wanted_at.get(folder, {}), checksums.SUMS_FILE, model.SIGNATURE_FILE}
+            wanted = {*wanted_at.get(folder, {}), checksums.SUMS_FILE, manifest.SIGNATURE_FILE}
             if folder not in wanted_at:
                 wanted = set()
             for path in files:
@@ -323,13 +324,13 @@ class BundleWriter:
                     folder.rmdir()
 
     def _check_free_space(self, todo: Iterable[int]) -> None:
-        """Whether the disks have the room, before anything is fetched."""
+        """Check that the disks have enough space, before anything is fetched."""
         needed: dict[int, int] = {}
         free: dict[int, int] = {}
         places: dict[int, list[str]] = {}
         for part in todo:
             number, free[number] = part_files.find_device(self.part_folder(part))
-            # And what comes last: the index, and the sums with a line for each file.
+            # The index and the sums, with a line for each file, are written last.
             last = [len(self._index), len(self._expected_files(part)) * _SUM_LINE]
             sizes = [*(size for _, size in self._list_lacking(part)), *last]
             needed[number] = needed.get(number, 0) + sum(-(-n // _BLOCK) * _BLOCK for n in sizes)
@@ -374,20 +375,20 @@ class BundleWriter:
         if part in self._finished:
             text = part_files.read_file(folder / checksums.SUMS_FILE, 1 << 30)
             if sign is not None:
-                part_files.write_file(folder / model.SIGNATURE_FILE, sign(text))
+                part_files.write_file(folder / manifest.SIGNATURE_FILE, sign(text))
             return BundlePart(part, folder, size, "present")
         missing = len(self._list_lacking(part))
         if missing or self._keep:
             return BundlePart(part, folder, size, "unfinished", missing)
         try:
             text = checksums.dump_checksums(self._compute_checksums(part))
-            part_files.write_file(folder / model.INDEX_FILE, self._index)
-            for name in (*self._common, model.PART_FILE):
+            part_files.write_file(folder / manifest.INDEX_FILE, self._index)
+            for name in (*self._common, manifest.PART_FILE):
                 part_files.sync_path(folder / name)
             for name in sorted({name.rpartition("/")[0] for name in self._expected_files(part)}):
                 part_files.sync_path(folder / name)
             if sign is not None:
-                part_files.write_file(folder / model.SIGNATURE_FILE, sign(text))
+                part_files.write_file(folder / manifest.SIGNATURE_FILE, sign(text))
             part_files.write_file(folder / checksums.SUMS_FILE, text)
             part_files.sync_path(folder)
         except OSError as error:
@@ -395,12 +396,12 @@ class BundleWriter:
         return BundlePart(part, folder, size, "written")
 
     def _compute_checksums(self, part: int) -> dict[str, str]:
-        """The sum of each file; of blobs it is their name, unless that is another algorithm's."""
+        """Return the sum of each file by path; a blob's name is its sum if that is a sha256."""
         known = {taken.path: taken.sha256 for taken in self.bundle.files}
         for name, data in (
             *self._common.items(),
-            (model.INDEX_FILE, self._index),
-            (model.PART_FILE, self._dump_part_note(part)),
+            (manifest.INDEX_FILE, self._index),
+            (manifest.PART_FILE, self._dump_part_note(part)),
         ):
             known[name] = hashlib.sha256(data).hexdigest()
         found = {}
@@ -412,7 +413,7 @@ class BundleWriter:
         return found
 
     def _disk_error(self, error: OSError, targets: Iterable[tuple[Path | None, int]]) -> UserError:
-        """The error of a disk, with how much it lacks where it is full."""
+        """Return the error for a failed write; for a full disk with the bytes that it lacks."""
         path = Path(error.filename) if error.filename else None
         folders = [self.part_folder(part) for part in self.parts]
         at = next((p for p, _ in targets if p), path or self.root)

@@ -41,7 +41,7 @@ IMAGES = {
 }
 LOCK = locked(IMAGES)
 PART = 400_000
-TOGETHER = "parts 1, 2 and 3 at a time, as a blob lies in them in pieces"
+TOGETHER = "parts 1, 2 and 3 together, as one of its blobs is split"
 
 
 @pytest.fixture(autouse=True)
@@ -315,7 +315,7 @@ def test_what_a_delta_expects_and_is_not_there_is_said_first(
 ) -> None:
     summary, notes = arrive(tmp_path / "far", private, delta)
     left_out = (
-        "the bundle leaves it out, as the older lock has it too, and the private registry lacks it"
+        "the bundle leaves it out, as the older lock has it too, but the private registry lacks it"
     )
     expected = (
         "{} of its blobs are not in the bundle, which builds on an older lock, and the private"

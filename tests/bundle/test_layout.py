@@ -235,7 +235,7 @@ def test_another_lock_keeps_what_both_have_and_removes_the_rest(tmp_path: Path) 
         copy(listed, source, made)
         made.finish_parts()
     assert set(source.opened) == blobs(new).keys() - blobs(old).keys()
-    assert made.notes == [f"{tmp_path / 'a'}: was another bundle; what both have stays"]
+    assert made.notes == [f"{tmp_path / 'a'}: had another bundle; files of both are kept"]
     write(tmp_path / "b", new)
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
 
@@ -291,7 +291,7 @@ def test_a_blob_of_another_length_than_its_manifest_says_is_refused(tmp_path: Pa
                 targets = [(tmp_path / "x", size)]
                 part_files.spread_pieces(stack, Hashed(stream, blob), targets, other)
             assert error.value.message == (
-                f"{blob.digest}: has not the {size} bytes that its manifest says"
+                f"{blob.digest}: its size is not the {size} bytes that its manifest says"
             )
     assert short.size == 900 and not (tmp_path / "x").exists()
 
@@ -301,7 +301,7 @@ def test_two_writers_of_one_bundle_are_refused(tmp_path: Path) -> None:
     second, _, _ = writer(tmp_path, BIG)
     with first.open_for_writing(), pytest.raises(UserError) as error, second.open_for_writing():
         pass
-    assert error.value.message == f"{tmp_path}: another kfdeploy writes this bundle now"
+    assert error.value.message == f"{tmp_path}: another kfdeploy is writing this bundle"
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "part-001/notes.txt"])
@@ -311,7 +311,7 @@ def test_somebody_elses_folder_is_not_written_into(tmp_path: Path, name: str) ->
     made, _, _ = writer(tmp_path, BIG, PART)
     with pytest.raises(UserError) as error, made.open_for_writing():
         pass
-    assert error.value.message == f"{tmp_path / name}: is nothing of a bundle"
+    assert error.value.message == f"{tmp_path / name}: not part of a bundle"
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
 
 
@@ -320,7 +320,7 @@ def test_another_tools_layout_is_not_written_into(tmp_path: Path) -> None:
     made, _, _ = writer(tmp_path, BIG)
     with pytest.raises(UserError) as error, made.open_for_writing():
         pass
-    assert error.value.message == f"{tmp_path}: has oci-layout and no bundle.json: it is no bundle"
+    assert error.value.message == f"{tmp_path}: not a bundle: it has oci-layout but no bundle.json"
 
 
 def test_links_in_a_bundle_are_not_written_through(tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_links_in_a_bundle_are_not_written_through(tmp_path: Path) -> None:
     made, _, _ = writer(tmp_path / "b", BIG)
     with pytest.raises(UserError) as error, made.open_for_writing():
         pass
-    assert error.value.message == f"{tmp_path / 'b' / 'blobs'}: a link, and nothing of a bundle"
+    assert error.value.message == f"{tmp_path / 'b' / 'blobs'}: a link, not part of a bundle"
 
 
 _KILLED = """\
@@ -694,8 +694,8 @@ def test_a_delta_says_what_it_expects_to_be_there(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         BundleOrigin(found).open_blob(mid, blob, 0)
     assert error.value.message == (
-        f"{blob.digest} is not in the bundle: it builds on an older lock, and expects the private"
-        " registry to have it (gcr.io/a/app)"
+        f"{blob.digest} is not in the bundle, which builds on an older lock: the private registry"
+        " must have it (gcr.io/a/app)"
     )
 
 

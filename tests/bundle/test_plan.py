@@ -64,7 +64,7 @@ def test_sizes_are_decimal_as_disks_are_sold(text: str, size: int) -> None:
 def test_what_is_no_size_is_said(text: str) -> None:
     with pytest.raises(UserError) as error:
         parse_size(text)
-    assert (error.value.message, error.value.exit_code) == (f"--part-size {text}: no size", 2)
+    assert (error.value.message, error.value.exit_code) == (f"--part-size {text}: not a size", 2)
 
 
 def test_without_a_size_all_is_one_part() -> None:
@@ -117,7 +117,7 @@ def test_parts_too_small_for_the_lists_are_refused() -> None:
     with pytest.raises(UserError) as error:
         planned(made("a.io/a:1", [("a", 10)]), part_size=8000)
     assert error.value.message.startswith(
-        "--part-size: parts of 7.8 KiB are too small: manifests and lists, which are in each, take"
+        "--part-size: parts of 7.8 KiB are too small: manifests and lists, which every part needs,"
     )
 
 
@@ -187,7 +187,7 @@ GOOD = planned(made("a.io/x:1", [("a", 1)]), files=[BundleFile("programs/helm", 
         (
             "blobs",
             [{"digest": f"sha256:{'a' * 64}", "size": 3, "pieces": [{"part": 1, "size": 1}]}],
-            "blobs[0].pieces: they do not make 3 bytes",
+            "blobs[0].pieces: their sizes do not add up to 3 bytes",
         ),
         (
             "files",
@@ -202,12 +202,12 @@ GOOD = planned(made("a.io/x:1", [("a", 1)]), files=[BundleFile("programs/helm", 
         (
             "files",
             [{"path": "blobs/x", "size": 1, "sha256": "0" * 64, "part": 1}],
-            "files: blobs/x is in none of the folders for files",
+            "files: blobs/x: not below workspace, wheels, programs",
         ),
         (
             "manifests",
             [],
-            f"images: a.io/x:1 is {GOOD.images[0].digest}, which is no manifest of it",
+            f"images: a.io/x:1: manifests has no {GOOD.images[0].digest}",
         ),
     ],
 )

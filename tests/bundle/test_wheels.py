@@ -179,10 +179,10 @@ def test_programs_are_taken_from_path_through_links(
         ("programs/kubectl", True),
     ]
     assert notes == [
-        "helm is a script: what it calls is not in the bundle",
-        "helmfile is not on PATH here: the bundle goes without it",
-        "kustomize is not on PATH here: the bundle goes without it",
-        "kubectl needs libraries of this machine: the other side must have the same",
+        "helm is a script: the programs that it calls are not in the bundle",
+        "helmfile is not on PATH: it is not in the bundle",
+        "kustomize is not on PATH: it is not in the bundle",
+        "kubectl is linked to libraries of this machine: the far side must have them too",
     ]
 
 
@@ -219,5 +219,5 @@ def test_a_link_in_a_workspace_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         workspace(tmp_path)
     assert error.value.message == (
-        f"{tmp_path}/patches/x: a link, or no plain file: it can't be in a bundle"
+        f"{tmp_path}/patches/x: a bundle can't hold a link or special file"
     )

@@ -48,10 +48,10 @@ def test_a_whole_bundle_and_what_it_has(
     assert done.stdout.splitlines()[0].endswith(", written")
     assert [line for line in done.stderr.splitlines() if line.startswith("note: ")] == [
         *(
-            f"note: {name} is a script: what it calls is not in the bundle"
+            f"note: {name} is a script: the programs that it calls are not in the bundle"
             for name in ("helm", "helmfile", "kustomize")
         ),
-        "note: kubectl is not on PATH here: the bundle goes without it",
+        "note: kubectl is not on PATH: it is not in the bundle",
     ]
     there = files_of(tmp_path / "b")
     names = {name.partition("/")[0] for name in there}
@@ -120,7 +120,7 @@ def test_parts_are_made_checked_and_made_again(
     both = ("--from-bundle", tmp_path / "b", "--from-bundle", tmp_path / "new")
     kfdeploy("mirror", *both, "--check", cwd=site)
     done = kfdeploy(*options, tmp_path / "new", "--part", "99", cwd=site, check=2)
-    assert f"error: --part 99: the bundle has the parts 1 to {count}\n" in done.stderr
+    assert f"error: --part 99: the bundle has parts 1 to {count}\n" in done.stderr
 
 
 def test_damage_is_named_before_anything_is_pushed(
@@ -136,7 +136,7 @@ def test_damage_is_named_before_anything_is_pushed(
     assert done.stderr.splitlines()[-3:] == [
         f"error: {damaged}/blobs/evil: nothing of the bundle",
         f"error: {damaged}/index.json: changed: it is not what SHA256SUMS says",
-        "  hint: have this part written and carried again: `kfdeploy mirror --to-bundle DIR`",
+        "  hint: write this part again and bring it: `kfdeploy mirror --to-bundle DIR`",
     ]
     assert not any(private.folder.rglob("_manifests"))
 
@@ -185,7 +185,7 @@ def test_images_of_a_bundle_are_looked_into(
             ["--to-bundle", "b", "--part", "1"],
             "--part is for --part-size SIZE, as the parts were made with",
         ),
-        (["--to-bundle", "b", "--part-size", "x"], "--part-size x: no size"),
+        (["--to-bundle", "b", "--part-size", "x"], "--part-size x: not a size"),
     ],
 )
 def test_options_that_do_not_go_together(
@@ -233,7 +233,7 @@ def test_a_signed_bundle_is_taken_and_no_other_one(
     )
     assert verified.stdout == b"Verified OK\n"
     assert (
-        "note: the bundle is signed, and --verify-key names no key to check that with\n"
+        "note: the bundle is signed, but no key to check it is named: use --verify-key\n"
         in kfdeploy(*check, signed, cwd=far).stderr
     )
     shutil.copy(public, far / "site.pub")
