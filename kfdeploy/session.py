@@ -18,6 +18,7 @@ from kfdeploy.errors import DIFFERENCE, WRONG_USE, UserError
 from kfdeploy.files import read_text
 from kfdeploy.images import lockfile
 from kfdeploy.images.lockfile import Lock
+from kfdeploy.oci.reference import WrittenRef
 from kfdeploy.oci.registry.settings import MirrorSettings
 from kfdeploy.progress import Progress
 from kfdeploy.workspace import settings_file
@@ -191,12 +192,12 @@ class Session:
         missing = sorted(named - {image.ref for image in listed})
         if missing:
             raise UserError(
-                f"{sources.NAME} does not list {', '.join(missing)}",
+                f"{sources.NAME} does not list {', '.join(map(str, missing))}",
                 hint="the upstream or the components have changed: run `kfdeploy lock`",
             )
         return listed
 
-    def read_tag_only_refs(self) -> frozenset[str]:
+    def read_tag_only_refs(self) -> frozenset[WrittenRef]:
         """Return the images that some place names by tag alone; none where tags may move.
 
         Only a registry with ``immutableTags`` treats them otherwise.

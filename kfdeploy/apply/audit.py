@@ -19,6 +19,7 @@ from kfdeploy.kubernetes.accessors import (
 )
 from kfdeploy.kubernetes.cluster.client import Cluster
 from kfdeploy.kubernetes.objects import ObjectKey
+from kfdeploy.oci.reference import WrittenRef
 from kfdeploy.releaseset.folder import SetFolder
 
 _PROFILE_LABEL: Final = ("app.kubernetes.io/part-of", "kubeflow-profile")
@@ -45,7 +46,7 @@ class ImageAudit:
     set: str
     context: str
     images: tuple[RunningImage, ...]
-    unused: tuple[str, ...]
+    unused: tuple[WrittenRef, ...]
     pods: int
     skipped: Mapping[str, int]
 

@@ -12,7 +12,7 @@ from kfdeploy.images.lockfile import Lock
 from kfdeploy.kubernetes.accessors import Body, get_spec, get_text, list_mappings
 from kfdeploy.kubernetes.objects import ObjectKey
 from kfdeploy.kubernetes.workload import CONTAINERS, list_image_volumes
-from kfdeploy.oci.reference import ImageRef, InvalidImageRef
+from kfdeploy.oci.reference import ImageRef, InvalidImageRef, WrittenRef
 from kfdeploy.releaseset.summary import ImageSummary
 
 RunningState = Literal["locked", "stale", "unlocked", "foreign"]
@@ -72,7 +72,7 @@ class RunningImage:
     """A reference that pods run, and its state.
 
     Attributes:
-        source: the set's image, as upstream names it; empty if it is not an image of the set.
+        source: the set's image, as upstream names it; None if it is not an image of the set.
         wanted: the mirror reference that the set has for it.
         digests: the digests that run; empty if no node reports one.
         owners: the workloads that run it.
@@ -82,7 +82,7 @@ class RunningImage:
 
     image: str
     state: RunningState
-    source: str
+    source: WrittenRef | None
     wanted: str
     digests: tuple[str, ...]
     owners: tuple[ObjectKey, ...]
@@ -99,7 +99,7 @@ class RunningImage:
         return {
             "image": self.image,
             "state": self.state,
-            "source": self.source,
+            "source": self.source or "",
             "wanted": self.wanted,
             "digests": self.digests,
             "workloads": self.owners,
@@ -119,46 +119,48 @@ class ExpectedImages:
         accepted: upstream references that may come from other registries.
     """
 
-    images: Mapping[str, ImageSummary]
+    images: Mapping[WrittenRef, ImageSummary]
     lock: Lock
     registry: str
     accepted: Collection[str] = ()
 
     @cached_property
-    def _by_mirror(self) -> Mapping[str, list[str]]:
+    def _by_mirror(self) -> Mapping[str, list[WrittenRef]]:
         """Repository in the mirror to the upstream references that are there."""
-        out: dict[str, list[str]] = defaultdict(list)
+        out: dict[str, list[WrittenRef]] = defaultdict(list)
         for ref, image in self.images.items():
             out[image.mirror.repository].append(ref)
         return out
 
     @cached_property
-    def _by_source(self) -> Mapping[ImageRef, str]:
+    def _by_source(self) -> Mapping[ImageRef, WrittenRef]:
         return {image.upstream.with_default_tag(): ref for ref, image in self.images.items()}
 
-    def list_digests(self, ref: str) -> frozenset[str]:
+    def list_digests(self, ref: WrittenRef) -> frozenset[str]:
         """Return all digests of an image: of its index, of reduced ones, of each platform."""
         found = {self.images[ref].mirror.digest}
         if (locked := self.lock.find_image(ref)) is not None:
             found |= {locked.digest, *locked.platforms.values(), *locked.reduced.values()}
         return frozenset(found - {""})
 
-    def classify_image(self, image: str, digests: Iterable[str]) -> tuple[RunningState, str, str]:
+    def classify_image(
+        self, image: str, digests: Iterable[str]
+    ) -> tuple[RunningState, WrittenRef | None, str]:
         """Return the state of a reference that runs with some digests, the set's image, and why."""
         try:
             wanted = ImageRef.parse(image).with_default_tag()
         except InvalidImageRef as error:
-            return "foreign", "", str(error)
+            return "foreign", None, str(error)
         there = self._by_mirror.get(wanted.repository)
         if there is not None:
             return self._classify_mirrored(wanted, there, digests)
         if f"{wanted.repository}/".startswith(f"{self.registry}/"):
-            return "unlocked", "", "in the private registry, and not an image of the set"
+            return "unlocked", None, "in the private registry, and not an image of the set"
         return self._classify_foreign(wanted, digests)
 
     def _classify_mirrored(
-        self, wanted: ImageRef, there: Sequence[str], digests: Iterable[str]
-    ) -> tuple[RunningState, str, str]:
+        self, wanted: ImageRef, there: Sequence[WrittenRef], digests: Iterable[str]
+    ) -> tuple[RunningState, WrittenRef | None, str]:
         for ref in there:
             mirror = self.images[ref].mirror
             known = self.list_digests(ref)
@@ -175,12 +177,12 @@ class ExpectedImages:
 
     def _classify_foreign(
         self, wanted: ImageRef, digests: Iterable[str]
-    ) -> tuple[RunningState, str, str]:
-        ref = self._by_source.get(wanted, "")
-        if ref and ref in self.accepted:
+    ) -> tuple[RunningState, WrittenRef | None, str]:
+        ref = self._by_source.get(wanted)
+        if ref is None:
+            return "foreign", None, "not from the private registry, and not an image of the set"
+        if ref.text in self.accepted:
             return "locked", ref, ""
-        if not ref:
-            return "foreign", "", "not from the private registry, and not an image of the set"
         running = set(digests)
         if running and running <= self.list_digests(ref):
             why = "by its upstream name, but with the lock's content; registries.uncovered"
@@ -195,7 +197,9 @@ def classify_running_images(
     groups: dict[tuple[str, str], list[PodImageUse]] = defaultdict(list)
     for use in found:
         groups[use.image, use.digest].append(use)
-    classified: dict[tuple[str, RunningState, str, str], list[PodImageUse]] = defaultdict(list)
+    classified: dict[tuple[str, RunningState, WrittenRef | None, str], list[PodImageUse]] = (
+        defaultdict(list)
+    )
     for (image, digest), uses in groups.items():
         classified[(image, *known.classify_image(image, [digest] if digest else []))] += uses
     out = [
@@ -218,7 +222,7 @@ def classify_running_images(
 _ORDER: Final = {"foreign": 0, "stale": 1, "unlocked": 2, "locked": 3}
 
 
-def find_unused_images(found: Iterable[RunningImage], known: ExpectedImages) -> list[str]:
+def find_unused_images(found: Iterable[RunningImage], known: ExpectedImages) -> list[WrittenRef]:
     """Return the set's images that nothing runs now; some run only when users start them."""
     seen = {image.source for image in found}
     return sorted(ref for ref in known.images if ref not in seen)

@@ -22,7 +22,7 @@ from kfdeploy.bundle.manifest import (
 from kfdeploy.errors import WRONG_USE, UserError
 from kfdeploy.mirror.plan import MirrorItem
 from kfdeploy.oci.manifest import ImageTree
-from kfdeploy.oci.reference import ImageRef, host_qualified_path
+from kfdeploy.oci.reference import host_qualified_path
 from kfdeploy.wording import format_bytes
 
 _UNITS: Final = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
@@ -59,7 +59,7 @@ class DeliveredContents:
         blobs: dict[str, frozenset[str]] = {}
         for item, tree in items:
             images.update({image.name: image.digest for image in list_bundle_images(item)})
-            places = frozenset(host_qualified_path(ImageRef.parse(ref)) for ref in item.ids)
+            places = frozenset(host_qualified_path(ref.parsed) for ref in item.ids)
             for blob in tree.blobs if tree else ():
                 blobs[blob.digest] = blobs.get(blob.digest, frozenset()) | places
         return cls(lock, images, blobs)
@@ -87,12 +87,12 @@ def list_bundle_images(item: MirrorItem) -> list[BundleImage]:
     """Return the names that an image or an attached artifact has in a bundle."""
     found: dict[str, list[str]] = {}
     for ref in item.ids:
-        parsed = ImageRef.parse(ref).with_default_tag()
+        parsed = ref.parsed.with_default_tag()
         if item.belongs_to:
             end = f":{item.push_tag}" if item.push_tag else f"@{item.digest}"
-            found.setdefault(f"{parsed.repository}{end}", []).append(ref)
+            found.setdefault(f"{parsed.repository}{end}", []).append(ref.text)
         else:
-            found.setdefault(str(parsed), []).append(ref)
+            found.setdefault(str(parsed), []).append(ref.text)
     tag = item.push_tag if item.belongs_to else ""
     return [
         BundleImage(name, tuple(sorted(refs)), item.digest, item.belongs_to, tag)

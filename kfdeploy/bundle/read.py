@@ -25,7 +25,7 @@ from kfdeploy.images.naming import MirrorRef
 from kfdeploy.mirror.plan import MirrorItem, MirrorPlan
 from kfdeploy.mirror.stores import BlobPieces, Destination, Origin, ReadableBlob
 from kfdeploy.oci.manifest import Descriptor, ImageTree
-from kfdeploy.oci.reference import ImageRef
+from kfdeploy.oci.reference import ImageRef, WrittenRef
 
 _JOBS: Final = 8
 _LOCK_MAX: Final = 64 << 20
@@ -311,8 +311,8 @@ def _list_blobs(source: BundleOrigin, item: MirrorItem) -> tuple[Descriptor, ...
 def _resolve_place(destination: Destination, repository: str) -> str:
     host, _, path = repository.partition("/")
     at = ImageRef(host, path)
-    target = MirrorRef(repository, "", "", "")
-    return destination.get_place(MirrorItem((repository,), at, target, "", None, "present"))
+    item = MirrorItem((WrittenRef(repository, at),), at, MirrorRef(at, "", ""), "", None, "present")
+    return destination.get_place(item)
 
 
 def _format_parts(numbers: Sequence[int]) -> str:

@@ -31,6 +31,7 @@ from kfdeploy.images.lockfile import Lock
 from kfdeploy.mirror.plan import MirrorFailure, MirrorItem, MirrorPlan
 from kfdeploy.mirror.stores import Origin, ReadableBlob
 from kfdeploy.oci.manifest import Descriptor, ImageTree
+from kfdeploy.oci.reference import WrittenRef
 from kfdeploy.oci.registry.errors import RegistryError
 from kfdeploy.wording import format_bytes
 
@@ -303,8 +304,8 @@ def _describe_lock_mismatch(release_set: Path, lock: Lock) -> str:
     )
 
 
-def _locked_digest(lock: Lock, name: str) -> str:
-    image = lock.find_image(name)
+def _locked_digest(lock: Lock, ref: WrittenRef) -> str:
+    image = lock.find_image(ref)
     return image.digest if image else ""
 
 

@@ -25,7 +25,7 @@ from kfdeploy.images.sites import find_sites
 from kfdeploy.kubernetes import workload
 from kfdeploy.kubernetes.accessors import get_labels
 from kfdeploy.kubernetes.objects import Object, ObjectKey, show_path
-from kfdeploy.oci.reference import ImageRef, InvalidImageRef
+from kfdeploy.oci.reference import ImageRef, WrittenRef
 
 _LABELS = ("app.kubernetes.io/version", "serving.knative.dev/release", "app.kubernetes.io/release")
 """Labels that hold a program's version. They matter where its image is named by digest."""
@@ -91,7 +91,7 @@ class Catalogue:
             for found in find_sites(item.key, item.body):
                 for mention in found.mentions:
                     program = self._identify_program(
-                        item, show_path(item.body, found.path), mention.ref
+                        item, show_path(item.body, found.path), mention.ref.text
                     )
                     if program.entry in entries:
                         yield program
@@ -124,7 +124,7 @@ class Catalogue:
                     return rule
         return None
 
-    def find_unavailable(self, ref: str) -> UnavailableImage | None:
+    def find_unavailable(self, ref: WrittenRef) -> UnavailableImage | None:
         """Return the record of an image that its source no longer has, or None."""
         for entry in self.entries:
             for lost in entry.lost:
@@ -187,9 +187,8 @@ def _detect_version(
 
     The alias ``""`` is for an image with neither tag nor digest.
     """
-    try:
-        ref = ImageRef.parse(image)
-    except InvalidImageRef:
+    ref = ImageRef.try_parse(image)
+    if ref is None:
         return None
     aliases = entry.aliases if entry else {}
     for word in [word for word in (ref.tag, ref.digest) if word] or [""]:

@@ -14,15 +14,15 @@ from kfdeploy.images.inventory import (
     UnreviewedProgram,
 )
 from kfdeploy.kubernetes.objects import Object
-from kfdeploy.oci.reference import ImageRef, is_image_ref
+from kfdeploy.oci.reference import WrittenRef
 
 
 def find_hidden_images(
     component: str,
     objects: Sequence[Object],
     programs: Iterable[WorkloadProgram],
-    sites: Iterable[tuple[str, ImageUse]],
-) -> Iterator[tuple[str, ImageUse]]:
+    sites: Iterable[ImageUse],
+) -> Iterator[ImageUse]:
     """Yield the hidden images that a component can pull as it is configured.
 
     A default that the manifest overrides is not among them: the value that overrides it is a site
@@ -33,9 +33,6 @@ def find_hidden_images(
         objects: its objects without CRDs.
         programs: the programs of its workloads.
         sites: the images that its objects name; some hidden images are derived from them.
-
-    Yields:
-        A reference as the program's code has it, and where it is used.
     """
     names = {(item.key.kind, item.key.name) for item in objects}
     named = list(sites)
@@ -55,7 +52,7 @@ def find_hidden_images(
 
 def _find_compiled_in(
     component: str, image: HiddenImage, program: WorkloadProgram, objects: Sequence[Object]
-) -> Iterator[tuple[str, ImageUse]]:
+) -> Iterator[ImageUse]:
     redirect, target = image.redirect, None
     if redirect is not None:
         target = next((item for item in objects if redirect.is_of(item.key)), None)
@@ -66,26 +63,24 @@ def _find_compiled_in(
         (item.key for item in objects if image.names_object(item.key)),
         program.object,
     )
-    for ref in image.references:
-        yield (
-            ref,
-            ImageUse(
-                component=component,
-                object=target.key if target else puller,
-                field=f"spec.template.spec.containers[name={redirect.container}]"
-                if target and redirect and redirect.container
-                else "",
-                path=(),
-                how="catalogue",
-                redirect=str(redirect) if target else "none",
-                need=image.need,
-                note=image.when,
-                source=_source_for_version(image.source, program),
-                pin="" if image.digest else "tag",
-                adds=redirect if target else None,
-                outside=image.outside,
-                pulled_by=image.pulled_by or "",
-            ),
+    for text in image.references:
+        yield ImageUse(
+            ref=WrittenRef.parse(text),
+            component=component,
+            object=target.key if target else puller,
+            field=f"spec.template.spec.containers[name={redirect.container}]"
+            if target and redirect and redirect.container
+            else "",
+            path=(),
+            how="catalogue",
+            redirect=str(redirect) if target else "none",
+            need=image.need,
+            note=image.when,
+            source=_source_for_version(image.source, program),
+            pin="" if image.digest else "tag",
+            adds=redirect if target else None,
+            outside=image.outside,
+            pulled_by=image.pulled_by or "",
         )
 
 
@@ -110,45 +105,44 @@ def _source_for_version(source: str, program: WorkloadProgram) -> str:
 
 
 def _derive_from_site(
-    component: str, image: HiddenImage, sites: Sequence[tuple[str, ImageUse]]
-) -> Iterator[tuple[str, ImageUse]]:
+    component: str, image: HiddenImage, sites: Sequence[ImageUse]
+) -> Iterator[ImageUse]:
     """Yield the references that an operator derives from a site's.
 
     The patch of the site redirects them. They exist only for sites that are pinned by tag: the
     operator appends its suffix to the tag, and appends nothing to a digest.
     """
     assert image.of is not None
-    for ref, found in sites:
-        if found.path and image.of.matches(found.object, found.field):
-            parsed = ImageRef.parse(ref)
-            derived = f"{ref.partition('@')[0]}{image.suffix}"
-            if parsed.tag and found.pin == "tag" and is_image_ref(derived):
-                yield (
-                    derived,
-                    ImageUse(
-                        component=component,
-                        object=found.object,
-                        field=found.field,
-                        path=(),
-                        how="catalogue",
-                        redirect="patch",
-                        place=found.place,
-                        overridden_by=found.overridden_by,
-                        need=image.need,
-                        note=image.when,
-                        source=image.source,
-                        pin="tag",
-                    ),
-                )
+    for site in sites:
+        if not (site.path and image.of.matches(site.object, site.field)):
+            continue
+        derived = WrittenRef.try_parse(f"{site.ref.text.partition('@')[0]}{image.suffix}")
+        if derived and site.ref.parsed.tag and site.pin == "tag":
+            yield ImageUse(
+                ref=derived,
+                component=component,
+                object=site.object,
+                field=site.field,
+                path=(),
+                how="catalogue",
+                redirect="patch",
+                place=site.place,
+                overridden_by=site.overridden_by,
+                need=image.need,
+                note=image.when,
+                source=image.source,
+                pin="tag",
+            )
 
 
 def find_unavailable_images(
-    facts: Catalogue, found: Iterable[tuple[str, ImageUse]]
+    facts: Catalogue, found: Iterable[ImageUse]
 ) -> Iterator[UnavailableReference]:
     """Yield the images found that their source no longer has, with the known substitutes."""
-    for ref in {ref for ref, _ in found}:
+    for ref in {use.ref for use in found}:
         if known := facts.find_unavailable(ref):
-            yield UnavailableReference(ref, known.why, known.source, known.substitute_for(ref))
+            substitute = known.substitute_for(ref.parsed)
+            yield UnavailableReference(ref, known.why, known.source, substitute)
 
 
 def find_unknown_programs(

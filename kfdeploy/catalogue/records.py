@@ -26,7 +26,7 @@ from pydantic import (
 from kfdeploy.catalogue.versions import Version, VersionRange, closest_version
 from kfdeploy.images.redirect import FactSource, RedirectRecord, is_same_name
 from kfdeploy.kubernetes.objects import ObjectKey
-from kfdeploy.oci.reference import ImageRef, InvalidImageRef, is_image_ref
+from kfdeploy.oci.reference import ImageRef, WrittenRef, is_image_ref
 from kfdeploy.workspace.settings import Need
 from kfdeploy.yamltext.fields import (
     ExactlyOne,
@@ -241,17 +241,17 @@ class UnavailableImage(_Record):
     source: FactSource
     substitute: _Substitute = ""
 
-    def matches(self, ref: str) -> bool:
-        return fnmatchcase(ref, self.ref) or fnmatchcase(repository_of(ref), self.ref)
+    def matches(self, ref: WrittenRef) -> bool:
+        return any(fnmatchcase(name, self.ref) for name in (ref.text, ref.parsed.repository))
 
-    def substitute_for(self, ref: str) -> str:
+    def substitute_for(self, ref: ImageRef) -> str:
         """Return the substitute of one of the images.
 
         It is empty where none is known, or where it takes the image's tag and there is none.
         """
         if "{tag}" not in self.substitute:
             return self.substitute
-        tag = ImageRef.parse(ref).with_default_tag().tag
+        tag = ref.with_default_tag().tag
         return self.substitute.replace("{tag}", tag) if tag else ""
 
 
@@ -356,10 +356,8 @@ def covers_version(ranges: Sequence[VersionRange], version: Version | None) -> b
 @lru_cache(maxsize=4096)
 def repository_of(image: str) -> str:
     """Return the repository (HOST/PATH) of a reference, or the text itself if it is not one."""
-    try:
-        return ImageRef.parse(image).repository
-    except InvalidImageRef:
-        return image
+    ref = ImageRef.try_parse(image)
+    return ref.repository if ref else image
 
 
 def dump_schema() -> str:

@@ -34,7 +34,7 @@ def scan_image_content(session: Session, wanted: Sequence[str], where: str, form
     inventory = session.build_inventory()
     facts = session.facts.load()
     listed = sources_file.collect_source_images(inventory, session.workspace.images)
-    covered = frozenset(image.ref for image in listed if image.covered)
+    covered = frozenset(image.ref.text for image in listed if image.covered)
     programs = [
         program
         for rendered in session.render_components()

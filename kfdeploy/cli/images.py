@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kfdeploy.images.inventory import Inventory
     from kfdeploy.images.lockfile import Lock
     from kfdeploy.images.sources_file import SourceImage
-    from kfdeploy.lock.lock import Resolution
+    from kfdeploy.lock.result import Resolution
     from kfdeploy.session import Session
 
 ScanForm = Literal["table", "json", "csv", "refs"]
@@ -149,7 +149,7 @@ def why(
     )
     images = lookup.resolve_images(inventory.images, image, names)
     if not images:
-        near = ", ".join(lookup.suggest_refs(inventory.images, image))
+        near = ", ".join(map(str, lookup.suggest_refs(inventory.images, image)))
         raise UserError(
             f"{image}: nothing in this workspace names it",
             hint=f"similar: {near}" if near else "`kfdeploy scan --format refs` lists the images",
@@ -181,14 +181,14 @@ def lock(
     from kfdeploy.cli.report.lock import format_lock_summary
     from kfdeploy.files import write_all
     from kfdeploy.images import lockfile, sources_file
-    from kfdeploy.lock import lock as locking
+    from kfdeploy.lock.resolve import resolve_digests
 
     session = open_session(directory, env, quiet)
     inventory = session.build_inventory()
     previous = session.read_lock(required=False)
     images = sources_file.collect_source_images(inventory, session.workspace.images)
     with session.progress.count_items("locking") as advance:
-        result = locking.resolve(
+        result = resolve_digests(
             [image.ref for image in images if image.covered],
             session.workspace,
             root=session.root,
@@ -197,7 +197,7 @@ def lock(
             jobs=jobs,
             offline=offline,
             refresh=refresh,
-            on_event=lambda event: advance(event.id, event.done, event.total),
+            on_event=lambda event: advance(event.id.text, event.done, event.total),
             cache=session.cache,
         )
     kept = _keep_entries(result, previous, session)
@@ -228,7 +228,7 @@ def _keep_entries(result: Resolution, previous: Lock, session: Session) -> Lock:
     refused = {failure.id for failure in result.failures if failure.is_refused}
     failed = {failure.id for failure in result.failures}
     unresolved = sorted(failed - refused - result.lock.by_id.keys())
-    return reuse_locked_images(unresolved, [previous], session.workspace.images.substitutes)
+    return reuse_locked_images(unresolved, [previous], session.workspace.images)
 
 
 def _print_lock_notes(

@@ -21,6 +21,7 @@ from kfdeploy.images import lockfile
 from kfdeploy.images.lockfile import Lock
 from kfdeploy.mirror import mirror
 from kfdeploy.mirror.plan import MirrorPlan, MirrorSummary
+from kfdeploy.oci.reference import WrittenRef
 from kfdeploy.oci.registry.client import manifest_path
 from kfdeploy.oci.registry.settings import MirrorSettings
 from kfdeploy.progress import Progress
@@ -73,7 +74,7 @@ def mirror_lock(
     progress: Progress,
     options: MirrorOptions,
     *,
-    by_tag: Container[str] = (),
+    by_tag: Container[WrittenRef] = (),
     known_present: Container[tuple[str, str]] = (),
 ) -> int:
     """Copy the images of the lock into the private registry, and print the result.

@@ -15,7 +15,7 @@ from kfdeploy.images import sources_file
 from kfdeploy.images.lockfile import Lock, LockedImage, tag_of
 from kfdeploy.images.naming import MirrorNaming, MirrorRef, PullSources
 from kfdeploy.images.sources_file import SourceImage
-from kfdeploy.oci.reference import ImageRef
+from kfdeploy.oci.reference import ImageRef, WrittenRef
 from kfdeploy.oci.registry.access import AccessResolver, RegistryAccess
 from kfdeploy.oci.registry.ca import read_ca, read_registry_ca
 from kfdeploy.oci.registry.settings import PrivateRegistry
@@ -36,7 +36,7 @@ class ImageCopy:
         target: its place in the mirror.
     """
 
-    ids: tuple[str, ...]
+    ids: tuple[WrittenRef, ...]
     origin: ImageRef
     source: ImageRef
     tag: str
@@ -45,7 +45,7 @@ class ImageCopy:
     @property
     def path(self) -> str:
         """The target's repository without its host."""
-        return self.target.repository.partition("/")[2]
+        return self.target.repository.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ def _read_sources(session: Session) -> Sequence[SourceImage]:
     return sources_file.parse_sources(read_text(path))
 
 
-def _note_unlocked(refs: Iterable[str], lock: Lock, mirror: MirrorNaming) -> Iterator[str]:
+def _note_unlocked(refs: Iterable[WrittenRef], lock: Lock, mirror: MirrorNaming) -> Iterator[str]:
     for ref in refs:
         platforms = f" for {', '.join(mirror.platforms)}" if lock.find_image(ref) else ""
         yield f"{ref} is left out: it is not locked{platforms}"
@@ -155,10 +155,10 @@ def _list_copies(lock: Lock, session: Session, mirror: MirrorNaming) -> Iterator
     sources = PullSources(workspace.registries.sources)
     by_target: dict[str, list[LockedImage]] = {}
     for image in lock:
-        by_target.setdefault(targets[image.id].reference, []).append(image)
+        by_target.setdefault(str(targets[image.id].reference), []).append(image)
     for _, images in sorted(by_target.items()):
         image = images[0]
-        named = ImageRef.parse(workspace.images.find_substitute(image.id) or image.id)
+        named = (workspace.images.find_substitute(image.id.parsed) or image.id).parsed
         yield ImageCopy(
             ids=tuple(each.id for each in images),
             origin=image.image,

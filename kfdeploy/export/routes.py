@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.images.lockfile import LockedImage
 from kfdeploy.images.naming import MirrorNaming
-from kfdeploy.oci.reference import ImageRef
+from kfdeploy.oci.reference import WrittenRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Route:
 
     path: str
     target: str
-    refs: tuple[str, ...]
+    refs: tuple[WrittenRef, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +63,10 @@ def list_upstream_hosts(
     """
     images = tuple(images)
     mirror.mirror_refs(images)
-    found: dict[str, dict[tuple[str, str], list[str]]] = {}
+    found: dict[str, dict[tuple[str, str], list[WrittenRef]]] = {}
     errors: list[UserError] = []
     for image in images:
-        ref = ImageRef.parse(image.id)
+        ref = image.id.parsed
         if not ref.host:
             errors.append(
                 UserError(

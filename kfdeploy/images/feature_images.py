@@ -1,4 +1,4 @@
-"""What features change in an inventory: images of their own, and what leads the others."""
+"""Changes that features make to an inventory: images of their own, and redirects of others."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from kfdeploy.features.feature import Feature, FeatureImage
 from kfdeploy.images.inventory import NEEDS, ImageUse, Inventory, InventoryImage
+from kfdeploy.oci.reference import WrittenRef
 
 
 def add_features(content: Inventory, features: Sequence[Feature[Any]]) -> Inventory:
@@ -30,18 +31,13 @@ def set_default_redirect(content: Inventory, redirect: str) -> Inventory:
 
     It sees what pods name: what a program copies itself stays as it is.
     """
-    images = [
-        replace(
-            image,
-            found=tuple(
-                replace(use, redirect=redirect)
-                if use.redirect == "none" and not (use.outside or use.pulled_by)
-                else use
-                for use in image.found
-            ),
-        )
-        for image in content.images
-    ]
+
+    def redirect_use(use: ImageUse) -> ImageUse:
+        if use.redirect != "none" or use.outside or use.pulled_by:
+            return use
+        return replace(use, redirect=redirect)
+
+    images = [replace(i, found=tuple(map(redirect_use, i.found))) for i in content.images]
     return replace(content, images=tuple(images))
 
 
@@ -49,16 +45,17 @@ def _merge_images(
     images: Sequence[InventoryImage], added: Sequence[FeatureImage]
 ) -> tuple[InventoryImage, ...]:
     by_ref = {image.ref: image for image in images}
-    for image in added:
-        known = by_ref.get(image.ref)
-        uses = (*(known.found if known else ()), _make_use(image))
-        need = min((use.need for use in uses), key=NEEDS.index)
-        by_ref[image.ref] = InventoryImage(image.ref, need, uses)
+    for use in map(_make_use, added):
+        known = by_ref.get(use.ref)
+        uses = (*(known.found if known else ()), use)
+        need = min((each.need for each in uses), key=NEEDS.index)
+        by_ref[use.ref] = InventoryImage(use.ref, need, uses)
     return tuple(by_ref[ref] for ref in sorted(by_ref))
 
 
 def _make_use(image: FeatureImage) -> ImageUse:
     return ImageUse(
+        ref=WrittenRef.parse(image.ref),
         component=image.release,
         object=image.object,
         field=image.field,

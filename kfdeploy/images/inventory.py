@@ -1,4 +1,4 @@
-"""What a scan found: every image, each place that names it, and what redirects it."""
+"""The inventory: every image, each place that names it, and what redirects it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Any
 
 from kfdeploy.images.redirect import Redirect
 from kfdeploy.kubernetes.objects import ObjectKey, Path
+from kfdeploy.oci.reference import WrittenRef
 
 NEEDS = ("required", "optional", "user-choice")
+"""How much an installation needs an image; the strongest comes first."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceLocation:
-    """File and line, relative to the upstream (a remote: ``github.com/ORG/REPO@REF/path``)."""
+    """A line of a file, relative to the upstream (a remote: ``github.com/ORG/REPO@REF/path``)."""
 
     file: str
     line: int
@@ -25,7 +27,14 @@ class SourceLocation:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Replacement:
-    """One piece of a site's string that a redirect replaces: itself, or by its context."""
+    """One piece of a site's string that a redirect replaces.
+
+    Attributes:
+        role: ``reference``, or ``hub``, ``name`` or ``tag`` of a reference that is joined.
+        old: what is looked for in the string: the piece, or the text around it too.
+        offset: of the piece in ``old``.
+        text: the piece.
+    """
 
     role: str
     old: str
@@ -35,14 +44,24 @@ class Replacement:
 
 @dataclass(frozen=True, slots=True)
 class ImageUse:
-    """One place that names an image, or for which an operator's own default speaks.
+    """One place that names an image, or a program that pulls one by its own default.
 
-    ``pin`` is ``tag`` where a digest would break what is made of the reference. ``adds`` is what a
-    patch must add to an object, for an image that no manifest names; ``source`` is where that image
-    was read, and ``note`` what pulls it: in the namespace ``outside``, if that is no user's, where
-    admission does not reach it. ``pulled_by`` is ``program`` where no kubelet pulls it.
+    Attributes:
+        ref: the image, as the cluster would ask for it.
+        path: of the field in the object; empty for an image that no manifest names.
+        how: in what the image is named: ``pod-spec``, ``env``, ``config``, ``catalogue``, ...
+        redirect: what leads it to the private registry: ``patch``, ``env NAME``, ``none``, ...
+        variables: that a script reads before its own default.
+        note: what pulls an image that no manifest names.
+        pin: ``tag`` where a digest would break what is made of the reference; else empty.
+        adds: what a patch must add to the object, for an image that no manifest names.
+        source: where such an image was read.
+        outside: the namespace in which such an image is pulled, if it is no user's: admission does
+            not reach it there.
+        pulled_by: ``program`` where no kubelet pulls it; else empty.
     """
 
+    ref: WrittenRef
     component: str
     object: ObjectKey
     field: str
@@ -63,7 +82,7 @@ class ImageUse:
     pulled_by: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As the contract has it for ``scan --format json``."""
+        """Return an entry of ``found`` of ``scan --format json``."""
         out: dict[str, Any] = {
             "component": self.component,
             "object": self.object,
@@ -91,7 +110,7 @@ class ImageUse:
 class InventoryImage:
     """One reference, as the cluster would ask for it, with all its places."""
 
-    ref: str
+    ref: WrittenRef
     need: str
     found: tuple[ImageUse, ...]
 
@@ -101,9 +120,10 @@ class InventoryImage:
 
 @dataclass(frozen=True, slots=True)
 class ScanProblem:
-    """What could not be told, or is not fit for a cluster.
+    """Something that a scan could not decide, or that is not fit for a cluster.
 
-    ``about`` is ``name`` where an API server would refuse the object for its name; else empty.
+    Attributes:
+        about: ``name`` where an API server would refuse the object for its name; else empty.
     """
 
     what: str
@@ -117,10 +137,13 @@ class ScanProblem:
 
 @dataclass(frozen=True, slots=True, order=True)
 class UnreviewedProgram:
-    """A program whose hidden images nobody has looked at, at the version that runs.
+    """A program whose source nobody has read for hidden images, at the version that runs.
 
-    ``entry`` and ``nearest`` are the catalogue's entry for it and the nearest version it knows,
-    with the images that one had; empty where the catalogue has none.
+    Attributes:
+        image: as its container names it, whether or not that is a reference.
+        entry: the catalogue's entry for it; empty where there is none, like all that follows.
+        nearest: the closest version that was read.
+        images: the hidden images of that version.
     """
 
     component: str
@@ -133,7 +156,7 @@ class UnreviewedProgram:
 
     @property
     def scan_command(self) -> str:
-        """The command that looks into the program's image."""
+        """The command that searches the program's image."""
         return f"kfdeploy scan --image-content --image {self.image}"
 
     def to_json(self) -> dict[str, Any]:
@@ -150,9 +173,10 @@ class UnreviewedProgram:
 
 @dataclass(frozen=True, slots=True)
 class UnreviewedGroup:
-    """A program that nobody has looked at, at one version, and all images that run it.
+    """A program that nobody has read at one version, and all images that run it.
 
-    ``program`` is the catalogue's entry; it and ``version`` are empty where the catalogue has none.
+    Attributes:
+        program: the catalogue's entry; empty where there is none, as ``version`` is then.
     """
 
     program: str
@@ -162,9 +186,13 @@ class UnreviewedGroup:
 
 @dataclass(frozen=True, slots=True, order=True)
 class UnavailableReference:
-    """An image that is gone from its source; a substitute is for a person to confirm."""
+    """An image that is gone from its source.
 
-    ref: str
+    Attributes:
+        substitute: an image to take instead, if a person confirms it; empty where none is known.
+    """
+
+    ref: WrittenRef
     why: str
     source: str
     substitute: str = ""
@@ -189,32 +217,33 @@ class Inventory:
             "lost": self.lost,
         }
 
-    def find_image(self, ref: str) -> InventoryImage | None:
+    def find_image(self, ref: WrittenRef) -> InventoryImage | None:
         return next((image for image in self.images if image.ref == ref), None)
 
 
 @dataclass(frozen=True, slots=True)
 class ComponentScan:
-    """One component's images, what could not be told, programs that nobody has looked at, and
-    images that are gone from their source."""
+    """What a scan found in one component, in no particular order."""
 
-    image_uses: tuple[tuple[str, ImageUse], ...] = ()
+    image_uses: tuple[ImageUse, ...] = ()
     problems: tuple[ScanProblem, ...] = ()
     unknown: tuple[UnreviewedProgram, ...] = ()
     lost: tuple[UnavailableReference, ...] = ()
 
 
 def merge_scans(version: str, parts: Sequence[ComponentScan]) -> Inventory:
-    """An inventory of what was found, sorted; an image's need is the strongest of its places."""
-    by_ref: dict[str, list[ImageUse]] = {}
+    """Return the inventory of all components, sorted.
+
+    An image's need is the strongest of its places.
+    """
+    uses_by_ref: dict[WrittenRef, set[ImageUse]] = {}
     for part in parts:
-        for ref, place in part.image_uses:
-            by_ref.setdefault(ref, []).append(place)
+        for use in part.image_uses:
+            uses_by_ref.setdefault(use.ref, set()).add(use)
     images = []
-    for ref in sorted(by_ref):
-        places = tuple(sorted(set(by_ref[ref]), key=_use_sort_key))
-        need = min((place.need for place in places), key=NEEDS.index)
-        images.append(InventoryImage(ref, need, places))
+    for ref, uses in sorted(uses_by_ref.items()):
+        need = min((use.need for use in uses), key=NEEDS.index)
+        images.append(InventoryImage(ref, need, tuple(sorted(uses, key=_use_sort_key))))
     return Inventory(
         version,
         tuple(images),
@@ -226,7 +255,7 @@ def merge_scans(version: str, parts: Sequence[ComponentScan]) -> Inventory:
     )
 
 
-def _use_sort_key(found: ImageUse) -> tuple[Any, ...]:
-    place = found.place or SourceLocation("", 0)
-    where = (found.component, found.object, found.field, place.file, place.line)
-    return (*where, found.pieces, found.how, found.redirect, found.need, found.note, found.source)
+def _use_sort_key(use: ImageUse) -> tuple[Any, ...]:
+    place = use.place or SourceLocation("", 0)
+    where = (use.component, use.object, use.field, place.file, place.line)
+    return (*where, use.pieces, use.how, use.redirect, use.need, use.note, use.source)

@@ -22,21 +22,28 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.files import read_text, write_text
 from kfdeploy.oci.attachments import Attachment
 from kfdeploy.oci.manifest import matches_platform
-from kfdeploy.oci.reference import ImageRef, InvalidImageRef, host_qualified_path, is_digest
+from kfdeploy.oci.reference import (
+    ImageRef,
+    InvalidImageRef,
+    WrittenRef,
+    host_qualified_path,
+    is_digest,
+)
 
 if TYPE_CHECKING:
     from ruamel.yaml.comments import CommentedMap
 
+T = TypeVar("T")
 API_VERSION: Final = "imgpkg.carvel.dev/v1alpha1"
 KIND: Final = "ImagesLock"
 ATTACHED: Final = "kfdeploy.io/attached"
@@ -60,11 +67,9 @@ class LockedImage:
     """One image at its digest.
 
     Attributes:
-        id: the reference as found, as the cluster would ask for it; not normalised.
+        id: the reference as found, as the cluster would ask for it.
         image: source repository at the digest of its index (or only manifest), without a tag;
             the substitute's where there is one, never a proxy's.
-        tag: of ``id``: ``latest`` where it names neither tag nor digest, empty where it names
-            only a digest.
         platforms: ``os/arch[/variant]`` (Windows: ``windows(VERSION)/arch``) to the digest of
             that platform's manifest; empty when unknown.
         size: bytes of all its blobs (layers and configs), each counted once; None when unknown.
@@ -75,9 +80,8 @@ class LockedImage:
             were not looked for.
     """
 
-    id: str
+    id: WrittenRef
     image: ImageRef
-    tag: str
     platforms: Mapping[str, str] = field(default_factory=dict)
     size: int | None = None
     reduced: Mapping[str, str] = field(default_factory=dict)
@@ -85,33 +89,39 @@ class LockedImage:
 
     @property
     def digest(self) -> str:
-        """Digest of the index, or of the only manifest."""
+        """The digest of the index, or of the only manifest."""
         return self.image.digest
 
+    @property
+    def tag(self) -> str:
+        """The tag that a runtime asks for by `id`; empty where `id` names only a digest."""
+        return tag_of(self.id.parsed)
+
     def digest_for(self, platforms: Sequence[str]) -> str:
-        """The digest of what an environment gets.
+        """Return the digest of what an environment gets.
 
         Args:
             platforms: the environment's, sorted; empty for all that the image has.
 
         Returns:
-            Empty where the lock does not have it: it was made before these platforms were named,
-            or the image has none of them.
+            The digest. It is empty where the lock does not have it: because the lock was made
+            before these platforms were named, or the image has none of them.
         """
         if not platforms:
             return self.digest
         if digest := self.reduced.get(reduced_key(platforms)):
             return digest
         wanted = tuple(platforms)
-        single = any(
-            d == self.digest and matches_platform(p, wanted) for p, d in self.platforms.items()
+        is_single = any(
+            digest == self.digest and matches_platform(platform, wanted)
+            for platform, digest in self.platforms.items()
         )
-        return self.digest if single else ""
+        return self.digest if is_single else ""
 
     @property
     def path(self) -> str:
         """HOST/PATH of the reference as found, for the private registry."""
-        return host_qualified_path(ImageRef.parse(self.id))
+        return host_qualified_path(self.id.parsed)
 
 
 @dataclass(frozen=True)
@@ -124,12 +134,12 @@ class Lock:
         object.__setattr__(self, "images", tuple(sorted(self.images, key=lambda i: i.id)))
 
     @cached_property
-    def by_id(self) -> Mapping[str, LockedImage]:
+    def by_id(self) -> Mapping[WrittenRef, LockedImage]:
         return {image.id: image for image in self.images}
 
-    def find_image(self, reference: str) -> LockedImage | None:
-        """The image locked for a reference as found; None when it is not locked."""
-        return self.by_id.get(reference)
+    def find_image(self, ref: WrittenRef) -> LockedImage | None:
+        """Return the image that is locked for a reference as found; None where it is not locked."""
+        return self.by_id.get(ref)
 
     def __iter__(self) -> Iterator[LockedImage]:
         return iter(self.images)
@@ -139,31 +149,31 @@ class Lock:
 
 
 def reduced_key(platforms: Sequence[str]) -> str:
-    """How a sorted list of platforms is written in `LockedImage.reduced`."""
+    """Return the key of a sorted list of platforms in `LockedImage.reduced`."""
     return ",".join(platforms)
 
 
 def tag_of(ref: ImageRef) -> str:
-    """The lock's tag for a reference: a runtime asks for ``latest`` where none is named."""
+    """Return the tag that a runtime asks for: ``latest`` for a reference without tag and digest."""
     return ref.with_default_tag().tag
 
 
 def read_lock(path: Path) -> Lock:
-    """The lock in a file.
+    """Read the lock in a file.
 
     Raises:
-        UserError: unreadable, or damaged: every mistake, with file, line and key.
+        UserError: the file can't be read, or is damaged: every mistake, with file, line and key.
     """
     return loads(read_text(path), str(path))
 
 
 def write_lock(path: Path, lock: Lock) -> bool:
-    """Write the lock; returns whether the file changed."""
+    """Write the lock; return whether the file changed."""
     return write_text(path, dumps(lock))
 
 
 def dumps(lock: Lock) -> str:
-    """The lock as YAML that YAML 1.1 and 1.2 read alike."""
+    """Return the lock as YAML that YAML 1.1 and 1.2 read alike."""
     if not lock.images:
         return f"{_HEAD} []\n"
     return "\n".join([_HEAD, *(line for image in lock.images for line in _dump_entry(image)), ""])
@@ -173,7 +183,7 @@ def loads(text: str, name: str = "images.lock") -> Lock:
     """Read a lock from text; ``name`` is the file's, for errors.
 
     Raises:
-        UserError: see `read`.
+        UserError: the text is damaged: every mistake, with file, line and key.
     """
     # Our own layout is read without a YAML parser, 20 times as fast: a mirror with nothing to do
     # spends its time here otherwise. What does not come out the same again is not our layout.
@@ -186,10 +196,10 @@ def loads(text: str, name: str = "images.lock") -> Lock:
 def _dump_entry(image: LockedImage) -> Iterator[str]:
     yield f"- image: {_quote_scalar(str(image.image))}"
     yield "  annotations:"
-    yield f"    {ID}: {_quote_scalar(image.id)}"
+    yield f"    {ID}: {_quote_scalar(image.id.text)}"
     if image.attached:
         yield f"    {ATTACHED}: |-"
-        yield from (f"      {one}" for one in sorted(image.attached))
+        yield from (f"      {attachment}" for attachment in sorted(image.attached))
     elif image.attached is not None:
         yield f"    {ATTACHED}: {json.dumps(_NONE)}"
     yield f"    {PATH}: {_quote_scalar(image.path)}"
@@ -225,7 +235,7 @@ def _read_own_layout(text: str) -> Lock | None:
                 annotations[key] = "" if value == "|-" else value
         try:
             image = _parse_image(reference.strip('"'), annotations)
-        except (_DamagedEntry, InvalidImageRef, KeyError):
+        except (_DamagedEntry, KeyError):
             return None
         images.append(image)
     return Lock(images) if len({image.id for image in images}) == len(images) else None
@@ -239,21 +249,15 @@ class _DamagedEntry(Exception):
 
 
 def _parse_image(reference: str, annotations: Mapping[str, str]) -> LockedImage:
-    try:
-        image = ImageRef.parse(reference)
-    except InvalidImageRef as error:
-        raise _DamagedEntry("image", str(error)) from error
+    image = _parse_ref(ImageRef.parse, reference, "image")
     if not image.digest or image.tag:
         raise _DamagedEntry("image", f"{reference!r} must be REPOSITORY@DIGEST, without a tag")
     found = annotations.get(ID)
     if found is None:
         raise _DamagedEntry(f"annotations.{ID}", "missing: the reference as found")
-    try:
-        ref = ImageRef.parse(found)
-    except InvalidImageRef as error:
-        raise _DamagedEntry(f"annotations.{ID}", str(error)) from error
-    tag = tag_of(ref)
-    for key, expected in ((PATH, host_qualified_path(ref)), (TAG, tag)):
+    ref = _parse_ref(WrittenRef.parse, found, f"annotations.{ID}")
+    expectations = {PATH: host_qualified_path(ref.parsed), TAG: tag_of(ref.parsed)}
+    for key, expected in expectations.items():
         if annotations.get(key, expected) != expected:
             raise _DamagedEntry(
                 f"annotations.{key}",
@@ -263,14 +267,20 @@ def _parse_image(reference: str, annotations: Mapping[str, str]) -> LockedImage:
     if size is not None and not re.fullmatch("[0-9]+", size, re.ASCII):
         raise _DamagedEntry(f"annotations.{SIZE}", f"{size!r} is no number of bytes")
     return LockedImage(
-        id=found,
+        id=ref,
         image=image,
-        tag=tag,
         platforms=_parse_pairs(PLATFORMS, annotations),
         size=None if size is None else int(size),
         reduced=_parse_pairs(REDUCED, annotations),
         attached=_parse_attached(annotations.get(ATTACHED)),
     )
+
+
+def _parse_ref(parse: Callable[[str], T], text: str, key: str) -> T:
+    try:
+        return parse(text)
+    except InvalidImageRef as error:
+        raise _DamagedEntry(key, str(error)) from error
 
 
 def _parse_attached(text: str | None) -> tuple[Attachment, ...] | None:
@@ -314,7 +324,7 @@ def _read_yaml(text: str, name: str) -> Lock:
         line = _key_line(document, "images")
         raise UserError(f"{name}:{line}: images: must be a list", hint=_RELOCK)
     images: list[LockedImage] = []
-    first: dict[str, int] = {}
+    first_line: dict[WrittenRef, int] = {}
     for index, entry in enumerate(entries):
         line = int(entries.lc.data[index][0]) + 1
         try:
@@ -324,15 +334,15 @@ def _read_yaml(text: str, name: str) -> Lock:
             key = f"images[{index}].{damage.key}".rstrip(".")
             errors.append(UserError(f"{name}:{where}: {key}: {damage.reason}", hint=_RELOCK))
             continue
-        if image.id in first:
+        if image.id in first_line:
             errors.append(
                 UserError(
                     f"{name}:{line}: images[{index}]: {image.id} is there already, in line"
-                    f" {first[image.id]}",
+                    f" {first_line[image.id]}",
                     hint="remove one of them",
                 )
             )
-        first.setdefault(image.id, line)
+        first_line.setdefault(image.id, line)
         images.append(image)
     raise_all(errors)
     return Lock(images)
@@ -373,7 +383,7 @@ def _parse_yaml_entry(entry: object) -> LockedImage:
 
 
 def _find_key_line(entry: object, key: str, default: int) -> int:
-    """The line of ``key`` (``annotations.NAME`` or ``image``) within an entry."""
+    """Return the line of ``key`` (``annotations.NAME`` or ``image``) within an entry."""
     node: Any = entry
     line = default
     head, _, rest = key.partition(".")

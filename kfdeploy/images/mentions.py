@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from kfdeploy.kubernetes.workload import CONTAINERS
-from kfdeploy.oci.reference import ImageRef, is_image_ref
+from kfdeploy.oci.reference import ImageRef, WrittenRef, is_image_ref
 from kfdeploy.yamltext.nodes import compose_documents, is_text_scalar
 
 _LEFT = r"(?:(?<![\w./@:$%{}\]\\-])|(?<=[A-Za-z_]:)|(?<=:-)|(?<=\\[bfnrt]))"
@@ -90,18 +90,19 @@ class Mention:
     ``anchor`` is where the image's own name stands, when none of the parts is it.
     """
 
-    ref: str
+    ref: WrittenRef
     parts: tuple[MentionSpan, ...]
     variables: tuple[str, ...] = ()
     anchor: MentionSpan | None = None
 
     @classmethod
-    def from_value(cls, value: str) -> Mention:
-        return cls(value, (MentionSpan("reference", 0, len(value), value),))
+    def from_value(cls, ref: WrittenRef) -> Mention:
+        """Return the mention of a value that is nothing but a reference."""
+        return cls(ref, (MentionSpan("reference", 0, len(ref.text), ref.text),))
 
     @classmethod
     def from_span(cls, value: str, start: int, end: int, *, key: int | None = None) -> Mention:
-        """The mention of a span.
+        """Return the mention of a span that is a reference.
 
         Args:
             key: where the key of the value starts. A name without tag or digest is told apart by
@@ -112,10 +113,11 @@ class Mention:
         if key is not None and is_untagged(text) and not set("\r\n") & set(value[key:start]):
             begin = key
         context, offset = _widen_span(value, begin, end)
+        ref = WrittenRef.parse(text)
         if context == text:
-            return cls(text, (MentionSpan("reference", start, end, text),))
+            return cls(ref, (MentionSpan("reference", start, end, text),))
         return cls(
-            text, (MentionSpan("reference", start, end, text, context, offset + start - begin),)
+            ref, (MentionSpan("reference", start, end, text, context, offset + start - begin),)
         )
 
     @property
@@ -146,9 +148,9 @@ def is_strong(value: str) -> bool:
 
 def is_plausible(value: str) -> bool:
     """Under a key that names an image: a reference with a path, a tag or a digest."""
-    if not is_image_ref(value) or _HOST_PORT.fullmatch(value) or _IMAGE_ID.fullmatch(value):
+    ref = ImageRef.try_parse(value)
+    if ref is None or _HOST_PORT.fullmatch(value) or _IMAGE_ID.fullmatch(value):
         return False
-    ref = ImageRef.parse(value)
     return "/" in value or bool(ref.tag or ref.digest)
 
 
@@ -335,10 +337,10 @@ def _find_joins(value: str, node: Node, name: str, seen: set[int]) -> Iterator[M
 def _join_with_hub(
     value: str, node: Node, hub: tuple[Node, Node], tag: tuple[Node, Node]
 ) -> Iterator[Mention]:
-    seen: set[str] = set()
+    seen: set[WrittenRef] = set()
     for key, image in _image_names(node):
-        ref = f"{hub[1].value}/{image.value}:{tag[1].value}"
-        if ref not in seen and is_image_ref(ref):
+        ref = WrittenRef.try_parse(f"{hub[1].value}/{image.value}:{tag[1].value}")
+        if ref and ref not in seen:
             seen.add(ref)
             parts = (_make_span("hub", value, *hub), _make_span("tag", value, *tag))
             yield Mention(ref, parts, anchor=_make_span("name", value, key, image))
@@ -359,8 +361,8 @@ def _join_with_version(
     given = [fields[key] for key in _VERSION_KEYS if key in fields and _is_filled(fields[key][1])]
     given = given[:1] + [fields[key] for key in _MORE_VERSION_KEYS if key in fields]
     for version in given:
-        ref = f"{text}:{version[1].value}"
-        if is_image_ref(ref):
+        ref = WrittenRef.try_parse(f"{text}:{version[1].value}")
+        if ref:
             yield Mention(
                 ref, (_make_span("name", value, *image), _make_span("tag", value, *version))
             )
@@ -418,10 +420,14 @@ def _script_defaults(
             reads[tag] = bool(re.search(rf"\b{tag}\b", value))
         if not reads[tag]:
             continue
+        ref = WrittenRef.try_parse(match["ref"])
+        if ref is None:
+            continue
         start, end = match.span("ref")
         found.pop((start, end), None)
-        part = MentionSpan("name", start, end, match["ref"])
-        out[start, end] = Mention(match["ref"], (part,), (variable, tag))
+        out[start, end] = Mention(
+            ref, (MentionSpan("name", start, end, ref.text),), (variable, tag)
+        )
     return out
 
 

@@ -1,7 +1,7 @@
-"""Where an image is pulled from, and where the private registry has it.
+"""Names of images: where they are pulled from, and where the private registry has them.
 
-Both are plain rules over names: nothing here asks a registry. A Helmfile template evaluates the
-second one too, from the lock's annotations ``kfdeploy.io/path`` and ``kfdeploy.io/tag``:
+Both are rules over names: nothing here asks a registry. A Helmfile template evaluates the second
+one too, from the lock's annotations ``kfdeploy.io/path`` and ``kfdeploy.io/tag``:
 
     elements = prefix/ + (path, without its first element unless naming.keepHost)
     naming.maxDepth: the elements from that number on are one, joined by '-'
@@ -14,11 +14,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from kfdeploy.errors import UserError, raise_all
-from kfdeploy.oci.reference import PATH_MAX, ImageRef, InvalidImageRef, host_qualified_path
+from kfdeploy.oci.reference import (
+    PATH_MAX,
+    ImageRef,
+    InvalidImageRef,
+    WrittenRef,
+    host_qualified_path,
+)
 
 if TYPE_CHECKING:
     from kfdeploy.images.lockfile import LockedImage
@@ -26,40 +32,51 @@ if TYPE_CHECKING:
 
 _DIGITS: Final = 12
 _SUM_DIGITS: Final = 8
-"""Of a cut path's sum: some hundred images have two alike in one of 100,000 cases."""
+"""Of a cut path's sum: two of some hundred images are alike in one of 100,000 cases."""
 ANY_HOST: Final = "*"
 
 
 @dataclass(frozen=True, slots=True)
 class MirrorRef:
-    """Where the private registry has an image.
+    """The place of an image in the private registry.
 
     Attributes:
-        repository: ``HOST/PATH``, without tag and digest.
-        push_tag: the tag it is pushed as; never empty, so that no registry's garbage collection
-            takes the image.
-        rendered: what manifests say: ``HOST/PATH[:TAG]@DIGEST``.
+        repository: without tag and digest.
+        tag: that manifests name; empty for an image that was found by digest alone.
         digest: what the private registry is to have there.
     """
 
-    repository: str
-    push_tag: str
-    pinned_reference: str
+    repository: ImageRef
+    tag: str
     digest: str
 
     @property
-    def reference(self) -> str:
-        """``HOST/PATH:TAG``, as it is pushed."""
-        return f"{self.repository}:{self.push_tag}"
+    def push_tag(self) -> str:
+        """The tag it is pushed as.
+
+        It is never empty: a registry's garbage collection takes what has no tag.
+        """
+        return self.tag or self.digest_tag
+
+    @property
+    def reference(self) -> ImageRef:
+        """The reference that it is pushed as: ``HOST/PATH:TAG``."""
+        return replace(self.repository, tag=self.push_tag)
+
+    @property
+    def pinned_reference(self) -> ImageRef:
+        """The reference in manifests: ``HOST/PATH[:TAG]@DIGEST``."""
+        return replace(self.repository, tag=self.tag, digest=self.digest)
 
     @property
     def digest_tag(self) -> str:
         """The tag to push as where `push_tag` is another image's and the registry moves no tag."""
         return make_digest_tag(self.digest)
 
-    def immovable_tag_error(self, image_id: str, found: str) -> UserError:
-        """The error of an image that manifests name by its tag alone, where that tag is another
-        image's and the registry refuses to move it.
+    def immovable_tag_error(self, image_id: WrittenRef, found: str) -> UserError:
+        """Return the error of a tag that is another image's and that the registry does not move.
+
+        It concerns images that manifests name by their tag alone.
 
         Args:
             found: the digest that the tag has.
@@ -114,7 +131,7 @@ class MirrorNaming:
         return self._host
 
     def repository_path(self, neutral: str) -> str:
-        """The repository path for ``neutral`` (`neutral_path`), with the prefix.
+        """Return the repository path for a `host_qualified_path`, with the prefix.
 
         ``maxDepth`` is what the registry allows a repository, so the prefix counts: with prefix
         ``kf`` and depth 3, ``gcr.io/a/b/c`` is ``kf/gcr.io/a-b-c``.
@@ -133,12 +150,16 @@ class MirrorNaming:
             path = f"{path[: self._max_length - _SUM_DIGITS - 1].rstrip('/._-')}-{total}"
         return path
 
+    def repository_ref(self, neutral: str) -> ImageRef:
+        """Return the repository for a `host_qualified_path`."""
+        return ImageRef(self._host, self.repository_path(neutral))
+
     def expected_digest(self, image: LockedImage) -> str:
-        """What the private registry is to have of ``image``; empty where the lock does not say."""
+        """Return the digest that the private registry is to have; empty if the lock has none."""
         return image.digest_for(self.platforms)
 
     def mirror_ref(self, image: LockedImage) -> MirrorRef:
-        """Where ``image`` goes: by its reference as found, so that a substitute changes nothing.
+        """Return the place of ``image``, by its reference as found: a substitute changes nothing.
 
         Raises:
             UserError: the lock has no digest for the platforms.
@@ -149,28 +170,18 @@ class MirrorNaming:
                 f"{image.id} is not locked for {', '.join(self.platforms)}",
                 hint="run `kfdeploy lock`",
             )
-        path = self.repository_path(image.path)
-        repository = f"{self._host}/{path}"
-        tag = f":{image.tag}" if image.tag else ""
-        return MirrorRef(
-            repository=repository,
-            push_tag=image.tag or make_digest_tag(digest),
-            pinned_reference=f"{repository}{tag}@{digest}",
-            digest=digest,
-        )
+        return MirrorRef(self.repository_ref(image.path), image.tag, digest)
 
-    def mirror_refs(self, images: Iterable[LockedImage]) -> dict[str, MirrorRef]:
-        """The target of each image, by the image's id.
-
-        Several ids of one image may share a target.
+    def mirror_refs(self, images: Iterable[LockedImage]) -> dict[WrittenRef, MirrorRef]:
+        """Return the place of each image by its id; several ids of one image may share a place.
 
         Raises:
             UserError: two different images on one repository and tag (all such pairs are named),
                 a repository's path is longer than Docker allows, or an image is not locked for the
                 platforms.
         """
-        result: dict[str, MirrorRef] = {}
-        first: dict[str, tuple[str, str]] = {}
+        result: dict[WrittenRef, MirrorRef] = {}
+        first: dict[ImageRef, tuple[WrittenRef, str]] = {}
         errors: list[UserError] = []
         for image in sorted(images, key=lambda i: i.id):
             try:
@@ -179,7 +190,7 @@ class MirrorNaming:
                 errors.append(error)
                 continue
             result[image.id] = target
-            if len(target.repository) - len(self._host) - 1 > PATH_MAX:
+            if len(target.repository.path) > PATH_MAX:
                 errors.append(
                     UserError(
                         f"{image.id}: its repository in the private registry would have more than"
@@ -203,15 +214,17 @@ class MirrorNaming:
 
 
 def make_digest_tag(digest: str) -> str:
-    """The tag of an image that was found by digest alone: ``digest-<first 12 hex>``."""
+    """Return the tag of an image that was found by digest alone: ``digest-<first 12 hex>``."""
     return f"digest-{digest.partition(':')[2][:_DIGITS]}"
 
 
 class PullSources:
-    """`registries.sources`: where images are really pulled from."""
+    """The rules of `registries.sources`: where images are really pulled from."""
 
     def __init__(self, mapping: Mapping[str, str]) -> None:
-        """Take ``source prefix: where``; ``*`` is any host.
+        """Take source prefixes and the places that images below them are pulled from.
+
+        The prefix ``*`` is any host.
 
         Raises:
             UserError: a key or value that is no HOST[/PATH], all of them at once.
@@ -228,7 +241,7 @@ class PullSources:
         raise_all(errors)
 
     def resolve_ref(self, ref: ImageRef) -> ImageRef:
-        """The reference to ask for instead of ``ref``; tag and digest stay.
+        """Return the reference to ask for instead of ``ref``; tag and digest stay.
 
         The longest prefix that ends at a path element wins, then ``*``, which keeps HOST/PATH
         below the place it names.

@@ -15,7 +15,7 @@ from typing import Any
 from kfdeploy.images.mentions import Mention, find_mentions, is_plausible, is_strong
 from kfdeploy.kubernetes.objects import ObjectKey, Path
 from kfdeploy.kubernetes.workload import CONTAINERS, WORKLOADS
-from kfdeploy.oci.reference import is_image_ref
+from kfdeploy.oci.reference import WrittenRef
 
 _IMAGE_KEY = re.compile(r"image(?:name|uri|ref|url|s)?$|^image|[a-z]Image|_IMAGE|-image", re.ASCII)
 _NOT_IMAGE = re.compile(
@@ -121,8 +121,8 @@ def _walk_containers(obj: _SearchedObject, containers: list[Any], path: Path) ->
         for name, value in container.items():
             here = (*path, index, name)
             if name == "image" and isinstance(value, str):
-                if is_image_ref(value):
-                    yield obj.make_site(here, value, how, Mention.from_value(value))
+                if ref := WrittenRef.try_parse(value):
+                    yield obj.make_site(here, value, how, Mention.from_value(ref))
             else:
                 yield from _walk_field(obj, (*path, index), str(name), value)
 
@@ -133,10 +133,11 @@ def _walk_env(obj: _SearchedObject, variables: list[Any], path: Path) -> Iterato
         if not isinstance(value, str):
             continue
         here = (*path, index, "value")
-        if _is_image_value(str(variable.get("name", "")), value):
-            yield obj.make_site(here, value, "env", Mention.from_value(value))
+        name = str(variable.get("name", ""))
+        if ref := _parse_image_value(name, value):
+            yield obj.make_site(here, value, "env", Mention.from_value(ref))
         else:
-            yield from _search_text(obj, here, value, "env", str(variable.get("name", "")))
+            yield from _search_text(obj, here, value, "env", name)
 
 
 def _walk_arguments(obj: _SearchedObject, arguments: list[Any], path: Path) -> Iterator[Site]:
@@ -148,7 +149,7 @@ def _walk_arguments(obj: _SearchedObject, arguments: list[Any], path: Path) -> I
         here = (*path, index)
         flag = _FLAG.fullmatch(argument)
         name, value = (flag[1], flag[2]) if flag else (previous, argument)
-        if _is_image_value(name, value):
+        if _parse_image_value(name, value):
             start = len(argument) - len(value)
             yield obj.make_site(
                 here, argument, "argument", Mention.from_span(argument, start, len(argument))
@@ -165,17 +166,21 @@ def _search_string(obj: _SearchedObject, path: Path, value: str, name: str) -> I
     if path[0] == "metadata" or path[-2:-1] == ("annotations",):
         # Free text for people and other tools; an image only under a name that says so.
         if names_image(name.rpartition("/")[2]) and is_plausible(value):
-            yield obj.make_site(path, value, how, Mention.from_value(value))
-    elif path[-2:] == ("image", "reference") or _is_image_value(name, value):
-        if is_image_ref(value):
-            yield obj.make_site(path, value, how, Mention.from_value(value))
+            yield obj.make_site(path, value, how, Mention.from_value(WrittenRef.parse(value)))
+    elif path[-2:] == ("image", "reference"):
+        if ref := WrittenRef.try_parse(value):
+            yield obj.make_site(path, value, how, Mention.from_value(ref))
+    elif ref := _parse_image_value(name, value):
+        yield obj.make_site(path, value, how, Mention.from_value(ref))
     else:
         yield from _search_text(obj, path, value, how, name)
 
 
-def _is_image_value(name: str, value: str) -> bool:
-    """A whole value that is an image: surely by its form, or by its name and a fair form."""
-    return is_strong(value) or (names_image(name) and is_plausible(value))
+def _parse_image_value(name: str, value: str) -> WrittenRef | None:
+    """Return the image that a whole value is, by its form alone or by its form and its name."""
+    if is_strong(value) or (names_image(name) and is_plausible(value)):
+        return WrittenRef.parse(value)
+    return None
 
 
 def _search_text(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from kfdeploy.oci.reference import ImageRef, InvalidImageRef
+from kfdeploy.oci.reference import ImageRef, WrittenRef
 
 if TYPE_CHECKING:
     from kfdeploy.workspace.settings import Images, Workspace
@@ -20,71 +19,62 @@ class StaleSetting:
 
     Attributes:
         key: its place in ``kfdeploy.yaml``.
-        was_used: whether it named one of the release before.
+        was_used: whether it named an image of the release before.
         near: references of the same repository that there are now.
     """
 
     key: str
     value: str
     was_used: bool
-    near: tuple[str, ...]
+    near: tuple[WrittenRef, ...]
 
 
 def find_stale_settings(
-    workspace: Workspace, before: Iterable[str], now: Iterable[str]
+    workspace: Workspace, before: Collection[WrittenRef], now: Collection[WrittenRef]
 ) -> tuple[StaleSetting, ...]:
-    """Substitutes, exclusions and exceptions that name nothing any more.
+    """Return substitutes, exclusions and exceptions that name no image any more.
 
     Args:
-        before, now: the references as found at each release.
+        before, now: the references at each release.
     """
-    olds, news = set(before), set(now)
-    out = list(find_unused_substitutes(workspace.images, news, olds))
+    stale = list(find_unused_substitutes(workspace.images, now, before))
     for name, patterns in (
-        ("images.exclude", [one.ref for one in workspace.images.exclude]),
+        ("images.exclude", [exclusion.ref for exclusion in workspace.images.exclude]),
         ("registries.uncovered", workspace.registries.uncovered),
     ):
         for index, pattern in enumerate(patterns):
-            if not _is_matched(pattern, news):
-                used = _is_matched(pattern, olds)
+            if not _is_matched(pattern, now):
                 key = f"{name}[{index}]"
-                out.append(StaleSetting(key, pattern, used, _suggest_refs(pattern, news)))
-    return tuple(out)
+                was_used = _is_matched(pattern, before)
+                stale.append(StaleSetting(key, pattern, was_used, _suggest_refs(pattern, now)))
+    return tuple(stale)
 
 
 def find_unused_substitutes(
-    images: Images, now: Iterable[str], before: Iterable[str] = ()
+    images: Images, now: Collection[WrittenRef], before: Collection[WrittenRef] = ()
 ) -> Iterator[StaleSetting]:
-    """Substitutes of images that nothing names.
+    """Yield the substitutes of images that nothing names.
 
     Args:
-        now, before: the references as found, and those of a release before.
+        now, before: the references at this release, and at the one before.
     """
-    news, olds = set(now), set(before)
-    for ref in images.substitutes:
-        if not _is_named(ref, news):
-            key = f"images.substitutes[{ref!r}]"
-            yield StaleSetting(key, ref, _is_named(ref, olds), _suggest_refs(ref, news))
+    for text in images.substitutes:
+        if not _is_named(text, now):
+            key = f"images.substitutes[{text!r}]"
+            yield StaleSetting(key, text, _is_named(text, before), _suggest_refs(text, now))
 
 
-def _is_named(ref: str, refs: Iterable[str]) -> bool:
-    wanted = ImageRef.parse(ref).with_default_tag()
-    return any(each.with_default_tag() == wanted for _, each in _parse_refs(refs))
+def _is_named(text: str, refs: Iterable[WrittenRef]) -> bool:
+    wanted = ImageRef.parse(text).with_default_tag()
+    return any(ref.parsed.with_default_tag() == wanted for ref in refs)
 
 
-def _parse_refs(refs: Iterable[str]) -> Iterator[tuple[str, ImageRef]]:
-    """Without what is no reference, which `lock` says."""
-    for ref in refs:
-        with suppress(InvalidImageRef):
-            yield ref, ImageRef.parse(ref)
+def _is_matched(pattern: str, refs: Iterable[WrittenRef]) -> bool:
+    return any(fnmatchcase(ref.text, pattern) for ref in refs)
 
 
-def _is_matched(pattern: str, refs: Iterable[str]) -> bool:
-    return any(fnmatchcase(ref, pattern) for ref in refs)
-
-
-def _suggest_refs(ref: str, refs: Iterable[str]) -> tuple[str, ...]:
-    if "*" in ref:
+def _suggest_refs(text: str, refs: Iterable[WrittenRef]) -> tuple[WrittenRef, ...]:
+    wanted = ImageRef.try_parse(text)  # a pattern is no reference
+    if wanted is None:
         return ()
-    repository = ImageRef.parse(ref).repository
-    return tuple(sorted(ref for ref, each in _parse_refs(refs) if each.repository == repository))
+    return tuple(sorted(ref for ref in refs if ref.parsed.repository == wanted.repository))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from kfdeploy.images.lockfile import Lock, LockedImage
-from kfdeploy.oci.reference import ImageRef
+from kfdeploy.oci.reference import WrittenRef
+
+if TYPE_CHECKING:
+    from kfdeploy.workspace.settings import Images
 
 
-def reuse_locked_images(
-    ids: Iterable[str], locks: Sequence[Lock], substitutes: Mapping[str, str]
-) -> Lock:
+def reuse_locked_images(ids: Iterable[WrittenRef], locks: Sequence[Lock], settings: Images) -> Lock:
     """Return a lock with the entries that earlier locks have, each from the first that has it.
 
     A digest stays good while its registry is down or a tag moves. An entry is not reused where
@@ -18,19 +20,13 @@ def reuse_locked_images(
 
     Args:
         ids: the references of the manifests.
-        substitutes: ``images.substitutes`` of kfdeploy.yaml.
     """
-    replaced_by = {
-        ImageRef.parse(old).with_default_tag(): ImageRef.parse(new)
-        for old, new in substitutes.items()
-    }
     reused: list[LockedImage] = []
     for ref in ids:
-        named = ImageRef.parse(ref).with_default_tag()
-        repository = replaced_by.get(named, named).repository
+        wanted = (settings.find_substitute(ref.parsed) or ref).parsed
         entries = (lock.find_image(ref) for lock in locks)
         image = next(
-            (each for each in entries if each and each.image.repository == repository), None
+            (each for each in entries if each and each.image.repository == wanted.repository), None
         )
         if image is not None:
             reused.append(image)

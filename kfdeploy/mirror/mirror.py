@@ -33,6 +33,7 @@ from kfdeploy.mirror.registry_store import RegistryDestination, RegistryOrigin
 from kfdeploy.mirror.scheduler import TransferScheduler
 from kfdeploy.mirror.stores import Destination, Origin
 from kfdeploy.mirror.worker import TransferWorker
+from kfdeploy.oci.reference import WrittenRef
 from kfdeploy.oci.registry.access import AccessResolver
 from kfdeploy.oci.registry.client import RegistryClient, manifest_path
 from kfdeploy.oci.registry.errors import RegistryError
@@ -88,7 +89,7 @@ def plan_mirror(
     *,
     client: RegistryClient,
     jobs: int = ASK_JOBS,
-    by_tag: Container[str] = (),
+    by_tag: Container[WrittenRef] = (),
     answered: Container[tuple[str, str]] = (),
 ) -> MirrorPlan:
     """Find out what the private registry lacks, with one HEAD request for each image.
@@ -133,7 +134,7 @@ def plan_mirror(
 
 
 def _query_state(
-    client: RegistryClient, item: MirrorItem, by_tag: Container[str], *, immutable_tags: bool
+    client: RegistryClient, item: MirrorItem, by_tag: Container[WrittenRef], *, immutable_tags: bool
 ) -> MirrorItem | UserError:
     """Return the item with its state at the private registry, or why its tag can't be written."""
     found = client.get_digest(item.destination, patience=_ASK_SECONDS)

@@ -11,7 +11,7 @@ from kfdeploy.errors import UserError
 from kfdeploy.images.lockfile import Lock, LockedImage
 from kfdeploy.images.naming import MirrorNaming, MirrorRef, PullSources
 from kfdeploy.oci.manifest import matches_platform
-from kfdeploy.oci.reference import ImageRef
+from kfdeploy.oci.reference import ImageRef, WrittenRef
 from kfdeploy.wording import format_bytes
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class MirrorItem:
         belongs_to: the name of an attached artifact, such as ``sha256-….sig``; empty for images.
     """
 
-    ids: tuple[str, ...]
+    ids: tuple[WrittenRef, ...]
     source: ImageRef
     target: MirrorRef
     digest: str
@@ -52,21 +52,19 @@ class MirrorItem:
     @property
     def repository(self) -> ImageRef:
         """Return its repository in the private registry."""
-        host, _, path = self.target.repository.partition("/")
-        return ImageRef(host, path)
+        return self.target.repository
 
     @property
     def destination(self) -> ImageRef:
         """Return the reference to ask the private registry for."""
-        repository = self.repository
-        return ImageRef(
-            repository.host, repository.path, self.push_tag, "" if self.push_tag else self.digest
-        )
+        if self.push_tag:
+            return replace(self.repository, tag=self.push_tag)
+        return replace(self.repository, digest=self.digest)
 
     @property
     def name(self) -> str:
         """Return the image as found, with the name of the attached artifact, for people."""
-        return f"{self.ids[0]} ({self.belongs_to})" if self.belongs_to else self.ids[0]
+        return f"{self.ids[0]} ({self.belongs_to})" if self.belongs_to else self.ids[0].text
 
     @property
     def sort_key(self) -> str:
@@ -229,7 +227,7 @@ def list_mirror_items(
     located = PullSources(sources)
     groups: dict[str, list[LockedImage]] = {}
     for image in lock.images:
-        groups.setdefault(targets[image.id].reference, []).append(image)
+        groups.setdefault(str(targets[image.id].reference), []).append(image)
     items: dict[str, MirrorItem] = {}
     for images in groups.values():
         image, target = images[0], targets[images[0].id]

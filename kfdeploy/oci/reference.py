@@ -7,7 +7,7 @@ project's reference library (github.com/distribution/reference@v0.6.0).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -100,11 +100,45 @@ class ImageRef:
         return f"{self.repository}{tag}{digest}"
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class WrittenRef:
+    """A reference as somebody wrote it, and what it means.
+
+    Two spellings of one image (``mysql:8`` and ``docker.io/library/mysql:8``) are two of these with
+    the same ``parsed``. Files and results have the text as it was found.
+
+    Attributes:
+        text: the exact text; the value is compared, sorted and printed by it.
+        parsed: the normalised reference.
+    """
+
+    text: str
+    parsed: ImageRef = field(compare=False)
+
+    @classmethod
+    def parse(cls, text: str) -> WrittenRef:
+        """Return ``text`` with the reference that it is.
+
+        Raises:
+            InvalidImageRef: Docker would refuse ``text``.
+        """
+        return cls(text, ImageRef.parse(text))
+
+    @classmethod
+    def try_parse(cls, text: str) -> WrittenRef | None:
+        """Return ``text`` with the reference that it is; None where Docker would refuse it."""
+        parsed = ImageRef.try_parse(text)
+        return cls(text, parsed) if parsed else None
+
+    def __str__(self) -> str:
+        return self.text
+
+
 def _split_host(text: str) -> tuple[str, str]:
     """Return the registry host and the rest; a first element is a host if it looks like one."""
     first, slash, rest = text.partition("/")
-    looks_like_one = "." in first or ":" in first or first == "localhost" or first.lower() != first
-    if not (slash and looks_like_one):
+    is_host = "." in first or ":" in first or first == "localhost" or first.lower() != first
+    if not (slash and is_host):
         host, rest = DEFAULT_HOST, text
     else:
         host = DEFAULT_HOST if first == "index.docker.io" else first
@@ -120,11 +154,7 @@ def is_digest(text: str) -> bool:
 
 def is_image_ref(text: str) -> bool:
     """Return whether Docker would accept ``text`` as a reference."""
-    try:
-        ImageRef.parse(text)
-    except InvalidImageRef:
-        return False
-    return True
+    return ImageRef.try_parse(text) is not None
 
 
 def host_qualified_path(ref: ImageRef) -> str:

@@ -14,6 +14,7 @@ from kfdeploy.images.inventory import ImageUse
 from kfdeploy.images.redirect import Redirect
 from kfdeploy.kubernetes import workload
 from kfdeploy.kubernetes.objects import Object, ObjectKey, Path, get_field
+from kfdeploy.oci.reference import WrittenRef
 from kfdeploy.patch.lookups import format_lookup
 from kfdeploy.patchfile.pod_files import PodFile, build_file_operations
 from kfdeploy.patchfile.writer import JsonPatchText, ObjectPatch
@@ -39,7 +40,7 @@ class _AddedSetting:
 
 
 def build_additions(
-    objects: Sequence[Object], uses: Mapping[ObjectKey, Sequence[tuple[str, ImageUse]]]
+    objects: Sequence[Object], uses: Mapping[ObjectKey, Sequence[ImageUse]]
 ) -> Iterator[ObjectPatch]:
     """Yield each patch that adds something to an object.
 
@@ -59,20 +60,20 @@ def build_additions(
 
 
 def _collect_settings(
-    objects: Sequence[Object], uses: Mapping[ObjectKey, Sequence[tuple[str, ImageUse]]]
+    objects: Sequence[Object], uses: Mapping[ObjectKey, Sequence[ImageUse]]
 ) -> dict[ObjectKey, list[_AddedSetting]]:
     """Return what to set in each object."""
     wanted: dict[ObjectKey, list[_AddedSetting]] = {}
     for key, found in uses.items():
-        for ref, use in found:
+        for use in found:
             if use.adds is not None:
-                wanted.setdefault(key, []).append(_make_setting(use.adds, ref, use))
+                wanted.setdefault(key, []).append(_make_setting(use.adds, use))
             elif use.variables:
                 # A script in a ConfigMap reads the image from variables of the pod that mounts it.
                 image, tag = use.variables
                 settings = [
-                    _AddedSetting("env", image, _quote_lookup(ref, "repository")),
-                    _AddedSetting("env", tag, _quote_lookup(ref, "tag")),
+                    _AddedSetting("env", image, _quote_lookup(use.ref, "repository")),
+                    _AddedSetting("env", tag, _quote_lookup(use.ref, "tag")),
                 ]
                 for reader in objects:
                     if reader.key.namespace == key.namespace and workload.mounts_config(
@@ -82,17 +83,19 @@ def _collect_settings(
     return wanted
 
 
-def _make_setting(redirect: Redirect, ref: str, use: ImageUse) -> _AddedSetting:
+def _make_setting(redirect: Redirect, use: ImageUse) -> _AddedSetting:
     if redirect.file:
         content = json.dumps(redirect.content)
         return _AddedSetting("file", redirect.file, content, redirect.container)
     key = "byTag" if use.pin and redirect.value == "{ref}" else _VALUES[redirect.value]
     kinds: tuple[_SettingKind, ...] = ("flag", "env", "key", "field")
     kind = next(kind for kind in kinds if getattr(redirect, kind))
-    return _AddedSetting(kind, getattr(redirect, kind), _quote_lookup(ref, key), redirect.container)
+    return _AddedSetting(
+        kind, getattr(redirect, kind), _quote_lookup(use.ref, key), redirect.container
+    )
 
 
-def _quote_lookup(ref: str, key: str) -> str:
+def _quote_lookup(ref: WrittenRef, key: str) -> str:
     return f'"{format_lookup(ref, key)}"'
 
 

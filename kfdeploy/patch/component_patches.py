@@ -39,9 +39,6 @@ from kfdeploy.upstream.build import RenderedComponent
 from kfdeploy.wording import pluralize
 from kfdeploy.workspace.settings import Workspace
 
-Uses = Sequence[tuple[str, ImageUse]]
-"""References, each with a place that names it."""
-
 _CONFIG_KINDS: Final = ("ConfigMap", "Secret")
 _CONTENT_PURPOSES: Final = ("images", "env", "config", "file")
 """Patches that change what a ConfigMap or Secret says, besides those of features."""
@@ -71,7 +68,7 @@ class ComponentPatches:
     root: Path
     rendered: RenderedComponent
     facts: Catalogue
-    uses: Mapping[ObjectKey, Uses]
+    uses: Mapping[ObjectKey, Sequence[ImageUse]]
     features: Sequence[Feature[Any]]
     own_files: Sequence[str]
 
@@ -148,13 +145,13 @@ class ComponentPatches:
     # -- images ------------------------------------------------------------------------------------
 
     def _build_image_patch(self, item: Object) -> Iterator[ObjectPatch]:
-        by_path: dict[FieldPath, list[tuple[str, ImageUse]]] = {}
-        for ref, use in self.uses.get(item.key, ()):
+        by_path: dict[FieldPath, list[ImageUse]] = {}
+        for use in self.uses.get(item.key, ()):
             if use.path:
-                by_path.setdefault(use.path, []).append((ref, use))
+                by_path.setdefault(use.path, []).append(use)
         if not by_path:
             return
-        count = len({ref for uses in by_path.values() for ref, _ in uses})
+        count = len({use.ref for uses in by_path.values() for use in uses})
         text = JsonPatchText(item.key, f"{pluralize(count, 'image')} from the private registry")
         guarded: set[FieldPath] = set()
         for path in sorted(by_path, key=path_sort_key):
@@ -170,7 +167,7 @@ class ComponentPatches:
                 text.replace(path, fill_references(value, by_path[path]))
         yield ObjectPatch(item.key, "images", str(text))
 
-    def _format_mentions(self, item: Object, path: FieldPath, uses: Uses) -> str:
+    def _format_mentions(self, item: Object, path: FieldPath, uses: Sequence[ImageUse]) -> str:
         """Return the template that replaces mentions in a text, which the patch does not hold."""
         name = self._name_file(item.key, "images")
         build = " ".join(json.dumps(word) for word in _build_command(self.rendered))
@@ -241,11 +238,9 @@ def _mentions_object(text: str, key: ObjectKey) -> bool:
     return f"kind: {key.kind}" in text and f"name: {strip_name_hash(key)}" in text
 
 
-def _is_long_text(value: str, uses: Uses) -> bool:
+def _is_long_text(value: str, uses: Sequence[ImageUse]) -> bool:
     """Return whether a field is patched by its mentions: the patch must not hold all of it."""
-    return "\n" in value or any(
-        not use.is_whole_value and use.how == "assembled" for _, use in uses
-    )
+    return "\n" in value or any(not use.is_whole_value and use.how == "assembled" for use in uses)
 
 
 def _build_command(rendered: RenderedComponent) -> list[str]:

@@ -12,6 +12,7 @@ from kfdeploy import go_template
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.files import read_text
 from kfdeploy.kubernetes.objects import Object, get_field, split_objects
+from kfdeploy.oci.reference import WrittenRef
 from kfdeploy.oci.registry.ca import read_registry_ca
 from kfdeploy.patch.values import ImageValues
 from kfdeploy.patchfile import patch_file
@@ -142,7 +143,7 @@ def patch_sort_key(patch: Patch, text: str) -> tuple[int, bool, str]:
 
 
 def environment_values(
-    workspace: Workspace, root: Path, name: str, image_values: Mapping[str, ImageValues]
+    workspace: Workspace, root: Path, name: str, image_values: Mapping[WrittenRef, ImageValues]
 ) -> dict[str, Any]:
     """Return Helmfile's ``.Values`` and ``.Environment`` for an environment.
 
@@ -164,7 +165,7 @@ def environment_values(
             "imagePullSecrets": list(environment.image_pull_secrets),
             "registry": registry_name(workspace, environment),
             "registryCa": read_registry_ca(workspace.resolve_registry(environment), root),
-            "images": {ref: values.to_values() for ref, values in image_values.items()},
+            "images": {ref.text: values.to_values() for ref, values in image_values.items()},
         },
         "Environment": {"Name": name},
     }

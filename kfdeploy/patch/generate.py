@@ -81,15 +81,13 @@ def generate_patches(
     return PatchOutput(dict(sorted(files.items())))
 
 
-def _group_uses(
-    inventory: Inventory,
-) -> dict[str, dict[ObjectKey, list[tuple[str, ImageUse]]]]:
+def _group_uses(inventory: Inventory) -> dict[str, dict[ObjectKey, list[ImageUse]]]:
     """Return what names images, by component and object."""
-    out: dict[str, dict[ObjectKey, list[tuple[str, ImageUse]]]] = {}
+    out: dict[str, dict[ObjectKey, list[ImageUse]]] = {}
     for image in inventory.images:
         for use in image.found:
             objects = out.setdefault(use.component, {})
-            objects.setdefault(use.object, []).append((image.ref, use))
+            objects.setdefault(use.object, []).append(use)
     return out
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from kfdeploy.images.inventory import ImageUse
+from kfdeploy.oci.reference import WrittenRef
 from kfdeploy.patchfile.writer import quote_go_string
 
 SHARED: Final = "_kfdeploy"
@@ -18,12 +19,12 @@ _BY_TAG: Final = {**_BY_DIGEST, "reference": "byTag", "tag": "plainTag"}
 _NEEDS_QUOTES: Final = re.compile(r'["\\{}\x00-\x1f]')
 
 
-def format_lookup(ref: str, key: str) -> str:
+def format_lookup(ref: WrittenRef, key: str) -> str:
     """Return the template that looks up one value of an image."""
     return f"{{{{ {_index_image(ref, key)} }}}}"
 
 
-def fill_references(value: str, uses: Sequence[tuple[str, ImageUse]]) -> str:
+def fill_references(value: str, uses: Sequence[ImageUse]) -> str:
     """Return a short string as YAML, with its references looked up and the rest as it is."""
     expressions = dict(list_replacements(uses))
     names = "|".join(map(re.escape, sorted(expressions, key=len, reverse=True)))
@@ -37,13 +38,13 @@ def fill_references(value: str, uses: Sequence[tuple[str, ImageUse]]) -> str:
     return f"{{{{ printf {quote_go_string(form)} {' '.join(found)} | toJson }}}}"
 
 
-def list_replacements(uses: Sequence[tuple[str, ImageUse]]) -> list[tuple[str, str]]:
+def list_replacements(uses: Sequence[ImageUse]) -> list[tuple[str, str]]:
     """Return each text that is replaced with the template expression of the new one, sorted."""
     out: dict[str, str] = {}
-    for ref, use in uses:
+    for use in uses:
         keys = _BY_TAG if use.pin else _BY_DIGEST
         for piece in use.pieces:
-            expression = _index_image(ref, keys[piece.role])
+            expression = _index_image(use.ref, keys[piece.role])
             if piece.old != piece.text:
                 before = _escape_form(piece.old[: piece.offset])
                 after = _escape_form(piece.old[piece.offset + len(piece.text) :])
@@ -52,8 +53,8 @@ def list_replacements(uses: Sequence[tuple[str, ImageUse]]) -> list[tuple[str, s
     return sorted(out.items())
 
 
-def _index_image(ref: str, key: str) -> str:
-    return f"(index .Values.images {json.dumps(ref)}).{key}"
+def _index_image(ref: WrittenRef, key: str) -> str:
+    return f"(index .Values.images {json.dumps(ref.text)}).{key}"
 
 
 def _escape_form(text: str) -> str:

@@ -6,69 +6,60 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kfdeploy.errors import UserError, raise_all
 from kfdeploy.images.lockfile import Lock
 from kfdeploy.images.naming import MirrorNaming
 from kfdeploy.images.sources_file import SourceImage
+from kfdeploy.oci.reference import ImageRef, WrittenRef
 
 
 @dataclass(frozen=True, slots=True)
 class ImageValues:
-    """One image's mirror reference, whole and in parts.
+    """What patches look up of one image.
 
     Attributes:
-        repository: ``registry/prefix/path``.
-        tag: as found; empty where only a digest is.
-        digest: the digest in the mirror; empty where the image isn't locked, or not for the
-            environment's platforms.
-        covered: whether lock, mirror and verify cover it.
-        source: repository at digest that it is mirrored from; empty when unknown.
-        keys: the normalised references that mean this image; empty where it is not mirrored.
+        mirror: its reference in an environment's private registry. It has no digest where the image
+            isn't locked, or not for the environment's platforms.
+        covered: whether lock, mirror and verify answer for it.
+        source: repository at digest that it is mirrored from; None when unknown.
+        aliases: the normalised references that mean this image, where it is mirrored.
     """
 
-    repository: str
-    tag: str
-    digest: str
+    mirror: ImageRef
     covered: bool
-    source: str
-    keys: tuple[str, ...] = ()
+    source: ImageRef | None
+    aliases: tuple[ImageRef, ...] = ()
 
     @property
-    def ref(self) -> str:
-        """The whole reference: ``REPOSITORY[:TAG][@DIGEST]``."""
-        tag = f":{self.tag}" if self.tag else ""
-        digest = f"@{self.digest}" if self.digest else ""
-        return f"{self.repository}{tag}{digest}"
-
-    @property
-    def by_tag(self) -> str:
+    def by_tag(self) -> ImageRef:
         """The reference for places where a digest breaks what is made of it."""
-        return f"{self.repository}:{self.tag}" if self.tag else self.ref
+        return replace(self.mirror, digest="") if self.mirror.tag else self.mirror
 
     def to_values(self) -> dict[str, Any]:
-        """Return the image's entry in ``.Values.images``.
+        """Return what templates read.
 
-        ``tag`` has the digest behind it, for places that join it to a name by ``:``.
+        ``tag`` carries the digest, for names that are joined by ``:``.
         """
-        digest = f"@{self.digest}" if self.digest else ""
+        digest = f"@{self.mirror.digest}" if self.mirror.digest else ""
+        repository = self.mirror.repository
         return {
-            "ref": self.ref,
-            "byTag": self.by_tag,
-            "repository": self.repository,
-            "parent": self.repository.rpartition("/")[0],
-            "tag": f"{self.tag}{digest}",
-            "plainTag": self.tag,
-            "keys": list(self.keys),
+            "ref": str(self.mirror),
+            "byTag": str(self.by_tag),
+            "repository": repository,
+            "parent": repository.rpartition("/")[0],
+            "tag": f"{self.mirror.tag}{digest}",
+            "plainTag": self.mirror.tag,
+            "keys": [str(alias) for alias in self.aliases],
         }
 
 
 def build_image_values(
     images: Sequence[SourceImage], lock: Lock, mirror: MirrorNaming, *, unpinned: bool
-) -> dict[str, ImageValues]:
-    """Return the values of every image, by the reference as found.
+) -> dict[WrittenRef, ImageValues]:
+    """Return what patches look up of every image, by the reference as found.
 
     Raises:
         UserError: covered images that aren't locked, or not for the environment's platforms
@@ -76,7 +67,7 @@ def build_image_values(
     """
     mirror.mirror_refs(image for image in lock.images if mirror.expected_digest(image))
     errors: list[UserError] = []
-    out: dict[str, ImageValues] = {}
+    out: dict[WrittenRef, ImageValues] = {}
     for image in images:
         locked = lock.find_image(image.ref)
         digest = mirror.expected_digest(locked) if locked else image.digest
@@ -88,12 +79,13 @@ def build_image_values(
                     hint="run `kfdeploy lock`; `kfdeploy render --unpinned` renders it by its tag",
                 )
             )
-        repository = f"{mirror.host}/{mirror.repository_path(image.path)}"
-        source = str(locked.image) if locked else ""
         # Who names the upstream image by digest names its whole index.
-        keys = (
-            image.reference_keys(locked.digest if locked else image.digest) if image.covered else ()
+        whole = locked.digest if locked else image.digest
+        out[image.ref] = ImageValues(
+            replace(mirror.repository_ref(image.path), tag=image.tag, digest=digest),
+            image.covered,
+            locked.image if locked else None,
+            image.list_aliases(whole) if image.covered else (),
         )
-        out[image.ref] = ImageValues(repository, image.tag, digest, image.covered, source, keys)
     raise_all(errors)
     return out

@@ -69,7 +69,7 @@ class _ExpectedReferences:
     def of_set(cls, summary: SetSummary, uncovered: Container[str]) -> _ExpectedReferences:
         upstream: set[str] = set()
         for ref, image in summary.images.items():
-            upstream |= {ref, str(image.upstream)}
+            upstream |= {ref.text, str(image.upstream)}
             # Without a host a repository's name is any word: `mysql`, `redis`.
             if image.upstream.host != DEFAULT_HOST:
                 upstream.add(image.upstream.repository)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kfdeploy.images.inventory import UnreviewedGroup
+from kfdeploy.oci.reference import ImageRef, WrittenRef
 from kfdeploy.releaseset.summary import REDIRECTS, ImageSummary, SetSummary
 
 _REDIRECTS: Final = {
@@ -43,9 +44,9 @@ class RedirectReport:
             version that runs.
     """
 
-    refs_by_redirect: Mapping[str, Sequence[str]]
-    by_tag: Mapping[str, str]
-    loose: Sequence[str]
+    refs_by_redirect: Mapping[str, Sequence[WrittenRef]]
+    by_tag: Mapping[WrittenRef, ImageRef]
+    loose: Sequence[WrittenRef]
     not_mirrored: Mapping[str, str]
     not_read: Sequence[str] = ()
 
@@ -57,7 +58,7 @@ class RedirectReport:
         return "nothing else that the set names can be pulled from outside; see what was not read"
 
     @property
-    def weak_refs(self) -> Sequence[str]:
+    def weak_refs(self) -> Sequence[WrittenRef]:
         """Images that only admission or a node's mirror leads, or nothing."""
         return [ref for redirect in _WEAK for ref in self.refs_by_redirect.get(redirect, ())]
 
@@ -96,12 +97,12 @@ def report_redirects(summary: SetSummary, accepted: Container[str]) -> RedirectR
         accepted: images that a person accepted without a redirect (``registries.uncovered``).
     """
     images = [image for _, image in sorted(summary.images.items())]
-    groups: dict[str, list[str]] = {redirect: [] for redirect in _STRENGTH}
+    groups: dict[str, list[WrittenRef]] = {redirect: [] for redirect in _STRENGTH}
     for image in images:
         groups[_weakest_redirect(image, accepted)].append(image.ref)
     return RedirectReport(
         refs_by_redirect={redirect: refs for redirect, refs in groups.items() if refs},
-        by_tag={image.ref: str(image.by_tag) for image in images if image.by_tag},
+        by_tag={image.ref: image.by_tag for image in images if image.by_tag},
         loose=[image.ref for image in images if image.is_loose],
         not_mirrored=summary.not_mirrored,
         not_read=[_describe_group(group) for group in summary.unreviewed],
@@ -115,7 +116,7 @@ def _weakest_redirect(image: ImageSummary, accepted: Container[str]) -> str:
     weakest = max(words, key=REDIRECTS.index)
     if weakest == "none" and image.is_copied:
         return COPIED
-    if weakest == "none" and image.ref in accepted:
+    if weakest == "none" and image.ref.text in accepted:
         return NODE_MIRROR
     return _REDIRECTS[weakest]
 

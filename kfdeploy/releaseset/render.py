@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from kfdeploy.images.lockfile import Lock
 from kfdeploy.images.naming import MirrorNaming
 from kfdeploy.images.sources_file import SourceImage
 from kfdeploy.kubernetes.objects import Object, join_objects
-from kfdeploy.oci.reference import ImageRef
+from kfdeploy.oci.reference import WrittenRef
 from kfdeploy.patch import apply
 from kfdeploy.patch.fill import TemplateFiller, environment_values, registry_name
 from kfdeploy.patch.values import ImageValues, build_image_values
@@ -213,7 +213,7 @@ def _build_files(
 
 def _summarize_set(
     sources: RenderSources,
-    values: Mapping[str, ImageValues],
+    values: Mapping[WrittenRef, ImageValues],
     releases: Sequence[RenderedRelease],
     plan: ReleasePlan,
 ) -> SetSummary:
@@ -233,19 +233,17 @@ def _summarize_set(
 
 
 def _summarize_image(image: SourceImage, values: ImageValues) -> ImageSummary:
-    host, _, path = values.repository.partition("/")
-    mirror = ImageRef(host, path, values.tag, values.digest)
-    needs_tag = image.by_tag and values.by_tag != values.ref
+    needs_tag = image.by_tag and values.by_tag != values.mirror
     return ImageSummary(
         ref=image.ref,
-        mirror=mirror,
-        source=ImageRef.parse(values.source) if values.source else None,
+        mirror=values.mirror,
+        source=values.source,
         need=image.need,
         redirects=image.redirects,
-        by_tag=replace(mirror, digest="") if needs_tag else None,
+        by_tag=values.by_tag if needs_tag else None,
         is_loose=image.is_loose,
         is_copied=image.is_copied,
-        is_unpinned=values.covered and not values.digest,
+        is_unpinned=values.covered and not values.mirror.digest,
         lacks_redirect=image.lacks_redirect,
         why_not_mirrored=None if image.covered else image.why_not,
     )

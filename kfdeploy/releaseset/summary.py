@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from kfdeploy.images.inventory import UnreviewedGroup
 from kfdeploy.json_object import JsonObject, parse_json_object
-from kfdeploy.oci.reference import ImageRef, InvalidImageRef
+from kfdeploy.oci.reference import ImageRef, InvalidImageRef, WrittenRef
 
 SUMMARY_FILE: Final = "summary.json"
 FORMAT: Final = 1
@@ -44,7 +44,7 @@ class ImageSummary:
         why_not_mirrored: the reason why the private registry need not have it; None where it must.
     """
 
-    ref: str
+    ref: WrittenRef
     mirror: ImageRef
     source: ImageRef | None = None
     need: str = ""
@@ -59,7 +59,7 @@ class ImageSummary:
     @property
     def upstream(self) -> ImageRef:
         """The reference as upstream names it, normalised."""
-        return ImageRef.parse(self.ref)
+        return self.ref.parsed
 
     @property
     def is_mirrored(self) -> bool:
@@ -146,7 +146,7 @@ class SetSummary:
     registry: str
     kube_version: str
     platforms: tuple[str, ...] = ()
-    images: Mapping[str, ImageSummary]
+    images: Mapping[WrittenRef, ImageSummary]
     releases: tuple[ReleaseSummary, ...]
     waves: tuple[tuple[str, ...], ...] = ()
     unreviewed: tuple[UnreviewedGroup, ...] = ()
@@ -154,13 +154,13 @@ class SetSummary:
     @property
     def unpinned(self) -> list[str]:
         """References of images that are rendered by their tag."""
-        return sorted(image.ref for image in self.images.values() if image.is_unpinned)
+        return sorted(image.ref.text for image in self.images.values() if image.is_unpinned)
 
     @property
     def not_mirrored(self) -> dict[str, str]:
         """Images that the private registry need not have, and why."""
         return {
-            ref: image.why_not_mirrored
+            ref.text: image.why_not_mirrored
             for ref, image in sorted(self.images.items())
             if image.why_not_mirrored is not None
         }
@@ -185,8 +185,8 @@ class SetSummary:
                 {"program": group.program, "version": group.version, "images": list(group.images)}
                 for group in self.unreviewed
             ],
-            "noRedirect": sorted(i.ref for i in self.images.values() if i.lacks_redirect),
-            "images": {ref: image.to_json() for ref, image in self.images.items()},
+            "noRedirect": sorted(i.ref.text for i in self.images.values() if i.lacks_redirect),
+            "images": {ref.text: image.to_json() for ref, image in self.images.items()},
             "releases": [release.to_json() for release in self.releases],
             "waves": [list(wave) for wave in self.waves],
         }
@@ -233,10 +233,9 @@ def _parse_images(top: JsonObject) -> Iterator[ImageSummary]:
         ("notMirrored", not_mirrored),
     ):
         _check_names(top, key, refs, images.content, "images")
-    for ref, image in images.iter_objects():
-        _parse_ref(images, ref, ref)
+    for text, image in images.iter_objects():
         yield ImageSummary(
-            ref=ref,
+            ref=WrittenRef(text, _parse_ref(images, text, text)),
             mirror=_get_ref(image, "mirror"),
             source=_get_ref(image, "source") if image.content.get("source") else None,
             need=image.get_text("need", default=""),
@@ -244,9 +243,9 @@ def _parse_images(top: JsonObject) -> Iterator[ImageSummary]:
             by_tag=_get_ref(image, "byTag") if "byTag" in image else None,
             is_loose=image.get_flag("loose", default=False),
             is_copied=image.get_flag("copied", default=False),
-            is_unpinned=ref in unpinned,
-            lacks_redirect=ref in no_redirect,
-            why_not_mirrored=not_mirrored.get(ref),
+            is_unpinned=text in unpinned,
+            lacks_redirect=text in no_redirect,
+            why_not_mirrored=not_mirrored.get(text),
         )
 
 

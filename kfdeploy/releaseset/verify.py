@@ -109,7 +109,7 @@ def verify(
 
 def _redirect_failures(summary: SetSummary, uncovered: Sequence[str]) -> Iterator[str]:
     for ref, image in sorted(summary.images.items()):
-        if image.lacks_redirect and ref not in uncovered:
+        if image.lacks_redirect and ref.text not in uncovered:
             yield f"{ref}: {_COPIED_BY_PROGRAM if image.is_copied else _NO_REDIRECT}"
 
 
@@ -118,7 +118,7 @@ def _open_rendered_set(folder: Path, summary: SetSummary) -> RenderedSet:
     return RenderedSet(
         summary.registry,
         {
-            ref: RenderedImage(str(image.mirror), image.redirects, image.is_mirrored)
+            ref.text: RenderedImage(str(image.mirror), image.redirects, image.is_mirrored)
             for ref, image in summary.images.items()
         },
         [read_text(path) for path in folder.glob("charts/*/charts/objects/objects.yaml")],

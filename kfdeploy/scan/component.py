@@ -16,6 +16,7 @@ from kfdeploy.images.sites import Site, find_sites
 from kfdeploy.kubernetes import workload
 from kfdeploy.kubernetes.accessors import get_metadata
 from kfdeploy.kubernetes.objects import Object, ObjectKey, Path, get_field, show_path
+from kfdeploy.oci.reference import WrittenRef
 from kfdeploy.upstream.build import RenderedComponent
 from kfdeploy.upstream.provenance.chart import ChartIndex
 from kfdeploy.upstream.provenance.kustomize import ProvenanceIndex
@@ -91,28 +92,36 @@ class _Scanner:
                     "name",
                 )
 
-    def find_images(self) -> Iterator[tuple[str, ImageUse]]:
+    def find_images(self) -> Iterator[ImageUse]:
         for item in self.objects:
             for site in find_sites(item.key, item.body):
                 shared = _shared_tags(site)
                 for mention in site.mentions:
                     by_tag = any(span.start in shared for span in mention.parts)
-                    yield self._build_image_use(item, site, mention, "tag" if by_tag else "")
+                    use = self._build_image_use(item, site, mention, "tag" if by_tag else "")
+                    if use is not None:
+                        yield use
 
     def _build_image_use(
         self, item: Object, site: Site, mention: Mention, pin: str
-    ) -> tuple[str, ImageUse]:
+    ) -> ImageUse | None:
         first = mention.leading_span
         place, overridden = self.index.locate_value(
             item.key, item.body, site.path, first.text, at=first.start
         )
         ref, note = mention.ref, ""
         if mention.variables:
-            ref, note = self._resolve_tag(item, site, mention)
+            text, note = self._resolve_tag(item, site, mention)
+            resolved = WrittenRef.try_parse(text)
+            if resolved is None:
+                self._report_invalid_ref(item, site, text)
+                return None
+            ref = resolved
         field = show_path(item.body, site.path)
         line = _line_of(site.value, first.start)
-        rule = self.facts.find_site_rule(item.key, field, line, ref, self.programs)
-        return ref, ImageUse(
+        rule = self.facts.find_site_rule(item.key, field, line, ref.text, self.programs)
+        return ImageUse(
+            ref=ref,
             component=self.rendered.component.name,
             object=item.key,
             field=field,
@@ -125,7 +134,7 @@ class _Scanner:
                 Replacement(part.role, part.context or part.text, part.offset, part.text)
                 for part in mention.parts
             ),
-            is_whole_value=len(site.value) == len(mention.ref) and not mention.is_assembled,
+            is_whole_value=len(site.value) == len(mention.ref.text) and not mention.is_assembled,
             variables=mention.variables,
             need=rule.need if rule else _DEFAULT_NEED.get(site.how, "required"),
             note=note,
@@ -140,7 +149,7 @@ class _Scanner:
         """
         image_variable, tag_variable = mention.variables
         environment = self._environment_of(item)
-        name = environment.get(image_variable, mention.ref)
+        name = environment.get(image_variable, mention.ref.text)
         tag = environment.get(tag_variable) or mentions.find_tag_default(site.value, tag_variable)
         if tag is None:
             versions = [
@@ -154,6 +163,10 @@ class _Scanner:
             )
             return name, ""
         return f"{name}:{tag}", f"{image_variable}:{tag_variable}"
+
+    def _report_invalid_ref(self, item: Object, site: Site, text: str) -> None:
+        where = f"{item.key} {show_path(item.body, site.path)}"
+        self.problems.append(ScanProblem(f"{text!r}, which a script pulls, is no image", where))
 
     def _environment_of(self, config: Object) -> dict[str, str]:
         """Return the environment variables of the containers whose pods mount a ConfigMap."""
@@ -192,7 +205,7 @@ def _find_schema_defaults(crd: Object) -> Iterator[ScanProblem]:
 
 def _shared_tags(site: Site) -> set[int]:
     """Return the offsets of tags that several images share: none of these can have a digest."""
-    refs: dict[int, set[str]] = {}
+    refs: dict[int, set[WrittenRef]] = {}
     for mention in site.mentions:
         for part in mention.parts:
             if part.role == "tag":

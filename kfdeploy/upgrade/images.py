@@ -9,7 +9,7 @@ from typing import Any
 from kfdeploy.images.sources_file import SourceImage
 from kfdeploy.mirror.plan import MirrorItem
 from kfdeploy.oci.manifest import ImageTree
-from kfdeploy.oci.reference import ImageRef
+from kfdeploy.oci.reference import WrittenRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +17,8 @@ class RetaggedRepository:
     """Name a repository whose images have other tags or digests than before."""
 
     repository: str
-    before: tuple[str, ...]
-    now: tuple[str, ...]
+    before: tuple[WrittenRef, ...]
+    now: tuple[WrittenRef, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +60,10 @@ def compare_images(before: Sequence[SourceImage], now: Sequence[SourceImage]) ->
     return ImageChanges(tuple(new), tuple(dropped), tuple(retagged), len(olds.keys() & news.keys()))
 
 
-def _group_by_repository(images: Iterable[SourceImage]) -> dict[str, tuple[str, ...]]:
-    out: dict[str, tuple[str, ...]] = {}
+def _group_by_repository(images: Iterable[SourceImage]) -> dict[str, tuple[WrittenRef, ...]]:
+    out: dict[str, tuple[WrittenRef, ...]] = {}
     for image in images:
-        repository = ImageRef.parse(image.ref).repository
+        repository = image.ref.parsed.repository
         out[repository] = (*out.get(repository, ()), image.ref)
     return out
 
@@ -86,8 +86,8 @@ class TransferEstimate:
     images: int
     size: int
     at_most: bool
-    unsized: tuple[str, ...]
-    unlocked: tuple[str, ...]
+    unsized: tuple[WrittenRef, ...]
+    unlocked: tuple[WrittenRef, ...]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -103,7 +103,7 @@ def estimate_transfer(
     before: Sequence[MirrorItem],
     now: Sequence[MirrorItem],
     find_tree: Callable[[MirrorItem], ImageTree | None],
-    unlocked: Sequence[str],
+    unlocked: Sequence[WrittenRef],
 ) -> TransferEstimate:
     """Count the blobs that only the new images have.
 
@@ -123,7 +123,7 @@ def estimate_transfer(
         had |= {blob.digest for blob in found.blobs} if found else set()
     blobs: dict[str, int] = {}
     more, is_rough = 0, False
-    unsized: list[str] = []
+    unsized: list[WrittenRef] = []
     for item in lacking.values():
         found = find_tree(item)
         if found is not None:

@@ -14,7 +14,7 @@ from kfdeploy.images.lockfile import Lock
 from kfdeploy.images.naming import MirrorNaming
 from kfdeploy.images.sources_file import SourceImage
 from kfdeploy.images.stale_settings import find_stale_settings
-from kfdeploy.lock import lock as locking
+from kfdeploy.lock.resolve import resolve_digests
 from kfdeploy.lock.reuse import reuse_locked_images
 from kfdeploy.mirror import mirror
 from kfdeploy.mirror.plan import MirrorItem, list_earlier_items
@@ -177,10 +177,10 @@ def _lock_images(
         lockfile.read_lock(path) for path in sorted(session.root.glob(f"releases/*/{_LOCK}"))
     ]
     covered = [image.ref for image in images if image.covered]
-    known = reuse_locked_images(covered, [previous, *of_sets], session.workspace.images.substitutes)
+    known = reuse_locked_images(covered, [previous, *of_sets], session.workspace.images)
     missing = [ref for ref in covered if ref not in known.by_id]
     with session.progress.count_items("locking") as advance:
-        result = locking.resolve(
+        result = resolve_digests(
             missing,
             session.workspace,
             root=session.root,
@@ -188,11 +188,10 @@ def _lock_images(
             previous=previous,
             jobs=options.jobs,
             offline=options.offline,
-            on_event=lambda event: advance(event.id, event.done, event.total),
+            on_event=lambda event: advance(event.id.text, event.done, event.total),
             cache=session.cache,
         )
-    failures = tuple(failure.to_json() for failure in result.failures)
-    report = LockReport(len(known), len(result.lock), failures, options.offline)
+    report = LockReport(len(known), len(result.lock), result.failures, options.offline)
     return Lock((*known, *result.lock)), report
 
 
@@ -230,7 +229,7 @@ def _find_new_programs(before: Inventory, now: Inventory) -> tuple[UnreviewedPro
 
 
 def _find_lost_images(now: Inventory, settings: Workspace) -> tuple[UnavailableReference, ...]:
-    return tuple(lost for lost in now.lost if not settings.images.find_substitute(lost.ref))
+    return tuple(lost for lost in now.lost if not settings.images.find_substitute(lost.ref.parsed))
 
 
 # -- patches ---------------------------------------------------------------------------------------

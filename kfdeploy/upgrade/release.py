@@ -11,6 +11,7 @@ from kfdeploy.images import sources_file
 from kfdeploy.images.inventory import Inventory
 from kfdeploy.images.sources_file import SourceImage
 from kfdeploy.kubernetes.objects import Object
+from kfdeploy.oci.reference import WrittenRef
 from kfdeploy.session import Session
 from kfdeploy.upstream import vendor
 from kfdeploy.upstream.vendored import UPSTREAM, detect_kind
@@ -27,7 +28,7 @@ class ScannedRelease:
     images: Sequence[SourceImage]
 
     @property
-    def refs(self) -> set[str]:
+    def refs(self) -> set[WrittenRef]:
         return {image.ref for image in self.images}
 
     @property

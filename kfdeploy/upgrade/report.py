@@ -8,6 +8,7 @@ from typing import Any
 
 from kfdeploy.images.inventory import UnavailableReference, UnreviewedProgram
 from kfdeploy.images.stale_settings import StaleSetting
+from kfdeploy.lock.result import LockFailure
 from kfdeploy.upgrade.components import ComponentChange
 from kfdeploy.upgrade.images import ImageChanges, TransferEstimate
 from kfdeploy.upgrade.patches import PatchCheck
@@ -77,19 +78,18 @@ class LockReport:
     Attributes:
         known: the number of references that keep the digest of an earlier lock.
         asked: the number of references that registries resolved.
-        failures: reference, reason and hint of each that could not be locked.
     """
 
     known: int
     asked: int
-    failures: tuple[Mapping[str, str], ...]
+    failures: tuple[LockFailure, ...]
     was_offline: bool
 
     def to_json(self) -> dict[str, Any]:
         return {
             "known": self.known,
             "locked": self.asked,
-            "failures": [dict(failure) for failure in self.failures],
+            "failures": self.failures,
             "offline": self.was_offline,
         }
 

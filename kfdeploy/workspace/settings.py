@@ -22,7 +22,7 @@ from pydantic_core import core_schema
 from kfdeploy.codec import to_camel_case
 from kfdeploy.features.feature import Feature, FeatureEnvironment
 from kfdeploy.features.registry import FeatureSections, build_sections_model
-from kfdeploy.oci.reference import ImageRef, InvalidImageRef
+from kfdeploy.oci.reference import ImageRef, InvalidImageRef, WrittenRef
 from kfdeploy.oci.registry.settings import (
     CREATE_REPOSITORY_DESCRIPTION,
     IMMUTABLE_TAGS_DESCRIPTION,
@@ -157,16 +157,23 @@ class Images(Section):
         (), description="Images that are locked only when they are signed by a key."
     )
 
-    def find_substitute(self, ref: str) -> str:
-        """Return the image that takes an image's place, however it is spelled; empty for none."""
-        try:
-            wanted = ImageRef.parse(ref).with_default_tag()
-        except InvalidImageRef:
-            return ""
-        for old, new in self.substitutes.items():
-            if ImageRef.parse(old).with_default_tag() == wanted:
-                return new
-        return ""
+    def find_substitute(self, ref: ImageRef) -> WrittenRef | None:
+        """Return the image that takes an image's place, however it is spelled; None for none."""
+        wanted = ref.with_default_tag()
+        found = [
+            WrittenRef.parse(new)
+            for old, new in self.substitutes.items()
+            if ImageRef.parse(old).with_default_tag() == wanted
+        ]
+        return found[-1] if found else None
+
+    def find_substituted(self, ref: ImageRef) -> frozenset[ImageRef]:
+        """Return the normalised references whose place an image takes."""
+        return frozenset(
+            ImageRef.parse(old).with_default_tag()
+            for old, new in self.substitutes.items()
+            if ImageRef.parse(new).with_default_tag() == ref.with_default_tag()
+        )
 
     @field_validator("extra")
     @classmethod

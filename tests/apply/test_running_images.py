@@ -12,13 +12,14 @@ from kfdeploy.images.lockfile import Lock, LockedImage
 from kfdeploy.kubernetes.objects import ObjectKey
 from kfdeploy.oci.reference import ImageRef
 from kfdeploy.releaseset.summary import ImageSummary
+from tests.support.refs import written
 
 INDEX, AMD, REDUCED, OTHER, PINNED = (f"sha256:{letter * 64}" for letter in "12345")
 APP, TAGGED, BY_DIGEST = "quay.io/org/app:1", "busybox", f"gcr.io/p/q@{PINNED}"
 MIRROR = "r.test:5000/kf"
 KNOWN = ExpectedImages(
     images={
-        ref: ImageSummary(ref=ref, mirror=ImageRef.parse(f"{MIRROR}/{path}"))
+        written(ref): ImageSummary(ref=written(ref), mirror=ImageRef.parse(f"{MIRROR}/{path}"))
         for ref, path in (
             (APP, f"quay.io/org/app:1@{REDUCED}"),
             (TAGGED, "docker.io/library/busybox:latest"),
@@ -28,9 +29,8 @@ KNOWN = ExpectedImages(
     lock=Lock(
         (
             LockedImage(
-                APP,
+                written(APP),
                 ImageRef.parse(f"quay.io/org/app@{INDEX}"),
-                "1",
                 platforms={"linux/amd64": AMD},
                 reduced={"linux/amd64": REDUCED},
             ),
@@ -116,12 +116,13 @@ JUDGED = [
 def test_an_image_is_judged_by_its_name_and_its_content(
     image: str, digest: str, state: str, ref: str, why: str
 ) -> None:
-    assert KNOWN.classify_image(image, [digest] if digest else []) == (state, ref, why)
+    source = written(ref) if ref else None
+    assert KNOWN.classify_image(image, [digest] if digest else []) == (state, source, why)
 
 
 def test_what_is_accepted_may_come_from_elsewhere() -> None:
     known = ExpectedImages(KNOWN.images, KNOWN.lock, KNOWN.registry, accepted=[APP])
-    assert known.classify_image(APP, []) == ("locked", APP, "")
+    assert known.classify_image(APP, []) == ("locked", written(APP), "")
 
 
 def test_what_is_no_reference_is_foreign() -> None:
@@ -177,4 +178,7 @@ def test_one_entry_a_reference_with_all_who_run_it() -> None:
         ("locked", good, 2),
     ]
     assert [str(owner) for owner in found[2].owners] == ["Deployment n/a", "Deployment n/b"]
-    assert running_images.find_unused_images(found, KNOWN) == [TAGGED, BY_DIGEST]
+    assert running_images.find_unused_images(found, KNOWN) == [
+        written(TAGGED),
+        written(BY_DIGEST),
+    ]

@@ -30,6 +30,7 @@ from kfdeploy.workspace.settings import Workspace
 from tests.conftest import need_programs
 from tests.conftest import tree as files_of
 from tests.support.copying import Made, Pushed, copy, items, large, locked, small
+from tests.support.refs import written
 from tests.support.registries import Registry, serve_registry
 from tests.support.standins import Standin, make
 
@@ -67,7 +68,7 @@ def push(registry: Registry, images: dict[str, Standin]) -> None:
     listed = [
         replace(
             item,
-            target=replace(item.target, repository=f"{registry.host}/{item.source.repository}"),
+            target=replace(item.target, repository=ImageRef(registry.host, item.source.repository)),
         )
         for item in items(images)
     ]
@@ -405,7 +406,7 @@ def index() -> Manifest:
 def reduced_lock() -> Lock:
     at = ImageRef("a.io", "two", "", TWO.digest)
     digests = {"linux/amd64": select_platforms(index(), AMD).digest}
-    return Lock([LockedImage("a.io/two:1", at, "1", TWO.platforms, TWO.size, digests)])
+    return Lock([LockedImage(written("a.io/two:1"), at, TWO.platforms, TWO.size, digests)])
 
 
 def test_a_bundle_has_the_platforms_of_its_environment(

@@ -18,6 +18,7 @@ from kfdeploy.json_object import InvalidJson
 from kfdeploy.mirror.plan import MirrorItem
 from kfdeploy.oci.manifest import OCI_MANIFEST, ImageTree, Manifest
 from kfdeploy.oci.reference import ImageRef
+from tests.support.refs import written
 
 
 def made(ref: str, layers: Sequence[tuple[str, int]], **more: Any) -> tuple[MirrorItem, ImageTree]:
@@ -30,11 +31,11 @@ def made(ref: str, layers: Sequence[tuple[str, int]], **more: Any) -> tuple[Mirr
     }
     root = Manifest.parse(json.dumps(content).encode())
     parsed = ImageRef.parse(ref)
-    target = MirrorRef(f"r.test/{parsed.path}", parsed.tag, "", root.digest)
+    target = MirrorRef(ImageRef("r.test", parsed.path), parsed.tag, root.digest)
     source = ImageRef(parsed.host, parsed.path, "", root.digest)
-    return MirrorItem((ref,), source, target, root.digest, None, "copy", **more), ImageTree(
-        root, (root,)
-    )
+    return MirrorItem(
+        (written(ref),), source, target, root.digest, None, "copy", **more
+    ), ImageTree(root, (root,))
 
 
 def planned(*items: tuple[MirrorItem, ImageTree], **more: Any) -> Bundle:
@@ -158,7 +159,7 @@ def test_a_name_that_other_tools_refuse_gives_way_to_the_digest() -> None:
 
 def test_ids_that_mean_the_same_share_a_name() -> None:
     item, tree = made("redis:6", [])
-    both = replace(item, ids=("docker.io/library/redis:6", "redis:6"))
+    both = replace(item, ids=(written("docker.io/library/redis:6"), written("redis:6")))
     (image,) = planned((both, tree)).images
     assert image.refs == ("docker.io/library/redis:6", "redis:6")
 

@@ -15,7 +15,9 @@ from kfdeploy.catalogue.records import UnavailableImage, dump_schema
 from kfdeploy.errors import UserError
 from kfdeploy.images.inventory import ImageUse, SourceLocation
 from kfdeploy.kubernetes.objects import Object, ObjectKey, split_objects
+from kfdeploy.oci.reference import ImageRef
 from kfdeploy.yamltext import nodes
+from tests.support.refs import written
 
 GOOD = """\
 component: one
@@ -84,8 +86,8 @@ def refs(facts: Catalogue, objects: list[Object]) -> dict[str, str]:
     """Hidden references and what redirects each."""
     programs = facts.find_programs(objects)
     return {
-        ref: found.redirect
-        for ref, found in hidden_images.find_hidden_images("c", objects, programs, [])
+        found.ref.text: found.redirect
+        for found in hidden_images.find_hidden_images("c", objects, programs, [])
     }
 
 
@@ -184,7 +186,9 @@ def test_the_object_that_an_image_needs_is_the_one_that_pulls_it(tmp_path: Path)
         more="---\napiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: agent, namespace: n}\n"
     )
     programs = load(tmp_path).find_programs(objects)
-    found = dict(hidden_images.find_hidden_images("c", objects, programs, []))
+    found = {
+        use.ref.text: use for use in hidden_images.find_hidden_images("c", objects, programs, [])
+    }
     assert found["a/agent:latest"].object.name == "agent"
     assert found["a/x:1"].object.name == programs[0].object.name != "agent"
     assert (found["a/agent:latest"].outside, found["a/x:1"].outside) == ("jobs", "")
@@ -205,6 +209,7 @@ def test_what_is_derived_from_a_site_goes_where_its_tag_goes(
     objects = operator()
     programs = load(tmp_path).find_programs(objects)
     site = ImageUse(
+        ref=written(ref),
         component="c",
         object=ObjectKey("x/v1", "Runtime", "", "big"),
         field="spec.image",
@@ -214,7 +219,10 @@ def test_what_is_derived_from_a_site_goes_where_its_tag_goes(
         place=SourceLocation("a.yaml", 3),
         pin=pin,
     )
-    made = dict(hidden_images.find_hidden_images("c", objects, programs, [(ref, site)]))
+    made = {
+        use.ref.text: use
+        for use in hidden_images.find_hidden_images("c", objects, programs, [site])
+    }
     found = [name for name in made if name.startswith("a/big")]
     assert found == derived
     assert all(made[name].redirect == "patch" and not made[name].path for name in found)
@@ -245,9 +253,11 @@ def test_a_fact_is_shown_where_it_was_read_at_the_version_that_runs(tmp_path: Pa
 
     def shown(tag: str) -> str:
         objects = operator(f"ghcr.io/org/operator:{tag}")
-        found = dict(
-            hidden_images.find_hidden_images("c", objects, facts.find_programs(objects), [])
-        )
+        programs = facts.find_programs(objects)
+        found = {
+            use.ref.text: use
+            for use in hidden_images.find_hidden_images("c", objects, programs, [])
+        }
         return found["alpine:3.10"].source
 
     assert shown("v1.9.1") == "a/b@1.9.1:c.go:2; a/b@sdk-7:e.py:4; a/sdk@v7:e.py:4"
@@ -258,25 +268,28 @@ def test_a_fact_is_shown_where_it_was_read_at_the_version_that_runs(tmp_path: Pa
     (tmp_path / "other").mkdir()
     between = load(tmp_path / "other", GOOD.replace('"a/b@v1:c.go:1"', f'"{ends}"', 1))
     objects = operator("ghcr.io/org/operator:v1.9.1")
-    found = dict(hidden_images.find_hidden_images("c", objects, between.find_programs(objects), []))
+    programs = between.find_programs(objects)
+    found = {
+        use.ref.text: use for use in hidden_images.find_hidden_images("c", objects, programs, [])
+    }
     assert found["alpine:3.10"].source == ends
 
 
 def test_a_lost_image_is_known_by_its_reference_or_its_repository(tmp_path: Path) -> None:
     facts = load(tmp_path)
-    lost = facts.find_unavailable("gcr.io/gone/minio:1")
+    lost = facts.find_unavailable(written("gcr.io/gone/minio:1"))
     assert lost is not None
     assert lost.substitute == "docker.io/x/y:1"
-    assert facts.find_unavailable("gcr.io/other/minio:1") is None
+    assert facts.find_unavailable(written("gcr.io/other/minio:1")) is None
 
 
 def test_the_tag_of_a_lost_image_may_be_its_substitutes_too() -> None:
     lost = UnavailableImage(
         ref="gcr.io/a/b:*", why="gone", source="a/b#1", substitute="docker.io/a/b:{tag}"
     )
-    assert lost.substitute_for("gcr.io/a/b:1.2") == "docker.io/a/b:1.2"
-    assert lost.substitute_for("gcr.io/a/b") == "docker.io/a/b:latest"
-    assert lost.substitute_for("gcr.io/a/b@sha256:" + "0" * 64) == ""
+    assert lost.substitute_for(ImageRef.parse("gcr.io/a/b:1.2")) == "docker.io/a/b:1.2"
+    assert lost.substitute_for(ImageRef.parse("gcr.io/a/b")) == "docker.io/a/b:latest"
+    assert lost.substitute_for(ImageRef.parse("gcr.io/a/b@sha256:" + "0" * 64)) == ""
 
 
 @pytest.mark.parametrize(
@@ -297,9 +310,9 @@ def test_the_tag_of_a_lost_image_may_be_its_substitutes_too() -> None:
     ],
 )
 def test_images_of_other_releases_that_are_lost_are_known(ref: str, substitute: str) -> None:
-    lost = catalogue_file.load_catalogue().find_unavailable(ref)
+    lost = catalogue_file.load_catalogue().find_unavailable(written(ref))
     assert lost is not None
-    assert lost.substitute_for(ref) == substitute
+    assert lost.substitute_for(ImageRef.parse(ref)) == substitute
 
 
 def test_a_sites_own_entries_come_first(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from kfdeploy.kubernetes.objects import Object, ObjectKey, get_field, show_path,
 from kfdeploy.patch import additions
 from kfdeploy.session import Session
 from tests.conftest import CURRENT, PREVIOUS, RELEASES, Site
+from tests.support.refs import written
 
 RealSite = Callable[[str], Site]
 
@@ -121,7 +122,7 @@ def test_what_the_pipelines_api_server_falls_back_to_is_its_versions(
     found = list(
         hidden_images.find_hidden_images("pipeline", objects, facts.find_programs(objects), [])
     )
-    by_way = {hit.redirect: ref for ref, hit in found if hit.adds}
+    by_way = {use.redirect: use.ref.text for use in found if use.adds}
     assert set(by_way) == {
         "env V2_DRIVER_IMAGE",
         "env V2_LAUNCHER_IMAGE",
@@ -129,7 +130,7 @@ def test_what_the_pipelines_api_server_falls_back_to_is_its_versions(
     }
     assert by_way["env V2_DRIVER_IMAGE"].startswith(driver)
     assert by_way["config sample_config.json"] == tutorials
-    assert [hit.adds.content for _, hit in found if hit.adds and hit.adds.file] == [samples]
+    assert [use.adds.content for use in found if use.adds and use.adds.file] == [samples]
 
 
 @pytest.mark.parametrize("version", ["3.3.10", "3.4.16", "3.4.17", "3.5.14", "3.7.3", "4.0.5"])
@@ -142,7 +143,7 @@ def test_argos_executor_is_of_the_controllers_version(facts: Catalogue, version:
     (found,) = hidden_images.find_hidden_images(
         "pipeline", objects, facts.find_programs(objects), []
     )
-    assert (found[0], found[1].redirect) == (
+    assert (found.ref.text, found.redirect) == (
         f"quay.io/argoproj/argoexec:v{version}",
         "flag --executor-image",
     )
@@ -150,7 +151,9 @@ def test_argos_executor_is_of_the_controllers_version(facts: Catalogue, version:
 
 def test_argos_lost_copies_have_argos_own_images_as_substitutes(facts: Catalogue) -> None:
     for name in ("argoexec", "workflow-controller"):
-        lost = facts.find_unavailable(f"gcr.io/ml-pipeline/{name}:v3.4.17-license-compliance")
+        lost = facts.find_unavailable(
+            written(f"gcr.io/ml-pipeline/{name}:v3.4.17-license-compliance")
+        )
         assert lost is not None
         assert lost.substitute == f"quay.io/argoproj/{name}:v3.4.17"
 
@@ -227,6 +230,7 @@ def test_a_runtime_goes_by_its_tag_where_kserve_changes_it(
         if rule is not None and rule.pin == "tag":
             by_tag.add(name)
         site = ImageUse(
+            ref=written(f"a/{name}:1"),
             component="kserve",
             object=key,
             field=field,
@@ -235,9 +239,9 @@ def test_a_runtime_goes_by_its_tag_where_kserve_changes_it(
             redirect="patch",
             pin="tag",
         )
-        found.append((f"a/{name}:1", site))
+        found.append(site)
     assert by_tag == pinned
-    made = {ref for ref, _ in hidden_images.find_hidden_images("kserve", [], programs, found)}
+    made = {use.ref.text for use in hidden_images.find_hidden_images("kserve", [], programs, found)}
     assert {ref.split("/")[1].removesuffix(":1-gpu") for ref in made if "-gpu" in ref} == suffixed
 
 
@@ -278,14 +282,14 @@ def test_every_site_rule_fits_something_in_a_real_release(
                     rule
                     for rule in left
                     if rule.model_copy(update={"line": ""}).matches(
-                        found.object, found.field, "", image.ref
+                        found.object, found.field, "", image.ref.text
                     )
                 }
     for name in EXAMPLES:
         for item in split_objects((upstreams / "kubeflow-26.03" / name).read_text()):
             for site in find_sites(item.key, item.body):
                 field = show_path(item.body, site.path)
-                refs = [mention.ref for mention in site.mentions]
+                refs = [mention.ref.text for mention in site.mentions]
                 left -= {rule for rule in left if rule.matches(item.key, field, "", refs[0])}
     assert {(rule.kind, rule.name, rule.field) for rule in left} == set()
 
@@ -328,9 +332,12 @@ def test_a_default_that_the_manifest_overrides_is_live_without_that(
                 if redirect is None or target is None or not redirect.is_set(target.body, objects):
                     continue
                 bare = [_without(item, redirect) for item in objects]
-                found = dict(hidden_images.find_hidden_images("c", bare, programs, []))
+                found = {
+                    use.ref.text: use
+                    for use in hidden_images.find_hidden_images("c", bare, programs, [])
+                }
                 assert set(image.references) <= set(found), f"{program.image}: {redirect}"
-                places = {target.key: [(ref, found[ref]) for ref in image.references]}
+                places = {target.key: [found[ref] for ref in image.references]}
                 (patch,) = additions.build_additions(bare, places)
                 name = redirect.env or redirect.flag or redirect.key
                 assert f"sets {name}" in patch.body
@@ -397,7 +404,7 @@ def test_what_an_operator_derives_is_at_the_mirror_by_its_tag(
     site = real_site(release)
     text = final_text(site.root)
     derived = {
-        image.ref
+        image.ref.text
         for image in Session.open(site.root, "", quiet=True).build_inventory().images
         for found in image.found
         if found.how == "catalogue" and found.adds is None and found.redirect == "patch"
@@ -442,12 +449,12 @@ def test_the_training_operator_pulls_what_its_release_was_built_with(
     programs = facts.find_programs(objects)
     assert [(str(one.version), one.is_known) for one in programs] == [(version, True)]
     found = list(hidden_images.find_hidden_images("c", objects, programs, []))
-    flags = {ref: place.redirect for ref, place in found if place.adds is not None}
+    flags = {use.ref.text: use.redirect for use in found if use.adds is not None}
     mpi = {f"{redirected}/kubectl-delivery:latest": "flag --mpi-kubectl-delivery-image"}
     assert flags == FLAGS | mpi
-    starters = {ref for ref, place in found if ref.endswith("/storage-initializer")}
+    starters = {use.ref.text for use in found if use.ref.text.endswith("/storage-initializer")}
     assert starters == {f"{where}/storage-initializer" for where in offered}
-    assert all(place.need == "user-choice" for ref, place in found if ref not in flags)
+    assert all(use.need == "user-choice" for use in found if use.ref.text not in flags)
 
 
 @pytest.mark.parametrize(
@@ -476,18 +483,20 @@ def test_what_other_releases_run_was_read_at_their_versions(
     programs = facts.find_programs(objects)
     assert all(program.is_known for program in programs)
     found = list(hidden_images.find_hidden_images("c", objects, programs, []))
-    assert {place.need for _, place in found} <= {"user-choice"}
-    assert any(offered in ref for ref, _ in found) if offered else found == []
+    assert {use.need for use in found} <= {"user-choice"}
+    assert any(offered in use.ref.text for use in found) if offered else found == []
 
 
 def test_the_operator_that_1_10_0_runs_without_a_tag_is_redirected_and_what_was_meant_proposed(
     facts: Catalogue,
 ) -> None:
-    lost = facts.find_unavailable("kubeflow/training-operator")
+    lost = facts.find_unavailable(written("kubeflow/training-operator"))
     assert lost is not None and lost.substitute == f"{GHCR}/training-operator:v1-5c0e763"
     for tag in ("v1-04f9f13", "latest"):
-        assert facts.find_unavailable(f"kubeflow/training-operator:{tag}") is None
-        assert facts.find_unavailable(f"docker.io/kubeflow/training-operator:{tag}") is None
+        assert facts.find_unavailable(written(f"kubeflow/training-operator:{tag}")) is None
+        assert (
+            facts.find_unavailable(written(f"docker.io/kubeflow/training-operator:{tag}")) is None
+        )
     (moves,) = facts.find_programs(
         operator("Deployment", TRAINING, "kubeflow/training-operator:latest")
     )

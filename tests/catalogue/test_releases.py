@@ -9,6 +9,7 @@ import pytest
 from kfdeploy.catalogue import hidden_images, load
 from kfdeploy.catalogue.facts import Catalogue
 from kfdeploy.kubernetes.objects import Object
+from tests.support.refs import written
 
 OLD, NEW = "docker.io/kubeflownotebookswg", "ghcr.io/kubeflow/kubeflow"
 WEB = ("jupyter-web-app", "tensorboards-web-app", "volumes-web-app")
@@ -79,7 +80,7 @@ def test_the_model_registrys_page_pulls_what_was_read_at_its_version(
     for name, expected in (("model-registry-ui", pulled), ("another", {})):
         objects = [deployment(name, image)]
         found = hidden_images.find_hidden_images("c", objects, facts.find_programs(objects), [])
-        assert {ref: place.pulled_by for ref, place in found} == expected
+        assert {use.ref.text: use.pulled_by for use in found} == expected
 
 
 @pytest.mark.parametrize(
@@ -89,6 +90,6 @@ def test_the_model_registrys_page_pulls_what_was_read_at_its_version(
 def test_what_went_with_its_owners_registry_is_known(
     facts: Catalogue, tag: str, substitute: str
 ) -> None:
-    lost = facts.find_unavailable(f"gcr.io/arrikto/kubeflow/oidc-authservice:{tag}")
+    lost = facts.find_unavailable(written(f"gcr.io/arrikto/kubeflow/oidc-authservice:{tag}"))
     assert lost is not None
     assert lost.substitute == substitute

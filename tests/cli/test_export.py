@@ -22,6 +22,7 @@ from kfdeploy.http.pool import ConnectionPool, HttpRequest
 from kfdeploy.images import lockfile, sources_file
 from kfdeploy.oci.reference import ImageRef
 from tests.conftest import Runner, Site, edit_workspace, tree
+from tests.support.refs import written
 from tests.support.registries import make_certificate
 
 FORMATS = (
@@ -69,7 +70,7 @@ def mirrored(root: Path) -> dict[str, ImageRef]:
         if i.covered
     }
     locked = lockfile.read_lock(root / "images.lock")
-    return {image.id: ImageRef.parse(image.id) for image in locked if image.id in covered}
+    return {image.id.text: image.id.parsed for image in locked if image.id in covered}
 
 
 # -- containerd ------------------------------------------------------------------------------------
@@ -111,7 +112,7 @@ def test_every_image_is_found_where_the_mirror_put_it(root: Path, kfdeploy: Runn
 def targets(root: Path, prefix: str) -> dict[str, str]:
     """Where the lock's own path annotation puts each image."""
     locked = lockfile.read_lock(root / "images.lock")
-    return {ref: f"{prefix}/{locked.by_id[ref].path}" for ref in mirrored(root)}
+    return {ref: f"{prefix}/{locked.by_id[written(ref)].path}" for ref in mirrored(root)}
 
 
 def test_http_and_no_verification_are_said_only_where_the_site_says_so(
@@ -189,8 +190,8 @@ def test_no_rule_has_a_backslash_which_k3s_would_copy_into_toml(
 
 
 def test_a_dot_in_a_repository_is_a_dot_in_its_rule() -> None:
-    route = Route("a.b/c/d", "kf/x/a.b-c-d", ("x.example/a.b/c/d:1",))
-    other = Route("a-b/c", "kf/x/a-b-c", ("x.example/a-b/c:1",))
+    route = Route("a.b/c/d", "kf/x/a.b-c-d", (written("x.example/a.b/c/d:1"),))
+    other = Route("a-b/c", "kf/x/a-b-c", (written("x.example/a-b/c:1"),))
     rules = dict(registries_yaml.rewrite_rules(UpstreamHost("x.example", (route, other))))
     assert rewritten({"rewrite": rules}, "a.b/c/d") == {"kf/x/a.b-c-d"}
     assert rewritten({"rewrite": rules}, "a-b/c/d") == {"a-b/c/d"}
@@ -249,15 +250,21 @@ def test_a_node_that_follows_each_format_finds_every_image(
     locked = lockfile.read_lock(small_site.root / "images.lock").by_id
     asked = 0
     for name, ref in mirrored(small_site.root).items():
-        if not locked[name].tag:
+        if not locked[written(name)].tag:
             continue
         folder = re.sub(r":(\d+)$", r"_\1_", ref.host)
         (url,) = tomllib.loads(certs[f"certs.d/{folder}/hosts.toml"])["host"]
-        assert asked_for(f"{url}/{ref.path}", locked[name].tag) == locked[name].digest
+        assert (
+            asked_for(f"{url}/{ref.path}", locked[written(name)].tag)
+            == locked[written(name)].digest
+        )
         mirror = rancher["mirrors"][ref.host]
         (path,) = rewritten(mirror, ref.path)
         (endpoint,) = mirror["endpoint"]
-        assert asked_for(f"{endpoint}/v2/{path}", locked[name].tag) == locked[name].digest
+        assert (
+            asked_for(f"{endpoint}/v2/{path}", locked[written(name)].tag)
+            == locked[written(name)].digest
+        )
         asked += 1
     assert asked > 20
 
@@ -277,7 +284,7 @@ def test_skopeo_finds_them_by_the_rules_of_openshift(
         )
     )
     locked = lockfile.read_lock(small_site.root / "images.lock").by_id
-    some = [name for name in mirrored(small_site.root) if locked[name].tag][::8]
+    some = [name for name in mirrored(small_site.root) if locked[written(name)].tag][::8]
     assert len(some) > 3
     for name in some:
         words = [
@@ -296,7 +303,7 @@ def test_skopeo_finds_them_by_the_rules_of_openshift(
             check=False,
             timeout=60,
         )
-        assert done.stdout.strip() == locked[name].digest, done.stderr
+        assert done.stdout.strip() == locked[written(name)].digest, done.stderr
 
 
 # -- which images, and where to --------------------------------------------------------------------

@@ -188,7 +188,7 @@ def test_a_manifest_that_the_registry_took_and_cannot_read_gets_no_tag(
     assert "delete the file of that blob there" in failed["hint"]
     wanted = Wanted(f"{PREFIX}/{image.path}", image.tag, image.digest)
     assert look(private.host, [wanted]).absent
-    file.write_bytes(make(image.id).manifests[damaged][1])
+    file.write_bytes(make(image.id.text).manifests[damaged][1])
     kfdeploy("mirror", "--quiet", cwd=site)
     assert is_whole(private, image, image.tag, image.digest)
 

@@ -22,6 +22,7 @@ from kfdeploy.oci.registry.settings import MirrorSettings
 from tests.conftest import Done, Runner, Site, edit_workspace
 from tests.support.answers import Reply
 from tests.support.gate import gate
+from tests.support.refs import written
 from tests.support.registries import Registry, docker_config, serve_registry
 from tests.support.standins import fill
 from tests.support.workspaces import mirror_settings
@@ -158,9 +159,8 @@ def test_blobs_that_it_has_are_mounted_as_always(
             file = root / "images.lock"
             first = lockfile.read_lock(file).images[0]
             other = lockfile.LockedImage(
-                "ghcr.io/acme/renamed:v9",
+                written("ghcr.io/acme/renamed:v9"),
                 first.image,
-                "v9",
                 first.platforms,
                 first.size,
                 first.reduced,
@@ -204,7 +204,7 @@ def test_a_copy_that_fails_is_said_as_always(
             file = root / "images.lock"
             *rest, last = lockfile.read_lock(file)
             nobody = ImageRef(last.image.host, last.image.path, "", f"sha256:{'0' * 64}")
-            lost = lockfile.LockedImage(last.id, nobody, last.tag)
+            lost = lockfile.LockedImage(last.id, nobody)
             lockfile.write_lock(file, Lock([*rest, lost]))
 
         two.each(spoil)

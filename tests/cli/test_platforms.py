@@ -10,6 +10,7 @@ import pytest
 from kfdeploy.images import lockfile
 from kfdeploy.oci.reference import ImageRef
 from tests.conftest import Runner, Site, edit_workspace, tree
+from tests.support.refs import written
 from tests.support.registries import free_port
 
 AMD64 = ("linux/amd64",)
@@ -62,7 +63,7 @@ def test_lock_takes_the_indexes_from_the_cache_and_the_set_has_the_reduced_ones(
     kfdeploy("render", cwd=root)
     kfdeploy("render", "--env", "edge", cwd=root)
     edge = digests(root / "releases/edge")
-    assert {ref: edge[ref] for ref in lock} == {
+    assert {ref: edge[ref.text] for ref in lock} == {
         ref: image.digest_for(AMD64) for ref, image in lock.items()
     }
     assert digests(root / "releases/default") == digests(small_site.set)
@@ -122,7 +123,7 @@ def test_admission_knows_upstreams_digests_and_leads_to_the_reduced_ones(
     text = (
         root / "releases/edge/charts/kfdeploy-admission/charts/objects/objects.yaml"
     ).read_text()
-    image = lockfile.read_lock(root / "images.lock").by_id["mysql:8.4"]
+    image = lockfile.read_lock(root / "images.lock").by_id[written("mysql:8.4")]
     own, edge = image.digest, image.digest_for(AMD64)
     path = "docker.io/library/mysql"
     assert f'"{path}@{own}": "{path}:8.4@{edge}"' in text

@@ -21,9 +21,12 @@ from kfdeploy.images.inventory import (
 )
 from kfdeploy.images.redirect import Redirect
 from kfdeploy.kubernetes.objects import ObjectKey
+from tests.support.refs import written
 
 KEY = ObjectKey("apps/v1", "Deployment", "n", "web")
+A, B = written("a:1"), written("b:1")
 FOUND = ImageUse(
+    A,
     component="one",
     object=KEY,
     field="spec.containers[name=x].image",
@@ -49,7 +52,7 @@ ADDED = replace(
 
 
 UNKNOWN = UnreviewedProgram("one", KEY, "a/b:2", "2.0", "b", "1.0", ("x:1", "y:1"))
-LOST = UnavailableReference("a/b:1", "purged", "a/b#1", "a/c:1")
+LOST = UnavailableReference(written("a/b:1"), "purged", "a/b#1", "a/c:1")
 
 
 @pytest.mark.parametrize(
@@ -62,16 +65,17 @@ LOST = UnavailableReference("a/b:1", "purged", "a/b#1", "a/c:1")
     ],
 )
 def test_what_is_kept_reads_as_it_was_written(found: ImageUse) -> None:
-    part = ComponentScan((("a/b:1", found),), (ScanProblem("x", "y"),), (UNKNOWN,), (LOST,))
+    part = ComponentScan((found,), (ScanProblem("x", "y"),), (UNKNOWN,), (LOST,))
     assert unpack(ComponentScan, json.loads(json.dumps(pack(part)))) == part
 
 
 def test_images_are_sorted_and_places_are_there_once() -> None:
     other = replace(FOUND, component="another", need="required")
-    found = [("b:1", FOUND), ("a:1", FOUND), ("b:1", other), ("b:1", FOUND)]
+    in_b = replace(FOUND, ref=B)
+    found = [in_b, FOUND, replace(other, ref=B), in_b]
     problems = [ScanProblem("y", "b"), ScanProblem("x", "a"), ScanProblem("y", "b")]
     inventory = merge_scans("1.0", [ComponentScan(tuple(found), tuple(problems))])
-    assert [(i.ref, i.need, len(i.found)) for i in inventory.images] == [
+    assert [(i.ref.text, i.need, len(i.found)) for i in inventory.images] == [
         ("a:1", "optional", 1),
         ("b:1", "required", 2),
     ]
@@ -81,8 +85,8 @@ def test_images_are_sorted_and_places_are_there_once() -> None:
         "1.0",
         [ComponentScan((one,)) for one in reversed(found)] + [ComponentScan((), tuple(problems))],
     )
-    assert inventory.find_image("a:1") is inventory.images[0]
-    assert inventory.find_image("c:1") is None
+    assert inventory.find_image(A) is inventory.images[0]
+    assert inventory.find_image(written("c:1")) is None
 
 
 def test_two_mentions_of_one_image_on_one_line_are_two_places() -> None:
@@ -90,13 +94,13 @@ def test_two_mentions_of_one_image_on_one_line_are_two_places() -> None:
         (Replacement("reference", "x:a:1", 2, "a:1"),),
         (Replacement("reference", "a:1", 0, "a:1"),),
     )
-    found = [("a:1", replace(FOUND, pieces=one)) for one in pieces]
+    found = [replace(FOUND, pieces=one) for one in pieces]
     (image,) = merge_scans("1.0", [ComponentScan(tuple(found))]).images
     assert [place.pieces for place in image.found] == [pieces[1], pieces[0]]
 
 
 def test_json_is_what_the_contract_says() -> None:
-    assert to_json(merge_scans("1.0", [ComponentScan((("a:1", FOUND),))])) == {
+    assert to_json(merge_scans("1.0", [ComponentScan((FOUND,))])) == {
         "upstream": {"version": "1.0"},
         "images": [
             {
@@ -133,31 +137,26 @@ def test_json_is_what_the_contract_says() -> None:
 
 
 def test_admission_takes_what_nothing_else_redirects() -> None:
-    content = merge_scans(
-        "1", [ComponentScan((("a:1", FOUND), ("a:1", replace(FOUND, redirect="none"))))]
-    )
+    content = merge_scans("1", [ComponentScan((FOUND, replace(FOUND, redirect="none")))])
     (image,) = set_default_redirect(content, "admission").images
     assert sorted(found.redirect for found in image.found) == ["admission", "patch"]
 
 
 def test_admission_does_not_take_what_is_pulled_outside_users_namespaces() -> None:
     away = replace(FOUND, redirect="none", outside="jobs")
-    (image,) = set_default_redirect(
-        merge_scans("1", [ComponentScan((("a:1", away),))]), "admission"
-    ).images
+    inventory = merge_scans("1", [ComponentScan((away,))])
+    (image,) = set_default_redirect(inventory, "admission").images
     assert [found.redirect for found in image.found] == ["none"]
 
 
 def test_admission_does_not_see_what_a_program_copies_itself() -> None:
     copied = replace(FOUND, redirect="none", pulled_by="program")
-    content = merge_scans("1", [ComponentScan((("a:1", copied),))])
+    content = merge_scans("1", [ComponentScan((copied,))])
     assert set_default_redirect(content, "admission") == content
     assert content.images[0].found[0].to_json()["pulled_by"] == "program"
 
 
 def test_places_that_differ_in_what_is_said_of_them_alone_have_an_order() -> None:
     notes = [replace(FOUND, how="catalogue", note=str(number)) for number in range(20)]
-    (image,) = merge_scans(
-        "1", [ComponentScan(tuple(("a:1", place) for place in reversed(notes)))]
-    ).images
+    (image,) = merge_scans("1", [ComponentScan(tuple(reversed(notes)))]).images
     assert [place.note for place in image.found] == sorted(place.note for place in notes)

@@ -12,6 +12,7 @@ from kfdeploy.images import lockfile
 from kfdeploy.images.lockfile import Lock, LockedImage
 from kfdeploy.oci.attachments import Attachment
 from kfdeploy.oci.reference import ImageRef
+from tests.support.refs import written
 
 D = "sha256:" + "0123456789abcdef" * 4
 E = "sha256:" + "f" * 64
@@ -20,7 +21,7 @@ E = "sha256:" + "f" * 64
 def locked(found: str, digest: str = D, **more: object) -> LockedImage:
     ref = ImageRef.parse(found)
     image = ImageRef(ref.host, ref.path, "", digest)
-    return LockedImage(found, image, lockfile.tag_of(ref), **more)  # type: ignore[arg-type]
+    return LockedImage(written(found), image, **more)  # type: ignore[arg-type]
 
 
 SIGNED = (
@@ -64,7 +65,9 @@ images:
 
 
 def test_the_file_is_these_bytes() -> None:
-    assert lockfile.dumps(Lock([LOCK.by_id["redis:6"], LOCK.by_id["nginx"]])) == TEXT
+    assert (
+        lockfile.dumps(Lock([LOCK.by_id[written("redis:6")], LOCK.by_id[written("nginx")]])) == TEXT
+    )
 
 
 def test_what_is_written_is_read_the_same(tmp_path: Path) -> None:
@@ -111,8 +114,8 @@ def test_what_belongs_to_an_image_is_a_line_each() -> None:
 
 def test_nothing_found_is_not_the_same_as_not_looked_for() -> None:
     again = lockfile.loads(lockfile.dumps(LOCK))
-    assert again.by_id["unsigned:1"].attached == ()
-    assert again.by_id["nginx"].attached is None
+    assert again.by_id[written("unsigned:1")].attached == ()
+    assert again.by_id[written("nginx")].attached is None
 
 
 @pytest.mark.parametrize(
@@ -145,19 +148,22 @@ def test_the_order_in_which_images_come_does_not_show() -> None:
 
 
 def test_several_ids_may_have_one_digest() -> None:
-    assert LOCK.by_id["redis:6"].image == LOCK.by_id["docker.io/library/redis:6"].image
+    assert (
+        LOCK.by_id[written("redis:6")].image
+        == LOCK.by_id[written("docker.io/library/redis:6")].image
+    )
 
 
 def test_no_tag_is_latest_and_a_digest_alone_has_none() -> None:
-    assert LOCK.by_id["nginx"].tag == "latest"
-    assert LOCK.by_id[f"gcr.io/a/b@{D}"].tag == ""
-    assert LOCK.by_id[f"gcr.io/a/b:v1@{D}"].tag == "v1"
+    assert LOCK.by_id[written("nginx")].tag == "latest"
+    assert LOCK.by_id[written(f"gcr.io/a/b@{D}")].tag == ""
+    assert LOCK.by_id[written(f"gcr.io/a/b:v1@{D}")].tag == "v1"
 
 
 def test_a_lock_without_our_annotations_is_read() -> None:
     plain = TEXT.replace("    kfdeploy.io/path: docker.io/library/nginx\n", "")
     plain = plain.replace('    kfdeploy.io/tag: "latest"\n', "")
-    assert lockfile.loads(plain).by_id["nginx"] == LOCK.by_id["nginx"]
+    assert lockfile.loads(plain).by_id[written("nginx")] == LOCK.by_id[written("nginx")]
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,13 @@ from kfdeploy.images.mentions import (
     is_strong,
     version_variables,
 )
+from tests.support.refs import written
 
 SHA = "sha256:" + "0123456789abcdef" * 4
 
 
 def refs(text: str) -> list[str]:
-    return [mention.ref for mention in find_mentions(text)]
+    return [mention.ref.text for mention in find_mentions(text)]
 
 
 FOUND: dict[str, tuple[str, list[str]]] = {
@@ -194,7 +195,7 @@ JOINED = {
 def test_halves_are_joined_and_are_none_alone(case: str) -> None:
     text, expected = JOINED[case]
     found = find_mentions(text)
-    assert {mention.ref: tuple(p.role for p in mention.parts) for mention in found} == expected
+    assert {mention.ref.text: tuple(p.role for p in mention.parts) for mention in found} == expected
     assert all(mention.is_assembled for mention in found)
     for mention in found:
         for part in mention.parts:
@@ -230,7 +231,7 @@ def test_a_scripts_default_may_stand_on_a_line_of_its_own() -> None:
         'image = f"{settings["server_image"]}:{settings["server_tag"]}"\n'
     )
     (mention,) = find_mentions(text)
-    assert (mention.ref, mention.variables) == (
+    assert (mention.ref.text, mention.variables) == (
         "ghcr.io/kubeflow/server",
         ("SERVER_IMAGE", "SERVER_TAG"),
     )
@@ -243,8 +244,8 @@ def test_a_script_joins_the_default_of_two_variables() -> None:
         'T = os.environ.get("A_TAG", "1.0")\nB = os.environ.get("B_IMAGE", "ghcr.io/x/b:2")\n'
     )
     first, second = sorted(find_mentions(text), key=lambda mention: mention.ref)
-    assert (first.ref, first.variables) == ("ghcr.io/x/a", ("A_IMAGE", "A_TAG"))
-    assert (second.ref, second.variables) == ("ghcr.io/x/b:2", ())
+    assert (first.ref.text, first.variables) == ("ghcr.io/x/a", ("A_IMAGE", "A_TAG"))
+    assert (second.ref.text, second.variables) == ("ghcr.io/x/b:2", ())
     assert find_tag_default(text, "A_TAG") == "1.0"
     assert find_tag_default("echo ${A_TAG:-v2}", "A_TAG") == "v2"
     assert find_tag_default(text, "B_TAG") is None
@@ -267,7 +268,7 @@ def test_a_mention_that_its_neighbours_do_not_bound_has_a_context(text: str, con
     part = mention.parts[0]
     assert part.context.strip('"') == context
     if context:
-        assert part.context[part.offset :].startswith(mention.ref)
+        assert part.context[part.offset :].startswith(mention.ref.text)
 
 
 def test_an_alias_to_itself_ends() -> None:
@@ -337,6 +338,6 @@ def test_a_whole_value(value: str, plausible: bool, strong: bool) -> None:
 
 
 def test_a_whole_mention_is_its_string() -> None:
-    mention = Mention.from_value("a/b:1")
-    assert (mention.ref, mention.parts[0].start, mention.parts[0].end) == ("a/b:1", 0, 5)
+    mention = Mention.from_value(written("a/b:1"))
+    assert (mention.ref.text, mention.parts[0].start, mention.parts[0].end) == ("a/b:1", 0, 5)
     assert not mention.is_assembled

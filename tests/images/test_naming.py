@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 
 from kfdeploy.errors import UserError
-from kfdeploy.images.lockfile import LockedImage, tag_of
+from kfdeploy.images.lockfile import LockedImage
 from kfdeploy.images.naming import MirrorNaming, PullSources
 from kfdeploy.oci.reference import ImageRef, host_qualified_path, is_image_ref
 from kfdeploy.oci.registry.settings import PrivateRegistry, RepositoryNaming
+from tests.support.refs import written
 
 D = "sha256:" + "0123456789abcdef" * 4
 E = "sha256:" + "f" * 64
@@ -29,10 +30,9 @@ def mirror(
 
 
 def locked(found: str, digest: str = D, image: str = "") -> LockedImage:
-    ref = ImageRef.parse(found)
     source = ImageRef.parse(image or found)
     locked_as = ImageRef(source.host, source.path, "", digest)
-    return LockedImage(found, locked_as, tag_of(ref))
+    return LockedImage(written(found), locked_as)
 
 
 @pytest.mark.parametrize(
@@ -50,27 +50,29 @@ def locked(found: str, digest: str = D, image: str = "") -> LockedImage:
 )
 def test_target_is_prefix_host_path_of_the_reference_found(found: str, rendered: str) -> None:
     target = mirror().mirror_ref(locked(found))
-    assert target.pinned_reference == rendered
+    assert str(target.pinned_reference) == rendered
     assert is_image_ref(rendered)
 
 
 def test_a_reference_without_a_tag_is_pushed_by_its_digest() -> None:
     target = mirror().mirror_ref(locked(f"redis@{D}"))
-    assert target.reference == "reg.corp/kf/docker.io/library/redis:digest-0123456789ab"
+    assert str(target.reference) == "reg.corp/kf/docker.io/library/redis:digest-0123456789ab"
 
 
 def test_a_substitute_keeps_the_target_of_the_original() -> None:
     target = mirror().mirror_ref(locked("gcr.io/gone/x:1", E, image="ghcr.io/here/y"))
-    assert target.pinned_reference == f"reg.corp/kf/gcr.io/gone/x:1@{E}"
+    assert str(target.pinned_reference) == f"reg.corp/kf/gcr.io/gone/x:1@{E}"
 
 
 def test_without_prefix_the_host_comes_first() -> None:
-    assert mirror("").mirror_ref(locked("redis")).repository == "reg.corp/docker.io/library/redis"
+    assert (
+        str(mirror("").mirror_ref(locked("redis")).repository) == "reg.corp/docker.io/library/redis"
+    )
 
 
 def test_the_host_may_be_dropped() -> None:
     target = mirror(keep_host=False).mirror_ref(locked("gcr.io/a/b:1"))
-    assert target.repository == "reg.corp/kf/a/b"
+    assert str(target.repository) == "reg.corp/kf/a/b"
 
 
 @pytest.mark.parametrize(
@@ -85,8 +87,8 @@ def test_the_host_may_be_dropped() -> None:
 )
 def test_depth_counts_the_prefix_and_joins_the_rest(depth: int, path: str) -> None:
     target = mirror(max_depth=depth).mirror_ref(locked("gcr.io/a/b/c:1"))
-    assert target.repository == f"reg.corp/{path}"
-    assert is_image_ref(target.pinned_reference)
+    assert str(target.repository) == f"reg.corp/{path}"
+    assert is_image_ref(str(target.pinned_reference))
 
 
 def test_a_prefix_that_uses_up_the_depth_is_an_error() -> None:
@@ -111,9 +113,9 @@ SUM = hashlib.sha256(LONG.encode()).hexdigest()[:8]
 )
 def test_a_path_that_is_too_long_is_cut_and_ends_in_its_sum(length: int, path: str) -> None:
     target = mirror(max_length=length).mirror_ref(locked("gcr.io/ab/c__d-e:1"))
-    assert target.repository == f"reg.corp/{path}"
+    assert str(target.repository) == f"reg.corp/{path}"
     assert len(path) <= length
-    assert is_image_ref(target.pinned_reference)
+    assert is_image_ref(str(target.pinned_reference))
 
 
 @pytest.mark.parametrize("length", range(13, 60))
@@ -150,7 +152,7 @@ def test_a_prefix_that_uses_up_the_length_is_an_error() -> None:
 def test_what_is_pushed_where_no_tag_is_moved() -> None:
     target = mirror().mirror_ref(locked("redis:6"))
     assert target.digest_tag == "digest-0123456789ab"
-    error = target.immovable_tag_error("redis:6", E)
+    error = target.immovable_tag_error(written("redis:6"), E)
     assert error.message == (
         f"redis:6: reg.corp/kf/docker.io/library/redis:6 is {E} and would have to be {D}: manifests"
         " can name this image by its tag alone, and with registries.private.immutableTags no tag"
@@ -166,7 +168,7 @@ def test_an_environments_platforms_decide_the_digest() -> None:
     both = mirror(platforms=("linux/amd64", "linux/arm64"))
     target = both.mirror_ref(image)
     assert (target.digest, target.push_tag) == (E, "6")
-    assert target.pinned_reference == f"reg.corp/kf/docker.io/library/redis:6@{E}"
+    assert str(target.pinned_reference) == f"reg.corp/kf/docker.io/library/redis:6@{E}"
     assert mirror().mirror_ref(image).digest == D
     by_digest = replace(locked(f"redis@{D}"), reduced=image.reduced)
     assert both.mirror_ref(by_digest).push_tag == "digest-ffffffffffff"
@@ -203,7 +205,7 @@ def test_all_such_pairs_are_named() -> None:
 def test_one_image_under_two_names_is_no_clash() -> None:
     targets = mirror().mirror_refs([locked("redis:6"), locked("docker.io/library/redis:6")])
     assert len({t.pinned_reference for t in targets.values()}) == 1
-    assert set(targets) == {"redis:6", "docker.io/library/redis:6"}
+    assert set(map(str, targets)) == {"redis:6", "docker.io/library/redis:6"}
 
 
 def test_other_tags_of_one_repository_are_no_clash() -> None:

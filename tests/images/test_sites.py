@@ -29,7 +29,7 @@ def found(text: str) -> list[tuple[str, str, str]]:
             for mention in site.mentions:
                 for part in mention.parts:
                     assert site.value[part.start : part.end] == part.text
-                out.append((mention.ref, show_path(item.body, site.path), site.how))
+                out.append((mention.ref.text, show_path(item.body, site.path), site.how))
     return out
 
 
@@ -61,7 +61,7 @@ def test_each_container_of_a_workload_is_a_site(kind: str) -> None:
         spec = {step: spec}
     body = {"apiVersion": version, "kind": kind, "metadata": {"name": "x"}, **spec}
     listed = [
-        (mention.ref, show_path(body, site.path), site.how)
+        (mention.ref.text, show_path(body, site.path), site.how)
         for site in find_sites(ObjectKey.from_body(body), body)
         for mention in site.mentions
     ]

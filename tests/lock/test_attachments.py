@@ -14,11 +14,13 @@ from kfdeploy.codec import to_json
 from kfdeploy.errors import UserError
 from kfdeploy.images import lockfile
 from kfdeploy.images.lockfile import Lock
-from kfdeploy.lock.lock import LockEvent, Resolution, resolve
+from kfdeploy.lock.resolve import LockEvent
+from kfdeploy.lock.result import Resolution
 from kfdeploy.oci.attachments import Attachment
 from kfdeploy.oci.reference import ImageRef
 from kfdeploy.workspace.settings import Workspace
 from tests.support.answers import Answering, Reply, answering
+from tests.support.refs import resolve, written
 from tests.support.registries import Registry, free_port, serve_registry
 from tests.support.signing import SBOM, Signer, attach, bundle, referrer, simple
 from tests.support.standins import Standin, make, push
@@ -97,20 +99,20 @@ def test_signatures_and_sboms_are_locked_with_their_image(
     add(public, sbom, digest())
     result = locked(public, tmp_path)
     assert (result.failures, result.notes, result.warnings) == ((), (), ())
-    assert result.lock.by_id[APP].attached == (
+    assert result.lock.by_id[written(APP)].attached == (
         Attachment(digest(), "referrer", SBOM, sbom.digest),
         Attachment(digest(), "tag", f"sha256-{digest()[7:]}.sig", signature.digest),
     )
-    assert result.lock.by_id[PLAIN].attached == ()
+    assert result.lock.by_id[written(PLAIN)].attached == ()
     assert lockfile.loads(lockfile.dumps(result.lock)) == result.lock
 
 
 def test_they_are_left_out_where_nobody_wants_them(public: str, tmp_path: Path) -> None:
     before = locked(public, tmp_path).lock
-    assert before.by_id[APP].attached == ()
+    assert before.by_id[written(APP)].attached == ()
     for previous in (None, before):
         result = locked(public, tmp_path, images={"attached": False}, previous=previous)
-        assert result.lock.by_id[APP].attached is None
+        assert result.lock.by_id[written(APP)].attached is None
         assert "attached" not in lockfile.dumps(result.lock)
 
 
@@ -122,7 +124,7 @@ def test_what_is_known_of_a_digest_is_asked_for_again_only_to_refresh(
     again = locked(public, tmp_path, previous=before).lock
     assert again == before
     fresh = locked(public, tmp_path, previous=before, refresh=True).lock
-    assert [one.kind for one in fresh.by_id[APP].attached or ()] == ["tag"]
+    assert [one.kind for one in fresh.by_id[written(APP)].attached or ()] == ["tag"]
 
 
 def test_of_another_digest_nothing_is_known(public: str, tmp_path: Path, signer: Signer) -> None:
@@ -130,7 +132,7 @@ def test_of_another_digest_nothing_is_known(public: str, tmp_path: Path, signer:
     before = locked(public, tmp_path).lock
     moved = make("quay.io/acme/moved:v1")
     put(public, APP, moved)
-    after = locked(public, tmp_path, previous=before).lock.by_id[APP]
+    after = locked(public, tmp_path, previous=before).lock.by_id[written(APP)]
     assert (after.digest, after.attached) == (moved.digest, ())
 
 
@@ -138,8 +140,8 @@ def test_a_lock_made_before_is_completed(public: str, tmp_path: Path, signer: Si
     add(public, simple(signer, digest()), digest(), "sig")
     before = Lock([replace(image, attached=None) for image in locked(public, tmp_path).lock])
     after = locked(public, tmp_path, previous=before).lock
-    assert after.by_id[APP].attached
-    assert after.by_id[PLAIN].attached == ()
+    assert after.by_id[written(APP)].attached
+    assert after.by_id[written(PLAIN)].attached == ()
 
 
 def registry_of(*refs: str) -> Any:
@@ -192,8 +194,8 @@ def test_all_images_come_first_and_then_what_must_be_signed(tmp_path: Path, sign
     assert about[0].startswith("/v2/quay.io/must/app/")
     assert [event.done for event in events] == [1, 2, 3, 4, 5, 6]
     assert [event.total for event in events] == [3, 3, 3, 6, 6, 6]
-    assert [event.id for event in events if event.state == "failed"] == ["quay.io/must/app:v1"]
-    assert [failure.id for failure in result.failures] == ["quay.io/must/app:v1"]
+    assert [event.id.text for event in events if event.state == "failed"] == ["quay.io/must/app:v1"]
+    assert [failure.id.text for failure in result.failures] == ["quay.io/must/app:v1"]
 
 
 def test_a_registry_that_limits_requests_costs_a_note_each_and_no_image(tmp_path: Path) -> None:
@@ -251,7 +253,7 @@ def test_offline_keeps_what_is_known(public: str, tmp_path: Path, signer: Signer
 def test_only_what_is_signed_is_locked(public: str, tmp_path: Path, signer: Signer) -> None:
     add(public, simple(signer, digest()), digest(), "sig")
     result = locked(public, tmp_path, images={"signatures": RULE})
-    assert [image.id for image in result.lock] == [APP]
+    assert [image.id.text for image in result.lock] == [APP]
     assert to_json(result.failures) == [
         {
             "ref": PLAIN,
@@ -274,8 +276,8 @@ def test_signatures_are_checked_where_they_are_not_locked(
     add(public, simple(signer, digest()), digest(), "sig")
     settings = {"signatures": RULE, "attached": False}
     result = locked(public, tmp_path, images=settings)
-    assert [image.id for image in result.lock] == [APP]
-    assert [failure.id for failure in result.failures] == [PLAIN]
+    assert [image.id.text for image in result.lock] == [APP]
+    assert [failure.id.text for failure in result.failures] == [PLAIN]
 
 
 def test_an_unchanged_digest_is_checked_again(public: str, tmp_path: Path, signer: Signer) -> None:
@@ -295,7 +297,7 @@ def test_a_tag_that_was_moved_to_something_unsigned_leaves_the_signed_one(
     before = locked(public, tmp_path, images={"signatures": RULE}).lock
     put(public, APP, make("quay.io/evil/app:v1"))
     result = locked(public, tmp_path, [APP], images={"signatures": RULE}, previous=before)
-    assert [(failure.id, failure.is_refused) for failure in result.failures] == [(APP, False)]
+    assert [(failure.id.text, failure.is_refused) for failure in result.failures] == [(APP, False)]
 
 
 def test_neither_stays_where_the_earlier_one_is_not_signed_either(
@@ -304,7 +306,7 @@ def test_neither_stays_where_the_earlier_one_is_not_signed_either(
     before = locked(public, tmp_path).lock
     put(public, APP, make("quay.io/evil/app:v1"))
     result = locked(public, tmp_path, [APP], images={"signatures": RULE}, previous=before)
-    assert [(failure.id, failure.is_refused) for failure in result.failures] == [(APP, True)]
+    assert [(failure.id.text, failure.is_refused) for failure in result.failures] == [(APP, True)]
 
 
 def test_a_signature_that_can_not_be_asked_for_fails_and_refuses_nothing(
@@ -348,7 +350,7 @@ def test_offline_lets_nothing_new_in_that_must_be_signed(
         previous=before,
         offline=True,
     )
-    assert [image.id for image in result.lock] == [APP]
+    assert [image.id.text for image in result.lock] == [APP]
     assert to_json(result.notes) == [
         {
             "ref": APP,
@@ -388,7 +390,7 @@ def test_where_an_attached_manifest_lies(public: str, tmp_path: Path, signer: Si
     """All that copying it takes: repository and digest, a tag or the subject."""
     signature = simple(signer, digest())
     add(public, signature, digest(), "sig")
-    image = locked(public, tmp_path, [APP]).lock.by_id[APP]
+    image = locked(public, tmp_path, [APP]).lock.by_id[written(APP)]
     (one,) = image.attached or ()
     assert one.ref_in(image.image) == ImageRef("quay.io", "acme/app", "", signature.digest)
     assert json.loads(signature.manifests[one.digest][1])["layers"]

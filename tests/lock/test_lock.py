@@ -13,9 +13,10 @@ from kfdeploy.codec import to_json
 from kfdeploy.errors import UserError
 from kfdeploy.images import lockfile
 from kfdeploy.images.lockfile import Lock, LockedImage
-from kfdeploy.lock.lock import LockEvent, resolve
+from kfdeploy.lock.resolve import LockEvent
 from kfdeploy.workspace.settings import Workspace
 from tests.support.answers import Reply, answering
+from tests.support.refs import resolve, written
 from tests.support.registries import Registry, docker_config, free_port, serve_registry
 from tests.support.standins import OCI_INDEX, OCI_MANIFEST, fill, make
 
@@ -61,15 +62,15 @@ def everywhere(registry: Registry) -> dict[str, str]:
 
 
 def without_details(lock: Lock) -> Lock:
-    return Lock([LockedImage(i.id, i.image, i.tag) for i in lock])
+    return Lock([LockedImage(i.id, i.image) for i in lock])
 
 
 def test_tags_become_digests_with_platforms_and_size(public: Registry, tmp_path: Path) -> None:
     result = resolve([*REFS, *KINDS], workspace(everywhere(public)), root=tmp_path)
     assert (result.failures, result.notes, result.moved) == ((), (), ())
-    assert {image.id for image in result.lock} == {*REFS, *KINDS}
+    assert {image.id.text for image in result.lock} == {*REFS, *KINDS}
     for image in result.lock:
-        made = make(image.id)
+        made = make(image.id.text)
         assert image.digest == made.digest
         assert image.platforms == made.platforms
         assert image.size == made.size
@@ -81,7 +82,9 @@ def test_every_kind_of_stand_in_is_among_them() -> None:
 
 def test_a_proxy_does_not_show_in_the_lock(public: Registry, tmp_path: Path) -> None:
     lock = resolve(["redis:6"], workspace(everywhere(public)), root=tmp_path).lock
-    assert str(lock.by_id["redis:6"].image) == (f"docker.io/library/redis@{make('redis:6').digest}")
+    assert str(lock.by_id[written("redis:6")].image) == (
+        f"docker.io/library/redis@{make('redis:6').digest}"
+    )
 
 
 def test_one_image_under_two_names_is_asked_for_once(tmp_path: Path) -> None:
@@ -98,22 +101,17 @@ def test_a_substitute_is_locked_under_the_id_of_the_original(
     public: Registry, tmp_path: Path
 ) -> None:
     space = workspace(everywhere(public), {"docker.io/old/app:v1": "ghcr.io/new/app:v2"})
-    image = resolve(["old/app:v1"], space, root=tmp_path).lock.by_id["old/app:v1"]
+    image = resolve(["old/app:v1"], space, root=tmp_path).lock.by_id[written("old/app:v1")]
     assert image.image.repository == "ghcr.io/new/app"
     assert image.digest == make("ghcr.io/new/app:v2").digest
     assert (image.path, image.tag) == ("docker.io/old/app", "v1")
 
 
 def test_what_is_gone_is_named_and_the_rest_is_locked(public: Registry, tmp_path: Path) -> None:
-    ids = ["redis:6", "gcr.io/gone/x:1", f"gcr.io/a/b@{GONE}", "Not-A-Ref"]
+    ids = ["redis:6", "gcr.io/gone/x:1", f"gcr.io/a/b@{GONE}"]
     result = resolve(ids, workspace(everywhere(public)), root=tmp_path)
-    assert [image.id for image in result.lock] == ["redis:6"]
+    assert [image.id.text for image in result.lock] == ["redis:6"]
     assert to_json(result.failures) == [
-        {
-            "ref": "Not-A-Ref",
-            "reason": "'Not-A-Ref' is no image reference: a repository name is lower case",
-            "hint": "`kfdeploy why` says where it is found",
-        },
         {
             "ref": f"gcr.io/a/b@{GONE}",
             "reason": f"{public.host}/gcr.io/a/b@{GONE}: not found: {public.host} has no such"
@@ -133,7 +131,7 @@ def test_what_is_gone_is_named_and_the_rest_is_locked(public: Registry, tmp_path
 def test_a_substitute_that_is_gone_is_named_as_such(public: Registry, tmp_path: Path) -> None:
     space = workspace(everywhere(public), {"redis:6": "ghcr.io/no/such:1"})
     (failure,) = resolve(["redis:6"], space, root=tmp_path).failures
-    assert failure.reason.startswith("its substitute ghcr.io/no/such:1: not there")
+    assert failure.reason.startswith("its substitute ghcr.io/no/such:1: not found")
     assert failure.hint.startswith("gone from its source: change images.substitutes['redis:6']")
 
 
@@ -142,7 +140,7 @@ def test_a_digest_needs_no_network(tmp_path: Path) -> None:
     down = f"127.0.0.1:{free_port()}"
     result = resolve([found], workspace({"*": down}), root=tmp_path)
     assert result.failures == ()
-    image = result.lock.by_id[found]
+    image = result.lock.by_id[written(found)]
     assert (image.digest, image.tag, image.size, dict(image.platforms)) == (GONE, "v1", None, {})
     assert [note.reason for note in result.notes] == [f"{down}: connection refused"]
     assert "size" not in lockfile.dumps(result.lock)
@@ -151,7 +149,9 @@ def test_a_digest_needs_no_network(tmp_path: Path) -> None:
 def test_a_digest_gets_its_details_where_they_can_be_had(public: Registry, tmp_path: Path) -> None:
     made = make("gcr.io/a/b:v1")
     found = f"gcr.io/a/b@{made.digest}"
-    image = resolve([found], workspace(everywhere(public)), root=tmp_path).lock.by_id[found]
+    image = resolve([found], workspace(everywhere(public)), root=tmp_path).lock.by_id[
+        written(found)
+    ]
     assert (image.size, image.platforms, image.tag) == (made.size, made.platforms, "")
 
 
@@ -159,11 +159,8 @@ def test_a_registry_that_is_down_fails_each_of_its_images(public: Registry, tmp_
     down = f"127.0.0.1:{free_port()}"
     space = workspace({"*": public.host, "gcr.io": down})
     result = resolve(["redis:6", "gcr.io/a/b:v1", "gcr.io/a/c:v1"], space, root=tmp_path)
-    assert [image.id for image in result.lock] == ["redis:6"]
+    assert [image.id.text for image in result.lock] == ["redis:6"]
     assert {f.reason for f in result.failures} == {f"{down}: connection refused"}
-    assert [str(error) for error in result.list_errors()] == [
-        f"{f.id}: {f.reason}" for f in result.failures
-    ]
 
 
 def test_private_sources_are_signed_in_to(public: Registry, tmp_path: Path) -> None:
@@ -174,7 +171,7 @@ def test_private_sources_are_signed_in_to(public: Registry, tmp_path: Path) -> N
         assert "docker login" in failure.hint and "images.substitutes['redis:6']" in failure.hint
         docker_config(tmp_path / "no-docker-config", guarded)
         result = resolve(["redis:6"], space, root=tmp_path)
-    assert result.lock.by_id["redis:6"].digest == make("redis:6").digest
+    assert result.lock.by_id[written("redis:6")].digest == make("redis:6").digest
 
 
 def test_offline_locks_what_is_known(public: Registry, tmp_path: Path) -> None:
@@ -183,10 +180,10 @@ def test_offline_locks_what_is_known(public: Registry, tmp_path: Path) -> None:
     nobody = workspace({"*": f"127.0.0.1:{free_port()}"})
     ids = ["redis:6", f"nginx@{GONE}", "gcr.io/a/b:v1"]
     result = resolve(ids, nobody, root=tmp_path, previous=before, offline=True)
-    assert result.lock.by_id["redis:6"] == before.by_id["redis:6"]
-    assert result.lock.by_id[f"nginx@{GONE}"].digest == GONE
+    assert result.lock.by_id[written("redis:6")] == before.by_id[written("redis:6")]
+    assert result.lock.by_id[written(f"nginx@{GONE}")].digest == GONE
     (failure,) = result.failures
-    assert (failure.id, failure.reason) == (
+    assert (failure.id.text, failure.reason) == (
         "gcr.io/a/b:v1",
         "not locked yet, and no registry may be asked",
     )
@@ -195,8 +192,8 @@ def test_offline_locks_what_is_known(public: Registry, tmp_path: Path) -> None:
 def test_a_tag_that_moved_is_locked_anew_and_told(public: Registry, tmp_path: Path) -> None:
     space = workspace(everywhere(public))
     now = resolve(["redis:6"], space, root=tmp_path).lock
-    image = now.by_id["redis:6"]
-    other = LockedImage("redis:6", make_ref(image, GONE), "6", {}, 1)
+    image = now.by_id[written("redis:6")]
+    other = LockedImage(written("redis:6"), make_ref(image, GONE), {}, 1)
     result = resolve(["redis:6"], space, root=tmp_path, previous=Lock([other]))
     assert result.lock == now
     assert to_json(result.moved) == [{"ref": "redis:6", "before": GONE, "now": image.digest}]
@@ -246,7 +243,7 @@ def test_an_index_that_is_not_whole_is_a_failure(tmp_path: Path) -> None:
     with answering(reply) as served:
         result = resolve(["gcr.io/a:1"], workspace({"*": served.host}), root=tmp_path)
     (failure,) = result.failures
-    assert failure.reason.startswith(f"{served.host}/gcr.io/a@{GONE}: not there")
+    assert failure.reason.startswith(f"{served.host}/gcr.io/a@{GONE}: not found")
 
 
 def test_a_limit_on_asking_leaves_out_only_the_size(tmp_path: Path) -> None:
@@ -259,8 +256,8 @@ def test_a_limit_on_asking_leaves_out_only_the_size(tmp_path: Path) -> None:
 
     with answering(reply) as served:
         result = resolve(["gcr.io/a:1"], workspace({"*": served.host}), root=tmp_path)
-    assert result.lock.by_id["gcr.io/a:1"].digest == digest
-    assert [note.id for note in result.notes] == ["gcr.io/a:1"]
+    assert result.lock.by_id[written("gcr.io/a:1")].digest == digest
+    assert [note.id.text for note in result.notes] == ["gcr.io/a:1"]
 
 
 def test_windows_images_are_told_apart_by_version(tmp_path: Path) -> None:
@@ -278,7 +275,7 @@ def test_windows_images_are_told_apart_by_version(tmp_path: Path) -> None:
 
     with answering(reply) as served:
         lock = resolve(["a:1"], workspace({"*": served.host}), root=tmp_path).lock
-    assert set(lock.by_id["a:1"].platforms) == {f"windows({v})/amd64" for v in versions}
+    assert set(lock.by_id[written("a:1")].platforms) == {f"windows({v})/amd64" for v in versions}
     assert lockfile.loads(lockfile.dumps(lock)) == lock
 
 
@@ -303,7 +300,7 @@ def test_progress_counts_to_the_end(public: Registry, tmp_path: Path) -> None:
     ids = ["redis:6", "nginx", "gcr.io/gone/x:1"]
     resolve(ids, workspace(everywhere(public)), root=tmp_path, on_event=events.append)
     assert [event.done for event in events] == [1, 2, 3]
-    assert {event.id: event.state for event in events} == {
+    assert {event.id.text: event.state for event in events} == {
         "redis:6": "locked",
         "nginx": "locked",
         "gcr.io/gone/x:1": "failed",

@@ -13,7 +13,7 @@ from kfdeploy.cache import Cache
 from kfdeploy.codec import to_json
 from kfdeploy.images import lockfile
 from kfdeploy.images.lockfile import Lock, LockedImage
-from kfdeploy.lock.lock import Resolution, resolve
+from kfdeploy.lock.result import Resolution
 from kfdeploy.oci.manifest import Manifest, select_platforms
 from kfdeploy.oci.reference import ImageRef
 from kfdeploy.oci.registry.access import AccessResolver, RegistryAccess
@@ -21,6 +21,7 @@ from kfdeploy.oci.registry.client import RegistryClient
 from kfdeploy.oci.registry.manifest_cache import ManifestCache
 from kfdeploy.workspace.settings import Workspace
 from tests.support.answers import Reply, answering
+from tests.support.refs import resolve, written
 from tests.support.registries import Registry, free_port, serve_registry
 from tests.support.standins import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, Standin, fill, make
 
@@ -76,7 +77,7 @@ def test_each_list_of_platforms_has_the_digest_of_the_reduced_index(
     result = resolve(REFS, workspace(public.host, environments), root=tmp_path)
     assert result.failures == ()
     for ref in (INDEX, PAIR, DOCKER, ATTESTED):
-        image = result.lock.by_id[ref]
+        image = result.lock.by_id[written(ref)]
         assert image.digest == make(ref).digest
         assert image.size == make(ref).size
         assert dict(image.reduced) == {
@@ -84,8 +85,8 @@ def test_each_list_of_platforms_has_the_digest_of_the_reduced_index(
             "linux/amd64,linux/arm64": select_platforms(index_of(ref), (X, ARM)).digest,
         }
     # What has no other platforms is the index itself.
-    assert result.lock.by_id[PAIR].digest_for((X, ARM)) == make(PAIR).digest
-    assert result.lock.by_id[INDEX].digest_for((X, ARM)) not in ("", make(INDEX).digest)
+    assert result.lock.by_id[written(PAIR)].digest_for((X, ARM)) == make(PAIR).digest
+    assert result.lock.by_id[written(INDEX)].digest_for((X, ARM)) not in ("", make(INDEX).digest)
     assert lockfile.loads(lockfile.dumps(result.lock)) == result.lock
 
 
@@ -106,7 +107,7 @@ def test_an_image_with_none_of_the_platforms_is_a_failure_and_locked_for_the_oth
 ) -> None:
     environments = {"edge": ("linux/arm64",), "lab": ("linux/riscv64",), "all": ()}
     result = resolve([PAIR, SINGLE], workspace(public.host, environments), root=tmp_path)
-    assert {image.id for image in result.lock} == {PAIR, SINGLE}
+    assert {image.id.text for image in result.lock} == {PAIR, SINGLE}
     hint = (
         "name another image in images.substitutes[{!r}] of kfdeploy.yaml, leave it out by"
         " images.exclude, or change environments.{}.platforms"
@@ -116,7 +117,7 @@ def test_an_image_with_none_of_the_platforms_is_a_failure_and_locked_for_the_oth
         (SINGLE, "edge", "linux/arm64", "linux/amd64"),
         (SINGLE, "lab", "linux/riscv64", "linux/amd64"),
     }
-    assert {(f.id, f.reason, f.hint) for f in result.failures} == {
+    assert {(f.id.text, f.reason, f.hint) for f in result.failures} == {
         (
             ref,
             f"the environment {name} wants {wanted}, and the image has {has}",
@@ -124,7 +125,7 @@ def test_an_image_with_none_of_the_platforms_is_a_failure_and_locked_for_the_oth
         )
         for ref, name, wanted, has in expected
     }
-    image = result.lock.by_id[PAIR]
+    image = result.lock.by_id[written(PAIR)]
     assert image.digest_for(("linux/riscv64",)) == ""
     assert image.digest_for(()) == image.digest
     assert image.digest_for(("linux/arm64",)) == select_platforms(index_of(PAIR), (ARM,)).digest
@@ -190,10 +191,12 @@ def asked(public: Registry, tmp_path: Path, before: Lock, cache: Cache | None) -
         headers = {"Docker-Content-Digest": digest, "Content-Type": media_type}
         return Reply(200, body if method == "GET" else b"", headers)
 
-    images = {image.path: make(image.id) for image in before}
+    images = {image.path: make(image.id.text) for image in before}
     with answering(reply) as served:
         space = workspace(served.host, {"one": (X,), "two": (X, ARM)})
-        result = resolve([i.id for i in before], space, root=tmp_path, previous=before, cache=cache)
+        result = resolve(
+            [i.id.text for i in before], space, root=tmp_path, previous=before, cache=cache
+        )
     return result, [(method, path.rpartition("/")[2]) for method, path, _ in served.requests]
 
 
@@ -230,7 +233,7 @@ def test_lists_that_no_environment_names_any_more_go(public: Registry, tmp_path:
     for offline in (False, True):
         space = workspace(public.host, {"a": (X,)})
         after = resolve([INDEX], space, root=tmp_path, previous=before, offline=offline).lock
-        assert set(after.by_id[INDEX].reduced) == {"linux/amd64"}
+        assert set(after.by_id[written(INDEX)].reduced) == {"linux/amd64"}
 
 
 def test_offline_keeps_what_is_locked_then_takes_the_cache_then_fails(
@@ -246,17 +249,17 @@ def test_offline_keeps_what_is_locked_then_takes_the_cache_then_fails(
     two = workspace(nobody, {"one": (X,), "two": (ARM,)})
     cached = resolve(REFS, two, root=tmp_path, previous=before, offline=True, cache=cache)
     assert (
-        cached.lock.by_id[INDEX].digest_for((ARM,))
+        cached.lock.by_id[written(INDEX)].digest_for((ARM,))
         == select_platforms(index_of(INDEX), (ARM,)).digest
     )
-    assert [failure.id for failure in cached.failures] == [SINGLE]
+    assert [failure.id.text for failure in cached.failures] == [SINGLE]
 
     bare = resolve([INDEX], two, root=tmp_path, previous=before, offline=True)
-    assert bare.lock.by_id[INDEX] == before.by_id[INDEX]
+    assert bare.lock.by_id[written(INDEX)] == before.by_id[written(INDEX)]
     assert to_json(bare.failures) == [
         {
             "ref": INDEX,
-            "reason": "the environment two wants linux/arm64; its index can't be had: it is not in"
+            "reason": "the environment two wants linux/arm64; its index can't be read: it is not in"
             " the cache, and no registry may be asked",
             "hint": "run `kfdeploy lock` again where its source can be reached",
         }
@@ -271,7 +274,8 @@ def test_a_digest_whose_registry_is_down_is_locked_but_not_reduced(tmp_path: Pat
     assert (image.digest, image.digest_for((X,))) == (make(INDEX).digest, "")
     (failure,) = result.failures
     assert failure.reason == (
-        f"the environment one wants linux/amd64; its index can't be had: {down}: connection refused"
+        "the environment one wants linux/amd64; its index can't be read:"
+        f" {down}: connection refused"
     )
 
 
@@ -295,13 +299,13 @@ def test_a_lock_from_before_has_no_digest_for_the_platforms(
     public: Registry, tmp_path: Path
 ) -> None:
     lock = resolve(REFS, workspace(public.host, {"default": ()}), root=tmp_path).lock
-    lacking = {image.id for image in lock if not image.digest_for((X,))}
+    lacking = {image.id.text for image in lock if not image.digest_for((X,))}
     assert lacking == set(REFS) - {SINGLE}
 
 
 def test_a_single_manifest_of_another_platform_has_no_digest() -> None:
     digest = make(SINGLE).digest
-    image = LockedImage(SINGLE, lock_ref(digest), "v1", {"linux/arm64/v8": digest}, 1)
+    image = LockedImage(written(SINGLE), lock_ref(digest), {"linux/arm64/v8": digest}, 1)
     assert image.digest_for(("linux/amd64",)) == ""
     assert image.digest_for(("linux/amd64", "linux/arm64")) == digest
 

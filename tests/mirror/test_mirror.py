@@ -17,7 +17,7 @@ import pytest
 from kfdeploy.cache import Cache
 from kfdeploy.codec import to_json
 from kfdeploy.errors import UserError
-from kfdeploy.images.lockfile import Lock, LockedImage, tag_of
+from kfdeploy.images.lockfile import Lock, LockedImage
 from kfdeploy.mirror import mirror
 from kfdeploy.mirror.plan import MirrorPlan, MirrorSummary
 from kfdeploy.mirror.progress import MirrorEvent, MirrorProgress, format_seconds
@@ -26,6 +26,7 @@ from kfdeploy.oci.registry.settings import MirrorSettings
 from kfdeploy.wording import format_bytes
 from kfdeploy.workspace.settings import Workspace
 from tests.support.answers import Reply, answering
+from tests.support.refs import written
 from tests.support.registries import Registry, docker_config, free_port, serve_registry
 from tests.support.relay import relay
 from tests.support.standins import fill, make
@@ -55,9 +56,9 @@ def private(tmp_path: Path) -> Iterator[Registry]:
 
 def locked(found: str, image: str = "") -> LockedImage:
     made = make(image or found)
-    ref, source = ImageRef.parse(found), ImageRef.parse(image or found)
+    source = ImageRef.parse(image or found)
     at = ImageRef(source.host, source.path, "", made.digest)
-    return LockedImage(found, at, tag_of(ref), made.platforms, made.size)
+    return LockedImage(written(found), at, made.platforms, made.size)
 
 
 LOCK = Lock([locked(ref) for ref in REFS])
@@ -121,9 +122,9 @@ def test_a_layer_that_images_share_is_sent_once_and_mounted(
     public: Registry, private: Registry, tmp_path: Path
 ) -> None:
     space = workspace(public.host, {"host": private.host})
-    unique = {digest: len(data) for i in LOCK for digest, data in make(i.id).blobs.items()}
+    unique = {digest: len(data) for i in LOCK for digest, data in make(i.id.text).blobs.items()}
     placed = {
-        (i.path, digest): len(data) for i in LOCK for digest, data in make(i.id).blobs.items()
+        (i.path, digest): len(data) for i in LOCK for digest, data in make(i.id.text).blobs.items()
     }
     tally = run(LOCK, space, tmp_path).tally
     assert tally.moved == sum(unique.values())
@@ -135,7 +136,7 @@ def test_what_is_there_is_mounted_for_what_is_new(
     public: Registry, private: Registry, tmp_path: Path
 ) -> None:
     space = workspace(public.host, {"host": private.host})
-    first, second = make(LOCK.images[1].id), make(LOCK.images[2].id)
+    first, second = make(LOCK.images[1].id.text), make(LOCK.images[2].id.text)
     run(Lock(LOCK.images[1:2]), space, tmp_path)
     tally = run(Lock(LOCK.images[1:3]), space, tmp_path).tally
     assert tally.moved == sum(len(b) for d, b in second.blobs.items() if d not in first.blobs)
@@ -216,7 +217,7 @@ def test_a_reference_by_digest_gets_a_tag_from_it(
 ) -> None:
     made = make("gcr.io/a/app3:v3")
     found = f"gcr.io/a/app3@{made.digest}"
-    image = LockedImage(found, ImageRef("gcr.io", "a/app3", "", made.digest), "")
+    image = LockedImage(written(found), ImageRef("gcr.io", "a/app3", "", made.digest))
     space = workspace(public.host, {"host": private.host})
     run(Lock([image]), space, tmp_path)
     tag = f"digest-{made.digest[7:19]}"
@@ -235,12 +236,14 @@ def test_what_fails_is_collected_and_the_rest_is_copied(
     public: Registry, private: Registry, tmp_path: Path
 ) -> None:
     space = workspace(public.host, {"host": private.host})
-    lost = LockedImage("no/such:1", ImageRef("docker.io", "no/such", "", "sha256:" + "0" * 64), "1")
+    lost = LockedImage(
+        written("no/such:1"), ImageRef("docker.io", "no/such", "", "sha256:" + "0" * 64)
+    )
     events: list[MirrorEvent] = []
     summary = run(Lock([*LOCK, lost]), space, tmp_path, events)
     assert len(summary.copied) == TARGETS
     (failed,) = summary.failed
-    assert failed.item.ids == ("no/such:1",)
+    assert failed.item.ids == (written("no/such:1"),)
     assert failed.error.message == (
         f"{failed.item.source}: not found: {public.host} has no such image"
     )

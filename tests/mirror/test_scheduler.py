@@ -11,6 +11,7 @@ from kfdeploy.mirror.plan import MirrorItem
 from kfdeploy.mirror.scheduler import TransferScheduler, TransferTask
 from kfdeploy.oci.manifest import OCI_MANIFEST, ImageTree, Manifest, load_image_tree
 from kfdeploy.oci.reference import ImageRef
+from tests.support.refs import written
 
 PRIVATE = "private.test"
 
@@ -46,9 +47,9 @@ class Run:
 
     def item(self, name: str) -> MirrorItem:
         host = self.hosts.get(name, "source.test")
-        target = MirrorRef(f"{PRIVATE}/{name}", "v1", f"{PRIVATE}/{name}:v1", "sha256:0")
+        target = MirrorRef(ImageRef(PRIVATE, name), "v1", "sha256:0")
         source = ImageRef(host, name, "", "sha256:0")
-        return MirrorItem((name,), source, target, "sha256:0", 1, "copy", push_tag="v1")
+        return MirrorItem((written(name),), source, target, "sha256:0", 1, "copy", push_tag="v1")
 
     def take(self) -> TransferTask:
         task = self.board.take_task()
@@ -59,7 +60,7 @@ class Run:
         for _ in self.images:
             task = self.take()
             assert task.kind == "read"
-            self.board.finish_read(task, made(self.images[task.image.item.ids[0]]))
+            self.board.finish_read(task, made(self.images[task.image.item.ids[0].text]))
 
     def finish(self) -> list[str]:
         """Do all that is left, one after the other; returns what was done."""
@@ -67,7 +68,7 @@ class Run:
         while (task := self.board.take_task()) is not None:
             done.append(shown(task))
             if task.kind == "read":
-                self.board.finish_read(task, made(self.images[task.image.item.ids[0]]))
+                self.board.finish_read(task, made(self.images[task.image.item.ids[0].text]))
             elif task.kind == "seal":
                 self.board.finish_seal(task)
             else:
@@ -124,7 +125,15 @@ def test_two_tags_of_a_repository_share_its_blobs() -> None:
     run.board = TransferScheduler(
         [
             run.item("a"),
-            MirrorItem(("a2",), second.source, second.target, "", 1, "copy", push_tag="v2"),
+            MirrorItem(
+                (written("a2"),),
+                second.source,
+                second.target,
+                "",
+                1,
+                "copy",
+                push_tag="v2",
+            ),
         ],
         source=lambda item: "source.test",
         destination=lambda item: PRIVATE,
@@ -141,7 +150,7 @@ def test_a_blob_that_one_source_lacks_is_asked_of_another() -> None:
     task = run.take()
     assert shown(task) == "carry base to a"
     # a's own source has failed, and a has no other; b is at another registry.
-    assert [image.item.ids for image in run.board.fail_task(task)] == [("a",)]
+    assert [image.item.name for image in run.board.fail_task(task)] == ["a"]
     task = run.take()
     assert (shown(task), task.image.item.source.host) == ("carry base to b", "other.test")
 
@@ -182,7 +191,7 @@ def test_a_registry_that_struggles_gets_fewer_workers_until_it_has_recovered(
     host = run.board._hosts["source.test"]
     assert host.active == int(host.limit) == len(taken)
     for task in taken:
-        run.board.finish_read(task, made(images[task.image.item.ids[0]]))
+        run.board.finish_read(task, made(images[task.image.item.ids[0].text]))
     run.finish()
     assert host.limit == 4
 

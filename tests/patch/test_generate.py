@@ -34,7 +34,8 @@ def made(request: pytest.FixtureRequest) -> Site:
 def looks(session: Session) -> dict[str, ImageValues]:
     mirror = MirrorNaming(session.workspace.resolve_registry(session.environment))
     lock = session.read_lock(required=True)
-    return values.build_image_values(session.read_sources(), lock, mirror, unpinned=False)
+    found = values.build_image_values(session.read_sources(), lock, mirror, unpinned=False)
+    return {ref.text: image for ref, image in found.items()}
 
 
 def finals(site: Site, component: str) -> dict[ObjectKey, Any]:
@@ -104,9 +105,9 @@ def compare(made: Site) -> int:
         for found in image.found:
             if found.pin == "tag":
                 place = (found.component, found.object, found.path)
-                by_tag.setdefault(place, set()).add(image.ref)
+                by_tag.setdefault(place, set()).add(image.ref.text)
     places = {
-        (found.component, found.object, found.path, piece.text, piece.role): image.ref
+        (found.component, found.object, found.path, piece.text, piece.role): image.ref.text
         for image in session.build_inventory().images
         for found in image.found
         for piece in found.pieces
@@ -124,8 +125,8 @@ def compare(made: Site) -> int:
                 mentions.setdefault(one.path, []).extend(one.mentions)
             for path, here in mentions.items():
                 refs = {
-                    id(m): m.ref
-                    if m.ref in look
+                    id(m): m.ref.text
+                    if m.ref.text in look
                     else places[name, item.key, path, m.parts[0].text, m.parts[0].role]
                     for m in here
                 }
@@ -175,7 +176,7 @@ def test_every_patch_is_for_one_object_and_says_so(made: Site) -> None:
 
 def test_patches_name_no_digest_of_ours(made: Site) -> None:
     lock = Session.open(made.root, "", quiet=True).read_lock(required=True)
-    ours = {image.digest for image in lock if image.digest not in image.id}
+    ours = {image.digest for image in lock if image.digest not in image.id.text}
     assert ours
     for path in sorted((made.root / "patches").rglob("*")):
         if path.is_file():

@@ -13,6 +13,7 @@ from kfdeploy.images.sources_file import SourceImage
 from kfdeploy.oci.reference import ImageRef
 from kfdeploy.oci.registry.settings import PrivateRegistry
 from kfdeploy.patch.values import build_image_values
+from tests.support.refs import written
 
 SHA = "sha256:" + "ab" * 32
 REGISTRY = PrivateRegistry(host="reg.test:5000", prefix="kf")
@@ -20,21 +21,23 @@ MIRROR = MirrorNaming(REGISTRY)
 AMD64 = MirrorNaming(REGISTRY, ("linux/amd64",))
 
 
-def image(ref: str, path: str, tag: str, digest: str = "", *, covered: bool = True) -> SourceImage:
-    return SourceImage(ref, "required", path, tag, digest, covered)
+def image(ref: str, *, covered: bool = True) -> SourceImage:
+    return SourceImage(written(ref), "required", covered)
 
 
-def locked(ref: str, tag: str) -> LockedImage:
-    parsed = ImageRef.parse(ref)
-    return LockedImage(ref, ImageRef(parsed.host, parsed.path, "", SHA), tag)
+def locked(ref: str) -> LockedImage:
+    found = written(ref)
+    return LockedImage(found, replace(found.parsed, tag="", digest=SHA))
 
 
-MYSQL = image("mysql:8.4", "docker.io/library/mysql", "8.4")
+MYSQL = image("mysql:8.4")
+TAG = ImageRef.parse("docker.io/library/mysql:8.4")
+INDEX = ImageRef.parse(f"docker.io/library/mysql@{SHA}")
 
 
 def test_a_locked_image_has_its_mirrors_reference_whole_and_in_parts() -> None:
-    looks = build_image_values([MYSQL], Lock((locked("mysql:8.4", "8.4"),)), MIRROR, unpinned=False)
-    assert looks["mysql:8.4"].to_values() == {
+    looks = build_image_values([MYSQL], Lock((locked("mysql:8.4"),)), MIRROR, unpinned=False)
+    assert looks[MYSQL.ref].to_values() == {
         "ref": f"reg.test:5000/kf/docker.io/library/mysql:8.4@{SHA}",
         "byTag": "reg.test:5000/kf/docker.io/library/mysql:8.4",
         "repository": "reg.test:5000/kf/docker.io/library/mysql",
@@ -43,11 +46,11 @@ def test_a_locked_image_has_its_mirrors_reference_whole_and_in_parts() -> None:
         "plainTag": "8.4",
         "keys": ["docker.io/library/mysql:8.4", f"docker.io/library/mysql@{SHA}"],
     }
-    assert looks["mysql:8.4"].source == f"docker.io/library/mysql@{SHA}"
+    assert looks[MYSQL.ref].source == INDEX
 
 
 def test_all_that_is_not_locked_is_named() -> None:
-    other = image("a/b:1", "docker.io/a/b", "1")
+    other = image("a/b:1")
     with pytest.raises(UserError) as caught:
         build_image_values([MYSQL, other], Lock(()), MIRROR, unpinned=False)
     messages = [error.message for error in caught.value.list_errors()]
@@ -56,41 +59,42 @@ def test_all_that_is_not_locked_is_named() -> None:
 
 def test_an_environments_platforms_decide_the_digest_but_not_what_upstream_calls_it() -> None:
     reduced = "sha256:" + "cd" * 32
-    lock = Lock((replace(locked("mysql:8.4", "8.4"), reduced={"linux/amd64": reduced}),))
-    look = build_image_values([MYSQL], lock, AMD64, unpinned=False)["mysql:8.4"]
-    assert look.ref == f"reg.test:5000/kf/docker.io/library/mysql:8.4@{reduced}"
-    assert look.keys == ("docker.io/library/mysql:8.4", f"docker.io/library/mysql@{SHA}")
-    assert look.source == f"docker.io/library/mysql@{SHA}"
+    lock = Lock((replace(locked("mysql:8.4"), reduced={"linux/amd64": reduced}),))
+    look = build_image_values([MYSQL], lock, AMD64, unpinned=False)[MYSQL.ref]
+    assert str(look.mirror) == f"reg.test:5000/kf/docker.io/library/mysql:8.4@{reduced}"
+    assert look.aliases == (TAG, INDEX)
+    assert look.source == INDEX
 
 
 def test_what_is_not_locked_for_the_platforms_is_named_and_goes_by_tag_unpinned() -> None:
-    lock = Lock((locked("mysql:8.4", "8.4"),))
+    lock = Lock((locked("mysql:8.4"),))
     with pytest.raises(UserError) as caught:
         build_image_values([MYSQL], lock, AMD64, unpinned=False)
     assert caught.value.message == "mysql:8.4 is not locked for linux/amd64"
     assert caught.value.hint == (
         "run `kfdeploy lock`; `kfdeploy render --unpinned` renders it by its tag"
     )
-    look = build_image_values([MYSQL], lock, AMD64, unpinned=True)["mysql:8.4"]
-    assert (look.ref, look.digest) == ("reg.test:5000/kf/docker.io/library/mysql:8.4", "")
+    look = build_image_values([MYSQL], lock, AMD64, unpinned=True)[MYSQL.ref]
+    assert (str(look.mirror), look.mirror.digest) == (
+        "reg.test:5000/kf/docker.io/library/mysql:8.4",
+        "",
+    )
 
 
 def test_unpinned_goes_by_tag() -> None:
-    look = build_image_values([MYSQL], Lock(()), MIRROR, unpinned=True)["mysql:8.4"]
-    assert look.ref == "reg.test:5000/kf/docker.io/library/mysql:8.4"
+    look = build_image_values([MYSQL], Lock(()), MIRROR, unpinned=True)[MYSQL.ref]
+    assert str(look.mirror) == "reg.test:5000/kf/docker.io/library/mysql:8.4"
 
 
 def test_what_is_not_covered_needs_no_lock() -> None:
-    left = image("a/b:1", "docker.io/a/b", "1", covered=False)
-    look = build_image_values([left], Lock(()), MIRROR, unpinned=False)["a/b:1"]
-    assert (look.ref, look.covered) == ("reg.test:5000/kf/docker.io/a/b:1", False)
-    assert look.keys == ()
+    left = image("a/b:1", covered=False)
+    look = build_image_values([left], Lock(()), MIRROR, unpinned=False)[left.ref]
+    assert (str(look.mirror), look.covered) == ("reg.test:5000/kf/docker.io/a/b:1", False)
+    assert look.aliases == ()
 
 
 def test_a_reference_by_digest_alone_has_no_tag() -> None:
     ref = f"ghcr.io/a@{SHA}"
-    look = build_image_values([image(ref, "ghcr.io/a", "", SHA)], Lock(()), MIRROR, unpinned=False)[
-        ref
-    ]
-    assert look.ref == look.by_tag == f"reg.test:5000/kf/ghcr.io/a@{SHA}"
-    assert look.keys == (f"ghcr.io/a@{SHA}",)
+    look = build_image_values([image(ref)], Lock(()), MIRROR, unpinned=False)[written(ref)]
+    assert str(look.mirror) == str(look.by_tag) == f"reg.test:5000/kf/ghcr.io/a@{SHA}"
+    assert look.aliases == (ImageRef.parse(f"ghcr.io/a@{SHA}"),)

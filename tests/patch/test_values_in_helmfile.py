@@ -19,13 +19,14 @@ from kfdeploy.images.inventory import Inventory
 from kfdeploy.images.lockfile import Lock, LockedImage
 from kfdeploy.images.naming import MirrorNaming
 from kfdeploy.images.sources_file import SourceImage
-from kfdeploy.oci.reference import ImageRef, host_qualified_path
+from kfdeploy.oci.reference import ImageRef
 from kfdeploy.patch.fill import environment_values
 from kfdeploy.patch.generate import build_shared_files
 from kfdeploy.patch.lookups import SHARED
 from kfdeploy.patch.values import build_image_values
 from kfdeploy.workspace.settings_file import read_workspace
 from tests.conftest import need_programs
+from tests.support.refs import written
 
 INDEX, OTHER, AMD64, ARM64, BOTH = (f"sha256:{digit * 64}" for digit in "abcde")
 ENVIRONMENTS: dict[str, dict[str, Any]] = {
@@ -91,17 +92,14 @@ def locked(ref: str) -> LockedImage:
     parsed = ImageRef.parse(ref)
     image = ImageRef(parsed.host, parsed.path, "", INDEX)
     if "single" in ref:
-        return LockedImage(ref, image, lockfile.tag_of(parsed), {"linux/amd64": INDEX})
+        return LockedImage(written(ref), image, {"linux/amd64": INDEX})
     platforms = {"linux/amd64": AMD64, "linux/arm64/v8": ARM64}
     reduced = {"linux/amd64": AMD64, "linux/amd64,linux/arm64": BOTH}
-    return LockedImage(ref, image, lockfile.tag_of(parsed), platforms, reduced=reduced)
+    return LockedImage(written(ref), image, platforms, reduced=reduced)
 
 
 def source(ref: str) -> SourceImage:
-    parsed = ImageRef.parse(ref)
-    covered = "odd_name" not in ref
-    path, tag = host_qualified_path(parsed), lockfile.tag_of(parsed)
-    return SourceImage(ref, "required", path, tag, parsed.digest, covered)
+    return SourceImage(written(ref), "required", covered="odd_name" not in ref)
 
 
 @pytest.fixture

@@ -22,10 +22,11 @@ from kfdeploy.releaseset.summary import (
     dump_summary,
     parse_summary,
 )
+from tests.support.refs import written
 
 DIGEST = f"sha256:{'1' * 64}"
 REDIS = ImageSummary(
-    ref="redis:6",
+    ref=written("redis:6"),
     mirror=ImageRef.parse(f"r.test/kf/docker.io/library/redis:6@{DIGEST}"),
     source=ImageRef.parse(f"redis@{DIGEST}"),
     need="required",
@@ -35,7 +36,7 @@ REDIS = ImageSummary(
     is_copied=True,
 )
 EXTRA = ImageSummary(
-    ref="quay.io/org/extra:1",
+    ref=written("quay.io/org/extra:1"),
     mirror=ImageRef.parse("r.test/kf/quay.io/org/extra:1"),
     need="optional",
     redirects=("none",),
@@ -142,8 +143,8 @@ def test_a_set_of_the_first_kfdeploy_is_read() -> None:
     assert summary.releases == (
         ReleaseSummary(name="one", component="one", object_count=1, stored_bytes=10),
     )
-    assert summary.images["redis:6"] == ImageSummary(
-        ref="redis:6", mirror=ImageRef("r.test", "redis", "6")
+    assert summary.images[written("redis:6")] == ImageSummary(
+        ref=written("redis:6"), mirror=ImageRef("r.test", "redis", "6")
     )
     assert (summary.waves, summary.platforms, summary.unreviewed) == ((), (), ())
 

@@ -20,6 +20,7 @@ from kfdeploy.mirror.stores import BlobPieces, Destination, Origin, ReadableBlob
 from kfdeploy.oci import manifest as manifests
 from kfdeploy.oci.manifest import OCI_MANIFEST, Descriptor, ImageTree, Manifest
 from kfdeploy.oci.reference import ImageRef, host_qualified_path
+from tests.support.refs import written
 from tests.support.standins import Standin, make
 
 
@@ -50,7 +51,7 @@ def locked(images: dict[str, Standin]) -> Lock:
     for ref, image in images.items():
         parsed = ImageRef.parse(ref)
         at = ImageRef(parsed.host, parsed.path, "", image.digest)
-        found.append(LockedImage(ref, at, tag_of(parsed), image.platforms, image.size))
+        found.append(LockedImage(written(ref), at, image.platforms, image.size))
     return Lock(found)
 
 
@@ -58,7 +59,7 @@ def items(images: dict[str, Standin], host: str = "r.test") -> list[MirrorItem]:
     """What a mirror of them copies, to HOST/kf, in the order of the lock."""
     return [
         MirrorItem(
-            ids=(ref,),
+            ids=(written(ref),),
             source=ImageRef(
                 ImageRef.parse(ref).host, ImageRef.parse(ref).path, "", images[ref].digest
             ),
@@ -74,7 +75,7 @@ def items(images: dict[str, Standin], host: str = "r.test") -> list[MirrorItem]:
 
 def target(ref: str, host: str, digest: str) -> MirrorRef:
     parsed = ImageRef.parse(ref)
-    return MirrorRef(f"{host}/kf/{host_qualified_path(parsed)}", tag_of(parsed), "", digest)
+    return MirrorRef(ImageRef(host, f"kf/{host_qualified_path(parsed)}"), tag_of(parsed), digest)
 
 
 class Made:

@@ -12,7 +12,7 @@ from kfdeploy import parallel
 from kfdeploy.apply.preflight.finding import PreflightFinding, Severity
 from kfdeploy.images.lockfile import Lock
 from kfdeploy.oci.manifest import matches_platform
-from kfdeploy.oci.reference import ImageRef
+from kfdeploy.oci.reference import ImageRef, WrittenRef
 from kfdeploy.oci.registry.client import RegistryClient
 from kfdeploy.oci.registry.errors import RegistryError
 from kfdeploy.releaseset.summary import SetSummary
@@ -25,7 +25,7 @@ _OS_VERSION = re.compile(r"\(.*?\)")
 
 @dataclass(frozen=True, slots=True)
 class _MirroredImage:
-    ref: str
+    ref: WrittenRef
     mirror: ImageRef
     by_tag: ImageRef | None
     platforms: Mapping[str, str]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from kfdeploy.images.inventory import (
@@ -15,6 +15,7 @@ from kfdeploy.images.inventory import (
     UnreviewedProgram,
 )
 from kfdeploy.images.stale_settings import find_unused_substitutes
+from kfdeploy.oci.reference import WrittenRef
 
 if TYPE_CHECKING:
     from kfdeploy.images.lockfile import LockedImage
@@ -25,7 +26,7 @@ class ReportedFailure(Protocol):
     """An image that could not be locked."""
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> WrittenRef: ...
     @property
     def reason(self) -> str: ...
     @property
@@ -39,16 +40,16 @@ _USES = 3
 def format_inventory(content: Inventory, form: str) -> Iterator[str]:
     """Yield a table, CSV, or the references alone."""
     if form == "refs":
-        yield from (image.ref for image in content.images)
+        yield from (image.ref.text for image in content.images)
     elif form == "csv":
         yield from _format_csv(content)
     else:
-        width = max((len(image.ref) for image in content.images), default=0)
+        width = max((len(image.ref.text) for image in content.images), default=0)
         for image in content.images:
             first = image.found[0]
             more = f" (+{len(image.found) - 1})" if len(image.found) > 1 else ""
             where = first.place or first.source
-            yield f"{image.ref:{width}}  {image.need:11}  {first.component}: {where}{more}"
+            yield f"{image.ref.text:{width}}  {image.need:11}  {first.component}: {where}{more}"
         yield f"{len(content.images)} images"
 
 
@@ -60,7 +61,7 @@ def _format_csv(content: Inventory) -> Iterator[str]:
             place = found.place
             yield _format_csv_row(
                 (
-                    image.ref,
+                    image.ref.text,
                     found.need,
                     found.component,
                     str(found.object),
@@ -86,7 +87,7 @@ def explain_images(
     lost_by_ref = {image.ref: image for image in content.lost}
     for image in images:
         yield f"{image.ref} ({image.need})"
-        substitute = settings.find_substitute(image.ref)
+        substitute = settings.find_substitute(image.ref.parsed)
         if substitute:
             yield f"  replaced by {substitute}: images.substitutes of kfdeploy.yaml"
         elif lost := lost_by_ref.get(image.ref):
@@ -149,7 +150,7 @@ def _describe_unreviewed(program: UnreviewedProgram) -> str:
 def format_unavailable(content: Inventory, images: Images) -> Iterator[str]:
     """Yield notes on images that their source no longer has and no setting substitutes."""
     for image in content.lost:
-        if not images.find_substitute(image.ref):
+        if not images.find_substitute(image.ref.parsed):
             yield f"note: {image.ref}: {image.why} ({image.source})"
             yield f"  {_suggest_substitute(image)}"
 
@@ -162,17 +163,17 @@ def _suggest_substitute(lost: UnavailableReference) -> str:
     )
 
 
-def format_unused_substitutes(images: Images, refs: Iterable[str]) -> Iterator[str]:
+def format_unused_substitutes(images: Images, refs: Collection[WrittenRef]) -> Iterator[str]:
     """Yield notes on substitutes of images that nothing names: typing errors, or old settings."""
     for setting in find_unused_substitutes(images, refs):
-        near = f"; similar: {', '.join(setting.near)}" if setting.near else ""
+        near = f"; similar: {', '.join(map(str, setting.near))}" if setting.near else ""
         yield f"note: kfdeploy.yaml: {setting.key}: no component names this image{near}"
 
 
 def format_lock_failures(
     failures: Iterable[ReportedFailure],
     content: Inventory,
-    kept: Mapping[str, LockedImage],
+    kept: Mapping[WrittenRef, LockedImage],
 ) -> Iterator[str]:
     """Yield an error for each image that could not be locked, with its places and a hint."""
     lost = {image.ref: image for image in content.lost}

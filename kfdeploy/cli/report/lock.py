@@ -9,7 +9,7 @@ from kfdeploy.wording import pluralize
 
 if TYPE_CHECKING:
     from kfdeploy.images.lockfile import Lock
-    from kfdeploy.lock.lock import Resolution
+    from kfdeploy.lock.result import Resolution
 
 _NOTE_KINDS: Final = {
     "size": "size not known",

@@ -175,7 +175,7 @@ def _images_section(diff: SetDiff) -> ReportSection:
 def _image_item(change: ImageChange) -> SectionItem:
     old, new = change.old, change.new
     if old and new:
-        text = f"{old.ref} -> {new.ref}" if old.ref != new.ref else new.ref
+        text = f"{old.ref} -> {new.ref}" if old.ref != new.ref else new.ref.text
         lines = [f"mirror {_shorten_mirror_ref(old)} -> {_shorten_mirror_ref(new)}"]
     else:
         some = old or new

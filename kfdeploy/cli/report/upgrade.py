@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from kfdeploy.oci.reference import ImageRef
+from kfdeploy.oci.reference import ImageRef, WrittenRef
 from kfdeploy.upgrade.components import ComponentChange
 from kfdeploy.upgrade.patches import PatchCheck
 from kfdeploy.upgrade.report import UpgradeReport
@@ -88,7 +88,7 @@ def _build_sections(report: UpgradeReport, code: Callable[[str], str]) -> Iterat
     yield (
         "images that their source no longer has",
         [
-            f"{code(lost.ref)}: {lost.why}"
+            f"{code(lost.ref.text)}: {lost.why}"
             + (
                 f"; to use it, add to images.substitutes: {code(lost.substitute)}"
                 if lost.substitute
@@ -102,7 +102,11 @@ def _build_sections(report: UpgradeReport, code: Callable[[str], str]) -> Iterat
         [
             f"{code(stale.key)}: "
             + ("no longer used" if stale.was_used else "was not used before either")
-            + (f"; similar: {', '.join(map(code, stale.near))}" if stale.near else "")
+            + (
+                f"; similar: {', '.join(code(ref.text) for ref in stale.near)}"
+                if stale.near
+                else ""
+            )
             for stale in report.stale
         ],
     )
@@ -161,23 +165,23 @@ def _format_generated(report: UpgradeReport) -> Iterator[str]:
 def _format_images(report: UpgradeReport, code: Callable[[str], str]) -> Iterator[str]:
     images = report.images
     yield f"{images.same} the same, {len(images.new)} new, {len(images.dropped)} dropped"
-    retagged: set[str] = set()
-    for one in images.retagged:
-        now = ", ".join(map(code, one.now))
-        yield f"{now}, was {', '.join(code(_format_tag_and_digest(ref)) for ref in one.before)}"
-        retagged |= {*one.before, *one.now}
+    retagged: set[WrittenRef] = set()
+    for repository in images.retagged:
+        now = ", ".join(code(ref.text) for ref in repository.now)
+        before = ", ".join(code(_format_tag_and_digest(ref.parsed)) for ref in repository.before)
+        yield f"{now}, was {before}"
+        retagged |= {*repository.before, *repository.now}
     for what, found in (("new", images.new), ("dropped", images.dropped)):
         for image in found:
             if image.ref not in retagged:
                 mark = "" if image.covered else f" ({image.why_not})"
-                yield f"{what}: {code(image.ref)}{mark}"
+                yield f"{what}: {code(image.ref.text)}{mark}"
 
 
-def _format_tag_and_digest(ref: str) -> str:
+def _format_tag_and_digest(ref: ImageRef) -> str:
     """Return the part of a reference behind its repository."""
-    parsed = ImageRef.parse(ref)
-    digest = f"@{parsed.digest}" if parsed.digest else ""
-    return f":{parsed.tag}{digest}" if parsed.tag else digest or "without a tag"
+    digest = f"@{ref.digest}" if ref.digest else ""
+    return f":{ref.tag}{digest}" if ref.tag else digest or "without a tag"
 
 
 def _format_carry(report: UpgradeReport, code: Callable[[str], str]) -> Iterator[str]:
@@ -190,7 +194,7 @@ def _format_carry(report: UpgradeReport, code: Callable[[str], str]) -> Iterator
         of = pluralize(sized, "image")
         yield f"{most}{format_bytes(carry.size)} ({carry.size} bytes) of {of}"
     if carry.unsized:
-        names = ", ".join(map(code, carry.unsized))
+        names = ", ".join(code(ref.text) for ref in carry.unsized)
         yield f"size not known: {pluralize(len(carry.unsized), 'image')}: {names}"
     if carry.unlocked:
         yield f"not locked, so not counted: {pluralize(len(carry.unlocked), 'image')}"
@@ -202,7 +206,7 @@ def _format_lock_failures(report: UpgradeReport, code: Callable[[str], str]) -> 
         return
     reasons: dict[str, list[str]] = {}
     for failure in report.lock.failures:
-        reasons.setdefault(failure["reason"], []).append(failure["ref"])
+        reasons.setdefault(failure.reason, []).append(failure.id.text)
     for reason, refs in reasons.items():
         shown = ", ".join(map(code, refs[:_SHOWN]))
         more = f" and {len(refs) - _SHOWN} more" if len(refs) > _SHOWN else ""

@@ -18,7 +18,6 @@ from kfdeploy.export.format import ExportedFiles, ExportFormat, NoOptions
 from kfdeploy.export.mirror_material import MirrorMaterial, gather_mirror
 from kfdeploy.images.lockfile import LockedImage
 from kfdeploy.images.sources_file import SourceImage
-from kfdeploy.oci.reference import ImageRef
 
 NAME: Final = "cyclonedx"
 _FILE: Final = "bom.json"
@@ -69,7 +68,7 @@ def _image_component(
     algorithm, _, content = image.digest.partition(":")
     properties = [
         _make_property("need", source.need),
-        _make_property("mirror", material.mirror.mirror_ref(image).pinned_reference),
+        _make_property("mirror", str(material.mirror.mirror_ref(image).pinned_reference)),
         *(_make_property("platform", f"{name} {d}") for name, d in sorted(image.platforms.items())),
         *(_make_property("found", text) for text in sorted(_describe_uses(source))),
     ]
@@ -78,7 +77,7 @@ def _image_component(
     return {
         "type": "container",
         "bom-ref": _image_ref(image),
-        "name": ImageRef.parse(image.id).repository,
+        "name": image.id.parsed.repository,
         "version": image.tag or image.digest,
         "purl": package_url(image),
         "hashes": [{"alg": _ALGORITHMS[algorithm], "content": content}],
@@ -96,7 +95,7 @@ def package_url(image: LockedImage) -> str:
     """Return the package URL of the image that the lock names, which may be a substitute."""
     ref = image.image
     qualifiers: dict[str, str] = {"repository_url": ref.repository}
-    if image.tag and ref.repository == ImageRef.parse(image.id).repository:
+    if image.tag and ref.repository == image.id.parsed.repository:
         qualifiers["tag"] = image.tag
     name = ref.path.rpartition("/")[2]
     return f"pkg:oci/{name}@{quote(ref.digest, safe='')}?{_purl_query(qualifiers)}"

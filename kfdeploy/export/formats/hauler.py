@@ -47,7 +47,7 @@ def export(material: MirrorMaterial) -> ExportedFiles:
                 [
                     f"  - name: {json.dumps(f'{source.repository}:{copy.tag}')}",
                     f"    # is to be {source.digest}",
-                    f"    rewrite: {json.dumps(copy.target.reference)}",
+                    f"    rewrite: {json.dumps(str(copy.target.reference))}",
                 ]
             )
         else:

@@ -42,7 +42,7 @@ def export(material: MirrorMaterial) -> ExportedFiles:
     for copy in copies:
         lines += [
             f"- source: {json.dumps(str(copy.source))}",
-            f"  target: {json.dumps(copy.target.reference)}",
+            f"  target: {json.dumps(str(copy.target.reference))}",
             "  type: image",
         ]
     text = header_line(NAME, material) + "\n".join(lines) + "\n"

@@ -81,7 +81,7 @@ def _package_yaml(folder: str, copies: list[ImageCopy], material: MirrorMaterial
 
 def _tagged_ref(copy: ImageCopy) -> ImageRef:
     """Return the origin with a tag for people, unless the tag is that of another image."""
-    first = ImageRef.parse(copy.ids[0])
+    first = copy.ids[0].parsed
     if first.repository != copy.origin.repository:
         return copy.origin
     return ImageRef(first.host, first.path, first.with_default_tag().tag, copy.origin.digest)

@@ -25,17 +25,11 @@ class ImageChange:
     old: ImageSummary | None
     new: ImageSummary | None
 
-    @property
-    def ref(self) -> str:
-        """The reference that is there now, else was."""
-        image = self.new or self.old
-        return image.ref if image else ""
-
     def to_json(self) -> dict[str, Any]:
         return {"what": self.what, "old": _image_json(self.old), "new": _image_json(self.new)}
 
 
-def _image_json(image: ImageSummary | None) -> dict[str, str] | None:
+def _image_json(image: ImageSummary | None) -> dict[str, Any] | None:
     if image is None:
         return None
     return {
@@ -66,7 +60,12 @@ def compare_images(old: Iterable[ImageSummary], new: Iterable[ImageSummary]) -> 
             )
     changes += [ImageChange("added", None, image) for image in come]
     changes += [ImageChange("dropped", image, None) for image in gone]
-    return sorted(changes, key=lambda change: change.ref)
+    return sorted(changes, key=_current_ref)
+
+
+def _current_ref(change: ImageChange) -> str:
+    image = change.new or change.old
+    return image.ref.text if image else ""
 
 
 def _has_same_tag(before: ImageSummary, after: ImageSummary) -> bool:

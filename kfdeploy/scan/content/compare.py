@@ -11,7 +11,7 @@ from kfdeploy.catalogue.facts import Catalogue, WorkloadProgram
 from kfdeploy.catalogue.records import CatalogueEntry
 from kfdeploy.catalogue.versions import Version
 from kfdeploy.images.inventory import Inventory
-from kfdeploy.oci.reference import ImageRef, InvalidImageRef
+from kfdeploy.oci.reference import ImageRef
 from kfdeploy.scan.content.candidate import LIKELY
 from kfdeploy.scan.content.layer import LocatedCandidate
 
@@ -197,10 +197,10 @@ def _classify_reference(
 def _find_in_manifests(ref: str, joined: bool, inventory: Inventory) -> str:
     """Return the place where the manifests name the same image; empty if they do not."""
     for image in inventory.images:
-        if _is_same_image(ref, image.ref, joined):
+        if _is_same_image(ref, image.ref.text, joined):
             found = image.found[0]
             if found.how != "catalogue":
-                more = "" if ref == image.ref else f" as {image.ref}"
+                more = "" if ref == image.ref.text else f" as {image.ref}"
                 return f"{found.component}: {found.object}{more}"
     return ""
 
@@ -210,9 +210,8 @@ def _is_same_image(ref: str, other: str, joined: bool) -> bool:
 
     Of a joined reference only the repository and the beginning of the tag are known.
     """
-    try:
-        found, known = ImageRef.parse(ref), ImageRef.parse(other)
-    except InvalidImageRef:
+    found, known = ImageRef.try_parse(ref), ImageRef.try_parse(other)
+    if found is None or known is None:
         return False
     if joined:
         return found.repository == known.repository and known.tag.startswith(found.tag)

@@ -13,7 +13,7 @@ from kfdeploy.errors import UserError
 from kfdeploy.images.inventory import Inventory
 from kfdeploy.images.lockfile import Lock
 from kfdeploy.images.naming import MirrorNaming
-from kfdeploy.oci.reference import ImageRef, InvalidImageRef
+from kfdeploy.oci.reference import ImageRef, InvalidImageRef, WrittenRef
 from kfdeploy.oci.registry.access import AccessResolver
 from kfdeploy.oci.registry.client import RegistryClient
 from kfdeploy.scan.content import checkout, image_sources
@@ -77,10 +77,8 @@ def plan_scan(
 
 
 def _normalize_reference(image: str) -> ImageRef | None:
-    try:
-        return ImageRef.parse(image).with_default_tag()
-    except InvalidImageRef:
-        return None
+    ref = ImageRef.try_parse(image)
+    return ref.with_default_tag() if ref else None
 
 
 # -- sources of images -----------------------------------------------------------------------------
@@ -106,9 +104,10 @@ def from_private_registry(
     """Read images from the private registry: locked ones by mirrored name, others as given."""
 
     def find_image(name: str) -> StoredImage:
-        image = lock.find_image(name)
+        written = WrittenRef.parse(name)
+        image = lock.find_image(written)
         if image is None:
-            ref = ImageRef.parse(name)
+            ref = written.parsed
             if ref.host != mirror.host:
                 raise UserError(
                     f"{name}: not in images.lock, so the private registry does not have it",
@@ -116,8 +115,7 @@ def from_private_registry(
                 )
             return image_sources.load_registry_image(client, ref.with_default_tag())
         target = mirror.mirror_ref(image)
-        repository = ImageRef.parse(target.repository)
-        by_digest = ImageRef(repository.host, repository.path, "", target.digest)
+        by_digest = replace(target.repository, digest=target.digest)
         return image_sources.load_registry_image(client, by_digest)
 
     return ContentSource(find_image=find_image)
@@ -129,7 +127,8 @@ def from_layout_folder(path: Path, lock: Lock) -> ContentSource:
     names = layout.list_names()
 
     def find_image(name: str) -> StoredImage:
-        image = lock.find_image(name)
+        written = WrittenRef.try_parse(name)
+        image = lock.find_image(written) if written else None
         digests = [image.digest, *image.reduced.values()] if image else []
         normal = _normalize_reference(name)
         for stored in names:

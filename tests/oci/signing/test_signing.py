@@ -199,7 +199,8 @@ def test_what_does_not_belong_together_is_refused(case: str, tmp_path: Path) -> 
 
 def test_the_library_is_imported_only_for_keys() -> None:
     code = (
-        "import sys; import kfdeploy.cli.images, kfdeploy.lock.lock, kfdeploy.oci.signing.verify;"
+        "import sys; import kfdeploy.cli.images, kfdeploy.lock.resolve,"
+        " kfdeploy.oci.signing.verify;"
         " print('cryptography' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

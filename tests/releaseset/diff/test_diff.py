@@ -15,6 +15,7 @@ from kfdeploy.releaseset.diff import diff, images, rights
 from kfdeploy.releaseset.diff.diff import SetDiff
 from kfdeploy.releaseset.diff.sides import ReleaseObject, SetSide
 from kfdeploy.releaseset.summary import ImageSummary, ReleaseSummary
+from tests.support.refs import written
 from tests.support.sets import small_summary
 
 Body = dict[str, Any]
@@ -68,7 +69,7 @@ def compared(old: Sequence[Body], new: Sequence[Body]) -> SetDiff:
 def image(ref: str, digest: str = "") -> ImageSummary:
     at = f"@sha256:{digest * 64}" if digest else ""
     return ImageSummary(
-        ref=ref,
+        ref=written(ref),
         mirror=ImageRef.parse(f"mirror.test/{ref}{at}"),
         source=ImageRef.parse(f"{ref.partition(':')[0]}{at}"),
         need="required",
