@@ -73,7 +73,7 @@ class BundleWriter:
             lock: the bytes of ``images.lock``.
             files: a function that opens each of the other files, by path.
             only: numbers of the parts to write; empty for all.
-            keep: remove no blobs and finish no part, as some images could not be read and what
+            keep: remove no files and finish no part, as some images could not be read and what
                 belongs to the bundle is not fully known.
         """
         self.root = root
