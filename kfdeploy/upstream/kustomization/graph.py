@@ -1,6 +1,6 @@
-"""What a kustomization reaches: other kustomizations, files and remotes, and what is wrong there.
+"""Follow a kustomization's references to other kustomizations, files and remotes.
 
-Only kustomizations (and plugin configurations) are read, never the resources they name.
+Only kustomizations and plugin configurations are read, not the resources they name.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kfdeploy.errors import UserError
-from kfdeploy.file_tree import FileTree, FolderTree
+from kfdeploy.file_tree import FileTree, FolderTree, escapes_root
 from kfdeploy.redact import redact_url
 from kfdeploy.upstream.kustomization.parse import (
     DEFAULT_CHART_HOME,
@@ -31,21 +31,21 @@ from kfdeploy.upstream.remote import (
 )
 
 RemoteResolver = Callable[[Remote], str]
-"""Where in the tree a remote is found (fetched on first use); UserError when it can't be had."""
+"""Returns a remote's path in the tree, fetched on first use. UserError if it can't be fetched."""
 
 _PLUGIN_ROLES = ("generators", "transformers", "validators")
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceEdge:
-    """One reference and what it leads to.
+    """A reference and its target.
 
     Attributes:
-        file: the file that the reference stands in, relative to the tree.
-        reference: as written there.
-        remote: what it names, where that is no local path.
-        target: the path in the tree; empty for a remote that was not resolved.
-        is_folder: whether the target is a base (or a chart) and not a file.
+        file: The file that has the reference, relative to the tree.
+        reference: The reference as written there.
+        remote: The remote that it names; None for a local path.
+        target: The path in the tree; empty for a remote that was not resolved.
+        is_folder: Whether the target is a base or a chart home and not a file.
     """
 
     file: str
@@ -65,12 +65,13 @@ class KustomizationNode:
     """A kustomization that is reached.
 
     Attributes:
-        folder: relative to the tree.
-        file: its file, relative to the tree.
-        edges: its references, in the order of the text, and after them those of ``plugins``.
-        plugins: files of generators and transformers that hold paths, and their text. Kustomize
+        folder: Its folder, relative to the tree.
+        file: Its file, relative to the tree.
+        kustomization: Its content.
+        edges: Its references in the order of the text, then those of ``plugins``.
+        plugins: Path to text of the generators' and transformers' files that have paths. Kustomize
             reads those paths relative to ``folder``.
-        charts: folders of local charts.
+        charts: Folders of local charts.
     """
 
     folder: str
@@ -83,14 +84,14 @@ class KustomizationNode:
 
 @dataclass(frozen=True, slots=True)
 class KustomizationGraph:
-    """All that a walk found. Nodes are in the order they were reached."""
+    """The kustomizations that ``roots`` reach, in the order they were reached, and all errors."""
 
     roots: tuple[str, ...]
     nodes: Mapping[str, KustomizationNode]
     errors: tuple[UserError, ...]
 
     def list_reachable(self, folder: str) -> tuple[str, ...]:
-        """The folder itself and every base below it, each once, in kustomize's order."""
+        """Return the folder and every base that it reaches, each once, in kustomize's order."""
         seen: dict[str, None] = {}
 
         def visit_folder(at: str) -> None:
@@ -105,10 +106,10 @@ class KustomizationGraph:
         return tuple(seen)
 
     def list_files(self, folder: str | None = None) -> dict[str, tuple[str, ...]]:
-        """Every file reached (from one folder, or from all), sorted, with its roles.
+        """Return every file that is reached from one folder, or from all, with its roles.
 
         A role is the field that names the file (``resources``, ``patches``, ``files``,
-        ``envs`` ...), ``kustomization``, or ``chart``.
+        ``envs`` ...), or ``kustomization``. Paths and roles are sorted.
         """
         roles: dict[str, set[str]] = {}
         for at in self.nodes if folder is None else self.list_reachable(folder):
@@ -120,7 +121,7 @@ class KustomizationGraph:
         return {path: tuple(sorted(roles[path])) for path in sorted(roles)}
 
     def list_remote_edges(self, folder: str | None = None) -> tuple[ReferenceEdge, ...]:
-        """The references that name something remote."""
+        """Return the references to remotes, of one folder and its bases or of all."""
         nodes = self.nodes if folder is None else self.list_reachable(folder)
         return tuple(e for at in nodes for e in self.nodes[at].edges if e.remote is not None)
 
@@ -135,13 +136,13 @@ def build_graph(
     """Read the kustomizations that these folders reach.
 
     Args:
-        tree: what the folders are relative to; references that leave it are errors.
-        folders: kustomizations to start from, relative to the tree.
-        resolve: finds remotes in the tree; without it they stay unresolved, and are no errors.
-        boundary: the repository that a path lies in; a base may not lead out of it.
+        tree: The tree of files. References that lead out of it are errors.
+        folders: The kustomizations to start from, relative to the tree.
+        resolve: Finds remotes in the tree. Without it they stay unresolved, which is no error.
+        boundary: Returns the repository that a path is in. A reference must not lead out of it.
 
     Returns:
-        The graph; its ``errors`` hold all that is wrong, each with file and line.
+        The graph. Its ``errors`` have everything that is wrong, each with file and line.
     """
     walker = _GraphBuilder(
         FolderTree(tree) if isinstance(tree, Path) else tree, resolve, boundary or (lambda _: "")
@@ -153,7 +154,7 @@ def build_graph(
 
 
 def find_kustomization(tree: FileTree, folder: str) -> list[str]:
-    """The kustomization files in a folder: none, one, or (an error for kustomize) several."""
+    """Return the kustomization files in a folder. Several are an error for kustomize."""
     paths = [posixpath.join(folder, name) for name in FILE_NAMES]
     return [path for path in paths if tree.get_kind(path) == "file"]
 
@@ -187,7 +188,7 @@ class _GraphBuilder:
         self.stack.pop()
 
     def _is_cycle(self, folder: str, edge: ReferenceEdge) -> bool:
-        """Kustomize refuses a base that is, or contains, one it is in the middle of building."""
+        """Report a base that is, or contains, one that is being visited: kustomize refuses it."""
         for index, open_folder in enumerate(self.stack):
             if open_folder == folder or _is_below(open_folder, folder):
                 chain = " -> ".join(name or "." for name in [*self.stack[index:], folder])
@@ -273,8 +274,8 @@ class _GraphBuilder:
                     UserError(
                         f"{file}:{chart.line}: {chart.field}: no chart at {path}",
                         hint=(
-                            "kustomize would fetch it from its repository; put the unpacked chart "
-                            "there (`helm pull --untar`), so that nothing is left to fetch"
+                            "put the unpacked chart there (`helm pull --untar`); without it"
+                            " kustomize would fetch the chart from its repository"
                         ),
                     )
                 )
@@ -295,9 +296,9 @@ class _GraphBuilder:
         try:
             path = self.resolve(target)
         except UserError as error:
-            for one in error.list_errors():
-                message = f"{where}: {reference.field}: {one.message}"
-                self.errors.append(UserError(message, hint=one.hint, exit_code=one.exit_code))
+            for cause in error.list_errors():
+                message = f"{where}: {reference.field}: {cause.message}"
+                self.errors.append(UserError(message, hint=cause.hint, exit_code=cause.exit_code))
             return None
         kind = self.tree.get_kind(path)
         if kind is None or (kind == "folder" and isinstance(target, RemoteFile)):
@@ -309,28 +310,31 @@ class _GraphBuilder:
     def _resolve_local_edge(
         self, folder: str, file: str, reference: Reference, where: str
     ) -> ReferenceEdge | None:
+        path = _join_path(folder, reference.value)
+        problem = self._find_path_problem(folder, reference, path)
+        if problem is not None:
+            self._add_error(where, reference, problem)
+            return None
+        is_folder = reference.role == "chartHome" or self.tree.get_kind(path) == "folder"
+        return ReferenceEdge(file, reference, None, path, is_folder)
+
+    def _find_path_problem(self, folder: str, reference: Reference, path: str) -> str | None:
         value = reference.value
         if not value:
-            self._add_error(where, reference, "an empty path")
-            return None
+            return "an empty path"
         if value.startswith("/"):
-            self._add_error(where, reference, f"an absolute path: {value}")
-            return None
-        path = _join_path(folder, value)
-        if path == ".." or path.startswith("../"):
-            self._add_error(where, reference, f"{value} leads out of the upstream")
-            return None
+            return f"an absolute path: {value}"
+        if escapes_root(path):
+            return f"{value} leads out of the upstream"
         if self.boundary(path) != self.boundary(folder):
-            self._add_error(where, reference, f"{value} leads out of {self.boundary(folder)}")
+            return f"{value} leads out of {self.boundary(folder)}"
+        if reference.role == "chartHome":  # `_find_charts` reports charts that are missing
             return None
         kind = self.tree.get_kind(path)
-        if reference.role == "chartHome":
-            return ReferenceEdge(file, reference, None, path, True)
-        expected = {"any": "file or folder", "folder": "folder", "file": "file"}[reference.accepts]
-        if kind is None or (reference.accepts != "any" and kind != reference.accepts):
-            self._add_error(where, reference, f"no {expected} at {path or '.'}")
-            return None
-        return ReferenceEdge(file, reference, None, path, kind == "folder")
+        if kind is None or reference.accepts not in ("any", kind):
+            expected = "file or folder" if reference.accepts == "any" else reference.accepts
+            return f"no {expected} at {path or '.'}"
+        return None
 
     def _add_error(self, where: str, reference: Reference, problem: str) -> None:
         self.errors.append(UserError(f"{where}: {reference.field}: {problem}"))

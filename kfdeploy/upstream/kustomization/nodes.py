@@ -92,6 +92,18 @@ class FieldMapping:
                 found = value
         return found
 
+    def get_filled(self, name: str) -> Any:
+        """Return the node of a field that is a text and not empty; else None."""
+        node = self.get(name)
+        return node if node is not None and is_text(node) and node.value else None
+
+    def get_mapping(self, name: str) -> FieldMapping:
+        """Return the field's mapping; an empty one if it is not a mapping."""
+        node = self.get(name)
+        if node is None or not is_map(node):
+            return FieldMapping([], self.source)
+        return FieldMapping.from_node(node, self.source)
+
     def get_text(self, name: str) -> str:
         node = self.get(name)
         return node.value if node is not None and is_text(node) else ""
@@ -100,6 +112,10 @@ class FieldMapping:
         node = self.get(name)
         if node is not None and is_list(node):
             yield from enumerate(node.value)
+
+    def iter_texts(self, name: str) -> Iterator[tuple[int, Any]]:
+        """Yield index and node of each text in a field's list."""
+        yield from ((index, node) for index, node in self.iter_items(name) if is_text(node))
 
     def iter_mappings(self, name: str) -> Iterator[tuple[int, FieldMapping, Any]]:
         for index, node in self.iter_items(name):

@@ -1,7 +1,7 @@
-"""A kustomization's text as values: what it refers to, and where each of it stands.
+"""Read a kustomization's text: its references, overrides and patches, each with its line.
 
-Fields and their meaning: ``types/kustomization.go`` of kustomize's API
-(sigs.k8s.io/kustomize/api@v0.21.1), which matches field names without regard to case.
+Source of the fields and their meaning: ``types/kustomization.go`` of kustomize's API
+(sigs.k8s.io/kustomize/api@v0.21.1). It matches field names in any case.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from kfdeploy.upstream.kustomization.nodes import (
     InvalidKustomization,
     LocatedText,
     compose_first_document,
-    is_map,
     is_text,
     locate_text,
 )
@@ -40,7 +39,7 @@ __all__ = [
 ]
 
 FILE_NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
-"""Names kustomize looks for; two of them in one folder are an error."""
+"""File names that kustomize looks for. Two of them in one folder are an error."""
 
 DEFAULT_CHART_HOME = "charts"
 
@@ -63,11 +62,12 @@ class Reference:
 
     Attributes:
         field: ``resources[3]``, ``configMapGenerator[0].files[1]``.
-        value: the path or URL.
-        key: ``KEY=`` before the path, in a generator's ``files``; empty elsewhere.
-        line: from 1.
-        accepts: what kustomize takes here.
-        role: the field's name, without indices (``resources``, ``patches``, ``files`` ...).
+        value: The path or URL.
+        line: Counts from 1.
+        span: The place of the scalar, with ``key``.
+        accepts: What kustomize accepts in the field.
+        role: The field's name without indices (``resources``, ``patches``, ``files`` ...).
+        key: ``KEY=`` before the path in a generator's ``files``; empty elsewhere.
     """
 
     field: str
@@ -81,7 +81,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class ImageOverride:
-    """An entry of ``images:``; a field that isn't there is ``None``."""
+    """An entry of ``images:``. A field that is not set is ``None``."""
 
     name: LocatedText
     new_name: LocatedText | None
@@ -93,6 +93,8 @@ class ImageOverride:
 
 @dataclass(frozen=True, slots=True)
 class KeyValue:
+    """A literal or file of a generator. ``line`` counts from 1."""
+
     key: str
     value: str
     line: int
@@ -102,7 +104,7 @@ class KeyValue:
 class KustomizeGenerator:
     """An entry of ``configMapGenerator`` or ``secretGenerator``.
 
-    ``files`` has the key and the path of each; ``literals`` have their quotes removed.
+    ``files`` has the key and path of each file; ``literals`` have their quotes removed.
     """
 
     kind: Literal["ConfigMap", "Secret"]
@@ -119,7 +121,7 @@ class KustomizeGenerator:
 class KustomizePatch:
     """An entry of ``patches``, ``patchesJson6902`` or ``patchesStrategicMerge``.
 
-    Either ``path`` or ``inline`` is there. ``target`` has the selector's fields as strings.
+    Either ``path`` or ``inline`` is set. ``target`` has the selector's fields as strings.
     """
 
     field: str
@@ -131,7 +133,7 @@ class KustomizePatch:
 
 @dataclass(frozen=True, slots=True)
 class ChartReference:
-    """An entry of ``helmCharts``: ``name`` is looked for below the chart home."""
+    """An entry of ``helmCharts``. Kustomize looks for ``name`` below the chart home."""
 
     field: str
     name: str
@@ -140,7 +142,10 @@ class ChartReference:
     line: int
 
     def resolve_folder(self, home: str) -> str:
-        """Where kustomize looks for the chart: a repository's chart lies in ``NAME-VERSION``."""
+        """Return the folder where kustomize looks for the chart.
+
+        A chart with a repository and a version is in ``NAME-VERSION/NAME``, any other in ``NAME``.
+        """
         if self.version and self.repo:
             return f"{home}/{self.name}-{self.version}/{self.name}"
         return f"{home}/{self.name}"
@@ -148,7 +153,7 @@ class ChartReference:
 
 @dataclass(frozen=True, slots=True)
 class Kustomization:
-    """What kfdeploy needs to know of a kustomization. ``text`` is what spans count in."""
+    """The content of a kustomization. Spans of its references count in ``text``."""
 
     text: str
     kind: str
@@ -163,18 +168,18 @@ class Kustomization:
     name_suffix: str = ""
     inline_plugins: tuple[LocatedText, ...] = ()
     fields: Mapping[str, int] = field(default_factory=dict)
-    """Each top-level field that has a value, and its line."""
+    """Name of each top-level field that has a value, to its line."""
 
 
 def parse_kustomization(text: str) -> Kustomization:
     """Read a kustomization's first document.
 
     Raises:
-        InvalidKustomization: YAML that can't be read, or no mapping; with the line.
+        InvalidKustomization: The YAML is broken or is not a mapping. It has the line.
     """
     text = text.removeprefix("\ufeff")
     top = FieldMapping.from_node(compose_first_document(text), text)
-    home, charts = _parse_charts(top)
+    home = _parse_chart_home(top)
     references = [*_parse_references(top), *([home] if home else [])]
     return Kustomization(
         text=text,
@@ -183,12 +188,12 @@ def parse_kustomization(text: str) -> Kustomization:
         images=tuple(_parse_image_overrides(top)),
         generators=tuple(_parse_generators(top)),
         patches=tuple(_parse_patches(top)),
-        charts=tuple(charts),
+        charts=tuple(_parse_charts(top)),
         inline_plugins=tuple(
             locate_text(node)
             for name in _PLUGINS
-            for _, node in top.iter_items(name)
-            if is_text(node) and is_inline(node.value)
+            for _, node in top.iter_texts(name)
+            if is_inline(node.value)
         ),
         chart_home=home,
         namespace=top.get_text("namespace"),
@@ -199,10 +204,11 @@ def parse_kustomization(text: str) -> Kustomization:
 
 
 def replace_references(text: str, replacements: Mapping[Reference, str]) -> str:
-    """The text with paths replaced in place; comments, order and layout stay.
+    """Return the text with paths replaced in place. Comments, order and layout stay.
 
     Args:
-        replacements: reference to its new path; ``KEY=`` is kept.
+        text: The text that the references were read from.
+        replacements: Reference to its new path. A ``KEY=`` before the path is kept.
     """
     by_span = {r.span: r.key + new for r, new in replacements.items()}
     for span in sorted(by_span, key=lambda s: s.start, reverse=True):
@@ -235,14 +241,32 @@ _PATHS: tuple[tuple[str, Accepts], ...] = (
 )
 _PLUGINS = ("generators", "transformers", "validators")
 _MAY_BE_INLINE = {*_PLUGINS, "patchesStrategicMerge"}
-_GENERATORS: tuple[tuple[str, Literal["ConfigMap", "Secret"]], ...] = (
-    ("configMapGenerator", "ConfigMap"),
-    ("secretGenerator", "Secret"),
-)
+_GENERATORS: Mapping[str, Literal["ConfigMap", "Secret"]] = {
+    "configMapGenerator": "ConfigMap",
+    "secretGenerator": "Secret",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _ChartFields:
+    """The names of a chart entry's fields, which differ in kustomize's older form."""
+
+    name: str
+    version: str
+    repo: str
+    values: str
+
+
+_CHARTS: Mapping[str, _ChartFields] = {
+    "helmCharts": _ChartFields("name", "version", "repo", "valuesFile"),
+    "helmChartInflationGenerator": _ChartFields(
+        "chartName", "chartVersion", "chartRepoUrl", "values"
+    ),
+}
 
 
 def make_reference(node: Any, name: str, accepts: Accepts, role: str, key: str = "") -> Reference:
-    """The reference that a scalar node is; ``key`` is the part before its path."""
+    """Return the reference in a scalar node. ``key`` is the part of its text before the path."""
     return Reference(
         field=name,
         value=node.value[len(key) :],
@@ -256,75 +280,73 @@ def make_reference(node: Any, name: str, accepts: Accepts, role: str, key: str =
 
 def _parse_references(top: FieldMapping) -> Iterator[Reference]:
     for name, accepts in _PATHS:
-        for index, node in top.iter_items(name):
-            if not is_text(node) or (name in _MAY_BE_INLINE and is_inline(node.value)):
-                continue
-            yield make_reference(node, f"{name}[{index}]", accepts, name)
+        for index, node in top.iter_texts(name):
+            if name not in _MAY_BE_INLINE or not is_inline(node.value):
+                yield make_reference(node, f"{name}[{index}]", accepts, name)
     for name in ("patches", "patchesJson6902", "replacements"):
         for index, entry, _ in top.iter_mappings(name):
-            node = entry.get("path")
-            if node is not None and is_text(node) and node.value:
+            if (node := entry.get_filled("path")) is not None:
                 yield make_reference(node, f"{name}[{index}].path", "file", name)
-    for name, _kind in _GENERATORS:
+    for name in _GENERATORS:
         for index, entry, _ in top.iter_mappings(name):
             yield from _parse_generator_references(entry, f"{name}[{index}]")
-    openapi = top.get("openapi")
-    if openapi is not None and is_map(openapi):
-        node = FieldMapping.from_node(openapi, top.source).get("path")
-        if node is not None and is_text(node):
-            yield make_reference(node, "openapi.path", "file", "openapi")
+    if (node := top.get_mapping("openapi").get("path")) is not None and is_text(node):
+        yield make_reference(node, "openapi.path", "file", "openapi")
     yield from _parse_chart_values(top)
 
 
 def _parse_generator_references(entry: FieldMapping, where: str) -> Iterator[Reference]:
-    for index, node in entry.iter_items("files"):
-        if is_text(node):
-            key = node.value[: node.value.index("=") + 1] if "=" in node.value else ""
-            yield make_reference(node, f"{where}.files[{index}]", "file", "files", key)
-    for index, node in entry.iter_items("envs"):
-        if is_text(node):
-            yield make_reference(node, f"{where}.envs[{index}]", "file", "envs")
-    node = entry.get("env")
-    if node is not None and is_text(node) and node.value:
+    for index, node in entry.iter_texts("files"):
+        key = split_key(node.value)
+        yield make_reference(node, f"{where}.files[{index}]", "file", "files", key)
+    for index, node in entry.iter_texts("envs"):
+        yield make_reference(node, f"{where}.envs[{index}]", "file", "envs")
+    if (node := entry.get_filled("env")) is not None:
         yield make_reference(node, f"{where}.env", "file", "envs")
 
 
 def _parse_chart_values(top: FieldMapping) -> Iterator[Reference]:
-    for name, single in (("helmCharts", "valuesFile"), ("helmChartInflationGenerator", "values")):
+    for name, field_names in _CHARTS.items():
         for index, entry, _ in top.iter_mappings(name):
-            node = entry.get(single)
-            if node is not None and is_text(node) and node.value:
-                yield make_reference(node, f"{name}[{index}].{single}", "file", "values")
-            for number, more in entry.iter_items("additionalValuesFiles"):
-                if is_text(more):
-                    where = f"{name}[{index}].additionalValuesFiles[{number}]"
-                    yield make_reference(more, where, "file", "values")
+            if (node := entry.get_filled(field_names.values)) is not None:
+                where = f"{name}[{index}].{field_names.values}"
+                yield make_reference(node, where, "file", "values")
+            for number, node in entry.iter_texts("additionalValuesFiles"):
+                where = f"{name}[{index}].additionalValuesFiles[{number}]"
+                yield make_reference(node, where, "file", "values")
 
 
-def _parse_charts(top: FieldMapping) -> tuple[Reference | None, list[ChartReference]]:
-    home: Reference | None = None
-    charts: list[ChartReference] = []
-    settings = top.get("helmGlobals")
-    if settings is not None and is_map(settings):
-        node = FieldMapping.from_node(settings, top.source).get("chartHome")
-        if node is not None and is_text(node) and node.value:
-            home = make_reference(node, "helmGlobals.chartHome", "folder", "chartHome")
-    for name, fields in (
-        ("helmCharts", ("name", "version", "repo")),
-        ("helmChartInflationGenerator", ("chartName", "chartVersion", "chartRepoUrl")),
-    ):
+def _parse_chart_home(top: FieldMapping) -> Reference | None:
+    """Return the first chart home: that of ``helmGlobals``, else of an entry, as in old files."""
+    if (node := top.get_mapping("helmGlobals").get_filled("chartHome")) is not None:
+        return make_reference(node, "helmGlobals.chartHome", "folder", "chartHome")
+    for name in _CHARTS:
+        for index, entry, _ in top.iter_mappings(name):
+            if (node := entry.get_filled("chartHome")) is not None:
+                return make_reference(node, f"{name}[{index}].chartHome", "folder", "chartHome")
+    return None
+
+
+def _parse_charts(top: FieldMapping) -> Iterator[ChartReference]:
+    for name, field_names in _CHARTS.items():
         for index, entry, node in top.iter_mappings(name):
-            line = node.start_mark.line + 1
-            chart, version, repo = (entry.get_text(f) for f in fields)
-            charts.append(ChartReference(f"{name}[{index}]", chart, version, repo, line))
-            older = entry.get("chartHome")
-            if home is None and older is not None and is_text(older) and older.value:
-                home = make_reference(older, f"{name}[{index}].chartHome", "folder", "chartHome")
-    return home, charts
+            yield ChartReference(
+                field=f"{name}[{index}]",
+                name=entry.get_text(field_names.name),
+                version=entry.get_text(field_names.version),
+                repo=entry.get_text(field_names.repo),
+                line=node.start_mark.line + 1,
+            )
+
+
+def split_key(value: str) -> str:
+    """Return the ``KEY=`` that a generator's ``files`` entry starts with; empty without one."""
+    key, equals, _ = value.partition("=")
+    return key + equals if equals else ""
 
 
 def is_inline(value: str) -> bool:
-    """Whether a string that may be a path or YAML is YAML."""
+    """Return whether a string that may be a path or YAML is YAML."""
     return "\n" in value.strip() or _INLINE.match(value) is not None
 
 
@@ -342,7 +364,7 @@ def _parse_image_overrides(top: FieldMapping) -> Iterator[ImageOverride]:
 
 
 def _parse_generators(top: FieldMapping) -> Iterator[KustomizeGenerator]:
-    for name, kind in _GENERATORS:
+    for name, kind in _GENERATORS.items():
         for _, entry, node in top.iter_mappings(name):
             found = list(_parse_generator_references(entry, name))
             yield KustomizeGenerator(
@@ -352,8 +374,7 @@ def _parse_generators(top: FieldMapping) -> Iterator[KustomizeGenerator]:
                 behavior=entry.get_text("behavior") or "create",
                 literals=tuple(
                     _parse_literal(locate_text(literal))
-                    for _, literal in entry.iter_items("literals")
-                    if is_text(literal)
+                    for _, literal in entry.iter_texts("literals")
                 ),
                 files=tuple(
                     KeyValue(r.key[:-1] or r.value.rsplit("/", 1)[-1], r.value, r.line)
@@ -375,12 +396,7 @@ def _parse_literal(text: LocatedText) -> KeyValue:
 def _parse_patches(top: FieldMapping) -> Iterator[KustomizePatch]:
     for name in ("patches", "patchesJson6902"):
         for index, entry, node in top.iter_mappings(name):
-            target = entry.get("target")
-            selector = (
-                FieldMapping.from_node(target, top.source).pairs
-                if target is not None and is_map(target)
-                else []
-            )
+            selector = entry.get_mapping("target").pairs
             yield KustomizePatch(
                 field=f"{name}[{index}]",
                 path=entry.get_located_text("path"),
@@ -388,13 +404,12 @@ def _parse_patches(top: FieldMapping) -> Iterator[KustomizePatch]:
                 target={k.value: v.value for k, v in selector if is_text(v)},
                 line=node.start_mark.line + 1,
             )
-    for index, node in top.iter_items("patchesStrategicMerge"):
-        if is_text(node):
-            text, inline = locate_text(node), is_inline(node.value)
-            yield KustomizePatch(
-                field=f"patchesStrategicMerge[{index}]",
-                path=None if inline else text,
-                inline=text if inline else None,
-                target={},
-                line=node.start_mark.line + 1,
-            )
+    for index, node in top.iter_texts("patchesStrategicMerge"):
+        text, inline = locate_text(node), is_inline(node.value)
+        yield KustomizePatch(
+            field=f"patchesStrategicMerge[{index}]",
+            path=None if inline else text,
+            inline=text if inline else None,
+            target={},
+            line=node.start_mark.line + 1,
+        )

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from kfdeploy.upstream.kustomization.nodes import FieldMapping, compose_documents, is_map, is_text
-from kfdeploy.upstream.kustomization.parse import Reference, is_inline, make_reference
+from collections.abc import Iterator
+from itertools import chain
+
+from kfdeploy.upstream.kustomization.nodes import FieldMapping, compose_documents, is_map
+from kfdeploy.upstream.kustomization.parse import (
+    Reference,
+    is_inline,
+    make_reference,
+    split_key,
+)
 from kfdeploy.upstream.remote import Accepts
 
 
@@ -15,26 +23,29 @@ def parse_plugins(text: str) -> tuple[Reference, ...]:
     Raises:
         InvalidKustomization: The YAML is broken. It has the line.
     """
-    found: list[Reference] = []
-    for index, node in enumerate(compose_documents(text)):
-        if not is_map(node):
-            continue
-        for name in ("path", "valuesFile", "env", "chartHome"):
-            value = FieldMapping.from_node(node, text).get(name)
-            if value is not None and is_text(value) and value.value and not is_inline(value.value):
-                accepts: Accepts = "folder" if name == "chartHome" else "file"
-                found.append(make_reference(value, f"[{index}].{name}", accepts, name))
-        for name in ("paths", "files", "envs", "additionalValuesFiles"):
-            for number, value in FieldMapping.from_node(node, text).iter_items(name):
-                if not is_text(value) or is_inline(value.value):
-                    continue
-                where = f"[{index}].{name}[{number}]"
-                has_key = name == "files" and "=" in value.value
-                key = value.value[: value.value.index("=") + 1] if has_key else ""
-                found.append(make_reference(value, where, "file", name, key))
-        for number, entry, _ in FieldMapping.from_node(node, text).iter_mappings("replacements"):
-            value = entry.get("path")
-            if value is not None and is_text(value) and value.value:
-                where = f"[{index}].replacements[{number}].path"
-                found.append(make_reference(value, where, "file", "replacements"))
-    return tuple(found)
+    documents = enumerate(compose_documents(text))
+    return tuple(
+        chain.from_iterable(
+            _parse_plugin(FieldMapping.from_node(node, text), f"[{index}]")
+            for index, node in documents
+            if is_map(node)
+        )
+    )
+
+
+def _parse_plugin(plugin: FieldMapping, where: str) -> Iterator[Reference]:
+    for name in ("path", "valuesFile", "env", "chartHome"):
+        node = plugin.get_filled(name)
+        if node is not None and not is_inline(node.value):
+            accepts: Accepts = "folder" if name == "chartHome" else "file"
+            yield make_reference(node, f"{where}.{name}", accepts, name)
+    for name in ("paths", "files", "envs", "additionalValuesFiles"):
+        for index, node in plugin.iter_texts(name):
+            if not is_inline(node.value):
+                key = split_key(node.value) if name == "files" else ""
+                yield make_reference(node, f"{where}.{name}[{index}]", "file", name, key)
+    for index, entry, _ in plugin.iter_mappings("replacements"):
+        if (node := entry.get_filled("path")) is not None:
+            yield make_reference(
+                node, f"{where}.replacements[{index}].path", "file", "replacements"
+            )

@@ -1,6 +1,6 @@
-"""Where a chart's rendered value came from: its template, and the values that filled it.
+"""Find the template and the values line of a value that a chart rendered.
 
-Helm names the template of each object in a comment, and nothing more.
+Helm only names the template of each object, in a comment.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ _SOURCE = re.compile(r"^# Source: [^/\s]+/(?P<path>\S+)$", re.MULTILINE)
 
 
 class ChartIndex:
-    """The files of one chart."""
+    """The files of one chart, to look up values in."""
 
     def __init__(
         self, root: FilePath, folder: str, values: Sequence[FilePath], objects: Sequence[Object]
     ) -> None:
         """
         Args:
-            root: what ``folder``, the chart's, is relative to.
-            values: files given beside the chart's own; the last one wins.
-            objects: what Helm printed.
+            root: The folder that ``folder`` is relative to.
+            folder: The chart.
+            values: Values files besides the chart's own. The last one takes precedence.
+            objects: The objects that Helm printed.
         """
         self.root = root
         self.folder = folder
@@ -41,7 +42,10 @@ class ChartIndex:
     def locate_value(
         self, key: ObjectKey, body: Any, path: Path, piece: str, *, at: int
     ) -> tuple[SourceLocation | None, tuple[SourceLocation, ...]]:
-        """As `provenance.Index.find`: the line of the template, and that of the value in it."""
+        """Return the line in the template, and the line in the values that filled it.
+
+        Arguments and result are those of `ProvenanceIndex.locate_value`.
+        """
         template = self.templates.get(key)
         if template is None:
             return None, ()
@@ -70,7 +74,7 @@ class ChartIndex:
 
 
 def _find_field_line(lines: Sequence[str], path: Path) -> int:
-    """The line of the field's key; of several, the first that is filled by the template."""
+    """Return the line of the field's key; of several, the first with a template action."""
     keys = [step for step in path if isinstance(step, str)]
     name = keys[-1] if keys else ""
     fits = [
