@@ -1,9 +1,9 @@
-"""Fill Go templates: the part of text/template and of Helmfile's functions that patches use.
+"""Render Go templates: the part of text/template and of Helmfile's functions that patches use.
 
-Patches are ``.gotmpl`` files, so that plain Helmfile can apply them. `render` fills the same files
-without Helmfile; `UnsupportedTemplate` says that a file needs Helmfile itself.
+Patches are ``.gotmpl`` files, so that plain Helmfile can apply them. `render` renders the same
+files without Helmfile. It raises `UnsupportedTemplate` for a file that needs Helmfile itself.
 
-Sources of facts: text/template's documentation (Go 1.26), helmfile v1.7.4 ``pkg/tmpl``, sprig v3.
+Sources: text/template's documentation (Go 1.26), helmfile v1.7.4 ``pkg/tmpl``, sprig v3.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _TOKEN = re.compile(
     r"|(?P<field>(?:\$\w*)?(?:\.[A-Za-z_]\w*)+|\.|\$\w*)|(?P<word>[A-Za-z_]\w*)|(?P<punct>[()|]))"
 )
 _DECLARED = re.compile(r"(?:(\$\w+)\s*,\s*)?(\$\w+)\s*:=\s*(.*)", re.DOTALL)
-# What names mean at some point of a template: ``.`` is the dot, ``$`` what that was at first.
+# The values of names at a point of a template: ``.`` is the dot, ``$`` the dot at the start.
 Scope = Mapping[str, Any]
 Tokens = tuple[tuple[str, str], ...]
 Functions = Mapping[str, Callable[..., Any]]
 
 
 class UnsupportedTemplate(Exception):
-    """The template uses more of the language than is understood here."""
+    """The template uses a construct or function that this module does not support."""
 
 
 class TemplateError(Exception):
-    """The template itself fails: a missing value, or its own ``fail``."""
+    """The template fails: a value is missing, or it calls ``fail``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +47,16 @@ class _ActionNode:
 
 
 def render(source: str, values: Mapping[str, Any], functions: Functions | None = None) -> str:
-    """Return the text of a template, filled.
+    """Return the rendered text of a template.
 
     Args:
-        values: the dot; Helmfile's ``.Values`` is its key ``Values``.
-        functions: further functions by name, such as ``tpl`` and ``readFile``.
+        source: The text of the template.
+        values: The dot. Helmfile's ``.Values`` is its key ``Values``.
+        functions: More functions by name, such as ``tpl`` and ``readFile``.
 
     Raises:
-        UnsupportedTemplate: a construct or function that isn't known here.
-        TemplateError: a value that isn't there, or a call of ``fail``.
+        UnsupportedTemplate: The template uses an unsupported construct or function.
+        TemplateError: A value is missing, or the template calls ``fail``.
     """
     nodes = list(_parse_nodes(source))
     out: list[str] = []
@@ -102,8 +103,8 @@ class _Renderer:
         out: list[str] | None,
         inside: str | None,
     ) -> int:
-        """Render to the block's end and return its index; without ``out`` only find the end."""
-        names = dict(scope)  # what is declared in a block ends with it
+        """Render to the block's end and return its index. Without ``out`` only find the end."""
+        names = dict(scope)  # a variable's scope is the block that declares it
         while at < len(nodes):
             node = nodes[at]
             if isinstance(node, _TextNode):
@@ -154,7 +155,7 @@ class _Renderer:
             for key, item in _range_items(value):
                 names = {**scope, ".": item}
                 names |= {
-                    declared: what for declared, what in ((index, key), (name, item)) if declared
+                    variable: bound for variable, bound in ((index, key), (name, item)) if variable
                 }
                 end = self.render_block(nodes, body, names, out, word)
         else:
