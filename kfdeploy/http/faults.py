@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -42,19 +43,23 @@ class ConnectionFault:
     is_transient: bool = False
 
 
+_FAULTS: Final[Mapping[type[Exception], ConnectionFault]] = {
+    ConnectionsClosed: ConnectionFault("closed", "interrupted"),
+    ConnectionRefusedError: ConnectionFault("refused", "connection refused", is_transient=True),
+    TimeoutError: ConnectionFault("timeout", "no answer in time", is_transient=True),
+}
+
+
 def classify_fault(error: Exception) -> ConnectionFault:
     """Return what an exception of `ConnectionPool.send` means."""
-    if isinstance(error, ConnectionsClosed):
-        return ConnectionFault("closed", "interrupted")
     if isinstance(error, ssl.SSLError):
         return _classify_tls_error(error)
     if isinstance(error, socket.gaierror):
         # EAI_AGAIN: the name server did not answer, so the name may exist.
         return ConnectionFault("name", "no such host name", error.errno == socket.EAI_AGAIN)
-    if isinstance(error, ConnectionRefusedError):
-        return ConnectionFault("refused", "connection refused", is_transient=True)
-    if isinstance(error, TimeoutError):
-        return ConnectionFault("timeout", "no answer in time", is_transient=True)
+    for kind, fault in _FAULTS.items():
+        if isinstance(error, kind):
+            return fault
     if isinstance(error, http.client.HTTPException) and not isinstance(error, ConnectionError):
         return ConnectionFault("not-http", "the answer is not HTTP")
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
