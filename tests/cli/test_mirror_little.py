@@ -277,7 +277,7 @@ def test_a_registry_with_a_sign_in_is_asked_by_the_engine_alone(
         assert noted_one is not None
         assert (noted_one.read_answers(), noted_one.cached_output) == (frozenset(), None)
         done = kfdeploy("mirror", cwd=root, check=1)
-        assert f"hint: `docker login {private.host}`" in done.stderr
+        assert f"hint: sign in (`docker login {private.host}`)" in done.stderr
 
 
 @pytest.mark.parametrize("status", [401, 429, 500])

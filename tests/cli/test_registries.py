@@ -24,7 +24,7 @@ def test_a_private_registry_that_is_down_is_one_error(root: Path, kfdeploy: Runn
         said = kfdeploy(*command, cwd=root, check=1).stderr
         assert said == (
             f"error: {nobody}: connection refused\n"
-            "  hint: is the registry running, and the port right?\n"
+            "  hint: check that the registry is running, and its port\n"
         )
 
 

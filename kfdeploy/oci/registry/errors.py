@@ -229,7 +229,7 @@ def manifest_unreadable(access: RegistryAccess, what: str, reason: str) -> Regis
         f"{what}: pushed, but the registry can't read it:"
         f" {reason.removeprefix(f'{access.host}: ')}",
         hint="the registry's storage is damaged, perhaps because its disk was full: delete the file"
-        " of this blob there, restart the registry, and run the same command again",
+        " of that blob there, restart the registry, and run the same command again",
     )
 
 
