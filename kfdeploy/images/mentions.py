@@ -1,7 +1,7 @@
 """Images named inside a longer string: YAML, JSON, INI, scripts, Go templates.
 
-The string is never parsed and dumped again: a mention is a span of it, so that what is replaced is
-the mention and the rest keeps its comments and layout.
+The string is never parsed and dumped again. A mention is a span of it: a patch replaces that span,
+and the rest keeps its comments and layout.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kfdeploy.oci.reference import ImageRef, WrittenRef, is_image_ref
 from kfdeploy.yamltext.nodes import compose_documents, is_text_scalar
 
 _LEFT = r"(?:(?<![\w./@:$%{}\]\\-])|(?<=[A-Za-z_]:)|(?<=:-)|(?<=\\[bfnrt]))"
-"""What may stand before a reference; ``\\n`` is a line end inside a JSON string."""
+"""Characters that may come before a reference; ``\\n`` is a line end inside a JSON string."""
 _RIGHT = r"(?<![.-])(?![\w/@{$%]|[.-][\w{$%]|:\S)"
 _KEYED_RIGHT = r"(?<![.-])(?![\w/@:{$%]|[.-][\w{$%])"
 _PATH = r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*"
@@ -68,8 +68,10 @@ _END = re.compile(r"\Z|[^A-Za-z0-9_./@:-]|[.:](?:[^A-Za-z0-9_]|\Z)", re.ASCII)
 class MentionSpan:
     """A piece of a string that a reference is joined from.
 
-    ``context`` is the shortest text around the piece that tells it apart (a key and its value);
-    it holds the piece at ``offset``.
+    Attributes:
+        role: ``reference``; or ``hub``, ``name`` or ``tag`` of a reference that is joined.
+        context: the shortest text around the piece that tells it apart (a key and its value).
+        offset: of the piece in ``context``.
     """
 
     role: str
@@ -84,10 +86,11 @@ class MentionSpan:
 class Mention:
     """The part of a string that names one image.
 
-    ``ref`` is the reference as the cluster would ask for it, nothing added. One part with the role
-    ``reference``, or several that are joined at run time: ``hub``, ``name``, ``tag``.
-    ``variables`` are the environment variables that a script reads ahead of its own default.
-    ``anchor`` is where the image's own name stands, when none of the parts is it.
+    Attributes:
+        ref: the reference as the cluster would ask for it, nothing added.
+        parts: one with the role ``reference``, or several that are joined at run time.
+        variables: the environment variables that a script reads before its own default.
+        anchor: the image's own name, if it is none of the parts.
     """
 
     ref: WrittenRef
@@ -126,12 +129,12 @@ class Mention:
 
     @property
     def leading_span(self) -> MentionSpan:
-        """The part that stands for the mention's place."""
+        """The part whose place in the string is the mention's."""
         return self.anchor or self.parts[0]
 
 
 def _widen_span(value: str, start: int, end: int) -> tuple[str, int]:
-    """The span, made longer until its neighbours can bound it; and where the span starts in it."""
+    """Return a longer text that no other text runs on from, and the span's offset in it."""
     begin = start
     while begin and value[begin - 1] in _RUN:
         begin -= 1
@@ -142,12 +145,15 @@ def _widen_span(value: str, start: int, end: int) -> tuple[str, int]:
 
 
 def is_strong(value: str) -> bool:
-    """A reference by its form alone: a registry host, a path, and a tag or a digest."""
+    """Return whether a value is a reference by its form: host, path, and a tag or a digest."""
     return bool(_STRONG.fullmatch(value)) and _may_be_image(value)
 
 
 def is_plausible(value: str) -> bool:
-    """Under a key that names an image: a reference with a path, a tag or a digest."""
+    """Return whether a value can be a reference if its key names an image.
+
+    It has a path of several elements, a tag or a digest.
+    """
     ref = ImageRef.try_parse(value)
     if ref is None or _HOST_PORT.fullmatch(value) or _IMAGE_ID.fullmatch(value):
         return False
@@ -163,10 +169,10 @@ def _may_be_image(ref: str) -> bool:
 
 
 def find_mentions(value: str) -> tuple[Mention, ...]:
-    """The mentions in a string, in order of their place.
+    """Return the mentions in a string, in order of their place.
 
-    Comments name images only as examples and are passed over, and so are URLs (``oci://``,
-    ``https://``), whose left neighbour is a slash.
+    Comments are left out: they name images only as examples. So are URLs (``oci://``,
+    ``https://``): a reference never follows a slash.
     """
     if ":" not in value and "/" not in value:
         return ()
@@ -186,7 +192,7 @@ def find_mentions(value: str) -> tuple[Mention, ...]:
 
 
 class TextSpans:
-    """Spans of a text, to be asked whether one of them touches another span."""
+    """Spans of a text that can be searched for an overlap with another span."""
 
     def __init__(self, spans: Iterable[tuple[int, int]]) -> None:
         self.starts: list[int] = []
@@ -204,7 +210,7 @@ class TextSpans:
 
 
 def comment_spans(value: str) -> Iterator[tuple[int, int]]:
-    """Start and end of comments, and of a script's docstrings: strings that nothing takes."""
+    """Yield start and end of each comment, and of each docstring of a script."""
     if "\n" not in value:
         return
     for match in _DOCSTRING.finditer(value):
@@ -219,7 +225,7 @@ def comment_spans(value: str) -> Iterator[tuple[int, int]]:
 
 
 def _find_spans(value: str, roots: Sequence[Node]) -> Iterator[tuple[int, int, int | None]]:
-    """Start, end, and the start of the key where there is one."""
+    """Yield start and end of each reference, and the start of its key if it has one."""
     for match in _STRONG.finditer(value):
         if _may_be_image(match[0]):
             yield *match.span(), None
@@ -244,7 +250,7 @@ def _after_key(value: str, match: re.Match[str]) -> Iterator[tuple[int, int, int
 
 
 def _is_image_key(key: str) -> bool:
-    """``cacheImage``, ``images``, ``imageGroupOne``, but not ``imagePullPolicy``."""
+    """Return whether a key names an image: ``cacheImage``, ``images``, not ``imagePullPolicy``."""
     _, image, after = key.rsplit(".", 1)[-1].lower().partition("image")
     return bool(image) and not _NOT_IMAGE.search(after)
 
@@ -253,7 +259,7 @@ def _is_image_key(key: str) -> bool:
 
 
 def _compose_roots(value: str) -> list[Node]:
-    """The documents of YAML or JSON text that are mappings or lists."""
+    """Return the documents of YAML or JSON text that are mappings or lists."""
     if "\n" not in value and not value.lstrip().startswith(("{", "[")):
         return []
     if value.startswith("\ufeff"):  # libyaml does not count it
@@ -262,12 +268,12 @@ def _compose_roots(value: str) -> list[Node]:
 
 
 class _ImageKeyWalk:
-    """Scalars below a key that names an image, also in lists: ``image: {options: [a/b:1]}``."""
+    """A search for scalars below a key that names an image: ``image: {options: [a/b:1]}``."""
 
     def __init__(self, value: str) -> None:
         self.value = value
         self.seen: set[tuple[int, bool, bool]] = set()
-        """An alias leads to its anchor's node again, and may lead to itself."""
+        """Nodes that were searched: an alias leads to its anchor's node again, or to itself."""
 
     def find_spans(
         self, node: Node, key: Node | None, *, in_image: bool, in_containers: bool
@@ -308,7 +314,7 @@ class _ImageKeyWalk:
 
 
 def _find_assembled(value: str, roots: Sequence[Node]) -> Iterator[Mention]:
-    """``hub`` + ``image`` + ``tag``, and ``image`` + a version key, in JSON or YAML text."""
+    """Yield references that JSON or YAML text has in parts: hub, name and tag, or name and tag."""
     seen: set[int] = set()
     for root in roots:
         yield from _find_joins(value, root, "", seen)
@@ -349,7 +355,7 @@ def _join_with_hub(
 def _join_with_version(
     value: str, fields: dict[str, tuple[Node, Node]], name: str
 ) -> Iterator[Mention]:
-    """``image`` + a version; below ``image:``, ``repository`` + ``tag``."""
+    """Yield ``image`` joined with a version key; below ``image:``, ``repository`` with ``tag``."""
     image = fields.get("image")
     if image is None and _is_image_key(name) and not _has_text(fields.get("registry")):
         image = fields.get("repository")
@@ -377,7 +383,10 @@ def _is_filled(node: Node) -> bool:
 
 
 def _image_names(node: Node) -> Iterator[tuple[Node, ScalarNode]]:
-    """Bare image names below a mapping that has a hub; a name with a slash is used verbatim."""
+    """Yield the image names below a mapping that has a hub.
+
+    A name with a slash is none of them: it is used without the hub.
+    """
     if isinstance(node, MappingNode):
         for name, child in node.value:
             if name.value == "image" and _is_filled(child) and "/" not in child.value:
@@ -405,9 +414,13 @@ _DEFAULT = re.compile(
 def _script_defaults(
     value: str, found: dict[tuple[int, int], Mention]
 ) -> dict[tuple[int, int], Mention]:
-    """Defaults of variables: ``os.environ.get("X_IMAGE", "host/x")``, ``${X_IMAGE:-host/x}``.
+    """Return mentions in defaults of variables that a script joins with a tag.
 
-    Where the script reads ``X_TAG`` too, the reference is joined from both.
+    ``os.environ.get("X_IMAGE", "host/x")`` and ``${X_IMAGE:-host/x}`` are such defaults, if the
+    script reads ``X_TAG`` too.
+
+    Args:
+        found: what was found already; a default's plain mention is removed from it.
     """
     out: dict[tuple[int, int], Mention] = {}
     reads: dict[str, bool] = {}
@@ -432,7 +445,7 @@ def _script_defaults(
 
 
 def find_tag_default(value: str, variable: str) -> str | None:
-    """The tag a script falls back to: ``"X_TAG", "v1"`` or ``${X_TAG:-v1}``."""
+    """Return the tag that a script falls back to: ``"X_TAG", "v1"`` or ``${X_TAG:-v1}``."""
     match = re.search(
         rf"\b{variable}[\"']?\s*(?:,|:-|:=)\s*[\"']?(?P<tag>[A-Za-z0-9_][\w.-]{{0,127}})[\"')}}]",
         value,
@@ -441,6 +454,6 @@ def find_tag_default(value: str, variable: str) -> str | None:
 
 
 def version_variables(value: str) -> tuple[str, ...]:
-    """Other variables a script reads that may hold the tag, sorted: ``KFP_VERSION``."""
+    """Return other variables that may hold the tag, such as ``KFP_VERSION``, sorted."""
     names = re.findall(r"[\"'{$]([A-Z][A-Z0-9_]*VERSION[A-Z0-9_]*)\b", value)
     return tuple(sorted(set(names)))

@@ -1,4 +1,4 @@
-"""How an image that no manifest names is led elsewhere: something to be added to an object."""
+"""Redirects of images that no manifest names: something that a patch adds to an object."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FactSource = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """How an image that no manifest names is led elsewhere: something to be added to an object.
+    """Something that a patch adds to an object so that a program takes an image elsewhere.
 
     One of ``flag``, ``env``, ``key`` (of a ConfigMap), ``field`` (a dotted path), or ``file``: a
     path in the container that gets ``content`` in place of the image's own file, so that nothing
@@ -68,11 +68,11 @@ class Redirect:
         return "patch"
 
     def is_of(self, key: ObjectKey) -> bool:
-        """Whether an object is the one to be changed; a content hash in its name is ignored."""
+        """Return whether an object is the one to change; a content hash in its name is ignored."""
         return key.kind == self.kind and is_same_name(key.name, self.name)
 
     def is_set(self, body: dict[str, Any], config: Sequence[Object]) -> bool:
-        """Whether the manifest says it already, so that the compiled-in default is not used.
+        """Return whether the manifest sets it, so that the compiled-in default is not used.
 
         Args:
             config: the component's objects, for variables that come from a ConfigMap.
@@ -123,5 +123,5 @@ RedirectRecord = Annotated[
 
 
 def is_same_name(name: str, pattern: str) -> bool:
-    """Whether an object is called so; a content hash behind its name is ignored."""
+    """Return whether a name fits a pattern; a content hash behind the name is ignored."""
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}-??????????")

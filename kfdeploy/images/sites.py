@@ -1,8 +1,7 @@
-"""Where images hide in an object: the one traversal that scan lists and patch rewrites.
+"""The search of an object for images: the one traversal that scan lists and patch rewrites.
 
-The places and traps are those of the field: pod specs in any kind, custom resources, env values,
-flags, ConfigMap values, YAML, JSON, INI and scripts inside strings, and references joined from two
-fields at run time.
+It searches pod specs in any kind, custom resources, env values, flags, ConfigMap values, texts in
+strings (YAML, JSON, INI, scripts), and references that are joined from two fields at run time.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class Site:
 
 
 def find_sites(key: ObjectKey, body: dict[str, Any]) -> Iterator[Site]:
-    """The object's sites, in document order.
+    """Yield the object's sites, in document order.
 
     CustomResourceDefinitions have none: their schemas have properties called ``image``.
     """
@@ -50,7 +49,7 @@ def find_sites(key: ObjectKey, body: dict[str, Any]) -> Iterator[Site]:
 
 
 def names_image(key: str) -> bool:
-    """Whether a key, variable or flag of this name holds an image."""
+    """Return whether a key, variable or flag of this name holds an image."""
     _, image, after = key.lower().partition("image")
     if not image or _NOT_IMAGE.search(after):
         return False
@@ -203,7 +202,7 @@ def _search_text(
 
 
 def _split_image_list(value: str) -> tuple[Mention, ...]:
-    """The images of a list in one string: ``a/b:1,c/d:2``."""
+    """Return the images of a list in one string, such as ``a/b:1,c/d:2``."""
     items = list(_ITEM.finditer(value))
     if not all(is_plausible(item[0]) for item in items):
         return ()

@@ -1,4 +1,4 @@
-"""`images.sources.yaml`: where each image was found, what redirects it, whether it is covered."""
+"""The file ``images.sources.yaml``: the places of each image, its redirect, whether it counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `lock` asks about beside the image itself: what belongs to it, and who signed it."""
+"""Attachments of images (signatures, attestations, SBOMs), and the check of signatures."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _PATIENCE: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class AttachmentOutcome:
-    """What came of asking.
+    """The attachments of an image, or the reason why it must not be locked.
 
     Attributes:
-        attached: None where it was not, or could not be, looked for.
-        note: what is not known, and why; None where nothing is missing.
-        error: the image must not be locked.
-        refused: what an earlier lock has of it must not stay either.
+        attached: None if nobody looked for them, or could not.
+        note: what is not known, and why; None if all is known.
+        error: why the image must not be locked; None if it may be.
+        is_refused: the entry of an earlier lock must not stay either.
     """
 
     attached: tuple[Attachment, ...] | None = None
@@ -46,15 +46,18 @@ class AttachmentOutcome:
 
 
 class AttachmentResolver:
-    """Asks about images, as `images.attached` and `images.signatures` say; safe for threads."""
+    """Asks registries as `images.attached` and `images.signatures` say; safe for threads."""
 
     def __init__(
         self, client: RegistryClient, workspace: Workspace, root: Path, *, refresh: bool
     ) -> None:
-        """``refresh``: ask again about what belongs to an image that has not changed.
+        """Read the rules of a workspace.
+
+        Args:
+            refresh: ask for attachments of images that have not changed, too.
 
         Raises:
-            UserError: keys that can't be used.
+            UserError: keys of `images.signatures` that can't be used.
         """
         self._client = client
         self._wanted = workspace.images.attached
@@ -68,7 +71,7 @@ class AttachmentResolver:
         return bool(self._rules.find_for(image))
 
     def get_known(self, image: ImageRef, known: LockedImage | None) -> AttachmentOutcome | None:
-        """What the lock before says of an image; None where its registry has to be asked."""
+        """Return what the lock before has of an image; None if its registry has to be asked."""
         before = known.attached if known is not None and known.digest == image.digest else None
         if self.needs_signature(image) or (self._wanted and (before is None or self._refresh)):
             return None
@@ -84,16 +87,16 @@ class AttachmentResolver:
         earlier: Iterable[LockedImage],
         unasked: str,
     ) -> AttachmentOutcome:
-        """What belongs to an image, once its signatures are checked.
+        """Ask for the attachments of an image, and check its signatures.
 
         Args:
-            image: what is to be locked, at its digest.
+            image: the image to lock, at its digest.
             at: the repository to ask.
             platforms: digests of its platforms' manifests.
-            known: what the lock before has of the same repository. What belonged to the same
-                digest then is not asked for again.
-            earlier: all that the lock before has for the references that name the image now.
-            unasked: why the registry is not to be asked for what can be done without.
+            known: the entry that the lock before has of the same repository. Attachments of the
+                same digest are not asked for again.
+            earlier: the entries that the lock before has for the references of the image.
+            unasked: why the registry must not be asked for attachments; empty if it may be.
         """
         at = ImageRef(at.host, at.path, "", image.digest)
         before = known.attached if known is not None and known.digest == image.digest else None
@@ -117,7 +120,7 @@ class AttachmentResolver:
         return AttachmentOutcome(attached if self._wanted else None, note)
 
     def resolve_offline(self, image: ImageRef, known: LockedImage | None) -> AttachmentOutcome:
-        """The same without asking: what must be signed and is not locked yet can't enter."""
+        """Return what the lock before has; an image that must be signed and is new is an error."""
         before = known if known is not None and known.digest == image.digest else None
         rules = self._rules.find_for(image)
         if rules and before is None:
@@ -132,7 +135,7 @@ class AttachmentResolver:
         )
 
     def list_unmatched_rules(self, images: Iterable[ImageRef]) -> Iterator[str]:
-        """The rules that are for none of these images: a check that is meant may not take place."""
+        """Yield a warning for each rule that is for none of the images: it may have a mistake."""
         listed = list(images)
         for rule in self._rules.rules:
             if not any(rule.matches(image) for image in listed):
@@ -152,9 +155,9 @@ class AttachmentResolver:
     def _are_all_signed(
         self, earlier: Iterable[LockedImage], image: ImageRef, at: ImageRef
     ) -> bool:
-        """Whether what the lock before has are other digests, and signed as they must be.
+        """Return whether the lock before has other digests that are signed as they must be.
 
-        A tag that somebody has moved to an image of his own does not take away the good one.
+        They stay: somebody may have moved the tag to an image of his own.
         """
         for old in earlier:
             if old.image.repository != image.repository:

@@ -1,4 +1,4 @@
-"""What is behind an image's digest: platforms, size, and its index reduced to platforms."""
+"""Details of an image at its digest: platforms, size, and its index reduced to platforms."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _PATIENCE: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class ImageDetails:
-    """What is behind a digest; the first three are those of `LockedImage`.
+    """Details of a digest; the first three are those of `LockedImage`.
 
     Attributes:
-        missing: why there is no size.
-        unread: why nothing could be reduced.
+        missing: why there is no size; empty if there is one.
+        unread: why the index could not be reduced; empty if it could.
     """
 
     platforms: Mapping[str, str] = field(default_factory=dict)
@@ -57,18 +57,18 @@ class DetailsReader:
     lists: Sequence[tuple[str, ...]]
 
     def read_details(self, ref: ImageRef, known: LockedImage | None) -> ImageDetails:
-        """What is behind ``ref``'s digest.
+        """Return the details of ``ref``'s digest.
 
         Args:
-            known: what the lock before has for the same image; not asked for again.
+            known: what the lock before has of the same image; the registry is not asked for it.
 
         Raises:
-            RegistryError: kind ``gone`` or ``content`` when the image, or a part of its index, is
-                not there; other kinds only when not even the platforms can be had.
+            RegistryError: the image or a part of its index is not there (``gone``, ``content``);
+                or not even its platforms can be read (other kinds).
         """
         if self.knows_all(known, ref.digest):
             return self.get_known(known, ref.digest)
-        # Without its index nothing can be reduced, but a size can be had another day.
+        # An index that is not read can't be reduced, so wait for it. A size can be read later.
         patience = None if self.lists else _PATIENCE
         root = self.manifests.get(ref, patience=patience)
         is_sized = _is_sized(known, ref.digest)
@@ -78,7 +78,7 @@ class DetailsReader:
         return replace(details, reduced=self._reduce_digests(root, details.platforms))
 
     def read_offline(self, digest: str, known: LockedImage | None) -> ImageDetails:
-        """What the lock before says of a digest, and the cache."""
+        """Return what the lock before and the cache have of a digest."""
         details = self.get_known(known, digest)
         if self._is_decided(known, digest):
             return details
@@ -88,27 +88,24 @@ class DetailsReader:
         return replace(details, reduced=self._reduce_digests(root, details.platforms))
 
     def get_known(self, known: LockedImage | None, digest: str) -> ImageDetails:
-        """What the lock before says of a digest; without lists that nobody names any more."""
+        """Return what the lock before has of a digest, for the lists that environments name."""
         if known is None or known.digest != digest:
             return ImageDetails()
         keys = [key for key in map(reduced_key, self.lists) if key in known.reduced]
         return ImageDetails(known.platforms, known.size, {key: known.reduced[key] for key in keys})
 
     def knows_all(self, known: LockedImage | None, digest: str) -> bool:
-        """Whether the lock before says all of a digest."""
+        """Return whether the lock before has everything about a digest."""
         return _is_sized(known, digest) and self._is_decided(known, digest)
 
     def _is_decided(self, known: LockedImage | None, digest: str) -> bool:
-        """Whether the lock before says what every environment gets, be it nothing."""
+        """Return whether the lock before says what every environment gets, or that it is none."""
         if not self.lists:
             return True
-        return (known is not None and known.digest == digest) and all(
-            known.digest_for(wanted)
-            or (
-                known.platforms
-                and not any(matches_platform(name, wanted) for name in known.platforms)
-            )
-            for wanted in self.lists
+        if known is None or known.digest != digest:
+            return False
+        return all(
+            known.digest_for(wanted) or _has_other_platforms(known, wanted) for wanted in self.lists
         )
 
     def _inspect_manifests(self, root: Manifest, ref: ImageRef) -> ImageDetails:
@@ -129,7 +126,7 @@ class DetailsReader:
         except MalformedManifest as error:
             raise RegistryError("content", f"{ref}: {error}") from error
         platforms: dict[str, str] = {}
-        for index in reversed([one for one in found.manifests if one.is_index]):
+        for index in reversed([manifest for manifest in found.manifests if manifest.is_index]):
             for child in index.children:
                 if child.platform:
                     platforms.setdefault(child.platform, child.digest)
@@ -142,7 +139,7 @@ class DetailsReader:
         return ImageDetails(platforms, size, missing=problems[0] if problems else "")
 
     def _read_config_platform(self, ref: ImageRef, digest: str) -> tuple[str, str]:
-        """The platform of a single image, and why it can't be had otherwise."""
+        """Return the platform of a single image; if it can't be read, empty text and the reason."""
         try:
             config = json.loads(self.client.get_blob(ref, digest, patience=_PATIENCE))
         except RegistryError as error:
@@ -150,7 +147,7 @@ class DetailsReader:
                 raise
             return "", error.message
         except ValueError:
-            return "", f"{ref}: its config is no JSON"
+            return "", f"{ref}: its config is not JSON"
         return format_platform(config if isinstance(config, dict) else {}), ""
 
     def _reduce_digests(self, root: Manifest, platforms: Mapping[str, str]) -> dict[str, str]:
@@ -162,6 +159,12 @@ class DetailsReader:
             elif not platforms:
                 out[reduced_key(wanted)] = root.digest
         return out
+
+
+def _has_other_platforms(known: LockedImage, wanted: tuple[str, ...]) -> bool:
+    """Return whether an image's platforms are known and are none of those wanted."""
+    there = known.platforms
+    return bool(there) and not any(matches_platform(name, wanted) for name in there)
 
 
 def _is_sized(known: LockedImage | None, digest: str) -> bool:

@@ -166,7 +166,9 @@ class _Scanner:
 
     def _report_invalid_ref(self, item: Object, site: Site, text: str) -> None:
         where = f"{item.key} {show_path(item.body, site.path)}"
-        self.problems.append(ScanProblem(f"{text!r}, which a script pulls, is no image", where))
+        self.problems.append(
+            ScanProblem(f"{text!r}, which a script pulls, is not an image reference", where)
+        )
 
     def _environment_of(self, config: Object) -> dict[str, str]:
         """Return the environment variables of the containers whose pods mount a ConfigMap."""

@@ -118,3 +118,39 @@ def test_1_10_2_s_profile_has_its_name(real_site: Callable[[str], Site]) -> None
     text = (set_ / "charts/user-namespace/charts/objects/objects.yaml").read_text()
     assert "name: kubeflow-user-example-com\n" in text
     assert "name: user@example.com\n" in text
+
+
+SCRIPT = """\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: code}
+data:
+  sync.py: |
+    image = os.environ.get("X_IMAGE", "ghcr.io/x/a")
+    tag = os.environ.get("X_TAG", "v1")
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: sync}
+spec:
+  template:
+    spec:
+      containers:
+      - name: sync
+        image: python:3.11
+        env: [{name: X_IMAGE, value: "Not/An Image"}]
+        volumeMounts: [{name: code, mountPath: /code}]
+      volumes: [{name: code, configMap: {name: code}}]
+"""
+
+
+def test_what_a_script_pulls_and_is_no_image_is_a_problem_and_not_among_the_images(
+    tmp_path: Path, kfdeploy: Runner
+) -> None:
+    need_programs("kustomize")
+    root = workspace(tmp_path, kfdeploy, SCRIPT)
+    found = kfdeploy("scan", "--format", "json", cwd=root).json
+    assert [image["ref"] for image in found["images"]] == ["python:3.11"]
+    assert [problem["what"] for problem in found["problems"]] == [
+        "'Not/An Image:v1', which a script pulls, is not an image reference"
+    ]
