@@ -27,7 +27,7 @@ demo: ## the main job on a small bundled upstream, with two registries on loopba
 
 unit: ## the tests that need no cluster, no registry and no Kubeflow release
 	@$(SETUP) python git kustomize
-	$(PYTEST) -m "not (servers or kubeflow or slow)" $(PYTEST_ARGS)
+	$(PYTEST) -m "not (servers or programs or kubeflow or slow)" $(PYTEST_ARGS)
 
 test: ## all tests but the slowest sweeps; PYTEST_ARGS='-k scan -x'
 	@$(SETUP)

@@ -109,6 +109,7 @@ def with_greetings(tmp_path_factory: pytest.TempPathFactory, kfdeploy: Runner) -
         kfdeploy,
         command=(sys.executable, "-P", "-m", "kfdeploy.cli"),
         env={**kfdeploy.env, "PYTHONPATH": str(root)},
+        forks=None,
     )
 
 

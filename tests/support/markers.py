@@ -1,8 +1,9 @@
 """The markers of tests: what each needs, and a check that it says so.
 
 `servers` is for tests that start a registry, a cluster or another server program, `kubeflow` for
-those that work on a whole Kubeflow release; both are given to tests by their fixtures. `slow` is
-for the sweeps that only `make test-all` runs. `make unit` runs what has none of them.
+those that work on a whole Kubeflow release, `programs` for those that need Helm, Helmfile or
+kubectl; all three are given to tests by what they use. `slow` is for the sweeps that only
+`make test-all` runs. `make unit` runs what has none of them.
 
 A test that starts a server without the marker fails, in every run: it cannot slip into `make unit`.
 """
@@ -23,6 +24,8 @@ _SERVERS: Final = "servers"
 _SERVER_FIXTURES: Final = frozenset(("small_site", "real_site"))
 _KUBEFLOW: Final = "kubeflow"
 _KUBEFLOW_FIXTURES: Final = frozenset(("upstreams", "real_site", "beside"))
+_PROGRAMS: Final = "programs"
+_OUTSIDE_PROGRAMS: Final = frozenset(("helm", "helmfile", "kubectl"))
 _SLOW: Final = "slow"
 _running: frozenset[str] | None = None
 """Markers of the running test; None outside of tests."""
@@ -42,6 +45,8 @@ def mark_by_needs(item: pytest.Function) -> None:
         item.add_marker(_SERVERS)
     if not names.isdisjoint(_KUBEFLOW_FIXTURES):
         item.add_marker(_KUBEFLOW)
+    if "need_programs" in names and not names.isdisjoint(_OUTSIDE_PROGRAMS):
+        item.add_marker(_PROGRAMS)
 
 
 def _list_functions(item: pytest.Function) -> Iterator[Callable[..., Any]]:
