@@ -27,6 +27,13 @@ _CRD = re.compile(r"^kind: ([\"']?)CustomResourceDefinition\1\s*$", re.MULTILINE
 _NAME = re.compile(r"^  name: [\"']?([^\"'\s]+)[\"']?\s*$", re.MULTILINE)
 _API = re.compile(r"^apiVersion: [\"']?([^\"'\s]+)[\"']?\s*$", re.MULTILINE)
 
+_KIND = re.compile(r"[A-Za-z][A-Za-z0-9]*")
+_API_VERSION = re.compile(r"[A-Za-z0-9.-]+(?:/[A-Za-z0-9.-]+)?")
+_IDENTITY = re.compile(r"[A-Za-z0-9._:$()@+~#=,;&!*-]*")
+"""What a name may hold before variables in it are replaced. An API server takes less: DNS names,
+and for RBAC any path segment (apimachinery pkg/api/validation/path)."""
+_NAME_MAX = 253
+
 Path = tuple[str | int, ...]
 """The path of a field in an object: keys and list indexes."""
 
@@ -47,6 +54,23 @@ class ObjectKey:
     @property
     def version(self) -> str:
         return self.api_version.rpartition("/")[2]
+
+    def find_mistake(self) -> str:
+        """Return why no API server takes an object of this key, empty if one may.
+
+        A name that passes can stand in a file's name, a comment and an argument: it has no
+        slash, space, quote, brace or control character, and nothing outside ASCII.
+        """
+        if not _KIND.fullmatch(self.kind):
+            return f"{self.kind!a} is no kind"
+        if not _API_VERSION.fullmatch(self.api_version):
+            return f"{self.api_version!a} is no apiVersion"
+        for key, value in (("name", self.name), ("namespace", self.namespace)):
+            if value in (".", "..") or not _IDENTITY.fullmatch(value):
+                return f"metadata.{key}: {value!a} is no name that Kubernetes takes"
+            if len(value) > _NAME_MAX:
+                return f"metadata.{key}: {value[:40]}... is longer than {_NAME_MAX} characters"
+        return ""
 
     def to_json(self) -> dict[str, str]:
         """Return the key as ``scan --format json`` has it; without a namespace if it is empty."""

@@ -17,6 +17,7 @@ from kfdeploy.kubernetes.objects import Object, ObjectKey, Path, get_field
 from kfdeploy.oci.reference import WrittenRef
 from kfdeploy.patch.lookups import format_lookup
 from kfdeploy.patchfile.pod_files import PodFile, build_file_operations
+from kfdeploy.patchfile.quoting import quote_literal
 from kfdeploy.patchfile.writer import JsonPatchText, ObjectPatch
 
 _SettingKind = Literal["env", "flag", "key", "field", "file"]
@@ -150,7 +151,7 @@ def _set_in_container(
             text.test_text((*entry, "name"), variable.name)
             text.replace((*entry, "value"), variable.value)
     new = [
-        f"{{name: {variable.name}, value: {variable.value}}}"
+        f"{{name: {quote_literal(variable.name)}, value: {variable.value}}}"
         for variable in variables
         if variable.name not in index_of
     ]

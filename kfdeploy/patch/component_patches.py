@@ -24,6 +24,7 @@ from kfdeploy.patch.additions import build_additions
 from kfdeploy.patch.lookups import SHARED, fill_references, list_replacements
 from kfdeploy.patch.registry_access import build_access_patches
 from kfdeploy.patchfile.patch_file import target_name
+from kfdeploy.patchfile.quoting import quote_go_string, quote_literal
 from kfdeploy.patchfile.writer import (
     JsonPatchText,
     ObjectPatch,
@@ -32,8 +33,6 @@ from kfdeploy.patchfile.writer import (
     format_annotation_patch,
     name_files,
     path_sort_key,
-    quote_go_string,
-    quote_literal,
 )
 from kfdeploy.upstream.build import RenderedComponent
 from kfdeploy.wording import pluralize

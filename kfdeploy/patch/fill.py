@@ -126,7 +126,13 @@ class TemplateFiller:
                 f"{name}: {error}",
                 hint="`kfdeploy patch` writes the generated files anew for what upstream has now",
             ) from error
-        except go_template.UnsupportedTemplate:
+        except go_template.UnsupportedTemplate as error:
+            if patch_file.is_generated(text) and not patch_file.is_edited(text):
+                # Only a person's template may use all that Helmfile knows, programs included.
+                raise UserError(
+                    f"{name}: a generated file has a template that kfdeploy never writes: {error}",
+                    hint="`kfdeploy patch` writes the generated files anew; look at what it read",
+                ) from error
             # A person's own template may use all that Helmfile knows.
             return helmfile.fill_template(
                 path, self.values["Values"], self.values["Environment"]["Name"]

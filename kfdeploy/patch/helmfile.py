@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kfdeploy.patchfile.patch_file import Form
+from kfdeploy.patchfile.quoting import quote_literal
 
 _FIELDS: tuple[tuple[str, Form], ...] = (
     ("jsonPatches", "json"),
@@ -63,7 +64,7 @@ def format_helmfile(
         lines += [f"  {name}:", "    values:", f"    - {values}"]
     lines += ["---", "releases:"]
     for addition in added:
-        lines += [f"- name: {addition.name}", f"  chart: {addition.chart}"]
+        lines += [f"- name: {addition.name}", f"  chart: {quote_literal(addition.chart)}"]
         lines += ["  values:", "  - objects:"]
         for name in addition.objects:
             content = f"readFile {json.dumps(name)}"
@@ -71,12 +72,12 @@ def format_helmfile(
                 content = f"tpl ({content}) ."
             lines.append(f"    - {{{{ {content} | toJson }}}}")
     for release in releases:
-        lines += [f"- name: {release.name}", f"  chart: {release.chart}"]
+        lines += [f"- name: {release.name}", f"  chart: {quote_literal(release.chart)}"]
         if release.namespace:
-            lines.append(f"  namespace: {release.namespace}")
+            lines.append(f"  namespace: {quote_literal(release.namespace)}")
         if release.values:
-            lines += ["  values:", *(f"  - {name}" for name in release.values)]
+            lines += ["  values:", *(f"  - {quote_literal(name)}" for name in release.values)]
         for field, form in _FIELDS:
             if files := release.patches.get(form):
-                lines += [f"  {field}:", *(f"  - {name}" for name in files)]
+                lines += [f"  {field}:", *(f"  - {quote_literal(name)}" for name in files)]
     return "\n".join(lines) + "\n"

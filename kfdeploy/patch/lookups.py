@@ -9,7 +9,7 @@ from typing import Final
 
 from kfdeploy.images.inventory import ImageUse
 from kfdeploy.oci.reference import WrittenRef
-from kfdeploy.patchfile.writer import quote_go_string
+from kfdeploy.patchfile.quoting import quote_go_string
 
 SHARED: Final = "_kfdeploy"
 """Below ``patches/``: the values that patches look up, and templates that they share."""

@@ -16,9 +16,9 @@ from kfdeploy.errors import UserError
 from kfdeploy.kubernetes import workload
 from kfdeploy.kubernetes.objects import Object, Path
 from kfdeploy.patchfile.pod_files import PodFile, build_file_operations
-from kfdeploy.patchfile.writer import JsonPatchText, ObjectPatch, quote_literal
+from kfdeploy.patchfile.quoting import quote_literal
+from kfdeploy.patchfile.writer import JsonPatchText, ObjectPatch
 from kfdeploy.workspace.settings import Workspace
-from kfdeploy.yamltext.emit import quote_scalar
 
 _CERT_DIR: Final = "SSL_CERT_DIR"
 _SYSTEM_DIRS: Final = "/etc/ssl/certs:/etc/pki/tls/certs"
@@ -94,7 +94,7 @@ def _extend_cert_dir(
             )
         field: Path = (*path, "env", index, "value")
         text.test_text(field, value)
-        text.replace(field, quote_scalar(f"{value}:{_CA_FOLDER}"))
+        text.replace(field, quote_literal(f"{value}:{_CA_FOLDER}"))
         return
     folders = f"{_SYSTEM_DIRS}:{_CA_FOLDER}"
     text.append_items(container, path, "env", [f'{{name: {_CERT_DIR}, value: "{folders}"}}'])

@@ -15,7 +15,7 @@ from typing import Any
 from kfdeploy.kubernetes import workload
 from kfdeploy.kubernetes.objects import Path, get_field
 from kfdeploy.patchfile.patch_file import format_operation
-from kfdeploy.yamltext.emit import quote_scalar
+from kfdeploy.patchfile.quoting import quote_literal
 
 PREFIX = "kfdeploy.io"
 
@@ -64,7 +64,7 @@ def build_file_operations(body: dict[str, Any], files: Sequence[PodFile]) -> Ite
         for file in files:
             if container.get("name") in file.containers:
                 yield format_operation(
-                    "test", (*path, "name"), quote_scalar(str(container["name"]))
+                    "test", (*path, "name"), quote_literal(str(container["name"]))
                 )
                 value = json.dumps(_build_mount(file))
                 yield _append_operation((*path, "volumeMounts"), value, is_new=not has_mounts)

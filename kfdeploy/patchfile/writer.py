@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from typing import Any
 from kfdeploy.kubernetes.name_hash import strip_name_hash
 from kfdeploy.kubernetes.objects import ObjectKey, Path, get_field
 from kfdeploy.patchfile.patch_file import format_operation, target_yaml
-from kfdeploy.yamltext.emit import quote_scalar
+from kfdeploy.patchfile.quoting import escape_comment, quote_literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,11 @@ class JsonPatchText:
         Args:
             summary: what the patch does, for the comment in the first line.
         """
-        self._parts = [f"# {describe_object(key)}: {summary}\n", target_yaml(key), "patch:\n"]
+        self._parts = [
+            f"# {describe_object(key)}: {escape_comment(summary)}\n",
+            target_yaml(key),
+            "patch:\n",
+        ]
 
     def test(self, path: Path, value: str) -> None:
         """Write a guard: the patch fails where the field has another value."""
@@ -43,7 +46,7 @@ class JsonPatchText:
 
     def test_text(self, path: Path, text: str) -> None:
         """Write a guard for a field that is a plain string."""
-        self.test(path, quote_scalar(text))
+        self.test(path, quote_literal(text))
 
     def add(self, path: Path, value: str) -> None:
         """Write an operation that sets a field, or inserts an item into a list."""
@@ -97,7 +100,7 @@ class JsonPatchText:
 
 def describe_object(key: ObjectKey) -> str:
     """Return an object's name for people, without the hash of its content."""
-    return str(replace(key, name=strip_name_hash(key)))
+    return escape_comment(str(replace(key, name=strip_name_hash(key))))
 
 
 def name_files(keys: Sequence[ObjectKey]) -> dict[ObjectKey, str]:
@@ -143,9 +146,9 @@ def format_annotation_patch(key: ObjectKey, path: Path, annotations: Mapping[str
         annotations: name to YAML on one line.
     """
     lines = [f"apiVersion: {key.api_version}", f"kind: {key.kind}", "metadata:"]
-    lines.append(f"  name: {quote_scalar(key.name)}")
+    lines.append(f"  name: {quote_literal(key.name)}")
     if key.namespace:
-        lines.append(f"  namespace: {quote_scalar(key.namespace)}")
+        lines.append(f"  namespace: {quote_literal(key.namespace)}")
     indent = "  "
     for depth, step in enumerate(path):
         lines.append(f"{'  ' * depth}{step}:")
@@ -155,15 +158,3 @@ def format_annotation_patch(key: ObjectKey, path: Path, annotations: Mapping[str
     lines.append(f"{indent}annotations:")
     lines += [f"{indent}  {name}: {value}" for name, value in annotations.items()]
     return "\n".join(lines) + "\n"
-
-
-def quote_literal(value: str) -> str:
-    """Return a string as YAML in a template: upstream's own braces stay what they are."""
-    return f"{{{{ {quote_go_string(value)} | toJson }}}}" if "{{" in value else quote_scalar(value)
-
-
-def quote_go_string(text: str) -> str:
-    """Return a Go string literal: raw where the text has quotes."""
-    if '"' in text and "`" not in text and "\r" not in text:
-        return f"`{text}`"
-    return json.dumps(text, ensure_ascii=False)

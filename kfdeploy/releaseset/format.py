@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from kfdeploy.errors import UserError
 from kfdeploy.files import sha256_hex
 from kfdeploy.kubernetes import helm_release
 from kfdeploy.yamltext.emit import quote_scalar
@@ -120,7 +121,22 @@ def dump_helmfile(
                 *(f"    - {quote_scalar(word)}" for word in words),
                 *([f"    - {quote_scalar(f'--context={context}')}"] if context else ()),
             ]
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    if find_template_line(text):
+        # Names with braces are refused when they are scanned; this is the second wall.
+        raise UserError("the set's helmfile.yaml would hold a template, which Helmfile would run")
+    return text
+
+
+def find_template_line(helmfile: str) -> int:
+    """Return the number of the first line of a set's ``helmfile.yaml`` with a template, else 0.
+
+    Helmfile fills the words of hooks in a plain ``helmfile.yaml`` too, and can run programs there.
+    """
+    for number, line in enumerate(helmfile.splitlines(), 1):
+        if "{{" in line:
+            return number
+    return 0
 
 
 def _presync_commands(release: RenderedRelease) -> Iterator[tuple[str, ...]]:

@@ -19,6 +19,7 @@ from kfdeploy.oci.registry.errors import RegistryError
 from kfdeploy.releaseset.folder import SetFolder
 from kfdeploy.releaseset.foreign_files import find_foreign_in_set
 from kfdeploy.releaseset.foreign_references import ForeignReference
+from kfdeploy.releaseset.format import find_template_line
 from kfdeploy.releaseset.redirect_report import RedirectReport, report_redirects
 from kfdeploy.releaseset.summary import SetSummary
 
@@ -92,6 +93,7 @@ def verify(
     failures = [
         *release_set.list_alterations(),
         *(text for feature in features for text in feature.check_set(rendered)),
+        *_template_failures(folder),
         *_redirect_failures(summary, uncovered),
     ]
     foreign = tuple(find_foreign_in_set(folder, summary, uncovered))
@@ -105,6 +107,14 @@ def verify(
         foreign=foreign,
         asked_registry=client is not None,
     )
+
+
+def _template_failures(folder: Path) -> Iterator[str]:
+    if number := find_template_line(read_text(folder / "helmfile.yaml")):
+        yield (
+            f"helmfile.yaml:{number}: has a template, which Helmfile would run when the set is"
+            " applied; `kfdeploy render` writes none"
+        )
 
 
 def _redirect_failures(summary: SetSummary, uncovered: Sequence[str]) -> Iterator[str]:

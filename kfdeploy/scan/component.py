@@ -9,6 +9,7 @@ from typing import Any
 
 from kfdeploy.catalogue import hidden_images
 from kfdeploy.catalogue.facts import Catalogue, WorkloadProgram
+from kfdeploy.errors import UserError, raise_all
 from kfdeploy.images import mentions
 from kfdeploy.images.inventory import ComponentScan, ImageUse, Replacement, ScanProblem
 from kfdeploy.images.mentions import Mention
@@ -30,10 +31,12 @@ def scan_objects(rendered: RenderedComponent, facts: Catalogue) -> ComponentScan
     """Return the images that a component's objects name and that its programs pull.
 
     Raises:
-        UserError: a rendered document is not valid YAML.
+        UserError: a rendered document is not valid YAML, or is named as no object can be. Names
+            of objects become names of files and stand in templates: nothing later checks them.
     """
     name = rendered.component.name
     scanner = _Scanner(rendered, facts)
+    raise_all(scanner.find_impossible_names())
     named = list(scanner.find_images())
     found = [
         *named,
@@ -72,6 +75,31 @@ class _Scanner:
     @cached_property
     def programs(self) -> tuple[WorkloadProgram, ...]:
         return self.facts.find_programs(self.objects)
+
+    def find_impossible_names(self) -> list[UserError]:
+        """Return an error for each object whose key no API server takes."""
+        errors: list[UserError] = []
+        for item in self.rendered.objects:
+            if mistake := item.key.find_mistake():
+                where = self._locate_identity(item, mistake)
+                errors.append(
+                    UserError(
+                        f"{where}: {mistake}",
+                        hint="mend the upstream, or leave the component out of kfdeploy.yaml",
+                    )
+                )
+        return errors
+
+    def _locate_identity(self, item: Object, mistake: str) -> str:
+        """Return where the field of a mistake stands, else the object, else the component."""
+        field = mistake.partition(":")[0].rpartition(".")[2]
+        value = get_metadata(item.body).get(field, "")
+        for path, text in ((("metadata", field), value), (("kind",), item.key.kind)):
+            if isinstance(text, str) and text:
+                place, _ = self.index.locate_value(item.key, item.body, path, text, at=0)
+                if place:
+                    return str(place)
+        return f"component {self.rendered.component.name}"
 
     def find_unresolved_names(self) -> Iterator[ScanProblem]:
         """Yield a problem for each name with a `$(variable)` that no kustomization replaced."""

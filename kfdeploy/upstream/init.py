@@ -151,6 +151,7 @@ def _render_settings(**values: object) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
+    environment.filters["quote_scalar"] = quote_scalar
     text = (TEMPLATES / "kfdeploy.yaml.j2").read_text(encoding="utf-8")
     return environment.from_string(text).render(**values)
 

@@ -48,6 +48,7 @@ _PLATFORM = re.compile(r"[a-z0-9]+(?:\([\w.]+\))?/[a-z0-9_]+(?:/[a-z0-9.]+)?")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "x86": "386", "i386": "386"}
 """The kernel's name of an architecture, and that of images."""
 ComponentKind = Literal["kustomization", "chart", "manifests"]
+_FOLDER = re.compile(r"[A-Za-z0-9._+@=,~/ -]*")
 
 
 class Upstream(Section):
@@ -83,6 +84,9 @@ class Component(Section):
     def _validate_path(cls, value: str) -> str:
         if value.startswith("/") or ".." in value.split("/"):
             raise ValueError("must be a path below the upstream, without '..'")
+        if not _FOLDER.fullmatch(value):
+            # It becomes part of a template, of commands and of file names.
+            raise ValueError("must hold only letters, digits, spaces and ._-+@=,~/")
         return value.rstrip("/")
 
 
