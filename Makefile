@@ -13,6 +13,7 @@ export PATH := $(CURDIR)/.tools/bin:$(CURDIR)/.venv/bin:$(PATH)
 # Tests wait for servers and clusters more than they compute: two processes for each core. Each
 # begins with a part of the tests in their order, so that those of a file share what it sets up.
 WORKERS ?= $(shell echo $$((2 * $$(nproc))))
+unit: WORKERS = $(shell nproc)
 PYTEST := .venv/bin/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 help: ## these lines

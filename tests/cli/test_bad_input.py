@@ -197,7 +197,7 @@ CASES = {
     "a Kubernetes version that is none": Case(
         {"kfdeploy.yaml": SETTINGS + "environments: {default: {kubeVersion: latest}}\n"},
         ("scan",),
-        "error: kfdeploy.yaml:10: environments.default.kubeVersion: 'latest' is no Kubernetes",
+        "error: kfdeploy.yaml:10: environments.default.kubeVersion: 'latest' is not a Kubernetes",
     ),
     "a catalogue entry of the site's own that is damaged": Case(
         {"catalogue/mine.yaml": 'component: mine\nimages:\n- {ref: "a/b:1", when: always}\n'},

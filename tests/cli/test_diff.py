@@ -167,7 +167,7 @@ WRONG = {
     ("old", "none"): "error: none: there is no such release set\n  hint: there are new, old\n",
     ("old", "new", "--cluster"): "error: --cluster compares one release set: OLD\n",
     ("old", "--cluster", "--only", "plan"): (
-        "error: --only chooses parts of what differs between two release sets\n"
+        "error: --only is for two release sets: leave --cluster out\n"
     ),
     ("old", "new", "--only", "all"): (
         "error: --only all: there is no such part\n  hint: there are plan, kinds, rights,"
@@ -186,7 +186,7 @@ def test_audit_asks_the_cluster(workspace: Path, kfdeploy: Runner) -> None:
     done = kfdeploy("audit", "images", "old", cwd=workspace, check=2)
     assert done.stderr == (
         "error: audit images asks the cluster: add --cluster\n"
-        "  hint: `kfdeploy verify` looks at a set's images without one\n"
+        "  hint: `kfdeploy verify` checks the images of a set without a cluster\n"
     )
 
 

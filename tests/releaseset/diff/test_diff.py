@@ -101,10 +101,11 @@ def test_an_image_moves(
     old: list[ImageSummary], new: list[ImageSummary], expected: list[tuple[str, str, str]]
 ) -> None:
     found = images.compare_images(old, new)
-    told = [
-        (one.what, one.old.ref if one.old else "", one.new.ref if one.new else "") for one in found
+    moves = [
+        (move.what, str(move.old.ref) if move.old else "", str(move.new.ref) if move.new else "")
+        for move in found
     ]
-    assert told == expected
+    assert moves == expected
 
 
 # -- rights ----------------------------------------------------------------------------------------
