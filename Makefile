@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/.tools/bin:$(CURDIR)/.venv/bin:$(PATH)
 # begins with a part of the tests in their order, so that those of a file share what it sets up.
 WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 unit: WORKERS = $(shell nproc)
-PYTEST := .venv/bin/python -m pytest -q -n $(WORKERS) --dist worksteal
+PYTEST = .venv/bin/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10

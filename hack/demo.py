@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 from ruamel.yaml import YAML  # noqa: E402
 
 from tests.support.registries import NoRegistry, serve_registry  # noqa: E402
-from tests.support.standins import fill, name_standin  # noqa: E402
+from tests.support.standins import name_standin, push_standins  # noqa: E402
 
 WORK: Final = ROOT / ".demo"
 DATA: Final = ROOT / "tests" / "data"
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         check_programs()
-        demo(keep=arguments.keep)
+        run_demo(keep=arguments.keep)
     except StepFailed as error:
         print(f"\ndemo failed: {error}", file=sys.stderr)
         return error.code
@@ -115,7 +115,7 @@ def check_programs() -> None:
         raise StepFailed(f"not on PATH: {', '.join(missing)}; `make demo` sets them up")
 
 
-def demo(*, keep: bool) -> None:
+def run_demo(*, keep: bool) -> None:
     """The whole run.
 
     Raises:
@@ -123,15 +123,15 @@ def demo(*, keep: bool) -> None:
     """
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir()
-    expected = expected_refs()
-    with registry("public") as public, registry("private") as private:
+    expected = list_expected_refs()
+    with run_registry("public") as public, run_registry("private") as private:
         say("Two registries on loopback; both are real ones, and only the demo uses them:")
         say(f"  {public}  stands for the registries of the world, filled with small made images")
         say(f"  {private}  is the private one, and empty")
-        substitutes = {ref: name_standin(ref) for ref in fill(public, expected)}
-        fill(public, substitutes.values())
+        substitutes = {ref: name_standin(ref) for ref in push_standins(public, expected)}
+        push_standins(public, substitutes.values())
 
-        steps = Steps(WORK / WORKSPACE, environment())
+        steps = Steps(WORK / WORKSPACE, make_environment())
         os.chdir(ROOT)
         steps.run(
             *("init", f"{WORK.name}/{WORKSPACE}"),
@@ -141,44 +141,44 @@ def demo(*, keep: bool) -> None:
             folder=ROOT,
         )
         say(f"\n$ cd {WORK.name}/{WORKSPACE}")
-        edit(steps.folder / "kfdeploy.yaml", public, substitutes)
-        know(steps.folder / "catalogue" / "stand-ins.yaml")
+        edit_settings(steps.folder / "kfdeploy.yaml", public, substitutes)
+        add_catalogue(steps.folder / "catalogue" / "stand-ins.yaml")
         steps.run("vendor")
         steps.run("scan")
-        compare(steps.ask("scan", "--format", "refs").split(), expected)
+        compare_with_truth(steps.ask("scan", "--format", "refs").split(), expected)
         steps.run("lock")
         steps.run("mirror")
         steps.run("patch")
         steps.run("render")
         steps.run("verify")
         steps.run("why", SHOWN)
-        look_at(steps.folder)
+        list_results(steps.folder)
         if keep:
-            wait(steps.folder, private)
+            wait_for_interrupt(steps.folder, private)
         else:
             say("The registries stop now; `make demo DEMO_ARGS=--keep` keeps them.")
 
 
 @contextlib.contextmanager
-def registry(name: str) -> Iterator[str]:
+def run_registry(name: str) -> Iterator[str]:
     """HOST:PORT of a registry that runs until the block ends."""
     with serve_registry(WORK / f"{name}-registry") as served:
         yield served.host
 
 
-def environment() -> dict[str, str]:
+def make_environment() -> dict[str, str]:
     """The caller's variables; a proxy set there must not stand between the demo and loopback."""
     direct = ",".join(filter(None, (os.environ.get("NO_PROXY"), "127.0.0.1,localhost")))
     return {**os.environ, "NO_PROXY": direct, "no_proxy": direct, "PYTHONUNBUFFERED": "1"}
 
 
-def expected_refs() -> list[str]:
+def list_expected_refs() -> list[str]:
     """The images that the example names, from the tests' own truth, sorted."""
     truth: dict[str, Any] = YAML(typ="safe").load(DATA / "expected-images.yaml")
     return sorted({image["ref"] for image in truth["images"] if image.get("in_example", True)})
 
 
-def edit(file: Path, public: str, substitutes: Mapping[str, str]) -> None:
+def edit_settings(file: Path, public: str, substitutes: Mapping[str, str]) -> None:
     """What an operator would write into kfdeploy.yaml here, comments kept."""
     if not file.is_file():
         raise StepFailed(f"`kfdeploy init` left no {file.name}")
@@ -203,7 +203,7 @@ def edit(file: Path, public: str, substitutes: Mapping[str, str]) -> None:
         say(f"    {ref}: {substitute}")
 
 
-def know(file: Path) -> None:
+def add_catalogue(file: Path) -> None:
     """The demo's programs as a site's own entry of the catalogue, which knows Kubeflow's own."""
     file.parent.mkdir()
     file.write_text(
@@ -217,7 +217,7 @@ def know(file: Path) -> None:
     say(file.read_text().rstrip())
 
 
-def compare(found: Sequence[str], expected: Sequence[str]) -> None:
+def compare_with_truth(found: Sequence[str], expected: Sequence[str]) -> None:
     """Hold the scan against the truth.
 
     Raises:
@@ -235,7 +235,7 @@ def compare(found: Sequence[str], expected: Sequence[str]) -> None:
     say(f"\nThese are the {len(expected)} images of tests/data/expected-images.yaml, and no other.")
 
 
-def look_at(workspace: Path) -> None:
+def list_results(workspace: Path) -> None:
     """Say what to look at.
 
     Raises:
@@ -248,7 +248,7 @@ def look_at(workspace: Path) -> None:
             f"{len(patches)} patches and {len(sets)} release sets are there at the end"
         )
     say(f"\nVerified. {len(patches)} patches, one release set. What to look at:")
-    rows = [(path, "a patch") for path in samples(patches)]
+    rows = [(path, "a patch") for path in choose_patches(patches)]
     rows += [
         (workspace / "kfdeploy.yaml", "the one file that a person writes"),
         (workspace / "images.lock", "every image at its digest"),
@@ -277,7 +277,7 @@ def look_at(workspace: Path) -> None:
     say("  kfdeploy verify --offline")
 
 
-def samples(patches: Sequence[Path]) -> list[Path]:
+def choose_patches(patches: Sequence[Path]) -> list[Path]:
     """A few patches of components that hide their images in different ways."""
     chosen: list[Path] = []
     for component in ("pipeline", "katib", "kserve", "istio-install"):
@@ -286,7 +286,7 @@ def samples(patches: Sequence[Path]) -> list[Path]:
     return chosen or list(patches[:3])
 
 
-def wait(workspace: Path, private: str) -> None:
+def wait_for_interrupt(workspace: Path, private: str) -> None:
     say(f"\nThe registries run until ^C. In {workspace.relative_to(ROOT)}:")
     say("  kfdeploy mirror     # nothing is left to copy")
     say("  kfdeploy verify")

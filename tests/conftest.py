@@ -407,7 +407,7 @@ def make_site(
     prefix: str,
 ) -> Site:
     """A workspace in ``folder`` with all steps done, its images made up as it asks for them."""
-    from tests.support.standins import fill, name_standin
+    from tests.support.standins import name_standin, push_standins
 
     steps: dict[str, Done] = {}
 
@@ -432,8 +432,8 @@ def make_site(
     )
     step("vendor")
     refs = tuple(step("scan", "--format", "refs").stdout.split())
-    substitutes = {ref: name_standin(ref) for ref in fill(registries.public, refs)}
-    fill(registries.public, substitutes.values())
+    substitutes = {ref: name_standin(ref) for ref in push_standins(registries.public, refs)}
+    push_standins(registries.public, substitutes.values())
     edit_workspace(folder, {"images.substitutes": substitutes})
     for name in ("lock", "mirror", "patch", "render"):
         step(name)

@@ -49,23 +49,25 @@ def test_the_worked_run_ends_with_a_set_that_is_verified_and_applied(
     for program in ("kfdeploy", "kustomize"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not on PATH; `make setup` installs it")
-    from demo import edit, environment, expected_refs
+    from demo import edit_settings, list_expected_refs, make_environment
     from tests.support.registries import serve_registry
-    from tests.support.standins import fill, name_standin
+    from tests.support.standins import name_standin, push_standins
 
     (tmp_path / "tests").symlink_to(ROOT / "tests")
     with (
         serve_registry(tmp_path / "public") as public,
         serve_registry(tmp_path / "private") as private,
     ):
-        substitutes = {ref: name_standin(ref) for ref in fill(public.host, expected_refs())}
-        fill(public.host, substitutes.values())
+        substitutes = {
+            ref: name_standin(ref) for ref in push_standins(public.host, list_expected_refs())
+        }
+        push_standins(public.host, substitutes.values())
 
         def shell(script: str, env: Mapping[str, str] | None = None) -> str:
             done = subprocess.run(
                 ["bash", "-eu", "-c", script],
                 cwd=tmp_path,
-                env={**environment(), "REGISTRY": private.host, **(env or {})},
+                env={**make_environment(), "REGISTRY": private.host, **(env or {})},
                 capture_output=True,
                 text=True,
                 check=False,
@@ -75,7 +77,7 @@ def test_the_worked_run_ends_with_a_set_that_is_verified_and_applied(
             return done.stdout
 
         shell(marked("README.md", "worked run: 1"))
-        edit(tmp_path / "site/kfdeploy.yaml", public.host, substitutes)
+        edit_settings(tmp_path / "site/kfdeploy.yaml", public.host, substitutes)
         shell(marked("README.md", "worked run: 2"))
         assert (tmp_path / "site/releases/default/SHA256SUMS").is_file()
         said = shell("cd site\n" + marked("README.md", "worked run: 3"), live_cluster().env)

@@ -18,7 +18,7 @@ from tests.bench.peers import Copy
 from tests.bench.sites import KFDEPLOY
 from tests.conftest import Runner, edit_workspace
 from tests.support.madeset import MadeImage, MadeSet
-from tests.support.reader import Wanted, look
+from tests.support.reader import Wanted, read_registry
 from tests.support.registries import Registry, serve_registry
 from tests.support.workspaces import workspace_of
 
@@ -87,7 +87,7 @@ class MadeSite:
         seconds = self.kfdeploy("mirror", *options)
         refs = [(ImageRef.parse(image.ref), image.digest) for image in self.images]
         wanted = [Wanted(pushed_path(ref), ref.tag, digest) for ref, digest in refs]
-        found = look(self.private, wanted, read_blobs=read_blobs)
+        found = read_registry(self.private, wanted, read_blobs=read_blobs)
         if found.broken or found.absent:
             raise BenchFailed(f"after `mirror`: absent {found.absent}, broken {found.broken}")
         return seconds

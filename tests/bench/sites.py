@@ -20,7 +20,7 @@ from kfdeploy.workspace import settings_file
 from tests.bench.measure import BenchFailed, Place
 from tests.bench.peers import Copy, copy_of
 from tests.support.registries import serve_registry
-from tests.support.standins import fill, name_standin
+from tests.support.standins import name_standin, push_standins
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 RELEASES: Final = ("26.03", "1.10.2")
@@ -125,12 +125,16 @@ class Site:
         self.vendored  # noqa: B018  (does it)
         _say(f"{self.upstream.name}: stand-ins for its images, and a lock")
         refs = self.place.answer(KFDEPLOY, "scan", "--format", "refs", "--quiet").split()
-        substitutes = {ref: name_standin(ref) for ref in fill(self.registries.public, refs)}
-        fill(self.registries.public, substitutes.values())
+        substitutes = {
+            ref: name_standin(ref) for ref in push_standins(self.registries.public, refs)
+        }
+        push_standins(self.registries.public, substitutes.values())
         self._edit(substitutes)
         self.kfdeploy("lock")
         # `mirror` copies what is left: images whose target is not named by a tag of theirs.
-        fill(self.registries.private, refs, lambda ref: f"{_PREFIX}/{host_qualified_path(ref)}")
+        push_standins(
+            self.registries.private, refs, lambda ref: f"{_PREFIX}/{host_qualified_path(ref)}"
+        )
         return self
 
     @cached_property

@@ -32,7 +32,7 @@ from tests.conftest import tree as files_of
 from tests.support.copying import Made, Pushed, copy, items, large, locked, small
 from tests.support.refs import written
 from tests.support.registries import Registry, serve_registry
-from tests.support.standins import Standin, make
+from tests.support.standins import Standin, make_standin
 
 IMAGES = {
     **small("gcr.io/a/app:v1", "docker.io/library/redis:6", "quay.io/b/c:latest"),
@@ -395,7 +395,7 @@ def test_signatures_travel_with_their_images(
 # -- platforms -------------------------------------------------------------------------------------
 
 AMD = ("linux/amd64",)
-TWO = make("a.io/two:1", kind=0)
+TWO = make_standin("a.io/two:1", kind=0)
 
 
 def index() -> Manifest:

@@ -19,8 +19,8 @@ from tests.support.places import (
     config_map,
     definition,
     deployment,
+    list_outcomes,
     namespace,
-    outcomes,
     wait_until,
 )
 
@@ -62,7 +62,7 @@ def test_one_pass_and_a_second_that_changes_nothing(place: Place) -> None:
     assert place.get(f"things.{ns}.test", "x")
     before = place.revisions()
     again = place.apply("--output", "json")
-    assert set(outcomes(again).values()) == {"unchanged"}
+    assert set(list_outcomes(again).values()) == {"unchanged"}
     assert place.revisions() == before == {name: ["1 deployed"] for name in ("app", "base", "more")}
     state = place.get("configmap", "kfdeploy-set", place.helm)["data"]
     assert (state["set"], state["state"]) == ("default", "applied")
@@ -86,7 +86,7 @@ def test_only_what_has_changed_gets_a_revision(place: Place) -> None:
         ],
     )
     done = place.apply("--output", "json")
-    assert outcomes(done) == {"base": "unchanged", "a": "upgraded", "b": "unchanged"}
+    assert list_outcomes(done) == {"base": "unchanged", "a": "upgraded", "b": "unchanged"}
     assert place.revisions()["a"] == ["1 superseded", "2 deployed"]
     assert place.get("configmap", "a")["data"] == {"x": "2"}
 
@@ -98,7 +98,7 @@ def test_what_was_deleted_by_hand_comes_back(place: Place) -> None:
     place.live.cluster.kubectl("delete", "configmap", "a", "-n", ns)
     place.live.cluster.kubectl("delete", "namespace", ns)
     done = place.apply("--output", "json")
-    assert outcomes(done) == {"base": "repaired", "a": "repaired"}
+    assert list_outcomes(done) == {"base": "repaired", "a": "repaired"}
     assert place.get("configmap", "a")["data"] == {"x": "1"}
 
 
@@ -136,7 +136,7 @@ def test_what_was_changed_by_hand_is_set_right_and_by_a_controller_left(place: P
     assert repair.startswith(f"wave 2: repair a: ConfigMap {ns}/a: data.x is ")
     assert "kubectl-patch" in repair
     assert place.get("configmap", "a")["data"] == {"x": "1"}
-    assert set(outcomes(again).values()) == {"unchanged"}
+    assert set(list_outcomes(again).values()) == {"unchanged"}
 
 
 def test_an_object_that_moves_to_another_release_is_not_recreated(place: Place) -> None:
@@ -262,7 +262,7 @@ def test_a_release_that_fails_is_left_with_its_reason_and_mended_by_the_next(pla
     assert place.get("configmap", "kfdeploy-set", place.helm)["data"]["state"] == "failed"
     place.write(good, waves=waves, waits=["a"])
     mended = place.apply("--output", "json")
-    assert outcomes(mended) == {"base": "unchanged", "a": "finished", "later": "installed"}
+    assert list_outcomes(mended) == {"base": "unchanged", "a": "finished", "later": "installed"}
 
 
 def test_a_release_that_fails_is_rolled_back_when_that_is_set(place: Place) -> None:
@@ -305,7 +305,7 @@ def test_a_run_that_was_stopped_is_finished(place: Place, status: str) -> None:
     if number == 1:
         place.live.cluster.kubectl("delete", "configmap", "a", "-n", ns)
     done = place.apply("--output", "json")
-    assert outcomes(done) == {"base": "unchanged", "a": "finished"}
+    assert list_outcomes(done) == {"base": "unchanged", "a": "finished"}
     assert place.revisions()["a"][-1].endswith(" deployed")
     assert place.get("configmap", "a")["data"] == {"x": "1"}
     # What the stopped revision had made, and no other has, does not stay behind.
@@ -372,7 +372,7 @@ def test_killed_and_run_again_it_goes_on(place: Place) -> None:
     place.live.nodes.faults()
     place.live.cluster.kubectl("delete", "pods", "-n", ns, "--all", "--force")
     done = place.apply("--output", "json")
-    assert outcomes(done) == {"base": "finished"}
+    assert list_outcomes(done) == {"base": "finished"}
     assert place.get("deployment", "d")["status"]["availableReplicas"] == 1
 
 
@@ -399,7 +399,7 @@ def test_one_release_alone(place: Place) -> None:
     )
     place.apply("--release", "base")
     done = place.apply("--release", "a", "--output", "json")
-    assert outcomes(done) == {"a": "installed"}
+    assert list_outcomes(done) == {"a": "installed"}
     assert list(place.revisions()) == ["a", "base"]
     wrong = place.apply("--release", "c", check=2)
     assert wrong.stderr == "error: --release c: the set has base, a, b\n"

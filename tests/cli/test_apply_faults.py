@@ -19,9 +19,9 @@ from tests.support.places import (
     config_map,
     definition,
     deployment,
+    list_outcomes,
     make_place,
     namespace,
-    outcomes,
     wait_until,
 )
 
@@ -101,7 +101,7 @@ def test_slow_answers(place: Place) -> None:
     ns = place.name
     place.write({"base": [namespace(ns), config_map("c", ns)]})
     with behind(place, Faults(latency=2.0)) as (_, through):
-        assert outcomes(through.apply("--output", "json")) == {"base": "installed"}
+        assert list_outcomes(through.apply("--output", "json")) == {"base": "installed"}
     assert place.revisions() == {"base": ["1 deployed"]}
 
 

@@ -17,11 +17,11 @@ from tests.support.places import (
     config_map,
     definition,
     deployment,
+    list_outcomes,
     make_place,
     namespace,
-    outcomes,
 )
-from tests.support.programs import on_request
+from tests.support.programs import build_on_request
 
 pytestmark = pytest.mark.slow  # its program is built on request
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow  # its program is built on request
 @pytest.fixture(scope="module")
 def helm3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which ``helm`` is Helm 3."""
-    program = on_request("helm3")
+    program = build_on_request("helm3")
     folder = tmp_path_factory.mktemp("helm3")
     (folder / "helm").symlink_to(program)
     return folder
@@ -55,15 +55,15 @@ def test_installed_unchanged_upgraded_recreated(place: Place) -> None:
     base = [namespace(ns), definition(f"{ns}.test")]
     first = [deployment("d", ns, app="old"), config_map("c", ns, x="1"), thing(ns, is_="1")]
     place.write({"base": base, "a": first}, waits=["a"])
-    assert outcomes(place.apply("--output", "json")) == {"base": "installed", "a": "installed"}
-    assert set(outcomes(place.apply("--output", "json")).values()) == {"unchanged"}
+    assert list_outcomes(place.apply("--output", "json")) == {"base": "installed", "a": "installed"}
+    assert set(list_outcomes(place.apply("--output", "json")).values()) == {"unchanged"}
     second = [deployment("d", ns, app="new"), config_map("c", ns, y="2"), thing(ns, also="2")]
     place.write({"base": base, "a": second}, waits=["a"])
-    assert outcomes(place.apply("--output", "json")) == {"base": "unchanged", "a": "upgraded"}
+    assert list_outcomes(place.apply("--output", "json")) == {"base": "unchanged", "a": "upgraded"}
     assert place.get("configmap", "c")["data"] == {"y": "2"}
     assert place.get(f"things.{ns}.test", "x")["spec"] == {"also": "2"}
     assert place.get("deployment", "d")["spec"]["selector"] == {"matchLabels": {"app": "new"}}
-    assert set(outcomes(place.apply("--output", "json")).values()) == {"unchanged"}
+    assert set(list_outcomes(place.apply("--output", "json")).values()) == {"unchanged"}
 
 
 def test_from_3_to_4_and_back(place: Place, kfdeploy: Runner) -> None:
@@ -76,15 +76,15 @@ def test_from_3_to_4_and_back(place: Place, kfdeploy: Runner) -> None:
 
     place.write(releases("1"), waits=["a"])
     place.apply()
-    assert set(outcomes(fourth.apply("--output", "json")).values()) == {"unchanged"}
+    assert set(list_outcomes(fourth.apply("--output", "json")).values()) == {"unchanged"}
     place.write(releases("2"), waits=["a"])
-    assert outcomes(fourth.apply("--output", "json"))["a"] == "upgraded"
+    assert list_outcomes(fourth.apply("--output", "json"))["a"] == "upgraded"
     place.live.nodes.faults(Fault("pull", image="r.test/bad"))
     place.write(releases("3", "r.test/bad:1"), waits=["a"])
     fourth.apply("--timeout", "4", "--on-failure", "rollback", check=1)
     assert place.get("configmap", "c")["data"] == {"x": "2"}
     place.write(releases("4"), waits=["a"])
-    assert outcomes(place.apply("--output", "json"))["a"] == "upgraded"
+    assert list_outcomes(place.apply("--output", "json"))["a"] == "upgraded"
     assert place.get("configmap", "c")["data"] == {"x": "4"}
 
 
@@ -99,10 +99,10 @@ def test_what_others_have_changed_is_repaired(place: Place) -> None:
     patch = ("--type=merge", "-p", '{"spec":{"is_":"9"}}')
     kubectl("patch", f"things.{ns}.test", "x", "-n", ns, *patch)
     kubectl("set", "image", "deployment/d", "main=r.test/other:1", "-n", ns)
-    assert outcomes(place.apply("--output", "json")) == {"base": "unchanged", "a": "repaired"}
+    assert list_outcomes(place.apply("--output", "json")) == {"base": "unchanged", "a": "repaired"}
     assert place.get("configmap", "c")["data"] == {"x": "1"}
     assert place.get(f"things.{ns}.test", "x")["spec"] == {"is_": "1"}
-    assert set(outcomes(place.apply("--output", "json")).values()) == {"unchanged"}
+    assert set(list_outcomes(place.apply("--output", "json")).values()) == {"unchanged"}
 
 
 def test_an_object_that_moves_and_a_release_that_goes(place: Place) -> None:
@@ -115,7 +115,7 @@ def test_an_object_that_moves_and_a_release_that_goes(place: Place) -> None:
     done = place.apply("--output", "json")
     assert done.json["removed"] == ["one"]
     assert place.get("deployment", "d")["metadata"]["uid"] == uid
-    assert set(outcomes(place.apply("--output", "json")).values()) == {"unchanged"}
+    assert set(list_outcomes(place.apply("--output", "json")).values()) == {"unchanged"}
 
 
 @pytest.mark.parametrize("how", [(), ("--server-side",)], ids=["client-side", "server-side"])
@@ -135,7 +135,7 @@ def test_what_kubectl_has_applied_is_taken_over(place: Place, how: tuple[str, ..
     found = place.get("deployment", "d")
     assert "env" not in found["spec"]["template"]["spec"]["containers"][0]
     assert found["metadata"]["uid"] == uid
-    assert set(outcomes(place.apply("--output", "json")).values()) == {"unchanged"}
+    assert set(list_outcomes(place.apply("--output", "json")).values()) == {"unchanged"}
 
 
 def test_a_release_that_fails_is_rolled_back(place: Place) -> None:

@@ -13,8 +13,8 @@ from tests.support.places import (
     Place,
     config_map,
     deployment,
+    list_outcomes,
     namespace,
-    outcomes,
     wait_until,
 )
 
@@ -72,7 +72,7 @@ def test_a_lock_that_another_host_has_left_behind_is_taken_when_it_has_run_out(
     place.write({"base": [namespace(place.name)]})
     held_by(place, "gone-runner/17/18/abc")
     done = place.apply("--output", "json")
-    assert outcomes(done) == {"base": "installed"}
+    assert list_outcomes(done) == {"base": "installed"}
     assert "the lock is held by gone-runner/17: checking that it is alive" in done.stderr
     assert (spec(place)["holderIdentity"], spec(place)["leaseTransitions"]) == ("", 1)
 
@@ -141,4 +141,4 @@ def test_who_loses_the_lock_stops_and_leaves_it_to_the_other(place: Place) -> No
     assert place.get("configmap", "kfdeploy-set", place.helm)["data"]["state"] == "applying"
     held_by(place, "")
     place.live.cluster.kubectl("delete", "pods", "-n", ns, "--all", "--force")
-    assert outcomes(place.apply("--output", "json"))["later"] == "installed"
+    assert list_outcomes(place.apply("--output", "json"))["later"] == "installed"

@@ -11,8 +11,8 @@ from tests.support.places import (
     Place,
     config_map,
     deployment,
+    list_outcomes,
     namespace,
-    outcomes,
 )
 
 LAST = "kubectl.kubernetes.io/last-applied-configuration"
@@ -63,5 +63,5 @@ def test_what_kubectl_has_applied_is_taken_over_when_that_is_asked_for(
     assert "env" not in pod["spec"]["containers"][0]
     assert "annotations" not in pod["metadata"]
     again = place.apply("--output", "json")
-    assert set(outcomes(again).values()) == {"unchanged"}
+    assert set(list_outcomes(again).values()) == {"unchanged"}
     assert place.revisions() == {"a": ["1 deployed"], "base": ["1 deployed"]}

@@ -10,7 +10,7 @@ import pytest
 from kfdeploy.oci.reference import host_qualified_path
 from tests.conftest import Runner, Served, edit_workspace
 from tests.support.registries import free_port
-from tests.support.standins import fill
+from tests.support.standins import push_standins
 from tests.support.workspaces import deployment, workspace
 
 LOST = "us-central1-docker.pkg.dev/k8s-staging-images/jobset/jobset:v0.10.1"
@@ -106,7 +106,9 @@ def test_a_lost_image_goes_its_whole_way_by_its_substitute(
     site = workspace(tmp_path, kfdeploy, deployment("jobset", LOST))
     instead = "registry.k8s.io/jobset/jobset:v0.10.1"
     # Below a path of its own: elsewhere in it other tests' images are, that image among them.
-    fill(registries.public, [instead], path_of=lambda ref: f"lost/{host_qualified_path(ref)}")
+    push_standins(
+        registries.public, [instead], path_of=lambda ref: f"lost/{host_qualified_path(ref)}"
+    )
     settings = {
         "registries.private": {"host": registries.private, "prefix": "lost", "plainHttp": True},
         "registries.sources": {"*": f"{registries.public}/lost"},

@@ -8,8 +8,8 @@ from tests.support.places import (
     config_map,
     definition,
     deployment,
+    list_outcomes,
     namespace,
-    outcomes,
     wait_until,
 )
 
@@ -74,9 +74,9 @@ def test_last_wave_first_and_data_stays(place: Place) -> None:
     # and back, with the user's data as it was
     claimed = place.get("pvc", "data")["metadata"]["uid"]
     back = place.apply("--output", "json")
-    assert set(outcomes(back).values()) == {"installed"}
+    assert set(list_outcomes(back).values()) == {"installed"}
     assert place.get("pvc", "data")["metadata"]["uid"] == claimed
-    assert set(outcomes(place.apply("--output", "json")).values()) == {"unchanged"}
+    assert set(list_outcomes(place.apply("--output", "json")).values()) == {"unchanged"}
 
 
 def test_without_yes_and_a_terminal_nothing_goes(place: Place) -> None:
@@ -114,7 +114,7 @@ def test_data_goes_when_it_is_named(place: Place) -> None:
     wait_until(lambda: place.get("pvc", "data") is None)
     wait_until(lambda: place.get("customresourcedefinition", f"things.{ns}.test") is None)
     assert place.get("namespace", ns)
-    assert set(outcomes(place.apply("--output", "json")).values()) == {"installed"}
+    assert set(list_outcomes(place.apply("--output", "json")).values()) == {"installed"}
 
 
 def test_what_others_have_is_not_touched(place: Place) -> None:

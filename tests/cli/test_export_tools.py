@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 
 from tests.conftest import Runner, Served, Site, edit_workspace, need_programs
 from tests.support.registries import Registry, docker_config, serve_registry
-from tests.support.standins import fill
+from tests.support.standins import push_standins
 
 FEW = ("registry.example.com/[!k]*", "registry.example.com/ka*", "quay.example.com/*")
 """Without these there are some of Docker Hub, one alone on its host, and two known by digest."""
@@ -388,7 +388,7 @@ def test_the_bill_of_materials_is_valid_and_names_every_image(
 
 def test_each_component_depends_on_the_images_that_it_names(place: Place, kfdeploy: Runner) -> None:
     extra = "registry.example.com/kubeflow/extra:1"
-    fill(place.public.host, [extra])
+    push_standins(place.public.host, [extra])
     edit_workspace(place.root, {"images.exclude": None, "images.extra": [extra]})
     kfdeploy("lock", cwd=place.root)
     content = bom(kfdeploy, place.root)

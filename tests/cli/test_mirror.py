@@ -16,9 +16,9 @@ from kfdeploy.images.lockfile import Lock, LockedImage
 from tests.conftest import Runner, Site, edit_workspace
 from tests.support.answers import Reply
 from tests.support.gate import gate
-from tests.support.reader import Wanted, look
+from tests.support.reader import Wanted, read_registry
 from tests.support.registries import Registry, serve_registry
-from tests.support.standins import fill, make
+from tests.support.standins import make_standin, push_standins
 
 PREFIX = "kf"
 
@@ -45,7 +45,7 @@ def images(root: Path) -> list[LockedImage]:
 
 def is_whole(registry: Registry, image: LockedImage, tag: str, digest: str) -> bool:
     wanted = Wanted(f"{PREFIX}/{image.path}", tag, digest)
-    return bool(look(registry.host, [wanted]).whole)
+    return bool(read_registry(registry.host, [wanted]).whole)
 
 
 def refusal(status: int, code: str, message: str) -> Reply:
@@ -89,7 +89,9 @@ def test_where_tags_do_not_move_the_digest_is_the_tag(
     site: Path, private: Registry, kfdeploy: Runner
 ) -> None:
     image = images(site)[0]
-    fill(private.host, [f"acme/before:{image.tag}"], path_of=lambda _: f"{PREFIX}/{image.path}")
+    push_standins(
+        private.host, [f"acme/before:{image.tag}"], path_of=lambda _: f"{PREFIX}/{image.path}"
+    )
 
     def rule(method: str, path: str) -> Reply | None:
         if method == "PUT" and path.endswith(f"{image.path}/manifests/{image.tag}"):
@@ -187,8 +189,8 @@ def test_a_manifest_that_the_registry_took_and_cannot_read_gets_no_tag(
     assert failed["reason"].startswith(said)
     assert "delete the file of that blob there" in failed["hint"]
     wanted = Wanted(f"{PREFIX}/{image.path}", image.tag, image.digest)
-    assert look(private.host, [wanted]).absent
-    file.write_bytes(make(image.id.text).manifests[damaged][1])
+    assert read_registry(private.host, [wanted]).absent
+    file.write_bytes(make_standin(image.id.text).manifests[damaged][1])
     kfdeploy("mirror", "--quiet", cwd=site)
     assert is_whole(private, image, image.tag, image.digest)
 

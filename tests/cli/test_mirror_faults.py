@@ -34,7 +34,7 @@ from tests.support.mirrorjob import (
     reasons,
     small_disk,
 )
-from tests.support.reader import look_at_layout
+from tests.support.reader import read_layout
 from tests.support.registries import serve_registry
 from tests.support.workspaces import workspace_of
 
@@ -272,10 +272,10 @@ def test_a_bundle_whose_disk_is_full(tmp_path: Path, new_job: NewJob) -> None:
         words = ("--to-bundle", str(folder), "--images-only")
         done = work.run(*words, check=1)
         assert f"{folder}: " in done.stderr and " are missing\n" in done.stderr
-        assert look_at_layout(folder, work.wanted).broken == {}
+        assert read_layout(folder, work.wanted).broken == {}
         enlarge(disk, "64m")
         work.run(*words, check=0)
-        assert look_at_layout(folder, work.wanted).whole == everything(work)
+        assert read_layout(folder, work.wanted).whole == everything(work)
         assert work.finish("--from-bundle", str(folder)).whole == everything(work)
 
 
@@ -287,10 +287,10 @@ def test_a_bundle_whose_disk_is_filled_by_something_else(tmp_path: Path, new_job
         with filled_up(disk, folder):
             done = work.run(*words, check=1)
         assert f"{folder}: the disk is full" in done.stderr
-        assert look_at_layout(folder, work.wanted).broken == {}
+        assert read_layout(folder, work.wanted).broken == {}
         work.heal()
         work.run(*words, check=0)
-        assert look_at_layout(folder, work.wanted).whole == everything(work)
+        assert read_layout(folder, work.wanted).whole == everything(work)
 
 
 # -- ends -----------------------------------------------------------------------------------------
@@ -340,10 +340,10 @@ def test_a_bundles_writing_and_reading_killed_at_any_moment(
             work.run("--to-bundle", str(folder), "--images-only", check=0)
         for _ in range(KILLS // SERIES):
             work.kill(way, str(folder), *options, after=dice.uniform(0, 0.6))
-            assert look_at_layout(folder, work.wanted).broken == {}
+            assert read_layout(folder, work.wanted).broken == {}
             assert work.look().broken == {}
         last = work.finish(way, str(folder), *options)
-        assert look_at_layout(folder, work.wanted).whole == everything(work)
+        assert read_layout(folder, work.wanted).whole == everything(work)
         if way == "--from-bundle":
             assert last.whole == everything(work)
 

@@ -15,7 +15,7 @@ from tests.conftest import Runner, Site, edit_workspace
 from tests.support.answers import Reply
 from tests.support.gate import gate
 from tests.support.registries import Registry, docker_config, serve_registry
-from tests.support.standins import fill
+from tests.support.standins import push_standins
 
 PREFIX = "kf"
 
@@ -69,7 +69,7 @@ def test_what_is_gone_or_another_is_seen(
         kfdeploy("mirror", "--quiet", cwd=root)
         image = lockfile.read_lock(root / "images.lock").images[0]
         ref = f"acme/other:{image.tag}"
-        fill(private.host, [ref], path_of=lambda _: f"{PREFIX}/{image.path}")
+        push_standins(private.host, [ref], path_of=lambda _: f"{PREFIX}/{image.path}")
         assert not is_noted(root, monkeypatch)
         done = kfdeploy("mirror", "--output", "json", cwd=root).json
         assert [item["state"] for item in done["copied"]] == ["replace"]

@@ -24,7 +24,7 @@ from tests.support.answers import Reply
 from tests.support.gate import gate
 from tests.support.refs import written
 from tests.support.registries import Registry, docker_config, serve_registry
-from tests.support.standins import fill
+from tests.support.standins import push_standins
 from tests.support.workspaces import mirror_settings
 
 USUAL = {"HTTPS_PROXY": "http://proxy.invalid:1"}
@@ -144,7 +144,7 @@ def test_what_another_has_put_there_is_replaced_as_always(
         for root, private in two.sites:
             image = lockfile.read_lock(root / "images.lock").images[0]
             path = f"kf/{image.path}"
-            fill(private.host, [f"acme/other:{image.tag}"], path_of=partial(_always, path))
+            push_standins(private.host, [f"acme/other:{image.tag}"], path_of=partial(_always, path))
         done = two.mirror("--output", "json").json
         assert [item["state"] for item in done["copied"]] == ["replace"]
 

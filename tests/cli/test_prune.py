@@ -13,7 +13,7 @@ from kfdeploy.images.lockfile import Lock
 from kfdeploy.oci.reference import ImageRef
 from tests.conftest import Runner, Site, edit_workspace
 from tests.support.registries import Registry, serve_registry
-from tests.support.standins import fill, make
+from tests.support.standins import make_standin, push_standins
 
 
 @pytest.fixture
@@ -54,11 +54,11 @@ def test_what_nothing_needs_is_listed_and_deleted_when_that_is_said(
 ) -> None:
     kept = lockfile.read_lock(site / "images.lock").images
     shutil.rmtree(site / "releases")
-    fill(private.host, ["acme/left:v1"], path_of=lambda ref: f"kf/{ref.host}/{ref.path}")
-    fill(private.host, ["acme/other:v1"], path_of=lambda ref: f"others/{ref.path}")
-    fill(private.host, ["acme/tag:old"], path_of=lambda ref: f"kf/{kept[0].path}")
+    push_standins(private.host, ["acme/left:v1"], path_of=lambda ref: f"kf/{ref.host}/{ref.path}")
+    push_standins(private.host, ["acme/other:v1"], path_of=lambda ref: f"others/{ref.path}")
+    push_standins(private.host, ["acme/tag:old"], path_of=lambda ref: f"kf/{kept[0].path}")
     listed = kfdeploy("mirror", "--prune", "--quiet", cwd=site)
-    left = make("acme/left:v1")
+    left = make_standin("acme/left:v1")
     assert f"{private.host}/kf/docker.io/acme/left@{left.digest} (v1)" in listed.stdout
     assert listed.stdout.endswith("nothing was deleted: run the same command with --yes\n")
     assert there(private, "kf/docker.io/acme/left", "v1")
@@ -84,7 +84,7 @@ def test_what_belongs_to_a_kept_image_stays(
     tag = f"{kept.digest.replace(':', '-')}.sig"
     lost = f"sha256-{'0' * 64}.sig"
     for name in (tag, lost):
-        fill(
+        push_standins(
             private.host,
             [f"acme/signature-{name[7:12]}:{name}"],
             path_of=lambda _: f"kf/{kept.path}",
@@ -97,7 +97,7 @@ def test_without_a_prefix_only_repositories_that_locks_name_are_looked_at(
     site: Path, private: Registry, kfdeploy: Runner
 ) -> None:
     edit_workspace(site, {"registries.private.prefix": ""})
-    fill(private.host, ["acme/left:v1"], path_of=lambda ref: f"{ref.host}/{ref.path}")
+    push_standins(private.host, ["acme/left:v1"], path_of=lambda ref: f"{ref.host}/{ref.path}")
     done = kfdeploy("mirror", "--prune", "--yes", cwd=site)
     assert "note: registries.private.prefix is empty, so only repositories" in done.stderr
     assert there(private, "docker.io/acme/left", "v1")
@@ -109,7 +109,7 @@ def test_a_registry_that_keeps_what_it_has_is_told(
     fill_ref = ImageRef.parse("acme/left:v1")
     with serve_registry(tmp_path / "strict", deletes=False) as strict:
         edit_workspace(site, {"registries.private.host": strict.host})
-        fill(strict.host, [str(fill_ref)], path_of=lambda ref: f"kf/{ref.host}/{ref.path}")
+        push_standins(strict.host, [str(fill_ref)], path_of=lambda ref: f"kf/{ref.host}/{ref.path}")
         done = kfdeploy("mirror", "--prune", "--yes", "--quiet", cwd=site, check=1)
     assert f": 405: {strict.host} does not allow manifests to be deleted" in done.stderr
     assert (

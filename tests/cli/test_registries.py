@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import Runner, Served, Site, edit_workspace, tree
 from tests.support.answers import Reply, answering
 from tests.support.registries import PASSWORD, USER, docker_config, free_port, serve_registry
-from tests.support.standins import fill
+from tests.support.standins import push_standins
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_two_images_on_one_target_are_an_error_that_names_both(
     root: Path, kfdeploy: Runner, registries: Served
 ) -> None:
     extra = ["first.example.com/same/app:v1", "second.example.com/same/app:v1"]
-    fill(registries.public, extra)
+    push_standins(registries.public, extra)
     edit_workspace(root, {"images.extra": extra, "registries.private.naming": {"keepHost": False}})
     kfdeploy("lock", "--quiet", cwd=root)
     for command in ("mirror", "render"):

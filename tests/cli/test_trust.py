@@ -15,7 +15,7 @@ from kfdeploy.oci.registry.settings import MirrorSettings, PrivateRegistry
 from tests.conftest import Runner, edit_workspace, need_programs
 from tests.support.registries import Registry, serve_registry
 from tests.support.signing import Signer, attach, referrer, simple
-from tests.support.standins import fill, make
+from tests.support.standins import make_standin, push_standins
 from tests.support.workspaces import deployment, workspace
 
 SIGNED, PLAIN = "quay.io/acme/app:v1", "quay.io/acme/plain:v1"
@@ -24,7 +24,7 @@ SIGNED, PLAIN = "quay.io/acme/app:v1", "quay.io/acme/plain:v1"
 @pytest.fixture
 def public(tmp_path: Path) -> Iterator[Registry]:
     with serve_registry(tmp_path / "public") as registry:
-        fill(registry.host, [SIGNED, PLAIN])
+        push_standins(registry.host, [SIGNED, PLAIN])
         yield registry
 
 
@@ -36,7 +36,7 @@ def site(tmp_path: Path, kfdeploy: Runner, public: Registry) -> Path:
     folder = workspace(tmp_path, kfdeploy, objects)
     edit_workspace(folder, {"registries.sources": {"*": public.host}})
     (folder / "keys").mkdir()
-    made = make(SIGNED)
+    made = make_standin(SIGNED)
     signature = simple(Signer(folder / "keys", "acme"), made.digest)
     attach(public.host, "quay.io/acme/app", signature, made.digest, "sig")
     return folder
@@ -66,7 +66,7 @@ def test_refresh_finds_what_was_signed_since(
     site: Path, kfdeploy: Runner, public: Registry, tmp_path: Path
 ) -> None:
     kfdeploy("lock", cwd=site)
-    made = make(PLAIN)
+    made = make_standin(PLAIN)
     attach(
         public.host,
         "quay.io/acme/plain",
@@ -107,7 +107,7 @@ def test_a_rule_that_could_check_nothing_is_an_error(
 def test_what_belongs_to_an_image_is_mirrored_with_it(
     site: Path, public: Registry, kfdeploy: Runner, tmp_path: Path
 ) -> None:
-    made = make(SIGNED)
+    made = make_standin(SIGNED)
     sbom = referrer(made, "application/spdx+json", b"{}")
     attach(public.host, "quay.io/acme/app", sbom, made.digest)
     with serve_registry(tmp_path / "private") as private:

@@ -14,7 +14,7 @@ from kfdeploy.files import write_all
 from kfdeploy.images import lockfile
 from kfdeploy.workspace.settings_file import UNFINISHED
 from tests.conftest import Runner, Served, Site, edit_workspace, need_programs, tree
-from tests.support.standins import fill, make
+from tests.support.standins import make_standin, push_standins
 from tests.support.workspaces import deployment
 
 HEAD = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"
@@ -77,7 +77,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, kfdeploy: Runner, registries:
     folder = tmp_path_factory.mktemp("upgrade")
     upstream(folder / "up-1.0", OLD)
     upstream(folder / "up-2.0", NEW)
-    fill(registries.public, REFS)
+    push_standins(registries.public, REFS)
     root = folder / "ws"
     source = ("--upstream", folder / "up-1.0", "--ref", "1.0")
     kfdeploy("init", root, *source, "--registry", f"{registries.private}/upgrade")
@@ -158,8 +158,8 @@ def test_images_and_bytes_to_carry(site: Path, kfdeploy: Runner) -> None:
     assert images["retagged"] == [
         {"repository": "example.com/up/web", "before": [REFS[0]], "now": [REFS[1]]}
     ]
-    had = {digest for ref in (REFS[0], REFS[2], REFS[3]) for digest in make(ref).blobs}
-    new = {d: len(b) for ref in (REFS[1], REFS[4]) for d, b in make(ref).blobs.items()}
+    had = {digest for ref in (REFS[0], REFS[2], REFS[3]) for digest in make_standin(ref).blobs}
+    new = {d: len(b) for ref in (REFS[1], REFS[4]) for d, b in make_standin(ref).blobs.items()}
     assert said["carry"] == {
         "images": 2,
         "bytes": sum(size for digest, size in new.items() if digest not in had),

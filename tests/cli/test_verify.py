@@ -14,7 +14,7 @@ import pytest
 from kfdeploy.http.pool import ConnectionPool, HttpRequest
 from tests.conftest import Runner, Site, edit_workspace, tree
 from tests.support.registries import free_port
-from tests.support.standins import fill
+from tests.support.standins import push_standins
 
 OBJECTS = "charts/pipeline/charts/objects/objects.yaml"
 
@@ -287,7 +287,7 @@ def test_a_tag_that_moved_in_the_registry_is_named_where_a_place_goes_by_tag(
     by_tag = report["proof"]["byTag"]["quay.example.com/kserve/huggingfaceserver:v0.15.0"]
     assert "@" not in by_tag
     path = by_tag.partition("/")[2].rpartition(":")[0]
-    fill(small_site.private, ["another.example.com/image:v0.15.0"], lambda ref: path)
+    push_standins(small_site.private, ["another.example.com/image:v0.15.0"], lambda ref: path)
     said = kfdeploy("verify", "--quiet", cwd=root, check=3).stderr
     assert re.fullmatch(
         rf"error: {re.escape(by_tag)} is sha256:\w{{64}} in the private registry, and not what"

@@ -23,7 +23,7 @@ from tests.support.answers import Answering, Reply, answering
 from tests.support.refs import resolve, written
 from tests.support.registries import Registry, free_port, serve_registry
 from tests.support.signing import SBOM, Signer, attach, bundle, referrer, simple
-from tests.support.standins import Standin, make, push
+from tests.support.standins import Standin, make_standin, push
 
 APP, PLAIN = "quay.io/acme/app:v1", "quay.io/acme/plain:v1"
 PATH = "quay.io/acme/app"
@@ -47,7 +47,7 @@ def public(server: Registry, request: pytest.FixtureRequest) -> str:
     """A place in the registry of the test's own, with two images that nobody has signed."""
     place = f"{server.host}/{request.node.name.lower().strip('_')[:60].strip('_-[]')}"
     for ref in (APP, PLAIN):
-        put(place, ref, make(ref))
+        put(place, ref, make_standin(ref))
     return place
 
 
@@ -85,7 +85,7 @@ def locked(
 
 
 def digest(ref: str = APP) -> str:
-    return make(ref).digest
+    return make_standin(ref).digest
 
 
 # -- what belongs to images ------------------------------------------------------------------------
@@ -94,7 +94,7 @@ def digest(ref: str = APP) -> str:
 def test_signatures_and_sboms_are_locked_with_their_image(
     public: str, tmp_path: Path, signer: Signer
 ) -> None:
-    signature, sbom = simple(signer, digest()), referrer(make(APP), SBOM, b"{}")
+    signature, sbom = simple(signer, digest()), referrer(make_standin(APP), SBOM, b"{}")
     add(public, signature, digest(), "sig")
     add(public, sbom, digest())
     result = locked(public, tmp_path)
@@ -130,7 +130,7 @@ def test_what_is_known_of_a_digest_is_asked_for_again_only_to_refresh(
 def test_of_another_digest_nothing_is_known(public: str, tmp_path: Path, signer: Signer) -> None:
     add(public, simple(signer, digest()), digest(), "sig")
     before = locked(public, tmp_path).lock
-    moved = make("quay.io/acme/moved:v1")
+    moved = make_standin("quay.io/acme/moved:v1")
     put(public, APP, moved)
     after = locked(public, tmp_path, previous=before).lock.by_id[written(APP)]
     assert (after.digest, after.attached) == (moved.digest, ())
@@ -146,7 +146,7 @@ def test_a_lock_made_before_is_completed(public: str, tmp_path: Path, signer: Si
 
 def registry_of(*refs: str) -> Any:
     """A registry's answers: these images, without a list of referrers or any tag of cosign's."""
-    images = {f"/v2/{ref.rpartition(':')[0]}/manifests/": make(ref) for ref in refs}
+    images = {f"/v2/{ref.rpartition(':')[0]}/manifests/": make_standin(ref) for ref in refs}
 
     def reply(method: str, path: str, number: int) -> Reply:
         for start, image in images.items():
@@ -265,7 +265,7 @@ def test_only_what_is_signed_is_locked(public: str, tmp_path: Path, signer: Sign
 
 
 def test_a_bundle_among_the_referrers_will_do(public: str, tmp_path: Path, signer: Signer) -> None:
-    add(public, bundle(signer, make(APP)), digest())
+    add(public, bundle(signer, make_standin(APP)), digest())
     result = locked(public, tmp_path, [APP], images={"signatures": RULE})
     assert result.failures == ()
 
@@ -295,7 +295,7 @@ def test_a_tag_that_was_moved_to_something_unsigned_leaves_the_signed_one(
 ) -> None:
     add(public, simple(signer, digest()), digest(), "sig")
     before = locked(public, tmp_path, images={"signatures": RULE}).lock
-    put(public, APP, make("quay.io/evil/app:v1"))
+    put(public, APP, make_standin("quay.io/evil/app:v1"))
     result = locked(public, tmp_path, [APP], images={"signatures": RULE}, previous=before)
     assert [(failure.id.text, failure.is_refused) for failure in result.failures] == [(APP, False)]
 
@@ -304,7 +304,7 @@ def test_neither_stays_where_the_earlier_one_is_not_signed_either(
     public: str, tmp_path: Path, signer: Signer
 ) -> None:
     before = locked(public, tmp_path).lock
-    put(public, APP, make("quay.io/evil/app:v1"))
+    put(public, APP, make_standin("quay.io/evil/app:v1"))
     result = locked(public, tmp_path, [APP], images={"signatures": RULE}, previous=before)
     assert [(failure.id.text, failure.is_refused) for failure in result.failures] == [(APP, True)]
 
@@ -377,7 +377,7 @@ def test_a_key_that_is_not_there_is_an_error_before_anybody_is_asked(tmp_path: P
 
 def test_the_same_lock_whatever_the_order(public: str, tmp_path: Path, signer: Signer) -> None:
     add(public, simple(signer, digest()), digest(), "sig")
-    add(public, referrer(make(APP), SBOM, b"{}"), digest())
+    add(public, referrer(make_standin(APP), SBOM, b"{}"), digest())
     texts = {
         lockfile.dumps(locked(public, tmp_path, refs, jobs=jobs).lock)
         for refs in ((APP, PLAIN), (PLAIN, APP))

@@ -18,7 +18,7 @@ from kfdeploy.workspace.settings import Workspace
 from tests.support.answers import Reply, answering
 from tests.support.refs import resolve, written
 from tests.support.registries import Registry, docker_config, free_port, serve_registry
-from tests.support.standins import OCI_INDEX, OCI_MANIFEST, fill, make
+from tests.support.standins import OCI_INDEX, OCI_MANIFEST, make_standin, push_standins
 
 KINDS = {f"quay.io/kinds/kind{kind}:v1": kind for kind in range(7)}
 REFS = ("redis:6", "docker.io/library/redis:6", "gcr.io/a/b:v1", "nginx", "ghcr.io/new/app:v2")
@@ -33,7 +33,7 @@ def no_own_sign_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     with serve_registry(tmp_path_factory.mktemp("public") / "data") as registry:
-        fill(registry.host, [*REFS, *KINDS])
+        push_standins(registry.host, [*REFS, *KINDS])
         yield registry
 
 
@@ -70,20 +70,20 @@ def test_tags_become_digests_with_platforms_and_size(public: Registry, tmp_path:
     assert (result.failures, result.notes, result.moved) == ((), (), ())
     assert {image.id.text for image in result.lock} == {*REFS, *KINDS}
     for image in result.lock:
-        made = make(image.id.text)
+        made = make_standin(image.id.text)
         assert image.digest == made.digest
         assert image.platforms == made.platforms
         assert image.size == made.size
 
 
 def test_every_kind_of_stand_in_is_among_them() -> None:
-    assert len({make(ref).media_type for ref in [*REFS, *KINDS]}) >= 3
+    assert len({make_standin(ref).media_type for ref in [*REFS, *KINDS]}) >= 3
 
 
 def test_a_proxy_does_not_show_in_the_lock(public: Registry, tmp_path: Path) -> None:
     lock = resolve(["redis:6"], workspace(everywhere(public)), root=tmp_path).lock
     assert str(lock.by_id[written("redis:6")].image) == (
-        f"docker.io/library/redis@{make('redis:6').digest}"
+        f"docker.io/library/redis@{make_standin('redis:6').digest}"
     )
 
 
@@ -103,7 +103,7 @@ def test_a_substitute_is_locked_under_the_id_of_the_original(
     space = workspace(everywhere(public), {"docker.io/old/app:v1": "ghcr.io/new/app:v2"})
     image = resolve(["old/app:v1"], space, root=tmp_path).lock.by_id[written("old/app:v1")]
     assert image.image.repository == "ghcr.io/new/app"
-    assert image.digest == make("ghcr.io/new/app:v2").digest
+    assert image.digest == make_standin("ghcr.io/new/app:v2").digest
     assert (image.path, image.tag) == ("docker.io/old/app", "v1")
 
 
@@ -147,7 +147,7 @@ def test_a_digest_needs_no_network(tmp_path: Path) -> None:
 
 
 def test_a_digest_gets_its_details_where_they_can_be_had(public: Registry, tmp_path: Path) -> None:
-    made = make("gcr.io/a/b:v1")
+    made = make_standin("gcr.io/a/b:v1")
     found = f"gcr.io/a/b@{made.digest}"
     image = resolve([found], workspace(everywhere(public)), root=tmp_path).lock.by_id[
         written(found)
@@ -171,7 +171,7 @@ def test_private_sources_are_signed_in_to(public: Registry, tmp_path: Path) -> N
         assert "docker login" in failure.hint and "images.substitutes['redis:6']" in failure.hint
         docker_config(tmp_path / "no-docker-config", guarded)
         result = resolve(["redis:6"], space, root=tmp_path)
-    assert result.lock.by_id[written("redis:6")].digest == make("redis:6").digest
+    assert result.lock.by_id[written("redis:6")].digest == make_standin("redis:6").digest
 
 
 def test_offline_locks_what_is_known(public: Registry, tmp_path: Path) -> None:

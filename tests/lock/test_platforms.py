@@ -23,7 +23,14 @@ from kfdeploy.workspace.settings import Workspace
 from tests.support.answers import Reply, answering
 from tests.support.refs import resolve, written
 from tests.support.registries import Registry, free_port, serve_registry
-from tests.support.standins import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, Standin, fill, make
+from tests.support.standins import (
+    DOCKER_LIST,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Standin,
+    make_standin,
+    push_standins,
+)
 
 X, ARM = "linux/amd64", "linux/arm64"
 
@@ -31,7 +38,7 @@ X, ARM = "linux/amd64", "linux/arm64"
 def named(fits: Callable[[Standin], bool]) -> str:
     """A reference whose stand-in is as it is wanted."""
     refs = (f"quay.io/platforms/image{number}:v1" for number in count())
-    return next(ref for ref in refs if fits(make(ref)))
+    return next(ref for ref in refs if fits(make_standin(ref)))
 
 
 INDEX = named(lambda i: i.media_type == OCI_INDEX and set(i.platforms) == {X, ARM, "linux/s390x"})
@@ -50,7 +57,7 @@ def no_own_sign_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     with serve_registry(tmp_path_factory.mktemp("public") / "data") as registry:
-        fill(registry.host, REFS)
+        push_standins(registry.host, REFS)
         yield registry
 
 
@@ -66,7 +73,7 @@ def workspace(host: str, environments: Mapping[str, Sequence[str]]) -> Workspace
 
 
 def index_of(ref: str) -> Manifest:
-    image = make(ref)
+    image = make_standin(ref)
     return Manifest.parse(image.manifests[image.digest][1], image.media_type)
 
 
@@ -78,15 +85,18 @@ def test_each_list_of_platforms_has_the_digest_of_the_reduced_index(
     assert result.failures == ()
     for ref in (INDEX, PAIR, DOCKER, ATTESTED):
         image = result.lock.by_id[written(ref)]
-        assert image.digest == make(ref).digest
-        assert image.size == make(ref).size
+        assert image.digest == make_standin(ref).digest
+        assert image.size == make_standin(ref).size
         assert dict(image.reduced) == {
             "linux/amd64": select_platforms(index_of(ref), (X,)).digest,
             "linux/amd64,linux/arm64": select_platforms(index_of(ref), (X, ARM)).digest,
         }
     # What has no other platforms is the index itself.
-    assert result.lock.by_id[written(PAIR)].digest_for((X, ARM)) == make(PAIR).digest
-    assert result.lock.by_id[written(INDEX)].digest_for((X, ARM)) not in ("", make(INDEX).digest)
+    assert result.lock.by_id[written(PAIR)].digest_for((X, ARM)) == make_standin(PAIR).digest
+    assert result.lock.by_id[written(INDEX)].digest_for((X, ARM)) not in (
+        "",
+        make_standin(INDEX).digest,
+    )
     assert lockfile.loads(lockfile.dumps(result.lock)) == result.lock
 
 
@@ -94,7 +104,7 @@ def test_a_single_manifest_stays_what_it_is(public: Registry, tmp_path: Path) ->
     result = resolve([SINGLE], workspace(public.host, {"one": (X,)}), root=tmp_path)
     (image,) = result.lock
     assert (dict(image.reduced), result.notes, result.failures) == ({}, (), ())
-    assert image.digest_for((X,)) == image.digest == make(SINGLE).digest
+    assert image.digest_for((X,)) == image.digest == make_standin(SINGLE).digest
 
 
 def test_without_platforms_nothing_is_reduced(public: Registry, tmp_path: Path) -> None:
@@ -175,9 +185,11 @@ def test_what_is_read_is_in_the_cache_for_the_mirror(public: Registry, tmp_path:
     with RegistryClient(_Nobody()) as nobody:
         stock = ManifestCache(nobody, cache)
         for ref in REFS:
-            tree = stock.get_cached_tree(make(ref).digest)
+            tree = stock.get_cached_tree(make_standin(ref).digest)
             assert tree is not None
-            assert {manifest.digest for manifest in tree.manifests} == set(make(ref).manifests)
+            assert {manifest.digest for manifest in tree.manifests} == set(
+                make_standin(ref).manifests
+            )
 
 
 def asked(public: Registry, tmp_path: Path, before: Lock, cache: Cache | None) -> Counted:
@@ -191,7 +203,7 @@ def asked(public: Registry, tmp_path: Path, before: Lock, cache: Cache | None) -
         headers = {"Docker-Content-Digest": digest, "Content-Type": media_type}
         return Reply(200, body if method == "GET" else b"", headers)
 
-    images = {image.path: make(image.id.text) for image in before}
+    images = {image.path: make_standin(image.id.text) for image in before}
     with answering(reply) as served:
         space = workspace(served.host, {"one": (X,), "two": (X, ARM)})
         result = resolve(
@@ -210,7 +222,7 @@ def test_a_new_environment_asks_for_indexes_alone_and_the_next_time_for_nothing(
     first, requests = asked(public, tmp_path, before, None)
     fresh = resolve(REFS, workspace(public.host, {"a": (X,), "b": (X, ARM)}), root=tmp_path).lock
     assert first.lock == fresh
-    indexes = {make(ref).digest for ref in REFS} - {make(SINGLE).digest}
+    indexes = {make_standin(ref).digest for ref in REFS} - {make_standin(SINGLE).digest}
     assert {name for method, name in requests if method == "GET"} == indexes
     again, requests = asked(public, tmp_path, first.lock, None)
     assert again.lock == fresh
@@ -268,10 +280,10 @@ def test_offline_keeps_what_is_locked_then_takes_the_cache_then_fails(
 
 def test_a_digest_whose_registry_is_down_is_locked_but_not_reduced(tmp_path: Path) -> None:
     down = f"127.0.0.1:{free_port()}"
-    found = f"gcr.io/a/b@{make(INDEX).digest}"
+    found = f"gcr.io/a/b@{make_standin(INDEX).digest}"
     result = resolve([found], workspace(down, {"one": (X,), "all": ()}), root=tmp_path)
     (image,) = result.lock
-    assert (image.digest, image.digest_for((X,))) == (make(INDEX).digest, "")
+    assert (image.digest, image.digest_for((X,))) == (make_standin(INDEX).digest, "")
     (failure,) = result.failures
     assert failure.reason == (
         "the environment one wants linux/amd64; its index can't be read:"
@@ -304,7 +316,7 @@ def test_a_lock_from_before_has_no_digest_for_the_platforms(
 
 
 def test_a_single_manifest_of_another_platform_has_no_digest() -> None:
-    digest = make(SINGLE).digest
+    digest = make_standin(SINGLE).digest
     image = LockedImage(written(SINGLE), lock_ref(digest), {"linux/arm64/v8": digest}, 1)
     assert image.digest_for(("linux/amd64",)) == ""
     assert image.digest_for(("linux/amd64", "linux/arm64")) == digest

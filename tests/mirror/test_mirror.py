@@ -29,7 +29,7 @@ from tests.support.answers import Reply, answering
 from tests.support.refs import written
 from tests.support.registries import Registry, docker_config, free_port, serve_registry
 from tests.support.relay import relay
-from tests.support.standins import fill, make
+from tests.support.standins import make_standin, push_standins
 
 REFS = (*(f"gcr.io/a/app{n}:v{n}" for n in range(8)), "redis:6", "docker.io/library/redis:6")
 TARGETS = len(REFS) - 1
@@ -44,7 +44,7 @@ def no_own_sign_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     with serve_registry(tmp_path_factory.mktemp("public") / "data") as registry:
-        fill(registry.host, REFS)
+        push_standins(registry.host, REFS)
         yield registry
 
 
@@ -55,7 +55,7 @@ def private(tmp_path: Path) -> Iterator[Registry]:
 
 
 def locked(found: str, image: str = "") -> LockedImage:
-    made = make(image or found)
+    made = make_standin(image or found)
     source = ImageRef.parse(image or found)
     at = ImageRef(source.host, source.path, "", made.digest)
     return LockedImage(written(found), at, made.platforms, made.size)
@@ -122,9 +122,13 @@ def test_a_layer_that_images_share_is_sent_once_and_mounted(
     public: Registry, private: Registry, tmp_path: Path
 ) -> None:
     space = workspace(public.host, {"host": private.host})
-    unique = {digest: len(data) for i in LOCK for digest, data in make(i.id.text).blobs.items()}
+    unique = {
+        digest: len(data) for i in LOCK for digest, data in make_standin(i.id.text).blobs.items()
+    }
     placed = {
-        (i.path, digest): len(data) for i in LOCK for digest, data in make(i.id.text).blobs.items()
+        (i.path, digest): len(data)
+        for i in LOCK
+        for digest, data in make_standin(i.id.text).blobs.items()
     }
     tally = run(LOCK, space, tmp_path).tally
     assert tally.moved == sum(unique.values())
@@ -136,7 +140,7 @@ def test_what_is_there_is_mounted_for_what_is_new(
     public: Registry, private: Registry, tmp_path: Path
 ) -> None:
     space = workspace(public.host, {"host": private.host})
-    first, second = make(LOCK.images[1].id.text), make(LOCK.images[2].id.text)
+    first, second = make_standin(LOCK.images[1].id.text), make_standin(LOCK.images[2].id.text)
     run(Lock(LOCK.images[1:2]), space, tmp_path)
     tally = run(Lock(LOCK.images[1:3]), space, tmp_path).tally
     assert tally.moved == sum(len(b) for d, b in second.blobs.items() if d not in first.blobs)
@@ -168,8 +172,8 @@ def test_the_plan_says_what_would_be_copied(
     public: Registry, private: Registry, tmp_path: Path
 ) -> None:
     space = workspace(public.host, {"host": private.host})
-    fill(private.host, ["gcr.io/a/app0:v0"], path_of=lambda r: f"kf/{r.host}/{r.path}")
-    fill(private.host, ["x/y:z"], path_of=lambda r: "kf/gcr.io/a/app1")
+    push_standins(private.host, ["gcr.io/a/app0:v0"], path_of=lambda r: f"kf/{r.host}/{r.path}")
+    push_standins(private.host, ["x/y:z"], path_of=lambda r: "kf/gcr.io/a/app1")
     lock = Lock([locked("gcr.io/a/app0:v0"), replace(locked("gcr.io/a/app1:v1"), size=None)])
     moved = Lock([*lock, replace(locked("gcr.io/a/app2:v2"), size=3 * 1024 * 1024)])
     todo = plan(moved, space, tmp_path)
@@ -183,9 +187,9 @@ def test_the_plan_says_what_would_be_copied(
     assert content["present"][0]["refs"] == ["gcr.io/a/app0:v0"]
     assert content["copy"][0] == {
         "refs": ["gcr.io/a/app1:v1"],
-        "from": f"{public.host}/gcr.io/a/app1@{make('gcr.io/a/app1:v1').digest}",
+        "from": f"{public.host}/gcr.io/a/app1@{make_standin('gcr.io/a/app1:v1').digest}",
         "to": f"{private.host}/kf/gcr.io/a/app1:v1",
-        "digest": make("gcr.io/a/app1:v1").digest,
+        "digest": make_standin("gcr.io/a/app1:v1").digest,
         "bytes": None,
         "state": "copy",
     }
@@ -195,10 +199,10 @@ def test_a_tag_with_another_image_is_replaced(
     public: Registry, private: Registry, tmp_path: Path
 ) -> None:
     space = workspace(public.host, {"host": private.host})
-    fill(private.host, ["other/image:v1"], path_of=lambda r: "kf/gcr.io/a/app1")
+    push_standins(private.host, ["other/image:v1"], path_of=lambda r: "kf/gcr.io/a/app1")
     lock = Lock([locked("gcr.io/a/app1:v1")])
     (item,) = plan(lock, space, tmp_path).items
-    assert (item.state, item.replaces) == ("replace", make("other/image:v1").digest)
+    assert (item.state, item.replaces) == ("replace", make_standin("other/image:v1").digest)
     assert len(run(lock, space, tmp_path).copied) == 1
     assert has(private, space, tmp_path, "kf/gcr.io/a/app1", "v1") == lock.images[0].digest
 
@@ -209,13 +213,13 @@ def test_a_substitute_goes_where_the_original_would(
     space = workspace(public.host, {"host": private.host})
     run(Lock([locked("ghcr.io/gone/x:9", image="gcr.io/a/app3:v3")]), space, tmp_path)
     there = has(private, space, tmp_path, "kf/ghcr.io/gone/x", "9")
-    assert there == make("gcr.io/a/app3:v3").digest
+    assert there == make_standin("gcr.io/a/app3:v3").digest
 
 
 def test_a_reference_by_digest_gets_a_tag_from_it(
     public: Registry, private: Registry, tmp_path: Path
 ) -> None:
-    made = make("gcr.io/a/app3:v3")
+    made = make_standin("gcr.io/a/app3:v3")
     found = f"gcr.io/a/app3@{made.digest}"
     image = LockedImage(written(found), ImageRef("gcr.io", "a/app3", "", made.digest))
     space = workspace(public.host, {"host": private.host})
@@ -282,7 +286,7 @@ def test_tls_and_sign_in_to_the_private_registry(public: Registry, tmp_path: Pat
 def test_a_registry_that_keeps_another_digest_is_found_out(
     public: Registry, tmp_path: Path
 ) -> None:
-    other = make("other/image:v1").digest
+    other = make_standin("other/image:v1").digest
 
     def reply(method: str, path: str, number: int) -> Reply:
         if method == "PUT" and "/manifests/" in path:
@@ -294,7 +298,7 @@ def test_a_registry_that_keeps_another_digest_is_found_out(
     with answering(reply) as served:
         space = workspace(public.host, {"host": served.host})
         (failed,) = run(lock, space, tmp_path).failed
-    child = make("gcr.io/a/app1:v1").platforms["linux/amd64"]
+    child = make_standin("gcr.io/a/app1:v1").platforms["linux/amd64"]
     assert failed.error.message == (
         f"{served.host}/kf/gcr.io/a/app1@{child}: pushed as {child}, but the"
         f" registry has {other} there"

@@ -21,7 +21,7 @@ from kfdeploy.oci import manifest as manifests
 from kfdeploy.oci.manifest import OCI_MANIFEST, Descriptor, ImageTree, Manifest
 from kfdeploy.oci.reference import ImageRef, host_qualified_path
 from tests.support.refs import written
-from tests.support.standins import Standin, make
+from tests.support.standins import Standin, make_standin
 
 
 def large(reference: str, sizes: Sequence[int]) -> Standin:
@@ -214,4 +214,4 @@ class Pushed:
 
 def small(*references: str) -> dict[str, Standin]:
     """Small images with layers in common."""
-    return {ref: make(ref) for ref in references}
+    return {ref: make_standin(ref) for ref in references}

@@ -22,7 +22,7 @@ from kfdeploy.oci.reference import ImageRef, host_qualified_path
 from tests.conftest import Done, Runner, edit_workspace
 from tests.support.faults import Faults, Faulty, faulty
 from tests.support.madeset import MadeImage
-from tests.support.reader import Look, Wanted, look
+from tests.support.reader import Look, Wanted, read_registry
 from tests.support.registries import free_port, serve_registry
 
 PREFIX: Final = "kf"
@@ -117,7 +117,7 @@ class Job:
 
     def look(self) -> Look:
         """All that the private registry has, read and hashed."""
-        return look(self.private, self.wanted)
+        return read_registry(self.private, self.wanted)
 
     def heal(self) -> None:
         self.source.faults = self.target.faults = Faults()
@@ -137,7 +137,9 @@ class Job:
             while not over.wait(_WATCH_SECONDS):
                 # A registry that is down or full says nothing of its images.
                 with contextlib.suppress(OSError, http.client.HTTPException):
-                    self.glimpses.update(look(self.private, self.wanted, read_blobs=False).broken)
+                    self.glimpses.update(
+                        read_registry(self.private, self.wanted, read_blobs=False).broken
+                    )
 
         thread = threading.Thread(target=watch)
         thread.start()

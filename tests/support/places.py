@@ -130,7 +130,7 @@ def make_place(folder: Path, live: LiveCluster, kfdeploy: Runner, test: str) -> 
     return Place(make_workspace(folder, namespace=f"helm-{name}"), live, kfdeploy, name)
 
 
-def outcomes(done: Done) -> dict[str, str]:
+def list_outcomes(done: Done) -> dict[str, str]:
     return {one["release"]: one["outcome"] for one in done.json["releases"]}
 
 

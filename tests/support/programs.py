@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import ROOT
 
 
-def on_request(name: str) -> Path:
+def build_on_request(name: str) -> Path:
     """The program ``name`` of the set-up; its first build takes minutes.
 
     Skips the test where it can't be built, with the reason.

@@ -51,7 +51,7 @@ class _Wrong(Exception):
     pass
 
 
-def look(host: str, images: Iterable[Wanted], *, read_blobs: bool = True) -> Look:
+def read_registry(host: str, images: Iterable[Wanted], *, read_blobs: bool = True) -> Look:
     """Read images from a registry over plain HTTP.
 
     Args:
@@ -65,7 +65,7 @@ def look(host: str, images: Iterable[Wanted], *, read_blobs: bool = True) -> Loo
         connection.close()
 
 
-def look_at_layout(folder: Path, images: Iterable[Wanted]) -> Look:
+def read_layout(folder: Path, images: Iterable[Wanted]) -> Look:
     """Read images from an OCI image layout: one is there when ``index.json`` names its digest."""
     return _looked(_LayoutReader(folder), images)
 

@@ -71,7 +71,7 @@ class Standin:
         return sum(map(len, self.blobs.values()))
 
 
-def make(reference: str, *, kind: int | None = None) -> Standin:
+def make_standin(reference: str, *, kind: int | None = None) -> Standin:
     """The image that stands in for ``reference``.
 
     Args:
@@ -103,7 +103,7 @@ def name_standin(reference: str) -> str:
     return f"{ImageRef.parse(reference).repository}:{_TAG}"
 
 
-def fill(
+def push_standins(
     registry_host: str,
     refs: Iterable[str],
     path_of: Callable[[ImageRef], str] = host_qualified_path,
@@ -136,7 +136,7 @@ def fill(
     push = _Push(registry_host, ca, sign_in)
     with ThreadPoolExecutor(_WORKERS) as pool:
         jobs = [
-            pool.submit(push.image, make(text), path, tag)
+            pool.submit(push.image, make_standin(text), path, tag)
             for (path, tag), text in sorted(wanted.items())
         ]
         for job in jobs:
@@ -318,7 +318,7 @@ def main() -> int:
     parser.add_argument("--ca", type=Path, help="PEM file of its CA; plain HTTP when left out")
     arguments = parser.parse_args()
     refs = [line.strip() for line in sys.stdin if line.strip() and not line.startswith("#")]
-    skipped = fill(arguments.host, refs, ca=arguments.ca)
+    skipped = push_standins(arguments.host, refs, ca=arguments.ca)
     for ref in skipped:
         print(f"skipped, named by digest: {ref}", file=sys.stderr)
     print(f"{len(set(refs)) - len(skipped)} images", file=sys.stderr)

@@ -18,7 +18,7 @@ import pytest
 
 from tests.support.faults import Faults, Faulty, Limit, faulty
 from tests.support.registries import Registry, serve_registry
-from tests.support.standins import Standin, fill, make
+from tests.support.standins import Standin, make_standin, push_standins
 
 REF = "gcr.io/a/app:v1"
 BIG = bytes(range(256)) * 4000
@@ -28,7 +28,7 @@ DIGEST = f"sha256:{hashlib.sha256(BIG).hexdigest()}"
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     with serve_registry(tmp_path_factory.mktemp("faults") / "data") as served:
-        fill(served.host, [REF])
+        push_standins(served.host, [REF])
         upload(served.host, "big", BIG)
         yield served
 
@@ -79,7 +79,7 @@ def test_an_image_passes_unharmed_and_each_request_is_counted(
 ) -> None:
     if shutil.which(program) is None:
         pytest.skip(f"no {program} on PATH")
-    image = make(REF)
+    image = make_standin(REF)
     with (
         serve_registry(tmp_path / "private") as private,
         faulty(registry.host) as source,
@@ -107,7 +107,7 @@ def test_an_image_passes_unharmed_and_each_request_is_counted(
 
 
 def test_every_kind_of_request_passes(proxy: Faulty, registry: Registry) -> None:
-    image = make(REF)
+    image = make_standin(REF)
     path = f"/v2/{REF.partition(':')[0]}"
     requests = [
         ("GET", "/v2/", 200),

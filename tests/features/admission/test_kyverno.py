@@ -26,7 +26,7 @@ from tests.support.admission import (
     mirrored,
     values,
 )
-from tests.support.programs import on_request
+from tests.support.programs import build_on_request
 
 pytestmark = pytest.mark.slow  # its program is built on request
 
@@ -68,7 +68,7 @@ class Kyverno:
 
 @pytest.fixture
 def kyverno(tmp_path: Path) -> Kyverno:
-    program = str(on_request("kyverno"))
+    program = str(build_on_request("kyverno"))
     settings = values(api="kyverno", imagePullSecrets=["mirror", "other"], allowed=["quay.io/a"])
     for what in ("images", "pull-secrets"):
         for kind, policy in filled(settings, what).items():

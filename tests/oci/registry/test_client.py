@@ -31,7 +31,7 @@ from tests.support.registries import (
     free_port,
     serve_registry,
 )
-from tests.support.standins import fill, make
+from tests.support.standins import make_standin, push_standins
 from tests.support.workspaces import mirror_settings
 
 REFS = ("gcr.io/a/one:v1", "gcr.io/a/two:v1", "redis")
@@ -56,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A registry's data, filled once and served with different settings."""
     folder = tmp_path_factory.mktemp("registry") / "data"
     with serve_registry(folder) as registry:
-        fill(registry.host, REFS)
+        push_standins(registry.host, REFS)
     return folder
 
 
@@ -80,7 +80,7 @@ def test_digest_behind_a_tag(plain: Registry, tmp_path: Path) -> None:
         for ref in REFS:
             image = ImageRef.parse(ref).with_default_tag()
             path = f"{image.host}/{image.path}"
-            assert c.get_digest(at(plain.host, path, image.tag)) == make(ref).digest
+            assert c.get_digest(at(plain.host, path, image.tag)) == make_standin(ref).digest
 
 
 def test_an_image_that_is_not_there_has_no_digest(plain: Registry, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_an_image_that_is_not_there_has_no_digest(plain: Registry, tmp_path: Pat
 
 
 def test_a_manifest_comes_with_the_bytes_of_its_digest(plain: Registry, tmp_path: Path) -> None:
-    image = make("gcr.io/a/one:v1")
+    image = make_standin("gcr.io/a/one:v1")
     with client(tmp_path) as c:
         manifest = c.get_manifest(at(plain.host))
         again = c.get_manifest(at(plain.host, digest=image.digest))
@@ -113,7 +113,7 @@ def test_connections_are_kept_and_shared(plain: Registry, tmp_path: Path) -> Non
         with ThreadPoolExecutor(4) as pool:
             found = set(pool.map(lambda _: c.get_digest(at(plain.host)), range(40)))
         assert len(c.transport._pool._all) <= 4
-    assert found == {make("gcr.io/a/one:v1").digest}
+    assert found == {make_standin("gcr.io/a/one:v1").digest}
 
 
 # -- signing in ----------------------------------------------------------------------------------
@@ -126,8 +126,11 @@ def test_sign_in_from_dockers_config(kind: Any, folder: Path, tmp_path: Path) ->
         hosts = {registry.host: {"credentials": {"dockerConfig": "docker"}}}
         with client(tmp_path, hosts) as c:
             c.check_host(registry.host)
-            assert c.get_digest(at(registry.host)) == make("gcr.io/a/one:v1").digest
-            assert c.get_digest(at(registry.host, "gcr.io/a/two")) == make("gcr.io/a/two:v1").digest
+            assert c.get_digest(at(registry.host)) == make_standin("gcr.io/a/one:v1").digest
+            assert (
+                c.get_digest(at(registry.host, "gcr.io/a/two"))
+                == make_standin("gcr.io/a/two:v1").digest
+            )
 
 
 def test_dockers_own_config_is_the_default(
@@ -136,12 +139,12 @@ def test_dockers_own_config_is_the_default(
     with serve_registry(folder, auth="basic") as registry:
         monkeypatch.setenv("DOCKER_CONFIG", str(docker_config(tmp_path / "docker", registry)))
         with client(tmp_path) as c:
-            assert c.get_digest(at(registry.host)) == make("gcr.io/a/one:v1").digest
+            assert c.get_digest(at(registry.host)) == make_standin("gcr.io/a/one:v1").digest
 
 
 def test_anonymous_tokens_need_no_sign_in(folder: Path, tmp_path: Path) -> None:
     with serve_registry(folder, auth="token") as registry, client(tmp_path) as c:
-        assert c.get_digest(at(registry.host)) == make("gcr.io/a/one:v1").digest
+        assert c.get_digest(at(registry.host)) == make_standin("gcr.io/a/one:v1").digest
 
 
 def test_a_credential_helper_is_asked(
@@ -156,7 +159,7 @@ def test_a_credential_helper_is_asked(
     with serve_registry(folder, auth="basic") as registry:
         hosts = {registry.host: {"credentials": {"helper": "mine"}}}
         with client(tmp_path, hosts) as c:
-            assert c.get_digest(at(registry.host)) == make("gcr.io/a/one:v1").digest
+            assert c.get_digest(at(registry.host)) == make_standin("gcr.io/a/one:v1").digest
         assert (tmp_path / "asked").read_text() == registry.host
 
 
@@ -300,12 +303,12 @@ def test_a_sign_in_is_not_sent_on_to_another_host(tmp_path: Path) -> None:
 
 def test_a_ca_of_its_own(tls: Registry, tmp_path: Path) -> None:
     with client(tmp_path, {tls.host: {"ca": str(tls.ca)}}) as c:
-        assert c.get_digest(at(tls.host)) == make("gcr.io/a/one:v1").digest
+        assert c.get_digest(at(tls.host)) == make_standin("gcr.io/a/one:v1").digest
 
 
 def test_certificates_may_go_unchecked(tls: Registry, tmp_path: Path) -> None:
     with client(tmp_path, {tls.host: {"skipTlsVerify": True}}) as c:
-        assert c.get_digest(at(tls.host)) == make("gcr.io/a/one:v1").digest
+        assert c.get_digest(at(tls.host)) == make_standin("gcr.io/a/one:v1").digest
 
 
 def problem(c: RegistryClient, ref: ImageRef) -> RegistryError:
@@ -496,7 +499,7 @@ def test_schema_1_is_told(tmp_path: Path) -> None:
 
 
 def test_a_digest_is_computed_for_a_registry_that_leaves_it_out(tmp_path: Path) -> None:
-    image = make("gcr.io/a/one:v1")
+    image = make_standin("gcr.io/a/one:v1")
     media_type, body = image.manifests[image.digest]
     headers = {"Content-Type": media_type}
     with answering(lambda *_: Reply(200, body, headers)) as served, client(tmp_path) as c:

@@ -19,7 +19,7 @@ from kfdeploy.oci.registry.settings import MirrorSettings, PrivateRegistry
 from tests.support.answers import Answering, Reply, answering
 from tests.support.registries import Registry, serve_registry
 from tests.support.signing import SBOM, Signer, attach, referrer, simple
-from tests.support.standins import OCI_INDEX, Standin, make, push
+from tests.support.standins import OCI_INDEX, Standin, make_standin, push
 
 D, E, F = (f"sha256:{letter * 64}" for letter in "def")
 PATH = "quay.io/acme/app"
@@ -69,7 +69,7 @@ def asked(served: Answering) -> list[str]:
 
 def signed_image(host: str, tmp_path: Path, path: str) -> tuple[Standin, Standin, Standin]:
     """An image of several platforms with a signature by tag and an SBOM as referrer."""
-    image = make("quay.io/acme/app:v1", kind=0)
+    image = make_standin("quay.io/acme/app:v1", kind=0)
     signature = simple(Signer(tmp_path, "key"), image.digest)
     sbom = referrer(image, SBOM, b"{}")
     push(host, image, path, "v1")
@@ -95,7 +95,7 @@ def test_tags_and_the_index_of_a_registry_without_a_list(
 def test_attestations_and_sboms_under_cosigns_tags(
     registry: Registry, finder: AttachmentFinder, tmp_path: Path
 ) -> None:
-    image = make("quay.io/acme/app:v1", kind=5)
+    image = make_standin("quay.io/acme/app:v1", kind=5)
     push(registry.host, image, "kinds/app", "v1")
     for suffix in ("att", "sbom"):
         what = referrer(image, SBOM, suffix.encode())

@@ -22,7 +22,7 @@ from kfdeploy.oci.signing import verify
 from kfdeploy.oci.signing.verify import SignatureRules, UnsignedImage
 from kfdeploy.workspace.settings import Images
 from tests.support.signing import BUNDLE, SIMPLE, Signer, artifact, bundle, message, simple
-from tests.support.standins import Standin, make
+from tests.support.standins import Standin, make_standin
 
 DATA = b"sums of a bundle\n" * 50
 COSIGN: dict[str, Any] = json.loads(
@@ -229,8 +229,8 @@ class Stored:
         return data
 
 
-APP = make("quay.io/acme/app:v1", kind=0)
-OTHER = make("quay.io/acme/other:v1", kind=5)
+APP = make_standin("quay.io/acme/app:v1", kind=0)
+OTHER = make_standin("quay.io/acme/other:v1", kind=5)
 LOCKED = ImageRef("quay.io", "acme/app", "", APP.digest)
 
 
