@@ -95,7 +95,10 @@ _LINK_DEPTH = 20
 
 
 def resolve_links(path: str, read_link: Callable[[str], str | None]) -> str | None:
-    """Return the path with every link on the way replaced.
+    """Return the path with every link on the way replaced, element by element.
+
+    ``..`` behind a link goes up from where the link leads to, as in a file system: two links that
+    stay in the tree by their letters may lead out of it one through the other.
 
     Args:
         read_link: returns the target of the link at a path; None where there is no link.
@@ -103,21 +106,25 @@ def resolve_links(path: str, read_link: Callable[[str], str | None]) -> str | No
     Returns:
         None when the path leads out of the tree, or links lead in a circle.
     """
-    for _ in range(_LINK_DEPTH):
-        at = ""
-        for part in path.split("/"):
-            at = f"{at}/{part}" if at else part
-            to = read_link(at)
+    left = path.split("/")[::-1]
+    reached: list[str] = []
+    links = 0
+    while left:
+        part = left.pop()
+        if part == "..":
+            if not reached:
+                return None
+            reached.pop()
+        elif part not in ("", "."):
+            reached.append(part)
+            to = read_link("/".join(reached))
             if to is not None:
-                rest = path[len(at) + 1 :]
-                path = posixpath.normpath(posixpath.join(posixpath.dirname(at), to, rest))
-                break
-        else:
-            return path
-        if escapes_root(path):
-            return None
-        path = "" if path == "." else path
-    return None
+                links += 1
+                if links > _LINK_DEPTH or to.startswith("/"):
+                    return None
+                reached.pop()
+                left += to.split("/")[::-1]
+    return "/".join(reached)
 
 
 def escapes_root(path: str) -> bool:

@@ -17,7 +17,7 @@ from typing import Final
 
 from kfdeploy.errors import UserError
 from kfdeploy.file_tree import FileKind, resolve_links
-from kfdeploy.files import sha256_hex
+from kfdeploy.files import is_safe_path, sha256_hex
 from kfdeploy.programs.process import ProcessResult, ProgramFailed, run_program
 from kfdeploy.redact import redact_url
 
@@ -124,6 +124,13 @@ class GitTree:
             if line:
                 facts, _, path = line.partition("\t")
                 mode, _, oid = facts.split(" ")
+                # git checks none of this when it fetches, only when it checks out.
+                if not is_safe_path(path) or ".git" in path.lower().split("/"):
+                    raise UserError(
+                        f"commit {fetched.commit[:12]}: {path!a} is no path that a repository"
+                        " may have",
+                        hint="the repository is damaged, or was made to write elsewhere",
+                    )
                 self._entries[path] = _TreeEntry(mode, oid)
                 while path := posixpath.dirname(path):
                     self._folders.add(path)

@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Final
 
 from kfdeploy.errors import UserError, raise_all
-from kfdeploy.file_tree import FileTree, FolderTree, MemoryTree, escapes_root, tree_sha256
+from kfdeploy.file_tree import (
+    FileTree,
+    FolderTree,
+    MemoryTree,
+    escapes_root,
+    resolve_links,
+    tree_sha256,
+)
 from kfdeploy.files import read_bytes, sha256_hex
 from kfdeploy.programs import git
 from kfdeploy.redact import redact_url
@@ -248,10 +255,12 @@ def _find_single_top(files: Mapping[str, bytes], links: Mapping[str, str]) -> st
 def _check_links(links: Mapping[str, str], name: str) -> None:
     raise_all(
         [
-            UserError(f"upstream.source: {name}: {path} is a link that leads out of it: {to}")
+            UserError(
+                f"upstream.source: {name}: {path} is a link that leads out of it, or in a circle:"
+                f" {to}"
+            )
             for path, to in sorted(links.items())
-            if to.startswith("/")
-            or escapes_root(posixpath.normpath(posixpath.join(posixpath.dirname(path), to)))
+            if resolve_links(path, links.get) is None
         ]
     )
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import subprocess
+import zlib
 from pathlib import Path
 
 import pytest
@@ -137,3 +140,110 @@ def test_a_folder_name_of_upstream_is_no_yaml_of_ours(
 def test_a_comment_of_a_template_has_no_action_and_no_second_line(text: str) -> None:
     shown = escape_comment(text)
     assert "{{" not in shown and shown.isprintable() and shown.isascii()
+
+
+# -- paths -----------------------------------------------------------------------------------------
+
+
+def _write_commit(repository: Path, tree_of: dict[str, object]) -> None:
+    """Write a repository whose one commit has any names in its trees, as git itself would not."""
+
+    def write(kind: str, body: bytes) -> str:
+        data = b"%s %d\0" % (kind.encode(), len(body)) + body
+        oid = hashlib.sha1(data).hexdigest()
+        path = repository / "objects" / oid[:2] / oid[2:]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(zlib.compress(data))
+        return oid
+
+    def write_tree(entries: dict[str, object]) -> str:
+        body = b""
+        for name in sorted(entries, key=lambda n: n + "/" * isinstance(entries[n], dict)):
+            entry = entries[name]
+            if isinstance(entry, dict):
+                mode, oid = b"40000", write_tree(entry)
+            else:
+                mode, oid = b"100644", write("blob", str(entry).encode())
+            body += mode + b" " + name.encode() + b"\0" + bytes.fromhex(oid)
+        return write("tree", body)
+
+    subprocess.run(["git", "init", "-q", "--bare", str(repository)], check=True)
+    who = "a <a@b> 0 +0000"
+    commit = write(
+        "commit",
+        f"tree {write_tree(tree_of)}\nauthor {who}\ncommitter {who}\n\nx\n".encode(),
+    )
+    (repository / "refs/heads/main").write_text(f"{commit}\n")
+    (repository / "HEAD").write_text("ref: refs/heads/main\n")
+
+
+PLAIN: dict[str, object] = {
+    "example": {"kustomization.yaml": "resources:\n- ../app\n"},
+    "app": {"kustomization.yaml": "resources: []\n"},
+}
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"..": {"..": {"OUTSIDE": "x"}}},
+        {".git": {"config": "[core]\n\tfsmonitor = touch PWNED\n"}},
+        {"app": {".GIT": {"config": "x"}}},
+        {"app": {"..": {"x": "x"}}},
+        {"a\nb": "x"},
+    ],
+    ids=["above", "git's own", "git's own in capitals", "above, further down", "a line break"],
+)
+def test_a_git_tree_that_would_write_elsewhere_is_refused(
+    tmp_path: Path, kfdeploy: Runner, entries: dict[str, object]
+) -> None:
+    repository = tmp_path / "deep" / "up.git"
+    _write_commit(repository, {**PLAIN, **entries})
+    before = {path for path in tree(tmp_path) if "up.git" not in path}
+    url = f"file://{repository}"
+    done = kfdeploy("init", tmp_path / "deep/ws", "--upstream", url, "--ref", "main", check=None)
+    done = kfdeploy("vendor", cwd=tmp_path / "deep/ws", check=None) if done.code == 0 else done
+    assert done.code == 1 and "is no path that a repository may have" in done.stderr
+    new = {path for path in tree(tmp_path) if "up.git" not in path} - before
+    assert {path for path in new if not path.startswith("deep/ws/")} == set()
+    assert not (tmp_path / "deep/ws/upstream").exists()
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../../../../etc/passwd", "p=/etc/passwd"])
+@pytest.mark.parametrize("field", ["generators", "transformers"])
+def test_an_inline_generator_names_no_file_outside(
+    tmp_path: Path, kfdeploy: Runner, path: str, field: str
+) -> None:
+    site = workspace(tmp_path, kfdeploy, NAMESPACE.format("x"))
+    plugin = (
+        f"{field}:\n- |-\n  apiVersion: builtin\n  kind: ConfigMapGenerator\n"
+        f"  metadata: {{name: s}}\n  name: s\n  files:\n  - {path}\n"
+    )
+    kustomization = tmp_path / "up/apps/one/kustomization.yaml"
+    kustomization.write_text(kustomization.read_text() + plugin)
+    done = kfdeploy("vendor", cwd=site, check=1)
+    assert re.search(
+        r"error: apps/one/kustomization\.yaml:\d+: .*(absolute|leads out)", done.stderr
+    )
+
+
+LINKS = {
+    "through another": {"d/d/top": "../..", "esc": "d/d/top/../../.."},
+    "straight": {"esc": "../.."},
+    "absolute": {"esc": "/etc"},
+    "two times": {"a/up": "..", "esc": "a/up/a/up/../x"},
+    "in a circle": {"esc": "other", "other": "esc"},
+}
+
+
+@pytest.mark.parametrize("links", LINKS.values(), ids=LINKS)
+def test_links_that_lead_out_together_are_refused(
+    tmp_path: Path, kfdeploy: Runner, links: dict[str, str]
+) -> None:
+    site = workspace(tmp_path, kfdeploy, NAMESPACE.format("x"))
+    for name, target in links.items():
+        link = tmp_path / "up" / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(target)
+    done = kfdeploy("vendor", cwd=site, check=1)
+    assert "esc is a link that leads out of it, or in a circle: " in done.stderr

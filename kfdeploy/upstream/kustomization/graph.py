@@ -13,6 +13,7 @@ from pathlib import Path
 from kfdeploy.errors import UserError
 from kfdeploy.file_tree import FileTree, FolderTree, escapes_root
 from kfdeploy.redact import redact_url
+from kfdeploy.upstream.kustomization.nodes import LocatedText
 from kfdeploy.upstream.kustomization.parse import (
     DEFAULT_CHART_HOME,
     FILE_NAMES,
@@ -224,6 +225,8 @@ class _GraphBuilder:
         plugins = dict(self._read_plugins(edges))
         for path, (_, references) in plugins.items():
             edges += [self._resolve_edge(folder, path, reference) for reference in references]
+        for plugin in kustomization.inline_plugins:
+            self._check_inline_plugin(folder, file, plugin)
         charts = tuple(self._find_charts(folder, file, kustomization))
         return KustomizationNode(
             folder,
@@ -261,6 +264,22 @@ class _GraphBuilder:
                 continue
             if references:
                 yield edge.target, (text, references)
+
+    def _check_inline_plugin(self, folder: str, file: str, plugin: LocatedText) -> None:
+        """Refuse paths in an inline generator or transformer that lead out of the tree."""
+        try:
+            references = parse_plugins(plugin.value)
+        except InvalidKustomization as error:
+            line = plugin.line + (error.line or 1) - 1
+            self.errors.append(UserError(f"{file}:{line}: {error.message}"))
+            return
+        for reference in references:
+            target = _join_path(folder, reference.value)
+            is_remote = "://" in reference.value
+            if not is_remote and (reference.value.startswith("/") or escapes_root(target)):
+                where = f"{file}:{plugin.line + reference.line - 1}"
+                problem = self._find_path_problem(folder, reference, target)
+                self._add_error(where, reference, problem or "leads out of the upstream")
 
     def _find_charts(self, folder: str, file: str, kustomization: Kustomization) -> Iterator[str]:
         named = kustomization.chart_home
