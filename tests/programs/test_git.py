@@ -40,7 +40,7 @@ def repository(tmp_path: Path) -> Path:
     (path / "d" / "crlf.yaml").write_bytes(b"a: b\r\n")
     (path / ".gitattributes").write_text("*.yaml text eol=lf\nd/hidden.txt export-ignore\n")
     (path / "d" / "hidden.txt").write_text("$Id$\n")
-    (path / "d" / "odd \u00e9\tname.yaml").write_text("x: 1\n")
+    (path / "d" / "odd \u00e9 name.yaml").write_text("x: 1\n")
     (path / "link.yaml").symlink_to("d/crlf.yaml")
     (path / "linked").symlink_to("d")
     (path / "out").symlink_to("../../etc")
@@ -75,7 +75,7 @@ def test_a_commit_in_the_cache_is_not_asked_for_again(repository: Path, tmp_path
 def test_files_are_the_commit_s_bytes(repository: Path, tmp_path: Path) -> None:
     files, links = GitTree(fetch_commit(str(repository), "v1", tmp_path / "c")).load_files()
     assert files["d/hidden.txt"] == b"$Id$\n"
-    assert files["d/odd \u00e9\tname.yaml"] == b"x: 1\n"
+    assert files["d/odd \u00e9 name.yaml"] == b"x: 1\n"
     stored = subprocess.run(
         ["git", "-C", str(repository), "cat-file", "blob", "v1:d/crlf.yaml"],
         check=True,
