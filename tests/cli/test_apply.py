@@ -411,7 +411,7 @@ def test_a_set_that_was_changed_is_refused(place: Place) -> None:
         file.write("# mine\n")
     done = place.apply(check=3)
     assert done.stderr.startswith(
-        "error: releases/default: not as it was rendered: helmfile.yaml was changed\n"
+        "error: releases/default: changed since it was rendered: helmfile.yaml was changed\n"
     )
     assert place.get("namespace", place.helm) is None
 

@@ -36,7 +36,7 @@ def test_on_an_empty_cluster_it_says_what_can_not_be_told_yet(place: Place) -> N
     assert done.stdout.splitlines()[-3:] == [
         "wave 1: install base",
         "wave 2: install a",
-        "2 objects tried, 0 refused, 2 can't be told before what they need is there",
+        "2 objects tried, 0 refused, 2 can't be tried before what they need is there",
     ]
     found = place.apply("--dry-run", "--output", "json").json
     assert sorted(found) == ["plan", "preflight", "refused", "set", "tried", "untried"]
@@ -64,7 +64,7 @@ def test_what_the_api_server_would_refuse_is_said_and_nothing_changes(place: Pla
     done = place.apply("--dry-run", check=1)
     assert f"error: a: ConfigMap {ns}/Not_A_Name: 422 Invalid: " in done.stderr
     assert done.stdout.splitlines()[-1] == (
-        "2 objects tried, 1 refused, 0 can't be told before what they need is there"
+        "2 objects tried, 1 refused, 0 can't be tried before what they need is there"
     )
     assert (
         f"  recreates Deployment {ns}/d: spec.selector.matchLabels.app: it cannot be changed"

@@ -164,15 +164,15 @@ def test_images_of_a_bundle_are_looked_into(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--yes"], "--yes is for --prune"),
-        (["--part-size", "1G"], "--part-size is for --to-bundle"),
-        (["--images-only"], "--images-only is for --to-bundle"),
-        (["--since", "x.lock"], "--since is for --to-bundle"),
-        (["--set", "x"], "--set is for --to-bundle"),
-        (["--sign-key", "k"], "--sign-key is for --to-bundle"),
-        (["--verify-key", "k"], "--verify-key is for --from-bundle"),
-        (["--from-bundle", "b", "--part", "1"], "--part is for --to-bundle"),
-        (["--to-bundle", "b", "--verify-key", "k"], "--verify-key is for --from-bundle"),
+        (["--yes"], "--yes needs --prune"),
+        (["--part-size", "1G"], "--part-size needs --to-bundle"),
+        (["--images-only"], "--images-only needs --to-bundle"),
+        (["--since", "x.lock"], "--since needs --to-bundle"),
+        (["--set", "x"], "--set needs --to-bundle"),
+        (["--sign-key", "k"], "--sign-key needs --to-bundle"),
+        (["--verify-key", "k"], "--verify-key needs --from-bundle"),
+        (["--from-bundle", "b", "--part", "1"], "--part needs --to-bundle"),
+        (["--to-bundle", "b", "--verify-key", "k"], "--verify-key needs --from-bundle"),
         (
             ["--to-bundle", "b", "--from-bundle", "c"],
             "--to-bundle and --from-bundle exclude each other",
@@ -183,7 +183,7 @@ def test_images_of_a_bundle_are_looked_into(
         ),
         (
             ["--to-bundle", "b", "--part", "1"],
-            "--part is for --part-size SIZE, as the parts were made with",
+            "--part needs --part-size, with the size that the parts were made with",
         ),
         (["--to-bundle", "b", "--part-size", "x"], "--part-size x: not a size"),
     ],

@@ -375,7 +375,7 @@ def test_an_unknown_format_is_wrong_use_and_lists_those_there_are(
     [
         (None, "ca.pem: no such file or directory"),
         ("hello\n", "ca.pem: no certificate in it"),
-        ("-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\n", "holds a private key"),
+        ("-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\n", "contains a private key"),
         ("-----BEGIN CERTIFICATE-----\n" * 8000, "more than 131072 bytes"),
     ],
     ids=["missing", "none", "key", "bundle"],

@@ -225,7 +225,7 @@ def test_hauler_takes_all_by_digest_where_no_path_changes(
     assert hauled(made) == (digests(plan(kfdeploy, named, env)), set())
     stores = {name for name in made.files if name.endswith("images.yaml")}
     assert ("hauler/kf/docker.io/images.yaml" in stores) == (env == "default")
-    assert "hauler/tags.txt has them" in made.notes
+    assert "set those of hauler/tags.txt" in made.notes
 
 
 def test_hauler_renames_only_what_it_pulls_by_tag(named: Path, kfdeploy: Runner) -> None:

@@ -100,7 +100,7 @@ def test_all_covered_workloads_are_read_from_the_private_registry(
     assert CACHE in images
     assert all(one["read"].startswith(f"{small_site.private}/") for one in images.values())
     assert all(one["layers"] and not one["problems"] for one in images.values())
-    assert "looking into" in done.stderr
+    assert "searching" in done.stderr
 
 
 def test_an_image_of_the_private_registry_is_named_as_it_is_there(

@@ -39,8 +39,8 @@ def test_an_edited_generated_patch_is_left_and_the_way_out_is_said(
         said = kfdeploy(*command, "--quiet", cwd=root, check=3).stderr
         assert said == (
             f"error: {EDITED}: edited by hand; it is left as it is\n"
-            "  hint: take its first line off and give it a name of its own to keep it, or delete it"
-            " to have it generated again\n"
+            "  hint: to keep it, remove its first line and rename it; to have it generated again,"
+            " delete it\n"
         )
         assert tree(root) == before
     path.unlink()

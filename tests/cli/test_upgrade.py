@@ -446,7 +446,7 @@ def test_a_person_s_component_with_values_goes_along(site: Path, kfdeploy: Runne
             2,
             (
                 "error: --upgrade leaves the registry and the features as kfdeploy.yaml has them\n"
-                "  hint: edit kfdeploy.yaml for these\n"
+                "  hint: edit kfdeploy.yaml to change them\n"
             ),
         ),
         (("vendor", "--offline"), 2, "error: --offline goes with --upgrade\n"),

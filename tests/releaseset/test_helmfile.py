@@ -207,7 +207,8 @@ def test_platforms_and_short_paths_are_the_same_in_both(strict: Path, tmp_path: 
     given = template(strict, tmp_path / "home", "--include-crds", environment="small")
     same(without_crds(given), without_crds(of_set(strict / "releases" / "small")))
     summary = json.loads((strict / "releases" / "small" / "summary.json").read_text())
-    lock = lockfile.read_lock(strict / "images.lock").by_id
+    by_id = lockfile.read_lock(strict / "images.lock").by_id
+    lock = {str(ref): image for ref, image in by_id.items()}
     digests = {"reduced": 0, "whole": 0}
     for ref, image in summary["images"].items():
         mirror = ImageRef.parse(image["mirror"])
