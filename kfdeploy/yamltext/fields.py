@@ -7,6 +7,7 @@ Schema says. Pydantic has no annotation for a rule over several keys; those here
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -56,15 +57,16 @@ class TextFormat:
         return {"type": "string", "pattern": self.pattern, "description": self.description}
 
 
-class KeyRule:
+class KeyRule(ABC):
     """Annotate a mapping with a rule over several of its keys. A key without a value is absent."""
 
+    @abstractmethod
     def find_mistake(self, keys: set[str]) -> str:
         """Return what is wrong with the keys that are there; empty if nothing is."""
-        raise NotImplementedError
 
+    @abstractmethod
     def to_json_schema(self) -> JsonSchemaValue:
-        raise NotImplementedError
+        """Return the rule as JSON Schema."""
 
     def __get_pydantic_core_schema__(
         self, source: object, handler: GetCoreSchemaHandler
